@@ -1,0 +1,22 @@
+# The libraries that Cachalot stands on, all from Debian's packages (scripts/install_packages.sh).
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED COMPONENTS json)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(prometheus-cpp REQUIRED CONFIG)
+if(CACHALOT_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+
+add_library(cachalot_flags INTERFACE)
+target_include_directories(cachalot_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_options(cachalot_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wno-missing-field-initializers -fno-math-errno -ffp-contract=off
+  $<$<CONFIG:Release>:-O2>)
+target_compile_definitions(cachalot_flags INTERFACE SPDLOG_FMT_EXTERNAL)
+if(CACHALOT_SANITIZE)
+  target_compile_options(cachalot_flags INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  target_link_options(cachalot_flags INTERFACE -fsanitize=address,undefined)
+endif()

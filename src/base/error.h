@@ -1,0 +1,62 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <expected>
+#include <string>
+#include <utility>
+
+namespace cachalot {
+
+enum class ErrorCode {
+  kInvalidArgument,   // what a person or a peer asked for makes no sense
+  kNotFound,          // a file, tensor, model or request that is not there
+  kUnsupported,       // makes sense, but this program does not do it
+  kCorrupt,           // a file or message that contradicts itself
+  kIo,                // the operating system refused
+  kOutOfMemory,       // does not fit
+  kUnavailable,       // a peer or service is not there now
+  kDeadlineExceeded,  // did not finish in time
+  kCancelled,         // given up by the one who asked
+  kInternal,          // a fault of ours
+};
+
+// What went wrong, for a person: `message` names the file, key, host or parameter, the value, and what would be right.
+struct Error {
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+  std::string parameter;  // the flag, key or request field at fault, if it is one
+};
+
+template <class T>
+using Result = std::expected<T, Error>;
+using Status = Result<void>;
+
+template <class... Args>
+std::unexpected<Error> make_error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
+  return std::unexpected(Error{code, fmt::format(format, std::forward<Args>(args)...), {}});
+}
+
+// The same, for a named parameter.
+template <class... Args>
+std::unexpected<Error> make_parameter_error(std::string parameter, fmt::format_string<Args...> format, Args&&... args) {
+  return std::unexpected(Error{ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...), std::move(parameter)});
+}
+
+}  // namespace cachalot
+
+#define CACHALOT_CONCAT_INNER(a, b) a##b
+#define CACHALOT_CONCAT(a, b) CACHALOT_CONCAT_INNER(a, b)
+
+// RETURN_IF_ERROR(expr): leaves the function with the error of a Status (or any Result), if it has one.
+#define RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                            \
+    if (auto&& status_ = (expr); !status_) return std::unexpected(status_.error()); \
+  } while (0)
+
+// ASSIGN_OR_RETURN(auto x, expr): x = value of the Result, or leaves the function with its error.
+#define ASSIGN_OR_RETURN(lhs, expr) ASSIGN_OR_RETURN_INNER(CACHALOT_CONCAT(result_, __LINE__), lhs, expr)
+#define ASSIGN_OR_RETURN_INNER(result, lhs, expr)        \
+  auto result = (expr);                                  \
+  if (!result) return std::unexpected(std::move(result.error())); \
+  lhs = std::move(*result)

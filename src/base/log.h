@@ -1,0 +1,18 @@
+#pragma once
+
+#include <spdlog/spdlog.h>
+
+#include <string_view>
+
+// Logging is spdlog to stderr: log::info("loaded {} tensors", count). Whoever detects a fault logs it, once.
+namespace cachalot::log {
+
+using spdlog::debug;
+using spdlog::error;
+using spdlog::info;
+using spdlog::warn;
+
+// `level`: debug, info, warning, error or off. `who` stands in every line, e.g. "rank 3"; may be empty.
+void init(std::string_view level, std::string_view who);
+
+}  // namespace cachalot::log

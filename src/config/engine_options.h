@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace cachalot {
+
+enum class DTypeOption { kAuto, kBFloat16, kFloat32 };
+enum class ActivationDTypeOption { kAuto, kBf16, kInt8 };
+enum class IsaOption { kAuto, kReference, kAvx2, kAvx512 };
+enum class SchedulingPolicy { kFcfs, kPriority };
+
+// What one replica's engine is told. Filled from flags (cli/) in one place.
+struct EngineOptions {
+  std::string model;  // folder
+  DTypeOption dtype = DTypeOption::kAuto;
+  ActivationDTypeOption activation_dtype = ActivationDTypeOption::kAuto;
+  IsaOption isa = IsaOption::kAuto;
+  int max_model_len = 0;  // 0: the config's, cut to what the KV memory holds
+  int max_num_batched_tokens = 2048;
+  int max_num_seqs = 256;
+  int block_size = 64;
+  int num_scheduler_steps = 1;
+  SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;
+  bool enable_prefix_caching = true;
+  double gpu_memory_utilization = 0.9;
+  int num_gpu_blocks_override = 0;  // 0: from memory
+  int threads = 0;                  // 0: the rank's share of cores
+  uint64_t seed = 0;
+};
+
+}  // namespace cachalot

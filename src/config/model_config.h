@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace cachalot {
+
+enum class ModelFamily { kDeepseekV2, kDeepseekV3 };
+enum class ScoringFunction { kSoftmax, kSigmoid };
+enum class TopkMethod {
+  kGreedy,              // V2-Lite: the top k of all
+  kGroupLimitedGreedy,  // V2: first the groups with the largest maximum
+  kNoauxTc,             // V3, R1: bias for the choice only; groups by the sum of their top 2
+};
+enum class WeightFormat { kPlain, kFp8Block, kAwq };  // kPlain: bf16, fp16 or fp32 as the file says
+
+struct YarnConfig {
+  double factor = 1, beta_fast = 32, beta_slow = 1, mscale = 1, mscale_all_dim = 0;
+  int original_max_position_embeddings = 4096;
+};
+
+struct QuantizationConfig {
+  WeightFormat format = WeightFormat::kPlain;
+  int group_size = 0;                      // kAwq: inputs that share a scale
+  bool zero_point = true;                  // kAwq
+  int block_rows = 128, block_cols = 128;  // kFp8Block: outputs x inputs that share a scale
+  std::vector<std::string> modules_to_not_convert;  // kAwq: what the file may hold unquantized (the file decides)
+};
+
+// A checkpoint's config.json, with every variant an enum. Loading refuses by name what this program does not do.
+struct ModelConfig {
+  ModelFamily family = ModelFamily::kDeepseekV3;
+  int vocab_size = 0, hidden_size = 0, num_layers = 0;
+  int num_heads = 0;
+  int q_lora_rank = 0;  // 0: one q_proj, no low rank
+  int kv_lora_rank = 0, qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
+  int intermediate_size = 0;      // dense layers
+  int first_k_dense_replace = 0;  // the first so many layers are dense
+  int moe_layer_freq = 1;
+  int num_experts = 0;  // routed; 0: every layer is dense
+  int num_shared_experts = 0, num_experts_per_token = 0, moe_intermediate_size = 0;
+  int num_groups = 1, topk_groups = 1;
+  ScoringFunction scoring = ScoringFunction::kSigmoid;
+  TopkMethod topk_method = TopkMethod::kNoauxTc;
+  bool norm_topk_prob = true;
+  double routed_scaling_factor = 1;
+  double rms_norm_eps = 1e-6, rope_theta = 10000;
+  std::optional<YarnConfig> yarn;
+  int max_position_embeddings = 0;
+  int num_nextn_predict_layers = 0;  // MTP layers in the file, after the num_layers
+  bool tie_word_embeddings = false;
+  int bos_token_id = -1;
+  std::vector<int> eos_token_ids;
+  QuantizationConfig quantization;
+
+  int qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
+  // What the cache holds of a token and layer: the latent and the rotated key.
+  int kv_cache_dim() const { return kv_lora_rank + qk_rope_head_dim; }
+  bool is_moe_layer(int layer) const {
+    return num_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
+  }
+};
+
+// `path` is named in errors: of a config.json's text, and of a folder's file.
+Result<ModelConfig> parse_model_config(const std::string& json, const std::string& path);
+Result<ModelConfig> load_model_config(const std::string& model_folder);
+
+}  // namespace cachalot

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "core/request.h"
+#include "core/step.h"
+
+namespace cachalot {
+
+// What a request's owner hears at the end of a round.
+struct RequestOutput {
+  RequestId id = 0;
+  std::vector<SampledToken> tokens;           // new ones
+  std::vector<SampledToken> prompt_logprobs;  // new ones; complete before the first token
+  int num_cached_tokens = 0;                  // of the prompt, found in the prefix cache
+  FinishReason finish = FinishReason::kNone;
+  std::string error;  // finish == kError
+};
+
+// The load of a replica, for /metrics and the router.
+struct ReplicaStats {
+  int num_running = 0, num_waiting = 0;
+  double kv_usage = 0;  // used blocks / blocks
+  uint64_t num_preemptions = 0;
+  uint64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;
+  uint64_t prompt_tokens = 0, generation_tokens = 0, num_rounds = 0, num_steps = 0;
+};
+
+// What the API needs of an engine; serve/ implements it, tests fake it. Thread-safe.
+class GenerationService {
+ public:
+  virtual ~GenerationService() = default;
+  // Called on the engine's thread, in order, the last time with finish != kNone; must not block.
+  using Listener = std::function<void(RequestOutput)>;
+
+  virtual RequestId next_id() = 0;
+  // kInvalidArgument: can never run (too long); kUnavailable: draining, or the queue is full. On error the listener is never
+  // called.
+  virtual Status submit(Request request, Listener listener) = 0;
+  // The request stops by the end of the current round and its listener hears kAborted; unknown or finished ids are ignored.
+  virtual void abort(RequestId id) = 0;
+  virtual ReplicaStats stats() const = 0;
+  // True while requests are taken and the engine steps.
+  virtual bool healthy() const = 0;
+};
+
+}  // namespace cachalot

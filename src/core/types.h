@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+
+namespace cachalot {
+
+using TokenId = int32_t;
+using BlockId = int32_t;     // index of a block of the KV cache
+using RequestId = uint64_t;  // one choice of one API request; unique in a replica's life
+
+// Where a token came from; it stays so for the request's life and decides how the token attends (docs/numerics.md).
+enum class TokenRole : uint8_t { kPrompt, kGenerated };
+
+enum class FinishReason : uint8_t {
+  kNone,      // still going
+  kStop,      // end of sequence, a stop id, or (decided above the engine) a stop string
+  kLength,    // max_tokens or max_model_len
+  kAborted,   // the client went away or the server drains
+  kError,     // the engine failed; the message says why
+};
+
+}  // namespace cachalot

@@ -1,0 +1,31 @@
+#include "device/device.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace cachalot {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+}  // namespace
+
+Result<Buffer> Device::allocate(size_t size) {
+  if (size == 0) return Buffer();
+  const size_t alignment = size >= kHugePage ? kHugePage : 4096;
+  const size_t rounded = (size + alignment - 1) / alignment * alignment;
+  void* mapped = mmap(nullptr, rounded + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return make_error(ErrorCode::kOutOfMemory, "cannot allocate {} bytes: {}", size, std::strerror(errno));
+  // Trim to an aligned range, so that release needs no more than address and size.
+  const auto address = reinterpret_cast<uintptr_t>(mapped);
+  const uintptr_t aligned = (address + alignment - 1) / alignment * alignment;
+  if (aligned > address) munmap(mapped, aligned - address);
+  if (address + alignment > aligned) munmap(reinterpret_cast<void*>(aligned + rounded), address + alignment - aligned);
+  auto* data = reinterpret_cast<std::byte*>(aligned);
+  if (alignment == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
+  return Buffer(data, rounded, [](std::byte* data, size_t size) { munmap(data, size); });
+}
+
+}  // namespace cachalot

@@ -1,0 +1,154 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+#include "base/check.h"
+#include "tensor/dtype.h"
+
+namespace cachalot {
+
+// A borrowed, row-major window on memory that somebody else owns. The last dimension is contiguous; the outer ones have
+// strides (in elements), so that a view can be a slice of a wider tensor. Copying a view copies no element.
+template <class T, int Rank>
+class View {
+ public:
+  View() = default;
+  // Contiguous: View<float, 2> x(data, num_rows, num_cols).
+  template <class... Extents>
+    requires(sizeof...(Extents) == Rank)
+  explicit View(T* data, Extents... extents) : data_(data), extents_{static_cast<int64_t>(extents)...} {
+    int64_t stride = 1;
+    for (int dim = Rank - 1; dim >= 0; dim--) {
+      strides_[dim] = stride;
+      stride *= extents_[dim];
+    }
+  }
+  View(T* data, std::array<int64_t, Rank> extents, std::array<int64_t, Rank> strides)
+      : data_(data), extents_(extents), strides_(strides) {}
+  // View<T> to View<const T>.
+  template <class U>
+    requires(std::is_same_v<const U, T>)
+  View(const View<U, Rank>& other)  // NOLINT(google-explicit-constructor)
+      : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
+
+  T* data() const { return data_; }
+  int64_t extent(int dim) const { return extents_[dim]; }
+  int64_t stride(int dim) const { return strides_[dim]; }
+  const std::array<int64_t, Rank>& extents() const { return extents_; }
+  const std::array<int64_t, Rank>& strides() const { return strides_; }
+  bool empty() const { return size() == 0; }
+  int64_t size() const {
+    int64_t size = 1;
+    for (int64_t extent : extents_) size *= extent;
+    return size;
+  }
+  bool is_contiguous() const {
+    int64_t stride = 1;
+    for (int dim = Rank - 1; dim >= 0; dim--) {
+      if (strides_[dim] != stride) return false;
+      stride *= extents_[dim];
+    }
+    return true;
+  }
+
+  template <class... Indices>
+    requires(sizeof...(Indices) == Rank)
+  T& operator()(Indices... indices) const {
+    const std::array<int64_t, Rank> index{static_cast<int64_t>(indices)...};
+    int64_t offset = 0;
+    for (int dim = 0; dim < Rank; dim++) offset += index[dim] * strides_[dim];
+    return data_[offset];
+  }
+  // The address of a row of the first dimension; of a 1-D view, of an element.
+  T* row(int64_t index) const { return data_ + index * strides_[0]; }
+  // x[index]: one dimension less.
+  View<T, Rank - 1> operator[](int64_t index) const
+    requires(Rank > 1)
+  {
+    std::array<int64_t, Rank - 1> extents, strides;
+    for (int dim = 1; dim < Rank; dim++) extents[dim - 1] = extents_[dim], strides[dim - 1] = strides_[dim];
+    return View<T, Rank - 1>(data_ + index * strides_[0], extents, strides);
+  }
+  // Elements [begin, begin + count) of dimension `dim`.
+  View slice(int dim, int64_t begin, int64_t count) const {
+    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[dim], "slice [{}, {}) of extent {}", begin, begin + count,
+          extents_[dim]);
+    View view = *this;
+    view.data_ += begin * strides_[dim];
+    view.extents_[dim] = count;
+    return view;
+  }
+  View rows(int64_t begin, int64_t count) const { return slice(0, begin, count); }
+
+ private:
+  T* data_ = nullptr;
+  std::array<int64_t, Rank> extents_{};
+  std::array<int64_t, Rank> strides_{};
+};
+
+// A view whose elements have the compute dtype (F32 or BF16), known only at run time: KV cache, exchanged rows, partial
+// sums between ranks. Row-major and contiguous in the last dimension.
+template <int Rank>
+class ComputeView {
+ public:
+  ComputeView() = default;
+  template <class T>
+  explicit ComputeView(View<T, Rank> view) : data_(view.data()), dtype_(dtype_of<T>()), extents_(view.extents()), strides_(view.strides()) {}
+  template <class... Extents>
+    requires(sizeof...(Extents) == Rank)
+  ComputeView(void* data, DType dtype, Extents... extents) : data_(data), dtype_(dtype) {
+    const View<char, Rank> shape(nullptr, extents...);
+    extents_ = shape.extents();
+    strides_ = shape.strides();
+  }
+
+  DType dtype() const { return dtype_; }
+  void* data() const { return data_; }
+  int64_t extent(int dim) const { return extents_[dim]; }
+  int64_t stride(int dim) const { return strides_[dim]; }
+  bool empty() const { return View<char, Rank>(nullptr, extents_, strides_).empty(); }
+  template <class T>
+  View<T, Rank> as() const {
+    CHECK(dtype_of<T>() == dtype_, "a {} view read as {}", dtype_name(dtype_), dtype_name(dtype_of<T>()));
+    return View<T, Rank>(static_cast<T*>(data_), extents_, strides_);
+  }
+  ComputeView<Rank - 1> operator[](int64_t index) const
+    requires(Rank > 1)
+  {
+    ComputeView<Rank - 1> view;
+    view.data_ = static_cast<char*>(data_) + index * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
+    view.dtype_ = dtype_;
+    for (int dim = 1; dim < Rank; dim++) view.extents_[dim - 1] = extents_[dim], view.strides_[dim - 1] = strides_[dim];
+    return view;
+  }
+  ComputeView rows(int64_t begin, int64_t count) const {
+    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[0]);
+    ComputeView view = *this;
+    view.data_ = static_cast<char*>(data_) + begin * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
+    view.extents_[0] = count;
+    return view;
+  }
+
+ private:
+  template <int>
+  friend class ComputeView;
+  void* data_ = nullptr;
+  DType dtype_ = DType::kF32;
+  std::array<int64_t, Rank> extents_{};
+  std::array<int64_t, Rank> strides_{};
+};
+
+// Calls body with the views' element type: visit_compute(dtype, [&]<class T>() { ... x.as<T>() ... }).
+template <class Body>
+void visit_compute(DType dtype, Body&& body) {
+  if (dtype == DType::kBF16) {
+    body.template operator()<bf16>();
+  } else {
+    CHECK(dtype == DType::kF32, "{} is no compute dtype", dtype_name(dtype));
+    body.template operator()<float>();
+  }
+}
+
+}  // namespace cachalot

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace cachalot {
+
+// The Jinja chat template of a model folder. Thread-safe.
+class ChatTemplate {
+ public:
+  // From tokenizer_config.json's chat_template (a string, or a list with one named "default") or chat_template.jinja.
+  // kNotFound if the folder has none.
+  static Result<std::unique_ptr<ChatTemplate>> load(const std::string& model_folder);
+  static Result<std::unique_ptr<ChatTemplate>> from_source(std::string source, std::string bos_token, std::string eos_token);
+  ~ChatTemplate();
+
+  // `context_json`: an object with messages, and whatever else the template reads (tools, add_generation_prompt, ...);
+  // bos_token and eos_token are added. Errors: the template's own raise_exception() and missing fields, kInvalidArgument.
+  Result<std::string> render(std::string_view context_json) const;
+
+ private:
+  ChatTemplate();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cachalot
