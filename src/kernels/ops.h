@@ -134,9 +134,10 @@ struct ExpertsArgs {
 };
 
 struct CombineArgs {
-  ComputeView<3> expert_rows;    // [num_rows, top_k, hidden]
-  View<const float, 2> weights;  // [num_rows, top_k]
-  View<float, 2> sum;            // [num_rows, hidden]: sum + weights . expert_rows, in fp32, in slot order
+  ComputeView<2> expert_rows;       // [num_pairs, hidden], in whatever order the experts gave them
+  View<const int32_t, 2> row_ids;   // [num_rows, top_k]: the expert row of each slot
+  View<const float, 2> weights;     // [num_rows, top_k]
+  View<float, 2> sum;               // [num_rows, hidden]: sum += weights . expert_rows, in fp32, in slot order
 };
 
 struct EmbedArgs {
