@@ -1,0 +1,53 @@
+#pragma once
+
+#include <boost/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace cachalot {
+
+// Reads the keys of one JSON object into typed fields, each checked for type and range. A key that is absent or null
+// leaves an optional field at its default. Reading goes on after a fault; status() reports the first one, or all
+// missing keys at once.
+class JsonKeys {
+ public:
+  // `prefix` stands before every key in errors ("rope_scaling."); the object is borrowed.
+  JsonKeys(const boost::json::object& object, std::string path, std::string prefix = {})
+      : object_(object), path_(std::move(path)), prefix_(std::move(prefix)) {}
+
+  void require(std::string_view key, int& field, int64_t min, int64_t max);
+  void require(std::string_view key, double& field, double min, double max);
+  void optional(std::string_view key, int& field, int64_t min, int64_t max);
+  void optional(std::string_view key, double& field, double min, double max);
+  void optional(std::string_view key, bool& field);
+  void optional(std::string_view key, std::string& field);
+  void optional(std::string_view key, std::vector<std::string>& field);
+
+  // The value, or null if the key is absent or null.
+  const boost::json::value* find(std::string_view key) const;
+  // The nested object, or null if absent; another type is a fault.
+  const boost::json::object* object(std::string_view key);
+  JsonKeys nested(std::string_view key, const boost::json::object& object) const {
+    return JsonKeys(object, path_, prefix_ + std::string(key) + ".");
+  }
+
+  // Notes a fault about a key, e.g. fault("bits", "is 8", "4"): "config.json: quantization_config.bits is 8; it must be
+  // 4".
+  void fault(std::string_view key, std::string_view finding, std::string_view wanted,
+             ErrorCode code = ErrorCode::kInvalidArgument);
+  Status status() const;
+
+ private:
+  template <class Number>
+  void read(std::string_view key, Number& field, Number min, Number max);
+
+  const boost::json::object& object_;
+  std::string path_, prefix_;
+  std::vector<std::string> missing_;
+  Status first_fault_;
+};
+
+}  // namespace cachalot
