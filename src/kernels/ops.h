@@ -10,18 +10,18 @@
 #include "kernels/matrix.h"
 #include "tensor/view.h"
 
-// The one table of operations below the model. Activations inside a rank are fp32; what is kept or leaves the rank (KV cache,
-// rows for experts, expert results, partial sums) has the compute dtype and is a ComputeView.
+// The one table of operations below the model. Activations inside a rank are fp32; what is kept or leaves the rank (KV
+// cache, rows for experts, expert results, partial sums) has the compute dtype and is a ComputeView.
 //
 // Batch invariance holds for every operation: a row of the result is computed by the same operations in the same order
-// whatever other rows there are, and however many threads. No operation allocates; each may use the scratch of its context.
-// Shapes are checked once, by class Ops; the functions behind the table trust them.
+// whatever other rows there are, and however many threads. No operation allocates; each may use the scratch of its
+// context. Shapes are checked once, by class Ops; the functions behind the table trust them.
 namespace cachalot {
 
 // ---- arguments ------------------------------------------------------------------------------------------------------
 
-// Rows as int8: value = quantized * scale, symmetric, scale = max|x| / 127 over each `group` consecutive inputs of a row
-// (32 or 64; the last group may be short). Zero rows have scale 0.
+// Rows as int8: value = quantized * scale, symmetric, scale = max|x| / 127 over each `group` consecutive inputs of a
+// row (32 or 64; the last group may be short). Zero rows have scale 0.
 struct QuantizedRows {
   View<int8_t, 2> values;  // [num_rows, features]
   View<float, 2> scales;   // [num_rows, ceil(features / group)]
@@ -29,9 +29,9 @@ struct QuantizedRows {
   bool empty() const { return group == 0; }
 };
 
-// Input rows of linears: floats, or int8. Integer matrices (kI8, kI4) with int8 rows of their group are computed in integers:
-// acc = fma(float(sum over the block of (q - zero) * a), weight_scale * activation_scale, acc), blocks in order. All other
-// pairs are computed in fp32 by fma in input order, int8 rows first expanded to value * scale.
+// Input rows of linears: floats, or int8. Integer matrices (kI8, kI4) with int8 rows of their group are computed in
+// integers: acc = fma(float(sum over the block of (q - zero) * a), weight_scale * activation_scale, acc), blocks in
+// order. All other pairs are computed in fp32 by fma in input order, int8 rows first expanded to value * scale.
 struct LinearInput {
   View<const float, 2> values;  // [num_rows, in_features]; may be empty if quantized is not
   QuantizedRows quantized;
@@ -40,12 +40,12 @@ struct LinearInput {
 };
 
 struct NormArgs {
-  View<float, 2> residual;         // [num_rows, features]; `delta` is added to it first, in place
-  View<const float, 2> delta;      // like residual, or empty
-  View<const float, 1> weight;     // [features]
+  View<float, 2> residual;      // [num_rows, features]; `delta` is added to it first, in place
+  View<const float, 2> delta;   // like residual, or empty
+  View<const float, 1> weight;  // [features]
   float epsilon = 0;
-  View<float, 2> out;              // [num_rows, features], may be empty if only `quantized` is wanted
-  QuantizedRows quantized;         // of the result, or empty
+  View<float, 2> out;       // [num_rows, features], may be empty if only `quantized` is wanted
+  QuantizedRows quantized;  // of the result, or empty
 };
 
 struct RopeTable {
@@ -76,9 +76,9 @@ struct LoadLatentsArgs {
   QuantizedRows quantized;
 };
 
-// Causal attention of prompt rows in the expanded form, over one chunk of the context; a call per chunk, in order. Row i has
-// position first_row_position + i and sees positions up to its own. Chunks begin at multiples of kAttentionTile; the softmax
-// runs online over tiles of kAttentionTile positions in order, so chunking changes no bit.
+// Causal attention of prompt rows in the expanded form, over one chunk of the context; a call per chunk, in order. Row
+// i has position first_row_position + i and sees positions up to its own. Chunks begin at multiples of kAttentionTile;
+// the softmax runs online over tiles of kAttentionTile positions in order, so chunking changes no bit.
 struct ExpandedAttentionArgs {
   View<const float, 3> q;   // [num_rows, num_heads, nope_dim + rope_dim], rotated
   View<const float, 3> kv;  // [chunk_positions, num_heads, nope_dim + v_dim], from kv_b_proj of the chunk's latents
@@ -87,8 +87,8 @@ struct ExpandedAttentionArgs {
   int first_row_position = 0, first_chunk_position = 0;
   float softmax_scale = 0;
   bool first_chunk = false, last_chunk = false;  // set the state up; divide it out
-  View<float, 3> out;                            // [num_rows, num_heads, v_dim]: the unnormalized sum until the last chunk
-  View<float, 2> row_max, row_sum;               // [num_rows, num_heads] state between chunks
+  View<float, 3> out;               // [num_rows, num_heads, v_dim]: the unnormalized sum until the last chunk
+  View<float, 2> row_max, row_sum;  // [num_rows, num_heads] state between chunks
 };
 inline constexpr int kAttentionTile = 64;
 
@@ -105,11 +105,13 @@ struct AbsorbedAttentionArgs {
   View<float, 3> out;  // [num_rows, num_heads, kv_lora_rank]
 };
 
+inline constexpr int kMaxExperts = 1024, kMaxTopK = 64;  // of one layer; of one row
+
 enum class RoutingScore : uint8_t { kSoftmax, kSigmoid };
 enum class RoutingGroups : uint8_t { kNone, kByMaximum, kByTopTwo };
 struct RouteArgs {
-  View<const float, 2> logits;      // [num_rows, num_experts]
-  View<const float, 1> choice_bias; // [num_experts], added for the choice only; may be empty
+  View<const float, 2> logits;       // [num_rows, num_experts]
+  View<const float, 1> choice_bias;  // [num_experts], added for the choice only; may be empty
   RoutingScore score = RoutingScore::kSigmoid;
   RoutingGroups groups = RoutingGroups::kNone;
   int num_groups = 1, topk_groups = 1;
@@ -121,31 +123,31 @@ struct RouteArgs {
 };
 
 // The experts of one rank on the rows that came to it. Pair p is one (row, expert): row pair_rows[p], sorted by expert;
-// expert e has pairs [offsets[e], offsets[e+1]). out[p] = down(silu(gate(x)) * up(x)), rounded to the compute dtype once.
-// With int8 rows the product is quantized again (same group rule, by `down`'s block_inputs) before `down`.
+// expert e has pairs [offsets[e], offsets[e+1]). out[p] = down(silu(gate(x)) * up(x)), rounded to the compute dtype
+// once. With int8 rows the product is quantized again (same group rule, by `down`'s block_inputs) before `down`.
 struct ExpertsArgs {
   LinearInput rows;
-  View<const int32_t, 1> pair_rows;        // [num_pairs]
-  std::span<const int32_t> offsets;        // [num_local_experts + 1]
-  std::span<const PackedMatrix> gate_up;   // [num_local_experts]
+  View<const int32_t, 1> pair_rows;       // [num_pairs]
+  std::span<const int32_t> offsets;       // [num_local_experts + 1]
+  std::span<const PackedMatrix> gate_up;  // [num_local_experts]
   std::span<const PackedMatrix> down;
-  int64_t width = 0;                       // moe_intermediate_size (of this rank)
-  ComputeView<2> out;                      // [num_pairs, hidden]
+  int64_t width = 0;   // moe_intermediate_size (of this rank)
+  ComputeView<2> out;  // [num_pairs, hidden]
 };
 
 struct CombineArgs {
-  ComputeView<2> expert_rows;       // [num_pairs, hidden], in whatever order the experts gave them
-  View<const int32_t, 2> row_ids;   // [num_rows, top_k]: the expert row of each slot
-  View<const float, 2> weights;     // [num_rows, top_k]
-  View<float, 2> sum;               // [num_rows, hidden]: sum += weights . expert_rows, in fp32, in slot order
+  ComputeView<2> expert_rows;      // [num_pairs, hidden], in whatever order the experts gave them
+  View<const int32_t, 2> row_ids;  // [num_rows, top_k]: the expert row of each slot
+  View<const float, 2> weights;    // [num_rows, top_k]
+  View<float, 2> sum;              // [num_rows, hidden]: sum += weights . expert_rows, in fp32, in slot order
 };
 
 struct EmbedArgs {
-  View<const int32_t, 1> ids;  // [num_rows]
-  const void* table = nullptr; // [vocab_size, hidden] as the file holds it
-  DType dtype = DType::kBF16;  // F32, BF16 or F16
+  View<const int32_t, 1> ids;                // [num_rows]
+  const void* table = nullptr;               // [vocab_size, hidden] as the file holds it
+  DType dtype = DType::kBF16;                // F32, BF16 or F16
   int64_t vocab_begin = 0, vocab_count = 0;  // the table's slice of the vocabulary; ids outside give zero rows
-  View<float, 2> out;          // [num_rows, hidden]
+  View<float, 2> out;                        // [num_rows, hidden]
 };
 
 // ---- the table ------------------------------------------------------------------------------------------------------
@@ -171,7 +173,8 @@ struct OpsTable {
   void (*add_norm)(const OpsContext&, const NormArgs&);
   void (*quantize)(const OpsContext&, View<const float, 2> rows, const QuantizedRows& out);
   void (*linear)(const OpsContext&, const LinearInput&, const PackedMatrix&, View<float, 2> out);
-  void (*gated_linear)(const OpsContext&, const LinearInput&, const PackedMatrix& gate_up, View<float, 2> out, const QuantizedRows& quantized);
+  void (*gated_linear)(const OpsContext&, const LinearInput&, const PackedMatrix& gate_up, View<float, 2> out,
+                       const QuantizedRows& quantized);
   void (*per_head_linear)(const OpsContext&, View<const float, 3> x, std::span<const PackedMatrix>, View<float, 3> out);
   void (*rotate_queries)(const OpsContext&, View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable&);
   void (*store_latents)(const OpsContext&, const LatentStoreArgs&);
@@ -204,7 +207,8 @@ class Ops {
   // out [num_rows, out_features] = input . matrix^T
   void linear(const LinearInput& input, const PackedMatrix& matrix, View<float, 2> out) const;
   // out [num_rows, width] = silu(gate) * up; `out` may be empty if only `quantized` is wanted
-  void gated_linear(const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out, const QuantizedRows& quantized) const;
+  void gated_linear(const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
+                    const QuantizedRows& quantized) const;
   // out[r][h] [num_rows, num_heads, out] = matrices[h] . x[r][h]; always in fp32
   void per_head_linear(View<const float, 3> x, std::span<const PackedMatrix> matrices, View<float, 3> out) const;
   // Rotates q_rope [num_rows, num_heads, rope_dim] in place; pairs are (2i, 2i+1).
@@ -221,11 +225,12 @@ class Ops {
   void from_compute(const ComputeView<2>& in, View<float, 2> out) const;
 
  private:
-  Ops(const OpsTable& table, Device& device, Buffer scratch);
+  Ops(const OpsTable& table, Device& device, const OpsLimits& limits, Buffer scratch);
   OpsContext context() const { return {threads_, {scratch_.data(), scratch_.size()}}; }
 
   const OpsTable* table_;
   ThreadPool* threads_;
+  OpsLimits limits_;
   Buffer scratch_;
 };
 

@@ -5,8 +5,9 @@
 #include "base/numbers.h"
 
 // The inner loops of rowwise operations: one row (or a few) at a time, one implementation an instruction level (avx2/,
-// avx512/). The drivers above them (cpu/rowwise.h) share out rows among threads. Sums run in an order that depends on the
-// length of the row alone. Where a formula has no sum over a row and no exponential, every level gives the same bits.
+// avx512/). The drivers above them (cpu/rowwise.h) share out rows among threads. Sums run in an order that depends on
+// the length of the row alone. Where a formula has no sum over a row and no exponential, every level gives the same
+// bits.
 namespace cachalot {
 
 struct RowCores {
@@ -14,8 +15,8 @@ struct RowCores {
   float (*add_and_square)(float* x, const float* delta, int64_t count);
   // out = x * factor * weight
   void (*scale)(const float* x, float factor, const float* weight, int64_t count, float* out);
-  // The rule of QuantizedRows (ops.h): over each `group` of the row, scale = max|x| / 127 and value = x * (127 / max|x|)
-  // rounded to nearest, ties to even. A group whose maximum is below kSmallestQuantized is zero, with scale 0.
+  // The rule of QuantizedRows (ops.h): over each `group` of the row, scale = max|x| / 127 and value = x * (127 /
+  // max|x|) rounded to nearest, ties to even. A group whose maximum is below kSmallestQuantized is zero, with scale 0.
   void (*quantize)(const float* x, int64_t count, int group, int8_t* values, float* scales);
   // Pairs (2i, 2i+1) by angle i; in place allowed.
   void (*rotate)(const float* x, const float* cos, const float* sin, int64_t num_pairs, float* out);
@@ -30,7 +31,8 @@ struct RowCores {
 
   void (*sigmoid)(const float* logits, int64_t count, float* scores);
   void (*softmax)(const float* logits, int64_t count, float* scores);
-  // choice = score + bias (bias may be null); never NaN or below the lowest float, so that it wins over what is masked out.
+  // choice = score + bias (bias may be null); never NaN or below the lowest float, so that it wins over what is masked
+  // out.
   void (*choice_scores)(const float* scores, const float* bias, int64_t count, float* choice);
   // The first index of the largest value.
   int (*argmax)(const float* x, int64_t count);
