@@ -2,10 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 
-#include "base/error.h"
 #include "kernels/weight_source.h"
 
 // A linear layer's weight in the kernels' own layout, the same on every instruction level.
@@ -17,7 +15,7 @@
 //   kF32    2           128     [16 outputs][2 inputs] float
 //   kBF16   2           64      [16 outputs][2 inputs] bf16 (the order of vdpbf16ps)
 //   kF8     128         2112    32 x 64 bytes: [16 outputs][4 inputs] e4m3, then 16 float scales, one an output
-//   kI8     64          1088    16 x 64 bytes: [16 outputs][4 inputs] int8, then 16 float scales
+//   kI8     64          1088    16 x 64 bytes: [16 outputs][4 inputs] int8 (-127..127), then 16 float scales
 //   kI4/64  64          552     8 x 64 bytes: byte 4*o+j of vector v: low nibble q[o][8v+j], high nibble q[o][8v+4+j];
 //                               then 16 fp16 scales; then 8 bytes of zero points: output o is nibble o>>1 of dword o&1
 //   kI4/32  32          296     4 x 64 bytes, else the same
@@ -36,10 +34,14 @@ struct MatrixShape {
   MatrixFormat format = MatrixFormat::kBF16;
   int64_t out_features = 0, in_features = 0;
   int block_inputs = 2;        // inputs a block: 2, 128, 64 or 32 (see above); for kI8 and kI4 also the activations' group
-  int first_block_inputs = 0;  // real inputs of the first block; = block_inputs but for a cut kF8 matrix
+  int first_block_inputs = 2;  // real inputs of the first block; = block_inputs but for a cut kF8 matrix
 
+  bool operator==(const MatrixShape&) const = default;
+  bool is_integer() const { return format == MatrixFormat::kI8 || format == MatrixFormat::kI4; }
   int64_t num_strips() const { return (out_features + kStrip - 1) / kStrip; }
-  int64_t num_blocks() const;  // blocks a strip
+  int64_t num_blocks() const;      // blocks a strip
+  size_t scales_offset() const;    // of a block's scales: behind the values of kF8, kI8 and kI4
+  size_t zeros_offset() const;     // of a kI4 block's zero points
   size_t block_bytes() const;
   size_t strip_bytes() const { return static_cast<size_t>(num_blocks()) * block_bytes(); }
   size_t bytes() const { return static_cast<size_t>(num_strips()) * strip_bytes(); }
@@ -62,12 +64,14 @@ struct MatrixPolicy {
 // of 32, or scales that no fp16 holds), kF32 under float32 and kBF16 otherwise.
 MatrixShape plan_matrix(const WeightSource& source, const MatrixPolicy& policy);
 
-// Writes strips [strip_begin, strip_end) of the matrix; `matrix` is the start of the whole one. Threads may share the work.
+// Writes strips [strip_begin, strip_end) of the matrix; `matrix` is the start of the whole one. Threads may share the work;
+// multiples of 8 strips read whole cache lines of an AWQ file.
 void pack_matrix(const WeightSource& source, const MatrixShape& shape, int64_t strip_begin, int64_t strip_end, std::byte* matrix);
 
 // gate and up of a gated linear as one matrix of interleaved strips: strip 2i is gate's strip i, strip 2i+1 is up's. Both
-// sources have the same shape; the result's out_features counts whole strips of both: 2 * 16 * num_strips(gate).
-MatrixShape plan_gate_up(const WeightSource& gate, const MatrixPolicy& policy);
+// windows have the same extents; where the two would be planned differently, both become kF32 or kBF16, as above. The
+// result's out_features counts whole strips of both: 2 * 16 * num_strips(gate).
+MatrixShape plan_gate_up(const WeightSource& gate, const WeightSource& up, const MatrixPolicy& policy);
 void pack_gate_up(const WeightSource& gate, const WeightSource& up, const MatrixShape& shape, int64_t strip_begin,
                   int64_t strip_end, std::byte* matrix);
 
