@@ -1,0 +1,94 @@
+#include "cache/block_pool.h"
+
+#include "base/check.h"
+
+namespace cachalot {
+
+BlockPool::BlockPool(int num_blocks) : blocks_(num_blocks + 1) {
+  CHECK(num_blocks > 0, "a cache of {} blocks", num_blocks);
+  index_.reserve(num_blocks);
+  blocks_[list()] = {.previous = list(), .next = list()};
+  for (BlockId block = 0; block < num_blocks; block++) insert_before(list(), block);
+}
+
+void BlockPool::insert_before(BlockId place, BlockId block) {
+  Block& entry = blocks_[block];
+  entry.next = place;
+  entry.previous = blocks_[place].previous;
+  blocks_[entry.previous].next = block;
+  blocks_[place].previous = block;
+  num_idle_++;
+}
+
+void BlockPool::unlink(BlockId block) {
+  const Block& entry = blocks_[block];
+  blocks_[entry.previous].next = entry.next;
+  blocks_[entry.next].previous = entry.previous;
+  num_idle_--;
+}
+
+BlockId BlockPool::take() {
+  CHECK(num_idle_ > 0, "all {} blocks are held", num_blocks());
+  const BlockId block = blocks_[list()].next;
+  Block& entry = blocks_[block];
+  unlink(block);
+  if (entry.is_published) index_.erase(entry.hash);
+  entry.is_published = false;
+  entry.num_references = 1;
+  return block;
+}
+
+void BlockPool::add_reference(BlockId block) {
+  if (blocks_[block].num_references++ == 0) unlink(block);
+}
+
+void BlockPool::release(BlockId block) {
+  Block& entry = blocks_[block];
+  CHECK(entry.num_references > 0, "block {} is released, but nobody holds it", block);
+  if (--entry.num_references > 0) return;
+  insert_before(entry.is_published ? list() : blocks_[list()].next, block);
+}
+
+void BlockPool::publish(BlockId block, const BlockHash& hash) {
+  Block& entry = blocks_[block];
+  CHECK(entry.num_references > 0 && !entry.is_published, "block {} is published twice, or held by nobody", block);
+  if (!index_.emplace(hash, block).second) return;
+  entry.is_published = true;
+  entry.hash = hash;
+}
+
+std::optional<BlockId> BlockPool::find(const BlockHash& hash) const {
+  const auto found = index_.find(hash);
+  return found == index_.end() ? std::nullopt : std::optional(found->second);
+}
+
+Status BlockPool::check_integrity() const {
+  std::vector<bool> listed(blocks_.size());
+  int num_listed = 0;
+  for (BlockId block = blocks_[list()].next; block != list(); block = blocks_[block].next) {
+    if (listed[block]) return make_error(ErrorCode::kInternal, "block {} stands twice in the idle list", block);
+    if (blocks_[blocks_[block].next].previous != block)
+      return make_error(ErrorCode::kInternal, "block {}'s successor in the idle list does not point back", block);
+    listed[block] = true;
+    num_listed++;
+  }
+  if (num_listed != num_idle_)
+    return make_error(ErrorCode::kInternal, "{} blocks are listed as idle, {} counted", num_listed, num_idle_);
+  size_t num_published = 0;
+  for (BlockId block = 0; block < num_blocks(); block++) {
+    const Block& entry = blocks_[block];
+    if (listed[block] != (entry.num_references == 0))
+      return make_error(ErrorCode::kInternal, "block {} has {} references and is {}", block, entry.num_references,
+                        listed[block] ? "idle" : "not idle");
+    if (!entry.is_published) continue;
+    num_published++;
+    if (find(entry.hash) != block)
+      return make_error(ErrorCode::kInternal, "block {} is published, but not found by its hash", block);
+  }
+  if (num_published != index_.size())
+    return make_error(ErrorCode::kInternal, "{} blocks are published, the index has {} names", num_published,
+                      index_.size());
+  return {};
+}
+
+}  // namespace cachalot

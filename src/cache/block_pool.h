@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "base/error.h"
+#include "cache/block_hash.h"
+#include "core/types.h"
+
+namespace cachalot {
+
+// The blocks of the KV cache by number: who holds them, and which contents can be found again. A block is
+//   held     by one sequence or more (references > 0), or
+//   idle     held by nobody: empty, or cached (its contents have a name in the index and may be wanted again).
+// Idle blocks stand in one list, the next to be taken first: empty ones, then cached ones, the longest unused first.
+// Used by one thread.
+class BlockPool {
+ public:
+  explicit BlockPool(int num_blocks);
+
+  int num_blocks() const { return static_cast<int>(blocks_.size()) - 1; }
+  int num_idle() const { return num_idle_; }
+  int num_held() const { return num_blocks() - num_idle_; }
+  int num_references(BlockId block) const { return blocks_[block].num_references; }
+
+  // Takes an idle block, with one reference; what it held is forgotten. There must be one.
+  BlockId take();
+  void add_reference(BlockId block);
+  // Gives one reference back. The last holder's release makes the block idle.
+  void release(BlockId block);
+
+  // Names the contents of a held block. If another block has that name already, this one stays nameless.
+  void publish(BlockId block, const BlockHash& hash);
+  std::optional<BlockId> find(const BlockHash& hash) const;
+
+  // Says what contradicts itself, if anything; walks everything.
+  Status check_integrity() const;
+
+ private:
+  struct Block {
+    BlockId previous = 0, next = 0;  // neighbours in the idle list
+    int num_references = 0;
+    bool is_published = false;
+    BlockHash hash;  // if published
+  };
+  struct HashOfHash {
+    size_t operator()(const BlockHash& hash) const { return hash.low; }
+  };
+
+  BlockId list() const { return num_blocks(); }  // the idle list's ends meet in one extra entry
+  void insert_before(BlockId place, BlockId block);
+  void unlink(BlockId block);
+
+  std::vector<Block> blocks_;
+  int num_idle_ = 0;
+  std::unordered_map<BlockHash, BlockId, HashOfHash> index_;
+};
+
+}  // namespace cachalot

@@ -1,0 +1,341 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "base/check.h"
+#include "core/finish.h"
+
+namespace cachalot {
+
+bool Scheduler::Order::operator()(const Sequence* left, const Sequence* right) const {
+  const auto key = [this](const Request& request) {
+    return std::tuple(by_priority ? request.priority : 0, request.arrival_ns, request.id);
+  };
+  return key(left->request) < key(right->request);
+}
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options),
+      cache_(options.cache),
+      order_{options.policy == SchedulingPolicy::kPriority},
+      waiting_(order_) {
+  CHECK(options_.max_num_batched_tokens > 0 && options_.max_num_seqs > 0 && options_.max_model_len > 0 &&
+        options_.num_scheduler_steps > 0);
+  // A token of the budget is left for prefills, so that they get on beside any number of decodes.
+  options_.max_num_seqs = std::min(options_.max_num_seqs, std::max(options_.max_num_batched_tokens - 1, 1));
+}
+
+Status Scheduler::add(Request request) {
+  if (is_draining_)
+    return make_error(ErrorCode::kUnavailable, "the server is shutting down and takes no more requests");
+  if (options_.max_num_waiting > 0 && static_cast<int>(waiting_.size()) >= options_.max_num_waiting)
+    return make_error(ErrorCode::kUnavailable, "{} requests are waiting already; try again later", waiting_.size());
+
+  const int num_tokens = static_cast<int>(request.tokens.size());
+  if (request.num_prompt_tokens < 1 || request.num_prompt_tokens > num_tokens)
+    return make_parameter_error("prompt", "the prompt has {} tokens of the sequence's {}; it needs one at least",
+                                request.num_prompt_tokens, num_tokens);
+  if (num_tokens >= options_.max_model_len)
+    return make_parameter_error(
+        "prompt", "the model's context length is {} tokens; the prompt has {}, and the answer needs one at least",
+        options_.max_model_len, num_tokens);
+  int& max_tokens = request.sampling.max_tokens;
+  if (max_tokens <= num_tokens - request.num_prompt_tokens)
+    return make_parameter_error("max_tokens", "max_tokens is {}, and {} tokens were generated already", max_tokens,
+                                num_tokens - request.num_prompt_tokens);
+  max_tokens = std::min(max_tokens, options_.max_model_len - request.num_prompt_tokens);
+  // Whoever fits alone can always be run to the end. The last token needs no slot: nothing follows it.
+  const int num_blocks = cache_.num_blocks_for(request.num_prompt_tokens + max_tokens - 1);
+  if (num_blocks > cache_.pool().num_blocks())
+    return make_parameter_error(
+        "max_tokens", "{} prompt tokens and max_tokens {} need {} cache blocks of {} tokens; there are {}",
+        request.num_prompt_tokens, max_tokens, num_blocks, cache_.block_size(), cache_.pool().num_blocks());
+
+  const RequestId id = request.id;
+  const auto [entry, is_new] = sequences_.emplace(id, std::make_unique<Sequence>(std::move(request)));
+  CHECK(is_new, "request {} is here already", id);
+  waiting_.insert(entry->second.get());
+  return {};
+}
+
+StepPlan Scheduler::plan(int max_num_steps) {
+  CHECK(in_flight_.empty(), "round {} was not committed", round_);
+  // Only now, not in commit(): a stop string found in the last round's tokens has ended its request meanwhile, so that
+  // what came behind it is never published.
+  for (Sequence* sequence : running_) cache_.publish(sequence->blocks, sequence->view(), sequence->num_computed);
+
+  token_budget_ = options_.max_num_batched_tokens;
+  plan_decodes();
+  plan_prefills();
+  num_steps_ = reserve_steps(max_num_steps);
+
+  StepPlan plan{.round = ++round_, .num_steps = num_steps_};
+  plan.sequences.reserve(running_.size());
+  for (const bool decodes : {true, false}) {
+    for (Sequence* sequence : running_) {
+      if (sequence->num_planned == 0 || sequence->is_decoding() != decodes) continue;
+      const Request& request = sequence->request;
+      plan.sequences.push_back({.id = request.id,
+                                .tokens = request.tokens,
+                                .first_position = sequence->num_computed,
+                                .num_tokens = sequence->num_planned,
+                                .num_prompt_tokens = request.num_prompt_tokens,
+                                .blocks = sequence->blocks.blocks,
+                                .sample = sequence->num_computed + sequence->num_planned == sequence->num_tokens(),
+                                .sampling = &request.sampling,
+                                .constraint = request.constraint.get()});
+      in_flight_.push_back(sequence);
+    }
+  }
+  return plan;
+}
+
+// Decodes come first: a long prefill lengthens their step by its chunk, and never takes their place.
+void Scheduler::plan_decodes() {
+  for (size_t idx = 0; idx < running_.size(); idx++) {
+    Sequence& sequence = *running_[idx];
+    if (!sequence.is_decoding()) continue;
+    // The last gives way, which may be this one.
+    while (idx < running_.size() && !cache_.grow(sequence.blocks, sequence.num_tokens())) preempt_last();
+    if (idx < running_.size()) schedule(sequence, 1);
+  }
+}
+
+// What is left of the budget goes, in order, to prefills that have begun and to those that can be admitted.
+void Scheduler::plan_prefills() {
+  bool may_admit = true;
+  for (size_t idx = 0; token_budget_ > 0;) {
+    while (idx < running_.size() && running_[idx]->num_planned > 0) idx++;
+    Sequence* begun = idx < running_.size() ? running_[idx] : nullptr;
+    Sequence* waiting = may_admit && !waiting_.empty() ? *waiting_.begin() : nullptr;
+    if (waiting && (!begun || order_(waiting, begun))) {
+      may_admit = admit(*waiting);
+    } else if (begun) {
+      schedule(*begun, begun->num_tokens() - begun->num_computed);
+    } else {
+      break;
+    }
+  }
+}
+
+// Starts the first that waits, if there is room or those of worse priority can make it.
+bool Scheduler::admit(Sequence& sequence) {
+  PrefixCache::Match match;
+  for (;; preempt_last()) {
+    match = cache_.find(sequence.blocks, sequence.view(), sequence.max_cached_tokens());
+    // A block is kept for everybody who runs, who would otherwise soon be in want of one and throw the newcomer out
+    // again.
+    const int num_blocks = cache_.num_idle_needed(match, sequence.num_tokens()) + static_cast<int>(running_.size());
+    if (static_cast<int>(running_.size()) < options_.max_num_seqs && num_blocks <= cache_.pool().num_idle()) break;
+    if (!is_worth_preempting_for(sequence, num_blocks)) return false;
+  }
+  cache_.acquire(sequence.blocks, match);
+  CHECK(cache_.grow(sequence.blocks, sequence.num_tokens()));
+  sequence.num_computed = match.num_blocks * cache_.block_size();
+  if (sequence.num_cached_tokens < 0) {
+    sequence.num_cached_tokens = std::min(sequence.num_computed, sequence.request.num_prompt_tokens);
+    stats_.prefix_queried_tokens += sequence.num_tokens();
+    stats_.prefix_hit_tokens += sequence.num_computed;
+  }
+  waiting_.erase(&sequence);
+  running_.insert(std::ranges::upper_bound(running_, &sequence, order_), &sequence);
+  schedule(sequence, sequence.num_tokens() - sequence.num_computed);
+  return true;
+}
+
+// The last that runs is of worse priority, and all such together hold enough (if they share blocks, perhaps not quite).
+bool Scheduler::is_worth_preempting_for(const Sequence& sequence, int num_blocks) const {
+  if (!order_.by_priority) return false;
+  size_t num_gained = cache_.pool().num_idle();
+  int num_victims = 0;
+  for (auto victim = running_.rbegin(); victim != running_.rend(); ++victim) {
+    if ((*victim)->request.priority <= sequence.request.priority) break;
+    num_gained += (*victim)->blocks.blocks.size() + 1;  // and the one that is kept for it
+    num_victims++;
+  }
+  return num_victims > 0 && static_cast<int>(num_gained) >= num_blocks;
+}
+
+void Scheduler::preempt_last() {
+  Sequence& sequence = *running_.back();
+  running_.pop_back();
+  token_budget_ += sequence.num_planned;
+  sequence.num_planned = 0;
+  sequence.num_computed = 0;
+  cache_.release(sequence.blocks);
+  waiting_.insert(&sequence);
+  stats_.num_preemptions++;
+}
+
+void Scheduler::schedule(Sequence& sequence, int num_tokens) {
+  sequence.num_planned = std::min(num_tokens, token_budget_);
+  token_budget_ -= sequence.num_planned;
+}
+
+// How many steps the round has, with the slots for all of them reserved. Nobody is preempted for more than one step.
+int Scheduler::reserve_steps(int max_num_steps) {
+  int num_steps = 0;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->is_decoding()) return 1;
+    num_steps = std::max(num_steps, sequence->num_remaining());
+  }
+  num_steps = std::max(1, std::min({num_steps, options_.num_scheduler_steps, max_num_steps}));
+  const auto num_slots = [&](const Sequence& sequence) {
+    return sequence.num_tokens() + std::min(num_steps, sequence.num_remaining()) - 1;
+  };
+  const auto fits = [&] {
+    int num_missing = 0;
+    for (const Sequence* sequence : running_)
+      num_missing +=
+          std::max(cache_.num_blocks_for(num_slots(*sequence)) - static_cast<int>(sequence->blocks.blocks.size()), 0);
+    return num_missing <= cache_.pool().num_idle();
+  };
+  while (num_steps > 1 && !fits()) num_steps--;
+  for (Sequence* sequence : running_) CHECK(cache_.grow(sequence->blocks, num_slots(*sequence)));
+  return num_steps;
+}
+
+std::vector<RequestOutput> Scheduler::commit(StepResult result) {
+  CHECK(result.round == round_ && result.sequences.size() == in_flight_.size(),
+        "round {} with {} results, planned were round {} and {}", result.round, result.sequences.size(), round_,
+        in_flight_.size());
+  std::vector<RequestOutput> outputs;
+  outputs.reserve(in_flight_.size());
+  size_t num_steps = 1;
+  for (size_t idx = 0; idx < in_flight_.size(); idx++) {
+    Sequence& sequence = *in_flight_[idx];
+    num_steps = std::max(num_steps, result.sequences[idx].tokens.size());
+    RequestOutput output = advance(sequence, std::move(result.sequences[idx]));
+    if (output.finish != FinishReason::kNone) remove(sequence);
+    if (output.finish != FinishReason::kNone || !output.tokens.empty() || !output.prompt_logprobs.empty())
+      outputs.push_back(std::move(output));
+  }
+  if (!in_flight_.empty()) stats_.num_rounds++, stats_.num_steps += num_steps;
+  in_flight_.clear();
+  return outputs;
+}
+
+RequestOutput Scheduler::advance(Sequence& sequence, SequenceResult result) {
+  CHECK(result.id == sequence.request.id, "a result of request {} in the place of {}", result.id, sequence.request.id);
+  RequestOutput output{.id = result.id, .num_cached_tokens = sequence.num_cached_tokens};
+  const int num_planned = std::exchange(sequence.num_planned, 0);
+  if (sequence.is_aborted) {
+    output.finish = FinishReason::kAborted;
+    return output;
+  }
+  if (result.finish == FinishReason::kError) {
+    output.finish = FinishReason::kError;
+    output.error = std::move(result.error);
+    return output;
+  }
+  take_prompt_logprobs(sequence, std::move(result.prompt_logprobs), num_planned, output);
+  const bool samples = sequence.num_computed + num_planned == sequence.num_tokens();
+  const int num_sampled = static_cast<int>(result.tokens.size());
+  CHECK(samples ? 1 <= num_sampled && num_sampled <= num_steps_ : num_sampled == 0,
+        "{} tokens of request {} in a round of {} steps", num_sampled, result.id, num_steps_);
+  sequence.num_computed += num_planned + std::max(num_sampled - 1, 0);  // what was fed to the round's next steps, too
+  append_tokens(sequence, result, output);
+  output.tokens = std::move(result.tokens);
+  if (output.finish != FinishReason::kNone) cache_.publish(sequence.blocks, sequence.view(), sequence.num_computed);
+  return output;
+}
+
+// The rank ends a sequence at the very step; it is held to that here: nothing comes behind the end.
+void Scheduler::append_tokens(Sequence& sequence, const SequenceResult& result, RequestOutput& output) {
+  FinishReason expected = FinishReason::kNone;
+  if (sequence.num_generated() == 0 && !result.tokens.empty())
+    stats_.prompt_tokens += sequence.request.num_prompt_tokens;
+  stats_.generation_tokens += result.tokens.size();
+  for (const SampledToken& sampled : result.tokens) {
+    CHECK(expected == FinishReason::kNone, "request {} has tokens behind its end", result.id);
+    sequence.request.tokens.push_back(sampled.token);
+    expected = finish_reason(sequence.request.sampling, sequence.num_generated(), sampled.token);
+  }
+  // kStop also where nothing else may follow under the constraint.
+  CHECK(result.finish == expected || result.finish == FinishReason::kStop,
+        "request {} ends with {}, and should with {}", result.id, static_cast<int>(result.finish),
+        static_cast<int>(expected));
+  output.finish = result.finish;
+}
+
+// Hands out each entry once: a preempted prompt is computed again.
+void Scheduler::take_prompt_logprobs(Sequence& sequence, std::vector<SampledToken> entries, int num_planned,
+                                     RequestOutput& output) {
+  if (sequence.request.sampling.num_prompt_logprobs < 0) return;
+  const int first = sequence.num_computed;
+  const int end = std::min(first + num_planned, sequence.request.num_prompt_tokens - 1);
+  CHECK(static_cast<int>(entries.size()) == std::max(end - first, 0),
+        "request {} has {} prompt logprobs for positions [{}, {}]", sequence.request.id, entries.size(), first + 1,
+        end);
+  if (end <= sequence.num_prompt_logprobs) return;
+  entries.erase(entries.begin(), entries.begin() + (sequence.num_prompt_logprobs - first));
+  output.prompt_logprobs = std::move(entries);
+  sequence.num_prompt_logprobs = end;
+}
+
+void Scheduler::remove(Sequence& sequence) {
+  if (waiting_.erase(&sequence) == 0) running_.erase(std::ranges::lower_bound(running_, &sequence, order_));
+  cache_.release(sequence.blocks);
+  sequences_.erase(sequence.request.id);
+}
+
+std::optional<RequestOutput> Scheduler::abort(RequestId id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return std::nullopt;
+  Sequence& sequence = *found->second;
+  if (sequence.num_planned > 0) {
+    sequence.is_aborted = true;
+    return std::nullopt;
+  }
+  RequestOutput output{
+      .id = id, .num_cached_tokens = std::max(sequence.num_cached_tokens, 0), .finish = FinishReason::kAborted};
+  remove(sequence);
+  return output;
+}
+
+std::vector<RequestOutput> Scheduler::finish_all(FinishReason reason, const std::string& error) {
+  in_flight_.clear();
+  std::vector<RequestOutput> outputs;
+  while (!sequences_.empty()) {
+    Sequence& sequence = *sequences_.begin()->second;
+    outputs.push_back({.id = sequence.request.id,
+                       .num_cached_tokens = std::max(sequence.num_cached_tokens, 0),
+                       .finish = reason,
+                       .error = error});
+    remove(sequence);
+  }
+  return outputs;
+}
+
+ReplicaStats Scheduler::stats() const {
+  ReplicaStats stats = stats_;
+  stats.num_running = static_cast<int>(running_.size());
+  stats.num_waiting = static_cast<int>(waiting_.size());
+  stats.kv_usage = static_cast<double>(cache_.pool().num_held()) / cache_.pool().num_blocks();
+  return stats;
+}
+
+Status Scheduler::check_integrity() const {
+  RETURN_IF_ERROR(cache_.pool().check_integrity());
+  if (running_.size() + waiting_.size() != sequences_.size())
+    return make_error(ErrorCode::kInternal, "{} requests run and {} wait, of {}", running_.size(), waiting_.size(),
+                      sequences_.size());
+  if (!std::ranges::is_sorted(running_, order_))
+    return make_error(ErrorCode::kInternal, "the running requests are out of order");
+  std::vector<int> num_holders(cache_.pool().num_blocks());
+  for (const auto& [id, sequence] : sequences_) {
+    if (waiting_.contains(sequence.get()) && !sequence->blocks.blocks.empty())
+      return make_error(ErrorCode::kInternal, "request {} waits and holds {} blocks", id,
+                        sequence->blocks.blocks.size());
+    for (const BlockId block : sequence->blocks.blocks) num_holders[block]++;
+  }
+  for (BlockId block = 0; block < cache_.pool().num_blocks(); block++) {
+    if (num_holders[block] != cache_.pool().num_references(block))
+      return make_error(ErrorCode::kInternal, "block {} has {} references and {} holders", block,
+                        cache_.pool().num_references(block), num_holders[block]);
+  }
+  return {};
+}
+
+}  // namespace cachalot

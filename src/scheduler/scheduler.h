@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/error.h"
+#include "cache/prefix_cache.h"
+#include "config/engine_options.h"
+#include "core/generation.h"
+#include "core/request.h"
+#include "core/step.h"
+#include "scheduler/sequence.h"
+
+namespace cachalot {
+
+struct SchedulerOptions {
+  int max_num_batched_tokens = 2048;  // of a step
+  int max_num_seqs = 256;             // running at once
+  int max_model_len = 0;              // prompt and answer together
+  int num_scheduler_steps = 1;
+  int max_num_waiting = 0;  // 0: no limit
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  PrefixCacheOptions cache;
+};
+
+// Decides what runs next: continuous batching with chunked prefill, prefix caching and preemption by recomputation. A
+// pure state machine; it knows no model, device or clock. Used by one thread, in turns:
+//
+//   StepPlan plan = scheduler.plan();
+//   ... the rank runs it ...
+//   outputs = scheduler.commit(std::move(result));
+//
+// Requests stand in one strict order: under fcfs by arrival, under priority by priority and then arrival. Nobody
+// overtakes the first that waits, and when blocks run out, the last that runs gives his back and waits again, keeping
+// his tokens. So the first always gets on, and under fcfs everybody becomes the first.
+class Scheduler {
+ public:
+  explicit Scheduler(const SchedulerOptions& options);
+
+  // kInvalidArgument: can never run, with the numbers; kUnavailable: draining, or too many wait.
+  Status add(Request request);
+
+  // The next round; empty if there is nothing to do. Its spans and pointers hold until commit(). More than one step
+  // only if every sequence brings one generated token; the rank may run fewer, so that the plan is also a replica's
+  // wish.
+  StepPlan plan(int max_num_steps = std::numeric_limits<int>::max());
+  std::vector<RequestOutput> commit(StepResult result);
+
+  // Ends a request. If it is in the round under way, its last output comes with commit(), without that round's tokens;
+  // else now. Unknown or finished ids are ignored.
+  std::optional<RequestOutput> abort(RequestId id);
+  // Ends all requests and abandons the round under way, if any: after a failed step, or when a drain takes too long.
+  std::vector<RequestOutput> finish_all(FinishReason reason, const std::string& error);
+  // From now on add() refuses; what is here goes on to its end.
+  void drain() { is_draining_ = true; }
+
+  bool has_work() const { return !sequences_.empty(); }
+  ReplicaStats stats() const;
+  // Compares every block's references with who holds it. For tests and debugging.
+  Status check_integrity() const;
+
+ private:
+  struct Order {
+    bool by_priority = false;
+    bool operator()(const Sequence* left, const Sequence* right) const;
+  };
+
+  void plan_decodes();
+  void plan_prefills();
+  bool admit(Sequence& sequence);
+  bool is_worth_preempting_for(const Sequence& sequence, int num_blocks) const;
+  void preempt_last();
+  void schedule(Sequence& sequence, int num_tokens);
+  int reserve_steps(int max_num_steps);
+  RequestOutput advance(Sequence& sequence, SequenceResult result);
+  void append_tokens(Sequence& sequence, const SequenceResult& result, RequestOutput& output);
+  void take_prompt_logprobs(Sequence& sequence, std::vector<SampledToken> entries, int num_planned,
+                            RequestOutput& output);
+  void remove(Sequence& sequence);
+
+  SchedulerOptions options_;
+  PrefixCache cache_;
+  Order order_;
+  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  std::set<Sequence*, Order> waiting_;  // hold no blocks
+  std::vector<Sequence*> running_;      // in order; hold the blocks of all their known tokens
+  std::vector<Sequence*> in_flight_;    // of the round under way, in the plan's order
+  int token_budget_ = 0;                // what is left of it while a round is planned
+  int num_steps_ = 1;                   // of the round under way
+  uint64_t round_ = 0;
+  bool is_draining_ = false;
+  ReplicaStats stats_;
+};
+
+}  // namespace cachalot
