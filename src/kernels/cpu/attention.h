@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/exp.h"
 #include "kernels/ops.h"
 
 // Attention over the latents in the cache. The rule of numbers, the same on every level, for any other rows, chunks and
@@ -18,17 +19,10 @@
 // Their
 //   states are merged in order: new max = max of both, earlier = exp(its max - new max), later likewise;
 //   sum = fma(sum, earlier, later sum * later), acc[d] = fma(acc[d], earlier, later acc[d] * later); out = acc / sum.
-// - exp(x), for x <= 0: 0 below kExpLowest; else n = x * log2(e) rounded to the nearest integer, r = x - n * ln(2) in
-// two
-//   fma, and the Taylor polynomial of degree 7 in r by fma, times 2^n: within 1 ulp or so.
+// - exp is that of kernels/exp.h.
 namespace cachalot {
 
 inline constexpr int kAttentionSpan = 512;  // a multiple of kAttentionTile
-
-inline constexpr float kExpLowest = -86.f;  // e^-86 = 4.5e-38: above it no result is subnormal
-inline constexpr float kLog2E = 1.44269504f;
-inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;  // ln(2) = high + low; n * high is exact
-inline constexpr float kExpTaylor[8] = {1.f / 5040, 1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 1.f / 2, 1.f, 1.f};
 
 namespace reference {
 void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args);

@@ -11,15 +11,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-float exp_nonpositive(float x) {
-  if (x < kExpLowest) return 0;
-  const float n = std::nearbyint(x * kLog2E);
-  const float r = std::fma(n, -kLn2Low, std::fma(n, -kLn2High, x));
-  float p = kExpTaylor[0];
-  for (int degree = 1; degree < 8; degree++) p = std::fma(p, r, kExpTaylor[degree]);
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (static_cast<uint32_t>(static_cast<int32_t>(n)) << 23));
-}
-
 float dot(float sum, const float* a, const float* b, int64_t count) {
   for (int64_t idx = 0; idx < count; idx++) sum = std::fma(a[idx], b[idx], sum);
   return sum;
