@@ -8,8 +8,8 @@
 
 // A linear layer's weight in the kernels' own layout, the same on every instruction level.
 //
-// Outputs come in strips of 16 (the last one padded with zeros); a strip is one sequential stream over the inputs, made of
-// blocks in input order. All numbers little endian. A block holds
+// Outputs come in strips of 16 (the last one padded with zeros); a strip is one sequential stream over the inputs, made
+// of blocks in input order. All numbers little endian. A block holds
 //
 //   format  inputs      bytes   what
 //   kF32    2           128     [16 outputs][2 inputs] float
@@ -20,9 +20,9 @@
 //                               then 16 fp16 scales; then 8 bytes of zero points: output o is nibble o>>1 of dword o&1
 //   kI4/32  32          296     4 x 64 bytes, else the same
 //
-// Inputs are padded to whole blocks: with zero weights, in kI4 with q = zero point. kF8: the first block may begin in the
-// middle of a 128-block of the file (a shard that cuts it): `first_block_inputs` real inputs, in the block's first places.
-// kI4 scales are fp16 as AWQ files hold them; a group of 128 inputs is two blocks of 64 with the same scale.
+// Inputs are padded to whole blocks: with zero weights, in kI4 with q = zero point. kF8: the first block may begin in
+// the middle of a 128-block of the file (a shard that cuts it): `first_block_inputs` real inputs, in the block's first
+// places. kI4 scales are fp16 as AWQ files hold them; a group of 128 inputs is two blocks of 64 with the same scale.
 namespace cachalot {
 
 inline constexpr int kStrip = 16;
@@ -33,15 +33,15 @@ std::string_view matrix_format_name(MatrixFormat format);
 struct MatrixShape {
   MatrixFormat format = MatrixFormat::kBF16;
   int64_t out_features = 0, in_features = 0;
-  int block_inputs = 2;        // inputs a block: 2, 128, 64 or 32 (see above); for kI8 and kI4 also the activations' group
+  int block_inputs = 2;  // inputs a block: 2, 128, 64 or 32 (see above); for kI8 and kI4 also the activations' group
   int first_block_inputs = 2;  // real inputs of the first block; = block_inputs but for a cut kF8 matrix
 
   bool operator==(const MatrixShape&) const = default;
   bool is_integer() const { return format == MatrixFormat::kI8 || format == MatrixFormat::kI4; }
   int64_t num_strips() const { return (out_features + kStrip - 1) / kStrip; }
-  int64_t num_blocks() const;      // blocks a strip
-  size_t scales_offset() const;    // of a block's scales: behind the values of kF8, kI8 and kI4
-  size_t zeros_offset() const;     // of a kI4 block's zero points
+  int64_t num_blocks() const;    // blocks a strip
+  size_t scales_offset() const;  // of a block's scales: behind the values of kF8, kI8 and kI4
+  size_t zeros_offset() const;   // of a kI4 block's zero points
   size_t block_bytes() const;
   size_t strip_bytes() const { return static_cast<size_t>(num_blocks()) * block_bytes(); }
   size_t bytes() const { return static_cast<size_t>(num_strips()) * strip_bytes(); }
@@ -59,18 +59,19 @@ struct MatrixPolicy {
   bool int8_activations = false;  // fp8 weights are then requantized to kI8
 };
 
-// The shape that packing `source` (its window) gives: kPlain -> kF32 for F32 and F16 files, kBF16 for BF16; kFp8Block -> kF8
-// or kI8; kAwq -> kI4, or, where the window cuts a group in a way that blocks cannot follow (in_begin or in_count no multiple
-// of 32, or scales that no fp16 holds), kF32 under float32 and kBF16 otherwise.
+// The shape that packing `source` (its window) gives: kPlain -> kF32 for F32 and F16 files, kBF16 for BF16; kFp8Block
+// -> kF8 or kI8; kAwq -> kI4, or, where the window cuts a group in a way that blocks cannot follow (in_begin or
+// in_count no multiple of 32, or scales that no fp16 holds), kF32 under float32 and kBF16 otherwise.
 MatrixShape plan_matrix(const WeightSource& source, const MatrixPolicy& policy);
 
-// Writes strips [strip_begin, strip_end) of the matrix; `matrix` is the start of the whole one. Threads may share the work;
-// multiples of 8 strips read whole cache lines of an AWQ file.
-void pack_matrix(const WeightSource& source, const MatrixShape& shape, int64_t strip_begin, int64_t strip_end, std::byte* matrix);
+// Writes strips [strip_begin, strip_end) of the matrix; `matrix` is the start of the whole one. Threads may share the
+// work; multiples of 8 strips read whole cache lines of an AWQ file.
+void pack_matrix(const WeightSource& source, const MatrixShape& shape, int64_t strip_begin, int64_t strip_end,
+                 std::byte* matrix);
 
-// gate and up of a gated linear as one matrix of interleaved strips: strip 2i is gate's strip i, strip 2i+1 is up's. Both
-// windows have the same extents; where the two would be planned differently, both become kF32 or kBF16, as above. The
-// result's out_features counts whole strips of both: 2 * 16 * num_strips(gate).
+// gate and up of a gated linear as one matrix of interleaved strips: strip 2i is gate's strip i, strip 2i+1 is up's.
+// Both windows have the same extents; where the two would be planned differently, both become kF32 or kBF16, as above.
+// The result's out_features counts whole strips of both: 2 * 16 * num_strips(gate).
 MatrixShape plan_gate_up(const WeightSource& gate, const WeightSource& up, const MatrixPolicy& policy);
 void pack_gate_up(const WeightSource& gate, const WeightSource& up, const MatrixShape& shape, int64_t strip_begin,
                   int64_t strip_end, std::byte* matrix);
