@@ -1,0 +1,102 @@
+#include "weights/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "weights/fingerprint.h"
+#include "weights/test_files.h"
+
+namespace cachalot {
+namespace {
+
+using testing::HasSubstr;
+
+const std::vector<TensorSpec> kTensors{{"a", DType::kF32, {8}}, {"b", DType::kBF16, {4, 4}}, {"c", DType::kI32, {8}}};
+
+void write_index(const TestFolder& folder, std::string_view text) {
+  ASSERT_TRUE(write_file(folder.path("model.safetensors.index.json"), text));
+}
+
+TEST(Checkpoint, ReadsOneFileAndShardsAlike) {
+  for (const uint64_t shard_bytes : {1000, 64, 1}) {
+    const TestFolder folder;
+    write_zeros(folder.path(), kTensors, shard_bytes);
+    const Result<Checkpoint> checkpoint = Checkpoint::open(folder.path());
+    ASSERT_TRUE(checkpoint) << message_of(checkpoint);
+    EXPECT_EQ(checkpoint->files().size(), shard_bytes == 1000 ? 1u : shard_bytes == 64 ? 2u : 3u);
+    EXPECT_EQ(checkpoint->num_bytes(), 96u);
+    ASSERT_TRUE(checkpoint->find("b"));
+    EXPECT_EQ(checkpoint->find("b")->spec.shape, (std::vector<int64_t>{4, 4}));
+    EXPECT_EQ(checkpoint->find("d"), nullptr);
+  }
+}
+
+TEST(Checkpoint, KeepsItsBytesAfterPagesWereDropped) {
+  const TestFolder folder;
+  write_zeros(folder.path(), {{"x", DType::kU8, {100'000}}});
+  const Result<Checkpoint> checkpoint = Checkpoint::open(folder.path());
+  const std::span<const std::byte> data = checkpoint->find("x")->data;
+  checkpoint->prefetch(data);
+  EXPECT_EQ(data[50'000], std::byte{0});
+  checkpoint->drop_pages(data.subspan(10, 60'000));
+  EXPECT_EQ(data[50'000], std::byte{0});
+}
+
+TEST(Checkpoint, SaysWhatAFolderWithoutSafetensorsHolds) {
+  const TestFolder folder;
+  EXPECT_THAT(message_of(Checkpoint::open(folder.path())),
+              HasSubstr("neither model.safetensors nor model.safetensors.index.json"));
+  ASSERT_TRUE(write_file(folder.path("pytorch_model.bin"), "x"));
+  EXPECT_THAT(message_of(Checkpoint::open(folder.path())), HasSubstr("found: pytorch_model.bin"));
+}
+
+TEST(Checkpoint, NamesTheFaultOfAnIndex) {
+  const TestFolder folder;
+  write_zeros(folder.path(), kTensors, 64);
+  struct Case {
+    const char* index;
+    const char* message;
+  };
+  for (const Case& broken : {
+           Case{"{", "no valid JSON"},
+           Case{"{}", "weight_map must be an object"},
+           Case{R"({"weight_map": {}})", "weight_map is empty"},
+           Case{R"({"weight_map": {"a": 4}})", "tensor a: 4 is no file name"},
+           Case{R"({"weight_map": {"a": "../a.safetensors"}})", "is no file name"},
+           Case{R"({"weight_map": {"a": "model-00009-of-00002.safetensors"}})",
+                "model-00009-of-00002.safetensors: cannot open"},
+           Case{R"({"weight_map": {"z": "model-00001-of-00002.safetensors"}})",
+                "tensor z is not in model-00001-of-00002.safetensors"},
+           Case{R"({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})",
+                "tensor b is a duplicate"},
+       }) {
+    write_index(folder, broken.index);
+    EXPECT_THAT(message_of(Checkpoint::open(folder.path())), HasSubstr(broken.message));
+  }
+}
+
+TEST(Checkpoint, FingerprintChangesWithConfigHeaderSizeAndData) {
+  const TestFolder folder;
+  const auto fingerprint = [&](std::string_view config, const std::vector<TensorSpec>& tensors) {
+    std::filesystem::remove(folder.path("model.safetensors"));
+    write_zeros(folder.path(), tensors);
+    EXPECT_TRUE(write_file(folder.path("config.json"), config));
+    return fingerprint_of(Checkpoint::open(folder.path()).value()).value();
+  };
+  const std::string first = fingerprint("{}", kTensors);
+  EXPECT_EQ(first.size(), 32u);
+  EXPECT_EQ(fingerprint("{}", kTensors), first);
+  EXPECT_NE(fingerprint("{ }", kTensors), first);
+  std::vector<TensorSpec> renamed = kTensors;
+  renamed[0].name = "z";
+  EXPECT_NE(fingerprint("{}", renamed), first);
+
+  fingerprint("{}", kTensors);
+  std::fstream file(folder.path("model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-5, std::ios::end);
+  file.put('x').flush();
+  EXPECT_NE(fingerprint_of(Checkpoint::open(folder.path()).value()).value(), first);
+}
+
+}  // namespace
+}  // namespace cachalot

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "config/model_config.h"
+#include "kernels/weight_source.h"
+#include "weights/checkpoint.h"
+
+namespace cachalot {
+
+// The tensors that hold one linear layer: `weight` alone (F32, BF16, F16), `weight` (F8_E4M3) with `scale_inv`, or
+// `qweight`, `scales` and mostly `qzeros`. Null: not there.
+struct LinearParts {
+  const TensorRef* weight = nullptr;     // prefix.weight
+  const TensorRef* scale_inv = nullptr;  // prefix.weight_scale_inv
+  const TensorRef* qweight = nullptr;    // prefix.qweight
+  const TensorRef* qzeros = nullptr;     // prefix.qzeros
+  const TensorRef* scales = nullptr;     // prefix.scales
+
+  bool found() const { return weight || qweight; }
+  std::vector<const TensorRef*> all() const;  // those that are there
+};
+LinearParts find_linear(const Checkpoint& checkpoint, std::string_view prefix);
+
+// The layer's weight as the file holds it, its whole as the window. Checks dtypes and shapes, reads no data.
+Result<WeightSource> linear_source(const LinearParts& parts, std::string_view prefix, int64_t out_features,
+                                   int64_t in_features, const QuantizationConfig& quantization);
+
+// Every scale must be finite: one bad number would poison the whole answer far from its cause.
+Status check_scales(const LinearParts& parts);
+
+// A plain tensor of floats as a linear layer's weight (a tied embedding).
+WeightSource plain_source(const TensorRef& tensor);
+
+// The bytes of the file in which a window's weights, scales and zeros lie (rows outside the window left out).
+std::array<std::span<const std::byte>, 3> window_bytes(const WeightSource& source);
+
+bool is_float_dtype(DType dtype);  // F32, BF16, F16
+// Elements of a tensor of such a dtype as floats.
+std::vector<float> to_floats(const TensorRef& tensor);
+
+// "folder/file: tensor NAME: ..."
+template <class... Args>
+std::unexpected<Error> tensor_error(const TensorRef& tensor, fmt::format_string<Args...> format, Args&&... args) {
+  return make_error(ErrorCode::kCorrupt, "{}: tensor {}: {}", *tensor.file, tensor.spec.name,
+                    fmt::format(format, std::forward<Args>(args)...));
+}
+Status check_shape(const TensorRef& tensor, std::span<const int64_t> wanted);
+
+}  // namespace cachalot

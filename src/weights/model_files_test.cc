@@ -1,0 +1,282 @@
+#include "weights/model_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "weights/model_tensors.h"
+#include "weights/test_files.h"
+
+namespace cachalot {
+namespace {
+
+using testing::HasSubstr;
+
+// A one-layer model: 64 wide, 4 experts, so small that every test writes it anew.
+std::string tiny_config(std::string_view changes = "{}") {
+  boost::json::object config = boost::json::parse(read_file(test_data("configs/deepseek-r1.json")).value()).as_object();
+  const boost::json::object tiny = boost::json::parse(R"({
+      "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "q_lora_rank": 32, "kv_lora_rank": 32,
+      "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 96, "moe_intermediate_size": 32,
+      "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1,
+      "num_nextn_predict_layers": 0, "quantization_config": null})")
+                                       .as_object();
+  const boost::json::object changed = boost::json::parse(changes).as_object();
+  for (const auto& [key, value] : tiny) config[key] = value;
+  for (const auto& [key, value] : changed) config[key] = value;
+  return boost::json::serialize(config);
+}
+
+std::vector<TensorSpec> plain_tensors(const std::vector<ModelTensor>& tensors, DType dtype = DType::kBF16) {
+  std::vector<TensorSpec> specs;
+  for (const ModelTensor& tensor : tensors) {
+    const bool is_matrix = tensor.is_linear() || tensor.role == TensorRole::kEmbedding;
+    specs.push_back({tensor.is_linear() ? tensor.name + ".weight" : tensor.name, dtype,
+                     is_matrix ? std::vector<int64_t>{tensor.rows, tensor.cols} : std::vector<int64_t>{tensor.rows}});
+  }
+  return specs;
+}
+
+class ModelFilesTest : public testing::Test {
+ protected:
+  // Writes the model and lets `change` alter its tensors before.
+  template <class Change>
+  Result<ModelFiles> open(const std::string& config, Change change) {
+    std::vector<TensorSpec> tensors = plain_tensors(model_tensors(parse_model_config(config, "config.json").value()));
+    change(tensors);
+    std::filesystem::remove_all(folder_.path());
+    write_zeros(folder_.path(), tensors);
+    EXPECT_TRUE(write_file(folder_.path("config.json"), config));
+    return ModelFiles::open(folder_.path());
+  }
+  Result<ModelFiles> open(const std::string& config) {
+    return open(config, [](std::vector<TensorSpec>&) {});
+  }
+
+  static TensorSpec& spec(std::vector<TensorSpec>& tensors, std::string_view name) {
+    return *std::ranges::find(tensors, name, &TensorSpec::name);
+  }
+  static void replace(std::vector<TensorSpec>& tensors, std::string_view name, const std::vector<TensorSpec>& with) {
+    std::erase_if(tensors, [&](const TensorSpec& tensor) { return tensor.name == name; });
+    tensors.insert(tensors.end(), with.begin(), with.end());
+  }
+  static std::vector<TensorSpec> awq(const std::string& prefix, int64_t out, int64_t in, int64_t group) {
+    return {{prefix + ".qweight", DType::kI32, {in, out / 8}},
+            {prefix + ".qzeros", DType::kI32, {in / group, out / 8}},
+            {prefix + ".scales", DType::kF16, {in / group, out}}};
+  }
+
+  TestFolder folder_;
+};
+
+constexpr const char* kOProj = "model.layers.0.self_attn.o_proj";
+
+TEST_F(ModelFilesTest, OpensAModelAndGivesItsParts) {
+  const Result<ModelFiles> files = open(tiny_config());
+  ASSERT_TRUE(files) << message_of(files);
+  const Result<WeightSource> source = files->linear(kOProj, 64, 32);
+  ASSERT_TRUE(source) << message_of(source);
+  EXPECT_EQ(source->format, SourceFormat::kPlain);
+  EXPECT_EQ(source->dtype, DType::kBF16);
+  EXPECT_EQ(source->out_count, 64);
+  EXPECT_EQ(source->in_count, 32);
+  EXPECT_EQ(files->vector("model.norm.weight", 64)->size(), 64u);
+  EXPECT_EQ(files->embedding()->data.size(), 40u * 64 * 2);
+  EXPECT_EQ(files->head()->out_features, 40);
+  files->prefetch(*source);
+  files->drop_pages(*source);
+  EXPECT_EQ(files->fingerprint()->size(), 32u);
+}
+
+TEST_F(ModelFilesTest, TakesTheFormatOfEachLinearFromTheFile) {
+  const Result<ModelFiles> files = open(tiny_config(), [](std::vector<TensorSpec>& tensors) {
+    replace(tensors, "lm_head.weight", awq("lm_head", 40, 64, 32));
+    replace(tensors, "model.layers.0.mlp.up_proj.weight",
+            {{"model.layers.0.mlp.up_proj.weight", DType::kF8E4M3, {96, 64}},
+             {"model.layers.0.mlp.up_proj.weight_scale_inv", DType::kF32, {1, 1}}});
+    spec(tensors, "model.norm.weight").dtype = DType::kF16;
+    spec(tensors, "model.layers.1.mlp.gate.weight").dtype = DType::kF32;
+  });
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->head()->format, SourceFormat::kAwq);
+  EXPECT_EQ(files->head()->group_size, 32);
+  EXPECT_NE(files->head()->zeros, nullptr);
+  EXPECT_EQ(files->linear("model.layers.0.mlp.up_proj", 96, 64)->format, SourceFormat::kFp8Block);
+  EXPECT_EQ(files->linear("model.layers.1.mlp.gate", 4, 64)->dtype, DType::kF32);
+}
+
+TEST_F(ModelFilesTest, GivesTheEmbeddingAsATiedHead) {
+  const Result<ModelFiles> files = open(tiny_config(R"({"tie_word_embeddings": true})"));
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->checkpoint().find("lm_head.weight"), nullptr);
+  EXPECT_EQ(files->head()->data, files->embedding()->data.data());
+}
+
+TEST_F(ModelFilesTest, ReportsMissingAndUnexpectedTensors) {
+  EXPECT_THAT(message_of(open(tiny_config(),
+                              [](std::vector<TensorSpec>& tensors) {
+                                replace(tensors, "model.norm.weight", {});
+                                replace(tensors, "model.layers.1.mlp.experts.3.up_proj.weight", {});
+                              })),
+              HasSubstr("2 tensors that config.json asks for are missing: model.layers.1.mlp.experts.3.up_proj.weight, "
+                        "model.norm.weight"));
+  EXPECT_THAT(message_of(open(tiny_config(),
+                              [](std::vector<TensorSpec>& tensors) {
+                                for (int idx = 0; idx < 9; idx++)
+                                  tensors.push_back({fmt::format("extra.{}", idx), DType::kF32, {1}});
+                              })),
+              HasSubstr("9 tensors have no place in the model that config.json describes: extra.0, extra.1, extra.2, "
+                        "extra.3, extra.4 and 4 more"));
+  EXPECT_TRUE(open(tiny_config(), [](std::vector<TensorSpec>& tensors) {
+    tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", DType::kF32, {4}});
+  }));
+}
+
+TEST_F(ModelFilesTest, NamesFileAndTensorOfAWrongShapeOrDtype) {
+  const auto with = [&](auto change) { return message_of(open(tiny_config(), change)); };
+  const std::string name = std::string(kOProj) + ".weight";
+  EXPECT_THAT(
+      with([&](auto& tensors) {
+        spec(tensors, name).shape = {32, 64};
+      }),
+      HasSubstr("model.safetensors: tensor " + name + ": its shape is [32, 64]; by config.json it must be [64, 32]"));
+  EXPECT_THAT(with([&](auto& tensors) { spec(tensors, name).dtype = DType::kI32; }), HasSubstr("its dtype is I32"));
+  EXPECT_THAT(with([&](auto& tensors) { spec(tensors, name).dtype = DType::kF8E4M3; }),
+              HasSubstr("_scale_inv, the scales of its blocks, is missing"));
+  EXPECT_THAT(with([&](auto& tensors) { spec(tensors, "model.norm.weight").shape = {63}; }), HasSubstr("[63]"));
+  EXPECT_THAT(with([&](auto& tensors) { spec(tensors, "model.norm.weight").dtype = DType::kI8; }),
+              HasSubstr("its dtype is I8"));
+  const auto quantized = [&](auto change) {
+    return with([&](std::vector<TensorSpec>& tensors) {
+      replace(tensors, name, awq(kOProj, 64, 32, 32));
+      change(tensors);
+    });
+  };
+  const std::string prefix = kOProj;
+  EXPECT_EQ(quantized([](auto&) {}), "no error");
+  EXPECT_THAT(quantized([&](auto& tensors) { replace(tensors, prefix + ".scales", {}); }),
+              HasSubstr(prefix + ".scales is missing"));
+  EXPECT_THAT(quantized([&](auto& tensors) { replace(tensors, prefix + ".qzeros", {}); }),
+              HasSubstr(prefix + ".qzeros is missing"));
+  EXPECT_THAT(quantized([&](auto& tensors) {
+                spec(tensors, prefix + ".scales").shape = {2, 64};
+              }),
+              HasSubstr("a multiple of 32 inputs"));
+  EXPECT_THAT(quantized([&](auto& tensors) { spec(tensors, prefix + ".scales").dtype = DType::kI8; }),
+              HasSubstr("its dtype is I8"));
+  EXPECT_THAT(quantized([&](auto& tensors) {
+                spec(tensors, prefix + ".qweight").shape = {64, 8};
+              }),
+              HasSubstr("its shape is [64, 8]"));
+  EXPECT_THAT(quantized([&](auto& tensors) {
+                tensors.push_back({prefix + ".weight", DType::kBF16, {64, 32}});
+              }),
+              HasSubstr("one of them"));
+}
+
+TEST_F(ModelFilesTest, RefusesAGroupSizeOtherThanTheConfigs) {
+  const std::string config =
+      tiny_config(R"({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64}})");
+  EXPECT_THAT(
+      message_of(open(config, [&](auto& tensors) { replace(tensors, "lm_head.weight", awq("lm_head", 40, 64, 32)); })),
+      HasSubstr("its groups hold 32 inputs; config.json says 64"));
+}
+
+TEST_F(ModelFilesTest, RefusesNumbersThatAreNotFinite) {
+  const Result<ModelFiles> zeros =
+      open(tiny_config(), [](auto& tensors) { replace(tensors, "lm_head.weight", awq("lm_head", 40, 64, 32)); });
+  ASSERT_TRUE(zeros);
+  // The same file with one bad number in the place of a zero.
+  const auto poison = [&](std::string_view name, uint16_t bits) {
+    const std::span<const std::byte> data = zeros->checkpoint().find(name)->data;
+    const auto offset = data.data() - zeros->checkpoint().files()[0].mapping().bytes().data();
+    std::fstream file(folder_.path("model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(offset + 2);
+    file.write(reinterpret_cast<const char*>(&bits), 2);
+  };
+  poison("lm_head.scales", 0x7c00);
+  poison("model.norm.weight", 0x7fc0);
+  const Result<ModelFiles> files = ModelFiles::open(folder_.path());
+  EXPECT_THAT(message_of(files->head()), HasSubstr("tensor lm_head.scales: holds a scale that is not finite"));
+  EXPECT_THAT(message_of(files->vector("model.norm.weight", 64)), HasSubstr("not finite"));
+}
+
+TEST_F(ModelFilesTest, AcceptsMtpLayersWholeOrNotAtAll) {
+  const std::string config = tiny_config(R"({"num_nextn_predict_layers": 1})");
+  const std::vector<TensorSpec> mtp = plain_tensors(mtp_tensors(parse_model_config(config, "").value(), 2));
+  const auto with = [&](auto keep) {
+    return open(config, [&](std::vector<TensorSpec>& tensors) {
+      std::ranges::copy_if(mtp, std::back_inserter(tensors), keep);
+    });
+  };
+  EXPECT_EQ(with([](const TensorSpec&) { return true; })->num_mtp_layers(), 1);
+  EXPECT_EQ(with([](const TensorSpec&) { return false; })->num_mtp_layers(), 0);
+  // Copies of the model's own tables may be left out; what the layer computes with may not.
+  EXPECT_EQ(
+      with([](const TensorSpec& tensor) { return !tensor.name.ends_with("embed_tokens.weight"); })->num_mtp_layers(),
+      1);
+  EXPECT_THAT(message_of(with([](const TensorSpec& tensor) { return !tensor.name.ends_with("eh_proj.weight"); })),
+              HasSubstr("missing: model.layers.2.eh_proj.weight"));
+  EXPECT_THAT(message_of(open(
+                  tiny_config(),
+                  [&](std::vector<TensorSpec>& tensors) { tensors.insert(tensors.end(), mtp.begin(), mtp.end()); })),
+              HasSubstr("have no place in the model"));
+}
+
+TEST(ModelFiles, OpensTheBuiltInModel) {
+  const Result<ModelFiles> files = ModelFiles::open(std::string(CACHALOT_SOURCE_DIR) + "/models/nano");
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->num_mtp_layers(), files->config().num_nextn_predict_layers);
+}
+
+// The layout of the real DeepSeek-R1: 61 layers and the MTP layer, fp8 with scales, in 163 shards of sparse files that
+// take no disk space.
+TEST(ModelFiles, OpensTheRealLayoutOfDeepSeekR1) {
+  const TestFolder folder;
+  const std::string config_text = read_file(test_data("configs/deepseek-r1.json")).value();
+  ASSERT_TRUE(write_file(folder.path("config.json"), config_text));
+  const ModelConfig config = parse_model_config(config_text, "").value();
+  std::vector<ModelTensor> tensors = model_tensors(config);
+  for (ModelTensor& tensor : mtp_tensors(config, 61)) tensors.push_back(std::move(tensor));
+
+  constexpr int kNumShards = 163;
+  std::vector<std::vector<TensorSpec>> shards(kNumShards);
+  boost::json::object weight_map;
+  size_t num_tensors = 0;
+  for (size_t idx = 0; idx < tensors.size(); idx++) {
+    const ModelTensor& tensor = tensors[idx];
+    const size_t shard = idx * kNumShards / tensors.size();
+    std::vector<TensorSpec> specs = plain_tensors({tensor});
+    if (tensor.role == TensorRole::kLinear) {
+      specs[0].dtype = DType::kF8E4M3;
+      specs.push_back(
+          {tensor.name + ".weight_scale_inv", DType::kF32, {(tensor.rows + 127) / 128, (tensor.cols + 127) / 128}});
+    }
+    for (TensorSpec& spec : specs) {
+      weight_map[spec.name] = fmt::format("model-{:05}-of-{:06}.safetensors", shard + 1, kNumShards);
+      shards[shard].push_back(std::move(spec));
+      num_tensors++;
+    }
+  }
+  for (int shard = 0; shard < kNumShards; shard++) {
+    Result<SafetensorsWriter> writer = SafetensorsWriter::create(
+        folder.path(fmt::format("model-{:05}-of-{:06}.safetensors", shard + 1, kNumShards)), shards[shard]);
+    ASSERT_TRUE(writer && writer->finish());
+  }
+  ASSERT_TRUE(write_file(folder.path("model.safetensors.index.json"),
+                         boost::json::serialize(boost::json::object{{"weight_map", weight_map}})));
+  EXPECT_EQ(num_tensors, 91991u);  // what the real index lists
+
+  const Result<ModelFiles> files = ModelFiles::open(folder.path());
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->num_mtp_layers(), 1);
+  EXPECT_GT(files->checkpoint().num_bytes(), 680'000'000'000u);
+  const Result<WeightSource> expert = files->linear(expert_name(60, 255, "down_proj"), 7168, 2048);
+  ASSERT_TRUE(expert) << message_of(expert);
+  EXPECT_EQ(expert->format, SourceFormat::kFp8Block);
+}
+
+}  // namespace
+}  // namespace cachalot
