@@ -5,13 +5,17 @@
 #include "base/numbers.h"
 
 // The inner loops of rowwise operations: one row (or a few) at a time, one implementation an instruction level (avx2/,
-// avx512/). The drivers above them (cpu/rowwise.h) share out rows among threads. Sums run in an order that depends on
-// the length of the row alone. Where a formula has no sum over a row and no exponential, every level gives the same
-// bits.
+// avx512/). The drivers above them (cpu/rowwise.h) share out rows among threads.
+//
+// Every level gives the same bits. Sums over a row: element i goes to sum i % kPartialSums (squares by fma), in order;
+// then the sums are added by halves: sum i and sum i + kPartialSums / 2, then of those i and i + kPartialSums / 4, ...
 namespace cachalot {
 
+inline constexpr int kPartialSums = 64;
+
 struct RowCores {
-  // x += delta, where there is one; gives the sum of squares of x.
+  float (*sum_of_squares)(const float* x, int64_t count);
+  // x += delta; gives the sum of squares of x.
   float (*add_and_square)(float* x, const float* delta, int64_t count);
   // out = x * factor * weight
   void (*scale)(const float* x, float factor, const float* weight, int64_t count, float* out);
@@ -29,7 +33,9 @@ struct RowCores {
   void (*add_weighted_f32)(const float* const* rows, const float* weights, int num_rows, int64_t count, float* sum);
   void (*add_weighted_bf16)(const bf16* const* rows, const float* weights, int num_rows, int64_t count, float* sum);
 
+  // By e = exp(-|x|): 1 / (1 + e), and e / (1 + e) for negative x.
   void (*sigmoid)(const float* logits, int64_t count, float* scores);
+  // exp(x - largest x) / their sum
   void (*softmax)(const float* logits, int64_t count, float* scores);
   // choice = score + bias (bias may be null); never NaN or below the lowest float, so that it wins over what is masked
   // out.

@@ -3,7 +3,9 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/exp.h"
 #include "kernels/reference/rowwise.h"
+#include "kernels/reference/sum_in_order.h"
 
 namespace cachalot::reference {
 namespace {
@@ -12,12 +14,17 @@ constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 void score_row(const RouteArgs& args, const float* logits, int64_t num_experts, float* scores) {
   if (args.score == RoutingScore::kSigmoid) {
-    for (int64_t expert = 0; expert < num_experts; expert++) scores[expert] = 1.f / (1.f + std::exp(-logits[expert]));
+    for (int64_t expert = 0; expert < num_experts; expert++) {
+      const float small = exp_nonpositive(-std::fabs(logits[expert]));
+      scores[expert] = (logits[expert] < 0 ? small : 1.f) / (1.f + small);
+    }
     return;
   }
   const float largest = *std::max_element(logits, logits + num_experts);
-  float sum = 0;
-  for (int64_t expert = 0; expert < num_experts; expert++) sum += scores[expert] = std::exp(logits[expert] - largest);
+  const float sum = sum_in_order(num_experts, [&](int64_t expert, float sum) {
+    scores[expert] = exp_nonpositive(logits[expert] - largest);
+    return sum + scores[expert];
+  });
   for (int64_t expert = 0; expert < num_experts; expert++) scores[expert] /= sum;
 }
 

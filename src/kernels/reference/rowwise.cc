@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/reference/sum_in_order.h"
 #include "kernels/row_cores.h"
 
 namespace cachalot::reference {
@@ -15,8 +16,7 @@ void read_row(const T* in, int64_t count, float* out) {
 
 // 1 / sqrt(mean of squares + epsilon)
 float norm_factor(const float* x, int64_t count, float epsilon) {
-  float sum = 0;
-  for (int64_t i = 0; i < count; i++) sum += x[i] * x[i];
+  const float sum = sum_in_order(count, [&](int64_t i, float sum) { return std::fma(x[i], x[i], sum); });
   return 1.f / std::sqrt(sum / static_cast<float>(count) + epsilon);
 }
 
