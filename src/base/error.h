@@ -49,14 +49,14 @@ std::unexpected<Error> make_parameter_error(std::string parameter, fmt::format_s
 #define CACHALOT_CONCAT(a, b) CACHALOT_CONCAT_INNER(a, b)
 
 // RETURN_IF_ERROR(expr): leaves the function with the error of a Status (or any Result), if it has one.
-#define RETURN_IF_ERROR(expr)                                                     \
-  do {                                                                            \
-    if (auto&& status_ = (expr); !status_) return std::unexpected(status_.error()); \
+#define RETURN_IF_ERROR(...)                                                               \
+  do {                                                                                     \
+    if (auto&& status_ = (__VA_ARGS__); !status_) return std::unexpected(status_.error()); \
   } while (0)
 
 // ASSIGN_OR_RETURN(auto x, expr): x = value of the Result, or leaves the function with its error.
-#define ASSIGN_OR_RETURN(lhs, expr) ASSIGN_OR_RETURN_INNER(CACHALOT_CONCAT(result_, __LINE__), lhs, expr)
-#define ASSIGN_OR_RETURN_INNER(result, lhs, expr)        \
-  auto result = (expr);                                  \
+#define ASSIGN_OR_RETURN(lhs, ...) ASSIGN_OR_RETURN_INNER(CACHALOT_CONCAT(result_, __LINE__), lhs, (__VA_ARGS__))
+#define ASSIGN_OR_RETURN_INNER(result, lhs, expr)                 \
+  auto result = expr;                                             \
   if (!result) return std::unexpected(std::move(result.error())); \
   lhs = std::move(*result)

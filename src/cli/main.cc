@@ -1,0 +1,24 @@
+#include <CLI/CLI.hpp>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "config/version.h"
+
+int main(int argc, char** argv) {
+  using namespace cachalot;  // NOLINT(google-build-using-namespace)
+  CLI::App app{"Cachalot serves DeepSeek-R1 and its relatives (V2, V2-Lite, V3, Moonlight) on ordinary servers."};
+  app.set_version_flag("--version", std::string("cachalot ") + kVersion);
+  app.require_subcommand(1);
+  std::string log_level = "info";
+  app.add_option("--log-level", log_level, "debug, info, warning, error or off")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}))
+      ->capture_default_str();
+  app.parse_complete_callback([&] { log::init(log_level, ""); });
+  add_serve_command(app);
+  add_chat_command(app);
+  add_logits_command(app);
+  add_synth_command(app);
+  add_quantize_command(app);
+  CLI11_PARSE(app, argc, argv);
+  return 0;
+}

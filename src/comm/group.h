@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "tensor/view.h"
+
+namespace cachalot {
+
+// Where in a step a collective stands; every error names it.
+struct CollectiveSite {
+  std::string_view operation;  // what for, e.g. "o_proj reduce-scatter"
+  uint64_t step = 0;
+  int layer = -1;
+};
+
+// How rows are shared out over ranks: rank r has rows [begin(r), begin(r + 1)). The same on every rank.
+class RowPartition {
+ public:
+  RowPartition(int64_t num_rows, int num_ranks) : num_rows_(num_rows), num_ranks_(num_ranks) {}
+  int64_t begin(int rank) const { return num_rows_ * rank / num_ranks_; }
+  int64_t count(int rank) const { return begin(rank + 1) - begin(rank); }
+  int64_t num_rows() const { return num_rows_; }
+
+ private:
+  int64_t num_rows_;
+  int num_ranks_;
+};
+
+// Collectives over some of the ranks (a replica's TP ranks). Every rank makes the same calls in the same order; every
+// call has a deadline, and its error names site, host and the ranks that are missing. Sums are taken in fp32 in rank
+// order from rows of the compute dtype, so every rank gets the same bits. Used by one thread, the engine's.
+class Group {
+ public:
+  virtual ~Group() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // own [partition.count(rank()), features] = sum over ranks of their partial rows of that part. partial: [num_rows,
+  // features].
+  virtual Status reduce_scatter(const ComputeView<2>& partial, const RowPartition& partition, View<float, 2> own,
+                                const CollectiveSite& site) = 0;
+  // all [num_rows, bytes] = each rank's own rows, in the partition's order. Rows are bytes: any format.
+  virtual Status all_gather(View<const std::byte, 2> own, const RowPartition& partition, View<std::byte, 2> all,
+                            const CollectiveSite& site) = 0;
+  // all [num_rows, sum of features] = the ranks' columns side by side. part: [num_rows, features of this rank].
+  virtual Status gather_columns(View<const float, 2> part, View<float, 2> all, const CollectiveSite& site) = 0;
+  virtual Status broadcast(std::span<std::byte> data, int root, const CollectiveSite& site) = 0;
+  virtual Status barrier(const CollectiveSite& site) = 0;
+};
+
+}  // namespace cachalot

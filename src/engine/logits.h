@@ -1,0 +1,24 @@
+#pragma once
+
+#include <span>
+
+#include "base/error.h"
+#include "core/types.h"
+#include "model/deepseek.h"
+
+namespace cachalot {
+
+// One sequence through the model, for people who compare engines, and for tests.
+struct LogitsRequest {
+  std::span<const TokenId> tokens;
+  int generated_from = -1;  // tokens from here on have the role generated and come one a step; -1: none
+  int chunk = 0;            // prompt tokens a step; 0: as many as the model takes
+  // See ModelBatch; [num_moe_layers, num_tokens, top_k] of the whole sequence, or empty.
+  View<const int32_t, 3> forced_expert_ids;
+  View<int32_t, 3> chosen_expert_ids;
+};
+
+// logits [num_tokens, vocab_size]. Uses the cache's first blocks, of block_size slots each.
+Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int block_size, const LogitsRequest& request, View<float, 2> logits);
+
+}  // namespace cachalot

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "comm/expert_exchange.h"
+#include "comm/group.h"
+#include "config/model_config.h"
+#include "device/device.h"
+#include "kernels/ops.h"
+#include "model/batch.h"
+#include "model/feed_forward.h"
+#include "model/layer_weights.h"
+#include "model/mla.h"
+#include "model/model_settings.h"
+#include "model/rope.h"
+#include "model/weight_packer.h"
+#include "model/workspace.h"
+#include "weights/model_files.h"
+
+namespace cachalot {
+
+// What a model takes of its device, before anything is allocated.
+struct ModelMemory {
+  size_t weight_bytes = 0, workspace_bytes = 0, scratch_bytes = 0, rope_bytes = 0;
+  size_t cache_bytes_per_token = 0;
+};
+
+// DeepSeek V2, V3 and relatives on one rank: the whole forward pass. Used by one thread, the engine's.
+class DeepseekModel {
+ public:
+  static OpsLimits ops_limits(const ModelConfig& config, const ModelSettings& settings);
+  static Result<ModelMemory> plan(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, int num_threads);
+  // Borrows everything; `exchange` may be null for a model without experts.
+  static Result<std::unique_ptr<DeepseekModel>> load(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, Device& device,
+                                                     IsaLevel isa, Group& tensor_group, ExpertExchange* exchange,
+                                                     WeightPacker::Progress progress);
+
+  // One step through all layers. cache: [num_layers, num_slots, kv_cache_dim] of the compute dtype. An error comes from a
+  // peer; the step is then abandoned.
+  Status forward(const ModelBatch& batch, const ComputeView<3>& cache);
+  // The logits of some rows (at most max_logit_rows) of the last step, as often as wanted: [row_ids, vocab_size], the same on
+  // every rank of the group.
+  Status logits(View<const int32_t, 1> row_ids, View<float, 2> logits);
+
+  const ModelConfig& config() const { return config_; }
+  const ModelSettings& settings() const { return settings_; }
+  const ModelWeights& weights() const { return weights_; }
+  IsaLevel isa() const { return ops_.isa(); }
+  size_t weight_bytes() const { return weight_memory_.size(); }
+
+ private:
+  DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace, Rope rope, Group& tensor_group,
+                ExpertExchange* exchange);
+
+  ModelConfig config_;
+  ModelSettings settings_;
+  Ops ops_;
+  Workspace workspace_;
+  Rope rope_;
+  Buffer weight_memory_;
+  ModelWeights weights_;
+  TensorParallel parallel_;
+  Attention attention_;
+  FeedForward feed_forward_;
+  View<float, 2> final_rows_;  // of the last step: all rows after the final norm
+  uint64_t step_ = 0;
+};
+
+}  // namespace cachalot

@@ -1,0 +1,125 @@
+#include "model/feed_forward.h"
+
+#include <algorithm>
+
+namespace cachalot {
+
+// out = down(silu(gate(x)) * up(x)); the product is quantized on its way where `down` wants that.
+void FeedForward::gated(const FeedForwardWeights& weights, InputRows& input, View<float, 2> out) {
+  const LinearInput rows = input.for_linear(weights.gate_up);
+  const int group = weights.down.input_group;
+  View<float, 2> product;
+  QuantizedRows quantized;
+  if (group) {
+    quantized = workspace_.quantized_product.rows(out.extent(0), weights.width, group);
+  } else {
+    product = View<float, 2>(workspace_.intermediate.data(), out.extent(0), weights.width);
+  }
+  ops_.gated_linear(rows, weights.gate_up.matrix, product, quantized);
+  ops_.linear({.values = product, .quantized = quantized}, weights.down.matrix, out);
+}
+
+Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer) {
+  const int64_t num_rows = batch.num_rows();
+  const bool alone = parallel_.size() == 1;
+  ASSIGN_OR_RETURN(const auto rows, parallel_.gather(normed, alone ? normed : workspace_.gathered.rows(0, num_rows),
+                                                               {.operation = "dense all-gather", .step = batch.step, .layer = layer}));
+  const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
+  const View<float, 2> out = alone ? own : workspace_.partial.rows(0, num_rows);
+  InputRows input(ops_, workspace_, rows);
+  gated(weights, input, out);
+  return parallel_.scatter_sum(out, own, {.operation = "dense reduce-scatter", .step = batch.step, .layer = layer});
+}
+
+Status FeedForward::moe(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer, int moe_layer) {
+  const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
+  if (settings_.expert_parallel || parallel_.size() == 1) {
+    return experts(weights, batch, normed, parallel_.own_begin(batch.num_rows()), own, layer, moe_layer);
+  }
+  // Every rank has a slice of every expert: all rows on every rank, then the sum of the slices.
+  const int64_t num_rows = batch.num_rows();
+  ASSIGN_OR_RETURN(const auto rows, parallel_.gather(normed, workspace_.gathered.rows(0, num_rows),
+                                                               {.operation = "experts all-gather", .step = batch.step, .layer = layer}));
+  const View<float, 2> partial = workspace_.partial.rows(0, num_rows);
+  RETURN_IF_ERROR(experts(weights, batch, rows, 0, partial, layer, moe_layer));
+  return parallel_.scatter_sum(partial, own, {.operation = "experts reduce-scatter", .step = batch.step, .layer = layer});
+}
+
+Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, View<float, 2> out, int layer,
+                            int moe_layer) {
+  const int64_t num_rows = rows.extent(0), top_k = config_.num_experts_per_token;
+  route(weights, batch, rows, first_row, moe_layer);
+
+  const ExpertRowFormat format{config_.hidden_size, weights.input_group, settings_.compute_dtype};
+  const View<std::byte, 2> sent(workspace_.expert_rows.data(), num_rows, format.row_bytes());
+  if (format.group) {
+    ops_.quantize(rows, format.quantized(sent));
+  } else {
+    ops_.to_compute(rows, format.values(sent));
+  }
+  RETURN_IF_ERROR(exchange_->dispatch({.rows = sent, .expert_ids = workspace_.expert_ids.rows(0, num_rows)},
+                                      {.operation = "expert exchange", .step = batch.step, .layer = layer}));
+
+  // The shared expert works while messages fly.
+  if (weights.shared) {
+    const bool same_rows = format.group && weights.shared->gate_up.input_group == format.group;
+    InputRows input = same_rows ? InputRows(ops_, workspace_, rows, format.quantized(sent)) : InputRows(ops_, workspace_, rows);
+    gated(*weights.shared, input, out);
+  } else {
+    for (int64_t row = 0; row < num_rows; row++) std::fill_n(out.row(row), out.extent(1), 0.f);
+  }
+
+  for (ArrivedRows arrived;;) {
+    ASSIGN_OR_RETURN(const bool more, exchange_->next(arrived));
+    if (!more) break;
+    ops_.experts({.rows = arrived_input(format, arrived),
+                  .pair_rows = arrived.pair_rows,
+                  .offsets = arrived.offsets,
+                  .gate_up = weights.gate_up,
+                  .down = weights.down,
+                  .width = weights.width,
+                  .out = arrived.results});
+  }
+  ASSIGN_OR_RETURN(const CombinedRows combined, exchange_->combine());
+  CHECK(combined.row_ids.extent(1) == top_k);
+  ops_.combine({.expert_rows = combined.results, .row_ids = combined.row_ids, .weights = workspace_.expert_weights.rows(0, num_rows), .sum = out});
+  return {};
+}
+
+void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, int moe_layer) {
+  const int64_t num_rows = rows.extent(0);
+  const View<float, 2> logits = workspace_.router_logits.rows(0, num_rows);
+  const View<int32_t, 2> ids = workspace_.expert_ids.rows(0, num_rows);
+  ops_.linear({.values = rows, .quantized = {}}, weights.router, logits);
+  View<const int32_t, 2> forced;
+  if (!batch.forced_expert_ids.empty()) forced = batch.forced_expert_ids[moe_layer].rows(first_row, num_rows);
+  RoutingGroups groups = RoutingGroups::kNone;
+  if (config_.topk_method == TopkMethod::kGroupLimitedGreedy) groups = RoutingGroups::kByMaximum;
+  if (config_.topk_method == TopkMethod::kNoauxTc) groups = RoutingGroups::kByTopTwo;
+  ops_.route({.logits = logits,
+              .choice_bias = weights.choice_bias,
+              .score = config_.scoring == ScoringFunction::kSigmoid ? RoutingScore::kSigmoid : RoutingScore::kSoftmax,
+              .groups = groups,
+              .num_groups = config_.num_groups,
+              .topk_groups = config_.topk_groups,
+              .normalize = config_.norm_topk_prob,
+              .scaling_factor = static_cast<float>(config_.routed_scaling_factor),
+              .forced_ids = forced,
+              .ids = ids,
+              .weights = workspace_.expert_weights.rows(0, num_rows)});
+  if (batch.chosen_expert_ids.empty()) return;
+  const View<int32_t, 2> chosen = batch.chosen_expert_ids[moe_layer];
+  for (int64_t row = 0; row < num_rows; row++) std::copy_n(ids.row(row), ids.extent(1), chosen.row(first_row + row));
+}
+
+LinearInput FeedForward::arrived_input(const ExpertRowFormat& format, const ArrivedRows& arrived) const {
+  const int64_t num_rows = arrived.rows.extent(0);
+  const View<std::byte, 2> rows(const_cast<std::byte*>(arrived.rows.data()), num_rows, format.row_bytes());
+  if (format.group) return {.values = {}, .quantized = format.quantized(rows)};
+  if (settings_.float32()) return {.values = format.values(rows).as<float>(), .quantized = {}};
+  const View<float, 2> values = workspace_.arrived.rows(0, num_rows);
+  ops_.from_compute(format.values(rows), values);
+  return {.values = values, .quantized = {}};
+}
+
+}  // namespace cachalot

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "base/error.h"
+#include "comm/expert_exchange.h"
+#include "config/model_config.h"
+#include "kernels/ops.h"
+#include "model/batch.h"
+#include "model/layer_weights.h"
+#include "model/linear_input.h"
+#include "model/tensor_parallel.h"
+#include "model/workspace.h"
+
+namespace cachalot {
+
+// The feed-forward half of a layer: dense, or a mixture of experts with shared ones (DeepSeekMoE, 2024).
+class FeedForward {
+ public:
+  FeedForward(const ModelConfig& config, const ModelSettings& settings, const Ops& ops, const Workspace& workspace, const TensorParallel& parallel,
+              ExpertExchange* exchange)
+      : config_(config), settings_(settings), ops_(ops), workspace_(workspace), parallel_(parallel), exchange_(exchange) {}
+
+  // normed: own rows [own, hidden]; the result goes to workspace.delta.
+  Status dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer);
+  // moe_layer counts MoE layers only.
+  Status moe(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer, int moe_layer);
+
+ private:
+  void gated(const FeedForwardWeights& weights, InputRows& input, View<float, 2> out);
+  // The experts of `rows`, which are this rank's own or, without expert parallelism, all of the step from `first_row` on.
+  Status experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, View<float, 2> out, int layer, int moe_layer);
+  void route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, int moe_layer);
+  LinearInput arrived_input(const ExpertRowFormat& format, const ArrivedRows& arrived) const;
+
+  const ModelConfig& config_;
+  const ModelSettings& settings_;
+  const Ops& ops_;
+  const Workspace& workspace_;
+  const TensorParallel& parallel_;
+  ExpertExchange* exchange_;  // null: a model without experts
+};
+
+}  // namespace cachalot

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "kernels/weight_source.h"
+#include "model/layer_weights.h"
+#include "model/model_settings.h"
+
+namespace cachalot {
+
+// Packs weights one after another into one buffer. It runs twice over the same calls: planning counts bytes and writes
+// nothing, packing writes. Single-threaded outside; the work inside is shared over the device's threads.
+class WeightPacker {
+ public:
+  using Progress = std::function<void(size_t bytes_done, size_t bytes_total)>;
+
+  static WeightPacker planner(const ModelSettings& settings) { return WeightPacker(settings, nullptr, {}, {}); }
+  static WeightPacker packer(const ModelSettings& settings, Device& device, View<std::byte, 1> memory, Progress progress) {
+    return WeightPacker(settings, &device, memory, std::move(progress));
+  }
+
+  bool planning() const { return device_ == nullptr; }
+  size_t bytes() const { return used_; }
+
+  View<const float, 1> vector(const std::vector<float>& values);
+  const void* table(const void* data, size_t bytes);
+  Linear linear(const WeightSource& source);
+  // gate and up as one, see kernels/matrix.h.
+  Linear gate_up(const WeightSource& gate, const WeightSource& up);
+  // A weight that this program derives: values [out_features, in_features], filled by `fill(row, values)` for each output.
+  PackedMatrix derived(int64_t out_features, int64_t in_features, const std::function<void(int64_t, float*)>& fill);
+
+ private:
+  WeightPacker(const ModelSettings& settings, Device* device, View<std::byte, 1> memory, Progress progress)
+      : settings_(settings), device_(device), memory_(memory), progress_(std::move(progress)) {}
+  std::byte* take(size_t bytes);
+  Linear with_input(const MatrixShape& shape, const std::byte* data) const;
+  void report();
+
+  ModelSettings settings_;
+  Device* device_;
+  View<std::byte, 1> memory_;
+  Progress progress_;
+  size_t used_ = 0;
+  std::vector<float> derived_values_;
+  std::vector<bf16> derived_rounded_;
+};
+
+}  // namespace cachalot

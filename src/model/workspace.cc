@@ -1,0 +1,110 @@
+#include "model/workspace.h"
+
+#include <algorithm>
+
+namespace cachalot {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr int64_t kSmallestGroup = 32;  // of int8 rows
+
+// Hands out pieces of a buffer; without one, only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* data) : data_(data) {}
+  template <class T, class... Extents>
+  View<T, sizeof...(Extents)> take(Extents... extents) {
+    View<T, sizeof...(Extents)> view(data_ ? reinterpret_cast<T*>(data_ + used_) : nullptr, extents...);
+    used_ += (static_cast<size_t>(view.size()) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    return view;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* data_;
+  size_t used_ = 0;
+};
+
+}  // namespace
+
+ComputeView<2> ExpertRowFormat::values(View<std::byte, 2> rows) const { return ComputeView<2>(rows.data(), compute_dtype, rows.extent(0), hidden); }
+
+QuantizedRows ExpertRowFormat::quantized(View<std::byte, 2> rows) const {
+  const int64_t bytes = row_bytes(), num_rows = rows.extent(0);
+  return {.values = View<int8_t, 2>(reinterpret_cast<int8_t*>(rows.data()), {num_rows, hidden}, {bytes, 1}),
+          .scales = View<float, 2>(reinterpret_cast<float*>(rows.data() + scales_offset()), {num_rows, (hidden + group - 1) / group}, {bytes / 4, 1}),
+          .group = group};
+}
+
+template <class Carver>
+void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings) {
+  const int64_t rows = settings.max_rows, hidden = config.hidden_size, heads = config.num_heads / settings.tp_size;
+  const int64_t kv_width = heads * (config.qk_nope_head_dim + config.v_head_dim), compute_bytes = static_cast<int64_t>(dtype_size(settings.compute_dtype));
+  const bool tensor_parallel = settings.tp_size > 1;
+  const auto f32 = [&](auto... extents) { return carver.template take<float>(extents...); };
+
+  residual = f32(rows, hidden);
+  delta = f32(rows, hidden);
+  normed = f32(rows, hidden);
+  low_rank = f32(rows, config.q_lora_rank + config.kv_cache_dim());
+  if (tensor_parallel) {
+    gathered = f32(rows, hidden);
+    partial = f32(rows, hidden);
+    const int64_t widest = std::max(hidden, low_rank.extent(1));
+    wire_own = carver.template take<std::byte>(rows, widest * compute_bytes);
+    wire_all = carver.template take<std::byte>(rows, widest * compute_bytes);
+    low_rank_gathered = f32(rows, low_rank.extent(1));
+  }
+  q_a_normed = f32(rows, config.q_lora_rank);
+  q = f32(rows, heads, config.qk_head_dim());
+  attention = f32(rows, heads, config.v_head_dim);
+  softmax_max = f32(rows, heads);
+  softmax_sum = f32(rows, heads);
+  latents = f32(kContextChunk, config.kv_lora_rank);
+  keys_values = f32(kContextChunk, kv_width);
+  q_latent = f32(kAbsorbedChunk, heads, config.kv_lora_rank);
+  latent_sum = f32(kAbsorbedChunk, heads, config.kv_lora_rank);
+
+  const int64_t shared_width = int64_t{config.num_shared_experts} * config.moe_intermediate_size;
+  const int64_t dense_width = (config.intermediate_size + settings.tp_size - 1) / settings.tp_size;
+  const int64_t width = std::max(shared_width, dense_width);
+  intermediate = f32(rows, width);
+  const auto quantized_store = [&](int64_t size, int64_t max_rows) {
+    return QuantizedStore{.values = carver.template take<int8_t>(size), .scales = f32(size / kSmallestGroup + max_rows)};
+  };
+  const int64_t features = std::max({hidden, int64_t{config.q_lora_rank}, heads * config.v_head_dim});
+  quantized_input = quantized_store(std::max(rows * features, kContextChunk * config.kv_lora_rank), std::max(rows, kContextChunk));
+  quantized_product = quantized_store(rows * width, rows);
+
+  const int64_t experts = config.num_experts, top_k = config.num_experts_per_token;
+  router_logits = f32(rows, experts);
+  expert_ids = carver.template take<int32_t>(rows, top_k);
+  expert_weights = f32(rows, top_k);
+  expert_rows = carver.template take<std::byte>(rows * (hidden * compute_bytes + 64));
+  if (experts > 0 && !settings.float32()) arrived = f32(rows * settings.ep_size, hidden);
+  logit_rows = f32(settings.max_logit_rows, hidden);
+  if (tensor_parallel) logits_part = f32(settings.max_logit_rows, (config.vocab_size + settings.tp_size - 1) / settings.tp_size);
+}
+
+size_t Workspace::bytes(const ModelConfig& config, const ModelSettings& settings) {
+  Carver carver(nullptr);
+  Workspace().carve(carver, config, settings);
+  return carver.used();
+}
+
+Result<Workspace> Workspace::create(const ModelConfig& config, const ModelSettings& settings) {
+  Workspace workspace;
+  ASSIGN_OR_RETURN(workspace.buffer_, Device::allocate(bytes(config, settings)));
+  Carver carver(workspace.buffer_.data());
+  workspace.carve(carver, config, settings);
+  return workspace;
+}
+
+QuantizedRows Workspace::QuantizedStore::rows(int64_t num_rows, int64_t features, int group) const {
+  const int64_t num_groups = (features + group - 1) / group;
+  CHECK(num_rows * features <= values.size() && num_rows * num_groups <= scales.size(), "{} x {} int8 rows in a store of {}", num_rows, features,
+        values.size());
+  return {.values = View<int8_t, 2>(values.data(), num_rows, features), .scales = View<float, 2>(scales.data(), num_rows, num_groups), .group = group};
+}
+
+}  // namespace cachalot

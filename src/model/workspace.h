@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/error.h"
+#include "config/model_config.h"
+#include "device/device.h"
+#include "kernels/ops.h"
+#include "model/model_settings.h"
+
+namespace cachalot {
+
+// Positions whose keys and values are rebuilt from latents at a time, and generated rows that attend at a time: they bound
+// the memory of the expanded and the absorbed form, and change no bit.
+inline constexpr int64_t kContextChunk = 512;
+inline constexpr int64_t kAbsorbedChunk = 64;
+
+// A row of the expert exchange: the compute dtype, or int8 values with one float scale for each group behind them.
+struct ExpertRowFormat {
+  int64_t hidden = 0;
+  int group = 0;  // 0: compute dtype
+  DType compute_dtype = DType::kBF16;
+
+  int64_t scales_offset() const { return (hidden + 3) / 4 * 4; }
+  int64_t row_bytes() const {
+    if (group == 0) return hidden * static_cast<int64_t>(dtype_size(compute_dtype));
+    return scales_offset() + (hidden + group - 1) / group * static_cast<int64_t>(sizeof(float));
+  }
+  // Views into rows of this format.
+  ComputeView<2> values(View<std::byte, 2> rows) const;
+  QuantizedRows quantized(View<std::byte, 2> rows) const;
+};
+
+// Every buffer of a step, sized once for the largest one; operations narrow them. Views into one allocation.
+struct Workspace {
+  static size_t bytes(const ModelConfig& config, const ModelSettings& settings);
+  static Result<Workspace> create(const ModelConfig& config, const ModelSettings& settings);
+
+  // A rank's own rows (all rows, without tensor parallelism).
+  View<float, 2> residual, delta, normed;  // [max_rows, hidden]
+  // All rows of the step.
+  View<float, 2> gathered;   // [max_rows, hidden]; with tensor parallelism only, else `normed` serves
+  View<float, 2> partial;    // the same for sums that other ranks have a part of
+  View<std::byte, 2> wire_own, wire_all;  // rows of the compute dtype between TP ranks
+  View<float, 2> low_rank;   // [max_rows, q_lora_rank + kv_cache_dim]
+  View<float, 2> low_rank_gathered;
+  View<float, 2> q_a_normed;  // [max_rows, q_lora_rank]
+  View<float, 3> q;           // [max_rows, heads, qk_head_dim]
+  View<float, 3> attention;   // [max_rows, heads, v_head_dim]
+  View<float, 2> softmax_max, softmax_sum;  // [max_rows, heads]
+  View<float, 2> latents;     // [kContextChunk, kv_lora_rank]
+  View<float, 2> keys_values;  // [kContextChunk, heads * (nope + v)]
+  View<float, 3> q_latent, latent_sum;  // [kAbsorbedChunk, heads, kv_lora_rank]
+  View<float, 2> intermediate;  // [max_rows, width of the dense layers or the shared expert]
+  struct QuantizedStore {
+    View<int8_t, 1> values;
+    View<float, 1> scales;
+    // Rows of this shape at its start.
+    QuantizedRows rows(int64_t num_rows, int64_t features, int group) const;
+  };
+  QuantizedStore quantized_input;    // of whatever linear comes next
+  QuantizedStore quantized_product;  // of a gated linear's result
+  View<float, 2> router_logits;   // [max_rows, num_experts]
+  View<int32_t, 2> expert_ids;    // [max_rows, top_k]
+  View<float, 2> expert_weights;  // [max_rows, top_k]
+  View<std::byte, 1> expert_rows;  // max_rows rows of the exchange
+  View<float, 2> arrived;          // [max_rows * ep_size, hidden]; experts that want floats under bfloat16
+  View<float, 2> logit_rows;       // [max_logit_rows, hidden]
+  View<float, 2> logits_part;      // [max_logit_rows, vocab_count]; with tensor parallelism only
+
+ private:
+  template <class Carver>
+  void carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings);
+  Buffer buffer_;
+};
+
+}  // namespace cachalot
