@@ -143,7 +143,9 @@ void Ops::rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions
 void Ops::store_latents(const LatentStoreArgs& args) const {
   const ShapeCheck check("store_latents");
   const Dim num_rows{"num_rows", args.kv_a.extent(0)}, kv_lora_rank{"kv_lora_rank", args.norm_weight.extent(0)};
-  check.at_most("kv_lora_rank", {"max_kv_lora_rank", limits_.max_kv_lora_rank}, kv_lora_rank.value);
+  check.at_most("kv_lora_rank + rope_dim",
+                {"max_kv_lora_rank + max_head_dim", limits_.max_kv_lora_rank + limits_.max_head_dim},
+                args.kv_a.extent(1));
   check.equal("the cache", {"kv_lora_rank + rope_dim", args.kv_a.extent(1)}, args.cache.extent(1));
   check.shape("positions", args.positions, num_rows);
   check.shape("slots", args.slots, num_rows);

@@ -41,6 +41,10 @@ void quantize_row(const float* x, int64_t count, int group, int8_t* values, floa
   }
 }
 
+size_t rowwise_scratch_bytes(const OpsLimits& limits) {
+  return static_cast<size_t>(std::max(limits.max_in_features, limits.max_kv_lora_rank)) * sizeof(float);
+}
+
 void embed(const OpsContext&, const EmbedArgs& args) {
   const int64_t hidden = args.out.extent(1);
   for (int64_t row = 0; row < args.ids.extent(0); row++) {

@@ -8,6 +8,8 @@ namespace cachalot::reference {
 // One row by the rule of QuantizedRows; every level gives these bits. What is quantized anywhere follows this rule.
 void quantize_row(const float* x, int64_t count, int group, int8_t* values, float* scales);
 
+size_t rowwise_scratch_bytes(const OpsLimits& limits);  // a row of floats
+
 void embed(const OpsContext& context, const EmbedArgs& args);
 void add_norm(const OpsContext& context, const NormArgs& args);
 void rotate_queries(const OpsContext& context, View<float, 3> q_rope, View<const int32_t, 1> positions,
