@@ -25,6 +25,7 @@ BlockHash chained_hash(const BlockHash& parent, std::span<const TokenId> tokens,
     uint64_t low, high, num_prompt_tokens;
   } header = {parent.low, parent.high, static_cast<uint64_t>(num_prompt_tokens)};
   XXH3_state_t state;
+  XXH3_INITSTATE(&state);
   XXH3_128bits_reset_withSeed(&state, kChainSeed);
   XXH3_128bits_update(&state, &header, sizeof(header));
   XXH3_128bits_update(&state, tokens.data(), tokens.size_bytes());

@@ -9,6 +9,7 @@
 #include "core/step.h"
 #include "core/token_constraint.h"
 #include "core/types.h"
+#include "sampler/logit_row.h"
 #include "tensor/view.h"
 
 namespace cachalot {
@@ -18,27 +19,41 @@ struct SamplingInput {
   std::span<const TokenId> tokens;  // all known ones, prompt first
   int num_prompt_tokens = 0;
   const SamplingParams* sampling = nullptr;
-  TokenConstraint* constraint = nullptr;  // may be null; accepts the chosen token
+  TokenConstraint* constraint = nullptr;  // may be null
 };
 
-// Chooses the next token of a sequence from its logits. In vLLM's order: logit_bias, min_tokens, penalties, the
+// Chooses the next token of a sequence from its logits. In vLLM's order: min_tokens, logit_bias, penalties and the
 // constraint's mask; then the likeliest token if temperature is 0, else temperature, min_p, top_k, top_p and a draw.
-// Equal logits stand in the order of their ids. The draw is keyed by (seed, choice, position) alone, and the arithmetic
-// is the same on every machine. Logprobs are those of the model's own logits, before all of that (vLLM's
-// "raw_logprobs").
+// Equal logits stand in the order of their ids, also at the cuts (exactly top_k remain). The draw runs through what
+// remains in the order of ids up to a random number keyed by (seed, choice, position) alone, and the arithmetic is the
+// same on every machine. Logprobs are those of the model's own logits, before all of that (vLLM's "raw_logprobs").
 //
-// Remembers nothing from call to call but its work space. Used by one thread; threads that share a batch's rows have a
-// Sampler each.
+// Remembers nothing from call to call but its work space. Used by one thread; threads that share a batch have one each.
 class Sampler {
  public:
   explicit Sampler(int vocab_size);
-  ~Sampler();
 
-  // An error is this sequence's alone: logits that are no numbers, or no token is allowed.
+  // The constraint, if any, accepts the token. An error is this sequence's alone: logits that are no numbers, no token
+  // is allowed.
   Result<SampledToken> sample(const SamplingInput& input);
 
-  // What the logits say of `token`: its logprob and rank, and the num_logprobs likeliest. For the tokens of a prompt.
+  // What the logits say of a given token, as sample() reports it of its own: for the tokens of a prompt.
   Result<SampledToken> describe(View<const float, 1> logits, TokenId token, int num_logprobs);
+
+ private:
+  std::span<const float> checked_row(View<const float, 1> logits) const;
+  Status assign(std::span<const float> logits);
+  Status adjust(const SamplingInput& input);
+  void apply_penalties(const SamplingInput& input);
+  Status apply_constraint(TokenConstraint& constraint);
+  TokenId draw(const SamplingParams& sampling, uint64_t position);
+
+  int vocab_size_;
+  LogitRow row_;
+  std::vector<float> adjusted_;           // [vocab_size]
+  std::vector<int32_t> num_occurrences_;  // [vocab_size], all zero between calls
+  std::vector<TokenId> occurring_;
+  std::vector<uint32_t> mask_;  // [ceil(vocab_size / 32)]
 };
 
 }  // namespace cachalot

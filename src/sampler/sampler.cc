@@ -1,0 +1,157 @@
+#include "sampler/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "sampler/philox.h"
+
+namespace cachalot {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kGreedyBelow = 1e-5f;  // vLLM takes lower temperatures for 0
+
+bool needs_adjusting(const SamplingInput& input) {
+  const SamplingParams& sampling = *input.sampling;
+  const int num_generated = static_cast<int>(input.tokens.size()) - input.num_prompt_tokens;
+  return num_generated < sampling.min_tokens || !sampling.logit_bias.empty() || sampling.repetition_penalty != 1.f ||
+         sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f || input.constraint;
+}
+
+}  // namespace
+
+Sampler::Sampler(int vocab_size)
+    : vocab_size_(vocab_size), adjusted_(vocab_size), num_occurrences_(vocab_size), mask_((vocab_size + 31) / 32) {
+  CHECK(vocab_size > 0);
+}
+
+Result<SampledToken> Sampler::sample(const SamplingInput& input) {
+  const SamplingParams& sampling = *input.sampling;
+  const std::span<const float> logits = checked_row(input.logits);
+  if (needs_adjusting(input)) {
+    RETURN_IF_ERROR(adjust(input));
+    RETURN_IF_ERROR(assign(adjusted_));
+  } else {
+    RETURN_IF_ERROR(assign(logits));
+  }
+  SampledToken sampled{.token =
+                           sampling.temperature < kGreedyBelow ? row_.argmax() : draw(sampling, input.tokens.size())};
+  if (input.constraint) RETURN_IF_ERROR(input.constraint->accept(sampled.token));
+  if (sampling.num_logprobs < 0) return sampled;
+  return describe(input.logits, sampled.token, sampling.num_logprobs);
+}
+
+Result<SampledToken> Sampler::describe(View<const float, 1> logits, TokenId token, int num_logprobs) {
+  const std::span<const float> row = checked_row(logits);
+  CHECK(token >= 0 && token < vocab_size_, "token {} of a vocabulary of {}", token, vocab_size_);
+  RETURN_IF_ERROR(assign(row));
+  const double log_sum = row_.maximum() + std::log(row_.weight_sum(1.f, kLastOfAll));
+  const auto logprob = [&](float logit) { return static_cast<float>(logit - log_sum); };
+  SampledToken described{.token = token, .logprob = logprob(row[token]), .rank = row_.rank(token)};
+  if (num_logprobs <= 0) return described;
+
+  for (const RankedToken& likely : row_.likeliest(num_logprobs)) {
+    const int rank = static_cast<int>(described.top.size()) + 1;
+    described.top.push_back({.token = likely.token, .logprob = logprob(likely.logit), .rank = rank});
+  }
+  return described;
+}
+
+std::span<const float> Sampler::checked_row(View<const float, 1> logits) const {
+  CHECK(logits.extent(0) == vocab_size_ && logits.stride(0) == 1, "sampler: {} logits of stride {}, vocab_size is {}",
+        logits.extent(0), logits.stride(0), vocab_size_);
+  return {logits.data(), static_cast<size_t>(vocab_size_)};
+}
+
+Status Sampler::assign(std::span<const float> logits) {
+  row_.assign(logits);
+  const float maximum = row_.maximum();
+  if (maximum == -kInfinity)
+    return make_error(ErrorCode::kInternal, "no token of {} is allowed to come next", vocab_size_);
+  if (!std::isfinite(maximum))
+    return make_error(ErrorCode::kInternal, "the model's logits are not numbers (largest: {})", maximum);
+  return {};
+}
+
+Status Sampler::adjust(const SamplingInput& input) {
+  const SamplingParams& sampling = *input.sampling;
+  std::copy_n(input.logits.data(), vocab_size_, adjusted_.begin());
+  if (static_cast<int>(input.tokens.size()) - input.num_prompt_tokens < sampling.min_tokens) {
+    for (const TokenId token : sampling.stop_token_ids)
+      if (token >= 0 && token < vocab_size_) adjusted_[token] = -kInfinity;
+  }
+  for (const auto& [token, bias] : sampling.logit_bias) {
+    if (token < 0 || token >= vocab_size_)
+      return make_parameter_error("logit_bias", "token {} is not in the vocabulary of {}", token, vocab_size_);
+    adjusted_[token] += bias;
+  }
+  apply_penalties(input);
+  if (input.constraint) RETURN_IF_ERROR(apply_constraint(*input.constraint));
+  return {};
+}
+
+// Counts the tokens anew each time, a few microseconds per thousand, so that nothing has to follow a sequence around.
+void Sampler::apply_penalties(const SamplingInput& input) {
+  const SamplingParams& sampling = *input.sampling;
+  const bool repetition = sampling.repetition_penalty != 1.f;
+  if (!repetition && sampling.presence_penalty == 0.f && sampling.frequency_penalty == 0.f) return;
+
+  // Of the generated tokens; in the prompt alone: kInPrompt.
+  constexpr int32_t kInPrompt = std::numeric_limits<int32_t>::min();
+  occurring_.clear();
+  for (const TokenId token : input.tokens.subspan(input.num_prompt_tokens))
+    if (num_occurrences_[token]++ == 0) occurring_.push_back(token);
+  if (repetition) {
+    for (const TokenId token : input.tokens.first(input.num_prompt_tokens)) {
+      if (num_occurrences_[token] != 0) continue;
+      num_occurrences_[token] = kInPrompt;
+      occurring_.push_back(token);
+    }
+  }
+  for (const TokenId token : occurring_) {
+    float& logit = adjusted_[token];
+    if (repetition) logit = logit > 0 ? logit / sampling.repetition_penalty : logit * sampling.repetition_penalty;
+    const int32_t count = std::exchange(num_occurrences_[token], 0);
+    if (count == kInPrompt) continue;
+    logit -= sampling.frequency_penalty * static_cast<float>(count);
+    logit -= sampling.presence_penalty;
+  }
+}
+
+Status Sampler::apply_constraint(TokenConstraint& constraint) {
+  std::ranges::fill(mask_, ~0u);
+  RETURN_IF_ERROR(constraint.fill_mask(mask_));
+  for (size_t word = 0; word < mask_.size(); word++) {
+    for (uint32_t forbidden = ~mask_[word]; forbidden != 0; forbidden &= forbidden - 1) {
+      const size_t token = word * 32 + std::countr_zero(forbidden);
+      if (token < adjusted_.size()) adjusted_[token] = -kInfinity;
+    }
+  }
+  return {};
+}
+
+TokenId Sampler::draw(const SamplingParams& sampling, uint64_t position) {
+  const float scale = 1.f / sampling.temperature;
+  RankedToken last = kLastOfAll;
+  if (sampling.min_p > 0)
+    last.logit = std::max(last.logit, row_.maximum() + std::log(sampling.min_p) * sampling.temperature);
+  if (sampling.top_k > 0 && sampling.top_k < vocab_size_)
+    last = std::min(last, row_.likeliest(sampling.top_k).back(), is_likelier);
+  double sum = row_.weight_sum(scale, last);
+
+  // top_p by rejection, which no sort is needed for: a token belongs to the nucleus if those likelier than it do not
+  // have its weight already. Else neither does any less likely one, and the draw is repeated among the likelier ones
+  // alone.
+  const double nucleus = sampling.top_p * sum;
+  for (uint32_t attempt = 0;; attempt++) {
+    const TokenId token = row_.at_running_sum(uniform_at(sampling.seed, sampling.choice, position, attempt) * sum);
+    if (sampling.top_p >= 1) return token;
+    sum = row_.weight_sum(scale, {row_.at(token).logit, token - 1});
+    if (sum < nucleus || sum == 0) return token;
+  }
+}
+
+}  // namespace cachalot
