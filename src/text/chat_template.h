@@ -14,11 +14,13 @@ class ChatTemplate {
   // From tokenizer_config.json's chat_template (a string, or a list with one named "default") or chat_template.jinja.
   // kNotFound if the folder has none.
   static Result<std::unique_ptr<ChatTemplate>> load(const std::string& model_folder);
-  static Result<std::unique_ptr<ChatTemplate>> from_source(std::string source, std::string bos_token, std::string eos_token);
+  static Result<std::unique_ptr<ChatTemplate>> from_source(std::string_view source, std::string_view bos_token,
+                                                           std::string_view eos_token);
   ~ChatTemplate();
 
   // `context_json`: an object with messages, and whatever else the template reads (tools, add_generation_prompt, ...);
-  // bos_token and eos_token are added. Errors: the template's own raise_exception() and missing fields, kInvalidArgument.
+  // bos_token and eos_token are added. Errors: the template's own raise_exception() and missing fields,
+  // kInvalidArgument.
   Result<std::string> render(std::string_view context_json) const;
 
  private:

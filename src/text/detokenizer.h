@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "core/types.h"
+#include "text/stop_matcher.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 namespace cachalot {
 
@@ -13,25 +15,21 @@ namespace cachalot {
 class StreamingDetokenizer {
  public:
   // Borrows the tokenizer. `include_stop`: the matched stop string is part of the text.
-  StreamingDetokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop_strings, bool skip_special, bool include_stop);
+  StreamingDetokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop_strings, bool skip_special,
+                       bool include_stop);
 
   // The text that is certain after this token. After a stop string matched, nothing more.
   std::string add(TokenId token);
   // What is still held back, at the end; bytes that never became a character turn into U+FFFD.
   std::string finish();
-  bool stopped() const { return stopped_; }
-  const std::string& stop_string() const { return matched_; }
+  bool stopped() const { return stops_.stopped(); }
+  const std::string& stop_string() const { return stops_.stop_string(); }
 
  private:
-  std::string release(bool all);
-
   const Tokenizer& tokenizer_;
-  std::vector<std::string> stop_strings_;
-  bool skip_special_, include_stop_;
-  bool stopped_ = false;
-  std::string matched_;
-  std::string bytes_;    // not yet whole characters
-  std::string pending_;  // whole characters, perhaps the beginning of a stop string
+  bool skip_special_;
+  Utf8Assembler characters_;
+  StopMatcher stops_;
 };
 
 }  // namespace cachalot

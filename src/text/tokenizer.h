@@ -21,8 +21,8 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // Text to ids. Special tokens written out in the text become their ids. `add_bos`: one begin-of-sequence token first, if
-  // tokenizer_config.json's add_bos_token says so and the text does not begin with it already.
+  // Text to ids. Special tokens written out in the text become their ids. `add_bos`: one begin-of-sequence token first,
+  // if tokenizer_config.json's add_bos_token says so and the text does not begin with it already.
   Result<std::vector<TokenId>> encode(std::string_view text, bool add_bos) const;
   // The bytes of one token ("" for special ones if `skip_special`); may be a part of a UTF-8 character.
   std::string_view token_bytes(TokenId id, bool skip_special) const;

@@ -1,0 +1,67 @@
+#pragma once
+
+// The C ABI of the Rust crate cachalot_text (src/lib.rs). Nothing unwinds through it: a panic becomes a status with its
+// message. Texts are UTF-8 with a length, never NUL-terminated. What a function has to say goes through a callback, so
+// that no memory changes owner; callbacks run before the function returns, on the caller's thread, and must not throw.
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+  CACHALOT_TEXT_OK = 0,
+  CACHALOT_TEXT_INVALID = 1,   // what was given makes no sense
+  CACHALOT_TEXT_INTERNAL = 2,  // a fault of the library
+} cachalot_text_status;
+
+typedef struct {
+  const char* data;
+  size_t size;
+} cachalot_text_view;
+
+typedef struct {
+  void* context;
+  void (*write)(void* context, cachalot_text_view text);
+} cachalot_text_sink;
+
+typedef struct {
+  void* context;
+  void (*write)(void* context, const uint32_t* ids, size_t num_ids);
+} cachalot_ids_sink;
+
+typedef struct {
+  void* context;
+  void (*visit)(void* context, uint32_t id, cachalot_text_view bytes, int is_special);
+} cachalot_token_visitor;
+
+// Tokenizers and templates are immutable: any number of threads may use one at once.
+typedef struct cachalot_tokenizer cachalot_tokenizer;
+typedef struct cachalot_template cachalot_template;
+
+// From the text of a tokenizer.json. `*tokenizer` is set on success only.
+cachalot_text_status cachalot_tokenizer_new(cachalot_text_view json, cachalot_tokenizer** tokenizer,
+                                            cachalot_text_sink error);
+void cachalot_tokenizer_free(cachalot_tokenizer* tokenizer);
+// `post_process`: with what the file's post-processor adds around a text.
+cachalot_text_status cachalot_tokenizer_encode(const cachalot_tokenizer* tokenizer, cachalot_text_view text,
+                                               int post_process, cachalot_ids_sink ids, cachalot_text_sink error);
+// Every token with the bytes that it stands for in a text, in the order of ids.
+cachalot_text_status cachalot_tokenizer_visit_tokens(const cachalot_tokenizer* tokenizer,
+                                                     cachalot_token_visitor visitor, cachalot_text_sink error);
+// The id of a token as the file spells it ("Ġthe"), or -1.
+int64_t cachalot_tokenizer_token_id(const cachalot_tokenizer* tokenizer, cachalot_text_view token);
+
+// A Jinja template, as HuggingFace's apply_chat_template would run it.
+cachalot_text_status cachalot_template_new(cachalot_text_view source, cachalot_text_view bos_token,
+                                           cachalot_text_view eos_token, cachalot_template** chat_template,
+                                           cachalot_text_sink error);
+void cachalot_template_free(cachalot_template* chat_template);
+cachalot_text_status cachalot_template_render(const cachalot_template* chat_template, cachalot_text_view context_json,
+                                              cachalot_text_sink text, cachalot_text_sink error);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,119 @@
+//! The C ABI declared in cachalot_text.h: handles, views and sinks in, the modules' results out.
+
+mod ffi;
+mod python_json;
+mod template;
+mod tokenizer;
+
+use ffi::{Bytes, IdsSink, Status, TextSink, TokenVisitor, guard};
+use template::ChatTemplate;
+use tokenizer::Tokenizer;
+
+/// # Safety
+/// All views, sinks and out-pointers of this file are valid for the call; handles come from this file and live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_tokenizer_new(
+    json: Bytes,
+    tokenizer: *mut *mut Tokenizer,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let loaded = Tokenizer::from_json(json.as_slice())?;
+        unsafe { *tokenizer = Box::into_raw(Box::new(loaded)) };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As above; the handle is gone afterwards. Null is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_tokenizer_free(tokenizer: *mut Tokenizer) {
+    if !tokenizer.is_null() {
+        drop(unsafe { Box::from_raw(tokenizer) });
+    }
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_tokenizer_encode(
+    tokenizer: *const Tokenizer,
+    text: Bytes,
+    post_process: libc::c_int,
+    ids: IdsSink,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let encoded = unsafe { &*tokenizer }.encode(text.as_str()?, post_process != 0)?;
+        ids.write(&encoded);
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_tokenizer_visit_tokens(
+    tokenizer: *const Tokenizer,
+    visitor: TokenVisitor,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        unsafe { &*tokenizer }.visit_tokens(|id, bytes, is_special| visitor.visit(id, bytes, is_special));
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_tokenizer_token_id(tokenizer: *const Tokenizer, token: Bytes) -> i64 {
+    let mut id = -1;
+    guard(TextSink::none(), || {
+        id = unsafe { &*tokenizer }.token_id(token.as_str()?).map_or(-1, i64::from);
+        Ok(())
+    });
+    id
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_template_new(
+    source: Bytes,
+    bos_token: Bytes,
+    eos_token: Bytes,
+    chat_template: *mut *mut ChatTemplate,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let compiled = ChatTemplate::new(source.as_str()?, bos_token.as_str()?, eos_token.as_str()?)?;
+        unsafe { *chat_template = Box::into_raw(Box::new(compiled)) };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As above; the handle is gone afterwards. Null is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_template_free(chat_template: *mut ChatTemplate) {
+    if !chat_template.is_null() {
+        drop(unsafe { Box::from_raw(chat_template) });
+    }
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_template_render(
+    chat_template: *const ChatTemplate,
+    context_json: Bytes,
+    text: TextSink,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let rendered = unsafe { &*chat_template }.render(context_json.as_slice())?;
+        text.write(rendered.as_bytes());
+        Ok(())
+    })
+}

@@ -1,0 +1,141 @@
+//! json.dumps of Python, byte for byte, for the templates' `tojson`: minijinja's own escapes for HTML.
+
+use std::fmt::Write;
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Error, ErrorKind};
+
+pub struct Style {
+    pub indent: Option<usize>,
+    pub ensure_ascii: bool,
+    pub sort_keys: bool,
+    /// Between items, and between key and value; Python's defaults depend on `indent`.
+    pub separators: Option<(String, String)>,
+}
+
+pub fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
+    let defaults = if style.indent.is_some() { (",", ": ") } else { (", ", ": ") };
+    let (item, key) = style.separators.as_ref().map_or(defaults, |(item, key)| (item.as_str(), key.as_str()));
+    let mut writer = Writer { style, item_separator: item, key_separator: key, depth: 0, out: String::new() };
+    writer.value(value)?;
+    Ok(writer.out)
+}
+
+struct Writer<'a> {
+    style: &'a Style,
+    item_separator: &'a str,
+    key_separator: &'a str,
+    depth: usize,
+    out: String,
+}
+
+impl Writer<'_> {
+    fn value(&mut self, value: &Value) -> Result<(), Error> {
+        match value.kind() {
+            ValueKind::None => self.out.push_str("null"),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.number(value),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Map => self.map(value)?,
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = value.try_iter()?.collect::<Vec<_>>();
+                self.container('[', ']', &items, |writer, item| writer.value(item))?;
+            }
+            kind => {
+                return Err(Error::new(ErrorKind::InvalidOperation, format!("{kind} is not JSON serializable")));
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, map: &Value) -> Result<(), Error> {
+        let mut keys = map.try_iter()?.collect::<Vec<_>>();
+        if self.style.sort_keys {
+            keys.sort();
+        }
+        self.container('{', '}', &keys, |writer, key| {
+            writer.string(&key.to_string());
+            writer.out.push_str(writer.key_separator);
+            writer.value(&map.get_item(key)?)
+        })
+    }
+
+    fn container(
+        &mut self,
+        open: char,
+        close: char,
+        items: &[Value],
+        mut write_item: impl FnMut(&mut Self, &Value) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.out.push(open);
+        self.depth += 1;
+        for (position, item) in items.iter().enumerate() {
+            if position > 0 {
+                self.out.push_str(self.item_separator);
+            }
+            self.line_break();
+            write_item(self, item)?;
+        }
+        self.depth -= 1;
+        if !items.is_empty() {
+            self.line_break();
+        }
+        self.out.push(close);
+        Ok(())
+    }
+
+    fn line_break(&mut self) {
+        if let Some(indent) = self.style.indent {
+            self.out.push('\n');
+            self.out.extend(std::iter::repeat_n(' ', indent * self.depth));
+        }
+    }
+
+    fn number(&mut self, value: &Value) {
+        match f64::try_from(value.clone()) {
+            Ok(number) if !value.is_integer() => self.out.push_str(&float_repr(number)),
+            _ => self.out.push_str(&value.to_string()),
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        self.out.push('"');
+        for character in text.chars() {
+            match character {
+                '"' => self.out.push_str("\\\""),
+                '\\' => self.out.push_str("\\\\"),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\u{8}' => self.out.push_str("\\b"),
+                '\u{c}' => self.out.push_str("\\f"),
+                ' '..='~' => self.out.push(character),
+                '\u{7f}'.. if !self.style.ensure_ascii => self.out.push(character),
+                _ => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(self.out, "\\u{unit:04x}");
+                    }
+                }
+            }
+        }
+        self.out.push('"');
+    }
+}
+
+/// Python's repr of a float: the shortest digits that read back, in exponent form below 1e-4 and from 1e16 on.
+fn float_repr(number: f64) -> String {
+    if number.is_nan() {
+        return "NaN".into();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "Infinity" } else { "-Infinity" }.into();
+    }
+    let magnitude = number.abs();
+    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
+        let text = format!("{number:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
+        return format!("{digits}e{sign}{exponent:0>2}");
+    }
+    format!("{number:?}")
+}

@@ -1,0 +1,107 @@
+//! Chat templates as transformers' apply_chat_template runs them: its Jinja settings, globals and filters.
+
+use std::ffi::CString;
+use std::fmt;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+
+use crate::python_json;
+
+const NAME: &str = "chat_template";
+
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+}
+
+impl ChatTemplate {
+    pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<ChatTemplate, String> {
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| describe(&e))?;
+        let mut environment = Environment::new();
+        environment.set_debug(false);
+        environment.set_syntax(syntax);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        // What a template may test for, though the caller did not give it; the context overrides these.
+        environment.add_global("bos_token", bos_token);
+        environment.add_global("eos_token", eos_token);
+        environment.add_global("tools", ());
+        environment.add_global("documents", ());
+        environment.add_global("add_generation_prompt", false);
+        environment.add_template_owned(NAME, source.to_string()).map_err(|error| describe(&error))?;
+        Ok(ChatTemplate { environment })
+    }
+
+    pub fn render(&self, context_json: &[u8]) -> Result<String, String> {
+        let context: Value =
+            serde_json::from_slice(context_json).map_err(|error| format!("the context is no JSON: {error}"))?;
+        let template = self.environment.get_template(NAME).map_err(|error| describe(&error))?;
+        template.render(context).map_err(|error| describe(&error))
+    }
+}
+
+/// A message that the template itself raised, as opposed to a fault while it ran.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
+}
+
+fn describe(error: &Error) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(Raised(message)) = current.downcast_ref() {
+            return message.clone();
+        }
+        cause = current.source();
+    }
+    match (error.detail(), error.line()) {
+        (Some(detail), Some(line)) => format!("{}: {detail} (line {line} of the template)", error.kind()),
+        (None, Some(line)) => format!("{} (line {line} of the template)", error.kind()),
+        _ => error.to_string(),
+    }
+}
+
+fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
+    let separators = match options.get::<Option<Vec<String>>>("separators")?.as_deref() {
+        None => None,
+        Some([item, key]) => Some((item.clone(), key.clone())),
+        Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators are two strings")),
+    };
+    let style = python_json::Style {
+        indent: indent.or(options.get("indent")?),
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        separators,
+    };
+    options.assert_all_used()?;
+    python_json::dumps(value, &style)
+}
+
+/// datetime.now().strftime(format): the C library's, in local time.
+fn strftime_now(format: String) -> Result<String, Error> {
+    let format =
+        CString::new(format).map_err(|_| Error::new(ErrorKind::InvalidOperation, "strftime_now: NUL in the format"))?;
+    let mut text = vec![0u8; 64 + 64 * format.as_bytes().len()];
+    let size = unsafe {
+        let now = libc::time(std::ptr::null_mut());
+        let mut local: libc::tm = std::mem::zeroed();
+        libc::localtime_r(&now, &mut local);
+        libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &local)
+    };
+    text.truncate(size);
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

@@ -1,0 +1,60 @@
+//! HuggingFace's tokenizer of a tokenizer.json, and the bytes that each of its tokens stands for.
+
+use std::collections::HashMap;
+
+use tokenizers::{DecoderWrapper, Tokenizer as HfTokenizer};
+
+pub struct Tokenizer {
+    inner: HfTokenizer,
+}
+
+impl Tokenizer {
+    pub fn from_json(json: &[u8]) -> Result<Tokenizer, String> {
+        let mut inner = HfTokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        // Only there is a token's text the same wherever it stands, which token-by-token streaming rests on.
+        if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+            return Err(
+                "its decoder is not ByteLevel, as that of DeepSeek's tokenizers is; no other is supported".into()
+            );
+        }
+        // Settings of how the file was once used, which transformers sets anew in every call.
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        inner.with_padding(None);
+        Ok(Tokenizer { inner })
+    }
+
+    pub fn encode(&self, text: &str, post_process: bool) -> Result<Vec<u32>, String> {
+        let encoding = self.inner.encode_fast(text, post_process).map_err(|error| error.to_string())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], bool)) {
+        let byte_of_char = byte_level_alphabet();
+        let added = self.inner.get_added_vocabulary();
+        let num_ids = self.inner.get_vocab(true).into_values().max().map_or(0, |largest| largest + 1);
+        for id in 0..num_ids {
+            if let Some(token) = self.inner.id_to_token(id) {
+                visit(id, &token_bytes(&token, &byte_of_char), added.is_special_token(&token));
+            }
+        }
+    }
+}
+
+/// As the ByteLevel decoder reads a token: one byte a character, or, if any character is not of its alphabet (a token with
+/// a space in it can only be an added one), the token's own text.
+fn token_bytes(token: &str, byte_of_char: &HashMap<char, u8>) -> Vec<u8> {
+    let bytes: Option<Vec<u8>> = token.chars().map(|c| byte_of_char.get(&c).copied()).collect();
+    bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+}
+
+/// GPT-2's alphabet: printable bytes stand for themselves, the others, in order, for the characters from U+0100 on.
+fn byte_level_alphabet() -> HashMap<char, u8> {
+    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let printable = (0..=255u8).filter(is_printable).map(|byte| (char::from(byte), byte));
+    let others = ('\u{100}'..).zip((0..=255u8).filter(|byte| !is_printable(byte)));
+    printable.chain(others).collect()
+}

@@ -1,0 +1,164 @@
+#include "text/tokenizer.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "base/file.h"
+#include "text/rust_bridge.h"
+#include "text/tokenizer_config.h"
+#include "text/utf8.h"
+
+namespace cachalot {
+namespace {
+
+struct HandleDeleter {
+  void operator()(cachalot_tokenizer* handle) const { cachalot_tokenizer_free(handle); }
+};
+using Handle = std::unique_ptr<cachalot_tokenizer, HandleDeleter>;
+
+// The bytes of every token, one after another.
+struct TokenTable {
+  std::string bytes;
+  std::vector<size_t> begins = {0};  // [id]; one more at the end
+  std::vector<bool> is_special;      // [id]
+
+  int size() const { return static_cast<int>(is_special.size()); }
+
+  // In the order of ids; an id that was left out is a token of no bytes.
+  void append(uint32_t id, std::string_view token_bytes, bool special) {
+    is_special.resize(id, false);
+    begins.resize(id + 1, bytes.size());
+    bytes += token_bytes;
+    begins.push_back(bytes.size());
+    is_special.push_back(special);
+  }
+};
+
+Result<std::string> read_tokenizer_json(const std::string& model_folder) {
+  Result<std::string> text = read_file(model_folder + "/tokenizer.json");
+  if (text || text.error().code != ErrorCode::kNotFound) return text;
+  for (const char* other : {"tiktoken.model", "tokenizer.model"}) {
+    if (!std::filesystem::exists(model_folder + "/" + other)) continue;
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: has {} but no tokenizer.json, the one format that is read here; convert it once, with "
+                      "transformers.convert_slow_tokenizer or the model page's own script, and put tokenizer.json "
+                      "beside it",
+                      model_folder, other);
+  }
+  return text;
+}
+
+Result<Handle> parse_tokenizer(std::string_view json, const std::string& path) {
+  cachalot_tokenizer* handle = nullptr;
+  std::string error;
+  const cachalot_text_status status = cachalot_tokenizer_new(as_view(json), &handle, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, path, error));
+  return Handle(handle);
+}
+
+Result<std::vector<TokenId>> encode_with(const cachalot_tokenizer* handle, std::string_view text, bool post_process) {
+  std::vector<TokenId> ids;
+  const cachalot_ids_sink sink = {&ids, [](void* context, const uint32_t* values, size_t num_ids) {
+                                    static_cast<std::vector<TokenId>*>(context)->assign(values, values + num_ids);
+                                  }};
+  std::string error;
+  const cachalot_text_status status =
+      cachalot_tokenizer_encode(handle, as_view(text), post_process ? 1 : 0, sink, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, "cannot tokenize", error));
+  return ids;
+}
+
+Result<TokenTable> read_table(const cachalot_tokenizer* handle, const std::string& path) {
+  TokenTable table;
+  const cachalot_token_visitor visitor = {
+      &table, [](void* context, uint32_t id, cachalot_text_view bytes, int is_special) {
+        static_cast<TokenTable*>(context)->append(id, {bytes.data, bytes.size}, is_special != 0);
+      }};
+  std::string error;
+  const cachalot_text_status status = cachalot_tokenizer_visit_tokens(handle, visitor, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, path, error));
+  return table;
+}
+
+std::optional<TokenId> find_token(const cachalot_tokenizer* handle, std::string_view token) {
+  const int64_t id = cachalot_tokenizer_token_id(handle, as_view(token));
+  return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  Handle handle;
+  TokenTable table;
+  TokenizerConfig config;
+  std::optional<TokenId> bos_id;
+  bool add_bos = false;
+};
+
+Tokenizer::Tokenizer() : impl_(std::make_unique<Impl>()) {}
+Tokenizer::~Tokenizer() = default;
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_folder) {
+  const std::string path = model_folder + "/tokenizer.json";
+  std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
+  Impl& impl = *tokenizer->impl_;
+  ASSIGN_OR_RETURN(impl.config, load_tokenizer_config(model_folder));
+  ASSIGN_OR_RETURN(const std::string json, read_tokenizer_json(model_folder));
+  ASSIGN_OR_RETURN(impl.handle, parse_tokenizer(json, path));
+  ASSIGN_OR_RETURN(impl.table, read_table(impl.handle.get(), path));
+  if (!impl.config.bos_token.empty()) impl.bos_id = find_token(impl.handle.get(), impl.config.bos_token);
+  if (impl.config.add_bos_token) {
+    impl.add_bos = *impl.config.add_bos_token;
+  } else {
+    ASSIGN_OR_RETURN(const std::vector<TokenId> added, encode_with(impl.handle.get(), "", true));
+    impl.add_bos = impl.bos_id && !added.empty() && added.front() == *impl.bos_id;
+  }
+  if (impl.add_bos && !impl.bos_id) {
+    return make_error(ErrorCode::kCorrupt,
+                      "{}/tokenizer_config.json: add_bos_token is true, but bos_token \"{}\" is no token of {}",
+                      model_folder, impl.config.bos_token, path);
+  }
+  return tokenizer;
+}
+
+Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, bool add_bos) const {
+  ASSIGN_OR_RETURN(std::vector<TokenId> ids, encode_with(impl_->handle.get(), text, false));
+  const bool has_bos = !ids.empty() && impl_->bos_id == ids.front();
+  if (add_bos && impl_->add_bos && !has_bos) ids.insert(ids.begin(), *impl_->bos_id);
+  return ids;
+}
+
+std::string_view Tokenizer::token_bytes(TokenId id, bool skip_special) const {
+  const TokenTable& table = impl_->table;
+  if (id < 0 || id >= table.size() || (skip_special && table.is_special[id])) return {};
+  return std::string_view(table.bytes).substr(table.begins[id], table.begins[id + 1] - table.begins[id]);
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+  std::string bytes;
+  for (const TokenId id : ids) bytes += token_bytes(id, skip_special);
+  return to_valid_utf8(bytes);
+}
+
+bool Tokenizer::is_special(TokenId id) const {
+  return id >= 0 && id < impl_->table.size() && impl_->table.is_special[id];
+}
+
+std::optional<TokenId> Tokenizer::token_id(std::string_view token) const {
+  return find_token(impl_->handle.get(), token);
+}
+
+int Tokenizer::vocab_size() const {
+  return impl_->table.size();
+}
+const std::string& Tokenizer::bos_token() const {
+  return impl_->config.bos_token;
+}
+const std::string& Tokenizer::eos_token() const {
+  return impl_->config.eos_token;
+}
+bool Tokenizer::add_bos_token() const {
+  return impl_->add_bos;
+}
+
+}  // namespace cachalot

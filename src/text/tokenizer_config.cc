@@ -1,0 +1,86 @@
+#include "text/tokenizer_config.h"
+
+#include <boost/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "base/file.h"
+#include "config/json_keys.h"
+
+namespace cachalot {
+namespace {
+
+namespace json = boost::json;
+
+// A special token is written as a string or as an object with its content.
+void read_token(JsonKeys& keys, std::string_view key, std::string& token) {
+  const json::value* value = keys.find(key);
+  if (value && value->is_object()) {
+    keys.nested(key, value->get_object()).optional("content", token);
+  } else {
+    keys.optional(key, token);
+  }
+}
+
+// One template, or a list of named ones, of which "default" is meant.
+void read_chat_template(JsonKeys& keys, std::optional<std::string>& chat_template) {
+  constexpr std::string_view kKey = "chat_template";
+  const json::value* value = keys.find(kKey);
+  if (!value) return;
+  if (value->is_string()) {
+    chat_template = std::string(value->get_string());
+    return;
+  }
+  if (value->is_array()) {
+    for (const json::value& item : value->get_array()) {
+      if (!item.is_object()) continue;
+      std::string name, source;
+      JsonKeys named(item.get_object(), "", "");
+      named.optional("name", name);
+      named.optional("template", source);
+      if (name == "default") {
+        chat_template = std::move(source);
+        return;
+      }
+    }
+  }
+  keys.fault(kKey, "has no default template", "a string, or a list with an entry named \"default\"");
+}
+
+Result<std::optional<std::string>> read_optional_file(const std::string& path) {
+  Result<std::string> text = read_file(path);
+  if (text) return std::move(*text);
+  if (text.error().code == ErrorCode::kNotFound) return std::nullopt;
+  return std::unexpected(text.error());
+}
+
+Result<TokenizerConfig> parse(const std::string& text, const std::string& path) {
+  boost::system::error_code fault;
+  const json::value root = json::parse(text, fault);
+  if (fault) return make_error(ErrorCode::kCorrupt, "{}: not JSON: {}", path, fault.message());
+  if (!root.is_object()) return make_error(ErrorCode::kCorrupt, "{}: holds no JSON object", path);
+  TokenizerConfig config;
+  JsonKeys keys(root.get_object(), path);
+  read_token(keys, "bos_token", config.bos_token);
+  read_token(keys, "eos_token", config.eos_token);
+  if (keys.find("add_bos_token")) keys.optional("add_bos_token", config.add_bos_token.emplace());
+  read_chat_template(keys, config.chat_template);
+  RETURN_IF_ERROR(keys.status());
+  return config;
+}
+
+}  // namespace
+
+Result<TokenizerConfig> load_tokenizer_config(const std::string& model_folder) {
+  const std::string path = model_folder + "/tokenizer_config.json";
+  TokenizerConfig config;
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, read_optional_file(path));
+  if (text) {
+    ASSIGN_OR_RETURN(config, parse(*text, path));
+  }
+  ASSIGN_OR_RETURN(std::optional<std::string> jinja, read_optional_file(model_folder + "/chat_template.jinja"));
+  if (jinja) config.chat_template = std::move(jinja);
+  return config;
+}
+
+}  // namespace cachalot
