@@ -105,7 +105,8 @@ void LogitRow::assign(std::span<const float> logits) {
   float copy[kBlock];
   for (int block = 0; block < num_blocks(); block++) {
     block_maxima_[block] = maximum_of(block_down_to(kLastOfAll, block, copy).logits);
-    if (!(block_maxima_[block] <= maximum_)) maximum_ = block_maxima_[block];  // larger, or NaN, which nothing replaces
+    // NaN stays: nothing is larger.
+    if (block_maxima_[block] > maximum_ || std::isnan(block_maxima_[block])) maximum_ = block_maxima_[block];
   }
 }
 
