@@ -12,7 +12,8 @@ namespace {
 // The families use the scratch one after another, so it is as large as the largest need.
 template <const RowCores& kCores>
 size_t scratch_bytes(const OpsLimits& limits, int num_threads) {
-  return Rowwise<kCores>::scratch_bytes(limits, num_threads);
+  return std::max(Rowwise<kCores>::scratch_bytes(limits, num_threads),
+                  Linears<reference::kLinearCores>::scratch_bytes(limits, num_threads));
 }
 
 size_t reference_scratch_bytes(const OpsLimits& limits, int) {
@@ -65,8 +66,8 @@ constexpr OpsTable table_of_level() {
   };
 }
 
-constexpr OpsTable kAvx2 = table_of_level<avx2::kRowCores, IsaLevel::kAvx2, reference::float_core>();
-constexpr OpsTable kAvx512 = table_of_level<avx512::kRowCores, IsaLevel::kAvx512, reference::float_core>();
+constexpr OpsTable kAvx2 = table_of_level<avx2::kRowCores, IsaLevel::kAvx2, avx2::float_core>();
+constexpr OpsTable kAvx512 = table_of_level<avx512::kRowCores, IsaLevel::kAvx512, avx512::float_core>();
 
 }  // namespace
 

@@ -37,14 +37,16 @@ struct RowCores {
   void (*sigmoid)(const float* logits, int64_t count, float* scores);
   // exp(x - largest x) / their sum
   void (*softmax)(const float* logits, int64_t count, float* scores);
-  // choice = score + bias (bias may be null); never NaN or below the lowest float, so that it wins over what is masked
-  // out.
+  // choice = score + bias (bias may be null), at least kLowestChoice, and that for a NaN.
   void (*choice_scores)(const float* scores, const float* bias, int64_t count, float* choice);
   // The first index of the largest value.
   int (*argmax)(const float* x, int64_t count);
   // The largest value, and the one after it in falling order (-infinity where there is none).
   void (*largest_two)(const float* x, int64_t count, float* first, float* second);
 };
+
+// What is masked out is -infinity: less than any choice score, and than the sum of two.
+inline constexpr float kLowestChoice = -0x1p126f;
 
 // Below this, 127 / max|x| could overflow.
 inline constexpr float kSmallestQuantized = 1e-30f;

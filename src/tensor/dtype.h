@@ -23,5 +23,9 @@ template <>
 constexpr DType dtype_of<bf16>() {
   return DType::kBF16;
 }
+template <>
+constexpr DType dtype_of<fp16>() {
+  return DType::kF16;
+}
 
 }  // namespace cachalot

@@ -159,7 +159,7 @@ void softmax(const float* logits, int64_t count, float* scores) {
 
 template <class S>
 void choice_scores(const float* scores, const float* bias, int64_t count, float* choice) {
-  const typename S::Floats lowest = S::set(std::numeric_limits<float>::lowest());
+  const typename S::Floats lowest = S::set(kLowestChoice);
   for_each_vector<S>(count, [&](int64_t i, auto part) {
     typename S::Floats value = S::load(scores + i, part);
     if (bias) value = S::add(value, S::load(bias + i, part));

@@ -59,9 +59,7 @@ void choose(const RouteArgs& args, const float* scores, int64_t num_experts, int
   float choice[kMaxExperts];
   for (int64_t expert = 0; expert < num_experts; expert++) {
     choice[expert] = scores[expert] + (args.choice_bias.empty() ? 0.f : args.choice_bias(expert));
-    // A NaN must not break the order, nor a number compete with what is masked.
-    if (!(choice[expert] >= std::numeric_limits<float>::lowest()))
-      choice[expert] = std::numeric_limits<float>::lowest();
+    if (!(choice[expert] >= kLowestChoice)) choice[expert] = kLowestChoice;  // a NaN, too
   }
   if (args.groups != RoutingGroups::kNone) mask_groups(args, num_experts, choice);
   largest(choice, num_experts, top_k, ids);
