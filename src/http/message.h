@@ -1,0 +1,60 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace cachalot::http {
+
+// Header fields in the order in which they came; names compare without case.
+class Headers {
+ public:
+  Headers() = default;
+  Headers(std::initializer_list<std::pair<std::string, std::string>> fields) : fields_(fields) {}
+
+  void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
+  // Replaces all fields of that name.
+  void set(std::string name, std::string value);
+  void erase(std::string_view name);
+  // The first field of that name.
+  std::optional<std::string_view> find(std::string_view name) const;
+  bool contains(std::string_view name) const { return find(name).has_value(); }
+
+  auto begin() const { return fields_.begin(); }
+  auto end() const { return fields_.end(); }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> fields_;
+};
+
+struct Request {
+  std::string method;
+  std::string path;   // the target without its query, percent-decoded
+  std::string query;  // what follows the '?', as it came
+  Headers headers;
+  std::string body;
+  std::string peer;  // "127.0.0.1:53412", "[::1]:53412"
+};
+
+struct Response {
+  int status = 200;
+  Headers headers;
+  std::string body;
+
+  static Response text(int status, std::string body);
+  static Response json(int status, std::string body);
+};
+
+bool equal_ignoring_case(std::string_view a, std::string_view b);
+// "Not Found" for 404.
+std::string_view reason_phrase(int status);
+// "%20" and the like; none if an escape is broken.
+std::optional<std::string> percent_decode(std::string_view text);
+
+// The first line and the fields, up to and including the empty line. Control characters in values become spaces, so
+// that no value can start a field of its own.
+std::string format_response_head(int status, const Headers& headers);
+
+}  // namespace cachalot::http
