@@ -1,0 +1,132 @@
+#include "cache/block_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <random>
+#include <vector>
+
+namespace cachalot {
+namespace {
+
+BlockHash name(uint64_t number) {
+  return {.low = number, .high = ~number};
+}
+
+TEST(BlockPool, TakesEveryBlockOnce) {
+  BlockPool pool(5);
+  std::vector<bool> taken(5);
+  for (int count = 0; count < 5; count++) {
+    const BlockId block = pool.take();
+    EXPECT_FALSE(taken.at(block));
+    taken.at(block) = true;
+  }
+  EXPECT_EQ(pool.num_idle(), 0);
+  EXPECT_DEATH(pool.take(), "all 5 blocks are held");
+}
+
+TEST(BlockPool, ASharedBlockIsHeldUntilItsLastRelease) {
+  BlockPool pool(2);
+  const BlockId block = pool.take();
+  pool.add_reference(block);
+  pool.release(block);
+  EXPECT_EQ(pool.num_held(), 1);
+  pool.release(block);
+  EXPECT_EQ(pool.num_held(), 0);
+  EXPECT_DEATH(pool.release(block), "nobody holds it");
+}
+
+TEST(BlockPool, ReusesEmptyBlocksFirstThenTheLongestUnusedCachedOne) {
+  BlockPool pool(4);
+  const BlockId first = pool.take(), second = pool.take(), third = pool.take(), fourth = pool.take();
+  pool.publish(first, name(1));
+  pool.publish(second, name(2));
+  pool.publish(third, name(3));
+  pool.release(third);
+  pool.release(first);
+  pool.release(second);
+  pool.release(fourth);
+  EXPECT_EQ(pool.take(), fourth);
+  EXPECT_EQ(pool.take(), third);
+  EXPECT_FALSE(pool.find(name(3)));
+  pool.add_reference(first);  // used again: now the second has been idle longest
+  pool.release(first);
+  EXPECT_EQ(pool.take(), second);
+  EXPECT_EQ(pool.find(name(1)), first);
+  EXPECT_EQ(pool.take(), first);
+  EXPECT_FALSE(pool.find(name(1)));
+  EXPECT_TRUE(pool.check_integrity());
+}
+
+TEST(BlockPool, OfEqualContentsTheFirstIsNamed) {
+  BlockPool pool(2);
+  const BlockId first = pool.take(), second = pool.take();
+  pool.publish(first, name(1));
+  pool.publish(second, name(1));
+  EXPECT_EQ(pool.find(name(1)), first);
+  pool.release(second);
+  EXPECT_EQ(pool.take(), second);
+  EXPECT_EQ(pool.find(name(1)), first);
+  EXPECT_TRUE(pool.check_integrity());
+}
+
+// Against a model as plain as can be: a list of idle blocks, and a map of names.
+TEST(BlockPool, AgreesWithAPlainModelOverRandomUse) {
+  constexpr int kBlocks = 12;
+  std::mt19937 random(1);
+  BlockPool pool(kBlocks);
+  std::deque<BlockId> idle;
+  for (BlockId block = 0; block < kBlocks; block++) idle.push_back(block);
+  std::map<uint64_t, BlockId> names;
+  std::map<BlockId, uint64_t> name_of;
+  std::vector<BlockId> held;  // once a reference
+  for (int turn = 0; turn < 20'000; turn++) {
+    const uint64_t number = random() % 20;
+    switch (random() % 4) {
+      case 0: {
+        if (idle.empty()) break;
+        const BlockId block = pool.take();
+        ASSERT_EQ(block, idle.front());
+        idle.pop_front();
+        if (name_of.contains(block)) names.erase(name_of[block]), name_of.erase(block);
+        held.push_back(block);
+        break;
+      }
+      case 1: {
+        if (held.empty()) break;
+        std::swap(held[random() % held.size()], held.back());
+        const BlockId block = held.back();
+        held.pop_back();
+        pool.release(block);
+        if (std::ranges::find(held, block) == held.end())
+          name_of.contains(block) ? idle.push_back(block) : idle.push_front(block);
+        break;
+      }
+      case 2: {
+        if (held.empty() || name_of.contains(held.back())) break;
+        pool.publish(held.back(), name(number));
+        if (names.emplace(number, held.back()).second) name_of[held.back()] = number;
+        break;
+      }
+      default: {
+        const std::optional<BlockId> found = pool.find(name(number));
+        ASSERT_EQ(found.has_value(), names.contains(number));
+        if (!found) break;
+        ASSERT_EQ(*found, names[number]);
+        pool.add_reference(*found);
+        std::erase(idle, *found);
+        held.push_back(*found);
+      }
+    }
+    ASSERT_EQ(pool.num_idle(), static_cast<int>(idle.size()));
+    if (turn % 50 == 0) {
+      const Status status = pool.check_integrity();
+      ASSERT_TRUE(status) << status.error().message;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cachalot
