@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cpu/unroll.h"
@@ -13,8 +14,9 @@ namespace {
 struct TileSimd {
   using Floats = __m256;
   static constexpr int kWidth = 8;
-  static constexpr int kStreamRows = 1;  // float_core: rows that share a pass over the weights, 8 sums each
-  static constexpr int kPanelRows = 3;   // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kStreamRows = 1;     // float_core: rows that share a pass over the weights, 8 sums each
+  static constexpr int kPanelRows = 3;      // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kAttentionRows = 6;  // rows of a tile of attention, 2 sums each
 
   CACHALOT_INLINE static Floats zero() { return _mm256_setzero_ps(); }
   CACHALOT_INLINE static Floats set(float value) { return _mm256_set1_ps(value); }
@@ -36,6 +38,20 @@ struct TileSimd {
   }
   CACHALOT_INLINE static Floats unpack_high_pairs(Floats a, Floats b) {
     return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+
+  // 16 bytes of rows[0] and rows[4], a lane each.
+  CACHALOT_INLINE static Floats load_lanes(const std::byte* const* rows, int64_t byte) {
+    const auto lane = [&](int row)
+                          CACHALOT_INLINE { return _mm_loadu_ps(reinterpret_cast<const float*>(rows[row] + byte)); };
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(lane(0)), lane(4), 1);
+  }
+  // Of every pair of bf16, the first and the second.
+  CACHALOT_INLINE static Floats first_bf16(Floats pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+  }
+  CACHALOT_INLINE static Floats second_bf16(Floats pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-0x10000)));
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cpu/unroll.h"
@@ -13,8 +14,9 @@ namespace {
 struct TileSimd {
   using Floats = __m512;
   static constexpr int kWidth = 16;
-  static constexpr int kStreamRows = 3;  // float_core: rows that share a pass over the weights, 8 sums each
-  static constexpr int kPanelRows = 6;   // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kStreamRows = 3;      // float_core: rows that share a pass over the weights, 8 sums each
+  static constexpr int kPanelRows = 6;       // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kAttentionRows = 12;  // rows of a tile of attention, 2 sums each
 
   CACHALOT_INLINE static Floats zero() { return _mm512_setzero_ps(); }
   CACHALOT_INLINE static Floats set(float value) { return _mm512_set1_ps(value); }
@@ -34,6 +36,21 @@ struct TileSimd {
   }
   CACHALOT_INLINE static Floats unpack_high_pairs(Floats a, Floats b) {
     return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+
+  // 16 bytes of rows[0], rows[4], rows[8] and rows[12], a lane each.
+  CACHALOT_INLINE static Floats load_lanes(const std::byte* const* rows, int64_t byte) {
+    const auto lane = [&](int row)
+                          CACHALOT_INLINE { return _mm_loadu_ps(reinterpret_cast<const float*>(rows[row] + byte)); };
+    const Floats low = _mm512_insertf32x4(_mm512_castps128_ps512(lane(0)), lane(4), 1);
+    return _mm512_insertf32x4(_mm512_insertf32x4(low, lane(8), 2), lane(12), 3);
+  }
+  // Of every pair of bf16, the first and the second.
+  CACHALOT_INLINE static Floats first_bf16(Floats pairs) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+  }
+  CACHALOT_INLINE static Floats second_bf16(Floats pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-0x10000)));
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cpu/attention_kernels.h"
 #include "kernels/exp.h"
 #include "kernels/ops.h"
 
@@ -23,6 +24,11 @@
 namespace cachalot {
 
 inline constexpr int kAttentionSpan = 512;  // a multiple of kAttentionTile
+
+// With the kernels of a level; threads share heads, rows and spans of positions.
+void attend_expanded(const AttentionKernels& kernels, const OpsContext& context, const ExpandedAttentionArgs& args);
+void attend_absorbed(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args);
+size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads);  // of either
 
 namespace reference {
 void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args);

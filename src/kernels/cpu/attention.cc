@@ -1,0 +1,258 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/cpu/attention_scratch.h"
+#include "kernels/exp.h"
+
+namespace cachalot {
+namespace {
+
+constexpr int64_t kFewestRows = 48;  // rows of a head that are worth packing its keys and values for
+constexpr int64_t kFewestHeads = 8;  // heads of a row that are worth packing the latents for
+constexpr int64_t kItemsPerThread = 3;
+
+int64_t ceil_div(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit;
+}
+
+// Where a tile's elements stand in memory. Places past its end repeat the last position, so that all can be read.
+using TileRows = const std::byte* [kAttentionTile];
+
+void cached_rows(const CachedContext& context, int64_t first_position, int64_t count, int64_t first_element,
+                 TileRows rows) {
+  const auto size = static_cast<int64_t>(dtype_size(context.cache.dtype()));
+  const auto* data = static_cast<const std::byte*>(context.cache.data()) + first_element * size;
+  for (int64_t idx = 0; idx < kAttentionTile; idx++) {
+    const int64_t position = first_position + std::min(idx, count - 1);
+    const int64_t block = context.blocks[static_cast<size_t>(position / context.block_size)];
+    const int64_t slot = block * context.block_size + position % context.block_size;
+    rows[idx] = data + slot * context.cache.stride(0) * size;
+  }
+}
+
+void float_rows(const float* first, int64_t stride, int64_t count, TileRows rows) {
+  for (int64_t idx = 0; idx < kAttentionTile; idx++)
+    rows[idx] = reinterpret_cast<const std::byte*>(first + std::min(idx, count - 1) * stride);
+}
+
+void clear(const AttentionTile& states) {
+  for (int64_t row = 0; row < states.num_rows; row++) {
+    states.max[row * states.state_stride] = -std::numeric_limits<float>::infinity();
+    states.sum[row * states.state_stride] = 0;
+    std::fill_n(states.acc + row * states.acc_stride, states.value_dim, 0.f);
+  }
+}
+
+void divide(const AttentionKernels& kernels, const AttentionTile& states) {
+  for (int64_t row = 0; row < states.num_rows; row++)
+    kernels.divide(states.acc + row * states.acc_stride, states.sum[row * states.state_stride], states.value_dim);
+}
+
+// ---- expanded -------------------------------------------------------------------------------------------------------
+
+// Rows [row_begin, row_end) of one head over the whole chunk.
+void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttentionArgs& args, int64_t head,
+                           int64_t row_begin, int64_t row_end, float* keys, float* values) {
+  const int64_t key_dim = args.nope_dim + args.rope_dim, latent_dim = args.context.cache.extent(1) - args.rope_dim;
+  AttentionTile tile{.query = {{&args.q(row_begin, head, 0), args.q.stride(0), key_dim}, {}},
+                     .num_rows = row_end - row_begin,
+                     .keys = keys,
+                     .values = values,
+                     .value_dim = args.out.extent(2),
+                     .visible_step = 1,
+                     .softmax_scale = args.softmax_scale,
+                     .acc = &args.out(row_begin, head, 0),
+                     .max = &args.row_max(row_begin, head),
+                     .sum = &args.row_sum(row_begin, head),
+                     .acc_stride = args.out.stride(0),
+                     .state_stride = args.row_max.stride(0)};
+  if (args.first_chunk) clear(tile);
+  // Of the chunk, the first row sees `visible` positions, each later row one more.
+  const int64_t visible = args.first_row_position + row_begin + 1 - args.first_chunk_position;
+  const int64_t last = std::min(visible + tile.num_rows - 1, args.kv.extent(0));
+  for (int64_t position = 0; position < last; position += kAttentionTile) {
+    tile.num_positions = std::min<int64_t>(kAttentionTile, last - position);
+    tile.visible = visible - position;
+    TileRows rows;
+    const float* kv = &args.kv(position, head, 0);
+    float_rows(kv, args.kv.stride(0), tile.num_positions, rows);
+    kernels.pack_keys(rows, DType::kF32, tile.num_positions, 0, args.nope_dim, key_dim, keys);
+    float_rows(kv + args.nope_dim, args.kv.stride(0), tile.num_positions, rows);
+    kernels.pack_values(rows, DType::kF32, tile.num_positions, tile.value_dim, values);
+    cached_rows(args.context, args.first_chunk_position + position, tile.num_positions, latent_dim, rows);
+    kernels.pack_keys(rows, args.context.cache.dtype(), tile.num_positions, args.nope_dim, args.rope_dim, key_dim,
+                      keys);
+    kernels.attend(tile);
+  }
+  if (args.last_chunk) divide(kernels, tile);
+}
+
+}  // namespace
+
+void attend_expanded(const AttentionKernels& kernels, const OpsContext& context, const ExpandedAttentionArgs& args) {
+  const int64_t num_rows = args.q.extent(0), num_heads = args.q.extent(1), num_threads = context.threads->num_threads();
+  if (num_rows == 0) return;
+  const AttentionScratch scratch(
+      {.num_threads = num_threads, .key_dim = args.q.extent(2), .value_dim = args.out.extent(2)},
+      context.scratch.data());
+  CHECK(scratch.bytes() <= context.scratch.size());
+  // Heads apart; where they are few, also blocks of rows, the last (which see most) first.
+  const int64_t wanted = ceil_div(kItemsPerThread * num_threads, num_heads);
+  const int64_t block_rows = ceil_div(num_rows, std::clamp<int64_t>(wanted, 1, ceil_div(num_rows, kFewestRows)));
+  const int64_t num_blocks = ceil_div(num_rows, block_rows);
+  context.threads->parallel_for(num_heads * num_blocks, 1, [&](int64_t begin, int64_t end, int thread_idx) {
+    for (int64_t item = begin; item < end; item++) {
+      const int64_t row_begin = (num_blocks - 1 - item / num_heads) * block_rows;
+      expanded_rows_of_head(kernels, args, item % num_heads, row_begin, std::min(row_begin + block_rows, num_rows),
+                            scratch.keys(thread_idx), scratch.values(thread_idx));
+    }
+  });
+}
+
+// ---- absorbed -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+using Piece = AttentionScratch::Piece;
+
+class AbsorbedAttention {
+ public:
+  AbsorbedAttention(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args)
+      : kernels_(kernels),
+        args_(args),
+        threads_(*context.threads),
+        latent_dim_(args.q_latent.extent(2)),
+        num_heads_(args.q_latent.extent(1)),
+        scratch_({.num_threads = threads_.num_threads(),
+                  .key_dim = latent_dim_ + args.q_rope.extent(2),
+                  .value_dim = latent_dim_,
+                  .num_rows = args.q_latent.extent(0),
+                  .num_heads = num_heads_,
+                  .later_spans = has_later_spans(args)},
+                 context.scratch.data()) {
+    CHECK(scratch_.bytes() <= context.scratch.size());
+  }
+
+  // In rounds, since there are not states for all spans of long contexts at a time: pieces are computed, in parallel
+  // over pieces and heads, then those of later spans merged into their rows, in order.
+  void run() {
+    for (Piece next; next.row < std::ssize(args_.rows);) {
+      const std::span<const Piece> pieces = next_round(next);
+      const int64_t wanted = ceil_div(kItemsPerThread * threads_.num_threads(), std::ssize(pieces));
+      const int64_t group_heads =
+          ceil_div(num_heads_, std::clamp<int64_t>(wanted, 1, ceil_div(num_heads_, kFewestHeads)));
+      const int64_t num_groups = ceil_div(num_heads_, group_heads);
+      threads_.parallel_for(std::ssize(pieces) * num_groups, 1, [&](int64_t begin, int64_t end, int thread_idx) {
+        for (int64_t item = begin; item < end; item++) {
+          const int64_t head = item % num_groups * group_heads;
+          attend(pieces[static_cast<size_t>(item / num_groups)], head, std::min(head + group_heads, num_heads_),
+                 thread_idx);
+        }
+      });
+      if (std::ranges::none_of(pieces, [](const Piece& piece) { return piece.span > 0; })) continue;
+      threads_.parallel_for(num_heads_, 1, [&](int64_t begin, int64_t end, int) {
+        for (const Piece& piece : pieces)
+          for (int64_t head = begin; head < end && piece.span > 0; head++) merge(piece, head);
+      });
+    }
+  }
+
+ private:
+  static bool has_later_spans(const AbsorbedAttentionArgs& args) {
+    return std::ranges::any_of(args.rows, [](const AbsorbedRow& row) { return row.position >= kAttentionSpan; });
+  }
+
+  int64_t num_positions(const Piece& piece) const { return args_.rows[static_cast<size_t>(piece.row)].position + 1; }
+  bool is_last(const Piece& piece) const { return num_positions(piece) <= (piece.span + 1) * kAttentionSpan; }
+
+  // Pieces from `next` on, as many as there are slots for; moves `next` behind them.
+  std::span<const Piece> next_round(Piece& next) const {
+    Piece* pieces = scratch_.pieces();
+    size_t count = 0;
+    const int64_t num_slots = AttentionScratch::kSlotsPerThread * threads_.num_threads();
+    for (int32_t slot = 0; next.row < std::ssize(args_.rows);) {
+      if (next.span > 0 && slot == num_slots) break;
+      next.slot = next.span > 0 ? slot++ : -1;
+      pieces[count++] = next;
+      next = is_last(next) ? Piece{.row = next.row + 1} : Piece{.row = next.row, .span = next.span + 1};
+    }
+    return {pieces, count};
+  }
+
+  // The first span of a row is computed in the row's own states.
+  AttentionStates states_of(const Piece& piece) const {
+    return piece.span == 0 ? scratch_.totals(piece.row, args_.out[piece.row]) : scratch_.slot(piece.slot);
+  }
+
+  void attend(const Piece& piece, int64_t head_begin, int64_t head_end, int thread_idx) const {
+    const AttentionStates states = states_of(piece);
+    const View<const float, 3>&q_latent = args_.q_latent, &q_rope = args_.q_rope;
+    float* keys = scratch_.keys(thread_idx);
+    float* values = scratch_.values(thread_idx);
+    AttentionTile tile{.query = {{&q_latent(piece.row, head_begin, 0), q_latent.stride(1), latent_dim_},
+                                 {&q_rope(piece.row, head_begin, 0), q_rope.stride(1), q_rope.extent(2)}},
+                       .num_rows = head_end - head_begin,
+                       .keys = keys,
+                       .values = values,
+                       .value_dim = latent_dim_,
+                       .softmax_scale = args_.softmax_scale,
+                       .acc = states.acc + head_begin * states.acc_stride,
+                       .max = states.max + head_begin,
+                       .sum = states.sum + head_begin,
+                       .acc_stride = states.acc_stride,
+                       .state_stride = 1};
+    clear(tile);
+    const CachedContext& context = args_.rows[static_cast<size_t>(piece.row)].context;
+    const int64_t key_dim = latent_dim_ + q_rope.extent(2);
+    const int64_t begin = piece.span * kAttentionSpan,
+                  end = std::min<int64_t>(begin + kAttentionSpan, num_positions(piece));
+    for (int64_t position = begin; position < end; position += kAttentionTile) {
+      tile.visible = tile.num_positions = std::min<int64_t>(kAttentionTile, end - position);
+      TileRows rows;
+      cached_rows(context, position, tile.num_positions, 0, rows);
+      kernels_.pack_keys(rows, context.cache.dtype(), tile.num_positions, 0, key_dim, key_dim, keys);
+      kernels_.pack_values(rows, context.cache.dtype(), tile.num_positions, latent_dim_, values);
+      kernels_.attend(tile);
+    }
+    if (piece.span == 0 && is_last(piece)) divide(kernels_, tile);
+  }
+
+  void merge(const Piece& piece, int64_t head) const {
+    const AttentionStates total = scratch_.totals(piece.row, args_.out[piece.row]), later = scratch_.slot(piece.slot);
+    float* acc = total.acc + head * total.acc_stride;
+    const float new_max = std::max(total.max[head], later.max[head]);
+    const float factor = reference::exp_nonpositive(total.max[head] - new_max);
+    const float later_factor = reference::exp_nonpositive(later.max[head] - new_max);
+    total.max[head] = new_max;
+    total.sum[head] = std::fma(total.sum[head], factor, later.sum[head] * later_factor);
+    kernels_.merge(acc, factor, later.acc + head * later.acc_stride, later_factor, latent_dim_);
+    if (is_last(piece)) kernels_.divide(acc, total.sum[head], latent_dim_);
+  }
+
+  const AttentionKernels& kernels_;
+  const AbsorbedAttentionArgs& args_;
+  ThreadPool& threads_;
+  const int64_t latent_dim_, num_heads_;
+  const AttentionScratch scratch_;
+};
+
+}  // namespace
+
+void attend_absorbed(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args) {
+  AbsorbedAttention(kernels, context, args).run();
+}
+
+size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {
+  const AttentionScratch scratch({.num_threads = num_threads,
+                                  .key_dim = limits.max_kv_lora_rank + limits.max_head_dim,
+                                  .value_dim = std::max(limits.max_kv_lora_rank, limits.max_head_dim),
+                                  .num_rows = limits.max_rows,
+                                  .num_heads = limits.max_heads,
+                                  .later_spans = limits.max_positions > kAttentionSpan},
+                                 nullptr);
+  return scratch.bytes();
+}
+
+}  // namespace cachalot
