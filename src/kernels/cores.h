@@ -1,11 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "kernels/isa.h"
 #include "kernels/matrix.h"
 
 // The inner loops of linears, one implementation an instruction level (reference/, avx2/, avx512/). Drivers above them
-// share out strips and rows among threads and do what comes after the product.
+// (cpu/product.h, cpu/linear.h) share out strips and rows among threads and do what comes after the product.
 namespace cachalot {
 
 // out[r][o - 16 * strip_begin] = weight[o] . rows[r], weights expanded to fp32, for every format.
@@ -33,6 +35,55 @@ void float_core(const FloatCoreArgs& args);
 }
 namespace avx512 {
 void float_core(const FloatCoreArgs& args);
+}
+
+// Integer matrices times int8 rows of their group: out[r][s][o] = acc, where acc = fma(float(sum over the block of
+// (q - zero) * a), weight scale * activation scale, acc), blocks in order. The sums are exact, so that every way to
+// compute them gives the same bits.
+//
+// A core reads rows in an order of its own, into which it brings them first ("prepared": each block's inputs of a few
+// rows side by side); that is worth about one strip of products.
+inline constexpr int64_t kMostIntRows = 192;  // prepared rows stay in the second-level cache, for the usual widths
+inline constexpr int64_t kIntTileRows = kMostIntRows + 8;  // room for the padding of a core's last tile of rows
+struct IntRows {
+  const int8_t* const* values = nullptr;  // [num_rows], each in_features int8
+  const float* const* scales = nullptr;   // [num_rows], one a block
+  int64_t num_rows = 0;                   // at most kMostIntRows
+};
+struct IntCoreArgs {
+  MatrixShape shape;
+  const std::byte* strips[2] = {};      // two streams of weights; may be the same one
+  const std::byte* prepared = nullptr;  // by prepare() for the same shape
+  int64_t num_rows = 0;
+  float* out = nullptr;  // [num_rows][2 strips][16 outputs], with room for kIntTileRows rows; 64-byte aligned
+};
+struct IntCore {
+  size_t (*prepared_bytes)(int64_t in_features, int64_t num_rows);  // for any shape
+  void (*prepare)(const MatrixShape& shape, const IntRows& rows, std::byte* prepared);
+  void (*multiply)(const IntCoreArgs& args);
+};
+
+// What a level brings to the drivers of linears.
+struct LinearCores {
+  FloatCore float_core;
+  IntCore int_core;
+  // The rule of QuantizedRows, one row.
+  void (*quantize)(const float* x, int64_t count, int group, int8_t* values, float* scales);
+  // gate = silu(gate) * up on tiles [num_rows][kStrip], rows `stride` floats apart: with e = exp(-|gate|) as in exp.h,
+  // silu = (gate < 0 ? gate * e : gate) / (1 + e).
+  void (*silu_product)(float* gate, const float* up, int64_t stride, int64_t num_rows);
+  // A tile rounded to bf16.
+  void (*store_bf16)(const float* tile, int64_t stride, int64_t num_rows, bf16* out, int64_t out_stride);
+};
+
+namespace reference {
+extern const LinearCores kLinearCores;
+}
+namespace avx2 {
+extern const LinearCores kLinearCores;
+}
+namespace avx512 {
+extern const LinearCores kLinearCores;
 }
 
 }  // namespace cachalot

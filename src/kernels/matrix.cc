@@ -156,7 +156,7 @@ MatrixShape plan_gate_up(const WeightSource& gate, const WeightSource& up, const
   return shape;
 }
 
-float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in) {
+PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in) {
   const MatrixShape& shape = matrix.shape;
   const int64_t past_first = in - shape.first_block_inputs;
   const int64_t block_idx = past_first < 0 ? 0 : 1 + past_first / shape.block_inputs;
@@ -168,21 +168,26 @@ float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in) {
   const int64_t quad = place / 4 * 64 + lane * 4 + place % 4;
   switch (shape.format) {
     case MatrixFormat::kF32:
-      return load<float>(block, lane * 2 + place);
+      return {load<float>(block, lane * 2 + place), 1};
     case MatrixFormat::kBF16:
-      return static_cast<float>(load<bf16>(block, lane * 2 + place));
+      return {static_cast<float>(load<bf16>(block, lane * 2 + place)), 1};
     case MatrixFormat::kF8:
-      return static_cast<float>(load<fp8e4m3>(block, quad)) * load<float>(scales, lane);
+      return {static_cast<float>(load<fp8e4m3>(block, quad)), load<float>(scales, lane)};
     case MatrixFormat::kI8:
-      return static_cast<float>(load<int8_t>(block, quad)) * load<float>(scales, lane);
+      return {static_cast<float>(load<int8_t>(block, quad)), load<float>(scales, lane)};
     case MatrixFormat::kI4: {
       const std::byte* zeros = block + shape.zeros_offset();
       const int weight = nibble(block[place / 8 * 64 + lane * 4 + place % 4], place & 4);
       const int zero = nibble(zeros[(lane & 1) * 4 + (lane >> 2)], (lane >> 1) & 1);
-      return static_cast<float>(weight - zero) * static_cast<float>(load<fp16>(scales, lane));
+      return {static_cast<float>(weight - zero), static_cast<float>(load<fp16>(scales, lane))};
     }
   }
   CHECK(false, "matrix format {}", static_cast<int>(shape.format));
+}
+
+float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in) {
+  const PackedElement element = packed_element(matrix, out, in);
+  return element.value * element.scale;
 }
 
 }  // namespace cachalot

@@ -76,7 +76,12 @@ MatrixShape plan_gate_up(const WeightSource& gate, const WeightSource& up, const
 void pack_gate_up(const WeightSource& gate, const WeightSource& up, const MatrixShape& shape, int64_t strip_begin,
                   int64_t strip_end, std::byte* matrix);
 
-// The plain definition of the layout: weight [out][in] of a packed matrix. For tests and the reference kernels.
+// The plain definition of the layout: weight [out][in] of a packed matrix is value * scale; the value of kI8 and kI4 is
+// an integer, zero point subtracted. For tests and the reference kernels.
+struct PackedElement {
+  float value, scale;
+};
+PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in);
 float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in);
 
 }  // namespace cachalot

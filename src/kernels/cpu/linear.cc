@@ -1,0 +1,254 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/cpu/carver.h"
+#include "kernels/cpu/product.h"
+
+namespace cachalot {
+namespace {
+
+constexpr int64_t kQuantizedAtOnce = 2048;  // inputs of a row that a thread quantizes at a time: whole groups
+
+int64_t ceil_div(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit;
+}
+
+// What one call works on.
+struct Sizes {
+  int num_threads = 1;
+  int64_t num_rows = 0;    // of one matrix, at most
+  int64_t num_jobs = 1;    // matrices, at most
+  int64_t max_inputs = 0;  // of any matrix
+};
+
+// The scratch of a call: the threads' ranges of two phases, their jobs, each thread's own memory, and behind it
+// whatever is left for the products between the phases.
+class Workspace {
+ public:
+  Workspace(const LinearCores& cores, const Sizes& sizes, std::byte* memory) : cores_(cores), sizes_(sizes) {
+    Carver carver(memory);
+    for (WorkRanges::Range*& ranges : ranges_) ranges = carver.take<WorkRanges::Range>(sizes.num_threads);
+    for (ProductJob*& jobs : jobs_) jobs = carver.take<ProductJob>(sizes.num_jobs);
+    thread_bytes_ = ProductScratch(cores, sizes.num_rows, sizes.max_inputs, nullptr).bytes();
+    thread_memory_ = carver.take<std::byte>(static_cast<int64_t>(thread_bytes_) * sizes.num_threads);
+    rest_ = memory ? reinterpret_cast<float*>(memory + carver.used()) : nullptr;
+    bytes_ = carver.used();
+  }
+  static Workspace of_call(const LinearCores& cores, const OpsContext& context, const Sizes& sizes) {
+    Workspace workspace(cores, sizes, context.scratch.data());
+    CHECK(workspace.bytes_ <= context.scratch.size(), "linears need {} bytes of scratch and have {}", workspace.bytes_,
+          context.scratch.size());
+    workspace.rest_floats_ = static_cast<int64_t>((context.scratch.size() - workspace.bytes_) / sizeof(float));
+    return workspace;
+  }
+
+  size_t bytes() const { return bytes_; }
+  WorkRanges ranges(int phase) const { return WorkRanges({ranges_[phase], static_cast<size_t>(sizes_.num_threads)}); }
+  ProductJob* jobs(int phase) const { return jobs_[phase]; }
+  ProductScratch scratch_of(int thread_idx) const {
+    return {cores_, sizes_.num_rows, sizes_.max_inputs,
+            thread_memory_ + thread_bytes_ * static_cast<size_t>(thread_idx)};
+  }
+  // Rows of floats between the phases.
+  View<float, 2> rows(int64_t num_rows, int64_t features) const {
+    CHECK(num_rows <= most_rows(features), "{} rows of {} floats in scratch for {} floats", num_rows, features,
+          rest_floats_);
+    return {rest_, {num_rows, features}, {row_floats(features), 1}};
+  }
+  int64_t most_rows(int64_t features) const { return rest_floats_ / row_floats(features); }
+  static int64_t row_floats(int64_t features) { return ceil_div(features, kStrip) * kStrip; }
+
+ private:
+  const LinearCores& cores_;
+  Sizes sizes_;
+  WorkRanges::Range* ranges_[2];
+  ProductJob* jobs_[2];
+  std::byte* thread_memory_;
+  size_t thread_bytes_, bytes_;
+  float* rest_;
+  int64_t rest_floats_ = 0;
+};
+
+// ---- sinks ----
+
+// Columns of a tile that are no padding.
+size_t real_columns(const ResultTile& tile, int64_t features) {
+  return static_cast<size_t>(std::min<int64_t>(kStrip, features - tile.first_output));
+}
+
+void store_floats(const ResultTile& tile, View<float, 2> out) {
+  const size_t bytes = real_columns(tile, out.extent(1)) * sizeof(float);
+  for (int64_t row = 0; row < tile.num_rows; row++)
+    std::memcpy(out.row(tile.first_row + row) + tile.first_output, tile.values + row * tile.stride, bytes);
+}
+
+void store_bf16(const LinearCores& cores, const ResultTile& tile, View<bf16, 2> out) {
+  bf16* first = out.row(tile.first_row) + tile.first_output;
+  const size_t columns = real_columns(tile, out.extent(1));
+  if (columns == kStrip) return cores.store_bf16(tile.values, tile.stride, tile.num_rows, first, out.stride(0));
+  for (int64_t row = 0; row < tile.num_rows; row++) {
+    bf16 values[kStrip];
+    cores.store_bf16(tile.values + row * tile.stride, tile.stride, 1, values, kStrip);
+    std::memcpy(first + row * out.stride(0), values, columns * sizeof(bf16));
+  }
+}
+
+void store_compute(const LinearCores& cores, const ResultTile& tile, const ComputeView<2>& out) {
+  if (out.dtype() == DType::kBF16) {
+    store_bf16(cores, tile, out.as<bf16>());
+  } else {
+    store_floats(tile, out.as<float>());
+  }
+}
+
+// ---- quantizing ----
+
+// Threads take pieces of rows, by the pool's first counter.
+void quantize_rows(const LinearCores& cores, ThreadPool& threads, View<const float, 2> rows, const QuantizedRows& out) {
+  const int64_t pieces = ceil_div(rows.extent(1), kQuantizedAtOnce);
+  for (int64_t item; (item = threads.next(0)) < rows.extent(0) * pieces;) {
+    const int64_t row = item / pieces, begin = item % pieces * kQuantizedAtOnce;
+    const int64_t count = std::min(kQuantizedAtOnce, rows.extent(1) - begin);
+    cores.quantize(rows.row(row) + begin, count, out.group, out.values.row(row) + begin,
+                   out.scales.row(row) + begin / out.group);
+  }
+}
+
+// ---- experts ----
+
+// Experts' rows [first_pair, first_pair + num_pairs), as many as the memory between the phases holds.
+class ExpertsPass {
+ public:
+  ExpertsPass(const ExpertsArgs& args, const Workspace& workspace, int64_t first_pair)
+      : args_(args), workspace_(workspace), first_pair_(first_pair) {
+    const int64_t end = std::min<int64_t>(args.offsets.back(), first_pair + workspace.most_rows(args.width));
+    CHECK(end > first_pair, "no scratch for an expert's row");
+    num_pairs_ = end - first_pair;
+    for (size_t expert = 0; expert + 1 < args.offsets.size(); expert++) {
+      const int64_t pair_begin = std::max<int64_t>(args.offsets[expert], first_pair);
+      const int64_t pair_end = std::min<int64_t>(args.offsets[expert + 1], end);
+      if (pair_begin >= pair_end) continue;
+      add_job(0, args.gate_up[expert], pair_begin, pair_end);
+      add_job(1, args.down[expert], pair_begin, pair_end);
+      num_jobs_++;
+    }
+  }
+
+  int64_t num_pairs() const { return num_pairs_; }
+
+  void run(const LinearCores& cores, ThreadPool& threads) {
+    const View<float, 2> products = workspace_.rows(num_pairs_, args_.width);
+    const ProductRows inputs{.input = args_.rows, .row_ids = args_.pair_rows.data() + first_pair_};
+    const ProductRows between{.input = {.values = products, .quantized = {}},
+                              .quantize = !args_.rows.quantized.empty()};
+    WorkRanges ranges[2] = {workspace_.ranges(0), workspace_.ranges(1)};
+    plan_products(jobs(0), ProductKind::kGated, inputs, ranges[0]);
+    plan_products(jobs(1), ProductKind::kPlain, between, ranges[1]);
+    const auto keep = [&](const ResultTile& tile) { store_floats(tile, products); };
+    const auto finish = [&](ResultTile tile) {
+      tile.first_row += first_pair_;
+      store_compute(cores, tile, args_.out);
+    };
+    threads.run([&](int thread_idx) {
+      ProductScratch scratch = workspace_.scratch_of(thread_idx);
+      run_products(jobs(0), ProductKind::kGated, inputs, ranges[0], thread_idx, scratch, keep);
+      threads.barrier(thread_idx);
+      run_products(jobs(1), ProductKind::kPlain, between, ranges[1], thread_idx, scratch, finish);
+    });
+  }
+
+ private:
+  void add_job(int phase, const PackedMatrix& matrix, int64_t pair_begin, int64_t pair_end) {
+    workspace_.jobs(phase)[num_jobs_] = {
+        .matrix = &matrix, .first_row = pair_begin - first_pair_, .num_rows = pair_end - pair_begin};
+  }
+  std::span<ProductJob> jobs(int phase) const { return {workspace_.jobs(phase), num_jobs_}; }
+
+  const ExpertsArgs& args_;
+  const Workspace& workspace_;
+  int64_t first_pair_, num_pairs_;
+  size_t num_jobs_ = 0;
+};
+
+}  // namespace
+
+size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads) {
+  const Sizes sizes{.num_threads = num_threads,
+                    .num_rows = std::max(limits.max_rows, limits.max_pairs),
+                    .num_jobs = std::max<int64_t>(limits.max_pairs, 1),
+                    .max_inputs = std::max(limits.max_in_features, limits.max_width)};
+  const int64_t between = limits.max_rows * Workspace::row_floats(limits.max_width);
+  return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
+}
+
+void quantize(const LinearCores& cores, const OpsContext& context, View<const float, 2> rows,
+              const QuantizedRows& out) {
+  ThreadPool& threads = *context.threads;
+  if (rows.size() <= kQuantizedAtOnce) {  // not worth a wake-up
+    for (int64_t row = 0; row < rows.extent(0); row++)
+      cores.quantize(rows.row(row), rows.extent(1), out.group, out.values.row(row), out.scales.row(row));
+    return;
+  }
+  threads.run([&](int) { quantize_rows(cores, threads, rows, out); });
+}
+
+void linear(const LinearCores& cores, const OpsContext& context, const LinearInput& input, const PackedMatrix& matrix,
+            View<float, 2> out) {
+  if (input.num_rows() == 0) return;
+  ThreadPool& threads = *context.threads;
+  const Workspace workspace = Workspace::of_call(
+      cores, context,
+      {.num_threads = threads.num_threads(), .num_rows = input.num_rows(), .max_inputs = matrix.shape.in_features});
+  ProductJob job{.matrix = &matrix, .num_rows = input.num_rows()};
+  const ProductRows rows{.input = input};
+  WorkRanges ranges = workspace.ranges(0);
+  plan_products({&job, 1}, ProductKind::kPlain, rows, ranges);
+  const auto store = [&](const ResultTile& tile) { store_floats(tile, out); };
+  threads.run([&](int thread_idx) {
+    ProductScratch scratch = workspace.scratch_of(thread_idx);
+    run_products({&job, 1}, ProductKind::kPlain, rows, ranges, thread_idx, scratch, store);
+  });
+}
+
+void gated_linear(const LinearCores& cores, const OpsContext& context, const LinearInput& input,
+                  const PackedMatrix& gate_up, View<float, 2> out, const QuantizedRows& quantized) {
+  if (input.num_rows() == 0) return;
+  ThreadPool& threads = *context.threads;
+  const Workspace workspace = Workspace::of_call(
+      cores, context,
+      {.num_threads = threads.num_threads(), .num_rows = input.num_rows(), .max_inputs = gate_up.shape.in_features});
+  const View<float, 2> product = out.empty() ? workspace.rows(input.num_rows(), quantized.values.extent(1)) : out;
+  ProductJob job{.matrix = &gate_up, .num_rows = input.num_rows()};
+  const ProductRows rows{.input = input};
+  WorkRanges ranges = workspace.ranges(0);
+  plan_products({&job, 1}, ProductKind::kGated, rows, ranges);
+  const auto store = [&](const ResultTile& tile) { store_floats(tile, product); };
+  threads.run([&](int thread_idx) {
+    ProductScratch scratch = workspace.scratch_of(thread_idx);
+    run_products({&job, 1}, ProductKind::kGated, rows, ranges, thread_idx, scratch, store);
+    if (quantized.empty()) return;
+    threads.barrier(thread_idx);
+    quantize_rows(cores, threads, product, quantized);
+  });
+}
+
+void experts(const LinearCores& cores, const OpsContext& context, const ExpertsArgs& args) {
+  const int64_t num_pairs = args.offsets.back();
+  if (num_pairs == 0) return;
+  const int64_t hidden = args.rows.num_features();
+  const Workspace workspace = Workspace::of_call(cores, context,
+                                                 {.num_threads = context.threads->num_threads(),
+                                                  .num_rows = num_pairs,
+                                                  .num_jobs = std::min<int64_t>(num_pairs, std::ssize(args.gate_up)),
+                                                  .max_inputs = std::max(hidden, args.width)});
+  for (int64_t first_pair = 0; first_pair < num_pairs;) {
+    ExpertsPass pass(args, workspace, first_pair);
+    pass.run(cores, *context.threads);
+    first_pair += pass.num_pairs();
+  }
+}
+
+}  // namespace cachalot

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "device/thread_pool.h"
+#include "kernels/cores.h"
+#include "kernels/cpu/work_ranges.h"
+#include "kernels/ops.h"
+
+// Products of one or more matrices with runs of rows, shared out among threads. Within a matrix, a work item is two
+// strips (of a gated matrix two pairs of gate and up) from the matrix's two halves, for a block of rows: a thread that
+// takes items in order reads two long streams, which gives nearly all of the memory's bandwidth.
+namespace cachalot {
+
+// The rows of all products of a call.
+struct ProductRows {
+  LinearInput input;
+  const int32_t* row_ids = nullptr;  // row i of the products is row row_ids[i] of the input; null: row i
+  // Floats are rounded to int8 for integer matrices, by the rule of QuantizedRows.
+  bool quantize = false;
+
+  // Whether a product with this matrix is computed in integers.
+  bool in_integers(const MatrixShape& shape) const {
+    return shape.is_integer() && (quantize || input.quantized.group == shape.block_inputs);
+  }
+};
+
+// One matrix and the rows that it takes.
+struct ProductJob {
+  const PackedMatrix* matrix = nullptr;
+  int64_t first_row = 0, num_rows = 0;
+  // By plan_products():
+  int64_t first_item = 0;
+  int64_t num_chunks = 0;     // items a block of rows
+  int64_t rows_of_block = 0;  // the last block may be smaller
+
+  int64_t num_row_blocks() const { return (num_rows + rows_of_block - 1) / rows_of_block; }
+  int64_t num_items() const { return num_chunks * num_row_blocks(); }
+};
+
+enum class ProductKind {
+  kPlain,  // every strip is a result
+  kGated,  // strips 2i and 2i + 1 are gate and up; silu(gate) * up is a result
+};
+
+// Sixteen outputs of some rows: what a product gives to its sink, from any thread.
+struct ResultTile {
+  int64_t first_row = 0, num_rows = 0;  // of the products' rows
+  int64_t first_output = 0;             // a multiple of kStrip; the last outputs may be padding
+  const float* values = nullptr;        // [num_rows][kStrip], rows `stride` floats apart
+  int64_t stride = 0;
+};
+using ResultSink = FunctionRef<void(const ResultTile&)>;
+
+// A thread's working memory for products with matrices of at most `max_inputs` inputs.
+class ProductScratch {
+ public:
+  ProductScratch(const LinearCores& cores, int64_t max_rows, int64_t max_inputs, std::byte* memory);
+  size_t bytes() const { return size_; }  // also with null memory
+
+ private:
+  friend class ProductWorker;
+  const LinearCores* cores_;
+  const int8_t** int_rows_;   // [kMostIntRows]
+  const float** int_scales_;  // [kMostIntRows]
+  const float** float_rows_;  // [kMostIntRows]
+  float* tiles_;              // [2][kIntTileRows][2][kStrip]
+  int8_t* quantized_values_;  // [rows, max_inputs]
+  float* quantized_scales_;   // [rows, groups]
+  std::byte* prepared_;       // rows for the integer core, or expanded to floats
+  size_t size_;
+};
+
+// Splits each job into items and gives the threads their first ranges. Jobs have at least one row.
+void plan_products(std::span<ProductJob> jobs, ProductKind kind, const ProductRows& rows, WorkRanges& ranges);
+
+// A thread's share of the planned products. All threads call it with the same arguments but their own scratch.
+void run_products(std::span<const ProductJob> jobs, ProductKind kind, const ProductRows& rows, WorkRanges& ranges,
+                  int thread_idx, ProductScratch& scratch, ResultSink sink);
+
+}  // namespace cachalot
