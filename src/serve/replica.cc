@@ -23,7 +23,6 @@ Status Replica::submit(Request request, Listener listener) {
     const std::lock_guard lock(mutex_);
     if (draining_ || mailbox_.stop) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
     if (!healthy()) return make_error(ErrorCode::kUnavailable, "the engine has failed; see the server's log");
-    RETURN_IF_ERROR(scheduler_.check(request));
     mailbox_.submissions.push_back({std::move(request), std::move(listener)});
     is_idle_ = false;
   }

@@ -79,7 +79,7 @@ TEST_P(ExchangeTest, BringsEveryRowToItsExpertsAndTheResultsHome) {
   LocalHub hub(num_ranks, kDeadline);
   std::vector<int64_t> arrived_rows(static_cast<size_t>(num_ranks));
   on_ranks(num_ranks, [&](int rank) {
-    const ExpertExchangeLimits limits{kExperts, kTopK, kHidden, kHidden * 4, 8, DType::kF32};
+    const ExpertExchangeLimits limits{kExperts, kTopK, kHidden, kHidden * 4, 16, DType::kF32};
     auto exchange = LocalExpertExchange::create(hub, rank, limits);
     ASSERT_TRUE(exchange);
     for (int round = 0; round < 3; round++) {
@@ -123,7 +123,9 @@ TEST_P(ExchangeTest, BringsEveryRowToItsExpertsAndTheResultsHome) {
   // A row arrives once at a rank however many of its experts are there.
   const int64_t total = std::accumulate(arrived_rows.begin(), arrived_rows.end(), int64_t{0});
   EXPECT_GT(total, 0);
-  if (num_ranks == 1) EXPECT_EQ(total, 4);
+  if (num_ranks == 1) {
+    EXPECT_EQ(total, 4);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, ExchangeTest, testing::Values(1, 2, 3, 4, 12));

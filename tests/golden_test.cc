@@ -1,0 +1,188 @@
+// The golden checkpoints must give their logits in every number format, on every instruction level and layout; the
+// tolerances are those of docs/numerics.md and are never loosened.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "model_harness.h"
+#include "weights/safetensors.h"
+
+namespace cachalot::test {
+namespace {
+
+struct Case {
+  std::vector<TokenId> tokens;
+  std::vector<float> logits;  // [num_tokens, vocab_size]
+};
+
+const std::string kFolder = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/";
+
+std::vector<Case> load_cases(const std::string& name) {
+  auto file = SafetensorsFile::open(kFolder + name + "/cases.safetensors");
+  if (!file) {
+    ADD_FAILURE() << file.error().message;
+    return {};
+  }
+  std::map<std::string, const TensorRef*> tensors;
+  for (const TensorRef& tensor : file->tensors()) tensors[tensor.spec.name] = &tensor;
+  std::vector<Case> cases;
+  for (int idx = 0; tensors.contains("tokens." + std::to_string(idx)); idx++) {
+    const TensorRef &tokens = *tensors.at("tokens." + std::to_string(idx)), &logits = *tensors.at("logits." + std::to_string(idx));
+    const auto* ids = reinterpret_cast<const TokenId*>(tokens.data.data());
+    const auto* values = reinterpret_cast<const float*>(logits.data.data());
+    cases.push_back({{ids, ids + tokens.data.size() / sizeof(TokenId)}, {values, values + logits.data.size() / sizeof(float)}});
+  }
+  EXPECT_EQ(cases.size(), 6u);
+  return cases;
+}
+
+// ||difference|| / ||logits - their mean|| of each token.
+std::vector<double> relative_errors(const Case& golden, const std::vector<float>& logits) {
+  const size_t vocab_size = golden.logits.size() / golden.tokens.size();
+  std::vector<double> errors;
+  for (size_t token = 0; token < golden.tokens.size(); token++) {
+    const float *want = golden.logits.data() + token * vocab_size, *have = logits.data() + token * vocab_size;
+    double mean = 0, difference = 0, norm = 0;
+    for (size_t idx = 0; idx < vocab_size; idx++) mean += want[idx] / static_cast<double>(vocab_size);
+    for (size_t idx = 0; idx < vocab_size; idx++) {
+      difference += std::pow(static_cast<double>(have[idx]) - want[idx], 2);
+      norm += std::pow(want[idx] - mean, 2);
+    }
+    errors.push_back(std::sqrt(difference / norm));
+  }
+  return errors;
+}
+
+double quantile(std::vector<double> values, double part) {
+  std::ranges::sort(values);
+  return values[static_cast<size_t>(part * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+std::string level_name(IsaLevel isa) { return std::string(isa_name(isa)); }
+
+// ---- exact: float32 ----
+
+struct ExactParam {
+  std::string folder;
+  IsaLevel isa;
+  Layout layout;
+  int generated_from;
+};
+
+std::string exact_name(const testing::TestParamInfo<ExactParam>& info) {
+  const ExactParam& param = info.param;
+  std::string name = param.folder + "_" + level_name(param.isa) + "_dp" + std::to_string(param.layout.dp_size) + "_tp" + std::to_string(param.layout.tp_size);
+  if (!param.layout.expert_parallel) name += "_noep";
+  if (param.generated_from >= 0) name += "_generated";
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+class GoldenFloat32 : public testing::TestWithParam<ExactParam> {};
+
+TEST_P(GoldenFloat32, LogitsAreWithinAThousandth) {
+  const ExactParam& param = GetParam();
+  ModelRun run(kFolder + param.folder, {.compute_dtype = DType::kF32, .isa = param.isa, .layout = param.layout, .generated_from = param.generated_from});
+  if (HasFailure()) return;
+  for (const Case& golden : load_cases(param.folder)) {
+    if (param.generated_from >= static_cast<int>(golden.tokens.size())) continue;
+    const RunResult result = run.logits(golden.tokens);
+    ASSERT_EQ(result.logits.size(), golden.logits.size());
+    double worst = 0;
+    for (size_t idx = 0; idx < golden.logits.size(); idx++) worst = std::max(worst, std::fabs(static_cast<double>(result.logits[idx]) - golden.logits[idx]));
+    EXPECT_LE(worst, 1e-3) << golden.tokens.size() << " tokens";
+  }
+}
+
+const std::vector<std::string> kFolders{"r1-bf16", "r1-fp8", "r1-awq", "v2lite-bf16"};
+
+std::vector<ExactParam> exact_params() {
+  std::vector<ExactParam> params;
+  for (const std::string& folder : kFolders) {
+    for (const IsaLevel isa : available_levels()) {
+      params.push_back({folder, isa, {}, -1});
+      params.push_back({folder, isa, {}, 3});
+    }
+    const IsaLevel best = detect_isa();
+    for (const int tp_size : {2, 4, 8}) {
+      params.push_back({folder, best, {.dp_size = 1, .tp_size = tp_size}, -1});
+      params.push_back({folder, best, {.dp_size = 1, .tp_size = tp_size, .expert_parallel = false}, -1});
+    }
+    params.push_back({folder, best, {.dp_size = 1, .tp_size = 4}, 3});
+    for (const Layout layout : {Layout{2, 2}, Layout{4, 1}, Layout{4, 8}, Layout{32, 1}}) params.push_back({folder, best, layout, -1});
+  }
+  return params;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GoldenFloat32, testing::ValuesIn(exact_params()), exact_name);
+
+// ---- rounded: bfloat16, int8 activations ----
+
+struct RoundedParam {
+  std::string folder;
+  IsaLevel isa;
+  ActivationDTypeOption activation;
+  double median, ninetieth;
+  Layout layout;
+  int generated_from;
+};
+
+std::string rounded_name(const testing::TestParamInfo<RoundedParam>& info) {
+  const RoundedParam& param = info.param;
+  const char* activation = param.activation == ActivationDTypeOption::kAuto ? "auto" : param.activation == ActivationDTypeOption::kInt8 ? "int8" : "bf16";
+  std::string name = param.folder + "_" + activation + "_" + level_name(param.isa) + "_dp" + std::to_string(param.layout.dp_size) + "_tp" +
+                     std::to_string(param.layout.tp_size);
+  if (param.generated_from >= 0) name += "_generated";
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+class GoldenRounded : public testing::TestWithParam<RoundedParam> {};
+
+TEST_P(GoldenRounded, ErrorsOfTheTokensStayWithinTheTolerances) {
+  const RoundedParam& param = GetParam();
+  const RunOptions options{.compute_dtype = DType::kBF16,
+                           .activation_dtype = param.activation,
+                           .isa = param.isa,
+                           .layout = param.layout,
+                           .generated_from = param.generated_from};
+  ModelRun run(kFolder + param.folder, options);
+  ModelRun exact(kFolder + param.folder, {.compute_dtype = DType::kF32, .isa = detect_isa()});
+  if (HasFailure()) return;
+  std::vector<double> errors;
+  for (const Case& golden : load_cases(param.folder)) {
+    if (param.generated_from >= static_cast<int>(golden.tokens.size())) continue;
+    const auto free = relative_errors(golden, run.logits(golden.tokens).logits);
+    errors.insert(errors.end(), free.begin(), free.end());
+    // With the exact run's choice of experts, no token is far off.
+    const auto forced = relative_errors(golden, run.logits(golden.tokens, exact.logits(golden.tokens).chosen_expert_ids).logits);
+    EXPECT_LT(*std::ranges::max_element(forced), 0.15) << golden.tokens.size() << " tokens, forced routing";
+  }
+  EXPECT_LE(quantile(errors, 0.5), param.median);
+  EXPECT_LE(quantile(errors, 0.9), param.ninetieth);
+  RecordProperty("median", std::to_string(quantile(errors, 0.5)));
+  RecordProperty("ninetieth", std::to_string(quantile(errors, 0.9)));
+}
+
+std::vector<RoundedParam> rounded_params() {
+  std::vector<RoundedParam> params;
+  for (const std::string& folder : kFolders) {
+    const auto add = [&](ActivationDTypeOption activation, double median, double ninetieth) {
+      for (const IsaLevel isa : available_levels()) params.push_back({folder, isa, activation, median, ninetieth, {}, -1});
+      params.push_back({folder, detect_isa(), activation, median, ninetieth, {}, 3});
+      params.push_back({folder, detect_isa(), activation, median, ninetieth, {2, 4}, -1});
+    };
+    add(ActivationDTypeOption::kBf16, 0.03, 0.2);
+    // Weights in fp8 that are requantized to int8 lose a little more.
+    const bool requantized = folder == "r1-fp8";
+    add(ActivationDTypeOption::kInt8, requantized ? 0.12 : 0.08, requantized ? 0.35 : 0.3);
+  }
+  return params;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GoldenRounded, testing::ValuesIn(rounded_params()), rounded_name);
+
+}  // namespace
+}  // namespace cachalot::test
