@@ -62,6 +62,7 @@ class Scheduler {
 
   bool has_work() const { return !sequences_.empty(); }
   ReplicaStats stats() const;
+  const BlockPool& blocks() const { return cache_.pool(); }
   // Compares every block's references with who holds it. For tests and debugging.
   Status check_integrity() const;
 
