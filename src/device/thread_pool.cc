@@ -7,7 +7,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -15,11 +17,14 @@
 namespace cachalot {
 namespace {
 
+// The calling thread. Machines may have more cores than a cpu_set_t holds.
 void pin(int core) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(core, &set);
-  if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set) != 0) log::warn("cannot pin a thread to core {}", core);
+  cpu_set_t* set = CPU_ALLOC(static_cast<size_t>(core) + 1);
+  const size_t size = CPU_ALLOC_SIZE(static_cast<size_t>(core) + 1);
+  CPU_ZERO_S(size, set);
+  CPU_SET_S(static_cast<size_t>(core), size, set);
+  if (pthread_setaffinity_np(pthread_self(), size, set) != 0) log::warn("cannot pin a thread to core {}", core);
+  CPU_FREE(set);
 }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t value) {
@@ -35,8 +40,8 @@ void futex_wake_all(std::atomic<uint32_t>& word) {
 ThreadPool::ThreadPool(ThreadPoolOptions options) : options_(std::move(options)) {
   CHECK(options_.num_threads >= 1);
   CHECK(options_.cores.empty() || static_cast<int>(options_.cores.size()) >= options_.num_threads);
-  if (!options_.cores.empty()) pin(options_.cores[0]);
-  for (int thread_idx = 1; thread_idx < options_.num_threads; thread_idx++) threads_.emplace_back([this, thread_idx] { worker(thread_idx); });
+  for (int thread_idx = 1; thread_idx < options_.num_threads; thread_idx++)
+    threads_.emplace_back([this, thread_idx] { worker(thread_idx); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -45,7 +50,14 @@ ThreadPool::~ThreadPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
+void ThreadPool::pin_driver() {
+  if (options_.cores.empty() || driver_ == std::this_thread::get_id()) return;
+  driver_ = std::this_thread::get_id();
+  pin(options_.cores[0]);
+}
+
 void ThreadPool::run(FunctionRef<void(int)> body) {
+  pin_driver();
   for (Counter& counter : counters_) counter.value.store(0, std::memory_order_relaxed);
   if (options_.num_threads == 1) return body(0);
   job_ = &body;
@@ -94,7 +106,8 @@ void ThreadPool::wait_while(Gate& gate, uint32_t value) {
       }
     } while (std::chrono::steady_clock::now() < until);
   }
-  // Announce, look once more, sleep: open() stores first and looks at the sleepers after, so one of the two sees the other.
+  // Announce, look once more, sleep: open() stores first and looks at the sleepers after, so one of the two sees the
+  // other.
   gate.num_sleepers.fetch_add(1, std::memory_order_seq_cst);
   while (gate.value.load(std::memory_order_seq_cst) == value) futex_wait(gate.value, value);
   gate.num_sleepers.fetch_sub(1, std::memory_order_relaxed);

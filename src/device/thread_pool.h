@@ -2,9 +2,8 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
-#include <span>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace cachalot {
@@ -16,8 +15,8 @@ template <class R, class... Args>
 class FunctionRef<R(Args...)> {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-  FunctionRef(F&& callable)  // NOLINT(google-explicit-constructor)
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
+      FunctionRef(F&& callable)  // NOLINT(google-explicit-constructor)
       : object_(const_cast<void*>(static_cast<const void*>(&callable))), call_([](void* object, Args... args) -> R {
           return (*static_cast<std::remove_reference_t<F>*>(object))(static_cast<Args&&>(args)...);
         }) {}
@@ -34,8 +33,8 @@ struct ThreadPoolOptions {
   int spin_microseconds = 50;   // how long an idle thread spins before it sleeps; 0 where ranks outnumber cores
 };
 
-// The compute threads of one device. The caller's thread is thread 0 of every job; the others sleep when there is none.
-// Owned and driven by one thread (the engine's); jobs do not nest.
+// The compute threads of one device. The caller's thread is thread 0 of every job, and is pinned to its core by its
+// first one; the others sleep when there is no job. Driven by one thread (the engine's); jobs do not nest.
 class ThreadPool {
  public:
   explicit ThreadPool(ThreadPoolOptions options);
@@ -48,14 +47,15 @@ class ThreadPool {
   // body(thread_idx) on every thread; returns when all are through.
   void run(FunctionRef<void(int)> body);
 
-  // body(begin, end, thread_idx) over chunks of [0, count) of `grain` items, taken as threads become free, so that a core
-  // with other work on it slows only its own share.
+  // body(begin, end, thread_idx) over chunks of [0, count) of `grain` items, taken as threads become free, so that a
+  // core with other work on it slows only its own share.
   void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body);
 
   // Inside run(): waits until every thread has called it as often. Spins a little, then sleeps.
   void barrier(int thread_idx);
 
-  // Inside run(): the next unclaimed index of the shared counter `counter_idx` (0..3); counters are zero when run() starts.
+  // Inside run(): the next unclaimed index of the shared counter `counter_idx` (0..3); counters are zero when run()
+  // starts.
   int64_t next(int counter_idx) { return counters_[counter_idx].value.fetch_add(1, std::memory_order_relaxed); }
 
  private:
@@ -67,6 +67,7 @@ class ThreadPool {
     std::atomic<uint32_t> num_sleepers{0};
   };
 
+  void pin_driver();
   void worker(int thread_idx);
   void wait_while(Gate& gate, uint32_t value);
   void open(Gate& gate, uint32_t value);
@@ -74,8 +75,9 @@ class ThreadPool {
   ThreadPoolOptions options_;
   const FunctionRef<void(int)>* job_ = nullptr;
   bool stopping_ = false;
-  Gate start_;    // generation of the current job
-  Gate barrier_;  // generation of barriers passed
+  std::thread::id driver_;  // the thread that is pinned as thread 0
+  Gate start_;              // generation of the current job
+  Gate barrier_;            // generation of barriers passed
   Counter arrived_;
   Counter counters_[4];
   std::vector<std::thread> threads_;

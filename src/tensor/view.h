@@ -17,8 +17,8 @@ class View {
   View() = default;
   // Contiguous: View<float, 2> x(data, num_rows, num_cols).
   template <class... Extents>
-    requires(sizeof...(Extents) == Rank)
-  explicit View(T* data, Extents... extents) : data_(data), extents_{static_cast<int64_t>(extents)...} {
+  requires(sizeof...(Extents) == Rank) explicit View(T* data, Extents... extents)
+      : data_(data), extents_{static_cast<int64_t>(extents)...} {
     int64_t stride = 1;
     for (int dim = Rank - 1; dim >= 0; dim--) {
       strides_[dim] = stride;
@@ -29,8 +29,7 @@ class View {
       : data_(data), extents_(extents), strides_(strides) {}
   // View<T> to View<const T>.
   template <class U>
-    requires(std::is_same_v<const U, T>)
-  View(const View<U, Rank>& other)  // NOLINT(google-explicit-constructor)
+  requires(std::is_same_v<const U, T>) View(const View<U, Rank>& other)  // NOLINT(google-explicit-constructor)
       : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
 
   T* data() const { return data_; }
@@ -54,8 +53,7 @@ class View {
   }
 
   template <class... Indices>
-    requires(sizeof...(Indices) == Rank)
-  T& operator()(Indices... indices) const {
+  requires(sizeof...(Indices) == Rank) T& operator()(Indices... indices) const {
     const std::array<int64_t, Rank> index{static_cast<int64_t>(indices)...};
     int64_t offset = 0;
     for (int dim = 0; dim < Rank; dim++) offset += index[dim] * strides_[dim];
@@ -64,17 +62,15 @@ class View {
   // The address of a row of the first dimension; of a 1-D view, of an element.
   T* row(int64_t index) const { return data_ + index * strides_[0]; }
   // x[index]: one dimension less.
-  View<T, Rank - 1> operator[](int64_t index) const
-    requires(Rank > 1)
-  {
+  View<T, Rank - 1> operator[](int64_t index) const requires(Rank > 1) {
     std::array<int64_t, Rank - 1> extents, strides;
     for (int dim = 1; dim < Rank; dim++) extents[dim - 1] = extents_[dim], strides[dim - 1] = strides_[dim];
     return View<T, Rank - 1>(data_ + index * strides_[0], extents, strides);
   }
   // Elements [begin, begin + count) of dimension `dim`.
   View slice(int dim, int64_t begin, int64_t count) const {
-    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[dim], "slice [{}, {}) of extent {}", begin, begin + count,
-          extents_[dim]);
+    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[dim], "slice [{}, {}) of extent {}", begin,
+          begin + count, extents_[dim]);
     View view = *this;
     view.data_ += begin * strides_[dim];
     view.extents_[dim] = count;
@@ -95,10 +91,11 @@ class ComputeView {
  public:
   ComputeView() = default;
   template <class T>
-  explicit ComputeView(View<T, Rank> view) : data_(view.data()), dtype_(dtype_of<T>()), extents_(view.extents()), strides_(view.strides()) {}
+  explicit ComputeView(View<T, Rank> view)
+      : data_(view.data()), dtype_(dtype_of<T>()), extents_(view.extents()), strides_(view.strides()) {}
   template <class... Extents>
-    requires(sizeof...(Extents) == Rank)
-  ComputeView(void* data, DType dtype, Extents... extents) : data_(data), dtype_(dtype) {
+  requires(sizeof...(Extents) == Rank) ComputeView(void* data, DType dtype, Extents... extents)
+      : data_(data), dtype_(dtype) {
     const View<char, Rank> shape(nullptr, extents...);
     extents_ = shape.extents();
     strides_ = shape.strides();
@@ -114,9 +111,7 @@ class ComputeView {
     CHECK(dtype_of<T>() == dtype_, "a {} view read as {}", dtype_name(dtype_), dtype_name(dtype_of<T>()));
     return View<T, Rank>(static_cast<T*>(data_), extents_, strides_);
   }
-  ComputeView<Rank - 1> operator[](int64_t index) const
-    requires(Rank > 1)
-  {
+  ComputeView<Rank - 1> operator[](int64_t index) const requires(Rank > 1) {
     ComputeView<Rank - 1> view;
     view.data_ = static_cast<char*>(data_) + index * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
     view.dtype_ = dtype_;
@@ -124,7 +119,8 @@ class ComputeView {
     return view;
   }
   ComputeView rows(int64_t begin, int64_t count) const {
-    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[0]);
+    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[0], "rows [{}, {}) of {}", begin, begin + count,
+          extents_[0]);
     ComputeView view = *this;
     view.data_ = static_cast<char*>(data_) + begin * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
     view.extents_[0] = count;
