@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/progress.h"
 
 namespace cachalot {
 namespace {
@@ -172,15 +173,6 @@ Status check_disk_space(const std::string& folder, uint64_t num_bytes) {
   if (space.available >= num_bytes) return {};
   return make_error(ErrorCode::kIo, "{}: {} are needed, {} are free", folder, bytes_text(num_bytes),
                     bytes_text(space.available));
-}
-
-std::string bytes_text(uint64_t num_bytes) {
-  double value = static_cast<double>(num_bytes);
-  for (const char* unit : {"bytes", "kB", "MB", "GB"}) {
-    if (value < 1000) return fmt::format("{:.{}f} {}", value, *unit == 'b' ? 0 : 1, unit);
-    value /= 1000;
-  }
-  return fmt::format("{:.1f} TB", value);
 }
 
 }  // namespace cachalot

@@ -82,6 +82,5 @@ class CheckpointWriter {
 Status check_output_folder(const std::string& folder);
 // Fails if the folder's disk has less than `num_bytes` free.
 Status check_disk_space(const std::string& folder, uint64_t num_bytes);
-std::string bytes_text(uint64_t num_bytes);  // "3.2 GB"
 
 }  // namespace cachalot

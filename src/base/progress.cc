@@ -1,0 +1,58 @@
+#include "base/progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+namespace cachalot {
+namespace {
+
+constexpr int kBarWidth = 24;
+constexpr std::chrono::milliseconds kRedraw{100}, kRepeatLine{10'000};
+
+}  // namespace
+
+std::string bytes_text(uint64_t num_bytes) {
+  if (num_bytes < 1000) return fmt::format("{} bytes", num_bytes);
+  auto value = static_cast<double>(num_bytes) / 1000;
+  for (const char* unit : {"kB", "MB", "GB"}) {
+    if (value < 999.95) return fmt::format("{:.1f} {}", value, unit);
+    value /= 1000;
+  }
+  return fmt::format("{:.1f} TB", value);
+}
+
+std::string progress_line(const std::string& label, uint64_t num_done, uint64_t num_total, double seconds) {
+  const double share = num_total ? std::min(1.0, static_cast<double>(num_done) / static_cast<double>(num_total)) : 1.0;
+  const auto filled = static_cast<size_t>(share * kBarWidth);
+  std::string line = fmt::format("{} [{:#<{}}{:.<{}}] {:3.0f}%  {} of {}", label, "", filled, "", kBarWidth - filled,
+                                 share * 100, bytes_text(num_done), bytes_text(num_total));
+  if (seconds > 0 && num_done > 0) {
+    const double speed = static_cast<double>(num_done) / seconds;
+    line += fmt::format(", {}/s, {:.0f} s left", bytes_text(static_cast<uint64_t>(speed)),
+                        static_cast<double>(num_total - std::min(num_done, num_total)) / speed);
+  }
+  return line;
+}
+
+ProgressBar::ProgressBar(std::string label) : label_(std::move(label)), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+
+ProgressBar::~ProgressBar() {
+  if (on_terminal_ && drawn_) fmt::print(stderr, "\n");
+}
+
+void ProgressBar::update(uint64_t num_done, uint64_t num_total) {
+  const Clock::time_point now = Clock::now();
+  const bool is_last = num_done >= num_total;
+  if (!is_last && now - last_ < (on_terminal_ ? kRedraw : kRepeatLine)) return;
+  last_ = now;
+  drawn_ = true;
+  const std::string line =
+      progress_line(label_, num_done, num_total, std::chrono::duration<double>(now - start_).count());
+  // The escape clears what a longer line has left.
+  on_terminal_ ? fmt::print(stderr, "\r{}\x1b[K", line) : fmt::print(stderr, "{}\n", line);
+}
+
+}  // namespace cachalot

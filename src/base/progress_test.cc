@@ -1,0 +1,24 @@
+#include "base/progress.h"
+
+#include <gtest/gtest.h>
+
+namespace cachalot {
+namespace {
+
+TEST(Progress, ShowsShareAmountsSpeedAndTimeLeft) {
+  EXPECT_EQ(progress_line("writing", 500'000'000, 2'000'000'000, 1.0),
+            "writing [######..................]  25%  500.0 MB of 2.0 GB, 500.0 MB/s, 3 s left");
+  EXPECT_EQ(progress_line("x", 0, 10, 0), "x [........................]   0%  0 bytes of 10 bytes");
+  EXPECT_EQ(progress_line("x", 0, 0, 0), "x [########################] 100%  0 bytes of 0 bytes");
+}
+
+TEST(Progress, WritesBytesInTheUnitThatFits) {
+  EXPECT_EQ(bytes_text(999), "999 bytes");
+  EXPECT_EQ(bytes_text(1500), "1.5 kB");
+  EXPECT_EQ(bytes_text(999'960), "1.0 MB");
+  EXPECT_EQ(bytes_text(688'600'000'000), "688.6 GB");
+  EXPECT_EQ(bytes_text(2'500'000'000'000), "2.5 TB");
+}
+
+}  // namespace
+}  // namespace cachalot

@@ -1,0 +1,194 @@
+#include "weights/synth.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "weights/linear_source.h"
+#include "weights/model_files.h"
+#include "weights/test_files.h"
+
+namespace cachalot {
+namespace {
+
+using testing::HasSubstr;
+
+// One dense and one expert layer, wide enough for statistics.
+constexpr const char* kConfig = R"({"architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 96, "hidden_size": 256,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "q_lora_rank": 64, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16, "v_head_dim": 32, "intermediate_size": 384, "moe_intermediate_size": 128, "n_routed_experts": 32,
+    "n_shared_experts": 1, "num_experts_per_tok": 4, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2,
+    "num_nextn_predict_layers": 1, "max_position_embeddings": 512, "quantization_config": {"quant_method": "gptq"}})";
+constexpr const char* kExpert = "model.layers.1.mlp.experts.7.gate_proj";
+
+Result<ModelFiles> make(const TestFolder& folder, const SynthOptions& options) {
+  const Result<SynthSummary> summary = synthesize(kConfig, "config.json", folder.path("m"), options);
+  if (!summary) return std::unexpected(summary.error());
+  return ModelFiles::open(folder.path("m"));
+}
+
+std::vector<float> weights_of(const WeightSource& source) {
+  std::vector<float> values(static_cast<size_t>(source.out_count * source.in_count));
+  for (int64_t out = 0; out < source.out_count; out++)
+    dequantize(source, out, 0, source.in_count, values.data() + out * source.in_count);
+  return values;
+}
+
+double rms(const std::vector<float>& values) {
+  return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0) /
+                   static_cast<double>(values.size()));
+}
+
+class SynthFormats : public testing::TestWithParam<WeightFormat> {
+ protected:
+  SynthOptions options() const {
+    return {.target = {.format = GetParam(), .group_size = 32, .quantize_head = true}, .seed = 3};
+  }
+  TestFolder folder_;
+};
+
+TEST_P(SynthFormats, WritesAModelThatLoadsWithItsFormat) {
+  const Result<ModelFiles> files = make(folder_, options());
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->config().quantization.format, GetParam());
+  EXPECT_EQ(files->num_mtp_layers(), 1);
+  const SourceFormat wanted = GetParam() == WeightFormat::kAwq        ? SourceFormat::kAwq
+                              : GetParam() == WeightFormat::kFp8Block ? SourceFormat::kFp8Block
+                                                                      : SourceFormat::kPlain;
+  EXPECT_EQ(files->linear(kExpert, 128, 256)->format, wanted);
+  EXPECT_EQ(files->linear("model.layers.2.self_attn.o_proj", 256, 128)->format, wanted);
+  EXPECT_EQ(files->head()->format, wanted);
+  EXPECT_EQ(files->linear("model.layers.1.mlp.gate", 32, 256)->format, SourceFormat::kPlain);
+  EXPECT_EQ(files->linear("model.layers.2.eh_proj", 256, 512)->format, SourceFormat::kPlain);
+}
+
+TEST_P(SynthFormats, KeepsActivationsAtTheirSize) {
+  const Result<ModelFiles> files = make(folder_, options());
+  ASSERT_TRUE(files) << message_of(files);
+  const std::vector<float> weights = weights_of(files->linear("model.layers.0.mlp.up_proj", 384, 256).value());
+  // fp8 has only six scales here, each of its own size.
+  EXPECT_NEAR(rms(weights) * std::sqrt(256), 1, GetParam() == WeightFormat::kFp8Block ? 0.2 : 0.02);
+  const double mean = std::accumulate(weights.begin(), weights.end(), 0.0) / static_cast<double>(weights.size());
+  EXPECT_NEAR(mean * std::sqrt(256), 0, 0.02);
+  const std::vector<float> norms = files->vector("model.norm.weight", 256).value();
+  for (const float norm : norms) EXPECT_NEAR(norm, 1, 0.11);
+  const std::vector<float> biases = files->vector("model.layers.1.mlp.gate.e_score_correction_bias", 32).value();
+  for (const float bias : biases) EXPECT_NEAR(bias, 0, 0.002);
+}
+
+TEST_P(SynthFormats, GivesUnrelatedRowsAndExperts) {
+  const Result<ModelFiles> files = make(folder_, options());
+  ASSERT_TRUE(files) << message_of(files);
+  std::vector<float> rows = weights_of(files->linear(kExpert, 128, 256).value());
+  const std::vector<float> other =
+      weights_of(files->linear("model.layers.1.mlp.experts.8.gate_proj", 128, 256).value());
+  rows.insert(rows.end(), other.begin(), other.end());
+  for (int64_t a = 0; a < 256; a++) {
+    for (int64_t b = 0; b < a; b++) {
+      const double product = std::inner_product(&rows[a * 256], &rows[a * 256] + 256, &rows[b * 256], 0.0);
+      EXPECT_LT(std::fabs(product), 0.45) << a << " and " << b;  // unrelated: 0 +- 1/16
+    }
+  }
+}
+
+TEST_P(SynthFormats, IsTheSameForTheSameSeedOnly) {
+  const auto fingerprint = [&](uint64_t seed) {
+    const TestFolder folder;
+    SynthOptions seeded = options();
+    seeded.seed = seed;
+    return make(folder, seeded)->fingerprint().value();
+  };
+  EXPECT_EQ(fingerprint(1), fingerprint(1));
+  EXPECT_NE(fingerprint(1), fingerprint(2));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SynthFormats,
+                         testing::Values(WeightFormat::kPlain, WeightFormat::kFp8Block, WeightFormat::kAwq));
+
+TEST(Synth, SpreadsTokensEvenlyOverExperts) {
+  const TestFolder folder;
+  const Result<ModelFiles> files = make(folder, {.seed = 5});
+  ASSERT_TRUE(files) << message_of(files);
+  const std::vector<float> gate = weights_of(files->linear("model.layers.1.mlp.gate", 32, 256).value());
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<int> counts(32);
+  constexpr int kNumTokens = 4000;
+  for (int token = 0; token < kNumTokens; token++) {
+    std::vector<float> x(256);
+    std::ranges::generate(x, [&] { return normal(random); });
+    std::vector<std::pair<double, int>> scores;
+    for (int expert = 0; expert < 32; expert++)
+      scores.emplace_back(std::inner_product(x.begin(), x.end(), &gate[expert * 256], 0.0), expert);
+    std::ranges::partial_sort(scores, scores.begin() + 4, std::greater{});
+    for (int slot = 0; slot < 4; slot++) counts[scores[slot].second]++;
+  }
+  for (const int count : counts) EXPECT_NEAR(count, kNumTokens * 4 / 32, 150);
+}
+
+TEST(Synth, SplitsShardsAndReportsProgress) {
+  const TestFolder folder;
+  uint64_t last = 0, total = 0;
+  SynthOptions options{.shard_bytes = 500'000};
+  options.on_progress = [&](uint64_t num_done, uint64_t num_total) {
+    EXPECT_GT(num_done, last);
+    last = num_done;
+    total = num_total;
+  };
+  const Result<SynthSummary> summary = synthesize(kConfig, "config.json", folder.path("m"), options);
+  ASSERT_TRUE(summary) << message_of(summary);
+  EXPECT_GT(summary->num_shards, 5);
+  EXPECT_EQ(last, summary->num_bytes);
+  EXPECT_EQ(total, summary->num_bytes);
+  const Result<ModelFiles> files = ModelFiles::open(folder.path("m"));
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->checkpoint().files().size(), static_cast<size_t>(summary->num_shards));
+}
+
+TEST(Synth, KeepsLinearsPlainThatTheGroupSizeDoesNotFit) {
+  const TestFolder folder;
+  const SynthOptions options{.target = {.format = WeightFormat::kAwq, .group_size = 128}};
+  const Result<SynthSummary> summary = synthesize(kConfig, "config.json", folder.path("m"), options);
+  ASSERT_TRUE(summary) << message_of(summary);
+  EXPECT_EQ(summary->num_plain, 6);  // q_b_proj and kv_b_proj, with their 64 inputs, of three layers
+  const Result<ModelFiles> files = ModelFiles::open(folder.path("m"));
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_EQ(files->linear("model.layers.0.self_attn.kv_b_proj", 256, 64)->format, SourceFormat::kPlain);
+  EXPECT_EQ(files->config().quantization.modules_to_not_convert.size(), 6u);
+}
+
+TEST(Synth, RefusesWhatItCannotDo) {
+  const TestFolder folder;
+  const auto message = [&](const char* config, const SynthOptions& options) {
+    return message_of(synthesize(config, "c.json", folder.path("m"), options));
+  };
+  EXPECT_THAT(message(kConfig, {.target = {.format = WeightFormat::kAwq, .group_size = 48}}),
+              HasSubstr("multiple of 32"));
+  EXPECT_THAT(message("{}", {}), HasSubstr("c.json: architectures"));
+  EXPECT_THAT(message("nonsense", {}), HasSubstr("c.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path("m")));
+  EXPECT_EQ(message(kConfig, {}), "no error");
+  EXPECT_THAT(message(kConfig, {}), HasSubstr("already; name a new folder"));
+}
+
+TEST(Synth, SaysHowMuchDiskSpaceIsMissing) {
+  const TestFolder folder;
+  EXPECT_THAT(message_of(check_disk_space(folder.path(), 1ull << 60)), HasSubstr("1152921.5 TB are needed"));
+}
+
+TEST(Synth, BenchmarkShapesAreValidModels) {
+  const Result<ModelConfig> lite = parse_model_config(benchmark_config("lite"), "lite");
+  ASSERT_TRUE(lite) << message_of(lite);
+  EXPECT_EQ(lite->num_layers, 27);
+  const Result<ModelConfig> slice = parse_model_config(benchmark_config("r1slice"), "r1slice");
+  ASSERT_TRUE(slice) << message_of(slice);
+  EXPECT_EQ(slice->num_experts, 256);
+  EXPECT_EQ(benchmark_config("huge"), nullptr);
+}
+
+}  // namespace
+}  // namespace cachalot
