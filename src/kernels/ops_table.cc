@@ -80,7 +80,7 @@ constexpr OpsTable table_of_level() {
 constexpr OpsTable kAvx2 =
     table_of_level<avx2::kRowCores, IsaLevel::kAvx2, avx2::float_core, reference::kLinearCores>();
 constexpr OpsTable kAvx512 =
-    table_of_level<avx512::kRowCores, IsaLevel::kAvx512, avx512::float_core, reference::kLinearCores>();
+    table_of_level<avx512::kRowCores, IsaLevel::kAvx512, avx512::float_core, avx512::kLinearCores>();
 
 }  // namespace
 

@@ -1,0 +1,109 @@
+#include <cstring>
+
+#include "kernels/avx512/int_block.h"
+#include "kernels/avx512/int_core.h"
+
+namespace cachalot::avx512 {
+namespace {
+
+constexpr int kGroupRows = 4;  // rows that are transposed together
+constexpr int kMostGroups = (kFewTileRows + kGroupRows - 1) / kGroupRows;
+
+// Four rows of a block, transposed: dword r of 128-bit lane l of `quads[i]` holds inputs 4 * (4l + i) .. + 3 of row r.
+struct Transposed {
+  __m512i quads[4];
+
+  Transposed() = default;
+  CACHALOT_INLINE explicit Transposed(const __m512i (&rows)[kGroupRows]) {
+    const __m512i low01 = _mm512_unpacklo_epi32(rows[0], rows[1]), high01 = _mm512_unpackhi_epi32(rows[0], rows[1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(rows[2], rows[3]), high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
+    quads[0] = _mm512_unpacklo_epi64(low01, low23);
+    quads[1] = _mm512_unpackhi_epi64(low01, low23);
+    quads[2] = _mm512_unpacklo_epi64(high01, high23);
+    quads[3] = _mm512_unpackhi_epi64(high01, high23);
+  }
+  template <int kQuad>
+  CACHALOT_INLINE void store(int32_t* out) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_extracti32x4_epi32(quads[kQuad % 4], kQuad / 4));
+  }
+  // The sums of the four rows' int8.
+  CACHALOT_INLINE __m128i sums() const {
+    const __m512i ones = _mm512_set1_epi8(1);
+    __m512i lanes = _mm512_setzero_si512();
+    for (const __m512i& quad : quads) lanes = _mm512_dpbusd_epi32(lanes, ones, quad);
+    const __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+  }
+};
+
+// Some rows of one block, at most kGroupRows; the missing ones are zero.
+CACHALOT_INLINE inline Transposed load_rows(const IntRows& rows, int64_t first, int64_t end, int64_t input,
+                                            __mmask64 mask) {
+  __m512i values[kGroupRows];
+  for (int row = 0; row < kGroupRows; row++)
+    values[row] =
+        first + row < end ? _mm512_maskz_loadu_epi8(mask, rows.values[first + row] + input) : _mm512_setzero_si512();
+  return Transposed(values);
+}
+
+// One block of a tile of rows [first, end), with room for `tile_rows`. A group of four rows is stored whole: what is
+// too much lies where the next group or quad is stored after it, and at last where the scales are.
+template <int kQuads, bool kBiased>
+void prepare_block(const IntRows& rows, int64_t first, int64_t end, int tile_rows, int64_t block, int64_t input,
+                   __mmask64 mask, int32_t* out) {
+  const int num_groups = (tile_rows + kGroupRows - 1) / kGroupRows;
+  Transposed groups[kMostGroups];
+  __m128i sums[kMostGroups];
+  for (int group = 0; group < num_groups; group++) {
+    groups[group] = load_rows(rows, first + group * kGroupRows, end, input, mask);
+    sums[group] = kBiased ? _mm_setzero_si128() : groups[group].sums();
+    if constexpr (kBiased) {
+      for (__m512i& quad : groups[group].quads) quad = _mm512_xor_si512(quad, bias());
+    }
+  }
+  unroll<kQuads>([&](auto quad) CACHALOT_INLINE {
+    for (int group = 0; group < num_groups; group++)
+      groups[group].template store<quad>(out + quad * tile_rows + group * kGroupRows);
+  });
+  auto* scales = reinterpret_cast<float*>(out + kQuads * tile_rows);
+  int32_t* negated_sums = out + (kQuads + 1) * tile_rows;
+  for (int row = 0; row < tile_rows; row++) {
+    scales[row] = first + row < end ? rows.scales[first + row][block] : 0.f;
+    alignas(16) int32_t group_sums[kGroupRows];
+    _mm_store_si128(reinterpret_cast<__m128i*>(group_sums), sums[row / kGroupRows]);
+    negated_sums[row] = -group_sums[row % kGroupRows];
+  }
+}
+
+template <int kQuads, bool kBiased>
+void prepare_rows(const MatrixShape& shape, const IntRows& rows, int32_t* out) {
+  constexpr int kInputs = 4 * kQuads;
+  const RowTiles tiles(rows.num_rows);
+  const int64_t num_blocks = (shape.in_features + kInputs - 1) / kInputs;
+  for (int tile = 0; tile < tiles.num_tiles; tile++) {
+    const int tile_rows = tiles.rows_of_tile(tile, rows.num_rows);
+    const int64_t first = static_cast<int64_t>(tile) * tiles.tile_rows;
+    const int64_t end = first + tile_rows < rows.num_rows ? first + tile_rows : rows.num_rows;
+    for (int64_t block = 0; block < num_blocks; block++) {
+      const int64_t input = block * kInputs, left = shape.in_features - input;
+      const __mmask64 whole = kInputs == 64 ? ~uint64_t{0} : (uint64_t{1} << (kInputs % 64)) - 1;
+      const __mmask64 mask = left >= kInputs ? whole : (uint64_t{1} << left) - 1;
+      prepare_block<kQuads, kBiased>(rows, first, end, tile_rows, block, input, mask, out);
+      out += record_dwords(kInputs) * tile_rows;
+    }
+  }
+}
+
+}  // namespace
+
+void prepare(const MatrixShape& shape, const IntRows& rows, std::byte* prepared) {
+  auto* out = reinterpret_cast<int32_t*>(prepared);
+  const bool biased = shape.format == MatrixFormat::kI8 || RowTiles(rows.num_rows).panel;
+  if (shape.block_inputs == 32) {
+    biased ? prepare_rows<8, true>(shape, rows, out) : prepare_rows<8, false>(shape, rows, out);
+  } else {
+    biased ? prepare_rows<16, true>(shape, rows, out) : prepare_rows<16, false>(shape, rows, out);
+  }
+}
+
+}  // namespace cachalot::avx512
