@@ -8,6 +8,7 @@ find_package(yaml-cpp REQUIRED)
 find_package(prometheus-cpp REQUIRED CONFIG)
 if(CACHALOT_TESTS)
   find_package(GTest REQUIRED)
+  find_package(ZLIB REQUIRED)  # compressed fixtures
 endif()
 
 add_library(cachalot_flags INTERFACE)

@@ -2,6 +2,7 @@
 
 mod ffi;
 mod python_json;
+mod python_methods;
 mod template;
 mod tokenizer;
 

@@ -1,0 +1,165 @@
+// What transformers does is in huggingface_test.cc; here is what it cannot show, or does not do itself.
+#include "text/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ctime>
+#include <filesystem>
+#include <thread>
+
+#include "base/file.h"
+#include "text/huggingface_fixture.h"
+
+namespace cachalot {
+namespace {
+
+using testing::HasSubstr;
+
+Result<std::string> render(std::string_view source, std::string_view context_json = "{}") {
+  const auto chat_template = ChatTemplate::from_source(source, "<s>", "</s>");
+  if (!chat_template) return std::unexpected(chat_template.error());
+  return (*chat_template)->render(context_json);
+}
+
+std::string error_of(const Result<std::string>& result) {
+  return result ? "rendered: " + *result : result.error().message;
+}
+
+TEST(ChatTemplate, OpensTheThoughtOfTheBuiltInModel) {
+  const auto chat_template = ChatTemplate::load(kNanoFolder);
+  ASSERT_TRUE(chat_template) << chat_template.error().message;
+  const auto text =
+      (*chat_template)
+          ->render(
+              R"({"messages": [{"role": "user", "content": "Which one is larger? 3.8 or 3.11"}], "add_generation_prompt": true})");
+  EXPECT_EQ(text, "<｜begin▁of▁sentence｜><｜User｜>Which one is larger? 3.8 or 3.11<｜Assistant｜><think>\n");
+}
+
+TEST(ChatTemplate, TokensToolsAndTheGenerationPromptHaveDefaultsThatTheContextOverrides) {
+  EXPECT_EQ(
+      render("{{ bos_token }}{{ eos_token }}{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}"),
+      "<s></s>TrueTrueFalse");
+  EXPECT_EQ(render("{{ bos_token }}{{ tools }}", R"({"bos_token": "B", "tools": [1]})"), "B[1]");
+}
+
+TEST(ChatTemplate, AnEmptyConversationIsTheTemplatesBusiness) {
+  EXPECT_EQ(render("{% for m in messages %}x{% else %}none{% endfor %}", R"({"messages": []})"), "none");
+}
+
+TEST(ChatTemplate, AnExceptionThatTheTemplateRaisesIsTheMessage) {
+  const auto text = render("{{ raise_exception('Roles must alternate') }}");
+  ASSERT_FALSE(text);
+  EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(text.error().message, "chat template: Roles must alternate");
+}
+
+TEST(ChatTemplate, FaultsNameTheLine) {
+  EXPECT_THAT(error_of(render("a\n{% if %}")), HasSubstr("line 2"));
+  EXPECT_THAT(error_of(render("a\n\n{{ 'x' + messages[0].content }}", R"({"messages": [{}]})")), HasSubstr("line 3"));
+  EXPECT_THAT(error_of(render("{{ nothing.of.this }}")), HasSubstr("line 1"));
+  EXPECT_THAT(error_of(render("{{ 'a'.no_such_method() }}")), HasSubstr("no_such_method"));
+}
+
+TEST(ChatTemplate, AContextThatIsNotJsonIsRefused) {
+  EXPECT_THAT(error_of(render("x", "{")), HasSubstr("JSON"));
+}
+
+TEST(ChatTemplate, ATemplateThatNeverEndsItsRecursionIsStopped) {
+  EXPECT_THAT(error_of(render("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}")), HasSubstr("recursion"));
+}
+
+TEST(ChatTemplate, JsonIsWrittenAsPythonWritesIt) {
+  const std::string context =
+      R"({"v": {"z": 1, "a": [1.0, -0.0, 1e16, 1e-5, 123456.789, 0.0001, null, true], "e": {}, "l": [],
+      "s": "ä\"\\\/\b\f\n\r\t\u0001\u007f\u2028😀</script>&'"}})";
+  EXPECT_EQ(render("{{ v | tojson }}", context),
+            "{\"z\": 1, \"a\": [1.0, -0.0, 1e+16, 1e-05, 123456.789, 0.0001, null, true], \"e\": {}, \"l\": [], "
+            "\"s\": \"ä\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\x7f\u2028😀</script>&'\"}");
+  EXPECT_EQ(render("{{ v.s | tojson(ensure_ascii=true) }}", context),
+            "\"\\u00e4\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u007f\\u2028\\ud83d\\ude00</script>&'\"");
+  EXPECT_EQ(render("{{ {'b': 1, 'a': [2]} | tojson(sort_keys=true, separators=(',', ':')) }}"), "{\"a\":[2],\"b\":1}");
+  EXPECT_EQ(render("{{ [1, {'a': []}] | tojson(indent=2) }}"), "[\n  1,\n  {\n    \"a\": []\n  }\n]");
+  EXPECT_THAT(error_of(render("{{ nothing | tojson }}")), HasSubstr("not JSON serializable"));
+}
+
+TEST(ChatTemplate, TellsTheTimeOfItsRendering) {
+  std::string before(11, '\0'), after(11, '\0');
+  const auto today = [](std::string& text) {
+    const std::time_t now = std::time(nullptr);
+    text.resize(std::strftime(text.data(), text.size(), "%Y-%m-%d", std::localtime(&now)));
+  };
+  today(before);
+  const auto text = render("{{ strftime_now('%Y-%m-%d') }}");
+  today(after);
+  ASSERT_TRUE(text);
+  EXPECT_TRUE(*text == before || *text == after) << *text;
+  EXPECT_EQ(render("{{ strftime_now('') }}"), "");
+}
+
+TEST(ChatTemplate, ManyThreadsRenderAtOnce) {
+  const auto chat_template = *ChatTemplate::load(kDeepseekFolder);
+  std::vector<int> num_wrong(4, 0);
+  {
+    std::vector<std::jthread> threads;
+    for (int thread = 0; thread < 4; ++thread) {
+      threads.emplace_back([&, thread] {
+        const std::string name = std::to_string(thread);
+        for (int round = 0; round < 200; ++round) {
+          const auto text = chat_template->render(R"({"messages": [{"role": "user", "content": ")" + name + R"("}]})");
+          num_wrong[thread] += text != "<｜begin▁of▁sentence｜><｜User｜>" + name;
+        }
+      });
+    }
+  }
+  EXPECT_THAT(num_wrong, testing::Each(0));
+}
+
+class ChatTemplateFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directory(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  void write(const std::string& name, std::string_view text) { ASSERT_TRUE(write_file(folder_ + "/" + name, text)); }
+  std::string rendered() const {
+    const auto chat_template = ChatTemplate::load(folder_);
+    return chat_template ? error_of((*chat_template)->render("{}")) : chat_template.error().message;
+  }
+
+  std::string folder_;
+};
+
+TEST_F(ChatTemplateFolder, TheTemplateIsAStringAListOrAFile) {
+  write("tokenizer_config.json", R"({"chat_template": "one"})");
+  EXPECT_EQ(rendered(), "rendered: one");
+  write("tokenizer_config.json",
+        R"({"chat_template": [{"name": "rag", "template": "a"}, {"name": "default", "template": "two"}]})");
+  EXPECT_EQ(rendered(), "rendered: two");
+  write("chat_template.jinja", "{{ 'three' }}\n");
+  EXPECT_EQ(rendered(), "rendered: three");
+}
+
+TEST_F(ChatTemplateFolder, AFolderWithoutATemplateIsNotFound) {
+  write("tokenizer_config.json", R"({"bos_token": "<s>"})");
+  const auto chat_template = ChatTemplate::load(folder_);
+  ASSERT_FALSE(chat_template);
+  EXPECT_EQ(chat_template.error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(chat_template.error().message, HasSubstr(folder_));
+}
+
+TEST_F(ChatTemplateFolder, AListWithoutADefaultIsAnError) {
+  write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "a"}]})");
+  EXPECT_THAT(rendered(), HasSubstr("chat_template"));
+}
+
+TEST_F(ChatTemplateFolder, ABrokenTemplateNamesItsFolder) {
+  write("chat_template.jinja", "{% for %}");
+  EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_), HasSubstr("line 1")));
+}
+
+}  // namespace
+}  // namespace cachalot
