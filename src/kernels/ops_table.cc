@@ -11,21 +11,30 @@ namespace cachalot {
 namespace {
 
 // The families use the scratch one after another, so it is as large as the largest need.
-template <const RowCores& kCores, const LinearCores& kLinearCores>
-size_t scratch_bytes(const OpsLimits& limits, int num_threads) {
-  return std::max(Rowwise<kCores>::scratch_bytes(limits, num_threads),
-                  Linears<kLinearCores>::scratch_bytes(limits, num_threads));
-}
-
 size_t reference_scratch_bytes(const OpsLimits& limits, int num_threads) {
   return std::max(reference::rowwise_scratch_bytes(limits),
-                  Linears<reference::kLinearCores>::scratch_bytes(limits, num_threads));
+                  linear_scratch_bytes(reference::kLinearCores, limits, num_threads));
 }
 
-template <FloatCore kCore>
+template <const RowCores& kRowCores, const LinearCores& kLinearCores>
+size_t scratch_bytes(const OpsLimits& limits, int num_threads) {
+  return std::max({Rowwise<kRowCores>::scratch_bytes(limits, num_threads),
+                   linear_scratch_bytes(kLinearCores, limits, num_threads),
+                   attention_scratch_bytes(limits, num_threads)});
+}
+
+template <const LinearCores& kCores>
 void per_head_linear(const OpsContext& context, View<const float, 3> x, std::span<const PackedMatrix> matrices,
                      View<float, 3> out) {
-  per_head_linear(kCore, context, x, matrices, out);
+  per_head_linear(kCores.float_core, context, x, matrices, out);
+}
+template <const AttentionKernels& kKernels>
+void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args) {
+  attend_expanded(kKernels, context, args);
+}
+template <const AttentionKernels& kKernels>
+void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args) {
+  attend_absorbed(kKernels, context, args);
 }
 
 constexpr OpsTable kReference = {
@@ -36,7 +45,7 @@ constexpr OpsTable kReference = {
     .quantize = Linears<reference::kLinearCores>::quantize,
     .linear = Linears<reference::kLinearCores>::linear,
     .gated_linear = Linears<reference::kLinearCores>::gated_linear,
-    .per_head_linear = per_head_linear<reference::float_core>,
+    .per_head_linear = per_head_linear<reference::kLinearCores>,
     .rotate_queries = reference::rotate_queries,
     .store_latents = reference::store_latents,
     .load_latents = reference::load_latents,
@@ -50,37 +59,36 @@ constexpr OpsTable kReference = {
     .from_compute = reference::from_compute,
 };
 
-template <const RowCores& kCores, IsaLevel kLevel, FloatCore kFloatCore, const LinearCores& kLinearCores>
+// The drivers shared by the levels over the inner loops of one.
+template <IsaLevel kLevel, const RowCores& kRowCores, const LinearCores& kLinearCores, const AttentionKernels& kKernels>
 constexpr OpsTable table_of_level() {
-  using Rows = Rowwise<kCores>;
-  using Products = Linears<kLinearCores>;
   return {
       .isa = kLevel,
-      .scratch_bytes = scratch_bytes<kCores, kLinearCores>,
-      .embed = Rows::embed,
-      .add_norm = Rows::add_norm,
-      .quantize = Products::quantize,
-      .linear = Products::linear,
-      .gated_linear = Products::gated_linear,
-      .per_head_linear = per_head_linear<kFloatCore>,
-      .rotate_queries = Rows::rotate_queries,
-      .store_latents = Rows::store_latents,
-      .load_latents = Rows::load_latents,
-      .attend_expanded = reference::attend_expanded,
-      .attend_absorbed = reference::attend_absorbed,
-      .route = Rows::route,
-      .experts = Products::experts,
-      .combine = Rows::combine,
-      .gather_rows = Rows::gather_rows,
-      .to_compute = Rows::to_compute,
-      .from_compute = Rows::from_compute,
+      .scratch_bytes = scratch_bytes<kRowCores, kLinearCores>,
+      .embed = Rowwise<kRowCores>::embed,
+      .add_norm = Rowwise<kRowCores>::add_norm,
+      .quantize = Linears<kLinearCores>::quantize,
+      .linear = Linears<kLinearCores>::linear,
+      .gated_linear = Linears<kLinearCores>::gated_linear,
+      .per_head_linear = per_head_linear<kLinearCores>,
+      .rotate_queries = Rowwise<kRowCores>::rotate_queries,
+      .store_latents = Rowwise<kRowCores>::store_latents,
+      .load_latents = Rowwise<kRowCores>::load_latents,
+      .attend_expanded = attend_expanded<kKernels>,
+      .attend_absorbed = attend_absorbed<kKernels>,
+      .route = Rowwise<kRowCores>::route,
+      .experts = Linears<kLinearCores>::experts,
+      .combine = Rowwise<kRowCores>::combine,
+      .gather_rows = Rowwise<kRowCores>::gather_rows,
+      .to_compute = Rowwise<kRowCores>::to_compute,
+      .from_compute = Rowwise<kRowCores>::from_compute,
   };
 }
 
 constexpr OpsTable kAvx2 =
-    table_of_level<avx2::kRowCores, IsaLevel::kAvx2, avx2::float_core, reference::kLinearCores>();
+    table_of_level<IsaLevel::kAvx2, avx2::kRowCores, reference::kLinearCores, avx2::kAttentionKernels>();
 constexpr OpsTable kAvx512 =
-    table_of_level<avx512::kRowCores, IsaLevel::kAvx512, avx512::float_core, avx512::kLinearCores>();
+    table_of_level<IsaLevel::kAvx512, avx512::kRowCores, avx512::kLinearCores, avx512::kAttentionKernels>();
 
 }  // namespace
 
