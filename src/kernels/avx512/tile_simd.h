@@ -14,8 +14,9 @@ namespace {
 struct TileSimd {
   using Floats = __m512;
   static constexpr int kWidth = 16;
-  static constexpr int kStreamRows = 3;      // float_core: rows that share a pass over the weights, 8 sums each
-  static constexpr int kPanelRows = 6;       // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kTwoUnitRows = 3;  // float_core: rows with which two units are worked on at a time, 8 sums a row
+  static constexpr int kStreamRows = 6;   // float_core: rows that share a pass over the weights
+  static constexpr int kPanelRows = 6;    // float_core: rows of a tile over an expanded panel, 4 sums each
   static constexpr int kAttentionRows = 12;  // rows of a tile of attention, 2 sums each
 
   CACHALOT_INLINE static Floats zero() { return _mm512_setzero_ps(); }

@@ -12,8 +12,9 @@
 // output 4 * l + i. So one broadcast of four inputs serves four fma, and the four sums of the rule (cores.h) are the
 // places in a lane. A unit is kWidth outputs: a strip on AVX-512, half a strip on AVX2.
 //
-// Few rows: weights go from the stream straight to the fma, two units at a time (on AVX-512 two long streams: measured
-// faster than one or four). More rows: a unit's span is expanded once to a panel in L1, and tiles of rows run over it.
+// Few rows: weights go from the stream straight to the fma, where sums have room two units at a time (on AVX-512 two
+// long streams: measured faster than one or four). More rows: a unit's span is expanded once to a panel in L1, and
+// tiles of rows run over it.
 //
 // Decoder:  kStepQuads, kStepBytes: quads that are expanded together, and their bytes in the strip;
 //           Decoder(block, block_inputs, unit_of_strip), expand(step, Floats (&)[4 * kStepQuads]), scale().
@@ -58,20 +59,11 @@ struct FloatStrips {
   }
 };
 
-template <class Simd, class Decoder>
-struct FloatCoreLoops {
+// What does not depend on the format.
+template <class Simd>
+struct FloatTiles {
   using Floats = typename Simd::Floats;
   static constexpr int kWidth = Simd::kWidth;
-  static constexpr int kUnits = kStrip / kWidth;  // a strip
-  static constexpr int kStepInputs = 4 * Decoder::kStepQuads;
-  static constexpr int kStepVectors = 4 * Decoder::kStepQuads;
-
-  // The strip that a unit belongs to, and its place there.
-  struct Unit {
-    const std::byte* strip;
-    float* out;  // the first of its outputs, row 0
-    int unit_of_strip;
-  };
 
   // (sums[0] + sums[2]) + (sums[1] + sums[3]) of kWidth outputs, in order.
   CACHALOT_INLINE static Floats add_sums(const Floats* sums) {
@@ -85,8 +77,55 @@ struct FloatCoreLoops {
     Simd::store(out, Simd::fma(add_sums(sums), scale, acc));
   }
 
+  template <int kRows>
+  CACHALOT_INLINE static void panel_tile(const float* panel, const float* inputs, int64_t quads, Floats scale,
+                                         float* out, int64_t out_stride, bool first) {
+    Floats sums[kRows][4];
+    unroll<kRows * 4>([&](auto i) CACHALOT_INLINE { (&sums[0][0])[i] = Simd::zero(); });
+    for (int64_t quad = 0; quad < quads; quad++, panel += 4 * kWidth, inputs += 4) {
+      Floats x[kRows];
+      unroll<kRows>([&](auto row) CACHALOT_INLINE { x[row] = Simd::broadcast_quad(inputs + row * kFloatSpan); });
+      unroll<4>([&](auto i) CACHALOT_INLINE {
+        const Floats weights = Simd::load(panel + i * kWidth);
+        unroll<kRows>([&](auto row) CACHALOT_INLINE { sums[row][i] = Simd::fma(weights, x[row], sums[row][i]); });
+      });
+    }
+    unroll<kRows>([&](auto row) CACHALOT_INLINE { add_to(out + row * out_stride, sums[row], scale, first); });
+  }
+
+  // The rows of a block, packed to `inputs`, over an expanded panel; in tiles of equal size as far as can be.
+  static void panel_rows(const float* panel, const float* inputs, int64_t quads, Floats scale, int64_t num_rows,
+                         float* out, int64_t out_stride, bool first) {
+    constexpr int kTile = Simd::kPanelRows;
+    for (int64_t row = 0; row < num_rows;) {
+      const int64_t tiles = (num_rows - row + kTile - 1) / kTile, count = (num_rows - row + tiles - 1) / tiles;
+      unroll<kTile>([&](auto i) CACHALOT_INLINE {
+        if (count == i + 1)
+          panel_tile<i + 1>(panel, inputs + row * kFloatSpan, quads, scale, out + row * out_stride, out_stride, first);
+      });
+      row += count;
+    }
+  }
+};
+
+template <class Simd, class Decoder>
+struct FloatCoreLoops : FloatTiles<Simd> {
+  using Tiles = FloatTiles<Simd>;
+  using Floats = typename Simd::Floats;
+  static constexpr int kWidth = Simd::kWidth;
+  static constexpr int kUnits = kStrip / kWidth;  // a strip
+  static constexpr int kStepInputs = 4 * Decoder::kStepQuads;
+  static constexpr int kStepVectors = 4 * Decoder::kStepQuads;
+
+  // The strip that a unit belongs to, and its place there.
+  struct Unit {
+    const std::byte* strip;
+    float* out;  // the first of its outputs, row 0
+    int unit_of_strip;
+  };
+
   CACHALOT_INLINE static void prefetch(const std::byte* data) {
-    for (int byte = 0; byte < Decoder::kStepBytes; byte += 64) Simd::prefetch(data + byte + kFloatPrefetchBytes);
+    for (int byte = 0; byte < Decoder::kStepBytes; byte += 64) Simd::prefetch(data + byte);
   }
 
   // A span's weights, where the last step would read past the strip's end (an odd number of pairs) in `padded`.
@@ -152,45 +191,24 @@ struct FloatCoreLoops {
     };
     for (int64_t step = 0; step < steps; step++) {
       unroll<kNumUnits>([&](auto unit) CACHALOT_INLINE {
-        if (units[unit].unit_of_strip == 0) prefetch(data[unit] + step * Decoder::kStepBytes);
+        if (units[unit].unit_of_strip == 0) prefetch(data[unit] + step * Decoder::kStepBytes + kFloatPrefetchBytes);
         unit_step(unit, step);
       });
     }
     unroll<kNumUnits>([&](auto unit) CACHALOT_INLINE {
       const Floats scale = Decoder(data[unit], block_inputs, units[unit].unit_of_strip).scale();
-      unroll<kRows>([&](auto row)
-                        CACHALOT_INLINE { add_to(units[unit].out + row * out_stride, sums[unit][row], scale, first); });
+      unroll<kRows>([&](auto row) CACHALOT_INLINE {
+        Tiles::add_to(units[unit].out + row * out_stride, sums[unit][row], scale, first);
+      });
     });
   }
 
-  template <int kRows>
-  CACHALOT_INLINE static void panel_tile(const float* panel, const float* inputs, int64_t quads, Floats scale,
-                                         float* out, int64_t out_stride, bool first) {
-    Floats sums[kRows][4];
-    unroll<kRows * 4>([&](auto i) CACHALOT_INLINE { (&sums[0][0])[i] = Simd::zero(); });
-    for (int64_t quad = 0; quad < quads; quad++, panel += 4 * kWidth, inputs += 4) {
-      Floats x[kRows];
-      unroll<kRows>([&](auto row) CACHALOT_INLINE { x[row] = Simd::broadcast_quad(inputs + row * kFloatSpan); });
-      unroll<4>([&](auto i) CACHALOT_INLINE {
-        const Floats weights = Simd::load(panel + i * kWidth);
-        unroll<kRows>([&](auto row) CACHALOT_INLINE { sums[row][i] = Simd::fma(weights, x[row], sums[row][i]); });
-      });
-    }
-    unroll<kRows>([&](auto row) CACHALOT_INLINE { add_to(out + row * out_stride, sums[row], scale, first); });
-  }
-
-  // The rows of a block, packed to `inputs`, over an expanded panel; in tiles of equal size as far as can be.
-  static void panel_rows(const float* panel, const float* inputs, int64_t quads, Floats scale, int64_t num_rows,
-                         float* out, int64_t out_stride, bool first) {
-    constexpr int kTile = Simd::kPanelRows;
-    for (int64_t row = 0; row < num_rows;) {
-      const int64_t tiles = (num_rows - row + kTile - 1) / kTile, count = (num_rows - row + tiles - 1) / tiles;
-      unroll<kTile>([&](auto i) CACHALOT_INLINE {
-        if (count == i + 1)
-          panel_tile<i + 1>(panel, inputs + row * kFloatSpan, quads, scale, out + row * out_stride, out_stride, first);
-      });
-      row += count;
-    }
+  // Where in the matrix the panel two after this one begins: far enough to arrive in time, and not too far for L1.
+  CACHALOT_INLINE static int64_t ahead_of(const FloatStrips& strips, const FloatCoreArgs& args, const FloatSpan& span,
+                                          int64_t strip) {
+    if (strip + 2 < args.strip_end) return (strip + 2) * strips.strip_bytes + span.byte;
+    const int64_t wrapped = args.strip_begin + (strip + 2 - args.strip_end) % (args.strip_end - args.strip_begin);
+    return wrapped * strips.strip_bytes + span.byte + strips.span_bytes;
   }
 
   static void panel_block(const FloatStrips& strips, const FloatCoreArgs& args, int64_t row_begin, int64_t num_rows) {
@@ -203,6 +221,7 @@ struct FloatCoreLoops {
       const int64_t steps = num_steps(span);
       for (int64_t strip = args.strip_begin; strip < args.strip_end; strip++) {
         const std::byte* data = span_data(strips, span, strips.data + strip * strips.strip_bytes, padded_data);
+        const std::byte* ahead = strips.data + ahead_of(strips, args, span, strip);
         for (int unit = 0; unit < kUnits; unit++) {
           const Decoder decoder(data, strips.shape.block_inputs, unit);
           for (int64_t step = 0; step < steps; step++) {
@@ -210,45 +229,47 @@ struct FloatCoreLoops {
             decoder.expand(step, weights);
             unroll<kStepVectors>(
                 [&](auto i) CACHALOT_INLINE { Simd::store(panel + (step * kStepVectors + i) * kWidth, weights[i]); });
-            if (unit == 0) Simd::prefetch(data + step * Decoder::kStepBytes);
+            if (unit == 0) prefetch(ahead + step * Decoder::kStepBytes);
           }
           float* out = args.out + row_begin * args.out_stride + (strip - args.strip_begin) * kStrip + unit * kWidth;
-          panel_rows(panel, inputs, steps * Decoder::kStepQuads, decoder.scale(), num_rows, out, args.out_stride,
-                     span.input == 0);
+          Tiles::panel_rows(panel, inputs, steps * Decoder::kStepQuads, decoder.scale(), num_rows, out, args.out_stride,
+                            span.input == 0);
         }
       }
     }
   }
 
-  // Two strips at a time where a strip is one unit, from two halves of the range; else the units of one strip.
-  template <int kRows>
-  static void stream_strips(const FloatStrips& strips, const FloatCoreArgs& args, int64_t row) {
-    const auto unit_at = [&](int64_t strip, int unit) CACHALOT_INLINE {
-      return Unit{strips.data + strip * strips.strip_bytes,
-                  args.out + row * args.out_stride + (strip - args.strip_begin) * kStrip + unit * kWidth, unit};
+  // Few rows: all units of the range, `kNumUnits` at a time. Two strips come from the two halves of the range.
+  template <int kNumUnits, int kRows>
+  static void stream_strips(const FloatStrips& strips, const FloatCoreArgs& args) {
+    const int64_t num_units = (args.strip_end - args.strip_begin) * kUnits,
+                  num_pairs = kNumUnits == 2 ? num_units / 2 : 0;
+    const auto unit_at = [&](int64_t idx) CACHALOT_INLINE {
+      const int64_t strip = args.strip_begin + idx / kUnits;
+      return Unit{strips.data + strip * strips.strip_bytes, args.out + idx * kWidth, static_cast<int>(idx % kUnits)};
     };
-    const int64_t num_strips = args.strip_end - args.strip_begin, half = kUnits == 1 ? num_strips / 2 : num_strips;
-    for (int64_t strip = args.strip_begin; strip < args.strip_begin + half; strip++) {
-      const Unit units[2] = {unit_at(strip, 0), kUnits == 1 ? unit_at(strip + half, 0) : unit_at(strip, 1)};
-      stream<2, kRows>(strips, units, args.rows + row, args.out_stride);
+    for (int64_t pair = 0; pair < num_pairs; pair++) {
+      const int64_t first = kUnits == 1 ? pair : 2 * pair, second = kUnits == 1 ? pair + num_pairs : first + 1;
+      const Unit units[2] = {unit_at(first), unit_at(second)};
+      stream<2, kRows>(strips, units, args.rows, args.out_stride);
     }
-    if (kUnits == 1 && num_strips % 2 != 0) {
-      const Unit unit = unit_at(args.strip_end - 1, 0);
-      stream<1, kRows>(strips, &unit, args.rows + row, args.out_stride);
+    for (int64_t idx = 2 * num_pairs; idx < num_units; idx++) {
+      const Unit unit = unit_at(idx);
+      stream<1, kRows>(strips, &unit, args.rows, args.out_stride);
     }
   }
 
   static void run(const FloatCoreArgs& args) {
     const FloatStrips strips(args.matrix);
-    if (args.num_rows <= Simd::kStreamRows) {
-      unroll<Simd::kStreamRows>([&](auto i) CACHALOT_INLINE {
-        if (args.num_rows == i + 1) stream_strips<i + 1>(strips, args, 0);
-      });
-      return;
-    }
-    for (int64_t row = 0; row < args.num_rows; row += kFloatRowBlock) {
-      const int64_t rest = args.num_rows - row;
-      panel_block(strips, args, row, rest < kFloatRowBlock ? rest : kFloatRowBlock);
+    unroll<Simd::kStreamRows>([&](auto i) CACHALOT_INLINE {
+      constexpr int kRows = decltype(i)::value + 1;
+      if (args.num_rows == kRows) stream_strips<(kRows <= Simd::kTwoUnitRows ? 2 : 1), kRows>(strips, args);
+    });
+    if (args.num_rows <= Simd::kStreamRows) return;
+    const int64_t blocks = (args.num_rows + kFloatRowBlock - 1) / kFloatRowBlock;
+    for (int64_t block = 0; block < blocks; block++) {
+      const int64_t begin = args.num_rows * block / blocks, end = args.num_rows * (block + 1) / blocks;
+      panel_block(strips, args, begin, end - begin);
     }
   }
 };

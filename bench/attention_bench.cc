@@ -1,0 +1,162 @@
+#include <benchmark/benchmark.h>
+
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "bench/limits.h"
+#include "device/device.h"
+#include "kernels/cpu/attention.h"
+
+// Attention on real shapes, beside what the machine gives. Operations are the causal ones: two a fma of scores and
+// values.
+namespace cachalot {
+namespace {
+
+constexpr int kBlockSize = 64;
+
+struct Shape {
+  const char* name;
+  int64_t heads, nope, rope, v, latent;
+};
+constexpr Shape kLite{"lite", 16, 128, 64, 128, 512}, kR1{"r1", 128, 128, 64, 128, 512},
+    kSmall{"small", 8, 48, 24, 40, 64};
+
+ThreadPool& threads() {
+  static ThreadPool threads({.num_threads = 2, .cores = {0, 1}});
+  return threads;
+}
+
+std::vector<float> random_floats(int64_t count) {
+  static std::minstd_rand random(1);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = uniform(random);
+  return values;
+}
+
+// Sequences of equal length, one after another in a bf16 cache.
+class Cache {
+ public:
+  Cache(const Shape& shape, int64_t sequences, int64_t positions)
+      : width_(shape.latent + shape.rope),
+        blocks_of_sequence_((positions + kBlockSize - 1) / kBlockSize),
+        rows_(static_cast<size_t>(sequences * blocks_of_sequence_ * kBlockSize * width_), bf16(0.5f)),
+        blocks_(static_cast<size_t>(sequences * blocks_of_sequence_)) {
+    std::iota(blocks_.begin(), blocks_.end(), 0);
+  }
+  CachedContext context(int64_t sequence) {
+    return {.cache = ComputeView<2>(rows_.data(), DType::kBF16, std::ssize(rows_) / width_, width_),
+            .blocks = std::span(blocks_).subspan(static_cast<size_t>(sequence * blocks_of_sequence_),
+                                                 static_cast<size_t>(blocks_of_sequence_)),
+            .block_size = kBlockSize};
+  }
+
+ private:
+  int64_t width_, blocks_of_sequence_;
+  std::vector<bf16> rows_;
+  std::vector<BlockId> blocks_;
+};
+
+Buffer scratch_for(const Shape& shape, int64_t rows, int64_t positions) {
+  const OpsLimits limits{.max_rows = rows,
+                         .max_heads = shape.heads,
+                         .max_head_dim = shape.nope + shape.rope,
+                         .max_kv_lora_rank = shape.latent,
+                         .max_positions = positions};
+  return *Device::allocate(attention_scratch_bytes(limits, threads().num_threads()));
+}
+
+void report(benchmark::State& state, IsaLevel isa, double bytes, double operations, double bandwidth, double peak) {
+  const auto rate = [&](double amount) {
+    return benchmark::Counter(amount * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+  };
+  const double peak_after = bench::fma_peak(threads(), isa);
+  state.counters["B/s"] = rate(bytes);
+  state.counters["flop/s"] = rate(operations);
+  state.counters["of_limit"] = rate(std::max(bytes / bandwidth, operations / ((peak + peak_after) / 2)));
+  state.counters["limit_B/s"] = bandwidth;
+  state.counters["limit_flop/s"] = peak;
+}
+
+// The last `rows` positions of a prompt of `positions`.
+void expanded(benchmark::State& state, const AttentionKernels& kernels, IsaLevel isa, const Shape& shape) {
+  const int64_t rows = state.range(0), positions = state.range(1);
+  Cache cache(shape, 1, positions);
+  const std::vector<float> q = random_floats(rows * shape.heads * (shape.nope + shape.rope));
+  const std::vector<float> kv = random_floats(positions * shape.heads * (shape.nope + shape.v));
+  std::vector<float> out(static_cast<size_t>(rows * shape.heads * shape.v)),
+      max(static_cast<size_t>(rows * shape.heads)), sum = max;
+  const Buffer scratch = scratch_for(shape, rows, positions);
+  const ExpandedAttentionArgs args{.q = View<const float, 3>(q.data(), rows, shape.heads, shape.nope + shape.rope),
+                                   .kv = View<const float, 3>(kv.data(), positions, shape.heads, shape.nope + shape.v),
+                                   .context = cache.context(0),
+                                   .nope_dim = static_cast<int>(shape.nope),
+                                   .rope_dim = static_cast<int>(shape.rope),
+                                   .first_row_position = static_cast<int>(positions - rows),
+                                   .softmax_scale = 0.1f,
+                                   .first_chunk = true,
+                                   .last_chunk = true,
+                                   .out = View<float, 3>(out.data(), rows, shape.heads, shape.v),
+                                   .row_max = View<float, 2>(max.data(), rows, shape.heads),
+                                   .row_sum = View<float, 2>(sum.data(), rows, shape.heads)};
+  const double bandwidth = bench::read_bandwidth(threads()), peak = bench::fma_peak(threads(), isa);
+  for (auto _ : state) attend_expanded(kernels, {&threads(), {scratch.data(), scratch.size()}}, args);
+  const double pairs = static_cast<double>(rows * (positions - rows) + rows * (rows + 1) / 2);
+  report(state, isa, static_cast<double>(positions * shape.heads * (shape.nope + shape.v) * 4),
+         2 * pairs * static_cast<double>(shape.heads * (shape.nope + shape.rope + shape.v)), bandwidth, peak);
+}
+
+// `rows` sequences of `positions` each.
+void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel isa, const Shape& shape) {
+  const int64_t rows = state.range(0), positions = state.range(1);
+  Cache cache(shape, rows, positions);
+  const std::vector<float> q_latent = random_floats(rows * shape.heads * shape.latent),
+                           q_rope = random_floats(rows * shape.heads * shape.rope);
+  std::vector<float> out(q_latent.size());
+  std::vector<AbsorbedRow> contexts;
+  for (int64_t row = 0; row < rows; row++) contexts.push_back({cache.context(row), static_cast<int>(positions - 1)});
+  const Buffer scratch = scratch_for(shape, rows, positions);
+  const double bandwidth = bench::read_bandwidth(threads()), peak = bench::fma_peak(threads(), isa);
+  for (auto _ : state)
+    attend_absorbed(kernels, {&threads(), {scratch.data(), scratch.size()}},
+                    {.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
+                     .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
+                     .rows = contexts,
+                     .softmax_scale = 0.1f,
+                     .out = View<float, 3>(out.data(), rows, shape.heads, shape.latent)});
+  const double pairs = static_cast<double>(rows * positions);
+  report(state, isa, pairs * static_cast<double>((shape.latent + shape.rope) * 2),
+         2 * pairs * static_cast<double>(shape.heads * (2 * shape.latent + shape.rope)), bandwidth, peak);
+}
+
+const bool registered = [] {
+  for (const auto& [isa, kernels] :
+       {std::pair{IsaLevel::kAvx512, &avx512::kAttentionKernels}, {IsaLevel::kAvx2, &avx2::kAttentionKernels}}) {
+    if (detect_isa() < isa) continue;
+    for (const Shape& shape : {kLite, kR1, kSmall}) {
+      const std::string name = std::string(isa_name(isa)) + "/" + shape.name;
+      benchmark::RegisterBenchmark(("expanded/" + name).c_str(),
+                                   [=](benchmark::State& state) { expanded(state, *kernels, isa, shape); })
+          ->Args({512, 512})
+          ->Args({64, 2048})
+          ->Args({16, 512})
+          ->UseRealTime()
+          ->MinTime(0.1);
+      benchmark::RegisterBenchmark(("absorbed/" + name).c_str(),
+                                   [=](benchmark::State& state) { absorbed(state, *kernels, isa, shape); })
+          ->Args({1, 128})
+          ->Args({1, 4096})
+          ->Args({8, 128})
+          ->Args({8, 1024})
+          ->Args({32, 160})
+          ->UseRealTime()
+          ->MinTime(0.1);
+    }
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace cachalot
