@@ -16,7 +16,7 @@ int64_t ceil_div(int64_t value, int64_t unit) {
 
 void check_quantized(const ShapeCheck& check, const QuantizedRows& rows, Dim num_rows, Dim features) {
   if (rows.empty()) return;
-  CHECK(rows.group == 32 || rows.group == 64, "quantized rows in groups of {}, not 32 or 64", rows.group);
+  check.require(rows.group == 32 || rows.group == 64, "groups of quantized rows are 32 or 64 inputs");
   check.shape("quantized values", rows.values, num_rows, features);
   check.shape("quantized scales", rows.scales, num_rows, Dim{"num_groups", ceil_div(features.value, rows.group)});
 }
@@ -33,7 +33,7 @@ void check_result(const ShapeCheck& check, View<const float, 2> out, const Quant
                   Dim features) {
   check.shape_or_empty("out", out, num_rows, features);
   check_quantized(check, quantized, num_rows, features);
-  CHECK(!out.empty() || !quantized.empty() || num_rows.value == 0, "neither floats nor int8 rows are wanted");
+  check.require(!out.empty() || !quantized.empty() || num_rows.value == 0, "neither floats nor int8 rows are wanted");
 }
 
 void check_matrix(const ShapeCheck& check, std::string_view name, const PackedMatrix& matrix, Dim out_features,

@@ -33,6 +33,7 @@ class ShapeCheck {
     CHECK(unit.value > 0 && actual % unit.value == 0, "{}: {} is {}, no multiple of {} {}", operation_, what, actual,
           unit.symbol, unit.value);
   }
+  void require(bool condition, std::string_view what) const { CHECK(condition, "{}: {}", operation_, what); }
 
   // Every extent of a View or ComputeView.
   template <class Window, class... Dims>
