@@ -1,0 +1,70 @@
+#include "kernels/cpu/limits.h"
+
+#include <chrono>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace cachalot {
+namespace {
+
+constexpr size_t kMemory = size_t{1} << 30;
+constexpr size_t kPiece = size_t{1} << 20;        // of each of two streams that a thread reads at a time
+constexpr int64_t kPeakPieces = 64;               // a thread
+constexpr int64_t kPeakOperations = 100'000'000;  // a piece
+
+const LimitCores& cores_of(IsaLevel isa) {
+  switch (isa) {
+    case IsaLevel::kReference:
+      return reference::kLimitCores;
+    case IsaLevel::kAvx2:
+      return avx2::kLimitCores;
+    case IsaLevel::kAvx512:
+      return avx512::kLimitCores;
+  }
+  CHECK(false, "unknown level");
+}
+
+template <class Work>
+double seconds(Work work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+Result<Limits> Limits::create(IsaLevel isa, Device& device) {
+  ASSIGN_OR_RETURN(Buffer memory, device.allocate(kMemory));
+  device.threads().parallel_for(static_cast<int64_t>(kMemory / kPiece), 1, [&](int64_t begin, int64_t end, int) {
+    std::memset(memory.data() + static_cast<size_t>(begin) * kPiece, 1, static_cast<size_t>(end - begin) * kPiece);
+  });
+  return Limits(cores_of(isa), device, std::move(memory));
+}
+
+double Limits::read_bandwidth() {
+  const auto pieces = static_cast<int64_t>(kMemory / kPiece / 2);
+  const double time = seconds([&] {
+    threads_->parallel_for(pieces, 1, [&](int64_t begin, int64_t, int) {
+      const std::byte* first = memory_.data() + static_cast<size_t>(begin) * kPiece;
+      cores_->read(first, first + kMemory / 2, kPiece);
+    });
+  });
+  return static_cast<double>(kMemory) / time;
+}
+
+double Limits::peak(void (*multiply)(int64_t), int64_t operations_of_round) {
+  const int64_t rounds = kPeakOperations / operations_of_round, pieces = kPeakPieces * threads_->num_threads();
+  const double time =
+      seconds([&] { threads_->parallel_for(pieces, 1, [&](int64_t, int64_t, int) { multiply(rounds); }); });
+  return static_cast<double>(rounds * operations_of_round * pieces) / time;
+}
+
+double Limits::int8_peak() {
+  return peak(cores_->multiply_int8, cores_->int8_operations);
+}
+double Limits::float_peak() {
+  return peak(cores_->multiply_floats, cores_->float_operations);
+}
+
+}  // namespace cachalot

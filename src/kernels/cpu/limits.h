@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "device/device.h"
+#include "kernels/isa.h"
+
+// What the machine itself allows at this moment, to hold the speed of operations against. Machines that are shared
+// drift within minutes: measure before and after what is judged.
+namespace cachalot {
+
+// The loops of a level.
+struct LimitCores {
+  // Reads both streams of `bytes` (a multiple of 128) once.
+  void (*read)(const std::byte* first, const std::byte* second, size_t bytes);
+  // As many operations as stated a round (an addition and a multiplication each count as one), at best speed.
+  void (*multiply_int8)(int64_t rounds);
+  void (*multiply_floats)(int64_t rounds);
+  int64_t int8_operations, float_operations;
+};
+
+namespace reference {
+extern const LimitCores kLimitCores;
+}
+namespace avx2 {
+extern const LimitCores kLimitCores;
+}
+namespace avx512 {
+extern const LimitCores kLimitCores;
+}
+
+// Limits of all threads of a device together, of a level. Owns 1 GiB of memory, far more than caches hold.
+class Limits {
+ public:
+  // The error: memory that cannot be had.
+  static Result<Limits> create(IsaLevel isa, Device& device);
+
+  double read_bandwidth();  // bytes a second; some 30 ms
+  double int8_peak();       // operations a second; some 10 ms
+  double float_peak();
+
+ private:
+  Limits(const LimitCores& cores, Device& device, Buffer memory)
+      : cores_(&cores), threads_(&device.threads()), memory_(std::move(memory)) {}
+  double peak(void (*multiply)(int64_t), int64_t operations_of_round);
+
+  const LimitCores* cores_;
+  ThreadPool* threads_;
+  Buffer memory_;
+};
+
+}  // namespace cachalot
