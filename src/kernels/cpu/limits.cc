@@ -45,9 +45,11 @@ Result<Limits> Limits::create(IsaLevel isa, Device& device) {
 double Limits::read_bandwidth() {
   const auto pieces = static_cast<int64_t>(kMemory / kPiece / 2);
   const double time = seconds([&] {
-    threads_->parallel_for(pieces, 1, [&](int64_t begin, int64_t, int) {
-      const std::byte* first = memory_.data() + static_cast<size_t>(begin) * kPiece;
-      cores_->read(first, first + kMemory / 2, kPiece);
+    threads_->parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t piece = begin; piece < end; piece++) {
+        const std::byte* first = memory_.data() + static_cast<size_t>(piece) * kPiece;
+        cores_->read(first, first + kMemory / 2, kPiece);
+      }
     });
   });
   return static_cast<double>(kMemory) / time;
@@ -55,8 +57,9 @@ double Limits::read_bandwidth() {
 
 double Limits::peak(void (*multiply)(int64_t), int64_t operations_of_round) {
   const int64_t rounds = kPeakOperations / operations_of_round, pieces = kPeakPieces * threads_->num_threads();
-  const double time =
-      seconds([&] { threads_->parallel_for(pieces, 1, [&](int64_t, int64_t, int) { multiply(rounds); }); });
+  const double time = seconds([&] {
+    threads_->parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) { multiply(rounds * (end - begin)); });
+  });
   return static_cast<double>(rounds * operations_of_round * pieces) / time;
 }
 
