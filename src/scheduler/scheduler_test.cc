@@ -274,6 +274,20 @@ TEST(Scheduler, NobodyOvertakesTheFirstThatWaits) {
   EXPECT_EQ(house.heard[1].finish, FinishReason::kLength);
 }
 
+TEST(Scheduler, ANewcomerLeavesABlockForEverybodyWhoRuns) {
+  for (const bool fits : {true, false}) {
+    SchedulerOptions options = small_options();
+    options.cache.num_blocks = 2 + 3 + (fits ? 1 : 0);
+    House house(options);
+    house.add(House::request(1, 7, 2));
+    house.round();
+    house.add(House::request(2, 12, 2));
+    house.round();
+    EXPECT_EQ(house.brings(2), fits ? 12 : 0);
+    house.run_to_the_end();
+  }
+}
+
 TEST(Scheduler, PriorityServesTheLowestValueFirst) {
   SchedulerOptions options = small_options();
   options.policy = SchedulingPolicy::kPriority;
@@ -318,6 +332,21 @@ TEST(Scheduler, ABetterPriorityPreemptsTheWorstThatRunsWhenSeatsRunOut) {
   EXPECT_EQ(house.brings(4), 0) << "equals do not preempt each other";
   house.run_to_the_end();
   for (RequestId id = 1; id <= 4; id++) EXPECT_EQ(house.num_heard(id), 10);
+}
+
+TEST(Scheduler, TheBudgetOfAPreemptedSequenceGoesToTheNewcomer) {
+  SchedulerOptions options = small_options();
+  options.policy = SchedulingPolicy::kPriority;
+  options.max_num_seqs = 2;
+  options.max_num_batched_tokens = 10;
+  House house(options);
+  house.add(House::request(1, 4, 10, 1));
+  house.add(House::request(2, 4, 10, 1));
+  house.round();
+  house.add(House::request(3, 40, 10, 0));
+  house.round();
+  EXPECT_EQ(house.brings(1), 1);
+  EXPECT_EQ(house.brings(3), 9);
 }
 
 TEST(Scheduler, ABetterPriorityPreemptsWhenBlocksRunOut) {
