@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/numbers.h"
+
+namespace cachalot {
+
+// One AWQ group: weight = (nibble - zero) * scale.
+struct AwqGroup {
+  fp16 scale;
+  uint8_t zero = 0;
+  double squared_error = 0;
+};
+
+// Rounds a group (a multiple of 32 finite weights) to nibbles. The range of 15 steps is that of the weights or a
+// narrower one: cutting off a few outliers makes all steps finer; the range with the least squared error wins, and its
+// scale is fitted to the nibbles by least squares.
+AwqGroup quantize_awq_group(std::span<const float> weights, uint8_t* nibbles);
+
+// fp8 e4m3 as fp8e4m3(value) rounds, for finite values up to 448; fast.
+uint8_t encode_e4m3(float value);
+// The scale of an fp8 block with this largest magnitude.
+float fp8_block_scale(float max_magnitude);
+
+}  // namespace cachalot
