@@ -1,0 +1,31 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <expected>
+#include <string>
+
+#include "base/error.h"
+#include "http/message.h"
+
+namespace cachalot::openai {
+
+// What a client is told when something is wrong, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}.
+struct ApiError {
+  int status = 400;
+  std::string message;
+  std::string type = "invalid_request_error";
+  std::string param;  // the request's field at fault; empty: null
+  std::string code;   // a word for programs; empty: null
+
+  ApiError(int status, std::string message, std::string type, std::string param = {}, std::string code = {});
+  // So that functions that give a Result can be used where ApiResult is given.
+  ApiError(const Error& error);  // NOLINT(google-explicit-constructor)
+
+  boost::json::object to_json() const;
+  http::Response to_response() const;
+};
+
+template <class T>
+using ApiResult = std::expected<T, ApiError>;
+
+}  // namespace cachalot::openai

@@ -1,0 +1,325 @@
+#include "openai/api_handlers.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+#include <chrono>
+#include <random>
+
+#include "base/check.h"
+
+namespace cachalot::openai {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr int kDefaultCompletionTokens = 16;  // OpenAI's
+constexpr size_t kMaxRequestIdBytes = 128;
+
+int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+uint64_t random_word() {
+  thread_local std::mt19937_64 generator([] {
+    std::random_device device;
+    return (static_cast<uint64_t>(device()) << 32) ^ device();
+  }());
+  return generator();
+}
+
+// Takes the same time wherever the first difference is.
+bool equal_in_constant_time(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < a.size(); ++i)
+    difference |= static_cast<unsigned char>(a[i] ^ b[b.empty() ? 0 : i % b.size()]);
+  return difference == 0 && !b.empty();
+}
+
+http::Response json_response(const json::value& value) {
+  return http::Response::json(200, json::serialize(value));
+}
+
+json::array to_json(const std::vector<TokenId>& ids) {
+  return json::array(ids.begin(), ids.end());
+}
+
+}  // namespace
+
+ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                         const http::IoThreads& io_threads, ApiServerOptions options)
+    : service_(service),
+      tokenizer_(tokenizer),
+      chat_template_(chat_template),
+      io_threads_(io_threads),
+      options_(std::move(options)),
+      reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
+      created_(unix_seconds()),
+      workers_(options_.num_workers) {
+  CHECK(!options_.served_model_names.empty());
+  CHECK(options_.max_model_len > 1, "max_model_len is {}", options_.max_model_len);
+  if (options_.vocab_size == 0) options_.vocab_size = tokenizer.vocab_size();
+  options_.limits.vocab_size = options_.vocab_size;
+  options_.limits.max_model_len = options_.max_model_len;
+  eos_token_ids_ = options_.eos_token_ids;
+  std::ranges::copy(options_.generation_config.eos_token_ids, std::back_inserter(eos_token_ids_));
+  if (const auto id = tokenizer.token_id(tokenizer.eos_token())) eos_token_ids_.push_back(*id);
+  std::ranges::sort(eos_token_ids_);
+  eos_token_ids_.erase(std::ranges::unique(eos_token_ids_).begin(), eos_token_ids_.end());
+}
+
+std::optional<http::Response> ApiHandlers::check_key(const http::Request& head) const {
+  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping", "/version", "/metrics"};
+  if (options_.api_keys.empty() || std::ranges::find(kOpenToAll, head.path) != std::end(kOpenToAll))
+    return std::nullopt;
+  constexpr std::string_view kScheme = "Bearer ";
+  std::string_view given = head.headers.find("Authorization").value_or("");
+  const bool has_scheme =
+      given.size() >= kScheme.size() && http::equal_ignoring_case(given.substr(0, kScheme.size()), kScheme);
+  given.remove_prefix(has_scheme ? kScheme.size() : given.size());
+  bool opens = false;
+  for (const std::string& key : options_.api_keys) opens |= equal_in_constant_time(given, key);
+  if (opens) return std::nullopt;
+  return ApiError(401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"",
+                  "invalid_request_error", "", "invalid_api_key")
+      .to_response();
+}
+
+ApiHandlers::Identity ApiHandlers::identify(const http::Request& request, const char* prefix) const {
+  const std::string_view given = request.headers.find("X-Request-Id").value_or("");
+  const bool usable = !given.empty() && given.size() <= kMaxRequestIdBytes;
+  const std::string name = usable ? std::string(given) : fmt::format("{:016x}{:016x}", random_word(), random_word());
+  return {prefix + name, {{"X-Request-Id", name}}};
+}
+
+ApiResult<void> ApiHandlers::check_model(const json::object& body) const {
+  const json::value* model = body.if_contains("model");
+  if (!model || model->is_null() || !model->is_string()) return {};  // another type is found when the field is read
+  const std::string_view name = model->get_string();
+  if (name.empty() || std::ranges::find(options_.served_model_names, name) != options_.served_model_names.end())
+    return {};
+  return std::unexpected(ApiError(
+      404, fmt::format("the model `{}` does not exist; served here: {}", name, options_.served_model_names.front()),
+      "invalid_request_error", "model", "model_not_found"));
+}
+
+void ApiHandlers::complete(const http::Request& request, const http::Responder& responder) const {
+  run(plan_completion(request), responder);
+}
+
+void ApiHandlers::chat(const http::Request& request, const http::Responder& responder) const {
+  run(plan_chat(request), responder);
+}
+
+void ApiHandlers::run(ApiResult<GenerationPlan> plan, const http::Responder& responder) const {
+  if (!plan) return responder.respond(plan.error().to_response());
+  std::make_shared<GenerationCall>(service_, tokenizer_, io_threads_, responder, std::move(*plan))->start();
+}
+
+GenerationPlan ApiHandlers::common_plan(GenerationParams& params, Identity& identity) const {
+  GenerationPlan plan;
+  plan.choices_per_prompt = params.num_choices;
+  plan.choice = {.stop = std::move(params.stop),
+                 .min_tokens = params.sampling.min_tokens,
+                 .skip_special_tokens = params.skip_special_tokens,
+                 .include_stop = params.include_stop,
+                 .logprobs = params.sampling.num_logprobs >= 0};
+  plan.sampling = std::move(params.sampling);
+  plan.sampling.seed = params.seed.value_or(random_word());
+  for (const TokenId id : plan.sampling.stop_token_ids)
+    if (params.ignore_eos || !std::ranges::binary_search(eos_token_ids_, id))
+      plan.choice.explicit_stop_ids.push_back(id);
+  if (!params.ignore_eos) std::ranges::copy(eos_token_ids_, std::back_inserter(plan.sampling.stop_token_ids));
+  plan.priority = params.priority;
+  plan.cache_salt = std::move(params.cache_salt);
+  plan.arrival_ns = std::chrono::steady_clock::now().time_since_epoch().count();
+  plan.stream = params.stream;
+  plan.include_usage = params.include_usage;
+  plan.continuous_usage = params.continuous_usage;
+  plan.headers = std::move(identity.headers);
+  return plan;
+}
+
+AnswerHead ApiHandlers::answer_head(const GenerationParams& params, const Identity& identity) const {
+  return {identity.id, unix_seconds(), params.model.empty() ? options_.served_model_names.front() : params.model};
+}
+
+ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& request) const {
+  ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+  RETURN_IF_ERROR(check_model(body));
+  ASSIGN_OR_RETURN(CompletionRequest parsed,
+                   parse_completion_request(body, options_.generation_config, options_.limits));
+  GenerationParams& params = parsed.params;
+  Identity identity = identify(request, "cmpl-");
+  const bool prompt_only = params.max_tokens == 0;
+  // An echo has the prompt's probabilities anyway; apart they stand only if they were asked for.
+  const bool prompt_logprobs = body.contains("prompt_logprobs") && params.sampling.num_prompt_logprobs >= 0;
+  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
+                             .prompt_logprobs = prompt_logprobs,
+                             .tokens_as_ids = params.tokens_as_ids};
+  std::vector<Prompt> prompts;
+  for (auto& given : parsed.prompts) {
+    Prompt& prompt = prompts.emplace_back();
+    if (auto* text = std::get_if<std::string>(&given)) {
+      ASSIGN_OR_RETURN(prompt.tokens, tokenizer_.encode(*text, parsed.add_special_tokens));
+      prompt.text = std::move(*text);
+    } else {
+      prompt.tokens = std::move(std::get<std::vector<TokenId>>(given));
+      if (parsed.echo) prompt.text = tokenizer_.decode(prompt.tokens, params.skip_special_tokens);
+    }
+    RETURN_IF_ERROR(fit(params, kDefaultCompletionTokens, prompt_only, prompt));
+  }
+  const AnswerHead head = answer_head(params, identity);
+  GenerationPlan plan = common_plan(params, identity);
+  plan.prompts = std::move(prompts);
+  plan.choice.echo = parsed.echo;
+  plan.choice.prompt_only = prompt_only;
+  plan.choice.prompt_logprobs = prompt_logprobs;
+  plan.format = make_completion_format(tokenizer_, head, answer,
+                                       plan.prompts.size() * static_cast<size_t>(plan.choices_per_prompt));
+  return plan;
+}
+
+ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request) const {
+  ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+  RETURN_IF_ERROR(check_model(body));
+  ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
+  GenerationParams& params = parsed.params;
+  Identity identity = identify(request, "chatcmpl-");
+  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
+                             .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
+                             .tokens_as_ids = params.tokens_as_ids,
+                             .reasoning = reasoning_};
+  Prompt prompt;
+  ASSIGN_OR_RETURN(prompt.tokens, tokenize_chat(parsed.conversation, prompt.text));
+  prompt.opens_thought = ReasoningParser::opens_thought(prompt.text);
+  RETURN_IF_ERROR(fit(params, options_.generation_config.max_new_tokens, false, prompt));
+  const AnswerHead head = answer_head(params, identity);
+  GenerationPlan plan = common_plan(params, identity);
+  plan.prompts.push_back(std::move(prompt));
+  plan.choice.parse_reasoning = reasoning_;
+  plan.choice.include_reasoning = parsed.include_reasoning;
+  plan.choice.prompt_logprobs = answer.prompt_logprobs;
+  plan.format = make_chat_format(tokenizer_, head, answer);
+  return plan;
+}
+
+ApiResult<void> ApiHandlers::fit(const GenerationParams& params, std::optional<int> default_max_tokens,
+                                 bool prompt_only, Prompt& prompt) const {
+  if (const auto kept = params.truncate_prompt_tokens) {
+    const size_t limit = static_cast<size_t>(*kept < 0 ? options_.max_model_len - 1 : *kept);
+    if (prompt.tokens.size() > limit)
+      prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<int64_t>(limit));
+  }
+  const auto too_long = [&](std::string asked) {
+    return std::unexpected(ApiError(
+        400,
+        fmt::format("This model's maximum context length is {} tokens, but {}. Shorten the prompt or ask for fewer.",
+                    options_.max_model_len, asked),
+        "invalid_request_error", "", "context_length_exceeded"));
+  };
+  if (prompt.tokens.empty())
+    return std::unexpected(
+        ApiError(400, "the prompt holds no token; there must be at least one", "invalid_request_error", "prompt"));
+  const int num_tokens = static_cast<int>(prompt.tokens.size());
+  const int room = options_.max_model_len - num_tokens;
+  if (room < 1) return too_long(fmt::format("the prompt has {} tokens and the answer needs at least one", num_tokens));
+  if (params.max_tokens.value_or(0) > room)
+    return too_long(fmt::format("{} tokens were requested ({} in the prompt, {} in the answer)",
+                                int64_t{num_tokens} + *params.max_tokens, num_tokens, *params.max_tokens));
+  prompt.max_tokens = prompt_only ? 1 : params.max_tokens.value_or(std::min(room, default_max_tokens.value_or(room)));
+  return {};
+}
+
+Result<std::vector<TokenId>> ApiHandlers::tokenize_chat(const Conversation& conversation, std::string& text) const {
+  if (!chat_template_)
+    return make_parameter_error("messages", "{}: this model has no chat template; use /v1/completions", kRequest);
+  auto rendered = render(conversation, *chat_template_);
+  if (!rendered) {
+    if (rendered.error().parameter.empty()) rendered.error().parameter = "messages";
+    return std::unexpected(std::move(rendered.error()));
+  }
+  text = std::move(*rendered);
+  return tokenizer_.encode(text, conversation.add_special_tokens);
+}
+
+http::Response ApiHandlers::tokenize(const http::Request& request) const {
+  const auto answer = [&]() -> ApiResult<json::object> {
+    ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+    RETURN_IF_ERROR(check_model(body));
+    JsonKeys keys(body, kRequest);
+    std::string prompt;
+    Conversation conversation;
+    bool add_special_tokens = true, return_token_strs = false;
+    if (keys.find("messages"))
+      read_conversation(keys, options_.limits, conversation);
+    else if (!keys.find("prompt"))
+      keys.fault("prompt", "is missing", "a string, or messages must be given");
+    keys.optional("prompt", prompt);
+    keys.optional("add_special_tokens", add_special_tokens);
+    keys.optional("return_token_strs", return_token_strs);
+    RETURN_IF_ERROR(keys.status());
+    ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, conversation.messages.empty()
+                                                            ? tokenizer_.encode(prompt, add_special_tokens)
+                                                            : tokenize_chat(conversation, prompt));
+    json::value texts;
+    if (return_token_strs) {
+      json::array& list = texts.emplace_array();
+      for (const TokenId token : tokens) list.emplace_back(tokenizer_.decode(std::span(&token, 1), false));
+    }
+    return json::object{{"count", tokens.size()},
+                        {"max_model_len", options_.max_model_len},
+                        {"tokens", to_json(tokens)},
+                        {"token_strs", std::move(texts)}};
+  }();
+  return answer ? json_response(*answer) : answer.error().to_response();
+}
+
+http::Response ApiHandlers::detokenize(const http::Request& request) const {
+  const auto answer = [&]() -> ApiResult<json::object> {
+    ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+    RETURN_IF_ERROR(check_model(body));
+    JsonKeys keys(body, kRequest);
+    std::vector<TokenId> tokens;
+    const json::value* list = keys.find("tokens");
+    if (list && list->is_array())
+      read_token_ids(list->get_array(), "tokens", keys, options_.vocab_size, tokens);
+    else
+      keys.fault("tokens", "is missing", "a list of token ids");
+    RETURN_IF_ERROR(keys.status());
+    return json::object{{"prompt", tokenizer_.decode(tokens, false)}};
+  }();
+  return answer ? json_response(*answer) : answer.error().to_response();
+}
+
+http::Response ApiHandlers::models() const {
+  json::array data;
+  for (const std::string& name : options_.served_model_names) data.push_back(describe_model(name));
+  return json_response({{"object", "list"}, {"data", std::move(data)}});
+}
+
+http::Response ApiHandlers::model(std::string_view name) const {
+  if (const auto known = check_model({{"model", name}}); !known) return known.error().to_response();
+  return json_response(describe_model(name));
+}
+
+json::object ApiHandlers::describe_model(std::string_view name) const {
+  return {{"id", name},
+          {"object", "model"},
+          {"created", created_},
+          {"owned_by", "cachalot"},
+          {"root", options_.model_path},
+          {"parent", nullptr},
+          {"max_model_len", options_.max_model_len}};
+}
+
+http::Response ApiHandlers::health() const {
+  return {service_.healthy() ? 200 : 503, {}, {}};
+}
+
+http::Response ApiHandlers::version() const {
+  return json_response(json::object{{"version", options_.version}});
+}
+
+}  // namespace cachalot::openai

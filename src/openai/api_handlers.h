@@ -1,0 +1,74 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "openai/answer_format.h"
+#include "openai/api_server.h"
+#include "openai/chat_request.h"
+#include "openai/completion_request.h"
+#include "openai/generation_call.h"
+
+namespace cachalot::openai {
+
+// What ApiServer's routes do. Thread-safe.
+class ApiHandlers {
+ public:
+  ApiHandlers(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+              const http::IoThreads& io_threads, ApiServerOptions options);
+
+  // Null if the request may pass.
+  std::optional<http::Response> check_key(const http::Request& head) const;
+
+  // Run on a worker.
+  void complete(const http::Request& request, const http::Responder& responder) const;
+  void chat(const http::Request& request, const http::Responder& responder) const;
+  http::Response tokenize(const http::Request& request) const;
+  http::Response detokenize(const http::Request& request) const;
+
+  // Run on an I/O thread.
+  http::Response models() const;
+  http::Response model(std::string_view name) const;
+  http::Response health() const;
+  http::Response version() const;
+
+  const http::IoThreads& workers() const { return workers_; }
+
+  std::function<std::string()> render_metrics;
+
+ private:
+  // The identity of an answer, from the client's X-Request-Id or made up.
+  struct Identity {
+    std::string id;
+    http::Headers headers;
+  };
+  Identity identify(const http::Request& request, const char* prefix) const;
+
+  boost::json::object describe_model(std::string_view name) const;
+  ApiResult<void> check_model(const boost::json::object& body) const;
+  ApiResult<GenerationPlan> plan_completion(const http::Request& request) const;
+  ApiResult<GenerationPlan> plan_chat(const http::Request& request) const;
+  void run(ApiResult<GenerationPlan> plan, const http::Responder& responder) const;
+  // What both endpoints' plans have in common; moves out of the params.
+  GenerationPlan common_plan(GenerationParams& params, Identity& identity) const;
+  AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
+  // Fits the prompt into the model's context, or says by how much it is too long.
+  ApiResult<void> fit(const GenerationParams& params, std::optional<int> default_max_tokens, bool prompt_only,
+                      Prompt& prompt) const;
+  Result<std::vector<TokenId>> tokenize_chat(const Conversation& conversation, std::string& text) const;
+
+  GenerationService& service_;
+  const Tokenizer& tokenizer_;
+  const ChatTemplate* chat_template_;
+  const http::IoThreads& io_threads_;
+  ApiServerOptions options_;
+  std::vector<TokenId> eos_token_ids_;
+  bool reasoning_;
+  int64_t created_;
+  http::IoThreads workers_;
+};
+
+}  // namespace cachalot::openai

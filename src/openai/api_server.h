@@ -1,0 +1,54 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/generation.h"
+#include "http/io_threads.h"
+#include "http/server.h"
+#include "openai/generation_params.h"
+#include "text/chat_template.h"
+#include "text/generation_config.h"
+#include "text/tokenizer.h"
+
+namespace cachalot::openai {
+
+struct ApiServerOptions {
+  std::vector<std::string> served_model_names;  // at least one; the first is the answer's when a request names none
+  std::string model_path;                       // what /v1/models tells as root
+  std::vector<std::string> api_keys;            // any of them opens; none: no key is asked for
+  std::string version;
+  int max_model_len = 0;
+  int vocab_size = 0;                  // the model's; ids of prompts are below it
+  GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
+  std::vector<TokenId> eos_token_ids;  // further ones (config.json's); the tokenizer's own is always one
+  std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
+  RequestLimits limits;                // vocab_size and max_model_len are filled in
+  int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
+};
+
+class ApiHandlers;
+
+// OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/models, and vLLM's /tokenize,
+// /detokenize, /health, /ping, /version, /metrics.
+class ApiServer {
+ public:
+  // Borrows everything but the options; `chat_template` may be null. The HTTP server must be gone, and the service must
+  // have given its last output, before this goes.
+  ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+            const http::IoThreads& io_threads, ApiServerOptions options);
+  ~ApiServer();
+
+  // The text of /metrics; without it there is no such route.
+  void set_metrics(std::function<std::string()> render);
+  // Before the server starts.
+  void register_routes(http::Server& server);
+
+ private:
+  std::unique_ptr<ApiHandlers> handlers_;
+};
+
+}  // namespace cachalot::openai

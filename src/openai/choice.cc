@@ -1,0 +1,94 @@
+#include "openai/choice.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace cachalot::openai {
+
+void ChoiceText::append(ChoiceText&& later) {
+  content += later.content;
+  reasoning += later.reasoning;
+  std::ranges::move(later.tokens, std::back_inserter(tokens));
+  std::ranges::move(later.prompt_tokens, std::back_inserter(prompt_tokens));
+  finish = later.finish;
+  stop_reason = std::move(later.stop_reason);
+  error = std::move(later.error);
+}
+
+Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const std::vector<TokenId>& prompt,
+               const std::string& prompt_text)
+    : options_(options),
+      prompt_(prompt),
+      prompt_text_(prompt_text),
+      detokenizer_(tokenizer, options.stop, options.skip_special_tokens, options.include_stop) {
+  if (options.parse_reasoning) reasoning_.emplace(options.starts_in_thought);
+}
+
+ChoiceText Choice::add(RequestOutput output) {
+  ChoiceText text;
+  if (finished_) return text;
+  num_cached_ = std::max(num_cached_, output.num_cached_tokens);
+  std::ranges::move(output.prompt_logprobs, std::back_inserter(prompt_logprobs_));
+  if (!output.tokens.empty() && !std::exchange(prompt_done_, true)) add_prompt(text);
+  for (size_t i = 0; i < output.tokens.size() && !finished_; ++i)
+    add_token(std::move(output.tokens[i]), output.finish == FinishReason::kStop && i + 1 == output.tokens.size(), text);
+  if (finished_ || output.finish == FinishReason::kNone) return text;
+  text.error = std::move(output.error);
+  finish(options_.prompt_only && output.finish == FinishReason::kStop ? FinishReason::kLength : output.finish, text);
+  return text;
+}
+
+void Choice::add_prompt(ChoiceText& text) {
+  if (options_.echo) text.content = prompt_text_;
+  std::vector<ReportedToken> tokens;
+  tokens.push_back({.sampled = {.token = prompt_.front()}, .has_logprob = false});
+  for (SampledToken& token : prompt_logprobs_) tokens.push_back({std::move(token)});
+  if (options_.echo && options_.logprobs) text.tokens = tokens;
+  if (options_.prompt_logprobs) text.prompt_tokens = std::move(tokens);
+  prompt_logprobs_ = {};
+}
+
+void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& text) {
+  if (options_.prompt_only) return;
+  ++num_generated_;
+  const TokenId id = token.token;
+  if (options_.logprobs) text.tokens.push_back({std::move(token)});
+  if (is_last_of_stop) {
+    const auto& explicit_ids = options_.explicit_stop_ids;
+    if (std::ranges::find(explicit_ids, id) != explicit_ids.end()) text.stop_reason = id;
+    // The token that ends an answer is not a part of it.
+    if (!options_.include_stop) return;
+  }
+  put(detokenizer_.add(id), text);
+  if (!detokenizer_.stopped()) return;
+  text.stop_reason = detokenizer_.stop_string();
+  must_abort_ = !is_last_of_stop;
+  finish(FinishReason::kStop, text);
+}
+
+void Choice::put(std::string&& piece, ChoiceText& text) {
+  if (!reasoning_) {
+    text.content += piece;
+    return;
+  }
+  ReasoningParser::Piece parts = reasoning_->add(piece);
+  text.content += parts.content;
+  if (options_.include_reasoning) text.reasoning += parts.reasoning;
+}
+
+void Choice::finish(FinishReason reason, ChoiceText& text) {
+  finished_ = true;
+  text.finish = reason;
+  put(detokenizer_.finish(), text);
+  // The last bytes may have completed a stop string.
+  if (detokenizer_.stopped() && reason == FinishReason::kLength) {
+    text.finish = FinishReason::kStop;
+    text.stop_reason = detokenizer_.stop_string();
+  }
+  if (!reasoning_) return;
+  ReasoningParser::Piece parts = reasoning_->finish();
+  text.content += parts.content;
+  if (options_.include_reasoning) text.reasoning += parts.reasoning;
+}
+
+}  // namespace cachalot::openai

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/generation.h"
+#include "text/detokenizer.h"
+#include "text/reasoning_parser.h"
+
+namespace cachalot::openai {
+
+// A token whose probability is reported; the first of a prompt has none.
+struct ReportedToken {
+  SampledToken sampled;
+  bool has_logprob = true;
+};
+
+// What is new of one choice, or all of it so far.
+struct ChoiceText {
+  std::string content, reasoning;
+  std::vector<ReportedToken> tokens;         // the echoed prompt's, then the generated ones; empty without logprobs
+  std::vector<ReportedToken> prompt_tokens;  // with prompt_logprobs
+  FinishReason finish = FinishReason::kNone;
+  boost::json::value stop_reason;  // the stop string or explicit stop id that ended it; null for the end of sequence
+  std::string error;               // finish == kError
+
+  bool has_news() const {
+    return !content.empty() || !reasoning.empty() || !tokens.empty() || finish != FinishReason::kNone;
+  }
+  void append(ChoiceText&& later);
+};
+
+struct ChoiceOptions {
+  std::vector<std::string> stop;
+  std::vector<TokenId> explicit_stop_ids;  // of stop_token_ids, the end-of-sequence ids left out
+  int min_tokens = 0;
+  bool skip_special_tokens = true, include_stop = false;
+  bool logprobs = false, prompt_logprobs = false;
+  bool parse_reasoning = false, starts_in_thought = false, include_reasoning = true;
+  bool echo = false;         // the prompt is the beginning of the text
+  bool prompt_only = false;  // echo without an answer: the engine's one token is dropped
+};
+
+// Turns what the engine says of one choice into text: characters, stop strings, thought and answer. One thread at a
+// time.
+class Choice {
+ public:
+  // Borrows the tokenizer and the prompt.
+  Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const std::vector<TokenId>& prompt,
+         const std::string& prompt_text);
+
+  // What is certain now. After finished(), nothing.
+  ChoiceText add(RequestOutput output);
+
+  bool finished() const { return finished_; }
+  // It ended at a stop string, which the engine does not know of yet.
+  bool must_abort() const { return must_abort_; }
+  int num_generated() const { return num_generated_; }
+  int num_cached() const { return num_cached_; }
+
+ private:
+  void add_prompt(ChoiceText& text);
+  void add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& text);
+  void put(std::string&& piece, ChoiceText& text);
+  void finish(FinishReason reason, ChoiceText& text);
+
+  const ChoiceOptions& options_;
+  const std::vector<TokenId>& prompt_;
+  const std::string& prompt_text_;
+  StreamingDetokenizer detokenizer_;
+  std::optional<ReasoningParser> reasoning_;
+  std::vector<SampledToken> prompt_logprobs_;
+  bool prompt_done_ = false;
+  bool finished_ = false, must_abort_ = false;
+  int num_generated_ = 0, num_cached_ = 0;
+};
+
+}  // namespace cachalot::openai

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "core/generation.h"
+#include "http/io_threads.h"
+#include "http/server.h"
+#include "openai/answer_format.h"
+#include "openai/choice.h"
+
+namespace cachalot::openai {
+
+struct Prompt {
+  std::vector<TokenId> tokens;
+  std::string text;  // if it is to be echoed
+  bool opens_thought = false;
+  int max_tokens = 0;
+};
+
+// One API request, understood: what to generate and how to say it.
+struct GenerationPlan {
+  std::vector<Prompt> prompts;
+  int choices_per_prompt = 1;
+  SamplingParams sampling;  // of every choice, but for max_tokens and choice
+  int priority = 0;
+  std::string cache_salt;
+  int64_t arrival_ns = 0;
+  ChoiceOptions choice;  // of every choice, but for starts_in_thought
+  bool stream = false, include_usage = false, continuous_usage = false;
+  http::Headers headers;  // of the response
+  std::unique_ptr<AnswerFormat> format;
+};
+
+// Runs a plan: a core request for each choice, and the answer, whole or streamed, when they are done or as they go. The
+// engine's thread only leaves its outputs in a mailbox; an I/O thread turns them into text. The engine and its requests
+// keep the call alive. Borrows all but the plan.
+class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
+ public:
+  GenerationCall(GenerationService& service, const Tokenizer& tokenizer, const http::IoThreads& threads,
+                 http::Responder responder, GenerationPlan plan);
+  void start();
+
+ private:
+  // One sequence of the engine.
+  struct Sequence {
+    Sequence(const Tokenizer& tokenizer, ChoiceOptions options, const Prompt& prompt);
+
+    RequestId id = 0;
+    const Prompt& prompt;
+    const ChoiceOptions options;
+    Choice choice;
+    ChoiceText whole;  // what a whole answer has of it so far
+  };
+  struct Mail {
+    size_t sequence;
+    RequestOutput output;
+  };
+
+  Request make_request(const Sequence& sequence, size_t index) const;
+  void post_mail(Mail mail);
+  void schedule(std::unique_lock<std::mutex> lock);
+  void read_mail();
+  void take(Mail mail, std::string& events);
+  void begin_stream();
+  void end_answer(std::string& events);
+  void fail(const std::string& message, std::string& events);
+  void abort_all();
+  boost::json::object whole_answer();
+  boost::json::object usage() const;
+  void add_chunk(boost::json::object choice, std::string& events) const;
+
+  GenerationService& service_;
+  const Tokenizer& tokenizer_;
+  const http::IoThreads& threads_;
+  const http::Responder responder_;
+  GenerationPlan plan_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+
+  std::mutex mutex_;  // guards the mailbox
+  std::vector<Mail> mailbox_;
+  bool reading_ = true;  // until everything is submitted, and while a thread reads
+
+  // Of the thread that reads.
+  size_t num_finished_ = 0;
+  bool over_ = false;
+};
+
+}  // namespace cachalot::openai

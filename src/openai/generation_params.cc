@@ -1,0 +1,296 @@
+#include "openai/generation_params.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+#include "base/log.h"
+
+namespace cachalot::openai {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr int kMaxInt = std::numeric_limits<int>::max();
+
+// What every endpoint that generates understands.
+constexpr std::array<std::string_view, 32> kShared = {"model",
+                                                      "n",
+                                                      "best_of",
+                                                      "temperature",
+                                                      "top_p",
+                                                      "top_k",
+                                                      "min_p",
+                                                      "presence_penalty",
+                                                      "frequency_penalty",
+                                                      "repetition_penalty",
+                                                      "logit_bias",
+                                                      "seed",
+                                                      "max_tokens",
+                                                      "min_tokens",
+                                                      "stop",
+                                                      "stop_token_ids",
+                                                      "ignore_eos",
+                                                      "include_stop_str_in_output",
+                                                      "skip_special_tokens",
+                                                      "spaces_between_special_tokens",
+                                                      "stream",
+                                                      "stream_options",
+                                                      "priority",
+                                                      "cache_salt",
+                                                      "prompt_logprobs",
+                                                      "logprobs",
+                                                      "echo",
+                                                      "add_special_tokens",
+                                                      "truncate_prompt_tokens",
+                                                      "return_tokens_as_token_ids",
+                                                      "user",
+                                                      "request_id"};
+
+// Of no consequence here: accounting and hints.
+constexpr std::array<std::string_view, 10> kHarmless = {"metadata",
+                                                        "store",
+                                                        "service_tier",
+                                                        "safety_identifier",
+                                                        "prompt_cache_key",
+                                                        "prediction",
+                                                        "parallel_tool_calls",
+                                                        "verbosity",
+                                                        "prompt_cache_retention",
+                                                        "tool_choice"};
+
+constexpr std::array<std::string_view, 23> kUnsupported = {"suffix",
+                                                           "tools",
+                                                           "functions",
+                                                           "function_call",
+                                                           "response_format",
+                                                           "modalities",
+                                                           "audio",
+                                                           "web_search_options",
+                                                           "use_beam_search",
+                                                           "length_penalty",
+                                                           "guided_json",
+                                                           "guided_regex",
+                                                           "guided_choice",
+                                                           "guided_grammar",
+                                                           "structured_outputs",
+                                                           "allowed_token_ids",
+                                                           "bad_words",
+                                                           "logits_processors",
+                                                           "chat_template",
+                                                           "documents",
+                                                           "prompt_embeds",
+                                                           "kv_transfer_params",
+                                                           "return_token_ids"};
+
+// Whether the value of an unsupported field asks for nothing.
+bool asks_for_nothing(std::string_view name, const json::value& value) {
+  if (value.is_null() || value == json::value(false)) return true;
+  if (value.is_string()) return value.get_string().empty();
+  if (value.is_array()) {
+    const json::array& list = value.get_array();
+    return list.empty() || (name == "modalities" && list.size() == 1 && list[0] == json::value("text"));
+  }
+  if (value.is_object()) {
+    const json::object& object = value.get_object();
+    if (object.empty()) return true;
+    const json::value* type = object.if_contains("type");
+    return name == "response_format" && type && *type == json::value("text");
+  }
+  return name == "length_penalty" && value.is_number() && value.to_number<double>() == 1;
+}
+
+void read_float(JsonKeys& keys, std::string_view key, float& field, double min, double max) {
+  double value = field;
+  keys.optional(key, value, min, max);
+  field = static_cast<float>(value);
+}
+
+void apply_defaults(const GenerationConfig& defaults, SamplingParams& sampling) {
+  const auto apply = [](const auto& value, auto& field) {
+    if (value) field = static_cast<std::remove_reference_t<decltype(field)>>(*value);
+  };
+  apply(defaults.temperature, sampling.temperature);
+  apply(defaults.top_p, sampling.top_p);
+  apply(defaults.top_k, sampling.top_k);
+  apply(defaults.min_p, sampling.min_p);
+  apply(defaults.repetition_penalty, sampling.repetition_penalty);
+  if (defaults.do_sample == false) sampling.temperature = 0;
+}
+
+void read_sampling(JsonKeys& keys, const RequestLimits& limits, SamplingParams& sampling) {
+  read_float(keys, "temperature", sampling.temperature, 0, 2);
+  read_float(keys, "top_p", sampling.top_p, 0, 1);
+  if (sampling.top_p == 0) keys.fault("top_p", "is 0", "greater than 0 and at most 1");
+  // vLLM writes "all" as -1, too.
+  keys.optional("top_k", sampling.top_k, -1, kMaxInt);
+  sampling.top_k = std::max(sampling.top_k, 0);
+  read_float(keys, "min_p", sampling.min_p, 0, 1);
+  read_float(keys, "presence_penalty", sampling.presence_penalty, -2, 2);
+  read_float(keys, "frequency_penalty", sampling.frequency_penalty, -2, 2);
+  read_float(keys, "repetition_penalty", sampling.repetition_penalty, 0, 100);
+  if (sampling.repetition_penalty == 0) keys.fault("repetition_penalty", "is 0", "greater than 0");
+  keys.optional("min_tokens", sampling.min_tokens, 0, limits.max_model_len);
+  keys.optional("prompt_logprobs", sampling.num_prompt_logprobs, 0, limits.max_logprobs);
+}
+
+void read_logit_bias(JsonKeys& keys, int vocab_size, SamplingParams& sampling) {
+  const json::object* biases = keys.object("logit_bias");
+  if (!biases) return;
+  for (const auto& [key, value] : *biases) {
+    TokenId token = -1;
+    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || token < 0 || token >= vocab_size)
+      return keys.fault("logit_bias", fmt::format("names the token \"{}\"", std::string_view(key.data(), key.size())),
+                        fmt::format("an object of token ids below {}", vocab_size));
+    if (!value.is_number() || std::fabs(value.to_number<double>()) > 100)
+      return keys.fault("logit_bias", "holds " + json::serialize(value), "numbers from -100 to 100");
+    sampling.logit_bias.emplace_back(token, static_cast<float>(value.to_number<double>()));
+  }
+}
+
+void read_seed(JsonKeys& keys, std::optional<uint64_t>& seed) {
+  const json::value* value = keys.find("seed");
+  if (!value) return;
+  // A negative one is as good a seed as its two's complement.
+  if (value->is_int64())
+    seed = static_cast<uint64_t>(value->get_int64());
+  else if (value->is_uint64())
+    seed = value->get_uint64();
+  else
+    keys.fault("seed", "is " + json::serialize(*value), "a whole number of 64 bits");
+}
+
+void read_stop(JsonKeys& keys, const RequestLimits& limits, std::vector<std::string>& stop) {
+  const json::value* value = keys.find("stop");
+  if (!value) return;
+  if (value->is_string())
+    stop.emplace_back(value->get_string());
+  else
+    keys.optional("stop", stop);
+  if (stop.size() > static_cast<size_t>(limits.max_stop_strings))
+    keys.fault("stop", fmt::format("holds {} strings", stop.size()),
+               fmt::format("at most {}", limits.max_stop_strings));
+  for (const std::string& text : stop) {
+    if (text.empty()) keys.fault("stop", "holds an empty string", "strings that can be found");
+    if (text.size() > static_cast<size_t>(limits.max_stop_string_bytes))
+      keys.fault("stop", fmt::format("holds a string of {} bytes", text.size()),
+                 fmt::format("strings of at most {} bytes", limits.max_stop_string_bytes));
+  }
+}
+
+void read_choices(JsonKeys& keys, const RequestLimits& limits, GenerationParams& params) {
+  keys.optional("n", params.num_choices, 1, limits.max_choices);
+  int best_of = params.num_choices;
+  keys.optional("best_of", best_of, 1, kMaxInt);
+  if (best_of != params.num_choices)
+    keys.fault("best_of", fmt::format("is {}", best_of), "equal to n; choosing among more is not supported",
+               ErrorCode::kUnsupported);
+}
+
+void read_stream(JsonKeys& keys, GenerationParams& params) {
+  keys.optional("stream", params.stream);
+  const json::object* options = keys.object("stream_options");
+  if (!options) return;
+  if (!params.stream) keys.fault("stream_options", "is given", "left out unless stream is true");
+  for (auto [name, field] : {std::pair("include_usage", &params.include_usage),
+                             std::pair("continuous_usage_stats", &params.continuous_usage)}) {
+    const json::value* value = options->if_contains(name);
+    if (!value || value->is_null()) continue;
+    if (!value->is_bool())
+      return keys.fault("stream_options", fmt::format("holds {}: {}", name, json::serialize(*value)),
+                        "an object of true or false");
+    *field = value->get_bool();
+  }
+}
+
+}  // namespace
+
+void read_generation_params(const json::object& object, JsonKeys& keys, const GenerationConfig& defaults,
+                            const RequestLimits& limits, GenerationParams& params) {
+  keys.optional("model", params.model);
+  apply_defaults(defaults, params.sampling);
+  read_sampling(keys, limits, params.sampling);
+  read_logit_bias(keys, limits.vocab_size, params.sampling);
+  read_seed(keys, params.seed);
+  read_stop(keys, limits, params.stop);
+  if (const json::value* ids = keys.find("stop_token_ids")) {
+    if (ids->is_array())
+      read_token_ids(ids->get_array(), "stop_token_ids", keys, limits.vocab_size, params.sampling.stop_token_ids);
+    else
+      keys.fault("stop_token_ids", "is " + json::serialize(*ids), "a list of token ids");
+  }
+  if (keys.find("max_tokens")) keys.optional("max_tokens", params.max_tokens.emplace(), 0, kMaxInt);
+  if (params.max_tokens && params.sampling.min_tokens > *params.max_tokens)
+    keys.fault("min_tokens", fmt::format("is {}", params.sampling.min_tokens),
+               fmt::format("at most max_tokens, {}", *params.max_tokens));
+  keys.optional("ignore_eos", params.ignore_eos);
+  keys.optional("include_stop_str_in_output", params.include_stop);
+  keys.optional("skip_special_tokens", params.skip_special_tokens);
+  keys.optional("return_tokens_as_token_ids", params.tokens_as_ids);
+  if (keys.find("truncate_prompt_tokens")) {
+    int& kept = params.truncate_prompt_tokens.emplace();
+    keys.optional("truncate_prompt_tokens", kept, -1, kMaxInt);
+    if (kept == 0) keys.fault("truncate_prompt_tokens", "is 0", "at least 1, or -1 for as many as the model takes");
+  }
+  read_choices(keys, limits, params);
+  read_stream(keys, params);
+  if (params.stream && params.sampling.num_prompt_logprobs >= 0)
+    keys.fault("prompt_logprobs", "is given", "left out when stream is true");
+  keys.optional("priority", params.priority, std::numeric_limits<int>::min(), kMaxInt);
+  keys.optional("cache_salt", params.cache_salt);
+  if (const json::value* salt = object.if_contains("cache_salt");
+      salt && salt->is_string() && params.cache_salt.empty())
+    keys.fault("cache_salt", "is empty", "a string with something in it");
+}
+
+void check_field_names(const json::object& object, JsonKeys& keys, std::span<const std::string_view> own) {
+  std::vector<std::string_view> unknown;
+  for (const auto& [key, value] : object) {
+    const std::string_view name(key.data(), key.size());
+    const auto is_in = [&](const auto& names) { return std::ranges::find(names, name) != std::ranges::end(names); };
+    if (is_in(kShared) || is_in(own) || is_in(kHarmless)) continue;
+    if (!is_in(kUnsupported))
+      unknown.push_back(name);
+    else if (!asks_for_nothing(name, value))
+      keys.fault(name, "is given", "left out: it is not supported", ErrorCode::kUnsupported);
+  }
+  if (!unknown.empty()) log::debug("fields of a request are ignored: {}", fmt::join(unknown, ", "));
+}
+
+ApiResult<json::object> parse_body(std::string_view body) {
+  const auto refused = [](std::string message) {
+    return std::unexpected(ApiError(400, std::move(message), "invalid_request_error"));
+  };
+  boost::system::error_code error;
+  json::parse_options options;
+  options.max_depth = 64;
+  json::stream_parser parser({}, options);
+  const size_t num_read = parser.write_some(body.data(), body.size(), error);
+  if (!error && num_read < body.size()) error = json::error::extra_data;
+  if (!error) parser.finish(error);
+  if (error) return refused(fmt::format("the body is not JSON: {} at byte {}", error.message(), num_read));
+  json::value value = parser.release();
+  if (!value.is_object()) return refused("the body must be a JSON object");
+  return std::move(value.get_object());
+}
+
+void read_token_ids(const json::array& list, std::string_view key, JsonKeys& keys, int vocab_size,
+                    std::vector<TokenId>& ids) {
+  ids.reserve(list.size());
+  for (const json::value& item : list) {
+    const int64_t* id = item.if_int64();
+    if (!id || *id < 0 || *id >= vocab_size)
+      return keys.fault(key, "holds " + json::serialize(item), fmt::format("token ids from 0 to {}", vocab_size - 1));
+    ids.push_back(static_cast<TokenId>(*id));
+  }
+}
+
+}  // namespace cachalot::openai

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/json_keys.h"
+#include "core/sampling_params.h"
+#include "openai/api_error.h"
+#include "text/generation_config.h"
+
+namespace cachalot::openai {
+
+// How much one request may ask for.
+struct RequestLimits {
+  int vocab_size = 0;
+  int max_model_len = 0;
+  int max_logprobs = 20;
+  int max_choices = 256;  // prompts x n
+  int max_stop_strings = 16;
+  int max_stop_string_bytes = 1024;
+  int max_messages = 4096;
+};
+
+// The fields that the completions and the chat endpoint share.
+struct GenerationParams {
+  std::string model;        // as the client wrote it; may be empty
+  SamplingParams sampling;  // max_tokens, seed and choice are not yet set; stop ids are the explicit ones
+  std::optional<int> max_tokens;
+  std::optional<uint64_t> seed;
+  int num_choices = 1;  // n
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  bool include_stop = false;  // include_stop_str_in_output
+  bool skip_special_tokens = true;
+  bool tokens_as_ids = false;  // return_tokens_as_token_ids
+  std::optional<int> truncate_prompt_tokens;
+  bool stream = false, include_usage = false, continuous_usage = false;
+  int priority = 0;
+  std::string cache_salt;
+};
+
+// Reads them. `keys` stands on `object`.
+void read_generation_params(const boost::json::object& object, JsonKeys& keys, const GenerationConfig& defaults,
+                            const RequestLimits& limits, GenerationParams& params);
+
+// Refuses, by name, fields that ask for what is not there, unless their value asks for nothing (null, [], {"type":
+// "text"}); fields that nobody knows are ignored with a debug line. `own` are the endpoint's own fields.
+void check_field_names(const boost::json::object& object, JsonKeys& keys, std::span<const std::string_view> own);
+
+// The body as a JSON object.
+ApiResult<boost::json::object> parse_body(std::string_view body);
+
+// A list of token ids, each one of the vocabulary.
+void read_token_ids(const boost::json::array& list, std::string_view key, JsonKeys& keys, int vocab_size,
+                    std::vector<TokenId>& ids);
+
+// Why requests are refused has one wording for all: "request: temperature is 9; it must be a number from 0 to 2".
+inline constexpr const char* kRequest = "request";
+
+}  // namespace cachalot::openai
