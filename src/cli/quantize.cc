@@ -14,6 +14,8 @@
 namespace cachalot {
 namespace {
 
+const std::map<std::string, WeightFormat> kFormats{{"awq", WeightFormat::kAwq}, {"fp8", WeightFormat::kFp8Block}};
+
 struct QuantizeFlags {
   std::string model, folder;
   QuantizeOptions options = {.num_threads = 0};
@@ -40,13 +42,15 @@ Status run_quantize(QuantizeFlags flags) {
 void add_quantize_command(CLI::App& app) {
   auto flags = std::make_shared<QuantizeFlags>();
   QuantizeOptions& options = flags->options;
-  const std::map<std::string, WeightFormat> formats{{"awq", WeightFormat::kAwq}, {"fp8", WeightFormat::kFp8Block}};
   CLI::App* command =
       app.add_subcommand("quantize", "Round a bf16 or fp8 model's linears to AWQ-format int4 or to fp8 blocks");
   command->add_option("--model", flags->model, "Folder of the model")->required();
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
-  command->add_option("--quant", options.target.format, "Weight format: awq (int4) or fp8 (128x128 blocks)")
-      ->transform(CLI::CheckedTransformer(formats).description(""))
+  command
+      ->add_option_function<std::string>(
+          "--quant", [&options](const std::string& name) { options.target.format = kFormats.at(name); },
+          "Weight format: awq (int4) or fp8 (128x128 blocks)")
+      ->check(CLI::IsMember({"awq", "fp8"}))
       ->option_text("FORMAT [awq]");
   command->add_option("--group-size", options.target.group_size, "awq: inputs that share a scale, a multiple of 32")
       ->capture_default_str();

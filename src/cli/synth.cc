@@ -11,6 +11,9 @@
 namespace cachalot {
 namespace {
 
+const std::map<std::string, WeightFormat> kFormats{
+    {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
+
 struct SynthFlags {
   std::string config, folder;
   SynthOptions options;
@@ -32,15 +35,16 @@ Status run_synth(SynthFlags flags) {
 void add_synth_command(CLI::App& app) {
   auto flags = std::make_shared<SynthFlags>();
   SynthOptions& options = flags->options;
-  const std::map<std::string, WeightFormat> formats{
-      {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
   CLI::App* command =
       app.add_subcommand("synth", "Write a random checkpoint of any shape, for benchmarks and memory plans");
   command->add_option("--config", flags->config, "config.json of the shape (its quantization_config plays no part)")
       ->required();
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
-  command->add_option("--quant", options.target.format, "Weight format: bf16, fp8 (128x128 blocks) or awq (int4)")
-      ->transform(CLI::CheckedTransformer(formats).description(""))
+  command
+      ->add_option_function<std::string>(
+          "--quant", [&options](const std::string& name) { options.target.format = kFormats.at(name); },
+          "Weight format: bf16, fp8 (128x128 blocks) or awq (int4)")
+      ->check(CLI::IsMember({"bf16", "fp8", "awq"}))
       ->option_text("FORMAT [bf16]");
   command->add_option("--group-size", options.target.group_size, "awq: inputs that share a scale, a multiple of 32")
       ->capture_default_str();
