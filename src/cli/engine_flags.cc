@@ -37,6 +37,8 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
       ->transform(CLI::CheckedTransformer(policies).description(""))
       ->option_text("POLICY [fcfs]");
   app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", options.enable_prefix_caching, "Reuse the KV blocks of equal prefixes (on)");
+  app.add_flag("--prefix-cache-across-roles", options.prefix_cache_across_roles,
+               "Find an answer again that comes back inside the next prompt, though its bits may differ from a fresh computation (off)");
   app.add_option("--gpu-memory-utilization", options.gpu_memory_utilization, "Share of the device's memory to use")
       ->check(CLI::Range(0.01, 1.0))
       ->capture_default_str();

@@ -23,6 +23,7 @@ struct EngineOptions {
   int num_scheduler_steps = 1;
   SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;
   bool enable_prefix_caching = true;
+  bool prefix_cache_across_roles = false;
   double gpu_memory_utilization = 0.9;
   int num_gpu_blocks_override = 0;  // 0: from memory
   int threads = 0;                  // 0: the rank's share of cores

@@ -114,6 +114,7 @@ void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View
 
 LinearInput FeedForward::arrived_input(const ExpertRowFormat& format, const ArrivedRows& arrived) const {
   const int64_t num_rows = arrived.rows.extent(0);
+  CHECK(arrived.rows.extent(1) == format.row_bytes() && arrived.rows.is_contiguous());
   const View<std::byte, 2> rows(const_cast<std::byte*>(arrived.rows.data()), num_rows, format.row_bytes());
   if (format.group) return {.values = {}, .quantized = format.quantized(rows)};
   if (settings_.float32()) return {.values = format.values(rows).as<float>(), .quantized = {}};

@@ -30,6 +30,7 @@ Status LocalExpertExchange::dispatch(const DispatchRows& rows, const CollectiveS
   CHECK(rows.rows.extent(0) <= limits_.max_rows && rows.rows.extent(0) == rows.expert_ids.extent(0),
         "dispatch of {} rows, {} rows of ids, at most {}", rows.rows.extent(0), rows.expert_ids.extent(0),
         limits_.max_rows);
+  CHECK(rows.rows.extent(1) <= limits_.row_bytes, "rows of {} bytes, at most {}", rows.rows.extent(1), limits_.row_bytes);
   site_ = site;
   own_ = rows;
   delivered_ = false;
@@ -41,6 +42,7 @@ void LocalExpertExchange::collect_pairs() {
   pairs_.clear();
   num_arrived_ = 0;
   const int first = first_local_expert(), last = first + num_local_experts();
+  const int64_t row_bytes = own_.rows.extent(1);  // the same on every rank
   for (int home = 0; home < hub_.num_ranks(); home++) {
     const DispatchRows& theirs = home == rank_ ? own_ : hub_.published<LocalExpertExchange>(home).own_;
     for (int64_t row = 0; row < theirs.rows.extent(0); row++) {
@@ -54,8 +56,8 @@ void LocalExpertExchange::collect_pairs() {
       }
       if (!named) continue;
       if (hub_.num_ranks() > 1)
-        std::memcpy(arrived_rows_.data() + num_arrived_ * limits_.row_bytes, theirs.rows.row(row),
-                    static_cast<size_t>(limits_.row_bytes));
+        std::memcpy(arrived_rows_.data() + num_arrived_ * row_bytes, theirs.rows.row(row),
+                    static_cast<size_t>(row_bytes));
       num_arrived_++;
     }
   }
@@ -82,7 +84,7 @@ Result<bool> LocalExpertExchange::next(ArrivedRows& arrived) {
   sort_pairs();
   arrived.rows = hub_.num_ranks() == 1
                      ? own_.rows
-                     : View<const std::byte, 2>(arrived_rows_.data(), num_arrived_, limits_.row_bytes);
+                     : View<const std::byte, 2>(arrived_rows_.data(), num_arrived_, own_.rows.extent(1));
   arrived.pair_rows = View<const int32_t, 1>(pair_rows_.data(), pair_rows_.size());
   arrived.offsets = offsets_;
   arrived.results = ComputeView<2>(results_.data(), limits_.compute_dtype, pair_rows_.size(), limits_.hidden_size);

@@ -11,7 +11,8 @@ namespace cachalot {
 
 struct ExpertExchangeLimits {
   int num_experts = 0, top_k = 0;
-  int64_t hidden_size = 0, row_bytes = 0;
+  int64_t hidden_size = 0;
+  int64_t row_bytes = 0;  // at most
   int64_t max_rows = 0;  // that one rank brings
   DType compute_dtype = DType::kBF16;
 };
