@@ -23,6 +23,14 @@ struct AttentionLoops {
   // odd in cache lines, so that rows do not share cache sets.
   static constexpr int64_t kQueryDims = 128, kQueryStride = 144;
 
+  // body(d, part) for the vectors of [0, dim): part is Whole, and Tail for the rest.
+  template <class Body>
+  CACHALOT_INLINE static void for_each_vector(int64_t dim, Body body) {
+    int64_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) body(d, typename S::Whole());
+    if (d < dim) body(d, typename S::Tail(dim - d));
+  }
+
   // ---- packing ----
 
   // Four rows' worth of 16 bytes in each lane, transposed: vector j holds dword j of kLanes positions, in order.
@@ -106,11 +114,11 @@ struct AttentionLoops {
 
   // Goes on with the chains of fma of a panel of scores over `dims` dimensions.
   template <int kNumRows>
-  CACHALOT_INLINE static void add_scores(Rows& rows, const float* keys, int64_t dims, int64_t position) {
+  CACHALOT_INLINE static void add_scores(Rows& rows, const float* keys, int64_t dims, int64_t position, bool first) {
     Floats sums[kNumRows][2];
     float* scores = rows.p + position;
     unroll<kNumRows * 2>([&](auto i) CACHALOT_INLINE {
-      sums[i / 2][i % 2] = T::load(scores + i / 2 * kAttentionTile + i % 2 * kLanes);
+      sums[i / 2][i % 2] = first ? S::zero() : T::load(scores + i / 2 * kAttentionTile + i % 2 * kLanes);
     });
     const float* query = rows.query;
     for (int64_t dim = 0; dim < dims; dim++, keys += kPanel, query++) {
@@ -126,6 +134,12 @@ struct AttentionLoops {
     });
   }
 
+  // Not memcpy, which g++ makes a string instruction of that takes as long to start as a copy here takes.
+  CACHALOT_INLINE static void copy(const float* from, int64_t count, float* to) {
+    for_each_vector(count,
+                    [&](int64_t i, auto part) CACHALOT_INLINE { S::store(to + i, part, S::load(from + i, part)); });
+  }
+
   // Dimensions [begin, begin + dims) of the queries of rows [first_row, first_row + num_rows).
   CACHALOT_INLINE static void copy_queries(const AttentionTile& tile, int64_t first_row, int num_rows, int64_t begin,
                                            int64_t dims, Rows& rows) {
@@ -134,24 +148,21 @@ struct AttentionLoops {
                                                                                        : dims;
     for (int row = 0; row < num_rows; row++) {
       float* query = rows.query + row * kQueryStride;
-      const float* first = tile.query[0].data + (first_row + row) * tile.query[0].stride;
-      const float* second = tile.query[1].data + (first_row + row) * tile.query[1].stride;
-      if (first_dims > 0) std::memcpy(query, first + begin, static_cast<size_t>(first_dims) * sizeof(float));
-      if (first_dims < dims)
-        std::memcpy(query + first_dims, second + (begin + first_dims - tile.query[0].dim),
-                    static_cast<size_t>(dims - first_dims) * sizeof(float));
+      copy(tile.query[0].data + (first_row + row) * tile.query[0].stride + begin, first_dims, query);
+      copy(tile.query[1].data + (first_row + row) * tile.query[1].stride + (begin + first_dims - tile.query[0].dim),
+           dims - first_dims, query + first_dims);
     }
   }
 
   template <int kNumRows>
   CACHALOT_INLINE static void score(const AttentionTile& tile, int64_t first_row, int64_t positions, Rows& rows) {
     const int64_t key_dim = tile.query[0].dim + tile.query[1].dim;
-    for (int idx = 0; idx < kNumRows * kAttentionTile; idx++) rows.p[idx] = 0;
     for (int64_t begin = 0; begin < key_dim; begin += kQueryDims) {
       const int64_t rest = key_dim - begin, dims = rest < kQueryDims ? rest : kQueryDims;
       copy_queries(tile, first_row, kNumRows, begin, dims, rows);
       for (int64_t position = 0; position < positions; position += kPanel)
-        add_scores<kNumRows>(rows, tile.keys + (position / kPanel * key_dim + begin) * kPanel, dims, position);
+        add_scores<kNumRows>(rows, tile.keys + (position / kPanel * key_dim + begin) * kPanel, dims, position,
+                             begin == 0);
     }
   }
 
@@ -161,11 +172,10 @@ struct AttentionLoops {
     Floats p[kTileVectors], top = S::set(max);
     unroll<kTileVectors>([&](auto i) CACHALOT_INLINE {
       const int64_t count = visible - i * kLanes;
-      const Floats scaled = S::mul(T::load(scores + i * kLanes), S::set(scale));
-      T::store(scores + i * kLanes, scaled);
-      p[i] = count >= kLanes ? scaled
-             : count <= 0    ? masked
-                             : S::load_or(scores + i * kLanes, typename S::Tail(count), masked);
+      p[i] = masked;
+      if (count >= kLanes) p[i] = S::load(scores + i * kLanes, typename S::Whole());
+      if (count > 0 && count < kLanes) p[i] = S::load_or(scores + i * kLanes, typename S::Tail(count), masked);
+      p[i] = S::mul(p[i], S::set(scale));
       top = S::max(top, p[i]);
     });
     const float new_max = S::max(top);
@@ -245,13 +255,6 @@ struct AttentionLoops {
   }
 
   // ---- states ----
-
-  template <class Body>
-  CACHALOT_INLINE static void for_each_vector(int64_t dim, Body body) {
-    int64_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes) body(d, typename S::Whole());
-    if (d < dim) body(d, typename S::Tail(dim - d));
-  }
 
   static void merge(float* acc, float factor, const float* later, float later_factor, int64_t dim) {
     for_each_vector(dim, [&](int64_t d, auto part) CACHALOT_INLINE {
