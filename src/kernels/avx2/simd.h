@@ -48,6 +48,8 @@ struct Simd {
   }
   static Floats load(const fp16* p, Tail tail) { return _mm256_cvtph_ps(load_words(p, tail)); }
 
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
   // Rounded to nearest, ties to even; must fit.
   static void store(int8_t* p, Whole, Floats x) { _mm_storel_epi64(reinterpret_cast<__m128i*>(p), to_int8(x)); }
   static void store(int8_t* p, Tail tail, Floats x) {
@@ -66,6 +68,9 @@ struct Simd {
   static Floats abs(Floats a) { return _mm256_andnot_ps(set(-0.f), a); }
   static Floats select_negative(Floats x, Floats a, Floats b) {  // a where x < 0, else b
     return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, zero(), _CMP_LT_OQ));
+  }
+  static Floats replace(Floats x, Floats value, Floats by) {
+    return _mm256_blendv_ps(x, by, _mm256_cmp_ps(x, value, _CMP_EQ_OQ));
   }
   static unsigned equal(Floats a, Floats b) {  // a bit a lane
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)));

@@ -41,6 +41,8 @@ struct Simd {
   static Floats load(const fp16* p, Whole) { return _mm512_cvtph_ps(load_words(p)); }
   static Floats load(const fp16* p, Tail tail) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(tail.mask, p)); }
 
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
   // Rounded to nearest, ties to even; must fit.
   static void store(int8_t* p, Whole, Floats x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
@@ -59,6 +61,9 @@ struct Simd {
   static Floats abs(Floats a) { return _mm512_abs_ps(a); }
   static Floats select_negative(Floats x, Floats a, Floats b) {  // a where x < 0, else b
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, zero(), _CMP_LT_OQ), b, a);
+  }
+  static Floats replace(Floats x, Floats value, Floats by) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, value, _CMP_EQ_OQ), x, by);
   }
   static unsigned equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }  // a bit a lane
 
