@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "core/finish.h"
 #include "device/cores.h"
 #include "weights/model_files.h"
 
@@ -194,13 +195,8 @@ void RankEngine::take_token(Active& sequence, Result<SampledToken> sampled) {
   }
   const TokenId token = sampled->token;
   result.tokens.push_back(std::move(*sampled));
-  const SamplingParams& sampling = *sequence.planned->sampling;
-  const int num_tokens = static_cast<int>(sequence.tokens.size()) + 1;
-  if (std::ranges::find(sampling.stop_token_ids, token) != sampling.stop_token_ids.end()) {
-    result.finish = FinishReason::kStop;
-  } else if (num_tokens - sequence.planned->num_prompt_tokens >= sampling.max_tokens || num_tokens >= memory_.max_model_len) {
-    result.finish = FinishReason::kLength;
-  }
+  const int num_generated = static_cast<int>(sequence.tokens.size()) + 1 - sequence.planned->num_prompt_tokens;
+  result.finish = finish_reason(*sequence.planned->sampling, num_generated, token);
   sequence.finished = result.finish != FinishReason::kNone;
 }
 
