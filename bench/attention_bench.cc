@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "bench/limits.h"
 #include "device/device.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/limits.h"
 
 // Attention on real shapes, beside what the machine gives. Operations are the causal ones: two a fma of scores and
 // values.
@@ -23,9 +23,18 @@ struct Shape {
 constexpr Shape kLite{"lite", 16, 128, 64, 128, 512}, kR1{"r1", 128, 128, 64, 128, 512},
     kSmall{"small", 8, 48, 24, 40, 64};
 
-ThreadPool& threads() {
-  static ThreadPool threads({.num_threads = 2, .cores = {0, 1}});
-  return threads;
+Device& device() {
+  static Device device({.num_threads = 2, .cores = {0, 1}});
+  return device;
+}
+
+Limits& limits(IsaLevel isa) {
+  if (isa == IsaLevel::kAvx2) {
+    static Limits avx2 = *Limits::create(IsaLevel::kAvx2, device());
+    return avx2;
+  }
+  static Limits avx512 = *Limits::create(IsaLevel::kAvx512, device());
+  return avx512;
 }
 
 std::vector<float> random_floats(int64_t count) {
@@ -65,14 +74,14 @@ Buffer scratch_for(const Shape& shape, int64_t rows, int64_t positions) {
                          .max_head_dim = shape.nope + shape.rope,
                          .max_kv_lora_rank = shape.latent,
                          .max_positions = positions};
-  return *Device::allocate(attention_scratch_bytes(limits, threads().num_threads()));
+  return *Device::allocate(attention_scratch_bytes(limits, device().threads().num_threads()));
 }
 
 void report(benchmark::State& state, IsaLevel isa, double bytes, double operations, double bandwidth, double peak) {
   const auto rate = [&](double amount) {
     return benchmark::Counter(amount * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
   };
-  const double peak_after = bench::fma_peak(threads(), isa);
+  const double peak_after = limits(isa).float_peak();
   state.counters["B/s"] = rate(bytes);
   state.counters["flop/s"] = rate(operations);
   state.counters["of_limit"] = rate(std::max(bytes / bandwidth, operations / ((peak + peak_after) / 2)));
@@ -101,8 +110,8 @@ void expanded(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
                                    .out = View<float, 3>(out.data(), rows, shape.heads, shape.v),
                                    .row_max = View<float, 2>(max.data(), rows, shape.heads),
                                    .row_sum = View<float, 2>(sum.data(), rows, shape.heads)};
-  const double bandwidth = bench::read_bandwidth(threads()), peak = bench::fma_peak(threads(), isa);
-  for (auto _ : state) attend_expanded(kernels, {&threads(), {scratch.data(), scratch.size()}}, args);
+  const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
+  for (auto _ : state) attend_expanded(kernels, {&device().threads(), {scratch.data(), scratch.size()}}, args);
   const double pairs = static_cast<double>(rows * (positions - rows) + rows * (rows + 1) / 2);
   report(state, isa, static_cast<double>(positions * shape.heads * (shape.nope + shape.v) * 4),
          2 * pairs * static_cast<double>(shape.heads * (shape.nope + shape.rope + shape.v)), bandwidth, peak);
@@ -118,9 +127,9 @@ void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
   std::vector<AbsorbedRow> contexts;
   for (int64_t row = 0; row < rows; row++) contexts.push_back({cache.context(row), static_cast<int>(positions - 1)});
   const Buffer scratch = scratch_for(shape, rows, positions);
-  const double bandwidth = bench::read_bandwidth(threads()), peak = bench::fma_peak(threads(), isa);
+  const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
   for (auto _ : state)
-    attend_absorbed(kernels, {&threads(), {scratch.data(), scratch.size()}},
+    attend_absorbed(kernels, {&device().threads(), {scratch.data(), scratch.size()}},
                     {.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
                      .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
                      .rows = contexts,

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "bench/limits.h"
 #include "device/device.h"
 #include "kernels/cores.h"
+#include "kernels/cpu/limits.h"
 
 // Linears in floats, the weights out of memory: bandwidth for few rows, arithmetic for many, beside what the machine
 // gives.
@@ -17,9 +17,18 @@ namespace {
 constexpr int64_t kIn = 2048, kStrips = 128;
 constexpr size_t kWeights = size_t{256} << 20;  // as many matrices as fit, so that no cache holds them
 
-ThreadPool& threads() {
-  static ThreadPool threads({.num_threads = 2, .cores = {0, 1}});
-  return threads;
+Device& device() {
+  static Device device({.num_threads = 2, .cores = {0, 1}});
+  return device;
+}
+
+Limits& limits(IsaLevel isa) {
+  if (isa == IsaLevel::kAvx2) {
+    static Limits avx2 = *Limits::create(IsaLevel::kAvx2, device());
+    return avx2;
+  }
+  static Limits avx512 = *Limits::create(IsaLevel::kAvx512, device());
+  return avx512;
 }
 
 struct Format {
@@ -46,11 +55,11 @@ void run(benchmark::State& state, FloatCore core, IsaLevel isa, const Format& fo
   std::vector<const float*> rows;
   for (int64_t row = 0; row < num_rows; row++) rows.push_back(inputs.data() + row * kIn);
   int64_t matrix_idx = 0;
-  const double bandwidth = bench::read_bandwidth(threads()), peak = bench::fma_peak(threads(), isa);
+  const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
   for (auto _ : state) {
     const std::byte* data = weights.data() + static_cast<size_t>(matrix_idx) * shape.bytes();
     matrix_idx = (matrix_idx + 1) % num_matrices;
-    threads().parallel_for(kStrips, 16, [&](int64_t begin, int64_t end, int) {
+    device().threads().parallel_for(kStrips, 16, [&](int64_t begin, int64_t end, int) {
       core({.matrix = {shape, data},
             .strip_begin = begin,
             .strip_end = end,
