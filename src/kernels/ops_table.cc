@@ -86,7 +86,7 @@ constexpr OpsTable table_of_level() {
 }
 
 constexpr OpsTable kAvx2 =
-    table_of_level<IsaLevel::kAvx2, avx2::kRowCores, reference::kLinearCores, avx2::kAttentionKernels>();
+    table_of_level<IsaLevel::kAvx2, avx2::kRowCores, avx2::kLinearCores, avx2::kAttentionKernels>();
 constexpr OpsTable kAvx512 =
     table_of_level<IsaLevel::kAvx512, avx512::kRowCores, avx512::kLinearCores, avx512::kAttentionKernels>();
 
