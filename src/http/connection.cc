@@ -146,6 +146,13 @@ void Connection::close_when_idle() {
   });
 }
 
+void Connection::give_way() {
+  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    self->last_request_ = true;
+    if (self->idle_ && self->has_served_) self->close_socket();
+  });
+}
+
 void Connection::close_socket() {
   boost::system::error_code ignored;
   socket_.close(ignored);
@@ -196,6 +203,7 @@ asio::awaitable<bool> Connection::serve_request() {
                std::chrono::duration<double, std::milli>(steady_clock::now() - start).count(),
                exchange_->closed() ? ", client gone" : "");
   exchange_.reset();
+  has_served_ = true;
   if (!keep_alive && socket_.is_open()) co_await linger();
   co_return keep_alive;
 }
@@ -222,10 +230,10 @@ Connection::Decision Connection::decide(const Request& request) const {
 asio::awaitable<bool> Connection::read_head(Parser& parser) {
   const ServerOptions& options = core_->options;
   if (buffer_.size() == 0) {
-    if (last_request_) co_return false;
+    if (last_request_ && has_served_) co_return false;
     buffer_.shrink_to_fit();  // an idle connection holds no memory that a large body left behind
     idle_ = true;
-    deadline_.arm(options.idle_timeout, shared_from_this());
+    deadline_.arm(has_served_ ? options.idle_timeout : options.header_timeout, shared_from_this());
     const auto [error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
     idle_ = false;
     if (error) co_return false;
@@ -254,6 +262,7 @@ asio::awaitable<bool> Connection::read_body(Parser& parser) {
         co_await asio::async_write(socket_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), kResult);
     if (error) co_return false;
   }
+  buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
   const auto [error, num_bytes] = co_await bhttp::async_read(socket_, buffer_, parser, kResult);
   deadline_.disarm();
   if (!error) co_return true;
@@ -294,7 +303,7 @@ void Connection::begin_exchange(Decision decision, Request request) {
 
 asio::awaitable<bool> Connection::write_answer(const Parser& parser, Answered& answered) {
   const bool is_http_10 = parser.get().version() == 10;
-  answered.keep_alive = parser.keep_alive() && !last_request_ && !core_->crowded();
+  answered.keep_alive = parser.keep_alive() && !last_request_;
   for (;;) {
     if (exchange_->closed()) {
       break_off();

@@ -17,7 +17,7 @@
 namespace cachalot::http {
 
 // One client's connection: reads a request, hands it to its handler, writes the answer, and so on. Everything happens
-// on the socket's strand, but for close() and close_when_idle(), which may be called from any thread.
+// on the socket's strand, but for close(), close_when_idle() and give_way(), which may be called from any thread.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<ServerCore> core);
@@ -25,6 +25,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close();
   // Now if it waits for a request, else after the request that is under way.
   void close_when_idle();
+  // Somebody waits for a place: the same, but a client that has just come may ask once.
+  void give_way();
 
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
@@ -65,7 +67,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::cancellation_signal watch_cancel_;
   bool woken_ = false;
   bool watching_ = false, stop_watching_ = false;
-  bool idle_ = true, last_request_ = false;
+  bool idle_ = true, last_request_ = false, has_served_ = false;
 };
 
 }  // namespace cachalot::http

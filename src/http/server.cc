@@ -19,6 +19,12 @@ namespace cachalot::http {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 
+namespace {
+
+constexpr auto kResult = asio::as_tuple(asio::use_awaitable);
+
+}  // namespace
+
 struct Responder::Handle {
   explicit Handle(std::shared_ptr<Exchange> exchange) : exchange(std::move(exchange)) {}
   ~Handle() { exchange->abandon(); }
@@ -94,19 +100,23 @@ Status ServerCore::listen() {
   return {};
 }
 
+// Everybody beyond the limit waits in the system's queue; connections that nobody uses now make room for them.
+asio::awaitable<void> ServerCore::make_room() {
+  co_await acceptor.async_wait(tcp::acceptor::wait_read, kResult);
+  if (crowded() && acceptor.is_open()) {
+    log::warn("{} connections are open, as many as allowed; more are waiting", options.max_connections);
+    for (const auto& connection : all_connections()) connection->give_way();
+  }
+  while (crowded() && acceptor.is_open()) {
+    room.expires_after(std::chrono::seconds(1));
+    co_await room.async_wait(kResult);
+  }
+}
+
 asio::awaitable<void> ServerCore::accept_connections() {
   const auto self = shared_from_this();
-  constexpr auto kResult = asio::as_tuple(asio::use_awaitable);
   while (acceptor.is_open()) {
-    if (crowded()) {
-      // The next clients wait in the system's queue; connections that nobody uses now make room for them.
-      log::warn("{} connections are open, as many as allowed", options.max_connections);
-      for (const auto& connection : all_connections()) connection->close_when_idle();
-      while (crowded() && acceptor.is_open()) {
-        room.expires_after(std::chrono::seconds(1));
-        co_await room.async_wait(kResult);
-      }
-    }
+    if (crowded()) co_await make_room();
     auto [error, socket] = co_await acceptor.async_accept(asio::make_strand(context), kResult);
     if (!error) {
       std::make_shared<Connection>(std::move(socket), self)->start();

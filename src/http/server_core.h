@@ -48,6 +48,7 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
 
   Status listen();
   boost::asio::awaitable<void> accept_connections();
+  boost::asio::awaitable<void> make_room();
   void stop_accepting();
   void add(const std::shared_ptr<Connection>& connection);
   void remove(Connection* connection);

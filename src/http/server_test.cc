@@ -354,10 +354,17 @@ TEST_F(ServerTest, ClosesConnectionsThatAreIdleOrSlowToAsk) {
 TEST_F(ServerTest, MoreConnectionsThanAllowedWaitUntilOneEnds) {
   options_.max_connections = 2;
   start();
-  RawClient idle = connect(), second = connect(), third = connect();
+  RawClient idle = connect(), busy = connect();
+  idle.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_THAT(idle.read_response(), StartsWith("HTTP/1.1 200 OK\r\n"));
+  busy.send("GET /kept HTTP/1.1\r\nHost: a\r\n\r\n");
+  const Responder responder = kept();
+  RawClient third = connect();
   third.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-  EXPECT_THAT(third.read_response(), StartsWith("HTTP/1.1 200 OK\r\n"));  // an idle one made room
-  EXPECT_LE(server_->num_connections(), 2);
+  EXPECT_THAT(third.read_response(), StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_EQ(idle.read_to_end(), "");  // it made room
+  responder.respond(Response::text(200, "still here"));
+  EXPECT_THAT(busy.read_response(), EndsWith("still here"));
 }
 
 TEST_F(ServerTest, TheHeadCheckRefusesBeforeTheBodyIsRead) {

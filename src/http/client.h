@@ -1,0 +1,77 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "http/io_threads.h"
+#include "http/message.h"
+#include "http/url.h"
+
+namespace cachalot::http {
+
+struct ClientOptions {
+  std::chrono::milliseconds connect_timeout{10'000};
+  // Until the response's head, and between two pieces of its body. Generous: an answer may wait for its turn.
+  std::chrono::milliseconds idle_timeout{600'000};
+  size_t max_header_bytes = 32 << 10;
+  size_t max_body_bytes = 64 << 20;  // of fetch()
+};
+
+struct ClientRequest {
+  std::string method = "GET";
+  Url url;
+  Headers headers;  // Host, Content-Length and Connection are the client's business
+  std::string body;
+};
+
+struct ResponseHead {
+  int status = 0;
+  Headers headers;
+};
+
+// One request on its way, over a connection of its own. The body is pulled, so that a slow reader slows its sender;
+// while the next piece is awaited, nothing is held for it. Thread-safe; callbacks run on an I/O thread.
+class ClientCall {
+ public:
+  virtual ~ClientCall() = default;
+  // After the head: the next piece of the body as soon as there is one, "" at its end. One read at a time.
+  virtual void read(std::function<void(Result<std::string>)> on_piece) = 0;
+  // Gives up: what is awaited ends with kCancelled. Dropping a call that nobody awaits closes it, too.
+  virtual void cancel() = 0;
+};
+
+// A ClientCall for a thread that may wait (never an I/O thread). cancel() may be called from another one.
+class BlockingCall {
+ public:
+  Result<ResponseHead> head();
+  Result<std::string> read();
+  void cancel() { call_->cancel(); }
+
+ private:
+  friend class Client;
+  struct HeadPromise;
+  std::shared_ptr<HeadPromise> head_;
+  std::shared_ptr<ClientCall> call_;
+};
+
+// An HTTP/1.1 client for http:// addresses. Thread-safe.
+class Client {
+ public:
+  // Borrows the threads.
+  explicit Client(const IoThreads& threads, ClientOptions options = {}) : threads_(threads), options_(options) {}
+
+  // kUnavailable: not reached or broken off; kDeadlineExceeded: no word in time; kCancelled.
+  std::shared_ptr<ClientCall> start(ClientRequest request, std::function<void(Result<ResponseHead>)> on_head) const;
+  BlockingCall start_blocking(ClientRequest request) const;
+  // The whole response; blocks.
+  Result<Response> fetch(ClientRequest request) const;
+
+ private:
+  const IoThreads& threads_;
+  const ClientOptions options_;
+};
+
+}  // namespace cachalot::http

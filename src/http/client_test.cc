@@ -1,0 +1,214 @@
+#include "http/client.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
+#include <future>
+#include <random>
+#include <thread>
+
+#include "http/server.h"
+#include "http/sse.h"
+
+namespace cachalot::http {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+
+Url url(const Server& server, const std::string& target) {
+  return *parse_url("http://127.0.0.1:" + std::to_string(server.port()) + target);
+}
+
+class ClientTest : public testing::Test {
+ protected:
+  ClientTest() : server_(threads_, {.host = "127.0.0.1"}) {
+    server_.route("POST", "/echo", [](const Request& request, const Responder& responder) {
+      responder.respond({201, {{"X-Seen", std::string(request.headers.find("X-Test").value_or("-"))}}, request.body});
+    });
+    server_.route("GET", "/kept",
+                  [this](const Request&, Responder responder) { kept_.set_value(std::move(responder)); });
+    EXPECT_TRUE(server_.start());
+  }
+
+  IoThreads threads_{2};
+  std::promise<Responder> kept_;
+  Server server_;
+};
+
+TEST_F(ClientTest, FetchesAWholeResponse) {
+  const Client client(threads_);
+  const std::string body(3'000'000, 'b');
+  const auto response =
+      client.fetch({.method = "POST", .url = url(server_, "/echo"), .headers = {{"X-Test", "t"}}, .body = body});
+  ASSERT_TRUE(response) << response.error().message;
+  EXPECT_EQ(response->status, 201);
+  EXPECT_EQ(response->headers.find("x-seen"), "t");
+  EXPECT_EQ(response->body, body);
+}
+
+TEST_F(ClientTest, HeadHasNoBody) {
+  const auto response = Client(threads_).fetch({.method = "OPTIONS", .url = url(server_, "/echo")});
+  ASSERT_TRUE(response) << response.error().message;
+  EXPECT_EQ(response->status, 204);
+  EXPECT_EQ(response->body, "");
+}
+
+TEST_F(ClientTest, GivesTheBodyPieceByPieceAsItComes) {
+  BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+  const Responder responder = kept_.get_future().get();
+  responder.begin(200, {{"Content-Type", "text/event-stream"}});
+  const auto head = call.head();
+  ASSERT_TRUE(head) << head.error().message;
+  EXPECT_EQ(head->headers.find("Content-Type"), "text/event-stream");
+  for (const char* text : {"one", "two", "three"}) {
+    responder.write(text, {});
+    EXPECT_EQ(call.read(), text);
+  }
+  responder.end();
+  EXPECT_EQ(call.read(), "");
+}
+
+TEST_F(ClientTest, ABrokenStreamIsAnError) {
+  BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+  const Responder responder = kept_.get_future().get();
+  responder.begin(200, {});
+  responder.write("half", {});
+  EXPECT_TRUE(call.head());
+  EXPECT_EQ(call.read(), "half");
+  responder.abort();
+  const auto rest = call.read();
+  ASSERT_FALSE(rest);
+  EXPECT_EQ(rest.error().code, ErrorCode::kUnavailable);
+}
+
+TEST_F(ClientTest, CancellingReachesTheServerAndTheReader) {
+  for (const bool streaming : {false, true}) {
+    kept_ = {};
+    BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+    const Responder responder = kept_.get_future().get();
+    std::promise<void> gone;
+    responder.on_close([&] { gone.set_value(); });
+    if (streaming) {
+      responder.begin(200, {});
+      EXPECT_TRUE(call.head());
+    }
+    std::jthread canceller([&] {
+      std::this_thread::sleep_for(milliseconds(20));
+      call.cancel();
+    });
+    const ErrorCode code = streaming ? call.read().error().code : call.head().error().code;
+    EXPECT_EQ(code, ErrorCode::kCancelled);
+    EXPECT_EQ(gone.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  }
+}
+
+TEST_F(ClientTest, ASlowReaderSlowsTheServer) {
+  BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+  const Responder responder = kept_.get_future().get();
+  responder.begin(200, {});
+  EXPECT_TRUE(call.head());
+  std::atomic<int> num_written = 0;
+  std::function<void()> write_next = [&] {
+    if (++num_written < 1000) responder.write(std::string(64 << 10, 'x'), write_next);
+  };
+  write_next();
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_LT(num_written, 1000);  // the sockets' buffers are full
+  size_t num_bytes = 0;
+  while (num_bytes < size_t{999} * (64 << 10)) num_bytes += call.read().value().size();
+  responder.end();
+  EXPECT_EQ(call.read(), "");
+}
+
+TEST_F(ClientTest, NamesTheServerThatDoesNotAnswer) {
+  uint16_t free_port;
+  {
+    Server server(threads_, {.host = "127.0.0.1"});
+    ASSERT_TRUE(server.start());
+    free_port = server.port();
+  }
+  const std::string address = "127.0.0.1:" + std::to_string(free_port);
+  const auto refused = Client(threads_).fetch({.url = *parse_url("http://" + address)});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(refused.error().message, HasSubstr("cannot reach " + address));
+
+  const auto silent = Client(threads_, {.idle_timeout = milliseconds(50)}).fetch({.url = url(server_, "/kept")});
+  ASSERT_FALSE(silent);
+  EXPECT_EQ(silent.error().code, ErrorCode::kDeadlineExceeded);
+}
+
+TEST_F(ClientTest, SurvivesAnswersThatAreNotHttp) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  const auto address = parse_url("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()));
+  for (const std::string& answer : {std::string(), std::string("SSH-2.0-x\r\n"), std::string(100'000, 'x'),
+                                    std::string("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
+                                    std::string("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")}) {
+    std::jthread peer([&] {
+      auto socket = acceptor.accept();
+      boost::system::error_code ignored;
+      char request[1024];
+      socket.read_some(boost::asio::buffer(request), ignored);
+      boost::asio::write(socket, boost::asio::buffer(answer), ignored);
+    });
+    const auto response = Client(threads_).fetch({.url = *address});
+    ASSERT_FALSE(response) << answer.substr(0, 80);
+    EXPECT_EQ(response.error().code, ErrorCode::kUnavailable);
+  }
+}
+
+TEST(Url, IsTakenApart) {
+  const auto plain = parse_url("http://localhost:8000/v1?x=1#part");
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->host, "localhost");
+  EXPECT_EQ(plain->port, 8000);
+  EXPECT_EQ(plain->target, "/v1?x=1");
+  const auto v6 = parse_url("http://[::1]");
+  ASSERT_TRUE(v6);
+  EXPECT_EQ(v6->host, "::1");
+  EXPECT_EQ(v6->authority(), "[::1]");
+  EXPECT_EQ(v6->target, "/");
+}
+
+TEST(Url, WhatIsNoAddressIsRefused) {
+  for (const char* text : {"", "localhost:8000", "https://a", "http://", "http://:80", "http://a:", "http://a:0",
+                           "http://a:99999", "http://a:8x", "http://[::1", "http://a b", "http://user@a"})
+    EXPECT_FALSE(parse_url(text)) << text;
+}
+
+TEST(Sse, EventsSurviveBeingCutAnywhere) {
+  const std::string stream = ": hello\n" + format_sse("one\ntwo") + "event: error\r\ndata:three\r\n\r\n" +
+                             "data: four\r\rid: 7\n\n" + "data\n\n";
+  std::mt19937 random(3);
+  for (int round = 0; round < 200; ++round) {
+    SseParser parser;
+    std::vector<SseEvent> events;
+    for (size_t at = 0; at < stream.size();) {
+      const size_t size = 1 + random() % 9;
+      const auto some = parser.add(std::string_view(stream).substr(at, size));
+      ASSERT_TRUE(some);
+      events.insert(events.end(), some->begin(), some->end());
+      at += size;
+    }
+    ASSERT_EQ(events.size(), 4u);
+    EXPECT_EQ(events[0].data, "one\ntwo");
+    EXPECT_EQ(events[1].data, "three");
+    EXPECT_EQ(events[1].event, "error");
+    EXPECT_EQ(events[2].data, "four");
+    EXPECT_EQ(events[3].data, "");
+  }
+}
+
+TEST(Sse, AnEventWithoutAnEndIsGivenUp) {
+  SseParser parser(1000);
+  EXPECT_TRUE(parser.add("data: " + std::string(900, 'x')));
+  EXPECT_FALSE(parser.add(std::string(200, 'x')));
+}
+
+}  // namespace
+}  // namespace cachalot::http
