@@ -1,6 +1,8 @@
 //! The plain types that cross the C boundary, and the guard that lets no panic cross it.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use libc::{c_int, c_void};
 
@@ -82,18 +84,26 @@ impl TokenVisitor {
     }
 }
 
+thread_local! {
+    /// What the panic that is being caught says, with its place in the sources.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 /// Runs the body of a C function; an error or a panic is written to `error` and becomes the status.
 pub fn guard(error: TextSink, body: impl FnOnce() -> Result<(), String>) -> Status {
+    static KEEP_PANICS: Once = Once::new();
+    // Rust's own hook would print what the caller is told anyway.
+    KEEP_PANICS.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| LAST_PANIC.set(panic.to_string().replace('\n', " "))));
+    });
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => Status::Ok,
         Ok(Err(message)) => {
             error.write(message.as_bytes());
             Status::Invalid
         }
-        Err(panic) => {
-            let message = panic.downcast_ref::<String>().map(String::as_str);
-            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-            error.write(format!("panic in the text library: {message}").as_bytes());
+        Err(_) => {
+            error.write(LAST_PANIC.take().as_bytes());
             Status::Internal
         }
     }
