@@ -18,8 +18,8 @@ class StreamingDetokenizer {
   StreamingDetokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop_strings, bool skip_special,
                        bool include_stop);
 
-  // The text that is certain after this token. After a stop string matched, nothing more. `may_stop`: false for the first
-  // tokens of an answer that must have so many (min_tokens): no stop string is looked for in them.
+  // The text that is certain after this token. After a stop string matched, nothing more. `may_stop`: false for the
+  // first tokens of an answer that must have so many (min_tokens): no stop string is looked for in them.
   std::string add(TokenId token, bool may_stop = true);
   // What is still held back, at the end; bytes that never became a character turn into U+FFFD.
   std::string finish();

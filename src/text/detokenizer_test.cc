@@ -72,6 +72,16 @@ TEST_F(Detokenizer, StopsInsideATokenAndAcrossTokens) {
   }
 }
 
+TEST_F(Detokenizer, FindsNoStopStringInTokensThatMustCome) {
+  StreamingDetokenizer detokenizer(*tokenizer_, {"11"}, true, false);
+  std::string text;
+  for (const TokenId token : ids("11 ")) text += detokenizer.add(token, false);
+  EXPECT_EQ(text, "11 ");
+  for (const TokenId token : ids("3.11 x")) text += detokenizer.add(token);
+  EXPECT_EQ(text, "11 3.");
+  EXPECT_EQ(detokenizer.stop_string(), "11");
+}
+
 TEST_F(Detokenizer, ReleasesAtTheEndWhatDidNotBecomeAStopString) {
   StreamingDetokenizer detokenizer(*tokenizer_, {"3.12"}, true, true);
   std::string text;
