@@ -59,7 +59,7 @@ void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& t
     // The token that ends an answer is not a part of it.
     if (!options_.include_stop) return;
   }
-  put(detokenizer_.add(id), text);
+  put(detokenizer_.add(id, num_generated_ > options_.min_tokens), text);
   if (!detokenizer_.stopped()) return;
   text.stop_reason = detokenizer_.stop_string();
   must_abort_ = !is_last_of_stop;

@@ -1,0 +1,573 @@
+#include "openai/api_server.h"
+
+#include <gmock/gmock.h>
+
+#include <boost/json.hpp>
+#include <random>
+
+#include "http/client.h"
+#include "http/sse.h"
+#include "openai/fake_service_test.h"
+
+namespace cachalot::openai {
+namespace {
+
+namespace json = boost::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const std::string kModelFolder = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";
+
+struct Answer {
+  int status = 0;
+  http::Headers headers;
+  json::value body;
+  const json::object& error() const { return body.at("error").as_object(); }
+};
+
+class ApiServerTest : public testing::Test {
+ protected:
+  ApiServerTest() {
+    options_.served_model_names = {"nano", "deepseek/nano"};
+    options_.max_model_len = 200;
+    options_.version = "1.2.3";
+  }
+
+  void start() {
+    api_ = std::make_unique<ApiServer>(service_, *tokenizer_, chat_template_.get(), threads_, options_);
+    api_->set_metrics([] { return std::string("up 1\n"); });
+    server_ = std::make_unique<http::Server>(threads_, http::ServerOptions{.host = "127.0.0.1"});
+    api_->register_routes(*server_);
+    ASSERT_TRUE(server_->start());
+  }
+
+  http::ClientRequest make_request(const std::string& method, const std::string& path, std::string body) {
+    if (!server_) start();
+    return {.method = method,
+            .url = *http::parse_url("http://127.0.0.1:" + std::to_string(server_->port()) + path),
+            .headers = headers_,
+            .body = std::move(body)};
+  }
+  http::Response send(const std::string& method, const std::string& path, std::string body = {}) {
+    auto response = client_.fetch(make_request(method, path, std::move(body)));
+    EXPECT_TRUE(response) << response.error().message;
+    return response.value_or(http::Response{});
+  }
+  Answer ask(const std::string& method, const std::string& path, const std::string& body = {}) {
+    http::Response response = send(method, path, body);
+    boost::system::error_code error;
+    Answer answer{response.status, std::move(response.headers), json::parse(response.body, error)};
+    EXPECT_FALSE(error) << response.body;
+    return answer;
+  }
+  // The data of the events; whole ones only.
+  std::vector<std::string> stream(const std::string& path, const std::string& body) {
+    const http::Response response = send("POST", path, body);
+    EXPECT_EQ(response.status, 200) << response.body;
+    EXPECT_EQ(response.headers.find("Content-Type"), "text/event-stream; charset=utf-8");
+    std::vector<std::string> events;
+    const auto parsed = http::SseParser().add(response.body);
+    EXPECT_TRUE(parsed);
+    for (const auto& event : *parsed) events.push_back(event.data);
+    return events;
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_ = Tokenizer::load(kModelFolder).value();
+  std::unique_ptr<ChatTemplate> chat_template_ = ChatTemplate::load(kModelFolder).value();
+  http::IoThreads threads_{2};
+  http::Client client_{threads_};
+  http::Headers headers_;
+  ApiServerOptions options_;
+  FakeService service_{*tokenizer_};
+  std::unique_ptr<ApiServer> api_;
+  std::unique_ptr<http::Server> server_;
+};
+
+TEST_F(ApiServerTest, CompletesAPromptAsOpenAiDoes) {
+  service_.answer_with(" Monday");
+  headers_.set("X-Request-Id", "abc");
+  const Answer answer = ask("POST", "/v1/completions", R"({"model":"nano","prompt":"Sunday","max_tokens":9,"seed":5})");
+  ASSERT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.headers.find("X-Request-Id"), "abc");
+  const int num_tokens = static_cast<int>(tokenizer_->encode(" Monday", false)->size()) + 1;  // and the end
+  const int num_prompt = static_cast<int>(tokenizer_->encode("Sunday", true)->size());
+  json::object body = answer.body.as_object();
+  EXPECT_TRUE(body.at("created").is_int64());
+  body.erase("created");
+  const json::value expected = {{"id", "cmpl-abc"},
+                                {"object", "text_completion"},
+                                {"model", "nano"},
+                                {"choices", json::array{json::object{{"index", 0},
+                                                                     {"text", " Monday"},
+                                                                     {"logprobs", nullptr},
+                                                                     {"finish_reason", "stop"},
+                                                                     {"stop_reason", nullptr}}}},
+                                {"usage",
+                                 {{"prompt_tokens", num_prompt},
+                                  {"completion_tokens", num_tokens},
+                                  {"total_tokens", num_prompt + num_tokens},
+                                  {"prompt_tokens_details", {{"cached_tokens", 3}}}}}};
+  EXPECT_EQ(json::value(body), expected) << json::serialize(body);
+
+  const Request& request = service_.requests().front();
+  EXPECT_EQ(request.tokens, *tokenizer_->encode("Sunday", true));
+  EXPECT_EQ(request.num_prompt_tokens, num_prompt);
+  EXPECT_EQ(request.sampling.seed, 5u);
+  EXPECT_EQ(request.sampling.max_tokens, 9);
+  EXPECT_THAT(request.sampling.stop_token_ids, ElementsAre(*tokenizer_->token_id(tokenizer_->eos_token())));
+}
+
+TEST_F(ApiServerTest, TakesPromptsInEveryForm) {
+  service_.answer_with("a");
+  for (const auto& [prompt, num_choices] :
+       {std::pair("\"b\"", 1), std::pair("[\"b\",\"c\"]", 2), std::pair("[1,2,3]", 1), std::pair("[[1,2],[3]]", 2)}) {
+    const Answer answer = ask("POST", "/v1/completions", fmt::format(R"({{"prompt":{}}})", prompt));
+    ASSERT_EQ(answer.status, 200) << prompt;
+    EXPECT_EQ(answer.body.at("choices").as_array().size(), num_choices) << prompt;
+    EXPECT_EQ(answer.body.at("model"), "nano");
+  }
+  EXPECT_THAT(service_.requests().back().tokens, ElementsAre(3));
+  EXPECT_THAT(service_.requests()[3].tokens, ElementsAre(1, 2, 3));  // ids are taken as they are
+  for (const char* prompt : {"[]", "[\"a\",1]", "[1,\"a\"]", "[[1],\"a\"]", "[1.5]", "{}", "7", "true", "null", "[-1]",
+                             "[99999]", "[[]]", "[[1],[]]"}) {
+    const Answer answer = ask("POST", "/v1/completions", fmt::format(R"({{"prompt":{}}})", prompt));
+    EXPECT_EQ(answer.status, 400) << prompt;
+    EXPECT_EQ(answer.error().at("param"), "prompt") << prompt;
+  }
+}
+
+TEST_F(ApiServerTest, GivesNChoicesOfEveryPrompt) {
+  service_.answer_with("a");
+  const Answer answer = ask("POST", "/v1/completions", R"({"prompt":["b","c"],"n":2,"seed":-1})");
+  ASSERT_EQ(answer.status, 200);
+  ASSERT_EQ(answer.body.at("choices").as_array().size(), 4u);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(answer.body.at("choices").at(i).at("index"), i);
+  std::vector<uint32_t> choices;
+  for (const Request& request : service_.requests()) choices.push_back(request.sampling.choice);
+  EXPECT_THAT(choices, ElementsAre(0, 1, 0, 1));
+  EXPECT_EQ(answer.body.at("usage").at("prompt_tokens"), 4);  // each prompt once, with its begin of sequence
+  EXPECT_EQ(answer.body.at("usage").at("completion_tokens"), 8);
+}
+
+TEST_F(ApiServerTest, StreamsACompletionThatEqualsTheWhole) {
+  service_.answer_with("The day after Sunday is Monday.");
+  const auto events = stream("/v1/completions",
+                             R"({"prompt":"b","max_tokens":99,"stream":true,"stream_options":{"include_usage":true}})");
+  std::string text;
+  ASSERT_GE(events.size(), 3u);
+  for (size_t i = 0; i + 2 < events.size(); ++i) {
+    const json::value chunk = json::parse(events[i]);
+    EXPECT_EQ(chunk.at("object"), "text_completion");
+    EXPECT_TRUE(chunk.at("usage").is_null());
+    text += chunk.at("choices").at(0).at("text").as_string();
+    const bool is_last = i + 3 == events.size();
+    EXPECT_EQ(chunk.at("choices").at(0).at("finish_reason"), is_last ? json::value("stop") : json::value());
+  }
+  EXPECT_EQ(text, "The day after Sunday is Monday.");
+  const json::value usage = json::parse(events[events.size() - 2]);
+  EXPECT_TRUE(usage.at("choices").as_array().empty());
+  EXPECT_GT(usage.at("usage").at("completion_tokens").as_int64(), 3);
+  EXPECT_EQ(events.back(), "[DONE]");
+}
+
+TEST_F(ApiServerTest, ChatsWithTheThoughtApart) {
+  service_.answer_with("let me see</think>\n\nMonday");
+  const Answer answer = ask("POST", "/v1/chat/completions",
+                            R"({"model":"deepseek/nano","messages":[{"role":"user","content":"Sunday?"}]})");
+  ASSERT_EQ(answer.status, 200) << json::serialize(answer.body);
+  EXPECT_EQ(answer.body.at("object"), "chat.completion");
+  EXPECT_EQ(answer.body.at("model"), "deepseek/nano");
+  const json::value& message = answer.body.at("choices").at(0).at("message");
+  EXPECT_EQ(message.at("role"), "assistant");
+  EXPECT_EQ(message.at("reasoning"), "let me see");
+  EXPECT_EQ(message.at("reasoning_content"), "let me see");
+  EXPECT_THAT(std::string(message.at("content").as_string()), HasSubstr("Monday"));
+  EXPECT_THAT(std::string(message.at("content").as_string()), testing::Not(HasSubstr("think")));
+  // One begin-of-sequence token, the template's; and as many tokens as there is room.
+  const Request& request = service_.requests().front();
+  const TokenId bos = *tokenizer_->token_id(tokenizer_->bos_token());
+  EXPECT_EQ(std::ranges::count(request.tokens, bos), 1);
+  EXPECT_EQ(tokenizer_->decode(request.tokens, false),
+            "<｜begin▁of▁sentence｜><｜User｜>Sunday?<｜Assistant｜><think>\n");
+  EXPECT_EQ(request.sampling.max_tokens, 200 - request.num_prompt_tokens);
+}
+
+TEST_F(ApiServerTest, StreamsAChatWithItsRoleFirst) {
+  service_.answer_with("see</think>Monday");
+  const auto events =
+      stream("/v1/chat/completions", R"({"n":2,"stream":true,"messages":[{"role":"user","content":"Sunday?"}]})");
+  EXPECT_EQ(events.back(), "[DONE]");
+  std::array<std::string, 2> content, reasoning, finish;
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    const json::value chunk = json::parse(events[i]);
+    EXPECT_EQ(chunk.at("object"), "chat.completion.chunk");
+    const json::object& choice = chunk.at("choices").at(0).as_object();
+    const auto index = static_cast<size_t>(choice.at("index").as_int64());
+    const json::object& delta = choice.at("delta").as_object();
+    EXPECT_EQ(delta.contains("role"), i < 2);
+    if (const auto* text = delta.if_contains("content")) content[index] += text->as_string();
+    if (const auto* text = delta.if_contains("reasoning")) reasoning[index] += text->as_string();
+    if (const auto* reason = choice.at("finish_reason").if_string()) finish[index] += *reason;
+  }
+  EXPECT_THAT(content, testing::Each("Monday"));
+  EXPECT_THAT(reasoning, testing::Each("see"));
+  EXPECT_THAT(finish, testing::Each("stop"));
+}
+
+TEST_F(ApiServerTest, LeavesTheThoughtInTheTextWhereReasoningIsOff) {
+  options_.reasoning = false;
+  service_.answer_with("see</think>Monday");
+  const Answer answer = ask("POST", "/v1/chat/completions",
+                            R"({"messages":[{"role":"user","content":"a"}],"skip_special_tokens":false})");
+  EXPECT_EQ(answer.body.at("choices").at(0).at("message").at("content"), "see</think>Monday");
+  EXPECT_FALSE(answer.body.at("choices").at(0).at("message").as_object().contains("reasoning"));
+}
+
+TEST_F(ApiServerTest, StopsAtAStopStringAndTellsTheEngine) {
+  service_.answer_with("The day after Sunday", false);
+  for (const bool included : {false, true}) {
+    const Answer answer =
+        ask("POST", "/v1/completions",
+            fmt::format(R"({{"prompt":"b","max_tokens":150,"stop":["nda","Sun"],"include_stop_str_in_output":{}}})",
+                        included));
+    const json::value& choice = answer.body.at("choices").at(0);
+    EXPECT_EQ(choice.at("text"), included ? "The day after Sun" : "The day after ");
+    EXPECT_EQ(choice.at("finish_reason"), "stop");
+    EXPECT_EQ(choice.at("stop_reason"), "Sun");
+    EXPECT_TRUE(service_.wait_until_idle());
+  }
+}
+
+TEST_F(ApiServerTest, StopStringsCountOnlyAfterTheLeastNumberOfTokens) {
+  service_.answer_with("abcabc");
+  const size_t half = tokenizer_->encode("abc", false)->size();
+  const Answer answer =
+      ask("POST", "/v1/completions", fmt::format(R"({{"prompt":"b","stop":"abc","min_tokens":{}}})", half));
+  EXPECT_EQ(answer.body.at("choices").at(0).at("text"), "abc");
+}
+
+TEST_F(ApiServerTest, AnExplicitStopIdIsNamedAsTheReason) {
+  service_.answer_with(std::vector<TokenId>{65, 66, 67, 68});
+  Answer answer = ask("POST", "/v1/completions", R"({"prompt":"b","stop_token_ids":[67]})");
+  EXPECT_EQ(answer.body.at("choices").at(0).at("stop_reason"), 67);
+  const std::vector<TokenId> before = {65, 66};
+  EXPECT_EQ(answer.body.at("choices").at(0).at("text"), json::value(tokenizer_->decode(before, true)));
+  EXPECT_EQ(answer.body.at("usage").at("completion_tokens"), 3);
+  answer = ask("POST", "/v1/completions", R"({"prompt":"b","ignore_eos":true,"max_tokens":7})");
+  EXPECT_TRUE(service_.requests().back().sampling.stop_token_ids.empty());
+  EXPECT_EQ(answer.body.at("choices").at(0).at("finish_reason"), "length");
+  EXPECT_EQ(answer.body.at("usage").at("completion_tokens"), 7);
+}
+
+TEST_F(ApiServerTest, ReportsProbabilitiesOfACompletion) {
+  service_.answer_with(std::vector<TokenId>{65, 66});
+  const Answer answer = ask("POST", "/v1/completions", R"({"prompt":[70,71],"max_tokens":2,"logprobs":2})");
+  const json::object& logprobs = answer.body.at("choices").at(0).at("logprobs").as_object();
+  const auto text = [&](TokenId id) { return tokenizer_->decode(std::span(&id, 1), false); };
+  EXPECT_EQ(logprobs.at("tokens"), json::array({text(65), text(66)}));
+  EXPECT_EQ(logprobs.at("token_logprobs"), json::array({-0.5, -0.5}));
+  EXPECT_EQ(logprobs.at("text_offset"), json::array({0, 1}));
+  const json::object top = {{text(0), -1.0}, {text(1), -2.0}, {text(65), -0.5}};
+  EXPECT_EQ(logprobs.at("top_logprobs").at(0), top);
+}
+
+TEST_F(ApiServerTest, EchoesThePromptWithItsProbabilities) {
+  service_.answer_with(std::vector<TokenId>{65});
+  const std::vector<TokenId> ids = {70, 71, 65};
+  Answer answer = ask("POST", "/v1/completions", R"({"prompt":[70,71],"max_tokens":1,"logprobs":0,"echo":true})");
+  const json::value& choice = answer.body.at("choices").at(0);
+  EXPECT_EQ(choice.at("text"), json::value(tokenizer_->decode(ids, true)));
+  EXPECT_EQ(choice.at("logprobs").at("token_logprobs"), json::array({nullptr, -0.5, -0.5}));
+  EXPECT_TRUE(choice.at("logprobs").at("top_logprobs").at(0).is_null());
+  EXPECT_FALSE(choice.as_object().contains("prompt_logprobs"));
+  // Scoring a prompt without an answer.
+  answer = ask("POST", "/v1/completions", R"({"prompt":"Sunday","max_tokens":0,"logprobs":1,"echo":true})");
+  EXPECT_EQ(answer.body.at("choices").at(0).at("text"), "Sunday");
+  EXPECT_EQ(answer.body.at("choices").at(0).at("finish_reason"), "length");
+  EXPECT_EQ(answer.body.at("choices").at(0).at("logprobs").at("tokens").as_array().size(),
+            tokenizer_->encode("Sunday", true)->size());
+  EXPECT_EQ(answer.body.at("usage").at("completion_tokens"), 0);
+  // Streamed, the prompt comes first.
+  const auto events = stream("/v1/completions", R"({"prompt":"Sunday","max_tokens":1,"echo":true,"stream":true})");
+  EXPECT_THAT(std::string(json::parse(events[0]).at("choices").at(0).at("text").as_string()),
+              testing::StartsWith("Sunday"));
+}
+
+TEST_F(ApiServerTest, ReportsProbabilitiesOfAPromptOnRequest) {
+  service_.answer_with("a");
+  const Answer answer = ask("POST", "/v1/completions", R"({"prompt":[70,71,72],"prompt_logprobs":1})");
+  const json::array& list = answer.body.at("choices").at(0).at("prompt_logprobs").as_array();
+  ASSERT_EQ(list.size(), 3u);
+  EXPECT_TRUE(list[0].is_null());
+  EXPECT_EQ(list[1].at("71").at("logprob"), -0.5);
+  EXPECT_EQ(list[1].at("0").at("rank"), 2);
+}
+
+TEST_F(ApiServerTest, ReportsProbabilitiesOfAChatWithBytes) {
+  service_.answer_with("é");
+  const Answer answer = ask("POST", "/v1/chat/completions",
+                            R"({"messages":[{"role":"user","content":"a"}],"logprobs":true,"top_logprobs":1})");
+  const json::array& content = answer.body.at("choices").at(0).at("logprobs").at("content").as_array();
+  std::string bytes;
+  for (const json::value& token : content) {
+    if (&token == &content.back()) break;  // the end of the sequence
+    for (const json::value& byte : token.at("bytes").as_array()) bytes += static_cast<char>(byte.as_int64());
+    EXPECT_EQ(token.at("logprob"), -0.5);
+    EXPECT_EQ(token.at("top_logprobs").as_array().size(), 1u);
+  }
+  EXPECT_EQ(bytes, "é");
+}
+
+TEST_F(ApiServerTest, PassesSamplingOnAndTakesDefaultsFromTheModel) {
+  options_.generation_config = {.temperature = 0.6, .top_p = 0.95, .top_k = 40, .eos_token_ids = {17}};
+  service_.answer_with("a");
+  ask("POST", "/v1/completions", R"({"prompt":"b"})");
+  SamplingParams sampling = service_.requests().back().sampling;
+  EXPECT_FLOAT_EQ(sampling.temperature, 0.6f);
+  EXPECT_FLOAT_EQ(sampling.top_p, 0.95f);
+  EXPECT_EQ(sampling.top_k, 40);
+  EXPECT_EQ(sampling.max_tokens, 16);
+  EXPECT_THAT(sampling.stop_token_ids, testing::Contains(17));
+  ask("POST", "/v1/completions",
+      R"({"prompt":"b","temperature":0,"top_p":0.5,"top_k":-1,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,
+          "repetition_penalty":1.1,"logit_bias":{"5":-100},"min_tokens":2,"max_tokens":4,"priority":-3,"cache_salt":"s",
+          "user":"me","nobody_knows":1,"tools":[],"response_format":{"type":"text"}})");
+  sampling = service_.requests().back().sampling;
+  EXPECT_EQ(sampling.temperature, 0);
+  EXPECT_FLOAT_EQ(sampling.top_p, 0.5f);
+  EXPECT_EQ(sampling.top_k, 0);
+  EXPECT_FLOAT_EQ(sampling.min_p, 0.1f);
+  EXPECT_FLOAT_EQ(sampling.presence_penalty, 1);
+  EXPECT_FLOAT_EQ(sampling.frequency_penalty, -1);
+  EXPECT_FLOAT_EQ(sampling.repetition_penalty, 1.1f);
+  EXPECT_THAT(sampling.logit_bias, ElementsAre(std::pair(5, -100.f)));
+  EXPECT_EQ(sampling.min_tokens, 2);
+  EXPECT_EQ(service_.requests().back().priority, -3);
+  EXPECT_EQ(service_.requests().back().cache_salt, "s");
+}
+
+TEST_F(ApiServerTest, RefusesWrongFieldsByName) {
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {R"("temperature":3)", "temperature"},
+      {R"("temperature":"hot")", "temperature"},
+      {R"("top_p":0)", "top_p"},
+      {R"("top_k":-2)", "top_k"},
+      {R"("min_p":1.5)", "min_p"},
+      {R"("n":0)", "n"},
+      {R"("n":100000)", "n"},
+      {R"("n":1,"best_of":2)", "best_of"},
+      {R"("max_tokens":0)", "max_tokens"},
+      {R"("max_tokens":-1)", "max_tokens"},
+      {R"("max_tokens":1.5)", "max_tokens"},
+      {R"("max_tokens":2,"min_tokens":3)", "min_tokens"},
+      {R"("presence_penalty":2.5)", "presence_penalty"},
+      {R"("repetition_penalty":0)", "repetition_penalty"},
+      {R"("logit_bias":{"x":1})", "logit_bias"},
+      {R"("logit_bias":{"5":200})", "logit_bias"},
+      {R"("logprobs":21)", "logprobs"},
+      {R"("logprobs":true)", "logprobs"},
+      {R"("stop":[""])", "stop"},
+      {R"("stop":5)", "stop"},
+      {R"("stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])", "stop"},
+      {R"("stop_token_ids":[100000])", "stop_token_ids"},
+      {R"("stream":"yes")", "stream"},
+      {R"("stream_options":{"include_usage":true})", "stream_options"},
+      {R"("seed":"x")", "seed"},
+      {R"("cache_salt":"")", "cache_salt"},
+      {R"("suffix":"x")", "suffix"},
+      {R"("guided_json":{"type":"object"})", "guided_json"},
+      {R"("use_beam_search":true)", "use_beam_search"},
+      {R"("model":7)", "model"},
+      {R"("echo":1)", "echo"},
+  };
+  for (const auto& [fields, param] : wrong) {
+    const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a",)" + fields + "}");
+    EXPECT_EQ(answer.status, 400) << fields;
+    EXPECT_EQ(answer.error().at("param"), json::value(param)) << json::serialize(answer.body);
+    EXPECT_EQ(answer.error().at("type"), "invalid_request_error");
+    EXPECT_THAT(std::string(answer.error().at("message").as_string()), HasSubstr(param));
+  }
+  EXPECT_TRUE(service_.requests().empty());
+}
+
+TEST_F(ApiServerTest, RefusesWrongChatsByName) {
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {R"({})", "messages"},
+      {R"({"messages":[]})", "messages"},
+      {R"({"messages":"hi"})", "messages"},
+      {R"({"messages":[1]})", "messages[0]"},
+      {R"({"messages":[{"content":"a"}]})", "messages[0].role"},
+      {R"({"messages":[{"role":"tool","content":"a"}]})", "messages[0].role"},
+      {R"({"messages":[{"role":"user"}]})", "messages[0].content"},
+      {R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})",
+       "messages[1].content"},
+      {R"({"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function"}]})", "tools"},
+      {R"({"messages":[{"role":"user","content":"a"}],"response_format":{"type":"json_object"}})", "response_format"},
+      {R"({"messages":[{"role":"user","content":"a"}],"top_logprobs":2})", "top_logprobs"},
+      {R"({"messages":[{"role":"user","content":"a"}],"logprobs":3})", "logprobs"},
+      {R"({"messages":[{"role":"user","content":"a"}],"max_completion_tokens":0})", "max_completion_tokens"},
+      {R"({"messages":[{"role":"user","content":"a"}],"continue_final_message":true,"add_generation_prompt":true})",
+       "continue_final_message"},
+  };
+  for (const auto& [body, param] : wrong) {
+    const Answer answer = ask("POST", "/v1/chat/completions", body);
+    EXPECT_EQ(answer.status, 400) << body;
+    EXPECT_EQ(answer.error().at("param"), json::value(param)) << json::serialize(answer.body);
+  }
+}
+
+TEST_F(ApiServerTest, TakesContentInPartsAndContinuesAMessage) {
+  service_.answer_with("y");
+  ask("POST", "/v1/chat/completions",
+      R"({"messages":[{"role":"developer","content":"be"},{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]})");
+  EXPECT_EQ(tokenizer_->decode(service_.requests().back().tokens, false),
+            "<｜begin▁of▁sentence｜>be<｜User｜>a\nb<｜Assistant｜><think>\n");
+  const Answer answer = ask(
+      "POST", "/v1/chat/completions",
+      R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"Mond"}],"continue_final_message":true})");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(tokenizer_->decode(service_.requests().back().tokens, false),
+            "<｜begin▁of▁sentence｜><｜User｜>a<｜Assistant｜>Mond");
+}
+
+TEST_F(ApiServerTest, SaysByHowMuchAPromptIsTooLong) {
+  const std::string words(300, 'q');
+  Answer answer = ask("POST", "/v1/completions", R"({"prompt":")" + words + R"("})");
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_EQ(answer.error().at("code"), "context_length_exceeded");
+  const std::string count = std::to_string(tokenizer_->encode(words, true)->size());
+  EXPECT_THAT(std::string(answer.error().at("message").as_string()),
+              testing::AllOf(HasSubstr("200"), HasSubstr(count)));
+  answer = ask("POST", "/v1/chat/completions", R"({"messages":[{"role":"user","content":"a"}],"max_tokens":200})");
+  EXPECT_EQ(answer.error().at("code"), "context_length_exceeded");
+  answer = ask("POST", "/v1/completions", R"({"prompt":")" + words + R"(","truncate_prompt_tokens":5})");
+  EXPECT_EQ(answer.body.at("usage").at("prompt_tokens"), 5);
+}
+
+TEST_F(ApiServerTest, AnUnknownModelIsNotFound) {
+  for (const char* path : {"/v1/completions", "/v1/chat/completions", "/tokenize"}) {
+    const Answer answer = ask("POST", path, R"({"model":"gpt-4","prompt":"a"})");
+    EXPECT_EQ(answer.status, 404);
+    EXPECT_EQ(answer.error().at("code"), "model_not_found");
+    EXPECT_EQ(answer.error().at("param"), "model");
+  }
+}
+
+TEST_F(ApiServerTest, ListsItsModels) {
+  const Answer list = ask("GET", "/v1/models");
+  EXPECT_EQ(list.body.at("object"), "list");
+  EXPECT_EQ(list.body.at("data").at(0).at("id"), "nano");
+  EXPECT_EQ(list.body.at("data").at(1).at("max_model_len"), 200);
+  EXPECT_EQ(ask("GET", "/v1/models/deepseek%2Fnano").body.at("id"), "deepseek/nano");
+  EXPECT_EQ(ask("GET", "/v1/models/other").status, 404);
+}
+
+TEST_F(ApiServerTest, TokenizesThereAndBack) {
+  Answer answer = ask("POST", "/tokenize", R"({"prompt":"Sunday","return_token_strs":true})");
+  ASSERT_EQ(answer.status, 200);
+  const auto tokens = *tokenizer_->encode("Sunday", true);
+  EXPECT_EQ(answer.body.at("count"), tokens.size());
+  EXPECT_EQ(answer.body.at("tokens"), json::array(tokens.begin(), tokens.end()));
+  EXPECT_EQ(answer.body.at("token_strs").at(0), "<｜begin▁of▁sentence｜>");
+  EXPECT_EQ(answer.body.at("max_model_len"), 200);
+  answer =
+      ask("POST", "/detokenize", json::serialize(json::object{{"tokens", json::array(tokens.begin(), tokens.end())}}));
+  EXPECT_EQ(answer.body.at("prompt"), "<｜begin▁of▁sentence｜>Sunday");
+  answer = ask("POST", "/tokenize", R"({"messages":[{"role":"user","content":"a"}]})");
+  EXPECT_GT(answer.body.at("count").as_int64(), 3);
+  EXPECT_EQ(ask("POST", "/tokenize", "{}").error().at("param"), "prompt");
+  EXPECT_EQ(ask("POST", "/detokenize", R"({"tokens":[1e9]})").error().at("param"), "tokens");
+}
+
+TEST_F(ApiServerTest, TellsItsHealthAndVersionWithoutAKey) {
+  options_.api_keys = {"sesame", "other"};
+  EXPECT_EQ(send("GET", "/health").status, 200);
+  EXPECT_EQ(send("POST", "/ping").status, 200);
+  EXPECT_EQ(ask("GET", "/version").body.at("version"), "1.2.3");
+  EXPECT_EQ(send("GET", "/metrics").body, "up 1\n");
+  service_.set_healthy(false);
+  EXPECT_EQ(send("GET", "/health").status, 503);
+}
+
+TEST_F(ApiServerTest, AsksForTheKey) {
+  options_.api_keys = {"sesame", "other"};
+  for (const char* given : {"", "Bearer ", "Bearer sesam", "Bearer sesame2", "Basic sesame", "sesame"}) {
+    headers_ = {{"Authorization", given}};
+    const Answer answer = ask("GET", "/v1/models");
+    EXPECT_EQ(answer.status, 401) << given;
+    EXPECT_EQ(answer.error().at("code"), "invalid_api_key");
+  }
+  for (const char* given : {"Bearer sesame", "bearer other"}) {
+    headers_ = {{"Authorization", given}};
+    EXPECT_EQ(ask("GET", "/v1/models").status, 200) << given;
+  }
+}
+
+TEST_F(ApiServerTest, AClientThatGoesAwayStopsItsWork) {
+  service_.answer_with("", false);
+  for (const bool streamed : {false, true}) {
+    options_.max_model_len = 1 << 20;
+    http::BlockingCall call = client_.start_blocking(make_request(
+        "POST", "/v1/completions", fmt::format(R"({{"prompt":"a","n":3,"max_tokens":100000,"stream":{}}})", streamed)));
+    ASSERT_TRUE(service_.wait_for_requests(streamed ? 6 : 3));
+    call.cancel();
+    EXPECT_TRUE(service_.wait_until_idle());
+  }
+}
+
+TEST_F(ApiServerTest, AnEngineErrorNeverLooksComplete) {
+  service_.answer_with("The day after Sunday");
+  service_.fail_after(3);
+  const Answer whole = ask("POST", "/v1/completions", R"({"prompt":"a"})");
+  EXPECT_EQ(whole.status, 500);
+  EXPECT_THAT(std::string(whole.error().at("message").as_string()), HasSubstr("the device is on fire"));
+  const auto events = stream("/v1/chat/completions", R"({"messages":[{"role":"user","content":"a"}],"stream":true})");
+  EXPECT_EQ(json::parse(events.back()).at("error").at("type"), "server_error");
+}
+
+TEST_F(ApiServerTest, AFullOrDrainingEngineIsUnavailable) {
+  service_.answer_with("a");
+  service_.refuse_after(1, {ErrorCode::kUnavailable, "the queue is full"});
+  const Answer answer = ask("POST", "/v1/completions", R"({"prompt":["a","b"],"stream":true})");
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_TRUE(answer.headers.contains("Retry-After"));
+  EXPECT_TRUE(service_.wait_until_idle());
+}
+
+TEST_F(ApiServerTest, ErrorsOfTheServerHaveTheSameShape) {
+  EXPECT_EQ(ask("GET", "/nowhere").error().at("type"), "invalid_request_error");
+  const Answer answer = ask("GET", "/v1/completions");
+  EXPECT_EQ(answer.status, 405);
+  EXPECT_EQ(answer.headers.find("Allow"), "OPTIONS, POST");
+}
+
+TEST_F(ApiServerTest, SurvivesBodiesThatAreNotJson) {
+  service_.answer_with("a");
+  for (const std::string& body :
+       {std::string(), std::string("null"), std::string("[]"), std::string("{"), std::string("{}x"),
+        std::string("{\"prompt\":\"\xff\"}"), std::string(100'000, '['),
+        "{\"prompt\":" + std::string(1000, '[') + std::string(1000, ']') + "}", std::string("{\"prompt\":\"\\ud800\"}"),
+        std::string("{\"prompt\":\"a\",\"temperature\":1e999}")})
+    EXPECT_EQ(ask("POST", "/v1/completions", body).status, 400) << body.substr(0, 80);
+  // A valid request with a few bytes changed: any answer, but an answer.
+  const std::string valid =
+      R"({"model":"nano","messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"n":2,"stop":["x"],
+      "logprobs":true,"top_logprobs":2,"logit_bias":{"5":1},"stream_options":null,"seed":3,"max_tokens":4})";
+  std::mt19937 random(11);
+  int num_accepted = 0;
+  for (int i = 0; i < 400; ++i) {
+    std::string body = valid;
+    for (int edits = 1 + static_cast<int>(random() % 3); edits > 0; --edits) {
+      const size_t at = random() % body.size();
+      random() % 2 ? body.erase(at, 1 + random() % 10) : body.insert(at, 1, "{}[]\",:0-e\xc3"[random() % 11]);
+    }
+    const http::Response response = send("POST", "/v1/chat/completions", body);
+    EXPECT_THAT(response.status, testing::AnyOf(200, 400, 404)) << body;
+    num_accepted += response.status == 200;
+  }
+  EXPECT_GT(num_accepted, 0);
+  EXPECT_EQ(send("GET", "/health").status, 200);
+}
+
+}  // namespace
+}  // namespace cachalot::openai
