@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "config/engine_options.h"
+
+namespace cachalot {
+
+struct ServeOptions {
+  EngineOptions engine;
+  std::string host = "0.0.0.0";
+  uint16_t port = 8000;
+  std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed
+  std::vector<std::string> api_keys;
+  std::optional<bool> reasoning;  // absent: if the tokenizer has <think> and </think>
+  int io_threads = 2;
+  int drain_seconds = 30;  // how long running answers may take after SIGTERM or SIGINT
+};
+
+// Loads the model, serves it until SIGTERM or SIGINT, drains, and returns. A second signal ends the drain. Errors: the
+// model's folder, memory, the address.
+Status run_server(const ServeOptions& options);
+
+}  // namespace cachalot
