@@ -1,0 +1,146 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "cli/chat_session.h"
+#include "cli/commands.h"
+
+namespace cachalot {
+
+namespace {
+
+// Writes an answer to the terminal as it comes, the thought dimmed. Into a file or a pipe it goes without colours.
+class Printer {
+ public:
+  explicit Printer(bool shows_reasoning)
+      : shows_reasoning_(shows_reasoning), has_colours_(isatty(STDOUT_FILENO) == 1) {}
+
+  void write(ChatSession::Part part, std::string_view text) {
+    const bool is_thought = part == ChatSession::Part::kReasoning;
+    if (is_thought && !shows_reasoning_) return;
+    if (is_thought != in_thought_) switch_part(is_thought);
+    // The line breaks that a model puts around its parts would only be empty lines here.
+    if (at_start_) text.remove_prefix(std::min(text.find_first_not_of("\r\n"), text.size()));
+    if (text.empty()) return;
+    at_start_ = false;
+    put(text);
+  }
+  // After an answer, however it ended.
+  void finish(std::string_view note) {
+    if (in_thought_) dim(false);
+    put("\n");
+    if (!note.empty()) {
+      dim(true);
+      put(fmt::format("[{}]", note));
+      dim(false);
+      put("\n");
+    }
+    in_thought_ = false;
+    at_start_ = true;
+  }
+
+ private:
+  void switch_part(bool is_thought) {
+    if (in_thought_) {
+      dim(false);
+      if (!at_start_) put("\n\n");
+    }
+    if (is_thought) dim(true);
+    in_thought_ = is_thought;
+    at_start_ = true;
+  }
+  void dim(bool on) const {
+    if (has_colours_) put(on ? "\x1b[2m" : "\x1b[0m");
+  }
+  static void put(std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }
+
+  const bool shows_reasoning_, has_colours_;
+  bool in_thought_ = false, at_start_ = true;
+};
+
+// While it lives, Ctrl-C stops the answer instead of the program.
+class StopOnInterrupt {
+ public:
+  StopOnInterrupt(const http::IoThreads& threads, ChatSession& session) : signals_(threads.context(), SIGINT) {
+    signals_.async_wait([&session](const boost::system::error_code& error, int) {
+      if (!error) session.stop();
+    });
+  }
+
+ private:
+  boost::asio::signal_set signals_;
+};
+
+Status answer(const http::IoThreads& threads, ChatSession& session, const std::string& question, Printer& printer) {
+  const StopOnInterrupt stop(threads, session);
+  const auto finish = session.ask(question, [&](auto part, std::string_view text) { printer.write(part, text); });
+  if (!finish && finish.error().code == ErrorCode::kCancelled) {
+    printer.finish("stopped");
+    return {};
+  }
+  const bool is_cut = finish && *finish != "stop";
+  printer.finish(is_cut ? fmt::format("ended: {}", *finish) : std::string());
+  if (!finish) return std::unexpected(finish.error());
+  return {};
+}
+
+void converse(const http::IoThreads& threads, ChatSession& session, Printer& printer) {
+  const bool is_terminal = isatty(STDIN_FILENO) == 1;
+  if (is_terminal) fmt::print("{}. Ctrl-C stops an answer, /reset forgets, /quit leaves.\n", session.model());
+  for (std::string line;;) {
+    if (is_terminal) fmt::print("> ");
+    std::fflush(stdout);
+    if (!std::getline(std::cin, line) || line == "/quit" || line == "/exit") return;
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    if (line == "/reset") {
+      session.reset();
+    } else if (line.starts_with('/') && line.find(' ') == line.npos) {
+      fmt::print("{} is not known; there are /reset and /quit\n", line);
+    } else if (const Status status = answer(threads, session, line, printer); !status) {
+      fmt::print(stderr, "{}\n", status.error().message);
+    }
+  }
+}
+
+Status run_chat(ChatOptions options, const std::string& question, bool shows_reasoning) {
+  const http::IoThreads threads(1);
+  ChatSession session(threads, std::move(options));
+  Printer printer(shows_reasoning);
+  RETURN_IF_ERROR(session.connect());
+  if (!question.empty()) return answer(threads, session, question, printer);
+  converse(threads, session, printer);
+  return {};
+}
+
+}  // namespace
+
+void add_chat_command(CLI::App& app) {
+  struct Flags {
+    ChatOptions chat;
+    std::string question;
+    bool hides_reasoning = false;
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand("chat", "Talk to any OpenAI-compatible server in the terminal");
+  command->add_option("prompt,--prompt", flags->question, "One question; without it, a conversation");
+  command->add_option("--url", flags->chat.url, "Address of the API")->capture_default_str();
+  command->add_option("--model", flags->chat.model, "Model to ask for; the server's first if absent");
+  command->add_option("--api-key", flags->chat.api_key, "Key of the API")->envname("OPENAI_API_KEY");
+  command->add_option("--temperature", flags->chat.temperature, "Sampling temperature; the server's default if absent");
+  command->add_option("--max-tokens", flags->chat.max_tokens, "Most tokens of an answer");
+  command->add_option("--system", flags->chat.system, "System prompt");
+  command->add_flag("--hide-reasoning", flags->hides_reasoning, "Show the answer without the thought");
+  command->callback([flags] { finish_command(run_chat(flags->chat, flags->question, !flags->hides_reasoning)); });
+}
+
+}  // namespace cachalot
