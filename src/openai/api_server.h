@@ -36,8 +36,9 @@ class ApiHandlers;
 // /detokenize, /health, /ping, /version, /metrics.
 class ApiServer {
  public:
-  // Borrows everything but the options; `chat_template` may be null. The HTTP server must be gone, and the service must
-  // have given its last output, before this goes.
+  // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, this (its
+  // workers may still submit), the I/O threads (they may still abort), the service, which by then has given its last
+  // output.
   ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
             const http::IoThreads& io_threads, ApiServerOptions options);
   ~ApiServer();

@@ -60,9 +60,9 @@ struct Service {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::unique_ptr<Metrics> metrics;
-  std::unique_ptr<http::IoThreads> io_threads;
-  std::unique_ptr<openai::ApiServer> api;
   std::unique_ptr<Replica> replica;
+  std::unique_ptr<http::IoThreads> io_threads;  // may abort requests until they are joined
+  std::unique_ptr<openai::ApiServer> api;       // its workers may submit until they are joined
   std::unique_ptr<http::Server> http;
 };
 
