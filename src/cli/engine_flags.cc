@@ -36,7 +36,7 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
   app.add_option("--scheduling-policy", options.scheduling_policy, "fcfs, or priority (a lower `priority` of the request is served first, and preempts)")
       ->transform(CLI::CheckedTransformer(policies).description(""))
       ->option_text("POLICY [fcfs]");
-  app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", options.enable_prefix_caching, "Reuse the KV blocks of equal prefixes (on)");
+  add_switch(app, "enable-prefix-caching", options.enable_prefix_caching, "Reuse the KV blocks of equal prefixes (on)");
   app.add_flag("--prefix-cache-across-roles", options.prefix_cache_across_roles,
                "Find an answer again that comes back inside the next prompt, though its bits may differ from a fresh computation (off)");
   app.add_option("--gpu-memory-utilization", options.gpu_memory_utilization, "Share of the device's memory to use")

@@ -14,7 +14,7 @@ void add_serve_command(CLI::App& app) {
   command->add_option("--port", options->port, "Port to listen on; 0: any free one")->capture_default_str();
   command->add_option("--served-model-name", options->served_model_names, "Names the model answers to; --model as typed if absent")->expected(1, -1);
   command->add_option("--api-key", options->api_keys, "Keys that open the API (all but /health, /ping, /version, /metrics)")->expected(1, -1);
-  command->add_flag("--enable-reasoning,!--no-enable-reasoning", options->reasoning,
+  add_switch(*command, "enable-reasoning", options->reasoning,
                     "Thoughts apart from the answer (on if the tokenizer has <think> and </think>)");
   command->add_option("--io-threads", options->io_threads, "Threads for connections")->check(CLI::Range(1, 256))->capture_default_str();
   command->add_option("--drain-seconds", options->drain_seconds, "How long running answers may take after SIGTERM")
