@@ -16,7 +16,6 @@ int main(int argc, char** argv) {
   app.parse_complete_callback([&] { log::init(log_level, ""); });
   add_serve_command(app);
   add_chat_command(app);
-  add_chat_command(app);
   add_logits_command(app);
   add_synth_command(app);
   add_quantize_command(app);
