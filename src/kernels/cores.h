@@ -50,11 +50,17 @@ struct IntRows {
   const float* const* scales = nullptr;   // [num_rows], one a block
   int64_t num_rows = 0;                   // at most kMostIntRows
 };
+// Where the results of a row go afterwards, strip by strip: a core may fetch these lines for writing meanwhile.
+struct ResultTargets {
+  const std::byte* strips[2] = {};  // of the first row; null: nothing to fetch
+  int64_t row_bytes = 0;            // from row to row
+};
 struct IntCoreArgs {
   MatrixShape shape;
   const std::byte* strips[2] = {};      // two streams of weights; may be the same one
   const std::byte* prepared = nullptr;  // by prepare() for the same shape
   int64_t num_rows = 0;
+  ResultTargets targets;
   float* out = nullptr;  // [num_rows][2 strips][16 outputs], with room for kIntTileRows rows; 64-byte aligned
 };
 struct IntCore {

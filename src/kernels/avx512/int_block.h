@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cores.h"
 #include "kernels/cpu/unroll.h"
 
 // What the integer cores need of AVX-512, and the blocks of integer matrices (matrix.h). Of internal linkage.
@@ -18,6 +19,12 @@ CACHALOT_INLINE inline __m512i load(const void* data) {
 }
 CACHALOT_INLINE inline void prefetch(const void* data) {
   _mm_prefetch(static_cast<const char*>(data), _MM_HINT_T0);
+}
+
+CACHALOT_INLINE inline void prefetch_targets(const ResultTargets& targets, int64_t row) {
+  if (!targets.strips[0]) return;
+  asm volatile("prefetchw %0" ::"m"(targets.strips[0][row * targets.row_bytes]));
+  asm volatile("prefetchw %0" ::"m"(targets.strips[1][row * targets.row_bytes]));
 }
 
 // sums += unsigned bytes * signed bytes, four a sum. As volatile assembly, like the broadcast: g++ 12 otherwise gathers

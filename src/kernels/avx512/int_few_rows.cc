@@ -15,10 +15,11 @@ class FewRows {
   static constexpr int kSums = kStrips * kRows;  // of strip s and row r: s * kRows + r
 
  public:
-  // out[r][s][16 outputs]
-  [[gnu::noinline]] static void multiply(const std::byte* const (&strips)[kStrips], int64_t num_blocks,
-                                         const int32_t* records, float* out) {
-    const std::byte* blocks[kStrips] = {strips[0], strips[1]};
+  // Rows from `first_row` on; out[r][s][16 outputs].
+  [[gnu::noinline]] static void multiply(const IntCoreArgs& args, int64_t num_blocks, const int32_t* records,
+                                         int64_t first_row) {
+    float* const out = args.out + first_row * kStrips * kStrip;
+    const std::byte* blocks[kStrips] = {args.strips[0], args.strips[1]};
     __m512 acc[kSums];
     unroll<kSums>([&](auto i) CACHALOT_INLINE {
       acc[i] = _mm512_setzero_ps();
@@ -26,6 +27,7 @@ class FewRows {
     });
     for (int64_t block = 0; block < num_blocks; block++) {
       __m512i sums[kSums];
+      if (block < kRows) prefetch_targets(args.targets, first_row + block);
       add_products(blocks, records, sums);
       const auto* row_scales = reinterpret_cast<const float*>(records + Block::kQuads * kRows);
       unroll<kStrips>([&](auto s) CACHALOT_INLINE {
@@ -128,8 +130,7 @@ class FewRows {
   }
 };
 
-using Kernel = void (*)(const std::byte* const (&strips)[kStrips], int64_t num_blocks, const int32_t* records,
-                        float* out);
+using Kernel = void (*)(const IntCoreArgs& args, int64_t num_blocks, const int32_t* records, int64_t first_row);
 template <class Block, class Rows>
 struct Kernels;
 template <class Block, int... kRows>
@@ -142,13 +143,13 @@ void multiply(const IntCoreArgs& args) {
   const RowTiles tiles(args.num_rows);
   const int64_t num_blocks = (args.shape.in_features + Block::kInputs - 1) / Block::kInputs;
   const auto* records = reinterpret_cast<const int32_t*>(args.prepared);
-  float* out = args.out;
+  int64_t first_row = 0;
   for (int tile = 0; tile < tiles.num_tiles; tile++) {
     const int rows = tiles.rows_of_tile(tile, args.num_rows);
-    Kernels<Block, std::make_integer_sequence<int, kFewTileRows>>::kOfRows[rows - 1](args.strips, num_blocks, records,
-                                                                                     out);
+    Kernels<Block, std::make_integer_sequence<int, kFewTileRows>>::kOfRows[rows - 1](args, num_blocks, records,
+                                                                                     first_row);
     records += record_dwords(Block::kInputs) * num_blocks * rows;
-    out += rows * kStrips * kStrip;
+    first_row += rows;
   }
 }
 

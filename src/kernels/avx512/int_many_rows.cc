@@ -10,6 +10,8 @@ namespace cachalot::avx512 {
 namespace {
 
 constexpr int kStrips = 2;
+constexpr int64_t kUnpackAhead =
+    2048;  // bytes to prefetch: blocks take long, and must not be evicted before their turn
 
 // One block of the strips: weights without their zero points. The rows are biased by 128, so the sums start at
 // -128 * sum(w).
@@ -30,10 +32,10 @@ class Unpacker {
       sums_ = _mm512_setzero_si512();
       if constexpr (Block::kNibbles)  // each output's dword to its four bytes
         zeros_ = _mm512_shuffle_epi8(Block::zeros(block), _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
-      prefetch(block + kPrefetchAhead + Block::kScales);
+      prefetch(block + kUnpackAhead + Block::kScales);
     }
     const __m512i bytes = load(block + 64 * kVector);
-    prefetch(block + kPrefetchAhead + 64 * kVector);
+    prefetch(block + kUnpackAhead + 64 * kVector);
     if constexpr (Block::kNibbles) {
       const __m512i low = low_nibbles(bytes), high = high_nibbles(bytes);
       _mm512_store_si512(panel.weights[2 * kVector][strip], _mm512_sub_epi8(low, zeros_));
@@ -76,12 +78,13 @@ class ManyRows {
   static constexpr int kUnpackedAQuad = kStrips * Block::kVectors / Block::kQuads;
 
  public:
-  // out[num_tiles * kRows][s][16 outputs]
-  [[gnu::noinline]] static void multiply(const std::byte* const (&strips)[kStrips], int64_t num_blocks,
-                                         const int32_t* records, int num_tiles, float* out) {
+  [[gnu::noinline]] static void multiply(const IntCoreArgs& args, int64_t num_blocks, int num_tiles) {
+    float* const out = args.out;  // [num_tiles * kRows][s][16 outputs]
+    const auto* records = reinterpret_cast<const int32_t*>(args.prepared);
+    int64_t fetched_rows = 0;  // of the results' targets
     std::memset(out, 0, sizeof(float) * static_cast<size_t>(num_tiles * kSums * kStrip));
     Panel<Block> panels[2];
-    const std::byte* blocks[kStrips] = {strips[0], strips[1]};
+    const std::byte* blocks[kStrips] = {args.strips[0], args.strips[1]};
     unpack<Block>(blocks, panels[0]);
     alignas(64) float nothing[kSums * kStrip] = {};
     Tile last{};
@@ -90,6 +93,8 @@ class ManyRows {
     last.out = nothing;
     for (int64_t block = 0; block < num_blocks; block++) {
       const Panel<Block>& panel = panels[block % 2];
+      for (const int64_t end = args.num_rows * (block + 1) / num_blocks; fetched_rows < end; fetched_rows++)
+        prefetch_targets(args.targets, fetched_rows);
       // Tiles come one after another, each with all its blocks.
       const int32_t* record = records + block * kRecord;
       float* tile_out = out;
@@ -159,14 +164,13 @@ template <class Block>
 void multiply(const IntCoreArgs& args) {
   const RowTiles tiles(args.num_rows);
   const int64_t num_blocks = (args.shape.in_features + Block::kInputs - 1) / Block::kInputs;
-  const auto* records = reinterpret_cast<const int32_t*>(args.prepared);
   static_assert(kPanelTileRows == 6);
   if (tiles.tile_rows == 6) {
-    ManyRows<Block, 6>::multiply(args.strips, num_blocks, records, tiles.num_tiles, args.out);
+    ManyRows<Block, 6>::multiply(args, num_blocks, tiles.num_tiles);
   } else if (tiles.tile_rows == 5) {
-    ManyRows<Block, 5>::multiply(args.strips, num_blocks, records, tiles.num_tiles, args.out);
+    ManyRows<Block, 5>::multiply(args, num_blocks, tiles.num_tiles);
   } else {
-    ManyRows<Block, 4>::multiply(args.strips, num_blocks, records, tiles.num_tiles, args.out);
+    ManyRows<Block, 4>::multiply(args, num_blocks, tiles.num_tiles);
   }
 }
 

@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
@@ -36,61 +34,76 @@ struct Transposed {
   }
 };
 
+// Inputs of one block, of which `mask` are there.
+struct BlockInputs {
+  int64_t block, first;
+  __mmask64 mask;
+};
+
 // Some rows of one block, at most kGroupRows; the missing ones are zero.
-CACHALOT_INLINE inline Transposed load_rows(const IntRows& rows, int64_t first, int64_t end, int64_t input,
-                                            __mmask64 mask) {
+CACHALOT_INLINE inline Transposed load_rows(const IntRows& rows, int64_t first, int64_t end,
+                                            const BlockInputs& inputs) {
   __m512i values[kGroupRows];
-  for (int row = 0; row < kGroupRows; row++)
-    values[row] =
-        first + row < end ? _mm512_maskz_loadu_epi8(mask, rows.values[first + row] + input) : _mm512_setzero_si512();
+  unroll<kGroupRows>([&](auto row) CACHALOT_INLINE {
+    values[row] = _mm512_setzero_si512();
+    if (first + row < end) values[row] = _mm512_maskz_loadu_epi8(inputs.mask, rows.values[first + row] + inputs.first);
+  });
   return Transposed(values);
 }
 
 // One block of a tile of rows [first, end), with room for `tile_rows`. A group of four rows is stored whole: what is
 // too much lies where the next group or quad is stored after it, and at last where the scales are.
-template <int kQuads, bool kBiased>
-void prepare_block(const IntRows& rows, int64_t first, int64_t end, int tile_rows, int64_t block, int64_t input,
-                   __mmask64 mask, int32_t* out) {
-  const int num_groups = (tile_rows + kGroupRows - 1) / kGroupRows;
-  Transposed groups[kMostGroups];
-  __m128i sums[kMostGroups];
-  for (int group = 0; group < num_groups; group++) {
-    groups[group] = load_rows(rows, first + group * kGroupRows, end, input, mask);
-    sums[group] = kBiased ? _mm_setzero_si128() : groups[group].sums();
+template <int kQuads, bool kBiased, int kGroups>
+CACHALOT_INLINE inline void prepare_block(const IntRows& rows, int64_t first, int64_t end, int tile_rows,
+                                          const BlockInputs& inputs, int32_t* out) {
+  Transposed groups[kGroups];
+  alignas(16) int32_t sums[kGroups * kGroupRows] = {};
+  unroll<kGroups>([&](auto group) CACHALOT_INLINE {
+    groups[group] = load_rows(rows, first + group * kGroupRows, end, inputs);
     if constexpr (kBiased) {
-      for (__m512i& quad : groups[group].quads) quad = _mm512_xor_si512(quad, bias());
+      unroll<4>([&](auto i)
+                    CACHALOT_INLINE { groups[group].quads[i] = _mm512_xor_si512(groups[group].quads[i], bias()); });
+    } else {
+      _mm_store_si128(reinterpret_cast<__m128i*>(sums + group * kGroupRows), groups[group].sums());
     }
-  }
+  });
   unroll<kQuads>([&](auto quad) CACHALOT_INLINE {
-    for (int group = 0; group < num_groups; group++)
+    unroll<kGroups>([&](auto group) CACHALOT_INLINE {
       groups[group].template store<quad>(out + quad * tile_rows + group * kGroupRows);
+    });
   });
   auto* scales = reinterpret_cast<float*>(out + kQuads * tile_rows);
   int32_t* negated_sums = out + (kQuads + 1) * tile_rows;
   for (int row = 0; row < tile_rows; row++) {
-    scales[row] = first + row < end ? rows.scales[first + row][block] : 0.f;
-    alignas(16) int32_t group_sums[kGroupRows];
-    _mm_store_si128(reinterpret_cast<__m128i*>(group_sums), sums[row / kGroupRows]);
-    negated_sums[row] = -group_sums[row % kGroupRows];
+    scales[row] = first + row < end ? rows.scales[first + row][inputs.block] : 0.f;
+    negated_sums[row] = -sums[row];
+  }
+}
+
+template <int kQuads, bool kBiased, int kGroups>
+void prepare_tile(int64_t in_features, const IntRows& rows, int64_t first, int64_t end, int tile_rows, int32_t* out) {
+  constexpr int kInputs = 4 * kQuads;
+  const int64_t num_blocks = (in_features + kInputs - 1) / kInputs;
+  for (int64_t block = 0; block < num_blocks; block++, out += record_dwords(kInputs) * tile_rows) {
+    const int64_t left = in_features - block * kInputs;
+    const __mmask64 mask = ~uint64_t{0} >> (64 - (left < kInputs ? left : kInputs));
+    prepare_block<kQuads, kBiased, kGroups>(rows, first, end, tile_rows, {block, block * kInputs, mask}, out);
   }
 }
 
 template <int kQuads, bool kBiased>
 void prepare_rows(const MatrixShape& shape, const IntRows& rows, int32_t* out) {
-  constexpr int kInputs = 4 * kQuads;
+  static_assert(kMostGroups == 3);
+  constexpr decltype(&prepare_tile<kQuads, kBiased, 1>) kOfGroups[] = {
+      prepare_tile<kQuads, kBiased, 1>, prepare_tile<kQuads, kBiased, 2>, prepare_tile<kQuads, kBiased, 3>};
   const RowTiles tiles(rows.num_rows);
-  const int64_t num_blocks = (shape.in_features + kInputs - 1) / kInputs;
+  const int64_t row_dwords = (shape.in_features + 4 * kQuads - 1) / (4 * kQuads) * record_dwords(4 * kQuads);
   for (int tile = 0; tile < tiles.num_tiles; tile++) {
     const int tile_rows = tiles.rows_of_tile(tile, rows.num_rows);
     const int64_t first = static_cast<int64_t>(tile) * tiles.tile_rows;
     const int64_t end = first + tile_rows < rows.num_rows ? first + tile_rows : rows.num_rows;
-    for (int64_t block = 0; block < num_blocks; block++) {
-      const int64_t input = block * kInputs, left = shape.in_features - input;
-      const __mmask64 whole = kInputs == 64 ? ~uint64_t{0} : (uint64_t{1} << (kInputs % 64)) - 1;
-      const __mmask64 mask = left >= kInputs ? whole : (uint64_t{1} << left) - 1;
-      prepare_block<kQuads, kBiased>(rows, first, end, tile_rows, block, input, mask, out);
-      out += record_dwords(kInputs) * tile_rows;
-    }
+    kOfGroups[(tile_rows - 1) / kGroupRows](shape.in_features, rows, first, end, tile_rows, out);
+    out += row_dwords * tile_rows;
   }
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/cpu/linear.h"
 
+#include <xmmintrin.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -10,6 +12,7 @@
 namespace cachalot {
 namespace {
 
+constexpr int64_t kStreamedRows = 96;       // results of so many rows are not read again before caches have lost them
 constexpr int64_t kQuantizedAtOnce = 2048;  // inputs of a row that a thread quantizes at a time: whole groups
 
 int64_t ceil_div(int64_t value, int64_t unit) {
@@ -79,10 +82,28 @@ size_t real_columns(const ResultTile& tile, int64_t features) {
   return static_cast<size_t>(std::min<int64_t>(kStrip, features - tile.first_output));
 }
 
-void store_floats(const ResultTile& tile, View<float, 2> out) {
-  const size_t bytes = real_columns(tile, out.extent(1)) * sizeof(float);
-  for (int64_t row = 0; row < tile.num_rows; row++)
-    std::memcpy(out.row(tile.first_row + row) + tile.first_output, tile.values + row * tile.stride, bytes);
+// Past the caches, whole lines.
+void stream_floats(const ResultTile& tile, float* first, int64_t out_stride) {
+  for (int64_t row = 0; row < tile.num_rows; row++) {
+    for (int column = 0; column < kStrip; column += 4)
+      _mm_stream_ps(first + row * out_stride + column, _mm_load_ps(tile.values + row * tile.stride + column));
+  }
+}
+
+void store_floats(const ResultTile& tile, View<float, 2> out, bool streamed) {
+  float* first = out.row(tile.first_row) + tile.first_output;
+  const bool whole_lines = reinterpret_cast<uintptr_t>(first) % 64 == 0 && out.stride(0) % kStrip == 0;
+  if (streamed && whole_lines && real_columns(tile, out.extent(1)) == kStrip)
+    return stream_floats(tile, first, out.stride(0));
+  const size_t columns = real_columns(tile, out.extent(1));
+  for (int64_t row = 0; row < tile.num_rows; row++) {
+    const float* values = tile.values + row * tile.stride;
+    if (columns == kStrip) {
+      std::memcpy(first + row * out.stride(0), values, kStrip * sizeof(float));  // inlined: a call costs as much again
+    } else {
+      std::memcpy(first + row * out.stride(0), values, columns * sizeof(float));
+    }
+  }
 }
 
 void store_bf16(const LinearCores& cores, const ResultTile& tile, View<bf16, 2> out) {
@@ -100,8 +121,20 @@ void store_compute(const LinearCores& cores, const ResultTile& tile, const Compu
   if (out.dtype() == DType::kBF16) {
     store_bf16(cores, tile, out.as<bf16>());
   } else {
-    store_floats(tile, out.as<float>());
+    store_floats(tile, out.as<float>(), false);
   }
+}
+
+ResultSink sink_of(FunctionRef<void(const ResultTile&)> store, const void* target, int64_t row_elements,
+                   size_t element_bytes) {
+  const auto bytes = static_cast<int64_t>(element_bytes);
+  return {.store = store,
+          .target = static_cast<const std::byte*>(target),
+          .row_bytes = row_elements * bytes,
+          .output_bytes = bytes};
+}
+ResultSink sink_of(FunctionRef<void(const ResultTile&)> store, View<float, 2> out) {
+  return sink_of(store, out.data(), out.stride(0), sizeof(float));
 }
 
 // ---- quantizing ----
@@ -147,20 +180,26 @@ class ExpertsPass {
     WorkRanges ranges[2] = {workspace_.ranges(0), workspace_.ranges(1)};
     plan_products(jobs(0), ProductKind::kGated, inputs, ranges[0]);
     plan_products(jobs(1), ProductKind::kPlain, between, ranges[1]);
-    const auto keep = [&](const ResultTile& tile) { store_floats(tile, products); };
+    const auto keep = [&](const ResultTile& tile) { store_floats(tile, products, false); };
     const auto finish = [&](ResultTile tile) {
       tile.first_row += first_pair_;
       store_compute(cores, tile, args_.out);
     };
+    const ResultSink sinks[2] = {sink_of(keep, products), sink_of(finish, out_of(first_pair_), args_.out.stride(0),
+                                                                  dtype_size(args_.out.dtype()))};
     threads.run([&](int thread_idx) {
       ProductScratch scratch = workspace_.scratch_of(thread_idx);
-      run_products(jobs(0), ProductKind::kGated, inputs, ranges[0], thread_idx, scratch, keep);
+      run_products(jobs(0), ProductKind::kGated, inputs, ranges[0], thread_idx, scratch, sinks[0]);
       threads.barrier(thread_idx);
-      run_products(jobs(1), ProductKind::kPlain, between, ranges[1], thread_idx, scratch, finish);
+      run_products(jobs(1), ProductKind::kPlain, between, ranges[1], thread_idx, scratch, sinks[1]);
     });
   }
 
  private:
+  const std::byte* out_of(int64_t pair) const {
+    return static_cast<const std::byte*>(args_.out.data()) +
+           pair * args_.out.stride(0) * static_cast<int64_t>(dtype_size(args_.out.dtype()));
+  }
   void add_job(int phase, const PackedMatrix& matrix, int64_t pair_begin, int64_t pair_end) {
     workspace_.jobs(phase)[num_jobs_] = {
         .matrix = &matrix, .first_row = pair_begin - first_pair_, .num_rows = pair_end - pair_begin};
@@ -206,10 +245,12 @@ void linear(const LinearCores& cores, const OpsContext& context, const LinearInp
   const ProductRows rows{.input = input};
   WorkRanges ranges = workspace.ranges(0);
   plan_products({&job, 1}, ProductKind::kPlain, rows, ranges);
-  const auto store = [&](const ResultTile& tile) { store_floats(tile, out); };
+  const bool streamed = input.num_rows() >= kStreamedRows;
+  const auto store = [&](const ResultTile& tile) { store_floats(tile, out, streamed); };
+  const ResultSink sink = streamed ? ResultSink{.store = store} : sink_of(store, out);
   threads.run([&](int thread_idx) {
     ProductScratch scratch = workspace.scratch_of(thread_idx);
-    run_products({&job, 1}, ProductKind::kPlain, rows, ranges, thread_idx, scratch, store);
+    run_products({&job, 1}, ProductKind::kPlain, rows, ranges, thread_idx, scratch, sink);
   });
 }
 
@@ -225,10 +266,11 @@ void gated_linear(const LinearCores& cores, const OpsContext& context, const Lin
   const ProductRows rows{.input = input};
   WorkRanges ranges = workspace.ranges(0);
   plan_products({&job, 1}, ProductKind::kGated, rows, ranges);
-  const auto store = [&](const ResultTile& tile) { store_floats(tile, product); };
+  const auto store = [&](const ResultTile& tile) { store_floats(tile, product, false); };
+  const ResultSink sink = sink_of(store, product);
   threads.run([&](int thread_idx) {
     ProductScratch scratch = workspace.scratch_of(thread_idx);
-    run_products({&job, 1}, ProductKind::kGated, rows, ranges, thread_idx, scratch, store);
+    run_products({&job, 1}, ProductKind::kGated, rows, ranges, thread_idx, scratch, sink);
     if (quantized.empty()) return;
     threads.barrier(thread_idx);
     quantize_rows(cores, threads, product, quantized);

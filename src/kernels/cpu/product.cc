@@ -90,7 +90,7 @@ void plan_products(std::span<ProductJob> jobs, ProductKind kind, const ProductRo
 class ProductWorker {
  public:
   ProductWorker(std::span<const ProductJob> jobs, ProductKind kind, const ProductRows& rows, ProductScratch& scratch,
-                ResultSink sink)
+                const ResultSink& sink)
       : jobs_(jobs), kind_(kind), rows_(rows), scratch_(scratch), cores_(*scratch.cores_), sink_(sink) {}
 
   void process(int64_t item) {
@@ -181,11 +181,19 @@ class ProductWorker {
     const int step = strips_of_unit(kind_);
     for (int part = 0; part < step; part++) {  // gate, then up
       IntCoreArgs args{.shape = matrix.shape, .prepared = scratch_.prepared_, .num_rows = num_rows_, .out = tile(part)};
+      if (part + 1 == step) args.targets = targets(units);
       for (int idx = 0; idx < 2; idx++)
         args.strips[idx] = matrix.data + static_cast<size_t>(units[idx] * step + part) * matrix.shape.strip_bytes();
       cores_.int_core.multiply(args);
     }
     for (int idx = 0; idx < count; idx++) finish(units[idx], tile(0) + idx * kStrip, tile(1) + idx * kStrip);
+  }
+
+  ResultTargets targets(const int64_t (&units)[2]) const {
+    ResultTargets targets{.row_bytes = sink_.row_bytes};
+    for (int idx = 0; idx < 2 && sink_.target; idx++)
+      targets.strips[idx] = sink_.target + first_row_ * sink_.row_bytes + units[idx] * kStrip * sink_.output_bytes;
+    return targets;
   }
 
   void multiply_in_floats(const int64_t (&units)[2], int count) {
@@ -204,11 +212,11 @@ class ProductWorker {
 
   void finish(int64_t unit, float* result, const float* up) {
     if (kind_ == ProductKind::kGated) cores_.silu_product(result, up, kTileWidth, num_rows_);
-    sink_({.first_row = first_row_,
-           .num_rows = num_rows_,
-           .first_output = unit * kStrip,
-           .values = result,
-           .stride = kTileWidth});
+    sink_.store({.first_row = first_row_,
+                 .num_rows = num_rows_,
+                 .first_output = unit * kStrip,
+                 .values = result,
+                 .stride = kTileWidth});
   }
 
   std::span<const ProductJob> jobs_;
@@ -216,14 +224,14 @@ class ProductWorker {
   const ProductRows& rows_;
   ProductScratch& scratch_;
   const LinearCores& cores_;
-  ResultSink sink_;
+  const ResultSink& sink_;
 
   const ProductJob* job_ = nullptr;
   int64_t first_row_ = 0, num_rows_ = 0;  // of the products' rows: what is prepared
 };
 
 void run_products(std::span<const ProductJob> jobs, ProductKind kind, const ProductRows& rows, WorkRanges& ranges,
-                  int thread_idx, ProductScratch& scratch, ResultSink sink) {
+                  int thread_idx, ProductScratch& scratch, const ResultSink& sink) {
   ProductWorker worker(jobs, kind, rows, scratch, sink);
   for (int64_t item; (item = ranges.next(thread_idx)) >= 0;) worker.process(item);
 }

@@ -51,7 +51,12 @@ struct ResultTile {
   const float* values = nullptr;        // [num_rows][kStrip], rows `stride` floats apart
   int64_t stride = 0;
 };
-using ResultSink = FunctionRef<void(const ResultTile&)>;
+struct ResultSink {
+  FunctionRef<void(const ResultTile&)> store;
+  // Where it stores row r's output o: target + r * row_bytes + o * output_bytes; null if not worth a prefetch.
+  const std::byte* target = nullptr;
+  int64_t row_bytes = 0, output_bytes = 0;
+};
 
 // A thread's working memory for products with matrices of at most `max_inputs` inputs.
 class ProductScratch {
@@ -77,6 +82,6 @@ void plan_products(std::span<ProductJob> jobs, ProductKind kind, const ProductRo
 
 // A thread's share of the planned products. All threads call it with the same arguments but their own scratch.
 void run_products(std::span<const ProductJob> jobs, ProductKind kind, const ProductRows& rows, WorkRanges& ranges,
-                  int thread_idx, ProductScratch& scratch, ResultSink sink);
+                  int thread_idx, ProductScratch& scratch, const ResultSink& sink);
 
 }  // namespace cachalot
