@@ -140,7 +140,7 @@ TEST(FloatCore, GivesTheSameBitsOnEveryLevel) {
   for (const Case& test_case : kCases)
     for (const int64_t in_features : {1, 2, 3, 24, 37, 40, 64, 96, 126, 127, 128, 129, 192, 259, 512, 1000})
       for (const int64_t num_rows : {1, 2, 3, 4, 7, 70}) {
-        const RandomMatrix weights(test_case, 88, in_features, random);
+        const RandomMatrix weights(test_case, 40, in_features, random);
         const PackedMatrix matrix = weights.matrix();
         const auto rows = random_rows(num_rows, in_features, random);
         const std::vector<float> expected = product(reference::float_core, matrix, rows, 0, matrix.shape.num_strips());

@@ -8,17 +8,14 @@
 // threads, so that results are equal to the bit:
 //
 // - score of a row and a position = softmax_scale * (chain of fma over the key's dimensions: expanded, no-position part
-// then
-//   rotated part; absorbed, latent then rotated part).
+//   then rotated part; absorbed, latent then rotated part).
 // - Positions go in tiles of kAttentionTile, in order. A tile's visible positions change the state (max, sum, acc) of a
-// row:
-//   new max = max(max, scores); p = exp(score - new max), 0 where invisible; decay = exp(max - new max);
-//   sum = fma(sum, decay, total of the tile's p), added by halves: p[i] + p[i + 32], then of those [i] + [i + 16], ...
-//   + [1]; acc[d] = fma(acc[d], decay, chain of fma over p * value[d], positions in order).
+//   row: new max = max(max, scores); p = exp(score - new max), 0 where invisible; decay = exp(max - new max);
+//   sum = fma(sum, decay, total of the tile's p), added by halves: p[i] + p[i + 32], then of those [i] + [i + 16], ...;
+//   acc[d] = fma(acc[d], decay, chain of fma over p * value[d], positions in order).
 // - Expanded: out = acc / sum at the end.
 // - Absorbed: each span of kAttentionSpan positions has a state of its own, so that threads can share a long context.
-// Their
-//   states are merged in order: new max = max of both, earlier = exp(its max - new max), later likewise;
+//   The states are merged in order: new max = max of both, earlier = exp(its max - new max), later likewise;
 //   sum = fma(sum, earlier, later sum * later), acc[d] = fma(acc[d], earlier, later acc[d] * later); out = acc / sum.
 // - exp is that of kernels/exp.h.
 namespace cachalot {

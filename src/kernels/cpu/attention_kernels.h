@@ -7,8 +7,8 @@
 
 // The inner loops of attention, one implementation an instruction level (avx2/, avx512/). The drivers (cpu/attention.h)
 // hand them tiles of positions, whose keys and values they first pack for all the rows that attend to them:
-//   keys    panels of panel_width positions, each [key_dim][panel_width]
-//   values  panels of panel_width dimensions, each [kAttentionTile positions][panel_width]
+//   keys    panels of two vectors of positions, each [key_dim][2 vectors]
+//   values  panels of two vectors of dimensions, each [kAttentionTile positions][2 vectors]
 namespace cachalot {
 
 // Rows that attend to one packed tile: rows of one head (expanded), or heads of one row (absorbed).
@@ -33,7 +33,6 @@ struct AttentionTile {
 };
 
 struct AttentionKernels {
-  int64_t panel_width;
   // rows: the kAttentionTile positions' first elements (those past num_positions: any that can be read), floats or
   // bf16. Dimensions [first_dim, first_dim + dim) of keys of key_dim.
   void (*pack_keys)(const std::byte* const* rows, DType dtype, int64_t num_positions, int64_t first_dim, int64_t dim,

@@ -143,12 +143,12 @@ struct AttentionLoops {
   // Dimensions [begin, begin + dims) of the queries of rows [first_row, first_row + num_rows).
   CACHALOT_INLINE static void copy_queries(const AttentionTile& tile, int64_t first_row, int num_rows, int64_t begin,
                                            int64_t dims, Rows& rows) {
-    const int64_t of_first = tile.query[0].dim - begin, first_dims = of_first < 0      ? 0
-                                                                     : of_first < dims ? of_first
-                                                                                       : dims;
+    const int64_t left = tile.query[0].dim - begin;  // of the first piece
+    const int64_t first_dims = left < 0 ? 0 : (left < dims ? left : dims);
     for (int row = 0; row < num_rows; row++) {
       float* query = rows.query + row * kQueryStride;
       copy(tile.query[0].data + (first_row + row) * tile.query[0].stride + begin, first_dims, query);
+      if (first_dims == dims) continue;  // there may be no second piece
       copy(tile.query[1].data + (first_row + row) * tile.query[1].stride + (begin + first_dims - tile.query[0].dim),
            dims - first_dims, query + first_dims);
     }
@@ -273,8 +273,7 @@ struct AttentionLoops {
 template <class S, class T>
 constexpr AttentionKernels attention_kernels() {
   using Loops = AttentionLoops<S, T>;
-  return {.panel_width = Loops::kPanel,
-          .pack_keys = Loops::pack_keys,
+  return {.pack_keys = Loops::pack_keys,
           .pack_values = Loops::pack_values,
           .attend = Loops::attend,
           .merge = Loops::merge,
