@@ -8,6 +8,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "cli/chat_session.h"
 #include "cli/commands.h"
@@ -26,15 +27,21 @@ class Printer {
     const bool is_thought = part == ChatSession::Part::kReasoning;
     if (is_thought && !shows_reasoning_) return;
     if (is_thought != in_thought_) switch_part(is_thought);
-    // The line breaks that a model puts around its parts would only be empty lines here.
+    // The line breaks that a model puts around its parts would only be empty lines here: those at the start are left
+    // out, those at the end wait for what follows.
     if (at_start_) text.remove_prefix(std::min(text.find_first_not_of("\r\n"), text.size()));
-    if (text.empty()) return;
-    at_start_ = false;
-    put(text);
+    const size_t end = text.find_last_not_of("\r\n") + 1;
+    if (end > 0) {
+      put(std::exchange(held_, {}));
+      put(text.substr(0, end));
+      at_start_ = false;
+    }
+    held_ += text.substr(end);
   }
   // After an answer, however it ended.
   void finish(std::string_view note) {
     if (in_thought_) dim(false);
+    held_.clear();
     put("\n");
     if (!note.empty()) {
       dim(true);
@@ -48,6 +55,7 @@ class Printer {
 
  private:
   void switch_part(bool is_thought) {
+    held_.clear();
     if (in_thought_) {
       dim(false);
       if (!at_start_) put("\n\n");
@@ -66,6 +74,7 @@ class Printer {
 
   const bool shows_reasoning_, has_colours_;
   bool in_thought_ = false, at_start_ = true;
+  std::string held_;  // line breaks
 };
 
 // While it lives, Ctrl-C stops the answer instead of the program.
