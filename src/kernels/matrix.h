@@ -64,8 +64,10 @@ struct MatrixPolicy {
 // in_count no multiple of 32, or scales that no fp16 holds), kF32 under float32 and kBF16 otherwise.
 MatrixShape plan_matrix(const WeightSource& source, const MatrixPolicy& policy);
 
+inline constexpr int64_t kPackedStrips = 32;
+
 // Writes strips [strip_begin, strip_end) of the matrix; `matrix` is the start of the whole one. Threads may share the
-// work; multiples of 8 strips read whole cache lines of an AWQ file.
+// work; multiples of kPackedStrips read an AWQ file fastest.
 void pack_matrix(const WeightSource& source, const MatrixShape& shape, int64_t strip_begin, int64_t strip_end,
                  std::byte* matrix);
 

@@ -13,7 +13,10 @@ namespace cachalot {
 namespace {
 
 constexpr int kRowsOfVector = 8;
+constexpr int64_t kRowsAhead = 32;    // to prefetch
 constexpr int64_t kStripsOfLine = 8;  // strips whose words share a cache line of the source
+constexpr int64_t kStripsAtOnce =
+    kPackedStrips;  // rows lie pages apart: the more of one is read, the fewer pages are walked
 constexpr int kWordShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};
 
 // The outputs of one strip in rows of words: the two words of row `idx`, as one number.
@@ -28,6 +31,10 @@ class StripWords {
   uint64_t at(const void* words, int64_t row) const {
     const auto* row_words = static_cast<const std::byte*>(words) + row * words_of_row_ * 4;
     return first_output_ % 8 == 0 && num_outputs_ == kStrip ? whole_words(row_words) : gathered(row_words);
+  }
+  // The rows lie far apart, each in a page of its own: no prefetcher of the processor follows them.
+  void prefetch(const void* words, int64_t row) const {
+    __builtin_prefetch(static_cast<const std::byte*>(words) + row * words_of_row_ * 4 + first_output_ / 8 * 4);
   }
   int64_t first_output() const { return first_output_; }
   int num_outputs() const { return num_outputs_; }
@@ -124,13 +131,13 @@ void pack_zeros(uint64_t pair, std::byte* out) {
   std::memcpy(out, zeros, sizeof(zeros));
 }
 
-// One block of up to kStripsOfLine strips, side by side, so that a line of the source is read once.
+// One block of up to kStripsAtOnce strips, side by side, so that a line of the source is read once.
 void pack_block(const WeightSource& source, const MatrixShape& shape, const StripWords* strips, int64_t num_strips,
                 int64_t block_idx, std::byte* out, size_t out_stride) {
   const int64_t first_row = source.in_begin + block_idx * shape.block_inputs;
   const int64_t end_row = source.in_begin + source.in_count;
   const int64_t group = first_row / source.group_size;
-  uint64_t zeros[kStripsOfLine];
+  uint64_t zeros[kStripsAtOnce];
   for (int64_t idx = 0; idx < num_strips; idx++) {
     zeros[idx] = source.zeros ? strips[idx].at(source.zeros, group) : 0x8888888888888888u;
     std::byte* block = out + static_cast<size_t>(idx) * out_stride;
@@ -139,6 +146,9 @@ void pack_block(const WeightSource& source, const MatrixShape& shape, const Stri
   }
   for (int vector = 0; vector < shape.block_inputs / kRowsOfVector; vector++) {
     const int64_t row_begin = first_row + vector * kRowsOfVector;
+    for (int64_t row = 0; row < kRowsOfVector; row++)
+      for (int64_t idx = 0; idx < num_strips; idx += kStripsOfLine)
+        strips[idx].prefetch(source.data, row_begin + kRowsAhead + row);
     for (int64_t idx = 0; idx < num_strips; idx++) {
       uint64_t rows[kRowsOfVector];
       for (int64_t row = 0; row < kRowsOfVector; row++)
@@ -152,9 +162,9 @@ void pack_block(const WeightSource& source, const MatrixShape& shape, const Stri
 
 void pack_awq(const WeightSource& source, const MatrixShape& shape, const StripRange& strips) {
   for (int64_t begin = strips.begin; begin < strips.end;) {
-    const int64_t end = std::min((begin / kStripsOfLine + 1) * kStripsOfLine, strips.end);
+    const int64_t end = std::min((begin / kStripsAtOnce + 1) * kStripsAtOnce, strips.end);
     std::byte* out = strips.out + static_cast<size_t>(begin - strips.begin) * strips.out_stride;
-    StripWords words[kStripsOfLine];
+    StripWords words[kStripsAtOnce];
     for (int64_t strip = begin; strip < end; strip++) words[strip - begin] = StripWords(source, strip);
     for (int64_t block_idx = 0; block_idx < shape.num_blocks(); block_idx++)
       pack_block(source, shape, words, end - begin, block_idx,

@@ -54,7 +54,7 @@ Linear WeightPacker::linear(const WeightSource& source) {
   const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
   std::byte* data = take(shape.bytes());
   if (data) {
-    device_->threads().parallel_for(shape.num_strips(), 1, [&](int64_t begin, int64_t end, int) { pack_matrix(source, shape, begin, end, data); });
+    device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) { pack_matrix(source, shape, begin, end, data); });
     report();
   }
   return with_input(shape, data);
@@ -64,7 +64,7 @@ Linear WeightPacker::gate_up(const WeightSource& gate, const WeightSource& up) {
   const MatrixShape shape = plan_gate_up(gate, up, settings_.matrix_policy());
   std::byte* data = take(shape.bytes());
   if (data) {
-    device_->threads().parallel_for(shape.num_strips(), 2, [&](int64_t begin, int64_t end, int) { pack_gate_up(gate, up, shape, begin, end, data); });
+    device_->threads().parallel_for(shape.num_strips(), 2 * kPackedStrips, [&](int64_t begin, int64_t end, int) { pack_gate_up(gate, up, shape, begin, end, data); });
     report();
   }
   return with_input(shape, data);
@@ -86,7 +86,7 @@ PackedMatrix WeightPacker::derived(int64_t out_features, int64_t in_features, co
     }
   });
   source.data = settings_.float32() ? static_cast<const void*>(derived_values_.data()) : derived_rounded_.data();
-  device_->threads().parallel_for(shape.num_strips(), 1, [&](int64_t begin, int64_t end, int) { pack_matrix(source, shape, begin, end, data); });
+  device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) { pack_matrix(source, shape, begin, end, data); });
   report();
   return {shape, data};
 }
