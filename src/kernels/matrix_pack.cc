@@ -12,6 +12,7 @@
 namespace cachalot {
 namespace {
 
+constexpr int kInt8Inputs = 64;        // of a kI8 block
 constexpr int64_t kChunkInputs = 256;  // inputs of a strip that are expanded to floats at a time
 
 // ---- formats that hold the file's own numbers: only their order changes ----
@@ -121,8 +122,10 @@ void pack_i8_output(const float* values, int64_t count, int lane, std::byte* blo
   if (!(largest >= kSmallestQuantized)) return;  // the strip is zeroed
   *scale = largest / 127.f;
   const float factor = 127.f / largest;
+  int8_t quantized[kInt8Inputs] = {};
   for (int64_t place = 0; place < count; place++)
-    block[place / 4 * 64 + lane * 4 + place % 4] = static_cast<std::byte>(round_to_int(values[place] * factor));
+    quantized[place] = static_cast<int8_t>(round_to_int(values[place] * factor));
+  for (int quad = 0; quad < kInt8Inputs / 4; quad++) std::memcpy(block + quad * 64 + lane * 4, quantized + quad * 4, 4);
 }
 
 // Inputs [in, in + count) of output `lane`; `out` is their first block.

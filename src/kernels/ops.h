@@ -29,9 +29,10 @@ struct QuantizedRows {
   bool empty() const { return group == 0; }
 };
 
-// Input rows of linears: floats, or int8. Integer matrices (kI8, kI4) with int8 rows of their group are computed in
+// Input rows of linears: floats, int8, or both. Integer matrices (kI8, kI4) with int8 rows of their group are computed in
 // integers: acc = fma(float(sum over the block of (q - zero) * a), weight_scale * activation_scale, acc), blocks in
-// order. All other pairs are computed in fp32 by fma in input order, int8 rows first expanded to value * scale.
+// order. All other pairs are computed in fp32 (cores.h): from the floats, or where there are none, from the int8 rows
+// expanded to value * scale.
 struct LinearInput {
   View<const float, 2> values;  // [num_rows, in_features]; may be empty if quantized is not
   QuantizedRows quantized;
