@@ -78,7 +78,7 @@ void read_shape(JsonKeys& keys, ModelConfig& config) {
   keys.require("hidden_size", config.hidden_size, 1, kMaxWidth);
   keys.require("num_hidden_layers", config.num_layers, 1, 4096);
   keys.require("num_attention_heads", config.num_heads, 1, 4096);
-  keys.optional("q_lora_rank", config.q_lora_rank, 1, kMaxWidth);
+  keys.optional("q_lora_rank", config.q_lora_rank, 0, kMaxWidth);
   keys.require("kv_lora_rank", config.kv_lora_rank, 1, kMaxWidth);
   keys.require("qk_nope_head_dim", config.qk_nope_head_dim, 1, kMaxCount);
   keys.require("qk_rope_head_dim", config.qk_rope_head_dim, 2, kMaxCount);
