@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace cachalot {
 namespace {
@@ -97,7 +98,7 @@ void mask_groups(const RouteArgs& args, int64_t num_experts, float* choice) {
 template <const RowCores& kCores>
 void choose(const RouteArgs& args, const float* scores, int64_t num_experts, int64_t top_k, int32_t* ids) {
   alignas(64) float choice[kMaxExperts];
-  kCores.choice_scores(scores, args.choice_bias.data(), num_experts, choice);
+  kCores.choice_scores(scores, args.choice_bias.empty() ? nullptr : args.choice_bias.data(), num_experts, choice);
   if (args.groups != RoutingGroups::kNone) mask_groups<kCores>(args, num_experts, choice);
   for (int64_t slot = 0; slot < top_k; slot++) {
     ids[slot] = kCores.argmax(choice, num_experts);
