@@ -11,7 +11,8 @@ EngineRun::EngineRun(const EngineOptions& options) {
     return;
   }
   engine_ = std::move(*engine);
-  scheduler_ = std::make_unique<Scheduler>(make_scheduler_options(options, engine_->memory().num_blocks, engine_->memory().max_model_len));
+  scheduler_ = std::make_unique<Scheduler>(
+      make_scheduler_options(options, engine_->memory().num_blocks, engine_->memory().max_model_len));
 }
 
 void EngineRun::submit(Request request) {

@@ -29,10 +29,12 @@ std::vector<Case> load_cases(const std::string& name) {
   for (const TensorRef& tensor : file->tensors()) tensors[tensor.spec.name] = &tensor;
   std::vector<Case> cases;
   for (int idx = 0; tensors.contains("tokens." + std::to_string(idx)); idx++) {
-    const TensorRef &tokens = *tensors.at("tokens." + std::to_string(idx)), &logits = *tensors.at("logits." + std::to_string(idx));
+    const TensorRef &tokens = *tensors.at("tokens." + std::to_string(idx)),
+                    &logits = *tensors.at("logits." + std::to_string(idx));
     const auto* ids = reinterpret_cast<const TokenId*>(tokens.data.data());
     const auto* values = reinterpret_cast<const float*>(logits.data.data());
-    cases.push_back({{ids, ids + tokens.data.size() / sizeof(TokenId)}, {values, values + logits.data.size() / sizeof(float)}});
+    cases.push_back(
+        {{ids, ids + tokens.data.size() / sizeof(TokenId)}, {values, values + logits.data.size() / sizeof(float)}});
   }
   EXPECT_EQ(cases.size(), 6u);
   return cases;
@@ -60,7 +62,9 @@ double quantile(std::vector<double> values, double part) {
   return values[static_cast<size_t>(part * static_cast<double>(values.size() - 1) + 0.5)];
 }
 
-std::string level_name(IsaLevel isa) { return std::string(isa_name(isa)); }
+std::string level_name(IsaLevel isa) {
+  return std::string(isa_name(isa));
+}
 
 // ---- exact: float32 ----
 
@@ -73,7 +77,8 @@ struct ExactParam {
 
 std::string exact_name(const testing::TestParamInfo<ExactParam>& info) {
   const ExactParam& param = info.param;
-  std::string name = param.folder + "_" + level_name(param.isa) + "_dp" + std::to_string(param.layout.dp_size) + "_tp" + std::to_string(param.layout.tp_size);
+  std::string name = param.folder + "_" + level_name(param.isa) + "_dp" + std::to_string(param.layout.dp_size) + "_tp" +
+                     std::to_string(param.layout.tp_size);
   if (!param.layout.expert_parallel) name += "_noep";
   if (param.generated_from >= 0) name += "_generated";
   std::ranges::replace(name, '-', '_');
@@ -84,14 +89,17 @@ class GoldenFloat32 : public testing::TestWithParam<ExactParam> {};
 
 TEST_P(GoldenFloat32, LogitsAreWithinAThousandth) {
   const ExactParam& param = GetParam();
-  ModelRun run(kFolder + param.folder, {.compute_dtype = DType::kF32, .isa = param.isa, .layout = param.layout, .generated_from = param.generated_from});
+  ModelRun run(
+      kFolder + param.folder,
+      {.compute_dtype = DType::kF32, .isa = param.isa, .layout = param.layout, .generated_from = param.generated_from});
   if (HasFailure()) return;
   for (const Case& golden : load_cases(param.folder)) {
     if (param.generated_from >= static_cast<int>(golden.tokens.size())) continue;
     const RunResult result = run.logits(golden.tokens);
     ASSERT_EQ(result.logits.size(), golden.logits.size());
     double worst = 0;
-    for (size_t idx = 0; idx < golden.logits.size(); idx++) worst = std::max(worst, std::fabs(static_cast<double>(result.logits[idx]) - golden.logits[idx]));
+    for (size_t idx = 0; idx < golden.logits.size(); idx++)
+      worst = std::max(worst, std::fabs(static_cast<double>(result.logits[idx]) - golden.logits[idx]));
     EXPECT_LE(worst, 1e-3) << golden.tokens.size() << " tokens";
   }
 }
@@ -111,7 +119,8 @@ std::vector<ExactParam> exact_params() {
       params.push_back({folder, best, {.dp_size = 1, .tp_size = tp_size, .expert_parallel = false}, -1});
     }
     params.push_back({folder, best, {.dp_size = 1, .tp_size = 4}, 3});
-    for (const Layout layout : {Layout{2, 2}, Layout{4, 1}, Layout{4, 8}, Layout{32, 1}}) params.push_back({folder, best, layout, -1});
+    for (const Layout layout : {Layout{2, 2}, Layout{4, 1}, Layout{4, 8}, Layout{32, 1}})
+      params.push_back({folder, best, layout, -1});
   }
   return params;
 }
@@ -131,9 +140,11 @@ struct RoundedParam {
 
 std::string rounded_name(const testing::TestParamInfo<RoundedParam>& info) {
   const RoundedParam& param = info.param;
-  const char* activation = param.activation == ActivationDTypeOption::kAuto ? "auto" : param.activation == ActivationDTypeOption::kInt8 ? "int8" : "bf16";
-  std::string name = param.folder + "_" + activation + "_" + level_name(param.isa) + "_dp" + std::to_string(param.layout.dp_size) + "_tp" +
-                     std::to_string(param.layout.tp_size);
+  const char* activation = param.activation == ActivationDTypeOption::kAuto   ? "auto"
+                           : param.activation == ActivationDTypeOption::kInt8 ? "int8"
+                                                                              : "bf16";
+  std::string name = param.folder + "_" + activation + "_" + level_name(param.isa) + "_dp" +
+                     std::to_string(param.layout.dp_size) + "_tp" + std::to_string(param.layout.tp_size);
   if (param.generated_from >= 0) name += "_generated";
   std::ranges::replace(name, '-', '_');
   return name;
@@ -157,7 +168,8 @@ TEST_P(GoldenRounded, ErrorsOfTheTokensStayWithinTheTolerances) {
     const auto free = relative_errors(golden, run.logits(golden.tokens).logits);
     errors.insert(errors.end(), free.begin(), free.end());
     // With the exact run's choice of experts, no token is far off.
-    const auto forced = relative_errors(golden, run.logits(golden.tokens, exact.logits(golden.tokens).chosen_expert_ids).logits);
+    const auto forced =
+        relative_errors(golden, run.logits(golden.tokens, exact.logits(golden.tokens).chosen_expert_ids).logits);
     EXPECT_LT(*std::ranges::max_element(forced), 0.15) << golden.tokens.size() << " tokens, forced routing";
   }
   EXPECT_LE(quantile(errors, 0.5), param.median);
@@ -170,7 +182,8 @@ std::vector<RoundedParam> rounded_params() {
   std::vector<RoundedParam> params;
   for (const std::string& folder : kFolders) {
     const auto add = [&](ActivationDTypeOption activation, double median, double ninetieth) {
-      for (const IsaLevel isa : available_levels()) params.push_back({folder, isa, activation, median, ninetieth, {}, -1});
+      for (const IsaLevel isa : available_levels())
+        params.push_back({folder, isa, activation, median, ninetieth, {}, -1});
       params.push_back({folder, detect_isa(), activation, median, ninetieth, {}, 3});
       params.push_back({folder, detect_isa(), activation, median, ninetieth, {2, 4}, -1});
     };

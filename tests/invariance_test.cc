@@ -1,5 +1,5 @@
-// Batch invariance: a request's numbers have the same bits whatever else runs, however its prompt is cut, from the prefix
-// cache or not, and after a preemption in the middle of its answer.
+// Batch invariance: a request's numbers have the same bits whatever else runs, however its prompt is cut, from the
+// prefix cache or not, and after a preemption in the middle of its answer.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,7 +24,9 @@ std::string param_name(const testing::TestParamInfo<Param>& info) {
   const Param& param = info.param;
   std::string name = param.folder + (param.dtype == DTypeOption::kFloat32 ? "_float32" : "_bfloat16") +
                      (param.activation == ActivationDTypeOption::kInt8 ? "_int8" : "_auto") +
-                     (param.isa == IsaOption::kAvx512 ? "_avx512" : param.isa == IsaOption::kAvx2 ? "_avx2" : "_reference");
+                     (param.isa == IsaOption::kAvx512 ? "_avx512"
+                      : param.isa == IsaOption::kAvx2 ? "_avx2"
+                                                      : "_reference");
   std::ranges::replace(name, '-', '_');
   return name;
 }
@@ -36,7 +38,12 @@ class Invariance : public testing::TestWithParam<Param> {
 
   EngineOptions options() const {
     const Param& param = GetParam();
-    return {.model = kFolder + param.folder, .dtype = param.dtype, .activation_dtype = param.activation, .isa = param.isa, .max_model_len = 512, .threads = 2};
+    return {.model = kFolder + param.folder,
+            .dtype = param.dtype,
+            .activation_dtype = param.activation,
+            .isa = param.isa,
+            .max_model_len = 512,
+            .threads = 2};
   }
   static std::vector<TokenId> random_tokens(int count, unsigned seed) {
     std::mt19937 random(seed);
@@ -60,9 +67,11 @@ class Invariance : public testing::TestWithParam<Param> {
       ASSERT_EQ(left.tokens[idx].token, right.tokens[idx].token) << "token " << idx;
       ASSERT_EQ(left.tokens[idx].top.size(), static_cast<size_t>(kVocab));
       for (int rank = 0; rank < kVocab; rank++) {
-        const TokenLogprob &one = left.tokens[idx].top[static_cast<size_t>(rank)], &other = right.tokens[idx].top[static_cast<size_t>(rank)];
+        const TokenLogprob &one = left.tokens[idx].top[static_cast<size_t>(rank)],
+                           &other = right.tokens[idx].top[static_cast<size_t>(rank)];
         ASSERT_EQ(one.token, other.token) << "token " << idx << ", rank " << rank;
-        ASSERT_EQ(std::bit_cast<uint32_t>(one.logprob), std::bit_cast<uint32_t>(other.logprob)) << "token " << idx << ", rank " << rank;
+        ASSERT_EQ(std::bit_cast<uint32_t>(one.logprob), std::bit_cast<uint32_t>(other.logprob))
+            << "token " << idx << ", rank " << rank;
       }
     }
   }
@@ -77,7 +86,8 @@ class Invariance : public testing::TestWithParam<Param> {
 
 TEST_P(Invariance, AmongThirtyTwoOthers) {
   EngineRun run(options());
-  for (RequestId id = 1; id <= 16; id++) run.submit(neighbour(id, 1 + static_cast<int>(id * 11 % 90), 20 + static_cast<int>(id)));
+  for (RequestId id = 1; id <= 16; id++)
+    run.submit(neighbour(id, 1 + static_cast<int>(id * 11 % 90), 20 + static_cast<int>(id)));
   run.step();
   run.submit(subject());
   for (RequestId id = 17; id <= 32; id++) run.submit(neighbour(id, 1 + static_cast<int>(id * 7 % 50), 30));

@@ -54,7 +54,8 @@ class ModelRun {
  private:
   struct Rank;
   void load_ranks();
-  Status run_rank(Rank& rank, const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids, RunResult& result);
+  Status run_rank(Rank& rank, const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids,
+                  RunResult& result);
 
   RunOptions options_;
   std::optional<ModelFiles> files_;

@@ -12,7 +12,9 @@ namespace {
 
 const std::string kNano = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";
 
-std::vector<TokenId> ids(const boost::json::value& array) { return boost::json::value_to<std::vector<TokenId>>(array); }
+std::vector<TokenId> ids(const boost::json::value& array) {
+  return boost::json::value_to<std::vector<TokenId>>(array);
+}
 
 class NanoGreedy : public testing::TestWithParam<DTypeOption> {};
 

@@ -5,15 +5,21 @@
 namespace cachalot {
 
 void add_engine_flags(CLI::App& app, EngineOptions& options) {
-  const std::map<std::string, DTypeOption> dtypes{{"auto", DTypeOption::kAuto}, {"bfloat16", DTypeOption::kBFloat16}, {"float32", DTypeOption::kFloat32}};
-  const std::map<std::string, ActivationDTypeOption> activations{
-      {"auto", ActivationDTypeOption::kAuto}, {"bf16", ActivationDTypeOption::kBf16}, {"int8", ActivationDTypeOption::kInt8}};
-  const std::map<std::string, IsaOption> levels{
-      {"auto", IsaOption::kAuto}, {"reference", IsaOption::kReference}, {"avx2", IsaOption::kAvx2}, {"avx512", IsaOption::kAvx512}};
-  const std::map<std::string, SchedulingPolicy> policies{{"fcfs", SchedulingPolicy::kFcfs}, {"priority", SchedulingPolicy::kPriority}};
+  const std::map<std::string, DTypeOption> dtypes{
+      {"auto", DTypeOption::kAuto}, {"bfloat16", DTypeOption::kBFloat16}, {"float32", DTypeOption::kFloat32}};
+  const std::map<std::string, ActivationDTypeOption> activations{{"auto", ActivationDTypeOption::kAuto},
+                                                                 {"bf16", ActivationDTypeOption::kBf16},
+                                                                 {"int8", ActivationDTypeOption::kInt8}};
+  const std::map<std::string, IsaOption> levels{{"auto", IsaOption::kAuto},
+                                                {"reference", IsaOption::kReference},
+                                                {"avx2", IsaOption::kAvx2},
+                                                {"avx512", IsaOption::kAvx512}};
+  const std::map<std::string, SchedulingPolicy> policies{{"fcfs", SchedulingPolicy::kFcfs},
+                                                         {"priority", SchedulingPolicy::kPriority}};
 
   app.add_option("--model", options.model, "Folder of the model: config.json, safetensors, tokenizer.json")->required();
-  app.add_option("--dtype", options.dtype, "Compute and KV cache type: auto (bfloat16), bfloat16 or float32 (exact comparison)")
+  app.add_option("--dtype", options.dtype,
+                 "Compute and KV cache type: auto (bfloat16), bfloat16 or float32 (exact comparison)")
       ->transform(CLI::CheckedTransformer(dtypes).description(""))
       ->option_text("TYPE [auto]");
   app.add_option("--activation-dtype", options.activation_dtype,
@@ -23,26 +29,38 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
   app.add_option("--isa", options.isa, "Highest instruction set to use: auto, reference, avx2 or avx512")
       ->transform(CLI::CheckedTransformer(levels).description(""))
       ->option_text("LEVEL [auto]");
-  app.add_option("--threads", options.threads, "Compute threads; 0: one a core")->check(CLI::Range(0, 4096))->capture_default_str();
-  app.add_option("--max-model-len", options.max_model_len, "Longest sequence, prompt and answer; 0: the model's, cut to what the KV cache holds")
+  app.add_option("--threads", options.threads, "Compute threads; 0: one a core")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_option("--max-model-len", options.max_model_len,
+                 "Longest sequence, prompt and answer; 0: the model's, cut to what the KV cache holds")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--max-num-batched-tokens", options.max_num_batched_tokens, "Most tokens of a step")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--max-num-seqs", options.max_num_seqs, "Most sequences that run at once")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--block-size", options.block_size, "Tokens of a KV cache block")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--max-num-batched-tokens", options.max_num_batched_tokens, "Most tokens of a step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-num-seqs", options.max_num_seqs, "Most sequences that run at once")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--block-size", options.block_size, "Tokens of a KV cache block")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   app.add_option("--num-scheduler-steps", options.num_scheduler_steps, "Decode steps of one scheduling decision")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--scheduling-policy", options.scheduling_policy, "fcfs, or priority (a lower `priority` of the request is served first, and preempts)")
+  app.add_option("--scheduling-policy", options.scheduling_policy,
+                 "fcfs, or priority (a lower `priority` of the request is served first, and preempts)")
       ->transform(CLI::CheckedTransformer(policies).description(""))
       ->option_text("POLICY [fcfs]");
   add_switch(app, "enable-prefix-caching", options.enable_prefix_caching, "Reuse the KV blocks of equal prefixes (on)");
   app.add_flag("--prefix-cache-across-roles", options.prefix_cache_across_roles,
-               "Find an answer again that comes back inside the next prompt, though its bits may differ from a fresh computation (off)");
+               "Find an answer again that comes back inside the next prompt, though its bits may differ from a fresh "
+               "computation (off)");
   app.add_option("--gpu-memory-utilization", options.gpu_memory_utilization, "Share of the device's memory to use")
       ->check(CLI::Range(0.01, 1.0))
       ->capture_default_str();
-  app.add_option("--num-gpu-blocks-override", options.num_gpu_blocks_override, "KV blocks; 0: as memory allows")->check(CLI::NonNegativeNumber);
+  app.add_option("--num-gpu-blocks-override", options.num_gpu_blocks_override, "KV blocks; 0: as memory allows")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", options.seed, "Seed of requests that bring none; 0: random");
 }
 

@@ -32,8 +32,9 @@ TEST(EngineFlags, SwitchesHaveAnOpposite) {
 }
 
 TEST(EngineFlags, ReadsVllmsNames) {
-  const EngineOptions options = parse({"--dtype=bfloat16", "--max-model-len=2048", "--block-size=64", "--num-scheduler-steps", "8", "--scheduling-policy",
-                                       "priority", "--gpu-memory-utilization=0.8", "--activation-dtype", "int8", "--isa", "avx2"});
+  const EngineOptions options = parse({"--dtype=bfloat16", "--max-model-len=2048", "--block-size=64",
+                                       "--num-scheduler-steps", "8", "--scheduling-policy", "priority",
+                                       "--gpu-memory-utilization=0.8", "--activation-dtype", "int8", "--isa", "avx2"});
   EXPECT_EQ(options.dtype, DTypeOption::kBFloat16);
   EXPECT_EQ(options.max_model_len, 2048);
   EXPECT_EQ(options.num_scheduler_steps, 8);

@@ -10,10 +10,12 @@ namespace cachalot {
 OpsLimits DeepseekModel::ops_limits(const ModelConfig& config, const ModelSettings& settings) {
   const int64_t heads = config.num_heads / settings.tp_size;
   const int64_t shared_width = int64_t{config.num_shared_experts} * config.moe_intermediate_size;
-  const int64_t width = std::max({int64_t{config.intermediate_size}, shared_width, int64_t{config.moe_intermediate_size}});
+  const int64_t width =
+      std::max({int64_t{config.intermediate_size}, shared_width, int64_t{config.moe_intermediate_size}});
   return {.max_rows = std::max(settings.max_rows * settings.ep_size, kContextChunk),
           .max_pairs = settings.max_rows * settings.ep_size * config.num_experts_per_token,
-          .max_in_features = std::max({int64_t{config.hidden_size}, width, heads * config.v_head_dim, int64_t{config.q_lora_rank}, int64_t{config.kv_lora_rank}}),
+          .max_in_features = std::max({int64_t{config.hidden_size}, width, heads * config.v_head_dim,
+                                       int64_t{config.q_lora_rank}, int64_t{config.kv_lora_rank}}),
           .max_width = width,
           .max_heads = heads,
           .max_head_dim = std::max(config.qk_head_dim(), config.v_head_dim),
@@ -21,19 +23,33 @@ OpsLimits DeepseekModel::ops_limits(const ModelConfig& config, const ModelSettin
           .max_positions = settings.max_positions};
 }
 
-Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, int num_threads) {
+Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSettings& settings,
+                                        const ModelFiles& files, int num_threads) {
+  if (config.num_experts > kMaxExperts || config.num_experts_per_token > kMaxTopK) {
+    return make_error(
+        ErrorCode::kUnsupported, "{}: {} experts of which {} a token; at most {} of which {} are supported",
+        files.checkpoint().folder(), config.num_experts, config.num_experts_per_token, kMaxExperts, kMaxTopK);
+  }
+  if (config.num_heads % settings.tp_size != 0)
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{} attention heads cannot be shared out evenly over {} tensor-parallel ranks", config.num_heads,
+                      settings.tp_size);
+  if (settings.expert_parallel && config.num_experts % settings.ep_size != 0)
+    return make_error(ErrorCode::kInvalidArgument, "{} experts cannot be shared out evenly over {} ranks",
+                      config.num_experts, settings.ep_size);
   WeightPacker planner = WeightPacker::planner(settings);
   RETURN_IF_ERROR(load_weights(config, settings, files, planner));
-  return ModelMemory{.weight_bytes = planner.bytes(),
-                     .workspace_bytes = Workspace::bytes(config, settings),
-                     .scratch_bytes = ops_table(IsaLevel::kReference).scratch_bytes(ops_limits(config, settings), num_threads),
-                     .rope_bytes = Rope::table_bytes(config, settings.max_positions),
-                     .cache_bytes_per_token = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.kv_cache_dim()) *
-                                              dtype_size(settings.compute_dtype)};
+  return ModelMemory{
+      .weight_bytes = planner.bytes(),
+      .workspace_bytes = Workspace::bytes(config, settings),
+      .scratch_bytes = ops_table(IsaLevel::kReference).scratch_bytes(ops_limits(config, settings), num_threads),
+      .rope_bytes = Rope::table_bytes(config, settings.max_positions),
+      .cache_bytes_per_token = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.kv_cache_dim()) *
+                               dtype_size(settings.compute_dtype)};
 }
 
-DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace, Rope rope, Group& tensor_group,
-                             ExpertExchange* exchange)
+DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace,
+                             Rope rope, Group& tensor_group, ExpertExchange* exchange)
     : config_(config),
       settings_(settings),
       ops_(std::move(ops)),
@@ -43,20 +59,22 @@ DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& set
       attention_(config_, ops_, workspace_, parallel_, rope_.table(), Rope::softmax_scale(config)),
       feed_forward_(config_, settings_, ops_, workspace_, parallel_, exchange) {}
 
-Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, Device& device,
-                                                           IsaLevel isa, Group& tensor_group, ExpertExchange* exchange,
+Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& config, const ModelSettings& settings,
+                                                           const ModelFiles& files, Device& device, IsaLevel isa,
+                                                           Group& tensor_group, ExpertExchange* exchange,
                                                            WeightPacker::Progress progress) {
   CHECK(exchange || config.num_experts == 0);
   ASSIGN_OR_RETURN(Ops ops, Ops::create(isa, device, ops_limits(config, settings)));
   ASSIGN_OR_RETURN(Workspace workspace, Workspace::create(config, settings));
   ASSIGN_OR_RETURN(Rope rope, Rope::create(config, settings.max_positions));
-  std::unique_ptr<DeepseekModel> model(
-      new DeepseekModel(config, settings, std::move(ops), std::move(workspace), std::move(rope), tensor_group, exchange));
+  std::unique_ptr<DeepseekModel> model(new DeepseekModel(config, settings, std::move(ops), std::move(workspace),
+                                                         std::move(rope), tensor_group, exchange));
 
   WeightPacker planner = WeightPacker::planner(settings);
   RETURN_IF_ERROR(load_weights(config, settings, files, planner));
   ASSIGN_OR_RETURN(model->weight_memory_, Device::allocate(planner.bytes()));
-  WeightPacker packer = WeightPacker::packer(settings, device, model->weight_memory_.view<std::byte>(planner.bytes()), std::move(progress));
+  WeightPacker packer = WeightPacker::packer(settings, device, model->weight_memory_.view<std::byte>(planner.bytes()),
+                                             std::move(progress));
   ASSIGN_OR_RETURN(model->weights_, load_weights(config, settings, files, packer));
   return model;
 }
@@ -75,15 +93,24 @@ Status DeepseekModel::forward(const ModelBatch& batch, const ComputeView<3>& cac
               .vocab_begin = weights_.vocab_begin,
               .vocab_count = weights_.vocab_count,
               .out = embedded});
-  RETURN_IF_ERROR(parallel_.scatter_sum(embedded, residual, {.operation = "embedding reduce-scatter", .step = batch.step}));
+  RETURN_IF_ERROR(
+      parallel_.scatter_sum(embedded, residual, {.operation = "embedding reduce-scatter", .step = batch.step}));
 
   View<float, 2> pending;  // the last half-layer's output, not yet added to the residual
   int moe_layer = 0;
   for (int layer = 0; layer < config_.num_layers; layer++) {
     const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
-    ops_.add_norm({.residual = residual, .delta = pending, .weight = weights.attention.input_norm, .epsilon = epsilon, .out = normed});
+    ops_.add_norm({.residual = residual,
+                   .delta = pending,
+                   .weight = weights.attention.input_norm,
+                   .epsilon = epsilon,
+                   .out = normed});
     RETURN_IF_ERROR(attention_.forward(weights.attention, batch, normed, cache[layer], layer));
-    ops_.add_norm({.residual = residual, .delta = delta, .weight = weights.post_attention_norm, .epsilon = epsilon, .out = normed});
+    ops_.add_norm({.residual = residual,
+                   .delta = delta,
+                   .weight = weights.post_attention_norm,
+                   .epsilon = epsilon,
+                   .out = normed});
     if (weights.moe) {
       RETURN_IF_ERROR(feed_forward_.moe(*weights.moe, batch, normed, layer, moe_layer++));
     } else {
@@ -91,9 +118,11 @@ Status DeepseekModel::forward(const ModelBatch& batch, const ComputeView<3>& cac
     }
     pending = delta;
   }
-  ops_.add_norm({.residual = residual, .delta = pending, .weight = weights_.final_norm, .epsilon = epsilon, .out = normed});
-  ASSIGN_OR_RETURN(final_rows_, parallel_.gather(normed, parallel_.size() == 1 ? normed : workspace_.gathered.rows(0, num_rows),
-                                                 {.operation = "head all-gather", .step = batch.step}));
+  ops_.add_norm(
+      {.residual = residual, .delta = pending, .weight = weights_.final_norm, .epsilon = epsilon, .out = normed});
+  ASSIGN_OR_RETURN(final_rows_,
+                   parallel_.gather(normed, parallel_.size() == 1 ? normed : workspace_.gathered.rows(0, num_rows),
+                                    {.operation = "head all-gather", .step = batch.step}));
   step_ = batch.step;
   return {};
 }
@@ -104,7 +133,8 @@ Status DeepseekModel::logits(View<const int32_t, 1> row_ids, View<float, 2> logi
   const View<float, 2> rows = workspace_.logit_rows.rows(0, num_rows);
   ops_.gather_rows(final_rows_, row_ids, rows);
   const bool alone = parallel_.size() == 1;
-  const View<float, 2> part = alone ? logits : View<float, 2>(workspace_.logits_part.data(), num_rows, weights_.vocab_count);
+  const View<float, 2> part =
+      alone ? logits : View<float, 2>(workspace_.logits_part.data(), num_rows, weights_.vocab_count);
   apply_linear(ops_, workspace_, rows, weights_.head, part);
   if (alone) return {};
   return parallel_.group().gather_columns(part, logits, {.operation = "logits gather", .step = step_});

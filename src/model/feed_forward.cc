@@ -19,11 +19,13 @@ void FeedForward::gated(const FeedForwardWeights& weights, InputRows& input, Vie
   ops_.linear({.values = product, .quantized = quantized}, weights.down.matrix, out);
 }
 
-Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer) {
+Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed,
+                          int layer) {
   const int64_t num_rows = batch.num_rows();
   const bool alone = parallel_.size() == 1;
-  ASSIGN_OR_RETURN(const auto rows, parallel_.gather(normed, alone ? normed : workspace_.gathered.rows(0, num_rows),
-                                                               {.operation = "dense all-gather", .step = batch.step, .layer = layer}));
+  ASSIGN_OR_RETURN(const auto rows,
+                   parallel_.gather(normed, alone ? normed : workspace_.gathered.rows(0, num_rows),
+                                    {.operation = "dense all-gather", .step = batch.step, .layer = layer}));
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
   const View<float, 2> out = alone ? own : workspace_.partial.rows(0, num_rows);
   InputRows input(ops_, workspace_, rows);
@@ -31,22 +33,25 @@ Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& b
   return parallel_.scatter_sum(out, own, {.operation = "dense reduce-scatter", .step = batch.step, .layer = layer});
 }
 
-Status FeedForward::moe(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer, int moe_layer) {
+Status FeedForward::moe(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer,
+                        int moe_layer) {
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
   if (settings_.expert_parallel || parallel_.size() == 1) {
     return experts(weights, batch, normed, parallel_.own_begin(batch.num_rows()), own, layer, moe_layer);
   }
   // Every rank has a slice of every expert: all rows on every rank, then the sum of the slices.
   const int64_t num_rows = batch.num_rows();
-  ASSIGN_OR_RETURN(const auto rows, parallel_.gather(normed, workspace_.gathered.rows(0, num_rows),
-                                                               {.operation = "experts all-gather", .step = batch.step, .layer = layer}));
+  ASSIGN_OR_RETURN(const auto rows,
+                   parallel_.gather(normed, workspace_.gathered.rows(0, num_rows),
+                                    {.operation = "experts all-gather", .step = batch.step, .layer = layer}));
   const View<float, 2> partial = workspace_.partial.rows(0, num_rows);
   RETURN_IF_ERROR(experts(weights, batch, rows, 0, partial, layer, moe_layer));
-  return parallel_.scatter_sum(partial, own, {.operation = "experts reduce-scatter", .step = batch.step, .layer = layer});
+  return parallel_.scatter_sum(partial, own,
+                               {.operation = "experts reduce-scatter", .step = batch.step, .layer = layer});
 }
 
-Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, View<float, 2> out, int layer,
-                            int moe_layer) {
+Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
+                            View<float, 2> out, int layer, int moe_layer) {
   const int64_t num_rows = rows.extent(0), top_k = config_.num_experts_per_token;
   route(weights, batch, rows, first_row, moe_layer);
 
@@ -63,7 +68,8 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   // The shared expert works while messages fly.
   if (weights.shared) {
     const bool same_rows = format.group && weights.shared->gate_up.input_group == format.group;
-    InputRows input = same_rows ? InputRows(ops_, workspace_, rows, format.quantized(sent)) : InputRows(ops_, workspace_, rows);
+    InputRows input =
+        same_rows ? InputRows(ops_, workspace_, rows, format.quantized(sent)) : InputRows(ops_, workspace_, rows);
     gated(*weights.shared, input, out);
   } else {
     for (int64_t row = 0; row < num_rows; row++) std::fill_n(out.row(row), out.extent(1), 0.f);
@@ -82,11 +88,15 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   }
   ASSIGN_OR_RETURN(const CombinedRows combined, exchange_->combine());
   CHECK(combined.row_ids.extent(1) == top_k);
-  ops_.combine({.expert_rows = combined.results, .row_ids = combined.row_ids, .weights = workspace_.expert_weights.rows(0, num_rows), .sum = out});
+  ops_.combine({.expert_rows = combined.results,
+                .row_ids = combined.row_ids,
+                .weights = workspace_.expert_weights.rows(0, num_rows),
+                .sum = out});
   return {};
 }
 
-void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, int moe_layer) {
+void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
+                        int moe_layer) {
   const int64_t num_rows = rows.extent(0);
   const View<float, 2> logits = workspace_.router_logits.rows(0, num_rows);
   const View<int32_t, 2> ids = workspace_.expert_ids.rows(0, num_rows);
@@ -96,14 +106,17 @@ void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View
   RoutingGroups groups = RoutingGroups::kNone;
   if (config_.topk_method == TopkMethod::kGroupLimitedGreedy) groups = RoutingGroups::kByMaximum;
   if (config_.topk_method == TopkMethod::kNoauxTc) groups = RoutingGroups::kByTopTwo;
+  // As DeepSeek's own code does it: V2 either normalizes or scales, V3 does both; one expert alone is not normalized.
+  const bool normalize = config_.norm_topk_prob && config_.num_experts_per_token > 1;
+  const bool scale = !normalize || config_.family != ModelFamily::kDeepseekV2;
   ops_.route({.logits = logits,
               .choice_bias = weights.choice_bias,
               .score = config_.scoring == ScoringFunction::kSigmoid ? RoutingScore::kSigmoid : RoutingScore::kSoftmax,
               .groups = groups,
               .num_groups = config_.num_groups,
               .topk_groups = config_.topk_groups,
-              .normalize = config_.norm_topk_prob,
-              .scaling_factor = static_cast<float>(config_.routed_scaling_factor),
+              .normalize = normalize,
+              .scaling_factor = scale ? static_cast<float>(config_.routed_scaling_factor) : 1.f,
               .forced_ids = forced,
               .ids = ids,
               .weights = workspace_.expert_weights.rows(0, num_rows)});

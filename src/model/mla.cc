@@ -15,7 +15,8 @@ View<T, 2> flat(View<T, 3> view) {
 
 }  // namespace
 
-Status Attention::forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed, const ComputeView<2>& cache, int layer) {
+Status Attention::forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
+                          const ComputeView<2>& cache, int layer) {
   const int64_t num_rows = batch.num_rows();
   RETURN_IF_ERROR(project(weights, batch, normed, cache, layer));
   attend_prompts(weights, batch, cache);
@@ -27,8 +28,10 @@ Status Attention::forward(const AttentionWeights& weights, const ModelBatch& bat
   return parallel_.scatter_sum(out, own, {.operation = "o_proj reduce-scatter", .step = batch.step, .layer = layer});
 }
 
-// Queries of this rank's heads for all rows, rotated, to workspace.q; latents and rotated keys of all rows to the cache.
-Status Attention::project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed, const ComputeView<2>& cache, int layer) {
+// Queries of this rank's heads for all rows, rotated, to workspace.q; latents and rotated keys of all rows to the
+// cache.
+Status Attention::project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
+                          const ComputeView<2>& cache, int layer) {
   const int64_t num_rows = batch.num_rows(), own_rows = normed.extent(0), q_rank = config_.q_lora_rank;
   const View<float, 3> q = workspace_.q.rows(0, num_rows);
   View<float, 2> kv_a;
@@ -39,22 +42,34 @@ Status Attention::project(const AttentionWeights& weights, const ModelBatch& bat
     ops_.linear(input.for_linear(weights.q_a), weights.q_a.matrix, own.slice(1, 0, q_rank));
     ops_.linear(input.for_linear(weights.kv_a), weights.kv_a.matrix, own.slice(1, q_rank, config_.kv_cache_dim()));
     const View<float, 2> gathered = parallel_.size() == 1 ? own : workspace_.low_rank_gathered.rows(0, num_rows);
-    ASSIGN_OR_RETURN(const auto low_rank, parallel_.gather(own, gathered, {.operation = "low-rank all-gather", .step = batch.step, .layer = layer}));
+    ASSIGN_OR_RETURN(
+        const auto low_rank,
+        parallel_.gather(own, gathered, {.operation = "low-rank all-gather", .step = batch.step, .layer = layer}));
     const View<float, 2> q_a = workspace_.q_a_normed.rows(0, num_rows);
-    ops_.add_norm({.residual = low_rank.slice(1, 0, q_rank), .weight = weights.q_a_norm, .epsilon = static_cast<float>(config_.rms_norm_eps), .out = q_a});
+    ops_.add_norm({.residual = low_rank.slice(1, 0, q_rank),
+                   .weight = weights.q_a_norm,
+                   .epsilon = static_cast<float>(config_.rms_norm_eps),
+                   .out = q_a});
     apply_linear(ops_, workspace_, q_a, weights.q_b, flat(q));
     kv_a = low_rank.slice(1, q_rank, config_.kv_cache_dim());
   } else {
     const View<float, 2> gathered = parallel_.size() == 1 ? normed : workspace_.gathered.rows(0, num_rows);
-    ASSIGN_OR_RETURN(const auto all, parallel_.gather(normed, gathered, {.operation = "attention all-gather", .step = batch.step, .layer = layer}));
+    ASSIGN_OR_RETURN(
+        const auto all,
+        parallel_.gather(normed, gathered, {.operation = "attention all-gather", .step = batch.step, .layer = layer}));
     kv_a = workspace_.low_rank.rows(0, num_rows);
     InputRows input(ops_, workspace_, all);
     ops_.linear(input.for_linear(weights.q), weights.q.matrix, flat(q));
     ops_.linear(input.for_linear(weights.kv_a), weights.kv_a.matrix, kv_a);
   }
   ops_.rotate_queries(q.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim), batch.positions, rope_);
-  ops_.store_latents({.kv_a = kv_a, .norm_weight = weights.kv_a_norm, .epsilon = static_cast<float>(config_.rms_norm_eps), .rope = rope_,
-                      .positions = batch.positions, .slots = batch.slots, .cache = cache});
+  ops_.store_latents({.kv_a = kv_a,
+                      .norm_weight = weights.kv_a_norm,
+                      .epsilon = static_cast<float>(config_.rms_norm_eps),
+                      .rope = rope_,
+                      .positions = batch.positions,
+                      .slots = batch.slots,
+                      .cache = cache});
   return {};
 }
 
@@ -65,10 +80,13 @@ void Attention::attend_prompts(const AttentionWeights& weights, const ModelBatch
     const int64_t num_positions = segment.first_position + segment.num_rows;
     for (int64_t first = 0; first < num_positions; first += kContextChunk) {
       const int64_t count = std::min(kContextChunk, num_positions - first);
-      const View<float, 2> latents = workspace_.latents.rows(0, count), keys_values = workspace_.keys_values.rows(0, count);
+      const View<float, 2> latents = workspace_.latents.rows(0, count),
+                           keys_values = workspace_.keys_values.rows(0, count);
       const int group = weights.kv_b.input_group;
-      const QuantizedRows quantized = group ? workspace_.quantized_input.rows(count, config_.kv_lora_rank, group) : QuantizedRows{};
-      ops_.load_latents({.context = context, .first_position = static_cast<int>(first), .out = latents, .quantized = quantized});
+      const QuantizedRows quantized =
+          group ? workspace_.quantized_input.rows(count, config_.kv_lora_rank, group) : QuantizedRows{};
+      ops_.load_latents(
+          {.context = context, .first_position = static_cast<int>(first), .out = latents, .quantized = quantized});
       ops_.linear({.values = latents, .quantized = quantized}, weights.kv_b.matrix, keys_values);
       ops_.attend_expanded({.q = workspace_.q.rows(segment.first_row, segment.num_rows),
                             .kv = View<const float, 3>(keys_values.data(), count, num_heads, head_kv),
@@ -87,14 +105,16 @@ void Attention::attend_prompts(const AttentionWeights& weights, const ModelBatch
   }
 }
 
-void Attention::attend_generated(const AttentionWeights& weights, const ModelBatch& batch, const ComputeView<2>& cache) {
+void Attention::attend_generated(const AttentionWeights& weights, const ModelBatch& batch,
+                                 const ComputeView<2>& cache) {
   const auto num_generated = static_cast<int64_t>(batch.generated.size());
   for (int64_t begin = 0; begin < num_generated; begin += kAbsorbedChunk) {
     const int64_t count = std::min(kAbsorbedChunk, num_generated - begin), first_row = batch.num_prompt_rows() + begin;
     absorbed_rows_.clear();
     for (const GeneratedRow& row : batch.generated.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)))
       absorbed_rows_.push_back({{cache, row.blocks, batch.block_size}, row.position});
-    const View<float, 3> q = workspace_.q.rows(first_row, count), q_latent = workspace_.q_latent.rows(0, count), sum = workspace_.latent_sum.rows(0, count);
+    const View<float, 3> q = workspace_.q.rows(first_row, count), q_latent = workspace_.q_latent.rows(0, count),
+                         sum = workspace_.latent_sum.rows(0, count);
     ops_.per_head_linear(q.slice(2, 0, config_.qk_nope_head_dim), weights.query_absorb, q_latent);
     ops_.attend_absorbed({.q_latent = q_latent,
                           .q_rope = q.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),

@@ -8,7 +8,9 @@
 namespace cachalot {
 namespace {
 
-double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
+double yarn_mscale(double factor, double mscale) {
+  return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
+}
 
 // The (fractional) pair whose wave turns `num_rotations` times over the original context.
 double correction_dim(double num_rotations, double dim, double theta, double original_positions) {
@@ -18,11 +20,14 @@ double correction_dim(double num_rotations, double dim, double theta, double ori
 std::vector<double> inverse_frequencies(const ModelConfig& config) {
   const int dim = config.qk_rope_head_dim;
   std::vector<double> frequencies(static_cast<size_t>(dim / 2));
-  for (int pair = 0; pair < dim / 2; pair++) frequencies[static_cast<size_t>(pair)] = std::pow(config.rope_theta, -2.0 * pair / dim);
+  for (int pair = 0; pair < dim / 2; pair++)
+    frequencies[static_cast<size_t>(pair)] = std::pow(config.rope_theta, -2.0 * pair / dim);
   if (!config.yarn) return frequencies;
   const YarnConfig& yarn = *config.yarn;
-  const double low = std::max(0.0, std::floor(correction_dim(yarn.beta_fast, dim, config.rope_theta, yarn.original_max_position_embeddings)));
-  double high = std::min(dim - 1.0, std::ceil(correction_dim(yarn.beta_slow, dim, config.rope_theta, yarn.original_max_position_embeddings)));
+  const double low = std::max(
+      0.0, std::floor(correction_dim(yarn.beta_fast, dim, config.rope_theta, yarn.original_max_position_embeddings)));
+  double high = std::min(dim - 1.0, std::ceil(correction_dim(yarn.beta_slow, dim, config.rope_theta,
+                                                             yarn.original_max_position_embeddings)));
   if (low == high) high += 0.001;
   for (int pair = 0; pair < dim / 2; pair++) {
     const double interpolated = std::clamp((pair - low) / (high - low), 0.0, 1.0);
@@ -43,12 +48,16 @@ Result<Rope> Rope::create(const ModelConfig& config, int64_t max_positions) {
   ASSIGN_OR_RETURN(rope.buffer_, Device::allocate(table_bytes(config, max_positions)));
   const int num_pairs = config.qk_rope_head_dim / 2;
   auto* data = reinterpret_cast<float*>(rope.buffer_.data());
-  const View<float, 2> cos(data, max_positions, num_pairs), sin(data + max_positions * num_pairs, max_positions, num_pairs);
+  const View<float, 2> cos(data, max_positions, num_pairs),
+      sin(data + max_positions * num_pairs, max_positions, num_pairs);
   const std::vector<double> frequencies = inverse_frequencies(config);
-  const double magnitude = config.yarn ? yarn_mscale(config.yarn->factor, config.yarn->mscale) / yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim) : 1;
+  const double magnitude = config.yarn ? yarn_mscale(config.yarn->factor, config.yarn->mscale) /
+                                             yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim)
+                                       : 1;
   for (int64_t position = 0; position < max_positions; position++) {
     for (int pair = 0; pair < num_pairs; pair++) {
-      // The angle as a float product, like the models were trained with: at far positions its rounding is a visible part.
+      // The angle as a float product, like the models were trained with: at far positions its rounding is a visible
+      // part.
       const float angle = static_cast<float>(position) * static_cast<float>(frequencies[static_cast<size_t>(pair)]);
       cos(position, pair) = static_cast<float>(std::cos(static_cast<double>(angle)) * magnitude);
       sin(position, pair) = static_cast<float>(std::sin(static_cast<double>(angle)) * magnitude);
@@ -60,7 +69,8 @@ Result<Rope> Rope::create(const ModelConfig& config, int64_t max_positions) {
 
 float Rope::softmax_scale(const ModelConfig& config) {
   double scale = 1 / std::sqrt(static_cast<double>(config.qk_head_dim()));
-  if (config.yarn && config.yarn->mscale_all_dim != 0) scale *= std::pow(yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim), 2);
+  if (config.yarn && config.yarn->mscale_all_dim != 0)
+    scale *= std::pow(yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim), 2);
   return static_cast<float>(scale);
 }
 

@@ -8,7 +8,8 @@ namespace {
 // Part `rank` of `size` of `count` outputs or inputs; the caller has checked that it divides, or that any cut is fine.
 struct Share {
   int64_t begin = 0, count = 0;
-  Share(int64_t total, int rank, int size) : begin(total * rank / size), count(total * (rank + 1) / size - total * rank / size) {}
+  Share(int64_t total, int rank, int size)
+      : begin(total * rank / size), count(total * (rank + 1) / size - total * rank / size) {}
 };
 
 WeightSource outputs(WeightSource source, int64_t begin, int64_t count) {
@@ -68,7 +69,8 @@ Result<ModelWeights> Loader::load() {
   const Share vocab(config_.vocab_size, settings_.tp_rank, settings_.tp_size);
   ASSIGN_OR_RETURN(const TensorRef embedding, files_.embedding());
   const int64_t row_bytes = config_.hidden_size * static_cast<int64_t>(dtype_size(embedding.spec.dtype));
-  weights.embedding = packer_.table(embedding.data.data() + vocab.begin * row_bytes, static_cast<size_t>(vocab.count * row_bytes));
+  weights.embedding =
+      packer_.table(embedding.data.data() + vocab.begin * row_bytes, static_cast<size_t>(vocab.count * row_bytes));
   weights.embedding_dtype = embedding.spec.dtype;
   weights.vocab_begin = vocab.begin;
   weights.vocab_count = vocab.count;
@@ -91,7 +93,8 @@ Result<LayerWeights> Loader::layer(int layer_idx) {
   if (config_.is_moe_layer(layer_idx)) {
     ASSIGN_OR_RETURN(weights.moe, moe(prefix + "mlp."));
   } else {
-    ASSIGN_OR_RETURN(weights.dense, feed_forward(prefix + "mlp.", config_.intermediate_size, settings_.tp_rank, settings_.tp_size));
+    ASSIGN_OR_RETURN(weights.dense,
+                     feed_forward(prefix + "mlp.", config_.intermediate_size, settings_.tp_rank, settings_.tp_size));
   }
   return weights;
 }
@@ -99,23 +102,27 @@ Result<LayerWeights> Loader::layer(int layer_idx) {
 Result<AttentionWeights> Loader::attention(const std::string& prefix) {
   AttentionWeights weights;
   const Share heads(config_.num_heads, settings_.tp_rank, settings_.tp_size);
-  const int64_t qk = config_.qk_head_dim(), kv = config_.qk_nope_head_dim + config_.v_head_dim, hidden = config_.hidden_size;
+  const int64_t qk = config_.qk_head_dim(), kv = config_.qk_nope_head_dim + config_.v_head_dim,
+                hidden = config_.hidden_size;
   if (config_.q_lora_rank == 0) {
     ASSIGN_OR_RETURN(const WeightSource q, files_.linear(prefix + "q_proj", config_.num_heads * qk, hidden));
     weights.q = pack(outputs(q, heads.begin * qk, heads.count * qk));
   } else {
     ASSIGN_OR_RETURN(weights.q_a, linear(prefix + "q_a_proj", config_.q_lora_rank, hidden));
     ASSIGN_OR_RETURN(weights.q_a_norm, norm(prefix + "q_a_layernorm.weight", config_.q_lora_rank));
-    ASSIGN_OR_RETURN(const WeightSource q_b, files_.linear(prefix + "q_b_proj", config_.num_heads * qk, config_.q_lora_rank));
+    ASSIGN_OR_RETURN(const WeightSource q_b,
+                     files_.linear(prefix + "q_b_proj", config_.num_heads * qk, config_.q_lora_rank));
     weights.q_b = pack(outputs(q_b, heads.begin * qk, heads.count * qk));
   }
   ASSIGN_OR_RETURN(weights.kv_a, linear(prefix + "kv_a_proj_with_mqa", config_.kv_cache_dim(), hidden));
   ASSIGN_OR_RETURN(weights.kv_a_norm, norm(prefix + "kv_a_layernorm.weight", config_.kv_lora_rank));
-  ASSIGN_OR_RETURN(const WeightSource kv_b, files_.linear(prefix + "kv_b_proj", config_.num_heads * kv, config_.kv_lora_rank));
+  ASSIGN_OR_RETURN(const WeightSource kv_b,
+                   files_.linear(prefix + "kv_b_proj", config_.num_heads * kv, config_.kv_lora_rank));
   const WeightSource own_kv_b = outputs(kv_b, heads.begin * kv, heads.count * kv);
   RETURN_IF_ERROR(absorbed_form(own_kv_b, weights));
   weights.kv_b = pack(own_kv_b);
-  ASSIGN_OR_RETURN(const WeightSource o, files_.linear(prefix + "o_proj", hidden, config_.num_heads * config_.v_head_dim));
+  ASSIGN_OR_RETURN(const WeightSource o,
+                   files_.linear(prefix + "o_proj", hidden, config_.num_heads * config_.v_head_dim));
   weights.o = pack(inputs(o, heads.begin * config_.v_head_dim, heads.count * config_.v_head_dim));
   return weights;
 }
@@ -129,8 +136,8 @@ Status Loader::absorbed_form(const WeightSource& kv_b, AttentionWeights& weights
     weights.query_absorb.push_back(packer_.derived(rank, nope, [&](int64_t out, float* values) {
       for (int64_t in = 0; in < nope; in++) dequantize(kv_b, first_row + in, out, 1, values + in);
     }));
-    weights.value_absorb.push_back(
-        packer_.derived(v, rank, [&](int64_t out, float* values) { dequantize(kv_b, first_row + nope + out, 0, rank, values); }));
+    weights.value_absorb.push_back(packer_.derived(
+        v, rank, [&](int64_t out, float* values) { dequantize(kv_b, first_row + nope + out, 0, rank, values); }));
   }
   return {};
 }
@@ -157,31 +164,37 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
     ASSIGN_OR_RETURN(weights.choice_bias, norm(prefix + "gate.e_score_correction_bias", config_.num_experts));
   }
   const bool whole_experts = settings_.expert_parallel;
-  const Share experts(config_.num_experts, whole_experts ? settings_.ep_rank : 0, whole_experts ? settings_.ep_size : 1);
+  const Share experts(config_.num_experts, whole_experts ? settings_.ep_rank : 0,
+                      whole_experts ? settings_.ep_size : 1);
   for (int64_t expert = experts.begin; expert < experts.begin + experts.count; expert++) {
     ASSIGN_OR_RETURN(const FeedForwardWeights expert_weights,
                      feed_forward(fmt::format("{}experts.{}.", prefix, expert), config_.moe_intermediate_size,
                                   whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
     const int group = expert_weights.gate_up.input_group;
-    if (!weights.gate_up.empty() && (group != weights.input_group || expert_weights.down.matrix.shape.format != weights.down.back().shape.format))
-      return make_error(ErrorCode::kUnsupported, "{}experts.{}: quantized otherwise than the layer's first expert", prefix, expert);
+    if (!weights.gate_up.empty() &&
+        (group != weights.input_group || expert_weights.down.matrix.shape.format != weights.down.back().shape.format))
+      return make_error(ErrorCode::kUnsupported, "{}experts.{}: quantized otherwise than the layer's first expert",
+                        prefix, expert);
     weights.input_group = group;
     weights.width = expert_weights.width;
     weights.gate_up.push_back(expert_weights.gate_up.matrix);
     weights.down.push_back(expert_weights.down.matrix);
   }
   if (config_.num_shared_experts > 0) {
-    // Whole on every rank: it works on the rank's own token rows, so that no byte moves for it. Without expert parallelism
-    // every rank has all rows, and the width is split like the experts'.
-    ASSIGN_OR_RETURN(weights.shared, feed_forward(prefix + "shared_experts.", int64_t{config_.num_shared_experts} * config_.moe_intermediate_size,
-                                                  whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
+    // Whole on every rank: it works on the rank's own token rows, so that no byte moves for it. Without expert
+    // parallelism every rank has all rows, and the width is split like the experts'.
+    ASSIGN_OR_RETURN(
+        weights.shared,
+        feed_forward(prefix + "shared_experts.", int64_t{config_.num_shared_experts} * config_.moe_intermediate_size,
+                     whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
   }
   return weights;
 }
 
 }  // namespace
 
-Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, WeightPacker& packer) {
+Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files,
+                                  WeightPacker& packer) {
   return Loader(config, settings, files, packer).load();
 }
 

@@ -16,7 +16,8 @@ std::byte* WeightPacker::take(size_t bytes) {
   const size_t begin = (used_ + kAlignment - 1) / kAlignment * kAlignment;
   used_ = begin + bytes;
   if (planning()) return nullptr;
-  CHECK(used_ <= static_cast<size_t>(memory_.extent(0)), "weights need more than the {} bytes planned", memory_.extent(0));
+  CHECK(used_ <= static_cast<size_t>(memory_.extent(0)), "weights need more than the {} bytes planned",
+        memory_.extent(0));
   return memory_.data() + begin;
 }
 
@@ -54,7 +55,9 @@ Linear WeightPacker::linear(const WeightSource& source) {
   const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
   std::byte* data = take(shape.bytes());
   if (data) {
-    device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) { pack_matrix(source, shape, begin, end, data); });
+    device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) {
+      pack_matrix(source, shape, begin, end, data);
+    });
     report();
   }
   return with_input(shape, data);
@@ -64,14 +67,20 @@ Linear WeightPacker::gate_up(const WeightSource& gate, const WeightSource& up) {
   const MatrixShape shape = plan_gate_up(gate, up, settings_.matrix_policy());
   std::byte* data = take(shape.bytes());
   if (data) {
-    device_->threads().parallel_for(shape.num_strips(), 2 * kPackedStrips, [&](int64_t begin, int64_t end, int) { pack_gate_up(gate, up, shape, begin, end, data); });
+    device_->threads().parallel_for(shape.num_strips(), 2 * kPackedStrips, [&](int64_t begin, int64_t end, int) {
+      pack_gate_up(gate, up, shape, begin, end, data);
+    });
     report();
   }
   return with_input(shape, data);
 }
 
-PackedMatrix WeightPacker::derived(int64_t out_features, int64_t in_features, const std::function<void(int64_t, float*)>& fill) {
-  WeightSource source{.format = SourceFormat::kPlain, .dtype = settings_.compute_dtype, .out_features = out_features, .in_features = in_features};
+PackedMatrix WeightPacker::derived(int64_t out_features, int64_t in_features,
+                                   const std::function<void(int64_t, float*)>& fill) {
+  WeightSource source{.format = SourceFormat::kPlain,
+                      .dtype = settings_.compute_dtype,
+                      .out_features = out_features,
+                      .in_features = in_features};
   source = whole(source);
   const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
   std::byte* data = take(shape.bytes());
@@ -82,11 +91,14 @@ PackedMatrix WeightPacker::derived(int64_t out_features, int64_t in_features, co
     for (int64_t out = begin; out < end; out++) {
       float* row = derived_values_.data() + out * in_features;
       fill(out, row);
-      for (int64_t in = 0; in < in_features; in++) derived_rounded_[static_cast<size_t>(out * in_features + in)] = bf16(row[in]);
+      for (int64_t in = 0; in < in_features; in++)
+        derived_rounded_[static_cast<size_t>(out * in_features + in)] = bf16(row[in]);
     }
   });
   source.data = settings_.float32() ? static_cast<const void*>(derived_values_.data()) : derived_rounded_.data();
-  device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) { pack_matrix(source, shape, begin, end, data); });
+  device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) {
+    pack_matrix(source, shape, begin, end, data);
+  });
   report();
   return {shape, data};
 }

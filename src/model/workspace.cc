@@ -27,19 +27,23 @@ class Carver {
 
 }  // namespace
 
-ComputeView<2> ExpertRowFormat::values(View<std::byte, 2> rows) const { return ComputeView<2>(rows.data(), compute_dtype, rows.extent(0), hidden); }
+ComputeView<2> ExpertRowFormat::values(View<std::byte, 2> rows) const {
+  return ComputeView<2>(rows.data(), compute_dtype, rows.extent(0), hidden);
+}
 
 QuantizedRows ExpertRowFormat::quantized(View<std::byte, 2> rows) const {
   const int64_t bytes = row_bytes(), num_rows = rows.extent(0);
   return {.values = View<int8_t, 2>(reinterpret_cast<int8_t*>(rows.data()), {num_rows, hidden}, {bytes, 1}),
-          .scales = View<float, 2>(reinterpret_cast<float*>(rows.data() + scales_offset()), {num_rows, (hidden + group - 1) / group}, {bytes / 4, 1}),
+          .scales = View<float, 2>(reinterpret_cast<float*>(rows.data() + scales_offset()),
+                                   {num_rows, (hidden + group - 1) / group}, {bytes / 4, 1}),
           .group = group};
 }
 
 template <class Carver>
 void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings) {
   const int64_t rows = settings.max_rows, hidden = config.hidden_size, heads = config.num_heads / settings.tp_size;
-  const int64_t kv_width = heads * (config.qk_nope_head_dim + config.v_head_dim), compute_bytes = static_cast<int64_t>(dtype_size(settings.compute_dtype));
+  const int64_t kv_width = heads * (config.qk_nope_head_dim + config.v_head_dim),
+                compute_bytes = static_cast<int64_t>(dtype_size(settings.compute_dtype));
   const bool tensor_parallel = settings.tp_size > 1;
   const auto f32 = [&](auto... extents) { return carver.template take<float>(extents...); };
 
@@ -70,10 +74,12 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   const int64_t width = std::max(shared_width, dense_width);
   intermediate = f32(rows, width);
   const auto quantized_store = [&](int64_t size, int64_t max_rows) {
-    return QuantizedStore{.values = carver.template take<int8_t>(size), .scales = f32(size / kSmallestGroup + max_rows)};
+    return QuantizedStore{.values = carver.template take<int8_t>(size),
+                          .scales = f32(size / kSmallestGroup + max_rows)};
   };
   const int64_t features = std::max({hidden, int64_t{config.q_lora_rank}, heads * config.v_head_dim});
-  quantized_input = quantized_store(std::max(rows * features, kContextChunk * config.kv_lora_rank), std::max(rows, kContextChunk));
+  quantized_input =
+      quantized_store(std::max(rows * features, kContextChunk * config.kv_lora_rank), std::max(rows, kContextChunk));
   quantized_product = quantized_store(rows * width, rows);
 
   const int64_t experts = config.num_experts, top_k = config.num_experts_per_token;
@@ -83,7 +89,8 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   expert_rows = carver.template take<std::byte>(rows * (hidden * compute_bytes + 64));
   if (experts > 0 && !settings.float32()) arrived = f32(rows * settings.ep_size, hidden);
   logit_rows = f32(settings.max_logit_rows, hidden);
-  if (tensor_parallel) logits_part = f32(settings.max_logit_rows, (config.vocab_size + settings.tp_size - 1) / settings.tp_size);
+  if (tensor_parallel)
+    logits_part = f32(settings.max_logit_rows, (config.vocab_size + settings.tp_size - 1) / settings.tp_size);
 }
 
 size_t Workspace::bytes(const ModelConfig& config, const ModelSettings& settings) {
@@ -102,9 +109,11 @@ Result<Workspace> Workspace::create(const ModelConfig& config, const ModelSettin
 
 QuantizedRows Workspace::QuantizedStore::rows(int64_t num_rows, int64_t features, int group) const {
   const int64_t num_groups = (features + group - 1) / group;
-  CHECK(num_rows * features <= values.size() && num_rows * num_groups <= scales.size(), "{} x {} int8 rows in a store of {}", num_rows, features,
-        values.size());
-  return {.values = View<int8_t, 2>(values.data(), num_rows, features), .scales = View<float, 2>(scales.data(), num_rows, num_groups), .group = group};
+  CHECK(num_rows * features <= values.size() && num_rows * num_groups <= scales.size(),
+        "{} x {} int8 rows in a store of {}", num_rows, features, values.size());
+  return {.values = View<int8_t, 2>(values.data(), num_rows, features),
+          .scales = View<float, 2>(scales.data(), num_rows, num_groups),
+          .group = group};
 }
 
 }  // namespace cachalot

@@ -12,11 +12,14 @@ void LoadProgress::report(size_t done, size_t total) {
   const auto now = std::chrono::steady_clock::now();
   const bool finished = done >= total;
   // A small model is loaded before anybody could read a line.
-  if (now - last_ < (terminal ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000)) && !(finished && shown_)) return;
+  if (now - last_ < (terminal ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000)) &&
+      !(finished && shown_))
+    return;
   last_ = now;
   shown_ = true;
   const double gib = 1 << 30, seconds = std::chrono::duration<double>(now - start_).count();
-  const std::string text = fmt::format("loading {:.0f}% ({:.1f} of {:.1f} GiB, {:.0f} s)", 100.0 * static_cast<double>(done) / static_cast<double>(total),
+  const std::string text = fmt::format("loading {:.0f}% ({:.1f} of {:.1f} GiB, {:.0f} s)",
+                                       100.0 * static_cast<double>(done) / static_cast<double>(total),
                                        static_cast<double>(done) / gib, static_cast<double>(total) / gib, seconds);
   if (terminal) {
     fmt::print(stderr, "\r{}{}", text, finished ? "\n" : "");

@@ -19,27 +19,37 @@ using prometheus::Histogram;
 using Buckets = Histogram::BucketBoundaries;
 
 // vLLM's buckets, so that its dashboards work as they are.
-const Buckets kFirstToken{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
+const Buckets kFirstToken{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+                          1,     2.5,   5,    7.5,  10,   20,   40,   80,  160,  640, 2560};
 const Buckets kPerToken{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
 const Buckets kRequest{0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 const Buckets kTokens{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 const Buckets kRoundTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
 const Buckets kRoundSeconds{0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30};
 
-double seconds(std::chrono::steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+double seconds(std::chrono::steady_clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
 
 }  // namespace
 
 struct Metrics::Impl {
   explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {}
 
-  Gauge& gauge(const char* name, const char* help) { return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels); }
-  Counter& counter(const char* name, const char* help) { return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(labels); }
+  Gauge& gauge(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
+  }
+  Counter& counter(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(labels);
+  }
   Histogram& histogram(const char* name, const char* help, const Buckets& buckets) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, buckets);
   }
   Counter& finished(const char* reason) {
-    auto& family = prometheus::BuildCounter().Name("vllm:request_success_total").Help("Finished requests, by reason").Register(registry);
+    auto& family = prometheus::BuildCounter()
+                       .Name("vllm:request_success_total")
+                       .Help("Finished requests, by reason")
+                       .Register(registry);
     auto with_reason = labels;
     with_reason["finished_reason"] = reason;
     return family.Add(with_reason);
@@ -54,20 +64,24 @@ struct Metrics::Impl {
   Gauge& kv_usage = gauge("vllm:kv_cache_usage_perc", "Used KV blocks; 1 is all of them");
   Gauge& gpu_usage = gauge("vllm:gpu_cache_usage_perc", "The same under vLLM's older name");
   Gauge& healthy = gauge("cachalot:healthy", "1 while the engine steps and takes requests");
-  Counter& preemptions = counter("vllm:num_preemptions_total", "Requests that gave their blocks back and were computed again");
+  Counter& preemptions =
+      counter("vllm:num_preemptions_total", "Requests that gave their blocks back and were computed again");
   Counter& prefix_queries = counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache");
   Counter& prefix_hits = counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache");
   Counter& prompt_tokens = counter("vllm:prompt_tokens_total", "Prompt tokens of the requests so far");
   Counter& generation_tokens = counter("vllm:generation_tokens_total", "Generated tokens so far");
   Counter& rounds = counter("cachalot:rounds_total", "Scheduling decisions");
   Counter& steps = counter("cachalot:steps_total", "Forward passes");
-  Histogram& first_token = histogram("vllm:time_to_first_token_seconds", "From arrival to the first token", kFirstToken);
+  Histogram& first_token =
+      histogram("vllm:time_to_first_token_seconds", "From arrival to the first token", kFirstToken);
   Histogram& per_token = histogram("vllm:time_per_output_token_seconds", "Between a request's tokens", kPerToken);
-  Histogram& request_latency = histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token", kRequest);
+  Histogram& request_latency =
+      histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token", kRequest);
   Histogram& request_prompt = histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", kTokens);
   Histogram& request_generation = histogram("vllm:request_generation_tokens", "Generated tokens of a request", kTokens);
   Histogram& request_max_tokens = histogram("vllm:request_params_max_tokens", "max_tokens of a request", kTokens);
-  Histogram& round_tokens = histogram("vllm:iteration_tokens_total", "Token rows of a round's first step", kRoundTokens);
+  Histogram& round_tokens =
+      histogram("vllm:iteration_tokens_total", "Token rows of a round's first step", kRoundTokens);
   Histogram& round_seconds = histogram("cachalot:round_seconds", "Time of a round", kRoundSeconds);
   // In the order of FinishReason, from kStop.
   std::array<Counter*, 4> finishes{&finished("stop"), &finished("length"), &finished("abort"), &finished("error")};
@@ -78,7 +92,10 @@ Metrics::~Metrics() = default;
 
 RequestTimer Metrics::start_request(const Request& request) const {
   const auto now = std::chrono::steady_clock::now();
-  return {.arrival = now, .last_token = now, .num_prompt_tokens = request.num_prompt_tokens, .max_tokens = request.sampling.max_tokens};
+  return {.arrival = now,
+          .last_token = now,
+          .num_prompt_tokens = request.num_prompt_tokens,
+          .max_tokens = request.sampling.max_tokens};
 }
 
 void Metrics::observe(RequestTimer& timer, const RequestOutput& output) {
@@ -114,7 +131,9 @@ std::string Metrics::render(const ReplicaStats& stats, bool healthy) {
   impl_->kv_usage.Set(stats.kv_usage);
   impl_->gpu_usage.Set(stats.kv_usage);
   impl_->healthy.Set(healthy ? 1 : 0);
-  const auto raise_to = [](Counter& counter, uint64_t value) { counter.Increment(static_cast<double>(value) - counter.Value()); };
+  const auto raise_to = [](Counter& counter, uint64_t value) {
+    counter.Increment(static_cast<double>(value) - counter.Value());
+  };
   raise_to(impl_->preemptions, stats.num_preemptions);
   raise_to(impl_->prefix_queries, stats.prefix_queried_tokens);
   raise_to(impl_->prefix_hits, stats.prefix_hit_tokens);

@@ -15,7 +15,8 @@ struct RequestTimer {
   int max_tokens = 0;
 };
 
-// What an operator watches, in Prometheus' text format, under vLLM's names and buckets where vLLM has the metric. Thread-safe.
+// What an operator watches, in Prometheus' text format, under vLLM's names and buckets where vLLM has the metric.
+// Thread-safe.
 class Metrics {
  public:
   // `model_name` is the label of every metric.

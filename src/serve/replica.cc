@@ -21,7 +21,7 @@ Replica::~Replica() {
 Status Replica::submit(Request request, Listener listener) {
   {
     const std::lock_guard lock(mutex_);
-    if (draining_ || mailbox_.stop) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
+    if (draining_) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
     if (!healthy()) return make_error(ErrorCode::kUnavailable, "the engine has failed; see the server's log");
     mailbox_.submissions.push_back({std::move(request), std::move(listener)});
     is_idle_ = false;
@@ -46,6 +46,7 @@ ReplicaStats Replica::stats() const {
 void Replica::drain(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   draining_ = true;
+  healthy_.store(false, std::memory_order_relaxed);
   if (idle_.wait_until(lock, deadline, [&] { return is_idle_; })) return;
   mailbox_.stop = true;
   wake_.notify_one();

@@ -15,8 +15,8 @@
 
 namespace cachalot {
 
-// One replica: its scheduler and its rank, driven by one thread of its own that sleeps while there is nothing to do. The
-// public calls are thread-safe: they leave word in a mailbox, which the thread empties between two rounds.
+// One replica: its scheduler and its rank, driven by one thread of its own that sleeps while there is nothing to do.
+// The public calls are thread-safe: they leave word in a mailbox, which the thread empties between two rounds.
 class Replica : public GenerationService {
  public:
   // Takes the rank over; `metrics` is borrowed.
@@ -27,6 +27,7 @@ class Replica : public GenerationService {
   Status submit(Request request, Listener listener) override;
   void abort(RequestId id) override;
   ReplicaStats stats() const override;
+  // False also while draining, so that a load balancer looks elsewhere.
   bool healthy() const override { return healthy_.load(std::memory_order_relaxed); }
 
   // Refuses new requests and waits until the running ones are through, at most until the deadline; then ends the rest.
@@ -40,7 +41,7 @@ class Replica : public GenerationService {
   struct Mailbox {
     std::vector<Submission> submissions;
     std::vector<RequestId> aborts;
-    bool stop = false;      // end what is left, and the thread
+    bool stop = false;  // end what is left, and the thread
     bool empty() const { return submissions.empty() && aborts.empty() && !stop; }
   };
 

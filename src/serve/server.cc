@@ -1,9 +1,9 @@
 #include "serve/server.h"
 
-#include <csignal>
 #include <pthread.h>
 
 #include <chrono>
+#include <csignal>
 #include <memory>
 #include <thread>
 
@@ -74,7 +74,8 @@ Status start(const ServeOptions& options, Service& service) {
   LoadProgress progress;
   ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, RankEngine::create(options.engine, progress.callback()));
 
-  const std::vector<std::string> names = options.served_model_names.empty() ? std::vector{folder} : options.served_model_names;
+  const std::vector<std::string> names =
+      options.served_model_names.empty() ? std::vector{folder} : options.served_model_names;
   const MemoryPlan& memory = engine->memory();
   const ModelConfig& config = engine->config();
   openai::ApiServerOptions api_options{.served_model_names = names,
@@ -86,16 +87,19 @@ Status start(const ServeOptions& options, Service& service) {
                                        .generation_config = generation_config,
                                        .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
                                        .reasoning = options.reasoning};
-  log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(), isa_name(engine->isa()),
-            memory.max_model_len);
+  log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
+            isa_name(engine->isa()), memory.max_model_len);
 
   service.metrics = std::make_unique<Metrics>(names.front());
   const SchedulerOptions scheduler = make_scheduler_options(options.engine, memory.num_blocks, memory.max_model_len);
   service.replica = std::make_unique<Replica>(std::move(engine), scheduler, *service.metrics);
   service.io_threads = std::make_unique<http::IoThreads>(options.io_threads);
-  service.api = std::make_unique<openai::ApiServer>(*service.replica, *service.tokenizer, service.chat_template.get(), *service.io_threads, api_options);
-  service.api->set_metrics([&service] { return service.metrics->render(service.replica->stats(), service.replica->healthy()); });
-  service.http = std::make_unique<http::Server>(*service.io_threads, http::ServerOptions{.host = options.host, .port = options.port});
+  service.api = std::make_unique<openai::ApiServer>(*service.replica, *service.tokenizer, service.chat_template.get(),
+                                                    *service.io_threads, api_options);
+  service.api->set_metrics(
+      [&service] { return service.metrics->render(service.replica->stats(), service.replica->healthy()); });
+  service.http = std::make_unique<http::Server>(*service.io_threads,
+                                                http::ServerOptions{.host = options.host, .port = options.port});
   service.api->register_routes(*service.http);
   RETURN_IF_ERROR(service.http->start());
   log::info("ready: http://{}:{}/v1, model {}", options.host, service.http->port(), names.front());
@@ -126,7 +130,8 @@ Status run_server(const ServeOptions& options) {
   Service service;
   RETURN_IF_ERROR(start(options, service));
   const int signal = signals.wait();
-  log::info("{}: no new requests; running ones have {} s", signal == SIGTERM ? "SIGTERM" : "SIGINT", options.drain_seconds);
+  log::info("{}: no new requests; running ones have {} s", signal == SIGTERM ? "SIGTERM" : "SIGINT",
+            options.drain_seconds);
   drain(options, signals, service);
   log::info("stopped");
   return {};

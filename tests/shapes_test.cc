@@ -1,0 +1,129 @@
+// Shapes that no released model has: every number format must still give what the plain kernels give in float32.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <random>
+
+#include "model_harness.h"
+#include "weights/synth.h"
+
+namespace cachalot::test {
+namespace {
+
+// DeepSeek's keys with odd widths: hidden 320, heads of 48+24/40, 24 experts in 4 groups, 333 words.
+std::string odd_config(const std::string& variant) {
+  const bool v2 = variant == "v2";
+  return std::string(R"({"architectures": [")") + (v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM") + R"("],
+    "vocab_size": 333, "hidden_size": 320, "intermediate_size": 416, "moe_intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 8, "n_shared_experts": 1, "n_routed_experts": 24, "routed_scaling_factor": 2.0,
+    "kv_lora_rank": 96, "q_lora_rank": )" +
+         (variant == "no_q_lora" ? "null" : "160") + R"(, "qk_rope_head_dim": 24,
+    "qk_nope_head_dim": 48, "v_head_dim": 40, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 5, "first_k_dense_replace": 1,
+    "norm_topk_prob": )" +
+         (v2 ? "false" : "true") + R"(, "scoring_func": ")" + (v2 ? "softmax" : "sigmoid") + R"(", "topk_method": ")" +
+         (v2 ? "group_limited_greedy" : "noaux_tc") +
+         R"(", "hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0, "bos_token_id": 0, "eos_token_id": 1, "attention_bias": false, "moe_layer_freq": 1,
+    "tie_word_embeddings": )" +
+         (variant == "no_q_lora" ? "true" : "false") + "}";
+}
+
+struct Param {
+  std::string variant;
+  WeightFormat format;
+  int group_size;
+};
+
+std::string param_name(const testing::TestParamInfo<Param>& info) {
+  const char* format = info.param.format == WeightFormat::kPlain      ? "bf16"
+                       : info.param.format == WeightFormat::kFp8Block ? "fp8"
+                                                                      : "awq";
+  return info.param.variant + "_" + format + (info.param.group_size ? std::to_string(info.param.group_size) : "");
+}
+
+class OddShapes : public testing::TestWithParam<Param> {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() /
+              ("cachalot-shapes-" + std::to_string(getpid()) + "-" + std::to_string(rand()));
+    SynthOptions options{.seed = 5};
+    options.target.format = GetParam().format;
+    if (GetParam().group_size) options.target.group_size = GetParam().group_size;
+    const auto written = synthesize(odd_config(GetParam().variant), "config.json", folder_, options);
+    ASSERT_TRUE(written) << written.error().message;
+    std::mt19937 random(9);
+    for (TokenId& token : tokens_) token = static_cast<TokenId>(random() % 333);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  RunResult run(const RunOptions& options, const std::vector<int32_t>& forced = {}) {
+    return ModelRun(folder_, options).logits(tokens_, forced);
+  }
+  // The largest relative error of a token.
+  double worst(const std::vector<float>& have, const std::vector<float>& want) const {
+    EXPECT_EQ(have.size(), want.size());
+    const size_t vocab = want.size() / tokens_.size();
+    double worst = 0;
+    for (size_t token = 0; token < tokens_.size(); token++) {
+      double difference = 0, norm = 0;
+      for (size_t idx = token * vocab; idx < (token + 1) * vocab; idx++) {
+        difference += std::pow(static_cast<double>(have[idx]) - want[idx], 2);
+        norm += std::pow(static_cast<double>(want[idx]), 2);
+      }
+      worst = std::max(worst, std::sqrt(difference / norm));
+    }
+    return worst;
+  }
+
+  std::string folder_;
+  std::vector<TokenId> tokens_ = std::vector<TokenId>(70);
+};
+
+TEST_P(OddShapes, EveryLevelAndRoleGivesThePlainKernelsLogits) {
+  const RunResult plain = run({.compute_dtype = DType::kF32, .isa = IsaLevel::kReference});
+  for (const IsaLevel isa : available_levels()) {
+    EXPECT_LT(worst(run({.compute_dtype = DType::kF32, .isa = isa}).logits, plain.logits), 1e-4) << isa_name(isa);
+    EXPECT_LT(
+        worst(run({.compute_dtype = DType::kF32, .isa = isa, .generated_from = 9}, plain.chosen_expert_ids).logits,
+              plain.logits),
+        1e-4)
+        << isa_name(isa) << ", generated";
+    EXPECT_LT(worst(run({.compute_dtype = DType::kBF16, .activation_dtype = ActivationDTypeOption::kBf16, .isa = isa},
+                        plain.chosen_expert_ids)
+                        .logits,
+                    plain.logits),
+              0.05)
+        << isa_name(isa) << ", bfloat16";
+    EXPECT_LT(worst(run({.compute_dtype = DType::kBF16, .activation_dtype = ActivationDTypeOption::kInt8, .isa = isa},
+                        plain.chosen_expert_ids)
+                        .logits,
+                    plain.logits),
+              0.15)
+        << isa_name(isa) << ", int8 activations";
+  }
+  // Layouts that cut through groups and blocks.
+  for (const int tp_size : {2, 4, 8}) {
+    EXPECT_LT(
+        worst(run({.compute_dtype = DType::kF32, .isa = detect_isa(), .layout = {.dp_size = 1, .tp_size = tp_size}},
+                  plain.chosen_expert_ids)
+                  .logits,
+              plain.logits),
+        1e-4)
+        << "TP " << tp_size;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, OddShapes,
+                         testing::Values(Param{"v3", WeightFormat::kPlain, 0}, Param{"v3", WeightFormat::kFp8Block, 0},
+                                         Param{"v3", WeightFormat::kAwq, 32}, Param{"v2", WeightFormat::kPlain, 0},
+                                         Param{"v2", WeightFormat::kAwq, 32},
+                                         Param{"no_q_lora", WeightFormat::kPlain, 0},
+                                         Param{"no_q_lora", WeightFormat::kAwq, 32},
+                                         Param{"v3", WeightFormat::kAwq, 64}),
+                         param_name);
+
+}  // namespace
+}  // namespace cachalot::test
