@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Cachalot serves DeepSeek-R1 and its relatives (V2, V2-Lite, V3, Moonlight) on ordinary servers."};
   app.set_version_flag("--version", std::string("cachalot ") + kVersion);
   app.require_subcommand(1);
+  app.fallthrough();  // --log-level may also stand behind the subcommand
   std::string log_level = "info";
   app.add_option("--log-level", log_level, "debug, info, warning, error or off")
       ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}))
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
   add_logits_command(app);
   add_synth_command(app);
   add_quantize_command(app);
+  add_bench_command(app);
   CLI11_PARSE(app, argc, argv);
   return 0;
 }
