@@ -31,6 +31,7 @@ class RankEngine {
   DeepseekModel& model() { return *model_; }
   const ComputeView<3>& cache() const { return cache_; }  // [num_layers, num_slots, kv_cache_dim]
   IsaLevel isa() const { return model_->isa(); }
+  Device& device() { return *device_; }
   int num_threads() { return device_->threads().num_threads(); }
   uint64_t num_steps() const { return num_steps_; }
 
