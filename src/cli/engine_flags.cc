@@ -61,7 +61,7 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
       ->capture_default_str();
   app.add_option("--num-gpu-blocks-override", options.num_gpu_blocks_override, "KV blocks; 0: as memory allows")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", options.seed, "Seed of requests that bring none; 0: random");
+  app.add_option("--seed", options.seed, "Seed of requests that bring none; absent: a random one each");
 }
 
 }  // namespace cachalot

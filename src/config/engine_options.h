@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace cachalot {
@@ -27,7 +28,7 @@ struct EngineOptions {
   double gpu_memory_utilization = 0.9;
   int num_gpu_blocks_override = 0;  // 0: from memory
   int threads = 0;                  // 0: the rank's share of cores
-  uint64_t seed = 0;
+  std::optional<uint64_t> seed;  // of requests that bring none; absent: a random one each
 };
 
 }  // namespace cachalot

@@ -52,8 +52,9 @@ json::object ApiError::to_json() const {
       {"error", {{"message", message}, {"type", type}, {"param", text_or_null(param)}, {"code", text_or_null(code)}}}};
 }
 
-http::Response ApiError::to_response() const {
+http::Response ApiError::to_response(const http::Headers& headers) const {
   http::Response response = http::Response::json(status, json::serialize(to_json()));
+  for (const auto& [name, value] : headers) response.headers.set(name, value);
   if (status == 503) response.headers.add("Retry-After", "1");
   if (status == 401) response.headers.add("WWW-Authenticate", "Bearer");
   return response;

@@ -22,7 +22,8 @@ struct ApiError {
   ApiError(const Error& error);  // NOLINT(google-explicit-constructor)
 
   boost::json::object to_json() const;
-  http::Response to_response() const;
+  // With further fields.
+  http::Response to_response(const http::Headers& headers = {}) const;
 };
 
 template <class T>

@@ -105,19 +105,22 @@ ApiResult<void> ApiHandlers::check_model(const json::object& body) const {
 }
 
 void ApiHandlers::complete(const http::Request& request, const http::Responder& responder) const {
-  run(plan_completion(request), responder);
+  Identity identity = identify(request, "cmpl-");
+  run(plan_completion(request, identity), std::move(identity), responder);
 }
 
 void ApiHandlers::chat(const http::Request& request, const http::Responder& responder) const {
-  run(plan_chat(request), responder);
+  Identity identity = identify(request, "chatcmpl-");
+  run(plan_chat(request, identity), std::move(identity), responder);
 }
 
-void ApiHandlers::run(ApiResult<GenerationPlan> plan, const http::Responder& responder) const {
-  if (!plan) return responder.respond(plan.error().to_response());
+void ApiHandlers::run(ApiResult<GenerationPlan> plan, Identity identity, const http::Responder& responder) const {
+  if (!plan) return responder.respond(plan.error().to_response(identity.headers));
+  plan->headers = std::move(identity.headers);
   std::make_shared<GenerationCall>(service_, tokenizer_, io_threads_, responder, std::move(*plan))->start();
 }
 
-GenerationPlan ApiHandlers::common_plan(GenerationParams& params, Identity& identity) const {
+GenerationPlan ApiHandlers::common_plan(GenerationParams& params) const {
   GenerationPlan plan;
   plan.choices_per_prompt = params.num_choices;
   plan.choice = {.stop = std::move(params.stop),
@@ -126,7 +129,7 @@ GenerationPlan ApiHandlers::common_plan(GenerationParams& params, Identity& iden
                  .include_stop = params.include_stop,
                  .logprobs = params.sampling.num_logprobs >= 0};
   plan.sampling = std::move(params.sampling);
-  plan.sampling.seed = params.seed.value_or(random_word());
+  plan.sampling.seed = params.seed ? *params.seed : options_.seed ? *options_.seed : random_word();
   for (const TokenId id : plan.sampling.stop_token_ids)
     if (params.ignore_eos || !std::ranges::binary_search(eos_token_ids_, id))
       plan.choice.explicit_stop_ids.push_back(id);
@@ -137,7 +140,6 @@ GenerationPlan ApiHandlers::common_plan(GenerationParams& params, Identity& iden
   plan.stream = params.stream;
   plan.include_usage = params.include_usage;
   plan.continuous_usage = params.continuous_usage;
-  plan.headers = std::move(identity.headers);
   return plan;
 }
 
@@ -145,13 +147,12 @@ AnswerHead ApiHandlers::answer_head(const GenerationParams& params, const Identi
   return {identity.id, unix_seconds(), params.model.empty() ? options_.served_model_names.front() : params.model};
 }
 
-ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& request) const {
+ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& request, const Identity& identity) const {
   ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
   RETURN_IF_ERROR(check_model(body));
   ASSIGN_OR_RETURN(CompletionRequest parsed,
                    parse_completion_request(body, options_.generation_config, options_.limits));
   GenerationParams& params = parsed.params;
-  Identity identity = identify(request, "cmpl-");
   const bool prompt_only = params.max_tokens == 0;
   // An echo has the prompt's probabilities anyway; apart they stand only if they were asked for.
   const bool prompt_logprobs = body.contains("prompt_logprobs") && params.sampling.num_prompt_logprobs >= 0;
@@ -171,7 +172,7 @@ ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& requ
     RETURN_IF_ERROR(fit(params, kDefaultCompletionTokens, prompt_only, prompt));
   }
   const AnswerHead head = answer_head(params, identity);
-  GenerationPlan plan = common_plan(params, identity);
+  GenerationPlan plan = common_plan(params);
   plan.prompts = std::move(prompts);
   plan.choice.echo = parsed.echo;
   plan.choice.prompt_only = prompt_only;
@@ -181,12 +182,11 @@ ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& requ
   return plan;
 }
 
-ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request) const {
+ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request, const Identity& identity) const {
   ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
   RETURN_IF_ERROR(check_model(body));
   ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
   GenerationParams& params = parsed.params;
-  Identity identity = identify(request, "chatcmpl-");
   const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
                              .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
                              .tokens_as_ids = params.tokens_as_ids,
@@ -196,7 +196,7 @@ ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request) c
   prompt.opens_thought = ReasoningParser::opens_thought(prompt.text);
   RETURN_IF_ERROR(fit(params, options_.generation_config.max_new_tokens, false, prompt));
   const AnswerHead head = answer_head(params, identity);
-  GenerationPlan plan = common_plan(params, identity);
+  GenerationPlan plan = common_plan(params);
   plan.prompts.push_back(std::move(prompt));
   plan.choice.parse_reasoning = reasoning_;
   plan.choice.include_reasoning = parsed.include_reasoning;

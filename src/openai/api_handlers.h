@@ -49,11 +49,11 @@ class ApiHandlers {
 
   boost::json::object describe_model(std::string_view name) const;
   ApiResult<void> check_model(const boost::json::object& body) const;
-  ApiResult<GenerationPlan> plan_completion(const http::Request& request) const;
-  ApiResult<GenerationPlan> plan_chat(const http::Request& request) const;
-  void run(ApiResult<GenerationPlan> plan, const http::Responder& responder) const;
+  ApiResult<GenerationPlan> plan_completion(const http::Request& request, const Identity& identity) const;
+  ApiResult<GenerationPlan> plan_chat(const http::Request& request, const Identity& identity) const;
+  void run(ApiResult<GenerationPlan> plan, Identity identity, const http::Responder& responder) const;
   // What both endpoints' plans have in common; moves out of the params.
-  GenerationPlan common_plan(GenerationParams& params, Identity& identity) const;
+  GenerationPlan common_plan(GenerationParams& params) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
   // Fits the prompt into the model's context, or says by how much it is too long.
   ApiResult<void> fit(const GenerationParams& params, std::optional<int> default_max_tokens, bool prompt_only,

@@ -25,6 +25,7 @@ struct ApiServerOptions {
   int vocab_size = 0;                  // the model's; ids of prompts are below it
   GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
   std::vector<TokenId> eos_token_ids;  // further ones (config.json's); the tokenizer's own is always one
+  std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   RequestLimits limits;                // vocab_size and max_model_len are filled in
   int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
@@ -36,9 +37,9 @@ class ApiHandlers;
 // /detokenize, /health, /ping, /version, /metrics.
 class ApiServer {
  public:
-  // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, this (its
-  // workers may still submit), the I/O threads (they may still abort), the service, which by then has given its last
-  // output.
+  // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, this
+  // (its workers may still submit), the I/O threads (they may still abort), the service, which by then has given its
+  // last output.
   ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
             const http::IoThreads& io_threads, ApiServerOptions options);
   ~ApiServer();

@@ -380,11 +380,13 @@ TEST_F(ApiServerTest, RefusesWrongFieldsByName) {
       {R"("model":7)", "model"},
       {R"("echo":1)", "echo"},
   };
+  headers_.set("X-Request-Id", "abc");
   for (const auto& [fields, param] : wrong) {
     const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a",)" + fields + "}");
     EXPECT_EQ(answer.status, 400) << fields;
     EXPECT_EQ(answer.error().at("param"), json::value(param)) << json::serialize(answer.body);
     EXPECT_EQ(answer.error().at("type"), "invalid_request_error");
+    EXPECT_EQ(answer.headers.find("X-Request-Id"), "abc");
     EXPECT_THAT(std::string(answer.error().at("message").as_string()), HasSubstr(param));
   }
   EXPECT_TRUE(service_.requests().empty());

@@ -45,7 +45,7 @@ void GenerationCall::start() {
         });
     if (status) continue;
     for (size_t earlier = 0; earlier < i; ++earlier) service_.abort(sequences_[earlier]->id);
-    return responder_.respond(ApiError(status.error()).to_response());
+    return responder_.respond(ApiError(status.error()).to_response(plan_.headers));
   }
   responder_.on_close([self = shared_from_this()] { self->abort_all(); });
   if (plan_.stream) begin_stream();
@@ -145,7 +145,7 @@ void GenerationCall::fail(const std::string& message, std::string& events) {
   if (plan_.stream)
     events += http::format_sse(json::serialize(error.to_json()));
   else
-    responder_.respond(error.to_response());
+    responder_.respond(error.to_response(plan_.headers));
 }
 
 void GenerationCall::abort_all() {

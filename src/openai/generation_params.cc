@@ -141,9 +141,13 @@ void read_sampling(JsonKeys& keys, const RequestLimits& limits, SamplingParams& 
   keys.optional("prompt_logprobs", sampling.num_prompt_logprobs, 0, limits.max_logprobs);
 }
 
-void read_logit_bias(JsonKeys& keys, int vocab_size, SamplingParams& sampling) {
+void read_logit_bias(JsonKeys& keys, const RequestLimits& limits, SamplingParams& sampling) {
   const json::object* biases = keys.object("logit_bias");
   if (!biases) return;
+  const int vocab_size = limits.vocab_size;
+  if (biases->size() > static_cast<size_t>(limits.max_logit_biases))
+    return keys.fault("logit_bias", fmt::format("names {} tokens", biases->size()),
+                      fmt::format("an object of at most {}", limits.max_logit_biases));
   for (const auto& [key, value] : *biases) {
     TokenId token = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), token);
@@ -186,6 +190,16 @@ void read_stop(JsonKeys& keys, const RequestLimits& limits, std::vector<std::str
   }
 }
 
+void read_stop_token_ids(JsonKeys& keys, const RequestLimits& limits, std::vector<TokenId>& ids) {
+  const json::value* value = keys.find("stop_token_ids");
+  if (!value) return;
+  if (!value->is_array() || value->get_array().size() > static_cast<size_t>(limits.max_stop_token_ids))
+    keys.fault("stop_token_ids", "is something else",
+               fmt::format("a list of at most {} token ids", limits.max_stop_token_ids));
+  else
+    read_token_ids(value->get_array(), "stop_token_ids", keys, limits.vocab_size, ids);
+}
+
 void read_choices(JsonKeys& keys, const RequestLimits& limits, GenerationParams& params) {
   keys.optional("n", params.num_choices, 1, limits.max_choices);
   int best_of = params.num_choices;
@@ -218,15 +232,10 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   keys.optional("model", params.model);
   apply_defaults(defaults, params.sampling);
   read_sampling(keys, limits, params.sampling);
-  read_logit_bias(keys, limits.vocab_size, params.sampling);
+  read_logit_bias(keys, limits, params.sampling);
   read_seed(keys, params.seed);
   read_stop(keys, limits, params.stop);
-  if (const json::value* ids = keys.find("stop_token_ids")) {
-    if (ids->is_array())
-      read_token_ids(ids->get_array(), "stop_token_ids", keys, limits.vocab_size, params.sampling.stop_token_ids);
-    else
-      keys.fault("stop_token_ids", "is " + json::serialize(*ids), "a list of token ids");
-  }
+  read_stop_token_ids(keys, limits, params.sampling.stop_token_ids);
   if (keys.find("max_tokens")) keys.optional("max_tokens", params.max_tokens.emplace(), 0, kMaxInt);
   if (params.max_tokens && params.sampling.min_tokens > *params.max_tokens)
     keys.fault("min_tokens", fmt::format("is {}", params.sampling.min_tokens),

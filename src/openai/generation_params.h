@@ -22,6 +22,8 @@ struct RequestLimits {
   int max_choices = 256;  // prompts x n
   int max_stop_strings = 16;
   int max_stop_string_bytes = 1024;
+  int max_stop_token_ids = 1024;
+  int max_logit_biases = 1024;
   int max_messages = 4096;
 };
 

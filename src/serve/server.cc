@@ -86,6 +86,7 @@ Status start(const ServeOptions& options, Service& service) {
                                        .vocab_size = config.vocab_size,
                                        .generation_config = generation_config,
                                        .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
+                                       .seed = options.engine.seed,
                                        .reasoning = options.reasoning};
   log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
             isa_name(engine->isa()), memory.max_model_len);
