@@ -1,6 +1,5 @@
 #include "http/connection.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -13,6 +12,7 @@
 #include <boost/beast/http/read.hpp>
 
 #include "base/log.h"
+#include "http/framing.h"
 #include "http/request_head.h"
 
 namespace cachalot::http {
@@ -35,76 +35,7 @@ std::string describe(const asio::ip::tcp::socket& socket) {
   return fmt::format(fmt::runtime(address.is_v6() ? "[{}]:{}" : "{}:{}"), address.to_string(), endpoint.port());
 }
 
-void append_chunk(std::string& wire, std::string_view bytes) {
-  if (bytes.empty()) return;  // an empty chunk would be the end
-  fmt::format_to(std::back_inserter(wire), "{:x}\r\n", bytes.size());
-  wire += bytes;
-  wire += "\r\n";
-}
-
-bool may_have_body(int status) {
-  return status >= 200 && status != 204 && status != 304;
-}
-
-void add_origin(const std::string& allowed_origin, Headers& headers) {
-  if (!allowed_origin.empty()) headers.set("Access-Control-Allow-Origin", allowed_origin);
-}
-
-// Answers OPTIONS, the question that a browser asks before it sends a request with a JSON body.
-Response preflight(const Request& request, const std::string& allowed_methods, const std::string& allowed_origin) {
-  Response response{204, {{"Allow", allowed_methods}}, {}};
-  if (allowed_origin.empty()) return response;
-  response.headers.add("Access-Control-Allow-Methods", allowed_methods);
-  response.headers.add("Access-Control-Max-Age", "600");
-  if (const auto asked = request.headers.find("Access-Control-Request-Headers"))
-    response.headers.add("Access-Control-Allow-Headers", std::string(*asked));
-  return response;
-}
-
 }  // namespace
-
-// How far the answer to a request has come: decides its framing, and is what the access log tells.
-struct Connection::Answered {
-  bool head_only = false;  // a HEAD request
-  bool chunked = false, keep_alive = false;
-  int status = 0;
-  size_t num_bytes = 0;
-
-  std::string head(Exchange::Batch& batch, bool is_http_10, const std::string& allowed_origin) {
-    status = batch.status;
-    Headers& headers = batch.headers;
-    if (batch.streamed) {
-      chunked = !is_http_10;
-      keep_alive = keep_alive && chunked;  // in HTTP/1.0 the end of the connection is the end of the body
-      if (chunked) headers.set("Transfer-Encoding", "chunked");
-    } else if (may_have_body(status)) {
-      headers.set("Content-Length", std::to_string(batch.pieces.front().bytes.size()));
-    }
-    if (!keep_alive)
-      headers.set("Connection", "close");
-    else if (is_http_10)
-      headers.set("Connection", "keep-alive");
-    add_origin(allowed_origin, headers);
-    headers.set("Date", fmt::format("{:%a, %d %b %Y %H:%M:%S GMT}", fmt::gmtime(std::time(nullptr))));
-    return format_response_head(status, headers);
-  }
-
-  std::string frame(Exchange::Batch& batch, bool is_http_10, const std::string& allowed_origin) {
-    std::string wire;
-    if (batch.has_head) wire = head(batch, is_http_10, allowed_origin);
-    const bool has_body = !head_only && may_have_body(status);
-    for (const Exchange::Piece& piece : batch.pieces) {
-      num_bytes += piece.bytes.size();
-      if (!has_body) continue;
-      if (chunked)
-        append_chunk(wire, piece.bytes);
-      else
-        wire += piece.bytes;
-    }
-    if (batch.ended && chunked && has_body) wire += "0\r\n\r\n";
-    return wire;
-  }
-};
 
 Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<ServerCore> core)
     : socket_(std::move(socket)),
@@ -192,19 +123,21 @@ asio::awaitable<bool> Connection::serve_request() {
     if (const bool read = co_await read_body(parser); !read) co_return false;
   request->body = std::move(parser.get().body());
 
-  Answered answered{.head_only = request->method == "HEAD"};
+  AnswerFraming answered{.is_http_10 = parser.get().version() == 10,
+                         .head_only = request->method == "HEAD",
+                         .keep_alive = parser.keep_alive() && !last_request_};
   const std::string line =
       spdlog::should_log(spdlog::level::debug) ? request->method + " " + request->path : std::string();
   begin_exchange(std::move(decision), std::move(*request));
-  const bool keep_alive = co_await write_answer(parser, answered);
+  const bool keep_alive = co_await write_answer(answered);
   co_await stop_watching();
   if (!line.empty())
-    log::debug("{} \"{}\" {} {} bytes {:.1f} ms{}", peer_, line, answered.status, answered.num_bytes,
+    log::debug("{} \"{}\" {} {} bytes {:.1f} ms{}", peer_, line, answered.status, answered.num_body_bytes,
                std::chrono::duration<double, std::milli>(steady_clock::now() - start).count(),
                exchange_->closed() ? ", client gone" : "");
   exchange_.reset();
   has_served_ = true;
-  if (!keep_alive && socket_.is_open()) co_await linger();
+  if (!keep_alive && socket_.is_open() && buffer_.size() > 0) co_await linger();
   co_return keep_alive;
 }
 
@@ -301,9 +234,7 @@ void Connection::begin_exchange(Decision decision, Request request) {
   }
 }
 
-asio::awaitable<bool> Connection::write_answer(const Parser& parser, Answered& answered) {
-  const bool is_http_10 = parser.get().version() == 10;
-  answered.keep_alive = parser.keep_alive() && !last_request_;
+asio::awaitable<bool> Connection::write_answer(AnswerFraming& answered) {
   for (;;) {
     if (exchange_->closed()) {
       break_off();
@@ -315,7 +246,7 @@ asio::awaitable<bool> Connection::write_answer(const Parser& parser, Answered& a
       co_await wait_until_woken();
       continue;
     }
-    const std::string wire = answered.frame(batch, is_http_10, core_->options.allowed_origin);
+    const std::string wire = answered.frame(batch, core_->options.allowed_origin);
     if (const bool written = co_await write_all(wire); !written) {
       exchange_->close();
       co_return false;

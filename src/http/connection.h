@@ -12,6 +12,7 @@
 
 #include "http/deadline.h"
 #include "http/exchange.h"
+#include "http/framing.h"
 #include "http/server_core.h"
 
 namespace cachalot::http {
@@ -30,7 +31,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
-  struct Answered;
   // What a request gets: its handler, or at once a response.
   struct Decision {
     const Server::Handler* handler = nullptr;
@@ -43,7 +43,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::awaitable<bool> read_head(Parser& parser);
   boost::asio::awaitable<bool> read_body(Parser& parser);
   boost::asio::awaitable<void> refuse(Response response, const Parser& parser);
-  boost::asio::awaitable<bool> write_answer(const Parser& parser, Answered& answered);
+  boost::asio::awaitable<bool> write_answer(AnswerFraming& answered);
   boost::asio::awaitable<bool> write_all(std::string_view bytes);
   boost::asio::awaitable<void> linger();
 

@@ -43,7 +43,6 @@ bool Exchange::write(std::string bytes, std::function<void()> on_written) {
   std::unique_lock lock(mutex_);
   if (closed_ || finished_) return false;
   CHECK(begun_, "write() before begin()");
-  queued_bytes_ += bytes.size();
   if (queued_bytes_ > max_queued_bytes_) {
     // The connection learns it from the batch, breaks itself and then calls on_close.
     ready_.aborted = true;
@@ -53,6 +52,7 @@ bool Exchange::write(std::string bytes, std::function<void()> on_written) {
     if (wake) wake_();
     return false;
   }
+  queued_bytes_ += bytes.size();
   if (!bytes.empty() || on_written) ready_.pieces.push_back({std::move(bytes), std::move(on_written)});
   signal(std::move(lock));
   return true;

@@ -13,7 +13,7 @@ namespace cachalot::http {
 class IoThreads {
  public:
   explicit IoThreads(int num_threads);
-  // Runs what was posted before, then joins.
+  // Joins when nothing is left to do: what was posted has run, and every connection and call has ended.
   ~IoThreads();
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;

@@ -106,12 +106,14 @@ ApiResult<void> ApiHandlers::check_model(const json::object& body) const {
 
 void ApiHandlers::complete(const http::Request& request, const http::Responder& responder) const {
   Identity identity = identify(request, "cmpl-");
-  run(plan_completion(request, identity), std::move(identity), responder);
+  auto plan = plan_completion(request, identity);
+  run(std::move(plan), std::move(identity), responder);
 }
 
 void ApiHandlers::chat(const http::Request& request, const http::Responder& responder) const {
   Identity identity = identify(request, "chatcmpl-");
-  run(plan_chat(request, identity), std::move(identity), responder);
+  auto plan = plan_chat(request, identity);
+  run(std::move(plan), std::move(identity), responder);
 }
 
 void ApiHandlers::run(ApiResult<GenerationPlan> plan, Identity identity, const http::Responder& responder) const {
