@@ -26,12 +26,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   options_.max_num_seqs = std::min(options_.max_num_seqs, std::max(options_.max_num_batched_tokens - 1, 1));
 }
 
-Status Scheduler::add(Request request) {
-  if (is_draining_)
-    return make_error(ErrorCode::kUnavailable, "the server is shutting down and takes no more requests");
-  if (options_.max_num_waiting > 0 && static_cast<int>(waiting_.size()) >= options_.max_num_waiting)
-    return make_error(ErrorCode::kUnavailable, "{} requests are waiting already; try again later", waiting_.size());
-
+Status Scheduler::check(const Request& request) const {
   const int num_tokens = static_cast<int>(request.tokens.size());
   if (request.num_prompt_tokens < 1 || request.num_prompt_tokens > num_tokens)
     return make_parameter_error("prompt", "the prompt has {} tokens of the sequence's {}; it needs one at least",
@@ -40,17 +35,31 @@ Status Scheduler::add(Request request) {
     return make_parameter_error(
         "prompt", "the model's context length is {} tokens; the prompt has {}, and the answer needs one at least",
         options_.max_model_len, num_tokens);
-  int& max_tokens = request.sampling.max_tokens;
+  const int max_tokens = request.sampling.max_tokens;
   if (max_tokens <= num_tokens - request.num_prompt_tokens)
     return make_parameter_error("max_tokens", "max_tokens is {}, and {} tokens were generated already", max_tokens,
                                 num_tokens - request.num_prompt_tokens);
-  max_tokens = std::min(max_tokens, options_.max_model_len - request.num_prompt_tokens);
   // Whoever fits alone can always be run to the end. The last token needs no slot: nothing follows it.
-  const int num_blocks = cache_.num_blocks_for(request.num_prompt_tokens + max_tokens - 1);
+  const int num_blocks = cache_.num_blocks_for(request.num_prompt_tokens + max_answer(request) - 1);
   if (num_blocks > cache_.pool().num_blocks())
     return make_parameter_error(
         "max_tokens", "{} prompt tokens and max_tokens {} need {} cache blocks of {} tokens; there are {}",
         request.num_prompt_tokens, max_tokens, num_blocks, cache_.block_size(), cache_.pool().num_blocks());
+  return {};
+}
+
+// max_tokens, cut to what max_model_len leaves.
+int Scheduler::max_answer(const Request& request) const {
+  return std::min(request.sampling.max_tokens, options_.max_model_len - request.num_prompt_tokens);
+}
+
+Status Scheduler::add(Request request) {
+  if (is_draining_)
+    return make_error(ErrorCode::kUnavailable, "the server is shutting down and takes no more requests");
+  if (options_.max_num_waiting > 0 && static_cast<int>(waiting_.size()) >= options_.max_num_waiting)
+    return make_error(ErrorCode::kUnavailable, "{} requests are waiting already; try again later", waiting_.size());
+  RETURN_IF_ERROR(check(request));
+  request.sampling.max_tokens = max_answer(request);
 
   const RequestId id = request.id;
   const auto [entry, is_new] = sequences_.emplace(id, std::make_unique<Sequence>(std::move(request)));

@@ -43,7 +43,9 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
 
-  // kInvalidArgument: can never run, with the numbers; kUnavailable: draining, or too many wait.
+  // kInvalidArgument: can never run, with the numbers. Looks at nothing that changes: any thread may ask.
+  Status check(const Request& request) const;
+  // The same check; and kUnavailable: draining, or too many wait.
   Status add(Request request);
 
   // The next round; empty if there is nothing to do. Its spans and pointers hold until commit(). More than one step
@@ -72,6 +74,7 @@ class Scheduler {
     bool operator()(const Sequence* left, const Sequence* right) const;
   };
 
+  int max_answer(const Request& request) const;
   void plan_decodes();
   void plan_prefills();
   bool admit(Sequence& sequence);

@@ -19,6 +19,7 @@ Replica::~Replica() {
 }
 
 Status Replica::submit(Request request, Listener listener) {
+  RETURN_IF_ERROR(scheduler_.check(request));
   {
     const std::lock_guard lock(mutex_);
     if (draining_) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
