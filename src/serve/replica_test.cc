@@ -1,0 +1,128 @@
+#include "serve/replica.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "scheduler/make_options.h"
+
+namespace cachalot {
+namespace {
+
+const std::string kNano = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";
+
+struct Heard {
+  std::vector<TokenId> tokens;
+  FinishReason finish = FinishReason::kNone;
+  std::string error;
+};
+
+class ReplicaTest : public testing::Test {
+ protected:
+  void start(EngineOptions options) {
+    options.model = kNano;
+    options.threads = 1;
+    auto engine = RankEngine::create(options, {});
+    ASSERT_TRUE(engine) << engine.error().message;
+    const MemoryPlan& memory = (*engine)->memory();
+    const SchedulerOptions scheduler = make_scheduler_options(options, memory.num_blocks, memory.max_model_len);
+    replica_ = std::make_unique<Replica>(std::move(*engine), scheduler, metrics_);
+  }
+  static Request request(RequestId id, int max_tokens) {
+    Request request;
+    request.id = id;
+    request.tokens = {496, 499, 39, 68, 75, 75, 78, 0, 500, 501, 198};  // "Hello!" in nano's chat format
+    request.num_prompt_tokens = static_cast<int>(request.tokens.size());
+    request.sampling.temperature = 0;
+    request.sampling.max_tokens = max_tokens;
+    return request;
+  }
+  // Submits, and gives what the listener heard in the end.
+  std::future<Heard> ask(Request request, std::function<void(const Heard&)> on_output = {}) {
+    auto heard = std::make_shared<Heard>();
+    auto promise = std::make_shared<std::promise<Heard>>();
+    const Status status = replica_->submit(std::move(request), [=](RequestOutput output) {
+      for (const SampledToken& token : output.tokens) heard->tokens.push_back(token.token);
+      heard->finish = output.finish;
+      heard->error = output.error;
+      if (on_output) on_output(*heard);
+      if (output.finish != FinishReason::kNone) promise->set_value(*heard);
+    });
+    EXPECT_TRUE(status) << status.error().message;
+    return promise->get_future();
+  }
+
+  Metrics metrics_{"nano"};
+  std::unique_ptr<Replica> replica_;
+};
+
+TEST_F(ReplicaTest, AnswersSeveralRequestsTogetherAndCountsThem) {
+  start({});
+  std::vector<std::future<Heard>> answers;
+  for (int idx = 0; idx < 4; idx++) answers.push_back(ask(request(replica_->next_id(), 20)));
+  const Heard first = answers[0].get();
+  EXPECT_EQ(first.tokens.size(), 20u);
+  EXPECT_EQ(first.finish, FinishReason::kLength);
+  for (size_t idx = 1; idx < answers.size(); idx++) EXPECT_EQ(answers[idx].get().tokens, first.tokens);
+  replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(10));
+  const ReplicaStats stats = replica_->stats();
+  EXPECT_EQ(stats.generation_tokens, 80u);
+  EXPECT_EQ(stats.num_running, 0);
+  EXPECT_EQ(stats.kv_usage, 0);
+  const std::string text = metrics_.render(stats, replica_->healthy());
+  EXPECT_NE(text.find("vllm:generation_tokens_total{model_name=\"nano\"} 80"), std::string::npos) << text;
+  EXPECT_NE(text.find("vllm:request_success_total{finished_reason=\"length\",model_name=\"nano\"} 4"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("vllm:time_to_first_token_seconds_count{model_name=\"nano\"} 4"), std::string::npos) << text;
+}
+
+TEST_F(ReplicaTest, AnAbortedRequestStopsAndGivesItsBlocksBack) {
+  start({});
+  Request endless = request(replica_->next_id(), 3000);
+  const RequestId id = endless.id;
+  std::future<Heard> answer = ask(std::move(endless), [&](const Heard& heard) {
+    if (heard.tokens.size() == 5) replica_->abort(id);
+  });
+  const Heard heard = answer.get();
+  EXPECT_EQ(heard.finish, FinishReason::kAborted);
+  EXPECT_LT(heard.tokens.size(), 10u);
+  replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(10));
+  EXPECT_EQ(replica_->stats().kv_usage, 0);
+}
+
+TEST_F(ReplicaTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
+  start({});
+  std::promise<void> begun;
+  std::future<Heard> answer = ask(request(replica_->next_id(), 200), [&](const Heard& heard) {
+    if (heard.tokens.size() == 1) begun.set_value();
+  });
+  begun.get_future().wait();
+  EXPECT_TRUE(replica_->healthy());
+  replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(30));
+  EXPECT_FALSE(replica_->healthy());
+  EXPECT_EQ(answer.get().finish, FinishReason::kLength);
+  const Status refused = replica_->submit(request(99, 5), [](RequestOutput) { FAIL(); });
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
+}
+
+TEST_F(ReplicaTest, ADrainThatTakesTooLongEndsTheRest) {
+  start({});
+  std::future<Heard> answer = ask(request(replica_->next_id(), 3000));
+  replica_->drain(std::chrono::steady_clock::now());
+  EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
+}
+
+TEST_F(ReplicaTest, ARequestThatCanNeverRunIsRefusedAtOnce) {
+  start({.num_gpu_blocks_override = 2});
+  Request long_prompt = request(2, 5);
+  long_prompt.tokens.resize(500, 1);
+  long_prompt.num_prompt_tokens = 500;
+  const Status too_long = replica_->submit(std::move(long_prompt), [](RequestOutput) { FAIL(); });
+  ASSERT_FALSE(too_long);
+  EXPECT_EQ(too_long.error().parameter, "prompt");
+}
+
+}  // namespace
+}  // namespace cachalot
