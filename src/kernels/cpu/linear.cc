@@ -13,6 +13,7 @@ namespace cachalot {
 namespace {
 
 constexpr int64_t kStreamedRows = 96;       // results of so many rows are not read again before caches have lost them
+constexpr int64_t kQuantizedAlone = 16384;  // numbers that are not worth waking the other threads
 constexpr int64_t kQuantizedAtOnce = 2048;  // inputs of a row that a thread quantizes at a time: whole groups
 
 int64_t ceil_div(int64_t value, int64_t unit) {
@@ -226,7 +227,7 @@ size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, i
 void quantize(const LinearCores& cores, const OpsContext& context, View<const float, 2> rows,
               const QuantizedRows& out) {
   ThreadPool& threads = *context.threads;
-  if (rows.size() <= kQuantizedAtOnce) {  // not worth a wake-up
+  if (rows.size() <= kQuantizedAlone) {
     for (int64_t row = 0; row < rows.extent(0); row++)
       cores.quantize(rows.row(row), rows.extent(1), out.group, out.values.row(row), out.scales.row(row));
     return;

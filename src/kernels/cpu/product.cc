@@ -7,10 +7,12 @@
 namespace cachalot {
 namespace {
 
-constexpr int64_t kTileWidth = 2 * kStrip;
-constexpr int64_t kExpandedRows = 48;    // int8 rows expanded to floats at a time
-constexpr int64_t kLeastBlockRows = 48;  // blocks of rows are not made smaller to have more items
-constexpr int64_t kItemsOfThread = 4;    // what is aimed at
+constexpr int64_t kTileWidth = 2 * kStrip;  // of a result of the integer core
+constexpr int64_t kExpandedRows = 48;       // int8 rows expanded to floats at a time
+constexpr int64_t kLeastBlockRows = 48;     // blocks of rows are not made smaller to have more items
+constexpr int64_t kItemsOfThread = 4;       // what is aimed at
+constexpr int64_t kFloatStrips = 4;         // of an item in floats, at most
+constexpr int64_t kFloatTileWidth = kFloatStrips * kStrip;
 constexpr int kSmallestGroup = 32;
 
 int64_t ceil_div(int64_t value, int64_t unit) {
@@ -23,6 +25,12 @@ int strips_of_unit(ProductKind kind) {
 
 int64_t num_units(const ProductJob& job, ProductKind kind) {
   return job.matrix->shape.num_strips() / strips_of_unit(kind);
+}
+
+int64_t units_of_item(const ProductJob& job, ProductKind kind, const ProductRows& rows, int num_threads) {
+  if (rows.in_integers(job.matrix->shape)) return 2;
+  const int64_t wanted = num_units(job, kind) / (kItemsOfThread * num_threads);
+  return std::clamp<int64_t>(wanted, 1, kFloatStrips / strips_of_unit(kind));
 }
 
 int64_t most_rows(const MatrixShape& shape, const ProductRows& rows) {
@@ -48,6 +56,7 @@ ProductScratch::ProductScratch(const LinearCores& cores, int64_t max_rows, int64
   int_rows_ = carver.take<const int8_t*>(rows);
   int_scales_ = carver.take<const float*>(rows);
   float_rows_ = carver.take<const float*>(rows);
+  static_assert(kFloatTileWidth <= 2 * kTileWidth);
   tiles_ = carver.take<float>(2 * kIntTileRows * kTileWidth);
   quantized_values_ = carver.take<int8_t>(rows * max_inputs);
   quantized_scales_ = carver.take<float>(rows * ceil_div(max_inputs, kSmallestGroup));
@@ -62,7 +71,8 @@ ProductScratch::ProductScratch(const LinearCores& cores, int64_t max_rows, int64
 void plan_products(std::span<ProductJob> jobs, ProductKind kind, const ProductRows& rows, WorkRanges& ranges) {
   int64_t num_items = 0, total_cost = 0;
   for (ProductJob& job : jobs) {
-    job.num_chunks = ceil_div(num_units(job, kind), 2);
+    job.units_of_item = units_of_item(job, kind, rows, ranges.num_threads());
+    job.num_chunks = ceil_div(num_units(job, kind), job.units_of_item);
     const int64_t wanted_blocks = ceil_div(kItemsOfThread * ranges.num_threads(), job.num_chunks);
     const int64_t num_blocks = std::max(ceil_div(job.num_rows, most_rows(job.matrix->shape, rows)),
                                         std::min(wanted_blocks, job.num_rows / kLeastBlockRows));
@@ -95,13 +105,13 @@ class ProductWorker {
 
   void process(int64_t item) {
     find_rows(item);
-    const int64_t unit = (item - job_->first_item) % job_->num_chunks, units = num_units(*job_, kind_);
-    const bool paired = unit + job_->num_chunks < units;
-    const int64_t unit_pair[2] = {unit, paired ? unit + job_->num_chunks : unit};
+    const int64_t chunk = (item - job_->first_item) % job_->num_chunks, units = num_units(*job_, kind_);
     if (rows_.in_integers(job_->matrix->shape)) {
-      multiply_in_integers(unit_pair, paired ? 2 : 1);
+      const bool paired = chunk + job_->num_chunks < units;
+      multiply_in_integers({chunk, paired ? chunk + job_->num_chunks : chunk}, paired ? 2 : 1);
     } else {
-      multiply_in_floats(unit_pair, paired ? 2 : 1);
+      const int64_t first = chunk * job_->units_of_item;
+      multiply_in_floats(first, std::min(first + job_->units_of_item, units));
     }
   }
 
@@ -186,7 +196,8 @@ class ProductWorker {
         args.strips[idx] = matrix.data + static_cast<size_t>(units[idx] * step + part) * matrix.shape.strip_bytes();
       cores_.int_core.multiply(args);
     }
-    for (int idx = 0; idx < count; idx++) finish(units[idx], tile(0) + idx * kStrip, tile(1) + idx * kStrip);
+    for (int idx = 0; idx < count; idx++)
+      finish(units[idx], tile(0) + idx * kStrip, tile(1) + idx * kStrip, kTileWidth);
   }
 
   ResultTargets targets(const int64_t (&units)[2]) const {
@@ -196,27 +207,28 @@ class ProductWorker {
     return targets;
   }
 
-  void multiply_in_floats(const int64_t (&units)[2], int count) {
+  void multiply_in_floats(int64_t begin, int64_t end) {
     const int step = strips_of_unit(kind_);
-    for (int idx = 0; idx < count; idx++) {
-      cores_.float_core({.matrix = *job_->matrix,
-                         .strip_begin = units[idx] * step,
-                         .strip_end = (units[idx] + 1) * step,
-                         .rows = scratch_.float_rows_,
-                         .num_rows = num_rows_,
-                         .out = tile(0),
-                         .out_stride = kTileWidth});
-      finish(units[idx], tile(0), tile(0) + kStrip);
+    cores_.float_core({.matrix = *job_->matrix,
+                       .strip_begin = begin * step,
+                       .strip_end = end * step,
+                       .rows = scratch_.float_rows_,
+                       .num_rows = num_rows_,
+                       .out = scratch_.tiles_,
+                       .out_stride = kFloatTileWidth});
+    for (int64_t unit = begin; unit < end; unit++) {
+      float* result = scratch_.tiles_ + (unit - begin) * step * kStrip;
+      finish(unit, result, result + kStrip, kFloatTileWidth);
     }
   }
 
-  void finish(int64_t unit, float* result, const float* up) {
-    if (kind_ == ProductKind::kGated) cores_.silu_product(result, up, kTileWidth, num_rows_);
+  void finish(int64_t unit, float* result, const float* up, int64_t stride) {
+    if (kind_ == ProductKind::kGated) cores_.silu_product(result, up, stride, num_rows_);
     sink_.store({.first_row = first_row_,
                  .num_rows = num_rows_,
                  .first_output = unit * kStrip,
                  .values = result,
-                 .stride = kTileWidth});
+                 .stride = stride});
   }
 
   std::span<const ProductJob> jobs_;

@@ -8,9 +8,10 @@
 #include "kernels/cpu/work_ranges.h"
 #include "kernels/ops.h"
 
-// Products of one or more matrices with runs of rows, shared out among threads. Within a matrix, a work item is two
-// strips (of a gated matrix two pairs of gate and up) from the matrix's two halves, for a block of rows: a thread that
-// takes items in order reads two long streams, which gives nearly all of the memory's bandwidth.
+// Products of one or more matrices with runs of rows, shared out among threads. In integers, a work item is two strips
+// (of a gated matrix two pairs of gate and up) from the matrix's two halves, for a block of rows: a thread that takes
+// items in order reads two long streams, which gives nearly all of the memory's bandwidth. In floats, an item is up to
+// four strips side by side, which the float core divides into streams itself.
 namespace cachalot {
 
 // The rows of all products of a call.
@@ -32,6 +33,7 @@ struct ProductJob {
   int64_t first_row = 0, num_rows = 0;
   // By plan_products():
   int64_t first_item = 0;
+  int64_t units_of_item = 0;  // a unit: a strip, or gate's and up's
   int64_t num_chunks = 0;     // items a block of rows
   int64_t rows_of_block = 0;  // the last block may be smaller
 
