@@ -1,9 +1,14 @@
 #include <fmt/format.h>
-#include <stdlib.h>
+#include <unistd.h>
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -28,25 +33,43 @@ struct BenchFlags {
   ModelBenchOptions bench;
 };
 
-// A new folder that is removed with all that is in it.
+// A new folder that is removed with all that is in it, also when Ctrl-C or SIGTERM ends the program: it holds
+// gigabytes.
 class TemporaryFolder {
  public:
-  static Result<TemporaryFolder> create() {
+  static Result<std::unique_ptr<TemporaryFolder>> create() {
     std::string path = (std::filesystem::temp_directory_path() / "cachalot-bench-XXXXXX").string();
     if (!mkdtemp(path.data())) return make_error(ErrorCode::kIo, "no temporary folder can be made: {}", path);
-    return TemporaryFolder(std::move(path));
+    return std::unique_ptr<TemporaryFolder>(new TemporaryFolder(std::move(path)));
   }
   ~TemporaryFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+    signals_context_.stop();
+    signals_thread_.join();
+    remove();
   }
-  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  TemporaryFolder& operator=(TemporaryFolder&&) = delete;
-  std::string path() const { return path_; }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  const std::string& path() const { return path_; }
 
  private:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
-  std::string path_;
+  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;
+      remove();
+      _exit(128 + signal);
+    });
+    signals_thread_ = std::thread([this] { signals_context_.run(); });
+  }
+  void remove() const {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+  const std::string path_;
+  boost::asio::io_context signals_context_;
+  boost::asio::signal_set signals_{signals_context_, SIGINT, SIGTERM};
+  std::thread signals_thread_;
 };
 
 Status write_checkpoint(const BenchFlags& flags, const std::string& folder) {
@@ -88,9 +111,9 @@ Result<LoadedModel> make_model(const BenchFlags& flags) {
     RETURN_IF_ERROR(write_checkpoint(flags, flags.keep));
     return load_model(flags.engine, flags.keep);
   }
-  ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::create());
-  RETURN_IF_ERROR(write_checkpoint(flags, folder.path()));
-  return load_model(flags.engine, folder.path());
+  ASSIGN_OR_RETURN(const auto folder, TemporaryFolder::create());
+  RETURN_IF_ERROR(write_checkpoint(flags, folder->path()));
+  return load_model(flags.engine, folder->path());
 }
 
 Status run_bench(BenchFlags flags) {
