@@ -49,7 +49,7 @@ TEST_F(ModelBenchTest, StoredBytesAreThoseOfTheFilesTensors) {
 }
 
 TEST_F(ModelBenchTest, MeasuresEveryPhaseAndCountsTheExpertsThatWereChosen) {
-  const ModelBenchOptions options{.prefill = 96, .batches = {1, 3}, .context = 20, .steps = 1, .repeat = 1};
+  const ModelBenchOptions options{.prefill = 96, .batches = {1, 12}, .context = 20, .steps = 1, .repeat = 1};
   EngineOptions engine_options{.model = folder_, .threads = 2};
   reserve_for_bench(options, engine_options);
   const ModelFiles files = ModelFiles::open(folder_).value();
@@ -63,8 +63,8 @@ TEST_F(ModelBenchTest, MeasuresEveryPhaseAndCountsTheExpertsThatWereChosen) {
   EXPECT_GT((*figures)[0].distinct_experts, 12);
   EXPECT_EQ((*figures)[1].phase, "decode");
   EXPECT_DOUBLE_EQ((*figures)[1].distinct_experts, 2) << "one row chooses as many as it has slots";
-  EXPECT_GT((*figures)[2].distinct_experts, 2);
-  EXPECT_LT((*figures)[2].distinct_experts, 6);
+  EXPECT_GT((*figures)[2].distinct_experts, 6);
+  EXPECT_LE((*figures)[2].distinct_experts, 16) << "24 slots, but 16 experts";
   for (const Figure& figure : *figures) {
     EXPECT_GT(figure.min, 0);
     EXPECT_LE(figure.min, figure.tokens_per_s);
