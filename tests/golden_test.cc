@@ -73,6 +73,8 @@ struct ExactParam {
   IsaLevel isa;
   Layout layout;
   int generated_from;
+  // Its test's name says the rest.
+  friend void PrintTo(const ExactParam& param, std::ostream* out) { *out << param.folder; }
 };
 
 std::string exact_name(const testing::TestParamInfo<ExactParam>& info) {
@@ -136,6 +138,8 @@ struct RoundedParam {
   double median, ninetieth;
   Layout layout;
   int generated_from;
+  // Its test's name says the rest.
+  friend void PrintTo(const RoundedParam& param, std::ostream* out) { *out << param.folder; }
 };
 
 std::string rounded_name(const testing::TestParamInfo<RoundedParam>& info) {

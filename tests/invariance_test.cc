@@ -18,6 +18,8 @@ struct Param {
   DTypeOption dtype;
   ActivationDTypeOption activation;
   IsaOption isa;
+  // Its test's name says the rest.
+  friend void PrintTo(const Param& param, std::ostream* out) { *out << param.folder; }
 };
 
 std::string param_name(const testing::TestParamInfo<Param>& info) {

@@ -35,6 +35,8 @@ struct Param {
   std::string variant;
   WeightFormat format;
   int group_size;
+  // Its test's name says the rest.
+  friend void PrintTo(const Param& param, std::ostream* out) { *out << param.variant; }
 };
 
 std::string param_name(const testing::TestParamInfo<Param>& info) {
