@@ -28,7 +28,7 @@ void ApiServer::set_metrics(std::function<std::string()> render) {
 void ApiServer::register_routes(http::Server& server) {
   using Run = std::function<void(const http::Request&, const http::Responder&)>;
   ApiHandlers* handlers = handlers_.get();
-  const auto on_worker = [&](const char* path, Run run) {
+  const auto on_worker = [&](const char* path, const Run& run) {
     server.route("POST", path, [handlers, run](http::Request request, http::Responder responder) {
       handlers->workers().post([run, request = std::move(request), responder = std::move(responder)] {
         if (!responder.closed()) run(request, responder);
@@ -36,7 +36,7 @@ void ApiServer::register_routes(http::Server& server) {
     });
   };
   const auto at_once = [&](const char* method, const char* path,
-                           std::function<http::Response(const http::Request&)> answer) {
+                           const std::function<http::Response(const http::Request&)>& answer) {
     server.route(method, path, [answer](const http::Request& request, const http::Responder& responder) {
       responder.respond(answer(request));
     });
