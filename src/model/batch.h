@@ -21,7 +21,8 @@ struct GeneratedRow {
   std::span<const BlockId> blocks;
 };
 
-// The tokens of one step. Prompt rows come first, then the generated ones; within a sequence, rows are in order of position.
+// The tokens of one step. Prompt rows come first, then the generated ones; within a sequence, rows are in order of
+// position.
 struct ModelBatch {
   View<const int32_t, 1> token_ids;  // [num_rows]
   View<const int32_t, 1> positions;  // [num_rows]

@@ -32,17 +32,19 @@ struct ModelMemory {
 class DeepseekModel {
  public:
   static OpsLimits ops_limits(const ModelConfig& config, const ModelSettings& settings);
-  static Result<ModelMemory> plan(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, int num_threads);
+  static Result<ModelMemory> plan(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files,
+                                  int num_threads);
   // Borrows everything; `exchange` may be null for a model without experts.
-  static Result<std::unique_ptr<DeepseekModel>> load(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, Device& device,
-                                                     IsaLevel isa, Group& tensor_group, ExpertExchange* exchange,
+  static Result<std::unique_ptr<DeepseekModel>> load(const ModelConfig& config, const ModelSettings& settings,
+                                                     const ModelFiles& files, Device& device, IsaLevel isa,
+                                                     Group& tensor_group, ExpertExchange* exchange,
                                                      WeightPacker::Progress progress);
 
-  // One step through all layers. cache: [num_layers, num_slots, kv_cache_dim] of the compute dtype. An error comes from a
-  // peer; the step is then abandoned.
+  // One step through all layers. cache: [num_layers, num_slots, kv_cache_dim] of the compute dtype. An error comes from
+  // a peer; the step is then abandoned.
   Status forward(const ModelBatch& batch, const ComputeView<3>& cache);
-  // The logits of some rows (at most max_logit_rows) of the last step, as often as wanted: [row_ids, vocab_size], the same on
-  // every rank of the group.
+  // The logits of some rows (at most max_logit_rows) of the last step, as often as wanted: [row_ids, vocab_size], the
+  // same on every rank of the group.
   Status logits(View<const int32_t, 1> row_ids, View<float, 2> logits);
 
   const ModelConfig& config() const { return config_; }
@@ -52,8 +54,8 @@ class DeepseekModel {
   size_t weight_bytes() const { return weight_memory_.size(); }
 
  private:
-  DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace, Rope rope, Group& tensor_group,
-                ExpertExchange* exchange);
+  DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace, Rope rope,
+                Group& tensor_group, ExpertExchange* exchange);
 
   ModelConfig config_;
   ModelSettings settings_;

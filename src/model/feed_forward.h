@@ -15,9 +15,14 @@ namespace cachalot {
 // The feed-forward half of a layer: dense, or a mixture of experts with shared ones (DeepSeekMoE, 2024).
 class FeedForward {
  public:
-  FeedForward(const ModelConfig& config, const ModelSettings& settings, const Ops& ops, const Workspace& workspace, const TensorParallel& parallel,
-              ExpertExchange* exchange)
-      : config_(config), settings_(settings), ops_(ops), workspace_(workspace), parallel_(parallel), exchange_(exchange) {}
+  FeedForward(const ModelConfig& config, const ModelSettings& settings, const Ops& ops, const Workspace& workspace,
+              const TensorParallel& parallel, ExpertExchange* exchange)
+      : config_(config),
+        settings_(settings),
+        ops_(ops),
+        workspace_(workspace),
+        parallel_(parallel),
+        exchange_(exchange) {}
 
   // normed: own rows [own, hidden]; the result goes to workspace.delta.
   Status dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer);
@@ -26,8 +31,10 @@ class FeedForward {
 
  private:
   void gated(const FeedForwardWeights& weights, InputRows& input, View<float, 2> out);
-  // The experts of `rows`, which are this rank's own or, without expert parallelism, all of the step from `first_row` on.
-  Status experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, View<float, 2> out, int layer, int moe_layer);
+  // The experts of `rows`, which are this rank's own or, without expert parallelism, all of the step from `first_row`
+  // on.
+  Status experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
+                 View<float, 2> out, int layer, int moe_layer);
   void route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, int moe_layer);
   LinearInput arrived_input(const ExpertRowFormat& format, const ArrivedRows& arrived) const;
 

@@ -24,10 +24,10 @@ struct AttentionWeights {
   Linear q_b;   // [heads * qk_head_dim, q_lora_rank]
   Linear kv_a;  // [kv_lora_rank + rope, hidden], on every TP rank
   View<const float, 1> kv_a_norm;
-  Linear kv_b;                            // [heads * (nope + v), kv_lora_rank]: the expanded form
+  Linear kv_b;                             // [heads * (nope + v), kv_lora_rank]: the expanded form
   std::vector<PackedMatrix> query_absorb;  // a head: [kv_lora_rank, nope], kv_b's keys transposed: the absorbed form
-  std::vector<PackedMatrix> value_absorb;  // a head: [v, kv_lora_rank]
-  Linear o;                               // [hidden, heads * v]
+  std::vector<PackedMatrix> value_absorb;  // a head: [v, kv_lora_rank], as stored
+  Linear o;                                // [hidden, heads * v]
 };
 
 struct FeedForwardWeights {
@@ -36,10 +36,10 @@ struct FeedForwardWeights {
 };
 
 struct MoeWeights {
-  PackedMatrix router;                    // [num_experts, hidden]
-  View<const float, 1> choice_bias;       // [num_experts], or empty
+  PackedMatrix router;                      // [num_experts, hidden]
+  View<const float, 1> choice_bias;         // [num_experts], or empty
   std::vector<PackedMatrix> gate_up, down;  // this rank's experts
-  int input_group = 0;                    // of the experts' gate_up
+  int input_group = 0;                      // of the experts' gate_up
   int64_t width = 0;
   std::optional<FeedForwardWeights> shared;
 };

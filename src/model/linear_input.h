@@ -6,10 +6,12 @@
 
 namespace cachalot {
 
-// Rows on their way into one or more linears: quantized when the first of them wants int8, once for all that want the same.
+// Rows on their way into one or more linears: quantized when the first of them wants int8, once for all that want the
+// same.
 class InputRows {
  public:
-  InputRows(const Ops& ops, const Workspace& workspace, View<const float, 2> values) : ops_(ops), workspace_(workspace), values_(values) {}
+  InputRows(const Ops& ops, const Workspace& workspace, View<const float, 2> values)
+      : ops_(ops), workspace_(workspace), values_(values) {}
   // `quantized` rows were made by an operation before.
   InputRows(const Ops& ops, const Workspace& workspace, View<const float, 2> values, const QuantizedRows& quantized)
       : ops_(ops), workspace_(workspace), values_(values), quantized_(quantized) {}
@@ -32,7 +34,8 @@ class InputRows {
 };
 
 // out = linear(rows), quantizing as the linear wants.
-inline void apply_linear(const Ops& ops, const Workspace& workspace, View<const float, 2> rows, const Linear& linear, View<float, 2> out) {
+inline void apply_linear(const Ops& ops, const Workspace& workspace, View<const float, 2> rows, const Linear& linear,
+                         View<float, 2> out) {
   InputRows input(ops, workspace, rows);
   ops.linear(input.for_linear(linear), linear.matrix, out);
 }

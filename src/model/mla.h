@@ -12,20 +12,29 @@
 
 namespace cachalot {
 
-// Multi-head latent attention (DeepSeek-V2, 2024) of one layer. A prompt row attends in the expanded form: keys and values of
-// the context are rebuilt per head from the cached latents. A generated row attends in the absorbed form: kv_b is applied to
-// the query and to the weighted sum of latents instead. The row's role decides, never the moment (docs/numerics.md).
+// Multi-head latent attention (DeepSeek-V2, 2024) of one layer. A prompt row attends in the expanded form: keys and
+// values of the context are rebuilt per head from the cached latents. A generated row attends in the absorbed form:
+// kv_b is applied to the query and to the weighted sum of latents instead. The row's role decides, never the moment
+// (docs/numerics.md).
 class Attention {
  public:
-  Attention(const ModelConfig& config, const Ops& ops, const Workspace& workspace, const TensorParallel& parallel, const RopeTable& rope, float softmax_scale)
-      : config_(config), ops_(ops), workspace_(workspace), parallel_(parallel), rope_(rope), softmax_scale_(softmax_scale) {}
+  Attention(const ModelConfig& config, const Ops& ops, const Workspace& workspace, const TensorParallel& parallel,
+            const RopeTable& rope, float softmax_scale)
+      : config_(config),
+        ops_(ops),
+        workspace_(workspace),
+        parallel_(parallel),
+        rope_(rope),
+        softmax_scale_(softmax_scale) {}
 
   // normed: this rank's own rows [own, hidden], normalized. The result, own rows of the output of o_proj, goes to
   // workspace.delta. cache: this layer's [num_slots, kv_cache_dim].
-  Status forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed, const ComputeView<2>& cache, int layer);
+  Status forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
+                 const ComputeView<2>& cache, int layer);
 
  private:
-  Status project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed, const ComputeView<2>& cache, int layer);
+  Status project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
+                 const ComputeView<2>& cache, int layer);
   void attend_prompts(const AttentionWeights& weights, const ModelBatch& batch, const ComputeView<2>& cache);
   void attend_generated(const AttentionWeights& weights, const ModelBatch& batch, const ComputeView<2>& cache);
 

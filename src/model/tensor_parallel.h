@@ -6,8 +6,8 @@
 
 namespace cachalot {
 
-// Moves rows between "each rank its own" (between two attentions: sequence parallelism) and "all rows on every rank". With
-// one rank both are the same memory and nothing moves.
+// Moves rows between "each rank its own" (between two attentions: sequence parallelism) and "all rows on every rank".
+// With one rank both are the same memory and nothing moves.
 class TensorParallel {
  public:
   TensorParallel(Group& group, const Ops& ops, const Workspace& workspace, DType compute_dtype)

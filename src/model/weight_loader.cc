@@ -127,7 +127,8 @@ Result<AttentionWeights> Loader::attention(const std::string& prefix) {
   return weights;
 }
 
-// kv_b a second time, dequantized once: a head's keys transposed, to be applied to queries, and its values.
+// The absorbed form's two halves of kv_b, a head each: its values as the file holds them, and its keys transposed,
+// which no quantized layout can give, so they are dequantized once.
 Status Loader::absorbed_form(const WeightSource& kv_b, AttentionWeights& weights) {
   const int64_t nope = config_.qk_nope_head_dim, v = config_.v_head_dim, rank = config_.kv_lora_rank;
   const int64_t num_heads = kv_b.out_count / (nope + v);
@@ -136,8 +137,7 @@ Status Loader::absorbed_form(const WeightSource& kv_b, AttentionWeights& weights
     weights.query_absorb.push_back(packer_.derived(rank, nope, [&](int64_t out, float* values) {
       for (int64_t in = 0; in < nope; in++) dequantize(kv_b, first_row + in, out, 1, values + in);
     }));
-    weights.value_absorb.push_back(packer_.derived(
-        v, rank, [&](int64_t out, float* values) { dequantize(kv_b, first_row + nope + out, 0, rank, values); }));
+    weights.value_absorb.push_back(packer_.linear(outputs(kv_b, first_row + nope, v)).matrix);
   }
   return {};
 }

@@ -9,8 +9,9 @@
 
 namespace cachalot {
 
-// Takes this rank's share of every weight from the files, in the order of the forward pass, through `packer` (which may only
-// be planning). Errors name the file and tensor.
-Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, WeightPacker& packer);
+// Takes this rank's share of every weight from the files, in the order of the forward pass, through `packer` (which may
+// only be planning). Errors name the file and tensor.
+Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files,
+                                  WeightPacker& packer);
 
 }  // namespace cachalot

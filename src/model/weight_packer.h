@@ -20,7 +20,8 @@ class WeightPacker {
   using Progress = std::function<void(size_t bytes_done, size_t bytes_total)>;
 
   static WeightPacker planner(const ModelSettings& settings) { return WeightPacker(settings, nullptr, {}, {}); }
-  static WeightPacker packer(const ModelSettings& settings, Device& device, View<std::byte, 1> memory, Progress progress) {
+  static WeightPacker packer(const ModelSettings& settings, Device& device, View<std::byte, 1> memory,
+                             Progress progress) {
     return WeightPacker(settings, &device, memory, std::move(progress));
   }
 
@@ -32,7 +33,8 @@ class WeightPacker {
   Linear linear(const WeightSource& source);
   // gate and up as one, see kernels/matrix.h.
   Linear gate_up(const WeightSource& gate, const WeightSource& up);
-  // A weight that this program derives: values [out_features, in_features], filled by `fill(row, values)` for each output.
+  // A weight that this program derives: values [out_features, in_features], filled by `fill(row, values)` for each
+  // output.
   PackedMatrix derived(int64_t out_features, int64_t in_features, const std::function<void(int64_t, float*)>& fill);
 
  private:

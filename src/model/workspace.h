@@ -11,8 +11,8 @@
 
 namespace cachalot {
 
-// Positions whose keys and values are rebuilt from latents at a time, and generated rows that attend at a time: they bound
-// the memory of the expanded and the absorbed form, and change no bit.
+// Positions whose keys and values are rebuilt from latents at a time, and generated rows that attend at a time: they
+// bound the memory of the expanded and the absorbed form, and change no bit.
 inline constexpr int64_t kContextChunk = 512;
 inline constexpr int64_t kAbsorbedChunk = 64;
 
@@ -40,19 +40,19 @@ struct Workspace {
   // A rank's own rows (all rows, without tensor parallelism).
   View<float, 2> residual, delta, normed;  // [max_rows, hidden]
   // All rows of the step.
-  View<float, 2> gathered;   // [max_rows, hidden]; with tensor parallelism only, else `normed` serves
-  View<float, 2> partial;    // the same for sums that other ranks have a part of
+  View<float, 2> gathered;                // [max_rows, hidden]; with tensor parallelism only, else `normed` serves
+  View<float, 2> partial;                 // the same for sums that other ranks have a part of
   View<std::byte, 2> wire_own, wire_all;  // rows of the compute dtype between TP ranks
-  View<float, 2> low_rank;   // [max_rows, q_lora_rank + kv_cache_dim]
+  View<float, 2> low_rank;                // [max_rows, q_lora_rank + kv_cache_dim]
   View<float, 2> low_rank_gathered;
-  View<float, 2> q_a_normed;  // [max_rows, q_lora_rank]
-  View<float, 3> q;           // [max_rows, heads, qk_head_dim]
-  View<float, 3> attention;   // [max_rows, heads, v_head_dim]
+  View<float, 2> q_a_normed;                // [max_rows, q_lora_rank]
+  View<float, 3> q;                         // [max_rows, heads, qk_head_dim]
+  View<float, 3> attention;                 // [max_rows, heads, v_head_dim]
   View<float, 2> softmax_max, softmax_sum;  // [max_rows, heads]
-  View<float, 2> latents;     // [kContextChunk, kv_lora_rank]
-  View<float, 2> keys_values;  // [kContextChunk, heads * (nope + v)]
-  View<float, 3> q_latent, latent_sum;  // [kAbsorbedChunk, heads, kv_lora_rank]
-  View<float, 2> intermediate;  // [max_rows, width of the dense layers or the shared expert]
+  View<float, 2> latents;                   // [kContextChunk, kv_lora_rank]
+  View<float, 2> keys_values;               // [kContextChunk, heads * (nope + v)]
+  View<float, 3> q_latent, latent_sum;      // [kAbsorbedChunk, heads, kv_lora_rank]
+  View<float, 2> intermediate;              // [max_rows, width of the dense layers or the shared expert]
   struct QuantizedStore {
     View<int8_t, 1> values;
     View<float, 1> scales;
@@ -61,13 +61,13 @@ struct Workspace {
   };
   QuantizedStore quantized_input;    // of whatever linear comes next
   QuantizedStore quantized_product;  // of a gated linear's result
-  View<float, 2> router_logits;   // [max_rows, num_experts]
-  View<int32_t, 2> expert_ids;    // [max_rows, top_k]
-  View<float, 2> expert_weights;  // [max_rows, top_k]
-  View<std::byte, 1> expert_rows;  // max_rows rows of the exchange
-  View<float, 2> arrived;          // [max_rows * ep_size, hidden]; experts that want floats under bfloat16
-  View<float, 2> logit_rows;       // [max_logit_rows, hidden]
-  View<float, 2> logits_part;      // [max_logit_rows, vocab_count]; with tensor parallelism only
+  View<float, 2> router_logits;      // [max_rows, num_experts]
+  View<int32_t, 2> expert_ids;       // [max_rows, top_k]
+  View<float, 2> expert_weights;     // [max_rows, top_k]
+  View<std::byte, 1> expert_rows;    // max_rows rows of the exchange
+  View<float, 2> arrived;            // [max_rows * ep_size, hidden]; experts that want floats under bfloat16
+  View<float, 2> logit_rows;         // [max_logit_rows, hidden]
+  View<float, 2> logits_part;        // [max_logit_rows, vocab_count]; with tensor parallelism only
 
  private:
   template <class Carver>
