@@ -31,11 +31,11 @@ namespace avx512 {
 extern const LimitCores kLimitCores;
 }
 
-// Limits of all threads of a device together, of a level. Owns 1 GiB of memory, far more than caches hold.
+// Limits of all threads of a device together, of a level. Owns memory to read, by default far more than caches hold.
 class Limits {
  public:
   // The error: memory that cannot be had.
-  static Result<Limits> create(IsaLevel isa, Device& device);
+  static Result<Limits> create(IsaLevel isa, Device& device, size_t memory_bytes = size_t{1} << 30);
 
   double read_bandwidth();  // bytes a second; some 30 ms
   double int8_peak();       // operations a second; some 10 ms

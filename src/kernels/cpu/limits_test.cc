@@ -9,11 +9,12 @@ namespace {
 
 TEST(Limits, OfHigherLevelsAreNotBelowThoseOfPlainLoops) {
   Device device({.num_threads = 1});
-  const auto int8_peak = [&](IsaLevel isa) { return Limits::create(isa, device).value().int8_peak(); };
+  constexpr size_t kMemory = size_t{32} << 20;
+  const auto int8_peak = [&](IsaLevel isa) { return Limits::create(isa, device, kMemory).value().int8_peak(); };
   const double plain = int8_peak(IsaLevel::kReference);
   EXPECT_GT(plain, 1e7);
   for (IsaLevel isa : levels_here()) {
-    Limits limits = Limits::create(isa, device).value();
+    Limits limits = Limits::create(isa, device, kMemory).value();
     EXPECT_GE(limits.int8_peak(), plain / 2) << isa_name(isa);
     EXPECT_GT(limits.float_peak(), 1e7) << isa_name(isa);
     EXPECT_GT(limits.read_bandwidth(), 1e8) << isa_name(isa);
