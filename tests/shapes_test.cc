@@ -1,12 +1,11 @@
 // Shapes that no released model has: every number format must still give what the plain kernels give in float32.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <random>
 
+#include "base/test_folder.h"
 #include "model_harness.h"
 #include "weights/synth.h"
 
@@ -49,8 +48,6 @@ std::string param_name(const testing::TestParamInfo<Param>& info) {
 class OddShapes : public testing::TestWithParam<Param> {
  protected:
   void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() /
-              ("cachalot-shapes-" + std::to_string(getpid()) + "-" + std::to_string(rand()));
     SynthOptions options{.seed = 5};
     options.target.format = GetParam().format;
     if (GetParam().group_size) options.target.group_size = GetParam().group_size;
@@ -59,7 +56,6 @@ class OddShapes : public testing::TestWithParam<Param> {
     std::mt19937 random(9);
     for (TokenId& token : tokens_) token = static_cast<TokenId>(random() % 333);
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   RunResult run(const RunOptions& options, const std::vector<int32_t>& forced = {}) {
     return ModelRun(folder_, options).logits(tokens_, forced);
@@ -80,7 +76,8 @@ class OddShapes : public testing::TestWithParam<Param> {
     return worst;
   }
 
-  std::string folder_;
+  const TestFolder test_folder_;
+  const std::string& folder_ = test_folder_.path();
   std::vector<TokenId> tokens_ = std::vector<TokenId>(70);
 };
 

@@ -2,8 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include <filesystem>
-
+#include "base/test_folder.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
 
@@ -25,14 +24,13 @@ constexpr const char* kSmallConfig = R"({
 class ModelBenchTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::filesystem::remove_all(folder_);
     const Result<SynthSummary> written = synthesize(kSmallConfig, "config.json", folder_,
                                                     {.target = {.format = WeightFormat::kAwq, .quantize_head = true}});
     ASSERT_TRUE(written) << written.error().message;
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  const std::string folder_ = testing::TempDir() + "/cachalot-model-bench-test";
+  const TestFolder test_folder_;
+  const std::string& folder_ = test_folder_.path();
 };
 
 TEST_F(ModelBenchTest, StoredBytesAreThoseOfTheFilesTensors) {

@@ -5,10 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <ctime>
-#include <filesystem>
 #include <thread>
 
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "text/huggingface_fixture.h"
 
 namespace cachalot {
@@ -117,20 +117,14 @@ TEST(ChatTemplate, ManyThreadsRenderAtOnce) {
 
 class ChatTemplateFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directory(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   void write(const std::string& name, std::string_view text) { ASSERT_TRUE(write_file(folder_ + "/" + name, text)); }
   std::string rendered() const {
     const auto chat_template = ChatTemplate::load(folder_);
     return chat_template ? error_of((*chat_template)->render("{}")) : chat_template.error().message;
   }
 
-  std::string folder_;
+  const TestFolder test_folder_;
+  const std::string& folder_ = test_folder_.path();
 };
 
 TEST_F(ChatTemplateFolder, TheTemplateIsAStringAListOrAFile) {

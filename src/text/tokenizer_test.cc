@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "text/huggingface_fixture.h"
 
 namespace cachalot {
@@ -34,13 +35,7 @@ std::vector<TokenId> encode(const Tokenizer& tokenizer, std::string_view text, b
 // A model folder with the built-in model's tokenizer.json and other files of a test's own.
 class TokenizerFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directory(folder_);
-    write("tokenizer.json", *read_file(kNanoFolder + "/tokenizer.json"));
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void SetUp() override { write("tokenizer.json", *read_file(kNanoFolder + "/tokenizer.json")); }
 
   void write(const std::string& name, std::string_view text) { ASSERT_TRUE(write_file(folder_ + "/" + name, text)); }
   std::string load_error() const {
@@ -48,7 +43,8 @@ class TokenizerFolder : public testing::Test {
     return tokenizer ? "loaded" : tokenizer.error().message;
   }
 
-  std::string folder_;
+  const TestFolder test_folder_;
+  const std::string& folder_ = test_folder_.path();
 };
 
 TEST(Tokenizer, GivesTheIdsOfTheBuiltInModelsQuestions) {

@@ -1,11 +1,9 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
@@ -13,29 +11,11 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "weights/checkpoint_writer.h"
 
 // Folders and files for this folder's tests.
 namespace cachalot {
-
-// A fresh folder that goes with the test.
-class TestFolder {
- public:
-  TestFolder() {
-    std::string pattern = testing::TempDir() + "/cachalot-XXXXXX";
-    CHECK(mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  ~TestFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string path(std::string_view name) const { return path_ + "/" + std::string(name); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // The bytes of a safetensors file with any header and `data_bytes` zeros.
 inline std::string raw_safetensors(std::string_view header, size_t data_bytes) {
