@@ -2,20 +2,13 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "comm/collective_site.h"
 #include "tensor/view.h"
 
 namespace cachalot {
-
-// Where in a step a collective stands; every error names it.
-struct CollectiveSite {
-  std::string_view operation;  // what for, e.g. "o_proj reduce-scatter"
-  uint64_t step = 0;
-  int layer = -1;
-};
 
 // How rows are shared out over ranks: rank r has rows [begin(r), begin(r + 1)). The same on every rank.
 class RowPartition {

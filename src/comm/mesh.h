@@ -1,0 +1,68 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/collective_site.h"
+#include "comm/transport.h"
+
+namespace cachalot {
+
+struct MeshOptions {
+  int rank = 0, size = 1;
+  std::vector<std::string> rank_names;  // for errors: "rank 5 (replica 1, tp 1, host b, pid 77)"; may be empty
+  std::chrono::milliseconds deadline{60'000};  // of one wait()
+  // How long a wait looks again and again before it sleeps; 0 where ranks outnumber cores.
+  std::chrono::microseconds spin{0};
+};
+
+// Every rank's connection to every other: each pair has one transport. Collectives (comm/mesh_group.h) and the expert
+// exchange (comm/mesh_expert_exchange.h) are made of its messages. All ranks start operations in an order that agrees
+// pair by pair. Used by one thread, but for wake(), fail() and the counters.
+class Mesh {
+ public:
+  // The transports of each peer are asked in order; every peer but the rank itself must be connected by one.
+  static Result<std::unique_ptr<Mesh>> create(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports);
+  ~Mesh();
+
+  int rank() const { return options_.rank; }
+  int size() const { return options_.size; }
+  const std::string& rank_name(int rank) const;
+
+  void start(SendOp& op);
+  void start(ReceiveOp& op);
+  // Moves what can be moved without waiting: between two kernels, so that messages fly.
+  Status progress();
+  // Waits until all these operations are done. The error of a missed deadline names the site and the ranks for which
+  // operations are still open; after any error the mesh has failed for good, and every later call says so.
+  Status wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site);
+  // Sleeps, without a deadline, until one of the operations is done (true) or wake() was called since the last
+  // wait_for_any() (false). For a rank with nothing to do.
+  Result<bool> wait_for_any(std::span<ReceiveOp> receives);
+  void wake();  // any thread
+
+  // Ends the mesh: whoever waits on it gets this error, at once; later calls too. The first error stays. Any thread;
+  // for the membership (a peer died) and for a stop.
+  void fail(Error error);
+  std::optional<Error> failure() const;
+
+  struct Traffic {
+    std::string transport;
+    uint64_t bytes_sent = 0, bytes_received = 0;
+    int num_peers = 0;
+  };
+  std::vector<Traffic> traffic() const;
+  std::chrono::nanoseconds time_waited() const;  // in wait(), since the start
+  std::string_view transport_of(int peer) const;
+
+ private:
+  // (the owner of this file completes it)
+};
+
+}  // namespace cachalot

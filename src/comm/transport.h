@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace cachalot {
+
+// A message on its way to a peer. The caller keeps the operation and its bytes where they are until `done`.
+struct SendOp {
+  int peer = -1;  // rank in the world
+  std::span<const std::byte> data;
+  bool done = false;
+};
+
+// A message awaited from a peer: it may be shorter than the buffer, never longer. The caller keeps the operation and the
+// buffer where they are until `done`; `size` is then the message's.
+struct ReceiveOp {
+  int peer = -1;
+  std::span<std::byte> buffer;
+  size_t size = 0;
+  bool done = false;
+};
+
+// One way of moving messages between ranks, for the peers that it connects. Between two ranks messages arrive in the
+// order in which they were sent, and the n-th receive from a peer takes the n-th message of that peer. Nothing blocks:
+// operations are started, progress() moves what can be moved, and a rank that has nothing to do sleeps (comm/mesh.h).
+// Used by one thread, the engine's, but for notify().
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual std::string_view name() const = 0;  // "shm", "ucx": for logs and counters
+  virtual bool connects(int peer) const = 0;
+
+  virtual void start(SendOp& op) = 0;
+  virtual void start(ReceiveOp& op) = 0;
+  // Moves what can be moved now and marks operations as done. Gives whether anything moved. Errors: a peer is gone (the
+  // message names it), a message is longer than the buffer that awaits it or of another epoch.
+  virtual Result<bool> progress() = 0;
+
+  // The sleep protocol: prepare_sleep(), progress() once more, and only if nothing moved, poll() on event_fd(), which
+  // becomes readable when progress() may find something; then end_sleep().
+  virtual Status prepare_sleep() = 0;
+  virtual int event_fd() const = 0;
+  virtual void end_sleep() = 0;
+
+  // Gives up everything that is under way; no operation is touched afterwards. Peers that wait for this rank find out.
+  virtual void close() = 0;
+
+  uint64_t bytes_sent() const { return bytes_sent_; }
+  uint64_t bytes_received() const { return bytes_received_; }
+
+ protected:
+  uint64_t bytes_sent_ = 0, bytes_received_ = 0;  // of messages, without their headers
+};
+
+}  // namespace cachalot
