@@ -15,6 +15,7 @@
 #include "base/progress.h"
 #include "bench/model_bench.h"
 #include "cli/commands.h"
+#include "cli/engine_flags.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
 
@@ -132,10 +133,6 @@ Status run_bench(BenchFlags flags) {
 }  // namespace
 
 void add_bench_command(CLI::App& app) {
-  const std::map<std::string, IsaOption> levels{{"auto", IsaOption::kAuto},
-                                                {"reference", IsaOption::kReference},
-                                                {"avx2", IsaOption::kAvx2},
-                                                {"avx512", IsaOption::kAvx512}};
   auto flags = std::make_shared<BenchFlags>();
   ModelBenchOptions& bench = flags->bench;
   CLI::App* group = app.add_subcommand("bench", "Measure speed beside what the machine allows");
@@ -143,19 +140,18 @@ void add_bench_command(CLI::App& app) {
   CLI::App* command = group->add_subcommand("model", "Prefill and decode of a model on random tokens");
   CLI::Option* shape = command->add_option("--shape", flags->shape, "Random weights of a shape: lite or r1slice")
                            ->check(CLI::IsMember({"lite", "r1slice"}));
-  command->add_option("--quant", flags->quant, "Format of the random weights: awq, fp8 or bf16")
-      ->check(CLI::IsMember({"awq", "fp8", "bf16"}))
-      ->capture_default_str();
+  CLI::Option* quant = command->add_option("--quant", flags->quant, "Format of the random weights: awq, fp8 or bf16")
+                           ->check(CLI::IsMember({"awq", "fp8", "bf16"}))
+                           ->capture_default_str();
   CLI::Option* keep = command->add_option("--keep", flags->keep, "Folder for the random checkpoint, which then stays");
   command->add_option("--model", flags->model, "Folder of a model that is there, instead of a shape")
       ->excludes(shape)
+      ->excludes(quant)
       ->excludes(keep);
   command->add_option("--threads", flags->engine.threads, "Compute threads; 0: one a core")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command->add_option("--isa", flags->engine.isa, "Highest instruction set to use: auto, reference, avx2 or avx512")
-      ->transform(CLI::CheckedTransformer(levels).description(""))
-      ->option_text("LEVEL [auto]");
+  add_isa_flag(*command, flags->engine);
   command->add_option("--batches", bench.batches, "Sequences of a decode step, separated by commas")
       ->delimiter(',')
       ->check(CLI::Range(1, 256))

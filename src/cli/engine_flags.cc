@@ -1,34 +1,29 @@
 #include "cli/engine_flags.h"
 
-#include <map>
+#include "cli/choice.h"
 
 namespace cachalot {
 
-void add_engine_flags(CLI::App& app, EngineOptions& options) {
-  const std::map<std::string, DTypeOption> dtypes{
-      {"auto", DTypeOption::kAuto}, {"bfloat16", DTypeOption::kBFloat16}, {"float32", DTypeOption::kFloat32}};
-  const std::map<std::string, ActivationDTypeOption> activations{{"auto", ActivationDTypeOption::kAuto},
-                                                                 {"bf16", ActivationDTypeOption::kBf16},
-                                                                 {"int8", ActivationDTypeOption::kInt8}};
-  const std::map<std::string, IsaOption> levels{{"auto", IsaOption::kAuto},
-                                                {"reference", IsaOption::kReference},
-                                                {"avx2", IsaOption::kAvx2},
-                                                {"avx512", IsaOption::kAvx512}};
-  const std::map<std::string, SchedulingPolicy> policies{{"fcfs", SchedulingPolicy::kFcfs},
-                                                         {"priority", SchedulingPolicy::kPriority}};
+void add_isa_flag(CLI::App& app, EngineOptions& options) {
+  add_choice(app, "--isa", options.isa,
+             {{"auto", IsaOption::kAuto},
+              {"reference", IsaOption::kReference},
+              {"avx2", IsaOption::kAvx2},
+              {"avx512", IsaOption::kAvx512}},
+             "Highest instruction set to use: auto, reference, avx2 or avx512");
+}
 
+void add_engine_flags(CLI::App& app, EngineOptions& options) {
   app.add_option("--model", options.model, "Folder of the model: config.json, safetensors, tokenizer.json")->required();
-  app.add_option("--dtype", options.dtype,
-                 "Compute and KV cache type: auto (bfloat16), bfloat16 or float32 (exact comparison)")
-      ->transform(CLI::CheckedTransformer(dtypes).description(""))
-      ->option_text("TYPE [auto]");
-  app.add_option("--activation-dtype", options.activation_dtype,
-                 "What linears are fed: auto (int8 for int4 weights, else the compute dtype), bf16 or int8")
-      ->transform(CLI::CheckedTransformer(activations).description(""))
-      ->option_text("TYPE [auto]");
-  app.add_option("--isa", options.isa, "Highest instruction set to use: auto, reference, avx2 or avx512")
-      ->transform(CLI::CheckedTransformer(levels).description(""))
-      ->option_text("LEVEL [auto]");
+  add_choice(app, "--dtype", options.dtype,
+             {{"auto", DTypeOption::kAuto}, {"bfloat16", DTypeOption::kBFloat16}, {"float32", DTypeOption::kFloat32}},
+             "Compute and KV cache type: auto (bfloat16), bfloat16 or float32 (exact comparison)");
+  add_choice(app, "--activation-dtype", options.activation_dtype,
+             {{"auto", ActivationDTypeOption::kAuto},
+              {"bf16", ActivationDTypeOption::kBf16},
+              {"int8", ActivationDTypeOption::kInt8}},
+             "What linears are fed: auto (int8 for int4 weights, else the compute dtype), bf16 or int8");
+  add_isa_flag(app, options);
   app.add_option("--threads", options.threads, "Compute threads; 0: one a core")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
@@ -48,10 +43,9 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
   app.add_option("--num-scheduler-steps", options.num_scheduler_steps, "Decode steps of one scheduling decision")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--scheduling-policy", options.scheduling_policy,
-                 "fcfs, or priority (a lower `priority` of the request is served first, and preempts)")
-      ->transform(CLI::CheckedTransformer(policies).description(""))
-      ->option_text("POLICY [fcfs]");
+  add_choice(app, "--scheduling-policy", options.scheduling_policy,
+             {{"fcfs", SchedulingPolicy::kFcfs}, {"priority", SchedulingPolicy::kPriority}},
+             "fcfs, or priority (a lower `priority` of the request is served first, and preempts)");
   add_switch(app, "enable-prefix-caching", options.enable_prefix_caching, "Reuse the KV blocks of equal prefixes (on)");
   app.add_flag("--prefix-cache-across-roles", options.prefix_cache_across_roles,
                "Find an answer again that comes back inside the next prompt, though its bits may differ from a fresh "

@@ -9,6 +9,7 @@ namespace cachalot {
 
 // The flags that say how a model is run, under vLLM's names; every subcommand that runs one has them.
 void add_engine_flags(CLI::App& app, EngineOptions& options);
+void add_isa_flag(CLI::App& app, EngineOptions& options);  // one of them
 
 // --NAME and --no-NAME, of which the last one given holds; without either, `target` keeps what it has. (CLI11 2.1
 // writes false into the variable of a flag "--x,!--no-x" that was never given.)

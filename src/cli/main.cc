@@ -1,7 +1,10 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/nearest_flag.h"
 #include "config/version.h"
 
 int main(int argc, char** argv) {
@@ -21,6 +24,15 @@ int main(int argc, char** argv) {
   add_synth_command(app);
   add_quantize_command(app);
   add_bench_command(app);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    const auto commands = app.get_subcommands();
+    fmt::print(stderr, "cachalot: {}\n",
+               describe_unknown(commands.empty() ? app : *commands.front(), app.remaining(true)));
+    return 2;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
   return 0;
 }

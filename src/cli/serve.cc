@@ -1,9 +1,9 @@
-#include "serve/server.h"
-
 #include <memory>
 
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
+#include "cli/parallel_flags.h"
+#include "serve/server.h"
 
 namespace cachalot {
 
@@ -12,16 +12,29 @@ void add_serve_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("serve", "Serve a model behind OpenAI's API");
   command->add_option("--host", options->host, "Address to listen on")->capture_default_str();
   command->add_option("--port", options->port, "Port to listen on; 0: any free one")->capture_default_str();
-  command->add_option("--served-model-name", options->served_model_names, "Names the model answers to; --model as typed if absent")->expected(1, -1);
-  command->add_option("--api-key", options->api_keys, "Keys that open the API (all but /health, /ping, /version, /metrics)")->expected(1, -1);
+  command
+      ->add_option("--served-model-name", options->served_model_names,
+                   "Names the model answers to; --model as typed if absent")
+      ->expected(1, -1);
+  command
+      ->add_option("--api-key", options->api_keys,
+                   "Keys that open the API (all but /health, /ping, /version, /metrics)")
+      ->expected(1, -1);
   add_switch(*command, "enable-reasoning", options->reasoning,
-                    "Thoughts apart from the answer (on if the tokenizer has <think> and </think>)");
-  command->add_option("--io-threads", options->io_threads, "Threads for connections")->check(CLI::Range(1, 256))->capture_default_str();
+             "Thoughts apart from the answer (on if the tokenizer has <think> and </think>)");
+  command->add_option("--io-threads", options->io_threads, "Threads for connections")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
   command->add_option("--drain-seconds", options->drain_seconds, "How long running answers may take after SIGTERM")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_engine_flags(*command, options->engine);
-  command->callback([options] { finish_command(run_server(*options)); });
+  add_parallel_flags(*command, options->parallel);
+  add_ignored_flags(*command);
+  command->callback([options] {
+    finish_command(check_parallel_options(options->parallel));
+    finish_command(run_server(*options));
+  });
 }
 
 }  // namespace cachalot

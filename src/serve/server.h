@@ -7,11 +7,13 @@
 
 #include "base/error.h"
 #include "config/engine_options.h"
+#include "config/parallel_options.h"
 
 namespace cachalot {
 
 struct ServeOptions {
   EngineOptions engine;
+  ParallelOptions parallel;
   std::string host = "0.0.0.0";
   uint16_t port = 8000;
   std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed
