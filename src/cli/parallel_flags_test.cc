@@ -58,7 +58,7 @@ TEST(ParallelFlags, ReadsTheEnvironmentOfAVllmDeployment) {
 }
 
 TEST(ParallelFlags, AFlagWinsOverTheEnvironment) {
-  const Environment environment({{"VLLM_DP_SIZE", "8"}});
+  const Environment environment(std::vector{std::pair<std::string, std::string>{"VLLM_DP_SIZE", "8"}});
   EXPECT_EQ(parse({"--data-parallel-size", "2"}).data_parallel_size, 2);
 }
 
