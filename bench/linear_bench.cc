@@ -189,10 +189,14 @@ void bench_experts(benchmark::State& state, Bench& bench, int64_t num_experts, i
     }
   }
   const int64_t num_pairs = num_experts * rows_of_expert, num_rows = std::max<int64_t>(num_pairs / 8, 1);
-  std::vector<int32_t> offsets, pair_rows;
+  std::vector<int32_t> offsets, pair_rows, out_rows;
   for (int64_t expert = 0; expert <= num_experts; expert++)
     offsets.push_back(static_cast<int32_t>(expert * rows_of_expert));
-  for (int64_t pair = 0; pair < num_pairs; pair++) pair_rows.push_back(static_cast<int32_t>(pair % num_rows));
+  for (int64_t pair = 0; pair < num_pairs; pair++) {  // results lie by row and slot, as the exchange wants them
+    const int64_t row = pair % num_rows, slot = pair / num_rows;
+    pair_rows.push_back(static_cast<int32_t>(row));
+    out_rows.push_back(static_cast<int32_t>(row * (num_pairs / num_rows) + slot));
+  }
   const QuantizedRows int8 = bench.int8_rows(num_rows, hidden);
   const auto layers_count = static_cast<double>(layers.size());
   bench.measure(state, layers_count * layer_bytes, layers_count * layer_operations, [&] {
@@ -200,6 +204,7 @@ void bench_experts(benchmark::State& state, Bench& bench, int64_t num_experts, i
       bench.ops().quantize(bench.rows(num_rows, hidden), int8);
       bench.ops().experts({.rows = {.values = {}, .quantized = int8},
                            .pair_rows = View<const int32_t, 1>(pair_rows.data(), num_pairs),
+                           .out_rows = View<const int32_t, 1>(out_rows.data(), num_pairs),
                            .offsets = offsets,
                            .gate_up = layer.gate_up,
                            .down = layer.down,

@@ -16,13 +16,15 @@ struct DispatchRows {
   View<const int32_t, 2> expert_ids;  // [num_rows, top_k], of all experts
 };
 
-// Rows that came to this rank's experts, as pairs sorted by expert: pair p is row pair_rows[p]; local expert e has
-// pairs [offsets[e], offsets[e + 1]). `results` is where the experts' output rows go.
+// Rows that came to this rank's experts, as pairs sorted by expert: pair p is row pair_rows[p] and its result goes to
+// row result_rows[p] of `results`, from where it travels without another copy; local expert e has pairs [offsets[e],
+// offsets[e + 1]).
 struct ArrivedRows {
-  View<const std::byte, 2> rows;     // [num_arrived, row_bytes]
-  View<const int32_t, 1> pair_rows;  // [num_pairs]
-  std::span<const int32_t> offsets;  // [num_local_experts + 1]
-  ComputeView<2> results;            // [num_pairs, hidden]
+  View<const std::byte, 2> rows;       // [num_arrived, row_bytes]
+  View<const int32_t, 1> pair_rows;    // [num_pairs]
+  View<const int32_t, 1> result_rows;  // [num_pairs], each another one
+  std::span<const int32_t> offsets;    // [num_local_experts + 1]
+  ComputeView<2> results;              // [at least num_pairs, hidden]
 };
 
 // The experts' results for this rank's own rows: slot (row, k) is results row row_ids(row, k).

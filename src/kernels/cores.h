@@ -52,8 +52,9 @@ struct IntRows {
 };
 // Where the results of a row go afterwards, strip by strip: a core may fetch these lines for writing meanwhile.
 struct ResultTargets {
-  const std::byte* strips[2] = {};  // of the first row; null: nothing to fetch
-  int64_t row_bytes = 0;            // from row to row
+  const std::byte* strips[2] = {};   // of target row 0; null: nothing to fetch
+  int64_t row_bytes = 0;             // from row to row
+  const int32_t* row_ids = nullptr;  // [num_rows]: each row's target row; null: the same
 };
 struct IntCoreArgs {
   MatrixShape shape;

@@ -29,8 +29,8 @@ struct QuantizedRows {
   bool empty() const { return group == 0; }
 };
 
-// Input rows of linears: floats, int8, or both. Integer matrices (kI8, kI4) with int8 rows of their group are computed in
-// integers: acc = fma(float(sum over the block of (q - zero) * a), weight_scale * activation_scale, acc), blocks in
+// Input rows of linears: floats, int8, or both. Integer matrices (kI8, kI4) with int8 rows of their group are computed
+// in integers: acc = fma(float(sum over the block of (q - zero) * a), weight_scale * activation_scale, acc), blocks in
 // order. All other pairs are computed in fp32 (cores.h): from the floats, or where there are none, from the int8 rows
 // expanded to value * scale.
 struct LinearInput {
@@ -124,16 +124,17 @@ struct RouteArgs {
 };
 
 // The experts of one rank on the rows that came to it. Pair p is one (row, expert): row pair_rows[p], sorted by expert;
-// expert e has pairs [offsets[e], offsets[e+1]). out[p] = down(silu(gate(x)) * up(x)), rounded to the compute dtype
-// once. With int8 rows the product is quantized again (same group rule, by `down`'s block_inputs) before `down`.
+// expert e has pairs [offsets[e], offsets[e+1]). out[out_rows[p]] = down(silu(gate(x)) * up(x)), rounded to the compute
+// dtype once. With int8 rows the product is quantized again (same group rule, by `down`'s block_inputs) before `down`.
 struct ExpertsArgs {
   LinearInput rows;
   View<const int32_t, 1> pair_rows;       // [num_pairs]
+  View<const int32_t, 1> out_rows;        // [num_pairs], each another one
   std::span<const int32_t> offsets;       // [num_local_experts + 1]
   std::span<const PackedMatrix> gate_up;  // [num_local_experts]
   std::span<const PackedMatrix> down;
   int64_t width = 0;   // moe_intermediate_size (of this rank)
-  ComputeView<2> out;  // [num_pairs, hidden]
+  ComputeView<2> out;  // [at least num_pairs, hidden]
 };
 
 struct CombineArgs {
@@ -141,6 +142,7 @@ struct CombineArgs {
   View<const int32_t, 2> row_ids;  // [num_rows, top_k]: the expert row of each slot
   View<const float, 2> weights;    // [num_rows, top_k]
   View<float, 2> sum;              // [num_rows, hidden]: sum += weights . expert_rows, in fp32, in slot order
+  bool accumulate = true;          // false: as if the sum was zero before
 };
 
 struct EmbedArgs {

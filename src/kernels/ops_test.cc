@@ -107,6 +107,7 @@ TEST_F(OpsDeathTest, ExpertsOfOtherShapesAreRefused) {
   const int32_t offsets[] = {0, 1, 3}, wrong_offsets[] = {0, 1, 4};
   ExpertsArgs args{.rows = {.values = rows(2, 8)},
                    .pair_rows = indices(3),
+                   .out_rows = indices(3),
                    .offsets = wrong_offsets,
                    .gate_up = gate_up,
                    .down = down,

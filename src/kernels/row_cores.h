@@ -29,9 +29,11 @@ struct RowCores {
   void (*from_bf16)(const bf16* in, int64_t count, float* out);
   void (*from_fp16)(const fp16* in, int64_t count, float* out);
 
-  // sum = fma(weights[k], rows[k], sum) for k in order.
-  void (*add_weighted_f32)(const float* const* rows, const float* weights, int num_rows, int64_t count, float* sum);
-  void (*add_weighted_bf16)(const bf16* const* rows, const float* weights, int num_rows, int64_t count, float* sum);
+  // sum = fma(weights[k], rows[k], sum) for k in order, from what the sum is before or from zero.
+  void (*add_weighted_f32)(const float* const* rows, const float* weights, int num_rows, int64_t count, bool accumulate,
+                           float* sum);
+  void (*add_weighted_bf16)(const bf16* const* rows, const float* weights, int num_rows, int64_t count, bool accumulate,
+                            float* sum);
 
   // By e = exp(-|x|): 1 / (1 + e), and e / (1 + e) for negative x.
   void (*sigmoid)(const float* logits, int64_t count, float* scores);

@@ -277,7 +277,7 @@ TEST(Embed, GivesTheTablesRowsAndZerosOutsideItsSlice) {
 }
 
 template <class T>
-void test_combine() {
+void test_combine(bool accumulate) {
   for (const auto& [num_rows, features] : kShapes) {
     for (int64_t top_k : {1, 6, 8}) {
       Rows<T> expert_rows = Rows<T>::random(40, features, 1);
@@ -291,10 +291,10 @@ void test_combine() {
       expect_same_bits_everywhere(num_rows, [&](const Ops& ops, int64_t begin, int64_t count) {
         Rows<float> sum = before;
         ops.combine({ComputeView<2>(expert_rows.view()), row_ids.rows(begin, count), weights.rows(begin, count),
-                     sum.rows(begin, count)});
+                     sum.rows(begin, count), accumulate});
         Bits bits;
         for (int64_t row = begin; row < begin + count; row++) {
-          double expected = before.view()(row, 0);
+          double expected = accumulate ? before.view()(row, 0) : 0.f;
           for (int64_t slot = 0; slot < top_k; slot++) {
             expected += double{weights.view()(row, slot)} *
                         static_cast<float>(expert_rows.view()(row_ids.view()(row, slot), 0));
@@ -309,8 +309,13 @@ void test_combine() {
 }
 
 TEST(Combine, AddsWeightedExpertRowsWithTheSameBitsEverywhere) {
-  test_combine<float>();
-  test_combine<bf16>();
+  test_combine<float>(true);
+  test_combine<bf16>(true);
+}
+
+TEST(Combine, OverwritesASumThatIsNotToBeKept) {
+  test_combine<float>(false);
+  test_combine<bf16>(false);
 }
 
 TEST(GatherRows, CopiesTheRowsThatAreAskedFor) {

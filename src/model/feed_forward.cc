@@ -71,8 +71,6 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
     InputRows input =
         same_rows ? InputRows(ops_, workspace_, rows, format.quantized(sent)) : InputRows(ops_, workspace_, rows);
     gated(*weights.shared, input, out);
-  } else {
-    for (int64_t row = 0; row < num_rows; row++) std::fill_n(out.row(row), out.extent(1), 0.f);
   }
 
   for (ArrivedRows arrived;;) {
@@ -80,6 +78,7 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
     if (!more) break;
     ops_.experts({.rows = arrived_input(format, arrived),
                   .pair_rows = arrived.pair_rows,
+                  .out_rows = arrived.result_rows,
                   .offsets = arrived.offsets,
                   .gate_up = weights.gate_up,
                   .down = weights.down,
@@ -91,7 +90,8 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   ops_.combine({.expert_rows = combined.results,
                 .row_ids = combined.row_ids,
                 .weights = workspace_.expert_weights.rows(0, num_rows),
-                .sum = out});
+                .sum = out,
+                .accumulate = weights.shared.has_value()});
   return {};
 }
 

@@ -1,6 +1,7 @@
 #include "comm/local/local_expert_exchange.h"
 
 #include <cstring>
+#include <numeric>
 
 namespace cachalot {
 
@@ -86,6 +87,9 @@ Result<bool> LocalExpertExchange::next(ArrivedRows& arrived) {
                      ? own_.rows
                      : View<const std::byte, 2>(arrived_rows_.data(), num_arrived_, own_.rows.extent(1));
   arrived.pair_rows = View<const int32_t, 1>(pair_rows_.data(), pair_rows_.size());
+  result_rows_.resize(pair_rows_.size());
+  std::iota(result_rows_.begin(), result_rows_.end(), 0);
+  arrived.result_rows = View<const int32_t, 1>(result_rows_.data(), result_rows_.size());
   arrived.offsets = offsets_;
   arrived.results = ComputeView<2>(results_.data(), limits_.compute_dtype, pair_rows_.size(), limits_.hidden_size);
   return true;

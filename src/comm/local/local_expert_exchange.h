@@ -51,7 +51,7 @@ class LocalExpertExchange : public ExpertExchange {
   bool delivered_ = false;
   int64_t num_arrived_ = 0;
   std::vector<Pair> pairs_, sorted_;
-  std::vector<int32_t> pair_rows_, offsets_, cursor_, row_ids_;
+  std::vector<int32_t> pair_rows_, result_rows_, offsets_, cursor_, row_ids_;
   Buffer arrived_rows_;  // more than one rank: copies of the others' rows
   Buffer results_;       // of this rank's experts
   Buffer combined_;      // more than one rank: results for this rank's rows

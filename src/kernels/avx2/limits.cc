@@ -9,6 +9,15 @@ namespace {
 
 constexpr int kChains = 10;  // sums that run side by side
 
+// What the compiler may not leave out. Apart from the lambdas below, in which clang refuses assembly on captured variables.
+template <class Vector>
+CACHALOT_INLINE inline void keep(Vector vector) {
+  asm volatile("" ::"x"(vector));
+}
+CACHALOT_INLINE inline void multiply_add(__m256& sum, __m256 x) {
+  asm volatile("vfmadd231ps %1,%1,%0" : "+x"(sum) : "x"(x));
+}
+
 void read(const std::byte* first, const std::byte* second, size_t bytes) {
   constexpr size_t kAhead = 2048;
   __m256i sums = _mm256_setzero_si256();
@@ -19,7 +28,7 @@ void read(const std::byte* first, const std::byte* second, size_t bytes) {
       sums = _mm256_xor_si256(sums, _mm256_xor_si256(_mm256_loadu_si256(vectors), _mm256_loadu_si256(vectors + 1)));
     }
   }
-  asm volatile("" ::"x"(sums));
+  keep(sums);
 }
 
 // Products of bytes to sums of 16 bits, two of them at a time; what widens them to 32 bits is not counted.
@@ -33,16 +42,16 @@ void multiply_int8(int64_t rounds) {
       sums[i] = _mm256_add_epi16(sums[i], product);
     });
   }
-  unroll<kChains>([&](auto i) CACHALOT_INLINE { asm volatile("" ::"x"(sums[i])); });
+  unroll<kChains>([&](auto i) CACHALOT_INLINE { keep(sums[i]); });
 }
 
 void multiply_floats(int64_t rounds) {
   __m256 sums[kChains], x = _mm256_set1_ps(1);
   unroll<kChains>([&](auto i) CACHALOT_INLINE { sums[i] = _mm256_set1_ps(i); });
   for (int64_t round = 0; round < rounds; round++) {
-    unroll<kChains>([&](auto i) CACHALOT_INLINE { asm volatile("vfmadd231ps %1,%1,%0" : "+x"(sums[i]) : "x"(x)); });
+    unroll<kChains>([&](auto i) CACHALOT_INLINE { multiply_add(sums[i], x); });
   }
-  unroll<kChains>([&](auto i) CACHALOT_INLINE { asm volatile("" ::"x"(sums[i])); });
+  unroll<kChains>([&](auto i) CACHALOT_INLINE { keep(sums[i]); });
 }
 
 }  // namespace

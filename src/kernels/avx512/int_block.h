@@ -23,8 +23,9 @@ CACHALOT_INLINE inline void prefetch(const void* data) {
 
 CACHALOT_INLINE inline void prefetch_targets(const ResultTargets& targets, int64_t row) {
   if (!targets.strips[0]) return;
-  asm volatile("prefetchw %0" ::"m"(targets.strips[0][row * targets.row_bytes]));
-  asm volatile("prefetchw %0" ::"m"(targets.strips[1][row * targets.row_bytes]));
+  const int64_t offset = (targets.row_ids ? targets.row_ids[row] : row) * targets.row_bytes;
+  asm volatile("prefetchw %0" ::"m"(targets.strips[0][offset]));
+  asm volatile("prefetchw %0" ::"m"(targets.strips[1][offset]));
 }
 
 // sums += unsigned bytes * signed bytes, four a sum. As volatile assembly, like the broadcast: g++ 12 otherwise gathers

@@ -7,6 +7,15 @@ namespace {
 
 constexpr int kChains = 12;  // sums that run side by side: more than the latency of a product times those begun a cycle
 
+// What the compiler may not leave out. Apart from the lambdas below, in which clang refuses assembly on captured variables.
+template <class Vector>
+CACHALOT_INLINE inline void keep(Vector vector) {
+  asm volatile("" ::"v"(vector));
+}
+CACHALOT_INLINE inline void multiply_add(__m512& sum, __m512 x) {
+  asm volatile("vfmadd231ps %1,%1,%0" : "+v"(sum) : "v"(x));
+}
+
 void read(const std::byte* first, const std::byte* second, size_t bytes) {
   constexpr size_t kAhead = 2048;
   __m512i sums = _mm512_setzero_si512();
@@ -17,23 +26,23 @@ void read(const std::byte* first, const std::byte* second, size_t bytes) {
       sums = _mm512_xor_si512(sums, _mm512_xor_si512(load(stream + idx), load(stream + idx + 64)));
     }
   }
-  asm volatile("" ::"v"(sums));
+  keep(sums);
 }
 
 void multiply_int8(int64_t rounds) {
   __m512i sums[kChains], x = _mm512_set1_epi8(1);
   unroll<kChains>([&](auto i) CACHALOT_INLINE { sums[i] = _mm512_set1_epi32(i); });
   for (int64_t round = 0; round < rounds; round++) unroll<kChains>([&](auto i) CACHALOT_INLINE { dot(sums[i], x, x); });
-  unroll<kChains>([&](auto i) CACHALOT_INLINE { asm volatile("" ::"v"(sums[i])); });
+  unroll<kChains>([&](auto i) CACHALOT_INLINE { keep(sums[i]); });
 }
 
 void multiply_floats(int64_t rounds) {
   __m512 sums[kChains], x = _mm512_set1_ps(1);
   unroll<kChains>([&](auto i) CACHALOT_INLINE { sums[i] = _mm512_set1_ps(i); });
   for (int64_t round = 0; round < rounds; round++) {
-    unroll<kChains>([&](auto i) CACHALOT_INLINE { asm volatile("vfmadd231ps %1,%1,%0" : "+v"(sums[i]) : "v"(x)); });
+    unroll<kChains>([&](auto i) CACHALOT_INLINE { multiply_add(sums[i], x); });
   }
-  unroll<kChains>([&](auto i) CACHALOT_INLINE { asm volatile("" ::"v"(sums[i])); });
+  unroll<kChains>([&](auto i) CACHALOT_INLINE { keep(sums[i]); });
 }
 
 }  // namespace

@@ -107,22 +107,28 @@ void store_floats(const ResultTile& tile, View<float, 2> out, bool streamed) {
   }
 }
 
-void store_bf16(const LinearCores& cores, const ResultTile& tile, View<bf16, 2> out) {
-  bf16* first = out.row(tile.first_row) + tile.first_output;
+// Row r of the tile, of elements of any size, to row row_ids[r] of out.
+template <class T>
+void scatter_rows(const ResultTile& tile, const T* values, int64_t stride, const int32_t* row_ids, View<T, 2> out) {
   const size_t columns = real_columns(tile, out.extent(1));
-  if (columns == kStrip) return cores.store_bf16(tile.values, tile.stride, tile.num_rows, first, out.stride(0));
-  for (int64_t row = 0; row < tile.num_rows; row++) {
-    bf16 values[kStrip];
-    cores.store_bf16(tile.values + row * tile.stride, tile.stride, 1, values, kStrip);
-    std::memcpy(first + row * out.stride(0), values, columns * sizeof(bf16));
+  for (int64_t row = 0; row < tile.num_rows; row++, values += stride) {
+    T* to = out.row(row_ids[row]) + tile.first_output;
+    if (columns == kStrip) {
+      std::memcpy(to, values, kStrip * sizeof(T));  // inlined, as above
+    } else {
+      std::memcpy(to, values, columns * sizeof(T));
+    }
   }
 }
 
-void store_compute(const LinearCores& cores, const ResultTile& tile, const ComputeView<2>& out) {
+void scatter_compute(const LinearCores& cores, const ResultTile& tile, const int32_t* row_ids,
+                     const ComputeView<2>& out) {
   if (out.dtype() == DType::kBF16) {
-    store_bf16(cores, tile, out.as<bf16>());
+    bf16 values[kMostIntRows * kStrip];
+    cores.store_bf16(tile.values, tile.stride, tile.num_rows, values, kStrip);
+    scatter_rows(tile, values, kStrip, row_ids, out.as<bf16>());
   } else {
-    store_floats(tile, out.as<float>(), false);
+    scatter_rows(tile, tile.values, tile.stride, row_ids, out.as<float>());
   }
 }
 
@@ -182,12 +188,13 @@ class ExpertsPass {
     plan_products(jobs(0), ProductKind::kGated, inputs, ranges[0]);
     plan_products(jobs(1), ProductKind::kPlain, between, ranges[1]);
     const auto keep = [&](const ResultTile& tile) { store_floats(tile, products, false); };
-    const auto finish = [&](ResultTile tile) {
-      tile.first_row += first_pair_;
-      store_compute(cores, tile, args_.out);
+    const int32_t* out_rows = args_.out_rows.data() + first_pair_;
+    const auto finish = [&](const ResultTile& tile) {
+      scatter_compute(cores, tile, out_rows + tile.first_row, args_.out);
     };
-    const ResultSink sinks[2] = {sink_of(keep, products), sink_of(finish, out_of(first_pair_), args_.out.stride(0),
-                                                                  dtype_size(args_.out.dtype()))};
+    ResultSink sinks[2] = {sink_of(keep, products),
+                           sink_of(finish, args_.out.data(), args_.out.stride(0), dtype_size(args_.out.dtype()))};
+    sinks[1].row_ids = out_rows;
     threads.run([&](int thread_idx) {
       ProductScratch scratch = workspace_.scratch_of(thread_idx);
       run_products(jobs(0), ProductKind::kGated, inputs, ranges[0], thread_idx, scratch, sinks[0]);
@@ -197,10 +204,6 @@ class ExpertsPass {
   }
 
  private:
-  const std::byte* out_of(int64_t pair) const {
-    return static_cast<const std::byte*>(args_.out.data()) +
-           pair * args_.out.stride(0) * static_cast<int64_t>(dtype_size(args_.out.dtype()));
-  }
   void add_job(int phase, const PackedMatrix& matrix, int64_t pair_begin, int64_t pair_end) {
     workspace_.jobs(phase)[num_jobs_] = {
         .matrix = &matrix, .first_row = pair_begin - first_pair_, .num_rows = pair_end - pair_begin};

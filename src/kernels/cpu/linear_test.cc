@@ -255,11 +255,14 @@ class ExpertsFixture {
     }
     const int64_t num_rows[] = {3, 0, 1, 230, 9, 40};
     for (int64_t count : num_rows) offsets.push_back(offsets.back() + static_cast<int32_t>(count));
-    for (int32_t pair = 0; pair < offsets.back(); pair++) pair_rows.push_back(pair * 7 % kNumRows);
+    for (int32_t pair = 0; pair < offsets.back(); pair++) {
+      pair_rows.push_back(pair * 7 % kNumRows);
+      out_rows.push_back(pair * 5 % offsets.back());  // 283 pairs: each another one
+    }
   }
 
   static constexpr int64_t kNumRows = 101;
-  std::vector<int32_t> offsets = {0}, pair_rows;
+  std::vector<int32_t> offsets = {0}, pair_rows, out_rows;
   std::vector<PackedMatrix> gate_up, down;
 
  private:
@@ -277,6 +280,7 @@ Rows<T> run_experts(const Ops& ops, const ExpertsFixture& fixture, const LinearI
   Rows<T> out(std::ssize(fixture.pair_rows), ExpertsFixture::kHidden);
   ops.experts({.rows = rows,
                .pair_rows = View<const int32_t, 1>(fixture.pair_rows.data(), fixture.pair_rows.size()),
+               .out_rows = View<const int32_t, 1>(fixture.out_rows.data(), fixture.out_rows.size()),
                .offsets = fixture.offsets,
                .gate_up = fixture.gate_up,
                .down = fixture.down,
@@ -308,7 +312,8 @@ void expect_composed(const Ops& ops, const ExpertsFixture& fixture, const Linear
       }
       ops.linear(between, fixture.down[expert], result.view());
       for (int64_t idx = 0; idx < kHidden; idx++)
-        ASSERT_EQ(static_cast<float>(out.row(pair)(idx)), static_cast<float>(static_cast<T>(result.row(0)(idx))))
+        ASSERT_EQ(static_cast<float>(out.row(fixture.out_rows[static_cast<size_t>(pair)])(idx)),
+                  static_cast<float>(static_cast<T>(result.row(0)(idx))))
             << "pair " << pair << ", " << idx;
     }
   }

@@ -202,8 +202,10 @@ class ProductWorker {
 
   ResultTargets targets(const int64_t (&units)[2]) const {
     ResultTargets targets{.row_bytes = sink_.row_bytes};
+    if (sink_.row_ids) targets.row_ids = sink_.row_ids + first_row_;
+    const int64_t first_row = sink_.row_ids ? 0 : first_row_;
     for (int idx = 0; idx < 2 && sink_.target; idx++)
-      targets.strips[idx] = sink_.target + first_row_ * sink_.row_bytes + units[idx] * kStrip * sink_.output_bytes;
+      targets.strips[idx] = sink_.target + first_row * sink_.row_bytes + units[idx] * kStrip * sink_.output_bytes;
     return targets;
   }
 

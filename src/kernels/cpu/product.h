@@ -55,9 +55,11 @@ struct ResultTile {
 };
 struct ResultSink {
   FunctionRef<void(const ResultTile&)> store;
-  // Where it stores row r's output o: target + r * row_bytes + o * output_bytes; null if not worth a prefetch.
+  // Where it stores row r's output o: target + row_ids[r] (null: r) * row_bytes + o * output_bytes; null if not worth a
+  // prefetch.
   const std::byte* target = nullptr;
   int64_t row_bytes = 0, output_bytes = 0;
+  const int32_t* row_ids = nullptr;
 };
 
 // A thread's working memory for products with matrices of at most `max_inputs` inputs.

@@ -104,7 +104,8 @@ void convert(const From* in, int64_t count, To* out) {
 }
 
 template <class S, class T>
-void add_weighted(const T* const* rows, const float* weights, int num_rows, int64_t count, float* sum) {
+void add_weighted(const T* const* rows, const float* weights, int num_rows, int64_t count, bool accumulate,
+                  float* sum) {
   // More rows than the hardware prefetchers follow: told a kilobyte ahead, whole cache lines of each row in turn come
   // at the speed of one plain read (without: two thirds of it with AVX-512, a third with AVX2).
   constexpr int64_t kLine = 64 / sizeof(T), kAhead = 1024 / sizeof(T);
@@ -115,7 +116,8 @@ void add_weighted(const T* const* rows, const float* weights, int num_rows, int6
   for (int64_t i = 0; i < whole; i += kStep) {
     typename S::Floats sums[kVectors];
 #pragma GCC unroll 8
-    for (int idx = 0; idx < kVectors; idx++) sums[idx] = S::load(sum + i + idx * S::kLanes, kWhole);
+    for (int idx = 0; idx < kVectors; idx++)
+      sums[idx] = accumulate ? S::load(sum + i + idx * S::kLanes, kWhole) : S::zero();
     for (int k = 0; k < num_rows; k++) {
       const typename S::Floats weight = S::set(weights[k]);
 #pragma GCC unroll 8
@@ -130,7 +132,7 @@ void add_weighted(const T* const* rows, const float* weights, int num_rows, int6
   }
   for_each_vector<S>(count - whole, [&](int64_t rest, auto part) {
     const int64_t i = whole + rest;
-    typename S::Floats value = S::load(sum + i, part);
+    typename S::Floats value = accumulate ? S::load(sum + i, part) : S::zero();
     for (int k = 0; k < num_rows; k++) value = S::fma(S::set(weights[k]), S::load(rows[k] + i, part), value);
     S::store(sum + i, part, value);
   });

@@ -221,9 +221,11 @@ void Rowwise<kCores>::combine(const OpsContext& context, const CombineArgs& args
       const T* rows[kMaxTopK];
       for (int64_t slot = 0; slot < top_k; slot++) rows[slot] = expert_rows.row(args.row_ids(row, slot));
       if constexpr (std::is_same_v<T, bf16>) {
-        kCores.add_weighted_bf16(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.sum.row(row));
+        kCores.add_weighted_bf16(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.accumulate,
+                                 args.sum.row(row));
       } else {
-        kCores.add_weighted_f32(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.sum.row(row));
+        kCores.add_weighted_f32(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.accumulate,
+                                args.sum.row(row));
       }
     });
   });

@@ -134,6 +134,7 @@ void combine(const OpsContext&, const CombineArgs& args) {
   visit_compute(args.expert_rows.dtype(), [&]<class T>() {
     const View<T, 2> expert_rows = args.expert_rows.as<T>();
     for (int64_t row = 0; row < args.sum.extent(0); row++) {
+      if (!args.accumulate) std::fill_n(args.sum.row(row), args.sum.extent(1), 0.f);
       for (int64_t slot = 0; slot < args.row_ids.extent(1); slot++) {
         const T* expert_row = expert_rows.row(args.row_ids(row, slot));
         const float weight = args.weights(row, slot);
