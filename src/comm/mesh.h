@@ -1,5 +1,7 @@
 #pragma once
 
+#include <poll.h>
+
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -9,14 +11,16 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_descriptor.h"
 #include "comm/collective_site.h"
+#include "comm/counter.h"
 #include "comm/transport.h"
 
 namespace cachalot {
 
 struct MeshOptions {
   int rank = 0, size = 1;
-  std::vector<std::string> rank_names;  // for errors: "rank 5 (replica 1, tp 1, host b, pid 77)"; may be empty
+  std::vector<std::string> rank_names;         // for errors: "rank 5 (replica 1, tp 1, host b, pid 77)"; may be empty
   std::chrono::milliseconds deadline{60'000};  // of one wait()
   // How long a wait looks again and again before it sleeps; 0 where ranks outnumber cores.
   std::chrono::microseconds spin{0};
@@ -29,11 +33,13 @@ class Mesh {
  public:
   // The transports of each peer are asked in order; every peer but the rank itself must be connected by one.
   static Result<std::unique_ptr<Mesh>> create(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports);
-  ~Mesh();
+  ~Mesh();  // closes the transports
+  Mesh(const Mesh&) = delete;
+  Mesh& operator=(const Mesh&) = delete;
 
   int rank() const { return options_.rank; }
   int size() const { return options_.size; }
-  const std::string& rank_name(int rank) const;
+  const std::string& rank_name(int rank) const { return options_.rank_names[rank]; }
 
   void start(SendOp& op);
   void start(ReceiveOp& op);
@@ -62,7 +68,31 @@ class Mesh {
   std::string_view transport_of(int peer) const;
 
  private:
-  // (the owner of this file completes it)
+  using Clock = std::chrono::steady_clock;
+  Mesh(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports, std::vector<Transport*> transport_of,
+       FileDescriptor wake_fd);
+
+  // One look at every transport: whether anything moved, or the mesh's failure. `site` is named in a transport's error.
+  Result<bool> move(const CollectiveSite* site);
+  Status wait_until_done(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site);
+  Status sleep(std::span<const ReceiveOp> receives, bool any, Clock::time_point deadline);
+  void poll_until(Clock::time_point deadline);
+  Error missed_deadline(std::span<const SendOp> sends, std::span<const ReceiveOp> receives,
+                        const CollectiveSite& site) const;
+  void close();
+
+  MeshOptions options_;
+  std::vector<std::unique_ptr<Transport>> transports_;
+  std::vector<Transport*> transport_of_;  // [rank]; none for the rank itself
+  bool closed_ = false;                   // the transports are
+  FileDescriptor wake_fd_;                // an eventfd: wake() and fail() end a sleep
+  std::vector<pollfd> poll_fds_;          // wake_fd_ and the transports'
+  Counter nanoseconds_waited_;
+
+  std::atomic<bool> woken_{false};   // by wake(), which wait_for_any() has not told yet
+  std::atomic<bool> failed_{false};  // failure_ is there
+  mutable std::mutex mutex_;         // of failure_
+  std::optional<Error> failure_;
 };
 
 }  // namespace cachalot

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "base/error.h"
+#include "comm/counter.h"
 
 namespace cachalot {
 
@@ -15,8 +17,8 @@ struct SendOp {
   bool done = false;
 };
 
-// A message awaited from a peer: it may be shorter than the buffer, never longer. The caller keeps the operation and the
-// buffer where they are until `done`; `size` is then the message's.
+// A message awaited from a peer: it may be shorter than the buffer, never longer. The caller keeps the operation and
+// the buffer where they are until `done`; `size` is then the message's.
 struct ReceiveOp {
   int peer = -1;
   std::span<std::byte> buffer;
@@ -27,7 +29,7 @@ struct ReceiveOp {
 // One way of moving messages between ranks, for the peers that it connects. Between two ranks messages arrive in the
 // order in which they were sent, and the n-th receive from a peer takes the n-th message of that peer. Nothing blocks:
 // operations are started, progress() moves what can be moved, and a rank that has nothing to do sleeps (comm/mesh.h).
-// Used by one thread, the engine's, but for notify().
+// Used by one thread, the engine's, but for the counters.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -40,8 +42,12 @@ class Transport {
   // message names it), a message is longer than the buffer that awaits it or of another epoch.
   virtual Result<bool> progress() = 0;
 
-  // The sleep protocol: prepare_sleep(), progress() once more, and only if nothing moved, poll() on event_fd(), which
-  // becomes readable when progress() may find something; then end_sleep().
+  // The sleep protocol: await(), prepare_sleep(), progress() once more, and only if nothing moved, poll() on
+  // event_fd(), which becomes readable when progress() may find something; then end_sleep().
+  //
+  // await() says which receives the sleeper waits for: any of them, or all. A transport that can lets it sleep until it
+  // is worth waking; others wake it at whatever comes. The operations may be of other transports' peers too, or done.
+  virtual void await(std::span<const ReceiveOp> /*receives*/, bool /*any*/) {}
   virtual Status prepare_sleep() = 0;
   virtual int event_fd() const = 0;
   virtual void end_sleep() = 0;
@@ -49,11 +55,11 @@ class Transport {
   // Gives up everything that is under way; no operation is touched afterwards. Peers that wait for this rank find out.
   virtual void close() = 0;
 
-  uint64_t bytes_sent() const { return bytes_sent_; }
-  uint64_t bytes_received() const { return bytes_received_; }
+  uint64_t bytes_sent() const { return bytes_sent_.value(); }
+  uint64_t bytes_received() const { return bytes_received_.value(); }
 
  protected:
-  uint64_t bytes_sent_ = 0, bytes_received_ = 0;  // of messages, without their headers
+  Counter bytes_sent_, bytes_received_;  // of messages, without their headers
 };
 
 }  // namespace cachalot

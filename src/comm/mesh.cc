@@ -1,0 +1,233 @@
+#include "comm/mesh.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace cachalot {
+namespace {
+
+// "o_proj reduce-scatter (layer 3, step 17)"
+std::string site_text(const CollectiveSite& site) {
+  if (site.layer < 0) return fmt::format("{} (step {})", site.operation, site.step);
+  return fmt::format("{} (layer {}, step {})", site.operation, site.layer, site.step);
+}
+
+void signal(const FileDescriptor& event_fd) {
+  const uint64_t one = 1;
+  // Fails only where 2^64 ones are unread, and then it is readable.
+  [[maybe_unused]] const ssize_t written = write(event_fd.get(), &one, sizeof(one));
+}
+
+void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Mesh>> Mesh::create(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports) {
+  CHECK(options.rank >= 0 && options.rank < options.size);
+  CHECK(options.rank_names.empty() || static_cast<int>(options.rank_names.size()) == options.size);
+  for (int rank = static_cast<int>(options.rank_names.size()); rank < options.size; rank++)
+    options.rank_names.push_back(fmt::format("rank {}", rank));
+
+  std::vector<Transport*> transport_of(options.size);
+  for (int peer = 0; peer < options.size; peer++) {
+    if (peer == options.rank) continue;
+    const auto found =
+        std::ranges::find_if(transports, [&](const auto& transport) { return transport->connects(peer); });
+    if (found == transports.end())
+      return make_error(ErrorCode::kUnavailable, "{}: no transport connects it to {}", options.rank_names[options.rank],
+                        options.rank_names[peer]);
+    transport_of[peer] = found->get();
+  }
+  FileDescriptor wake_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
+  return std::unique_ptr<Mesh>(
+      new Mesh(std::move(options), std::move(transports), std::move(transport_of), std::move(wake_fd)));
+}
+
+Mesh::Mesh(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports,
+           std::vector<Transport*> transport_of, FileDescriptor wake_fd)
+    : options_(std::move(options)),
+      transports_(std::move(transports)),
+      transport_of_(std::move(transport_of)),
+      wake_fd_(std::move(wake_fd)) {
+  poll_fds_.push_back({.fd = wake_fd_.get(), .events = POLLIN});
+  for (const auto& transport : transports_) poll_fds_.push_back({.fd = transport->event_fd(), .events = POLLIN});
+}
+
+Mesh::~Mesh() {
+  close();
+}
+
+void Mesh::close() {
+  if (std::exchange(closed_, true)) return;
+  for (const auto& transport : transports_) transport->close();
+}
+
+void Mesh::start(SendOp& op) {
+  CHECK(op.peer >= 0 && op.peer < size() && op.peer != rank() && !op.done);
+  if (!closed_) transport_of_[op.peer]->start(op);
+}
+
+void Mesh::start(ReceiveOp& op) {
+  CHECK(op.peer >= 0 && op.peer < size() && op.peer != rank() && !op.done);
+  if (!closed_) transport_of_[op.peer]->start(op);
+}
+
+Result<bool> Mesh::move(const CollectiveSite* site) {
+  bool moved = false;
+  for (const auto& transport : transports_) {
+    if (failed_.load()) break;
+    Result<bool> result = transport->progress();
+    if (!result) {
+      Error error = std::move(result.error());
+      if (site != nullptr)
+        error.message = fmt::format("{}: {}: {}", site_text(*site), rank_name(rank()), error.message);
+      fail(std::move(error));
+    }
+    moved |= result && *result;
+  }
+  if (!failed_.load()) return moved;
+  close();  // so that ranks that wait for this one wake, too
+  return std::unexpected(*failure());
+}
+
+Status Mesh::progress() {
+  RETURN_IF_ERROR(move(nullptr));
+  return {};
+}
+
+Status Mesh::wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site) {
+  const Clock::time_point start = Clock::now();
+  Status status = wait_until_done(sends, receives, site);
+  nanoseconds_waited_ += static_cast<uint64_t>((Clock::now() - start).count());
+  return status;
+}
+
+Status Mesh::wait_until_done(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site) {
+  const Clock::time_point deadline = Clock::now() + options_.deadline;
+  std::optional<Clock::time_point> spin_end;
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool moved, move(&site));
+    if (std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done)) return {};
+    if (moved) {
+      spin_end.reset();
+      continue;
+    }
+    const Clock::time_point now = Clock::now();
+    if (!spin_end) spin_end = now + options_.spin;
+    if (now < *spin_end) {
+      pause_core();
+    } else if (now < deadline) {
+      RETURN_IF_ERROR(sleep(receives, false, deadline));
+    } else {
+      fail(missed_deadline(sends, receives, site));
+    }
+  }
+}
+
+Result<bool> Mesh::wait_for_any(std::span<ReceiveOp> receives) {
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool moved, move(nullptr));
+    if (std::ranges::any_of(receives, &ReceiveOp::done)) return true;
+    if (woken_.exchange(false)) return false;
+    if (!moved) RETURN_IF_ERROR(sleep(receives, true, Clock::time_point::max()));
+  }
+}
+
+// The order is what loses no wake-up: a transport that has prepared is looked at once more, and what comes after that
+// look makes its descriptor readable. wake() and fail() write wake_fd_, which stays readable until it is read here.
+Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Clock::time_point deadline) {
+  Status prepared;
+  size_t num_prepared = 0;
+  for (; num_prepared < transports_.size() && prepared; num_prepared++) {
+    transports_[num_prepared]->await(receives, any);
+    prepared = transports_[num_prepared]->prepare_sleep();
+  }
+  if (!prepared) fail(prepared.error());
+  const Result<bool> moved = move(nullptr);
+  if (moved && !*moved) poll_until(deadline);
+  for (size_t idx = 0; idx < num_prepared; idx++) transports_[idx]->end_sleep();
+  RETURN_IF_ERROR(moved);
+  return {};
+}
+
+void Mesh::poll_until(Clock::time_point deadline) {
+  timespec left{}, *timeout = nullptr;
+  if (deadline != Clock::time_point::max()) {
+    const auto nanoseconds = std::max<int64_t>((deadline - Clock::now()).count(), 0);
+    left = {.tv_sec = nanoseconds / 1'000'000'000, .tv_nsec = nanoseconds % 1'000'000'000};
+    timeout = &left;
+  }
+  // Whatever ends it, a signal too, the caller looks again.
+  if (ppoll(poll_fds_.data(), poll_fds_.size(), timeout, nullptr) > 0 && poll_fds_[0].revents != 0) {
+    uint64_t count;
+    [[maybe_unused]] const ssize_t size = read(wake_fd_.get(), &count, sizeof(count));
+  }
+}
+
+Error Mesh::missed_deadline(std::span<const SendOp> sends, std::span<const ReceiveOp> receives,
+                            const CollectiveSite& site) const {
+  std::vector<bool> is_missing(size());
+  for (const SendOp& op : sends) is_missing[op.peer] = is_missing[op.peer] || !op.done;
+  for (const ReceiveOp& op : receives) is_missing[op.peer] = is_missing[op.peer] || !op.done;
+  std::string missing;
+  for (int peer = 0; peer < size(); peer++) {
+    if (is_missing[peer]) missing += (missing.empty() ? "" : ", ") + rank_name(peer);
+  }
+  return {
+      ErrorCode::kDeadlineExceeded,
+      fmt::format("{}: {} waited {} ms for {}", site_text(site), rank_name(rank()), options_.deadline.count(), missing),
+      {}};
+}
+
+void Mesh::wake() {
+  woken_.store(true);
+  signal(wake_fd_);
+}
+
+void Mesh::fail(Error error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::move(error);
+  }
+  failed_.store(true);
+  signal(wake_fd_);
+}
+
+std::optional<Error> Mesh::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+std::vector<Mesh::Traffic> Mesh::traffic() const {
+  std::vector<Traffic> traffic;
+  for (const auto& transport : transports_) {
+    traffic.push_back({.transport = std::string(transport->name()),
+                       .bytes_sent = transport->bytes_sent(),
+                       .bytes_received = transport->bytes_received(),
+                       .num_peers = static_cast<int>(std::ranges::count(transport_of_, transport.get()))});
+  }
+  return traffic;
+}
+
+std::chrono::nanoseconds Mesh::time_waited() const {
+  return std::chrono::nanoseconds(nanoseconds_waited_.value());
+}
+
+std::string_view Mesh::transport_of(int peer) const {
+  CHECK(peer >= 0 && peer < size() && peer != rank());
+  return transport_of_[peer]->name();
+}
+
+}  // namespace cachalot

@@ -1,0 +1,60 @@
+#include "comm/shm/local_shm.h"
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace cachalot {
+namespace {
+
+Result<FileDescriptor> duplicate(int fd) {
+  FileDescriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!copy) return make_error(ErrorCode::kIo, "cannot duplicate a file descriptor: {}", std::strerror(errno));
+  return copy;
+}
+
+}  // namespace
+
+uint32_t default_ring_bytes(int num_local_ranks) {
+  constexpr uint32_t kTotal = 8 << 20, kMin = 64 << 10, kMax = 1 << 20;
+  return std::bit_floor(std::clamp(kTotal / static_cast<uint32_t>(std::max(num_local_ranks, 1)), kMin, kMax));
+}
+
+Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks, uint32_t ring_bytes, uint64_t epoch) {
+  std::vector<Segment> segments;
+  std::vector<FileDescriptor> event_fds;
+  for (int rank = 0; rank < num_ranks; rank++) {
+    // Ring r of a segment is what rank r sends; a rank's own is never touched.
+    ASSIGN_OR_RETURN(Segment segment, Segment::create(rank, epoch, {static_cast<uint32_t>(num_ranks), ring_bytes}));
+    segments.push_back(std::move(segment));
+    event_fds.emplace_back(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!event_fds.back()) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
+  }
+  std::vector<std::vector<ShmPeer>> peers(num_ranks);
+  for (int rank = 0; rank < num_ranks; rank++) {
+    for (int peer = 0; peer < num_ranks; peer++) {
+      if (peer == rank) continue;
+      ASSIGN_OR_RETURN(FileDescriptor memory, duplicate(segments[peer].memory_fd()));
+      ASSIGN_OR_RETURN(Segment segment, Segment::open(std::move(memory), peer, epoch));
+      ASSIGN_OR_RETURN(FileDescriptor event_fd, duplicate(event_fds[peer].get()));
+      peers[rank].push_back({.rank = peer,
+                             .incoming_ring = static_cast<uint32_t>(peer),
+                             .outgoing_ring = static_cast<uint32_t>(rank),
+                             .segment = std::move(segment),
+                             .event_fd = std::move(event_fd)});
+    }
+  }
+  std::vector<std::unique_ptr<ShmTransport>> transports;
+  for (int rank = 0; rank < num_ranks; rank++) {
+    transports.push_back(std::make_unique<ShmTransport>(std::move(segments[rank]), std::move(event_fds[rank]),
+                                                        std::move(peers[rank]), epoch));
+  }
+  return transports;
+}
+
+}  // namespace cachalot

@@ -1,0 +1,125 @@
+#include "comm/shm/ring.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace cachalot {
+namespace {
+
+// What is copied before it is published, so that both ends of a long message work at the same time.
+constexpr size_t kPortionBytes = 32 << 10;
+
+uint64_t align_up(uint64_t position, uint64_t alignment) {
+  return (position + alignment - 1) & ~(alignment - 1);
+}
+
+}  // namespace
+
+bool RingWriter::begin(uint64_t size) {
+  constexpr uint64_t kAlignment = MessageHeader::kAlignment;
+  uint64_t start = align_up(tail_, kAlignment);
+  head_ = control_.head.load();
+  // Within a page there is nothing to gain; and the message must fit in front of where the consumer stands.
+  const uint64_t offset = start & (data_.size() - 1);
+  const bool rewinds =
+      head_ == tail_ && offset >= SegmentLayout::kPage && sizeof(MessageHeader) + size + kAlignment <= offset;
+  if (rewinds) {
+    const MessageHeader marker{.size = MessageHeader::kRewind, .sequence = sequence_, .epoch = epoch_};
+    std::memcpy(at(start), &marker, sizeof(marker));
+    start += data_.size() - offset;
+  }
+  if (start + sizeof(MessageHeader) > head_ + data_.size()) return false;
+  const MessageHeader header{.size = size, .sequence = sequence_++, .epoch = epoch_};
+  std::memcpy(at(start), &header, sizeof(header));
+  tail_ = start + sizeof(header);
+  in_message_ = true;
+  num_written_ = 0;
+  return true;
+}
+
+RingProgress RingWriter::write(std::span<const std::byte> message) {
+  RingProgress progress;
+  if (!in_message_) {
+    if (!begin(message.size())) return progress;
+    progress.moved = true;
+  }
+  const size_t wanted = std::min(message.size() - num_written_, kPortionBytes);
+  if (head_ + data_.size() - tail_ < wanted) head_ = control_.head.load();
+  const size_t count = std::min<size_t>(wanted, head_ + data_.size() - tail_);
+  if (count > 0) {
+    const size_t until_end = data_.size() - (tail_ & (data_.size() - 1));
+    const size_t first = std::min(count, until_end);
+    std::memcpy(at(tail_), message.data() + num_written_, first);
+    std::memcpy(data_.data(), message.data() + num_written_ + first, count - first);
+    tail_ += count;
+    num_written_ += count;
+    progress.moved = true;
+  }
+  if (progress.moved) control_.tail.store(tail_);
+  progress.done = num_written_ == message.size();
+  in_message_ = !progress.done;
+  return progress;
+}
+
+Status RingReader::look() {
+  tail_ = control_.tail.load();
+  if (tail_ < head_ || tail_ - head_ > data_.size())
+    return make_error(ErrorCode::kCorrupt, "its ring says {} to {} of {} bytes", head_, tail_, data_.size());
+  return {};
+}
+
+Result<bool> RingReader::begin(size_t capacity) {
+  constexpr uint64_t kAlignment = MessageHeader::kAlignment;
+  MessageHeader header;
+  RETURN_IF_ERROR(look());
+  uint64_t start = align_up(head_, kAlignment);
+  if (start + sizeof(header) > tail_) return false;
+  std::memcpy(&header, at(start), sizeof(header));
+  if (header.size == MessageHeader::kRewind) {
+    start = align_up(start + kAlignment, data_.size());
+    if (start + sizeof(header) > tail_)
+      return make_error(ErrorCode::kCorrupt, "its ring goes back to the start for no message");
+    std::memcpy(&header, at(start), sizeof(header));
+  }
+  if (header.epoch != epoch_)
+    return make_error(ErrorCode::kCorrupt, "a message of epoch {} came in epoch {}", header.epoch, epoch_);
+  if (header.sequence != sequence_)
+    return make_error(ErrorCode::kCorrupt, "message {} came where message {} was due", header.sequence, sequence_);
+  if (header.size > capacity)
+    return make_error(ErrorCode::kCorrupt, "a message of {} bytes came where at most {} are expected", header.size,
+                      capacity);
+  sequence_++;
+  head_ = start + sizeof(header);
+  in_message_ = true;
+  message_size_ = header.size;
+  num_read_ = 0;
+  return true;
+}
+
+Result<RingProgress> RingReader::read(std::span<std::byte> buffer, size_t& size) {
+  RingProgress progress;
+  if (!in_message_) {
+    ASSIGN_OR_RETURN(progress.moved, begin(buffer.size()));
+    if (!progress.moved) return progress;
+  }
+  const size_t wanted = std::min(message_size_ - num_read_, kPortionBytes);
+  if (tail_ - head_ < wanted) RETURN_IF_ERROR(look());
+  const size_t count = std::min<size_t>(wanted, tail_ - head_);
+  if (count > 0) {
+    const size_t first = std::min(count, data_.size() - (head_ & (data_.size() - 1)));
+    std::memcpy(buffer.data() + num_read_, at(head_), first);
+    std::memcpy(buffer.data() + num_read_ + first, data_.data(), count - first);
+    head_ += count;
+    num_read_ += count;
+    progress.moved = true;
+  }
+  if (progress.moved) control_.head.store(head_);
+  progress.done = num_read_ == message_size_;
+  if (progress.done) {
+    size = message_size_;
+    in_message_ = false;
+  }
+  return progress;
+}
+
+}  // namespace cachalot

@@ -1,0 +1,171 @@
+#include "comm/shm/shm_transport.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace cachalot {
+
+ShmTransport::Link::Link(ShmPeer the_peer, Segment& own, uint64_t epoch)
+    : peer(std::move(the_peer)),
+      incoming(own.control(peer.incoming_ring)),
+      outgoing(peer.segment.control(peer.outgoing_ring)),
+      reader(incoming, own.data(peer.incoming_ring), epoch),
+      writer(outgoing, peer.segment.data(peer.outgoing_ring), epoch) {}
+
+// The peer may sleep until this, or until this and others.
+void ShmTransport::Link::tell_published() {
+  uint32_t awaited = outgoing.awaited.load();
+  if (awaited == kAtOnce) {
+    wake_peer();
+  } else if (awaited == kCounted && outgoing.awaited.compare_exchange_strong(awaited, kPosted)) {
+    if (peer.segment.bell().missing.fetch_sub(1) == 1) wake_peer();
+  }
+}
+
+void ShmTransport::Link::feed_starved() {
+  if (incoming.starved.load() != 0 && incoming.starved.exchange(0) != 0) wake_peer();
+}
+
+bool ShmTransport::Link::push(Counter& bytes_sent) {
+  bool moved = false;
+  while (!sends.empty()) {
+    SendOp& op = sends.front();
+    const RingProgress progress = writer.write(op.data);
+    if (!progress.moved) break;
+    moved = true;
+    tell_published();
+    if (!progress.done) continue;
+    bytes_sent += op.data.size();
+    op.done = true;
+    sends.pop();
+  }
+  return moved;
+}
+
+Result<bool> ShmTransport::Link::pull(Counter& bytes_received) {
+  bool moved = false;
+  while (!receives.empty()) {
+    ReceiveOp& op = receives.front();
+    Result<RingProgress> progress = reader.read(op.buffer, op.size);
+    if (!progress)
+      return make_error(progress.error().code, "rank {} (shared memory): {}", peer.rank, progress.error().message);
+    if (!progress->moved) break;
+    moved = true;
+    // A producer that sleeps is worth waking when it can write a good deal.
+    if (reader.num_unread() <= peer.segment.layout().ring_bytes() / 2) feed_starved();
+    if (!progress->done) continue;
+    bytes_received += op.size;
+    op.done = true;
+    receives.pop();
+  }
+  if (moved) feed_starved();
+  return moved;
+}
+
+ShmTransport::ShmTransport(Segment segment, FileDescriptor event_fd, std::vector<ShmPeer> peers, uint64_t epoch)
+    : segment_(std::move(segment)), event_fd_(std::move(event_fd)) {
+  for (ShmPeer& peer : peers) {
+    CHECK(peer.rank >= 0 && peer.incoming_ring < segment_.layout().num_rings() &&
+          peer.outgoing_ring < peer.segment.layout().num_rings());
+    link_of_.resize(std::max(link_of_.size(), static_cast<size_t>(peer.rank) + 1));
+    const int rank = peer.rank;
+    links_.push_back(std::make_unique<Link>(std::move(peer), segment_, epoch));
+    link_of_[rank] = links_.back().get();
+  }
+}
+
+void ShmTransport::start(SendOp& op) {
+  Link* link = link_of(op.peer);
+  CHECK(link != nullptr, "rank {} is no peer in shared memory", op.peer);
+  const bool first = link->sends.empty();
+  link->sends.push(op);
+  if (first) link->push(bytes_sent_);
+}
+
+void ShmTransport::start(ReceiveOp& op) {
+  Link* link = link_of(op.peer);
+  CHECK(link != nullptr, "rank {} is no peer in shared memory", op.peer);
+  link->receives.push(op);
+}
+
+Result<bool> ShmTransport::progress() {
+  bool moved = false;
+  for (const auto& link : links_) {
+    if (link->sends.empty() && link->receives.empty()) continue;
+    // Looked at first: what the peer sent before it closed is all there.
+    const bool closed = link->incoming.closed.load() != 0;
+    const bool pushed = link->push(bytes_sent_);
+    ASSIGN_OR_RETURN(const bool pulled, link->pull(bytes_received_));
+    moved |= pushed || pulled;
+    if (closed && !pushed && !pulled && !(link->sends.empty() && link->receives.empty()))
+      return make_error(ErrorCode::kUnavailable, "rank {} has closed its connections (shared memory)", link->peer.rank);
+  }
+  return moved;
+}
+
+void ShmTransport::await(std::span<const ReceiveOp> receives, bool any) {
+  await_any_ = any;
+  for (const ReceiveOp& op : receives) {
+    Link* link = op.done ? nullptr : link_of(op.peer);
+    if (link != nullptr) link->awaited = true;
+  }
+}
+
+Status ShmTransport::prepare_sleep() {
+  Bell& bell = segment_.bell();
+  bell.sleeping.store(1);
+  if (!await_any_) {
+    const auto num_awaited = std::ranges::count_if(links_, [](const auto& link) { return link->awaited; });
+    bell.missing.fetch_add(static_cast<int32_t>(num_awaited));
+  }
+  for (const auto& link : links_) {
+    if (!link->receives.empty())
+      link->incoming.awaited.store(!link->awaited ? kPosted : await_any_ ? kAtOnce : kCounted);
+    if (link->sends.empty()) continue;
+    link->outgoing.starved.store(1);
+    if (link->outgoing.awaited.load() != kNotAwaited) link->wake_peer();
+  }
+  return {};
+}
+
+void ShmTransport::end_sleep() {
+  Bell& bell = segment_.bell();
+  if (bell.sleeping.exchange(0) == 0) {  // woken by a peer. If its write is still to come, the next sleep ends at once
+    uint64_t count;
+    [[maybe_unused]] const ssize_t size = read(event_fd_.get(), &count, sizeof(count));
+  }
+  int32_t num_missing = 0;
+  for (const auto& link : links_) {
+    link->awaited = false;
+    // Loads first: only this rank sets these, and an exchange costs.
+    if (link->incoming.awaited.load() != kNotAwaited)
+      num_missing += link->incoming.awaited.exchange(kNotAwaited) == kCounted;
+    if (link->outgoing.starved.load() != 0) link->outgoing.starved.store(0);
+  }
+  // A peer that has turned a kCounted into kPosted counts it down itself, now or soon.
+  if (num_missing != 0) bell.missing.fetch_sub(num_missing);
+}
+
+void ShmTransport::close() {
+  if (std::exchange(closed_, true)) return;
+  for (const auto& link : links_) {
+    link->sends.clear();
+    link->receives.clear();
+    link->outgoing.closed.store(1);
+    link->wake_peer();
+  }
+}
+
+std::vector<PeerProcess> ShmTransport::take_peer_pidfds() {
+  std::vector<PeerProcess> processes;
+  for (const auto& link : links_) {
+    if (link->peer.pidfd) processes.push_back({link->peer.rank, std::move(link->peer.pidfd)});
+  }
+  return processes;
+}
+
+}  // namespace cachalot

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/file_descriptor.h"
+#include "comm/op_queue.h"
+#include "comm/shm/ring.h"
+#include "comm/shm/segment.h"
+#include "comm/transport.h"
+
+namespace cachalot {
+
+// What a rank has of a peer on its node.
+struct ShmPeer {
+  int rank = -1;
+  uint32_t incoming_ring = 0;  // in this rank's segment: what the peer sends
+  uint32_t outgoing_ring = 0;  // in the peer's segment: what this rank sends
+  Segment segment;             // the peer's
+  FileDescriptor event_fd;     // wakes the peer
+  FileDescriptor pidfd;        // of the peer's process; none between threads of one process
+};
+
+struct PeerProcess {
+  int rank = -1;
+  FileDescriptor pidfd;  // becomes readable when the process ends
+};
+
+// Messages through shared memory between ranks of one node (comm/shm/segment.h). Made by ShmEndpoint, or by
+// make_local_shm for ranks of one process.
+class ShmTransport : public Transport {
+ public:
+  // segment: this rank's; event_fd: an eventfd that its peers have too, non-blocking.
+  ShmTransport(Segment segment, FileDescriptor event_fd, std::vector<ShmPeer> peers, uint64_t epoch);
+  ~ShmTransport() override { close(); }
+
+  std::string_view name() const override { return "shm"; }
+  bool connects(int peer) const override { return link_of(peer) != nullptr; }
+  void start(SendOp& op) override;
+  void start(ReceiveOp& op) override;
+  Result<bool> progress() override;
+  void await(std::span<const ReceiveOp> receives, bool any) override;
+  Status prepare_sleep() override;
+  int event_fd() const override { return event_fd_.get(); }
+  void end_sleep() override;
+  void close() override;
+
+  // Hands over the peers' pidfds, for the one who watches over processes.
+  std::vector<PeerProcess> take_peer_pidfds();
+
+ private:
+  struct Link {
+    Link(ShmPeer peer, Segment& own, uint64_t epoch);
+    bool push(Counter& bytes_sent);              // gives whether anything moved
+    Result<bool> pull(Counter& bytes_received);  // the same
+    void tell_published();
+    void feed_starved();
+    void wake_peer() { wake(peer.segment.bell(), peer.event_fd.get()); }
+
+    ShmPeer peer;
+    RingControl& incoming;
+    RingControl& outgoing;
+    RingReader reader;
+    RingWriter writer;
+    OpQueue<SendOp> sends;
+    OpQueue<ReceiveOp> receives;
+    bool awaited = false;  // by the next sleep
+  };
+
+  Link* link_of(int peer) const { return peer < static_cast<int>(link_of_.size()) ? link_of_[peer] : nullptr; }
+
+  Segment segment_;
+  FileDescriptor event_fd_;
+  std::vector<std::unique_ptr<Link>> links_;
+  std::vector<Link*> link_of_;  // [rank]
+  bool await_any_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace cachalot
