@@ -148,13 +148,13 @@ class RandomSchedule {
       std::optional<RequestOutput> output = scheduler_.abort(id);
       EXPECT_EQ(output.has_value(), !is_planned);
       if (is_planned) aborted_in_flight_ = id;
-      deliver_if(std::move(output));
+      deliver_if(output);
     }
     if (one_in(1000)) {
-      for (RequestOutput& output : scheduler_.finish_all(FinishReason::kError, "the step failed"))
-        deliver(std::move(output));
+      for (const RequestOutput& output : scheduler_.finish_all(FinishReason::kError, "the step failed"))
+        deliver(output);
     } else {
-      for (RequestOutput& output : scheduler_.commit(std::move(result))) deliver(std::move(output));
+      for (const RequestOutput& output : scheduler_.commit(std::move(result))) deliver(output);
     }
     const Status status = scheduler_.check_integrity();
     EXPECT_TRUE(status) << status.error().message;
@@ -180,15 +180,15 @@ class RandomSchedule {
       EXPECT_TRUE(client.received.empty() || planned.contains(id)) << "request " << id << " decodes and was left out";
   }
 
-  void deliver_if(std::optional<RequestOutput> output) {
-    if (output) deliver(std::move(*output));
+  void deliver_if(const std::optional<RequestOutput>& output) {
+    if (output) deliver(*output);
   }
 
-  void deliver(RequestOutput output) {
+  void deliver(const RequestOutput& output) {
     ASSERT_TRUE(alive_.contains(output.id)) << "an output behind the last";
     Client& client = alive_.at(output.id);
     for (const SampledToken& sampled : output.tokens) client.received.push_back(sampled.token);
-    for (SampledToken& entry : output.prompt_logprobs) client.prompt_logprobs.push_back(entry);
+    for (const SampledToken& entry : output.prompt_logprobs) client.prompt_logprobs.push_back(entry);
     EXPECT_LT(output.num_cached_tokens, std::max<int>(client.request.tokens.size(), 1));
     ASSERT_LE(client.received.size(), client.expected.size());
     EXPECT_TRUE(std::equal(client.received.begin(), client.received.end(), client.expected.begin()))

@@ -50,10 +50,11 @@ struct House {
 
   void hear(std::vector<RequestOutput> outputs) {
     for (RequestOutput& output : outputs) {
-      std::vector<SampledToken> tokens = std::move(heard[output.id].tokens);
+      RequestOutput& all = heard[output.id];
+      std::vector<SampledToken> tokens = std::move(all.tokens);
       tokens.insert(tokens.end(), output.tokens.begin(), output.tokens.end());
-      heard[output.id] = std::move(output);
-      heard[output.id].tokens = std::move(tokens);
+      all = std::move(output);
+      all.tokens = std::move(tokens);
     }
   }
   void start_round(int max_num_steps = 1000) { plan = scheduler.plan(max_num_steps); }

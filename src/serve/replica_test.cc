@@ -38,10 +38,10 @@ class ReplicaTest : public testing::Test {
     return request;
   }
   // Submits, and gives what the listener heard in the end.
-  std::future<Heard> ask(Request request, std::function<void(const Heard&)> on_output = {}) {
+  std::future<Heard> ask(Request request, const std::function<void(const Heard&)>& on_output = {}) {
     auto heard = std::make_shared<Heard>();
     auto promise = std::make_shared<std::promise<Heard>>();
-    const Status status = replica_->submit(std::move(request), [=](RequestOutput output) {
+    const Status status = replica_->submit(std::move(request), [=](const RequestOutput& output) {
       for (const SampledToken& token : output.tokens) heard->tokens.push_back(token.token);
       heard->finish = output.finish;
       heard->error = output.error;
@@ -102,7 +102,7 @@ TEST_F(ReplicaTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
   replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(30));
   EXPECT_FALSE(replica_->healthy());
   EXPECT_EQ(answer.get().finish, FinishReason::kLength);
-  const Status refused = replica_->submit(request(99, 5), [](RequestOutput) { FAIL(); });
+  const Status refused = replica_->submit(request(99, 5), [](const RequestOutput&) { FAIL(); });
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
 }
@@ -119,7 +119,7 @@ TEST_F(ReplicaTest, ARequestThatCanNeverRunIsRefusedAtOnce) {
   Request long_prompt = request(2, 5);
   long_prompt.tokens.resize(500, 1);
   long_prompt.num_prompt_tokens = 500;
-  const Status too_long = replica_->submit(std::move(long_prompt), [](RequestOutput) { FAIL(); });
+  const Status too_long = replica_->submit(std::move(long_prompt), [](const RequestOutput&) { FAIL(); });
   ASSERT_FALSE(too_long);
   EXPECT_EQ(too_long.error().parameter, "prompt");
 }

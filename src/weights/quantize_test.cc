@@ -11,7 +11,6 @@
 namespace cachalot {
 namespace {
 
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 const std::string kNano = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kChains = 10;  // sums that run side by side
 
-// What the compiler may not leave out. Apart from the lambdas below, in which clang refuses assembly on captured variables.
+// What the compiler may not leave out. Not in the lambdas below: clang refuses assembly on what they capture.
 template <class Vector>
 CACHALOT_INLINE inline void keep(Vector vector) {
   asm volatile("" ::"x"(vector));

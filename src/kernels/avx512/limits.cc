@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kChains = 12;  // sums that run side by side: more than the latency of a product times those begun a cycle
 
-// What the compiler may not leave out. Apart from the lambdas below, in which clang refuses assembly on captured variables.
+// What the compiler may not leave out. Not in the lambdas below: clang refuses assembly on what they capture.
 template <class Vector>
 CACHALOT_INLINE inline void keep(Vector vector) {
   asm volatile("" ::"v"(vector));
