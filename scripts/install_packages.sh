@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Installs what building Cachalot needs, from Debian's packages; does nothing where all is there. Needs root or sudo only if
-# something is missing. Where no recent cargo is found, Debian's cargo-web and rustc-web serve.
+# Installs what building Cachalot needs, and the packages named as arguments, from Debian's packages; does nothing where all
+# is there. Needs root or sudo only if something is missing. Where no recent cargo is found, Debian's cargo-web and rustc-web
+# serve.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config git ca-certificates zlib1g-dev
   libboost1.81-dev libboost-json1.81-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libcli11-dev prometheus-cpp-dev
   libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
-  python3-venv)  # for the test that drives the server with the openai client
+  python3-venv  # for the test that drives the server with the openai client
+  "$@")
 if ! cargo --version 2>/dev/null | awk '{split($2, v, "."); exit !(v[1] > 1 || v[2] >= 85)}'; then
   packages+=(cargo-web rustc-web)
 fi
@@ -17,11 +19,22 @@ for package in "${packages[@]}"; do
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-echo "Installing: ${missing[*]}"
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-  command -v sudo >/dev/null || { echo "These packages are missing and neither root nor sudo is here: ${missing[*]}" >&2; exit 1; }
+  command -v sudo >/dev/null || {
+    echo "These packages are missing, and neither root nor sudo is here to install them: ${missing[*]}" >&2
+    exit 1
+  }
   as_root=(sudo)
 fi
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+
+echo "Installing (a few minutes, once): ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"${as_root[@]}" apt-get update -qq >"$log" 2>&1 || true  # the lists may serve as they are; installing says if not
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+  </dev/null >>"$log" 2>&1 || {
+  tail -n 8 "$log" >&2
+  echo "These packages could not be installed, for the reason above (is there a network?): ${missing[*]}" >&2
+  exit 1
+}
