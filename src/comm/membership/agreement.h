@@ -1,0 +1,26 @@
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "comm/membership/member.h"
+#include "comm/membership/wire.h"
+
+// What the ranks of a group must agree on, compared by rank 0. Every error reads the same on all ranks: it names the
+// key, both values and both ranks with their hosts.
+namespace cachalot::control {
+
+// What this process says of itself; without nonce and proof.
+Result<Hello> hello_of(const JoinOptions& options);
+Member member_of(const Hello& hello, std::string_view control_address);
+
+// Another version of the control protocol, of which only the introduction can be read.
+Error protocol_error(const Introduction& rank0, const Introduction& other, uint16_t protocol);
+Error doubled_rank_error(const Hello& first, const Hello& second);
+
+// Nothing where the other may join. `nonce` is that of the challenge which it answers.
+std::optional<Error> find_wrong_secret(std::string_view secret, const Nonce& nonce, const Hello& rank0,
+                                       const Hello& other);
+std::optional<Error> find_difference(const Hello& rank0, const Hello& other);
+
+}  // namespace cachalot::control

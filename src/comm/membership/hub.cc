@@ -1,0 +1,414 @@
+#include "comm/membership/hub.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "comm/membership/secret.h"
+
+namespace cachalot::control {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+namespace {
+
+constexpr size_t kMaxStrangers = 1024;  // connections that have not proved to be ranks
+constexpr int kMaxDismissalsLogged = 20;
+
+}  // namespace
+
+Hub::Hub(asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state)
+    : options_(options),
+      timing_{options.failure_timeout},
+      own_(std::move(own)),
+      state_(state),
+      acceptor_(context),
+      resolver_(context),
+      timer_(context),
+      accept_pause_(context),
+      clock_(timing_.slack()) {}
+
+// A connection's events hold its client, and the client the connection, until it is closed.
+Hub::~Hub() {
+  for (const ClientPtr& client : strangers_) client->connection->close();
+  for (const auto& [rank, client] : members_) client->connection->close();
+  for (const ClientPtr& client : departing_) client->connection->close();
+}
+
+Status Hub::listen() {
+  error_code error;
+  const auto endpoints = resolver_.resolve(options_.host, std::to_string(options_.port), tcp::resolver::passive, error);
+  if (!error) {
+    const tcp::endpoint endpoint = endpoints.begin()->endpoint();
+    acceptor_.open(endpoint.protocol(), error);
+    if (!error) fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
+    if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor_.bind(endpoint, error);
+    if (!error) acceptor_.listen(tcp::acceptor::max_listen_connections, error);
+  }
+  if (!error) return {};
+  return make_parameter_error("--data-parallel-address",
+                              "rank 0 cannot listen at {}:{} (--data-parallel-address, --data-parallel-rpc-port): {}",
+                              options_.host, options_.port, error.message());
+}
+
+void Hub::start() {
+  const Clock::time_point now = Clock::now();
+  join_deadline_ = now + options_.join_timeout;
+  next_notice_ = now + options_.notice_interval;
+  next_beat_ = now + timing_.heartbeat_interval();
+  accept();
+  arm(next_beat_);
+}
+
+// --- Strangers.
+
+void Hub::accept() {
+  acceptor_.async_accept([this](error_code error, tcp::socket socket) {
+    if (error == asio::error::operation_aborted) return;
+    if (error) {  // no descriptors left, say
+      log::warn("rank 0 cannot take a connection at {}:{}: {}", options_.host, options_.port, error.message());
+      accept_pause_.expires_after(std::chrono::milliseconds(100));
+      return accept_pause_.async_wait([this](error_code paused) {
+        if (!paused) accept();
+      });
+    }
+    greet(std::move(socket));
+    accept();
+  });
+}
+
+void Hub::greet(tcp::socket socket) {
+  if (strangers_.size() == kMaxStrangers) dismiss_stranger(strangers_.front(), "said nothing while many others came");
+  auto client =
+      std::make_shared<Client>(std::make_shared<Connection>(std::move(socket), options_.epoch, kMaxHelloBytes));
+  client->nonce = random_nonce();
+  client->heard = clock_.counted(Clock::now());
+  strangers_.push_back(client);
+  client->connection->set_send_timeout(timing_.send_timeout());
+  client->connection->start({
+      .frame = [this, client](const Frame& frame) { on_frame(client, frame); },
+      .closed = [this, client](const Error& error) { on_closed(client, error); },
+  });
+  client->connection->send(Challenge{.nonce = client->nonce, .has_secret = own_.has_secret});
+}
+
+void Hub::dismiss_stranger(const ClientPtr& client, std::string_view what_it_did) {
+  if (++num_dismissed_ <= kMaxDismissalsLogged) {
+    log::warn("rank 0 at {}:{} turns away a client from {}, which is no rank: {}{}", options_.host, options_.port,
+              client->connection->peer(), what_it_did,
+              num_dismissed_ == kMaxDismissalsLogged ? " (further ones are not logged)" : "");
+  }
+  client->connection->close();
+  strangers_.remove(ClientPtr(client));
+}
+
+void Hub::on_frame(const ClientPtr& client, const Frame& frame) {
+  client->heard = clock_.counted(Clock::now());
+  client->joined ? on_message(client, frame) : on_hello(client, frame);
+}
+
+void Hub::on_hello(const ClientPtr& client, const Frame& frame) {
+  if (frame.header.type != MessageType::kHello) return dismiss_stranger(client, "its first message is no greeting");
+  const Result<Introduction> introduction = decode_introduction(frame.payload);
+  if (!introduction) return dismiss_stranger(client, introduction.error().message);
+  if (frame.header.protocol != kProtocolVersion) {
+    client->hello = Hello{.introduction = *introduction};
+    const Error error = protocol_error(own_.introduction, *introduction, frame.header.protocol);
+    refuse(client, error);
+    return end_start(error);
+  }
+  Result<Hello> hello = decode<Hello>(frame.payload);
+  if (!hello) return dismiss_stranger(client, hello.error().message);
+  client->hello = std::move(*hello);
+  if (frame.header.epoch != options_.epoch) {
+    return refuse(client, {.code = ErrorCode::kUnavailable,
+                           .message = fmt::format("{} wants to join epoch {} of the group, which is in epoch {}",
+                                                  client->name(), frame.header.epoch, options_.epoch)});
+  }
+  admit(client);
+}
+
+void Hub::admit(const ClientPtr& client) {
+  std::optional<Error> error = find_wrong_secret(options_.secret, client->nonce, own_, *client->hello);
+  if (!error && verdict_) error = verdict_;
+  if (!error && formed_) {
+    error = make_error(
+                ErrorCode::kUnavailable,
+                "{} comes too late: the group of {} ranks formed without it, in epoch {}, and takes nobody in; start "
+                "all ranks anew",
+                client->name(), own_.introduction.size, options_.epoch)
+                .error();
+  }
+  if (!error) error = find_difference(own_, *client->hello);
+  if (const ClientPtr first = member(client->rank()); !error && first)
+    error = doubled_rank_error(*first->hello, *client->hello);
+  if (error) {
+    refuse(client, *error);
+    return end_start(*error);
+  }
+
+  client->joined = true;
+  members_[client->rank()] = client;
+  strangers_.remove(ClientPtr(client));
+  client->connection->set_max_receive_bytes(kMaxMessageBytes);
+  Accepted accepted{.failure_timeout_ms = static_cast<uint32_t>(options_.failure_timeout.count())};
+  if (own_.has_secret) accepted.proof = proof_of_rank0(options_.secret, client->nonce, client->hello->nonce);
+  client->connection->send(accepted);
+  log::debug("{} has joined", client->name());
+  if (missing_ranks().empty()) form();
+}
+
+void Hub::refuse(const ClientPtr& client, const Error& error) {
+  if (formed_) log::warn("rank 0 refuses a rank: {}", error.message);
+  client->connection->send(Refused{.code = error.code, .message = error.message, .parameter = error.parameter});
+  let_go(client);
+}
+
+void Hub::end_start(Error error) {
+  if (!forming()) return;
+  verdict_ = std::move(error);
+  linger_until_ = Clock::now() + options_.linger;
+  for (const auto& [rank, client] : std::map(members_)) refuse(client, *verdict_);
+  finish_failed_start_if_told();
+}
+
+void Hub::finish_failed_start_if_told() {
+  if (!verdict_ || state_.start_is_decided()) return;
+  const bool all_told = static_cast<int>(told_.size()) == own_.introduction.size - 1;
+  if (all_told || Clock::now() >= linger_until_) state_.set_start_failed(*verdict_);
+}
+
+void Hub::form() {
+  const std::string own_address = options_.host;
+  Formed formed{.isa_level = own_.isa_level, .isa_name = own_.isa_name};
+  formed.members.push_back(member_of(own_, own_address));
+  for (const auto& [rank, client] : members_) {
+    formed.members.push_back(member_of(*client->hello, client->connection->peer_address()));
+    if (client->hello->isa_level >= formed.isa_level) continue;
+    formed.isa_level = client->hello->isa_level;
+    formed.isa_name = client->hello->isa_name;
+  }
+  formed_ = true;
+  next_notice_ = Clock::now() + options_.notice_interval;
+  send_to_all(formed);
+  state_.set_formed(std::move(formed));
+}
+
+// --- Ranks.
+
+void Hub::on_message(const ClientPtr& client, const Frame& frame) {
+  const auto take = [&]<class Message>(Message, auto&& handle) {
+    const Result<Message> message = decode<Message>(frame.payload);
+    message ? handle(*message) : drop(client, message.error().message);
+  };
+  switch (frame.header.type) {
+    case MessageType::kHeartbeat:
+      return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
+        client->activity = heartbeat.activity;
+        if (formed_ && !all_ready_) state_.report_progress(client->rank(), client->activity);
+      });
+    case MessageType::kReady:
+      client->ready = true;
+      return tell_all_if_ready();
+    case MessageType::kFailure:
+      return take(Failure{}, [&](const Failure& failure) { on_failure(client, failure); });
+    case MessageType::kLeft:
+      if (!formed_) return drop(client, "it left");
+      state_.set_left(client->rank());
+      send_to_all(Left{.rank = client->rank()});  // to itself as the acknowledgement
+      return let_go(client);
+    default:
+      return log::warn("rank 0 passes over a control message of type {} from {}", static_cast<int>(frame.header.type),
+                       client->name());
+  }
+}
+
+void Hub::on_failure(const ClientPtr& client, const Failure& failure) {
+  if (!formed_ || failure.rank < 0 || failure.rank >= own_.introduction.size) return;
+  if (failure.rank == 0) {
+    return state_.report_lost(0, fmt::format("{} says: {}", client->name(), failure.cause), state_.activity());
+  }
+  if (state_.is_present(failure.rank)) return lose(failure.rank, failure.cause);
+  // The news of a loss is on its way to the one who asks; that of a goodbye may have been sent before it asked.
+  if (!member(failure.rank)) client->connection->send(Left{.rank = failure.rank});
+}
+
+void Hub::on_closed(const ClientPtr& client, const Error& error) {
+  if (departing_.erase(client) > 0) {
+    if (verdict_ && client->rank() > 0 && client->rank() < own_.introduction.size) told_.insert(client->rank());
+    finish_failed_start_if_told();
+    return finish_leaving_if_through();
+  }
+  if (!client->joined) {
+    if (error.code == ErrorCode::kCorrupt) return dismiss_stranger(client, error.message);
+    strangers_.remove(ClientPtr(client));
+    return;
+  }
+  drop(client, error.message.empty() ? std::string(kConnectionClosed)
+                                     : fmt::format("its control connection broke: {}", error.message));
+}
+
+void Hub::drop(const ClientPtr& client, std::string cause) {
+  if (member(client->rank()) != client) return;
+  if (formed_) return lose(client->rank(), std::move(cause));
+  client->connection->close();
+  members_.erase(client->rank());
+  log::warn("{} has gone again while the group was forming, and is waited for anew: {}", client->name(), cause);
+}
+
+// Every loss comes by here: reported on this rank, told to all others and, if it still listens, to the lost rank
+// itself.
+void Hub::lose(int rank, std::string cause) {
+  const ClientPtr client = member(rank);
+  if (!client) return;
+  const Failure failure{.rank = rank, .cause = cause, .activity_known = true, .activity = client->activity};
+  send_to_all(failure);
+  let_go(client);
+  state_.report_lost(rank, std::move(cause), failure.activity);
+}
+
+void Hub::let_go(const ClientPtr& client) {
+  if (member(client->rank()) == client) members_.erase(client->rank());
+  strangers_.remove(ClientPtr(client));
+  if (client->connection->ended()) return;
+  departing_.insert(client);
+  client->connection->finish();
+}
+
+void Hub::set_ready() {
+  own_ready_ = true;
+  tell_all_if_ready();
+}
+
+void Hub::tell_all_if_ready() {
+  if (!formed_ || all_ready_ || !own_ready_ || !missing_ranks().empty()) return;
+  if (!std::ranges::all_of(members_, [](const auto& entry) { return entry.second->ready; })) return;
+  all_ready_ = true;
+  send_to_all(Ready{});
+  state_.set_all_ready();
+}
+
+void Hub::process_ended(int rank) {
+  lose(rank, std::string(kProcessDied));
+}
+
+void Hub::give_up(std::string why) {
+  send_to_all(Failure{
+      .rank = 0, .cause = fmt::format("it gave up: {}", why), .activity_known = true, .activity = state_.activity()});
+  leave();
+}
+
+void Hub::stop_joining() {
+  end_start({.code = ErrorCode::kCancelled,
+             .message = fmt::format("{} was stopped while the group was forming", own_.introduction.name())});
+}
+
+void Hub::leave() {
+  leaving_ = true;
+  state_.set_left(0);
+  send_to_all(Left{.rank = 0});
+  for (const auto& [rank, client] : std::map(members_)) let_go(client);
+  finish_leaving_if_through();
+}
+
+void Hub::finish_leaving_if_through() {
+  if (leaving_ && departing_.empty()) state_.set_gone();
+}
+
+// --- Time.
+
+void Hub::arm(Clock::time_point next) {
+  planned_ = next;
+  timer_.expires_at(next);
+  timer_.async_wait([this](error_code error) {
+    if (!error) tick();
+  });
+}
+
+void Hub::tick() {
+  const Clock::time_point now = Clock::now();
+  Clock::time_point next = now + timing_.heartbeat_interval();
+  if (clock_.woke(planned_, now)) next = std::min(next, judge(now));
+  if (now >= next_beat_) {
+    beat();
+    next_beat_ = now + timing_.heartbeat_interval();
+  }
+  if (forming() && now >= join_deadline_) {
+    end_start({.code = ErrorCode::kDeadlineExceeded,
+               .message = fmt::format("{} did not come to rank 0 at {}:{} within {} s", rank_list(missing_ranks()),
+                                      options_.host, options_.port, options_.join_timeout.count() / 1000.0)});
+  }
+  finish_failed_start_if_told();
+  if (now >= next_notice_) log_what_is_missing(now);
+  arm(std::min(next, next_beat_));
+}
+
+Hub::Clock::time_point Hub::judge(Clock::time_point now) {
+  const Clock::time_point counted = clock_.counted(now);
+  for (const ClientPtr& client : std::list(strangers_)) {
+    if (counted - client->heard >= options_.greeting_timeout) {
+      dismiss_stranger(client,
+                       fmt::format("no whole greeting came within {} s", options_.greeting_timeout.count() / 1000.0));
+    }
+  }
+  Clock::duration longest{0};
+  for (const auto& [rank, client] : std::map(members_)) {
+    const Clock::duration silence = counted - client->heard;
+    if (silence < timing_.silence_limit()) {
+      longest = std::max(longest, silence);
+    } else {
+      drop(client, timing_.silence());
+    }
+  }
+  return now + timing_.silence_limit() - longest;
+}
+
+void Hub::beat() {
+  const Heartbeat heartbeat{.activity = state_.activity()};
+  if (formed_ && !all_ready_) state_.report_progress(0, heartbeat.activity);
+  for (const auto& [rank, client] : members_) {
+    if (!client->connection->has_unsent()) client->connection->send(heartbeat);
+  }
+}
+
+void Hub::log_what_is_missing(Clock::time_point now) {
+  next_notice_ = now + options_.notice_interval;
+  if (forming()) {
+    log::info("rank 0 at {}:{} waits for {}; {} of {} are here", options_.host, options_.port,
+              rank_list(missing_ranks()), members_.size() + 1, own_.introduction.size);
+  }
+  if (!formed_ || all_ready_ || leaving_) return;
+  std::string loading;
+  size_t num_loading = 0;
+  const auto add = [&](int rank, const Activity& activity) {
+    constexpr size_t kMaxShown = 8;
+    if (++num_loading <= kMaxShown)
+      loading += fmt::format("{}rank {} is {}", num_loading == 1 ? "" : ", ", rank, activity.text());
+  };
+  if (!own_ready_) add(0, state_.activity());
+  for (const auto& [rank, client] : members_) {
+    if (!client->ready) add(rank, client->activity);
+  }
+  log::info("{} of {} ranks have loaded: {}{}", own_.introduction.size - num_loading, own_.introduction.size, loading,
+            num_loading > 8 ? ", ..." : "");
+}
+
+Hub::ClientPtr Hub::member(int rank) const {
+  const auto found = members_.find(rank);
+  return found == members_.end() ? nullptr : found->second;
+}
+
+std::vector<int> Hub::missing_ranks() const {
+  std::vector<int> missing;
+  for (int rank = 1; rank < own_.introduction.size; ++rank) {
+    if (!members_.contains(rank)) missing.push_back(rank);
+  }
+  return missing;
+}
+
+}  // namespace cachalot::control

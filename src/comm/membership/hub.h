@@ -1,0 +1,116 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "comm/membership/agreement.h"
+#include "comm/membership/connection.h"
+#include "comm/membership/group_state.h"
+#include "comm/membership/patient_clock.h"
+#include "comm/membership/role.h"
+
+namespace cachalot::control {
+
+// Rank 0's end: it listens, compares what the ranks bring, forms the group, and then is the one that sees every rank's
+// heartbeats and tells all others of a loss. It goes on listening, to tell late ranks why they may not join.
+class Hub : public Role {
+ public:
+  Hub(boost::asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state);
+
+  ~Hub() override;  // closes all connections
+
+  Status listen();
+  void start() override;
+  void stop_joining() override;
+  void set_ready() override;
+  void process_ended(int rank) override;
+  void give_up(std::string why) override;
+  void leave() override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // A connection: of a stranger, until its Hello has been found right; then of a rank.
+  struct Client {
+    explicit Client(std::shared_ptr<Connection> its_connection) : connection(std::move(its_connection)) {}
+
+    std::shared_ptr<Connection> connection;
+    Nonce nonce{};
+    Clock::time_point heard;  // as PatientClock counts
+    std::optional<Hello> hello;
+    bool joined = false, ready = false;
+    Activity activity;
+
+    int rank() const { return hello ? hello->introduction.rank : -1; }
+    std::string name() const { return hello->introduction.name(); }
+  };
+  using ClientPtr = std::shared_ptr<Client>;
+
+  void accept();
+  void greet(boost::asio::ip::tcp::socket socket);
+  void on_frame(const ClientPtr& client, const Frame& frame);
+  void on_hello(const ClientPtr& client, const Frame& frame);
+  void on_message(const ClientPtr& client, const Frame& frame);
+  void on_failure(const ClientPtr& client, const Failure& failure);
+  void on_closed(const ClientPtr& client, const Error& error);
+
+  void admit(const ClientPtr& client);
+  void refuse(const ClientPtr& client, const Error& error);
+  void dismiss_stranger(const ClientPtr& client, std::string_view what_it_did);
+  void form();
+  // The group cannot form: everyone who is there, or comes within a few seconds, is told why.
+  void end_start(Error error);
+  void finish_failed_start_if_told();
+
+  void drop(const ClientPtr& client, std::string cause);
+  void lose(int rank, std::string cause);
+  void let_go(const ClientPtr& client);
+  void finish_leaving_if_through();
+  void tell_all_if_ready();
+
+  void tick();
+  void arm(Clock::time_point next);
+  // Drops who was silent for too long; gives the moment at which the next one will have been.
+  Clock::time_point judge(Clock::time_point now);
+  void beat();
+  void log_what_is_missing(Clock::time_point now);
+
+  ClientPtr member(int rank) const;
+  std::vector<int> missing_ranks() const;
+  bool forming() const { return !formed_ && !verdict_; }
+  template <class Message>
+  void send_to_all(const Message& message) {
+    for (const auto& [rank, client] : members_) client->connection->send(message);
+  }
+
+  const JoinOptions options_;
+  const Timing timing_;
+  const Hello own_;
+  GroupState& state_;
+  boost::asio::ip::tcp::acceptor acceptor_;
+  boost::asio::ip::tcp::resolver resolver_;
+  boost::asio::steady_timer timer_;
+  boost::asio::steady_timer accept_pause_;
+  PatientClock clock_;
+  Clock::time_point planned_, next_beat_, next_notice_, join_deadline_;
+
+  std::list<ClientPtr> strangers_;    // oldest first
+  std::map<int, ClientPtr> members_;  // by rank; only those present
+  std::set<ClientPtr> departing_;     // with their last message on the way
+  std::optional<Error> verdict_;      // why the group cannot form
+  std::set<int> told_;                // ranks that have got the verdict
+  Clock::time_point linger_until_;
+  bool formed_ = false, own_ready_ = false, all_ready_ = false, leaving_ = false;
+  int num_dismissed_ = 0;
+};
+
+}  // namespace cachalot::control

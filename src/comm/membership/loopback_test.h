@@ -1,0 +1,141 @@
+#pragma once
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "comm/membership/membership.h"
+
+namespace cachalot::control {
+
+// A port on the loopback that nobody listens at.
+inline uint16_t free_port() {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0);
+  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  close(listener);
+  return ntohs(address.sin_port);
+}
+
+// Options of `size` ranks that agree on everything.
+inline std::vector<JoinOptions> group_options(int size) {
+  std::vector<JoinOptions> options(size);
+  const uint16_t port = free_port();
+  for (int rank = 0; rank < size; ++rank) {
+    options[rank] = {
+        .rank = rank,
+        .size = size,
+        .port = port,
+        .program_version = "0.1.0",
+        .settings = {{"--block-size", "64"}, {"--dtype", "auto"}},
+        .model_fingerprint = "f00d",
+        .label = fmt::format("replica {}", rank),
+        .isa_level = 2,
+        .isa_name = "avx512",
+        .join_timeout = std::chrono::seconds(20),
+        .greeting_timeout = std::chrono::milliseconds(500),
+        .linger = std::chrono::milliseconds(800),
+    };
+  }
+  return options;
+}
+
+using JoinResult = Result<std::unique_ptr<Membership>>;
+
+// All at once, each in a thread of its own.
+inline std::vector<JoinResult> join_all(const std::vector<JoinOptions>& options) {
+  std::vector<JoinResult> results(options.size());
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < options.size(); ++i)
+      threads.emplace_back([&, i] { results[i] = Membership::join(options[i]); });
+  }
+  return results;
+}
+
+inline void leave_all(std::vector<JoinResult>& group) {
+  std::vector<std::jthread> threads;
+  for (JoinResult& result : group) {
+    threads.emplace_back([&result] {
+      if (result) (*result)->leave();
+    });
+  }
+}
+
+// What is logged while it lives.
+class LogCapture {
+ public:
+  LogCapture() : before_(spdlog::default_logger()) {
+    auto logger =
+        std::make_shared<spdlog::logger>("capture", std::make_shared<spdlog::sinks::ostream_sink_mt>(stream_));
+    logger->set_level(spdlog::level::debug);
+    logger->set_pattern("%v");
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~LogCapture() { spdlog::set_default_logger(before_); }
+  // Once nobody logs any longer.
+  std::string text() const { return stream_.str(); }
+  int count(std::string_view what) const {
+    const std::string all = text();
+    int count = 0;
+    for (size_t at = all.find(what); at != std::string::npos; at = all.find(what, at + 1)) ++count;
+    return count;
+  }
+
+ private:
+  std::ostringstream stream_;
+  std::shared_ptr<spdlog::logger> before_;
+};
+
+// A TCP client that may say anything.
+class RawClient {
+ public:
+  explicit RawClient(uint16_t port) : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const timeval patience{.tv_sec = 10};
+    setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    while (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+  ~RawClient() { close(socket_); }
+  RawClient(const RawClient&) = delete;
+  RawClient& operator=(const RawClient&) = delete;
+
+  void send(std::string_view bytes) {
+    // The peer may have closed already.
+    [[maybe_unused]] const ssize_t sent = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  }
+  std::string receive(size_t size) {
+    std::string bytes(size, '\0');
+    const ssize_t received = recv(socket_, bytes.data(), size, MSG_WAITALL);
+    bytes.resize(received > 0 ? received : 0);
+    return bytes;
+  }
+  // All until the peer closes.
+  std::string receive_all() {
+    std::string all;
+    for (std::string part = receive(1); !part.empty(); part = receive(1)) all += part;
+    return all;
+  }
+
+ private:
+  int socket_;
+};
+
+}  // namespace cachalot::control

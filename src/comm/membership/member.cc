@@ -1,0 +1,49 @@
+#include "comm/membership/member.h"
+
+namespace cachalot {
+
+std::string Member::name() const {
+  return fmt::format("rank {} ({}{}host {}, pid {})", rank, label, label.empty() ? "" : ", ", host, pid);
+}
+
+std::string Activity::text() const {
+  switch (phase) {
+    case Phase::kLoading:
+      return fmt::format("loading ({}%)", percent);
+    case Phase::kReady:
+      return "loaded and waiting for the others";
+    case Phase::kIdle:
+      return step == 0 ? "idle" : fmt::format("idle after step {}", step);
+    case Phase::kStep:
+      return fmt::format("in step {}", step);
+  }
+  return "doing what this version does not know";
+}
+
+std::string LostRank::message() const {
+  const std::string did = doing ? fmt::format("; it was {}", doing->text()) : std::string();
+  if (is_this_rank) return fmt::format("the others have given up this rank, {}: {}{}", name, cause, did);
+  return fmt::format("{} is lost: {}{}", name, cause, did);
+}
+
+std::string rank_list(const std::vector<int>& ranks) {
+  std::vector<std::string> parts;
+  for (size_t first = 0; first < ranks.size();) {
+    size_t last = first;
+    while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;
+    if (last - first >= 2) {
+      parts.push_back(fmt::format("{}-{}", ranks[first], ranks[last]));
+    } else {
+      for (size_t i = first; i <= last; ++i) parts.push_back(fmt::to_string(ranks[i]));
+    }
+    first = last + 1;
+  }
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (i > 0) text += i + 1 == parts.size() ? " and " : ", ";
+    text += parts[i];
+  }
+  return text;
+}
+
+}  // namespace cachalot

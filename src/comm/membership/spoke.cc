@@ -1,0 +1,285 @@
+#include "comm/membership/spoke.h"
+
+#include <algorithm>
+#include <boost/asio/connect.hpp>
+#include <utility>
+
+#include "base/log.h"
+#include "comm/membership/secret.h"
+
+namespace cachalot::control {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+namespace {
+
+constexpr std::chrono::seconds kConnectTimeout{2};
+constexpr std::chrono::milliseconds kRetryInterval{200};
+// Rank 0 knows whether a process that ended on this node had said goodbye. Without its answer the process counts as
+// lost.
+constexpr std::chrono::milliseconds kAnswerTimeout{50};
+
+}  // namespace
+
+Spoke::Spoke(asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state)
+    : options_(options),
+      timing_{options.failure_timeout},
+      own_(std::move(own)),
+      state_(state),
+      context_(context),
+      resolver_(context),
+      attempt_timer_(context),
+      watch_timer_(context),
+      clock_(timing_.slack()) {}
+
+void Spoke::start() {
+  join_deadline_ = Clock::now() + options_.join_timeout;
+  next_notice_ = Clock::now();
+  resolve();
+}
+
+void Spoke::resolve() {
+  resolver_.async_resolve(options_.host, std::to_string(options_.port),
+                          [this](error_code error, const tcp::resolver::results_type& endpoints) {
+                            if (state_.start_is_decided()) return;
+                            error ? retry(error.message()) : connect(endpoints);
+                          });
+}
+
+void Spoke::connect(const tcp::resolver::results_type& endpoints) {
+  attempt_ = std::make_shared<tcp::socket>(context_);
+  attempt_timer_.expires_after(kConnectTimeout);
+  attempt_timer_.async_wait([attempt = attempt_](error_code error) {
+    error_code ignored;
+    if (!error) attempt->close(ignored);
+  });
+  asio::async_connect(*attempt_, endpoints, [this, attempt = attempt_](error_code error, const tcp::endpoint&) {
+    attempt_timer_.cancel();
+    if (state_.start_is_decided()) return;
+    if (!error && attempt->is_open()) return on_connected(std::move(*attempt));
+    const bool cut_off = !error || error == asio::error::operation_aborted;
+    retry(cut_off ? fmt::format("no answer within {} s", kConnectTimeout.count()) : error.message());
+  });
+}
+
+void Spoke::retry(std::string_view why) {
+  watch_timer_.cancel();
+  const Clock::time_point now = Clock::now();
+  if (now >= join_deadline_) {
+    return fail_start({.code = ErrorCode::kDeadlineExceeded,
+                       .message = fmt::format("{} has waited {} s for rank 0 at {}:{} (--data-parallel-address, "
+                                              "--data-parallel-rpc-port): {}",
+                                              own_.introduction.name(), options_.join_timeout.count() / 1000.0,
+                                              options_.host, options_.port, why)});
+  }
+  if (now >= next_notice_) {
+    log::info("rank {} waits for rank 0 at {}:{} ({})", options_.rank, options_.host, options_.port, why);
+    next_notice_ = now + options_.notice_interval;
+  }
+  attempt_timer_.expires_after(kRetryInterval);
+  attempt_timer_.async_wait([this](error_code error) {
+    if (!error && !state_.start_is_decided()) resolve();
+  });
+}
+
+void Spoke::fail_start(Error error) {
+  if (connection_) connection_->close();
+  watch_timer_.cancel();
+  attempt_timer_.cancel();
+  state_.set_start_failed(std::move(error));
+}
+
+void Spoke::stop_joining() {
+  if (formed_) return;
+  fail_start({.code = ErrorCode::kCancelled,
+              .message = fmt::format("{} was stopped while the group was forming", own_.introduction.name())});
+}
+
+void Spoke::on_connected(tcp::socket socket) {
+  accepted_ = false;
+  connection_ = std::make_shared<Connection>(std::move(socket), options_.epoch, kMaxMessageBytes);
+  connection_->set_send_timeout(timing_.send_timeout());
+  connection_->start({
+      .frame = [this](const Frame& frame) { on_frame(frame); },
+      .closed = [this](const Error& error) { on_closed(error); },
+  });
+  heard_ = clock_.counted(Clock::now());
+  watch_rank0();
+}
+
+void Spoke::on_frame(const Frame& frame) {
+  heard_ = clock_.counted(Clock::now());
+  const auto take = [&]<class Message>(Message, auto&& handle) {
+    Result<Message> message = decode<Message>(frame.payload);
+    if (message) return handle(std::move(*message));
+    connection_->close();
+    on_closed(message.error());
+  };
+  switch (frame.header.type) {
+    case MessageType::kChallenge:
+      return take(Challenge{}, [&](const Challenge& challenge) { on_challenge(challenge); });
+    case MessageType::kAccepted:
+      return take(Accepted{}, [&](const Accepted& accepted) { on_accepted(accepted); });
+    case MessageType::kRefused:
+      return take(Refused{}, [&](Refused refused) {
+        fail_start(
+            {.code = refused.code, .message = std::move(refused.message), .parameter = std::move(refused.parameter)});
+      });
+    case MessageType::kFormed:
+      return take(Formed{}, [&](Formed formed) { on_formed(std::move(formed)); });
+    case MessageType::kHeartbeat:
+      return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
+        rank0_activity_ = heartbeat.activity;
+        if (!connection_->has_unsent()) connection_->send(Heartbeat{.activity = state_.activity()});
+      });
+    case MessageType::kFailure:
+      return take(Failure{}, [&](const Failure& failure) { on_failure(failure); });
+    case MessageType::kLeft:
+      return take(Left{}, [&](const Left& left) { on_left(left.rank); });
+    case MessageType::kReady:
+      return state_.set_all_ready();
+    default:
+      return log::warn("rank {} passes over a control message of type {} from rank 0", options_.rank,
+                       static_cast<int>(frame.header.type));
+  }
+}
+
+void Spoke::on_challenge(const Challenge& challenge) {
+  rank0_nonce_ = challenge.nonce;
+  nonce_ = random_nonce();
+  Hello hello = own_;
+  hello.nonce = nonce_;
+  if (own_.has_secret) hello.proof = proof_of_hello(options_.secret, rank0_nonce_, hello);
+  connection_->send(hello);
+}
+
+void Spoke::on_accepted(const Accepted& accepted) {
+  if (own_.has_secret && !equal(accepted.proof, proof_of_rank0(options_.secret, rank0_nonce_, nonce_))) {
+    return fail_start(
+        {.code = ErrorCode::kInvalidArgument,
+         .message = fmt::format("whoever listens at {}:{} does not have the group secret (--group-secret-file)",
+                                options_.host, options_.port),
+         .parameter = "--group-secret-file"});
+  }
+  accepted_ = true;
+  timing_.failure_timeout = std::chrono::milliseconds(std::max(accepted.failure_timeout_ms, 1u));
+  connection_->set_send_timeout(timing_.send_timeout());
+  clock_ = PatientClock(timing_.slack());
+  heard_ = clock_.counted(Clock::now());
+  watch_rank0();
+  log::info("rank {} has found rank 0 at {}:{} and waits for the others", options_.rank, options_.host, options_.port);
+}
+
+void Spoke::on_formed(Formed formed) {
+  const bool sound = accepted_ && static_cast<int>(formed.members.size()) == options_.size;
+  if (!sound || std::ranges::any_of(formed.members, [&](const Member& member) {
+        return member.rank != static_cast<int>(&member - formed.members.data());
+      })) {
+    return fail_start(
+        {.code = ErrorCode::kCorrupt, .message = "rank 0 sent a table of members that contradicts itself"});
+  }
+  formed_ = true;
+  state_.set_formed(std::move(formed));
+}
+
+// --- Losses.
+
+void Spoke::on_failure(const Failure& failure) {
+  if (!formed_ || failure.rank < 0 || failure.rank >= options_.size) return;
+  state_.report_lost(failure.rank, failure.cause,
+                     failure.activity_known ? std::optional(failure.activity) : std::nullopt);
+}
+
+void Spoke::on_left(int rank) {
+  if (!formed_ || rank < 0 || rank >= options_.size) return;
+  state_.set_left(rank);
+  if (rank == options_.rank) state_.set_gone();
+}
+
+void Spoke::on_closed(const Error& error) {
+  if (state_.start_is_decided() && !formed_) return;
+  if (leaving_) return state_.set_gone();
+  if (formed_) {
+    return lose_rank0(error.message.empty() ? std::string(kConnectionClosed)
+                                            : fmt::format("its control connection broke: {}", error.message));
+  }
+  if (error.code == ErrorCode::kCorrupt) {
+    return fail_start(
+        {.code = ErrorCode::kInvalidArgument,
+         .message = fmt::format("{}:{} (--data-parallel-address, --data-parallel-rpc-port) answers, but not as rank "
+                                "0 of a group: {}",
+                                options_.host, options_.port, error.message)});
+  }
+  retry(error.message.empty() ? "it closed the connection" : error.message);
+}
+
+void Spoke::lose_rank0(std::string cause) {
+  watch_timer_.cancel();
+  if (state_.is_present(0)) state_.report_lost(0, std::move(cause), rank0_activity_);
+}
+
+void Spoke::process_ended(int rank) {
+  // Without rank 0 nobody knows any longer who said goodbye and who was lost.
+  if (!state_.is_present(rank) || !state_.is_present(0)) return;
+  connection_->send(Failure{.rank = rank, .cause = std::string(kProcessDied)});
+  auto answer_timer = std::make_shared<asio::steady_timer>(context_, kAnswerTimeout);
+  answer_timer->async_wait([this, rank, answer_timer](error_code error) {
+    const bool unknown = !error && state_.is_present(rank) && (rank == 0 || state_.is_present(0));
+    if (unknown && !leaving_) state_.report_lost(rank, std::string(kProcessDied), std::nullopt);
+  });
+}
+
+void Spoke::set_ready() {
+  connection_->send(Ready{});
+}
+
+void Spoke::give_up(std::string why) {
+  connection_->send(Failure{.rank = options_.rank,
+                            .cause = fmt::format("it gave up: {}", why),
+                            .activity_known = true,
+                            .activity = state_.activity()});
+  leave();
+}
+
+void Spoke::leave() {
+  leaving_ = true;
+  watch_timer_.cancel();
+  state_.set_left(options_.rank);
+  connection_->send(Left{.rank = options_.rank});
+  if (connection_->ended()) state_.set_gone();
+}
+
+// --- Time.
+
+void Spoke::watch_rank0() {
+  const Clock::duration limit = accepted_ ? timing_.silence_limit() : options_.greeting_timeout;
+  const Clock::time_point now = Clock::now();
+  planned_ = std::max(now + limit - (clock_.counted(now) - heard_), now + std::chrono::milliseconds(1));
+  watch_timer_.expires_at(planned_);
+  watch_timer_.async_wait([this](error_code error) {
+    if (!error) on_watch();
+  });
+}
+
+void Spoke::on_watch() {
+  if (connection_->ended()) return;
+  const Clock::time_point now = Clock::now();
+  if (!clock_.woke(planned_, now)) {
+    // What rank 0 said meanwhile lies unread: it gets another interval.
+    heard_ = std::max(heard_, clock_.counted(now) - timing_.silence_limit() + timing_.heartbeat_interval());
+    return watch_rank0();
+  }
+  const Clock::duration limit = accepted_ ? timing_.silence_limit() : options_.greeting_timeout;
+  if (clock_.counted(now) - heard_ < limit) return watch_rank0();
+  if (!formed_) {
+    connection_->close();
+    return retry("it says nothing");
+  }
+  connection_->send(Failure{.rank = 0, .cause = timing_.silence(), .activity_known = false});
+  connection_->finish();
+  lose_rank0(timing_.silence() + " (it is stopped, or this host is cut off)");
+}
+
+}  // namespace cachalot::control
