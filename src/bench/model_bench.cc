@@ -113,9 +113,9 @@ ModelBench::ModelBench(RankEngine& engine, const StoredModel& stored, const Mode
 }
 
 StepSequence ModelBench::sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const {
-  const auto first_token = static_cast<size_t>(sequence_idx * (options_.context + options_.steps));
+  const auto first_token = static_cast<size_t>(sequence_idx * (options_.context + options_.steps) + first_position);
   const auto first_block = static_cast<size_t>(sequence_idx * blocks_of_sequence_);
-  return {.tokens = std::span(tokens_).subspan(first_token),
+  return {.tokens = std::span(tokens_).subspan(first_token, static_cast<size_t>(num_tokens)),
           .first_position = first_position,
           .num_tokens = num_tokens,
           .num_prompt_tokens = num_prompt_tokens,

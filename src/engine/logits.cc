@@ -23,13 +23,15 @@ Status copy_logits(DeepseekModel& model, int num_rows, View<float, 2> logits) {
 
 }  // namespace
 
-Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int block_size, const LogitsRequest& request, View<float, 2> logits) {
+Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int block_size, const LogitsRequest& request,
+                      View<float, 2> logits) {
   const auto num_tokens = static_cast<int>(request.tokens.size());
   const int num_prompt = request.generated_from < 0 ? num_tokens : std::min(request.generated_from, num_tokens);
   const auto max_rows = static_cast<int>(model.settings().max_rows);
   const int chunk = request.chunk > 0 ? std::min(request.chunk, max_rows) : max_rows;
   if (num_tokens > cache.extent(1) || num_tokens > model.settings().max_positions) {
-    return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens, std::min(cache.extent(1), model.settings().max_positions));
+    return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens,
+                                std::min(cache.extent(1), model.settings().max_positions));
   }
   std::vector<BlockId> blocks(static_cast<size_t>((num_tokens + block_size - 1) / block_size));
   std::iota(blocks.begin(), blocks.end(), 0);
@@ -38,10 +40,16 @@ Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int blo
   for (int position = 0; position < num_tokens;) {
     const int count = position < num_prompt ? std::min(chunk, num_prompt - position) : 1;
     layout.clear();
-    layout.add({.tokens = request.tokens, .first_position = position, .num_tokens = count, .num_prompt_tokens = num_prompt, .blocks = blocks});
+    layout.add({.tokens = request.tokens.subspan(static_cast<size_t>(position), static_cast<size_t>(count)),
+                .first_position = position,
+                .num_tokens = count,
+                .num_prompt_tokens = num_prompt,
+                .blocks = blocks});
     ModelBatch batch = layout.build(step++);
-    if (!request.forced_expert_ids.empty()) batch.forced_expert_ids = request.forced_expert_ids.slice(1, position, count);
-    if (!request.chosen_expert_ids.empty()) batch.chosen_expert_ids = request.chosen_expert_ids.slice(1, position, count);
+    if (!request.forced_expert_ids.empty())
+      batch.forced_expert_ids = request.forced_expert_ids.slice(1, position, count);
+    if (!request.chosen_expert_ids.empty())
+      batch.chosen_expert_ids = request.chosen_expert_ids.slice(1, position, count);
     RETURN_IF_ERROR(model.forward(batch, cache));
     RETURN_IF_ERROR(copy_logits(model, count, logits.rows(position, count)));
     position += count;

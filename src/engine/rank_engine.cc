@@ -1,16 +1,17 @@
 #include "engine/rank_engine.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/log.h"
 #include "core/finish.h"
 #include "device/cores.h"
+#include "model/expert_rows.h"
 #include "weights/model_files.h"
 
 namespace cachalot {
 namespace {
 
-constexpr std::chrono::seconds kCollectiveDeadline{60};
 constexpr int64_t kMaxLogitRows = 256;  // at a time; they bound the memory of prompt logprobs
 
 Result<IsaLevel> choose_isa(IsaOption option) {
@@ -24,9 +25,24 @@ Result<IsaLevel> choose_isa(IsaOption option) {
   return wanted;
 }
 
-ModelSettings settings_of(const EngineOptions& options, const ModelConfig& config) {
+Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
+  return {.parallel = {},
+          .mesh = &mesh,
+          .num_local_ranks = 1,
+          .threads = plan_threads(allowed_cores(), options.threads),
+          .isa = isa};
+}
+
+ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config) {
+  // Without replicas to share them with, a replica's ranks still share whole experts out if that is asked for.
+  const bool spread_experts = parallel.enable_expert_parallel || parallel.tensor_parallel_size == 1;
   return {.compute_dtype = options.dtype == DTypeOption::kFloat32 ? DType::kF32 : DType::kBF16,
           .activation_dtype = options.activation_dtype,
+          .tp_rank = parallel.tensor_parallel_rank,
+          .tp_size = parallel.tensor_parallel_size,
+          .expert_parallel = spread_experts,
+          .ep_rank = spread_experts ? parallel.group_rank() : 0,
+          .ep_size = spread_experts ? parallel.group_size() : 1,
           .max_rows = options.max_num_batched_tokens,
           .max_logit_rows = std::min<int64_t>(kMaxLogitRows, std::max(options.max_num_seqs, 16)),
           .max_positions = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings};
@@ -34,92 +50,184 @@ ModelSettings settings_of(const EngineOptions& options, const ModelConfig& confi
 
 }  // namespace
 
-RankEngine::RankEngine(const EngineOptions& options, std::unique_ptr<Device> device)
+RankEngine::RankEngine(const EngineOptions& options, const Placement& placement, std::unique_ptr<Mesh> own_mesh)
     : options_(options),
-      device_(std::move(device)),
+      placement_(placement),
+      own_mesh_(std::move(own_mesh)),
+      device_(std::make_unique<Device>(placement.threads)),
       tensor_hub_(1, kCollectiveDeadline),
       expert_hub_(1, kCollectiveDeadline),
       tensor_group_(tensor_hub_, 0) {}
 
+Result<std::unique_ptr<RankEngine>> RankEngine::create(const EngineOptions& options, const Placement& placement,
+                                                       WeightPacker::Progress progress) {
+  std::unique_ptr<RankEngine> engine(new RankEngine(options, placement, nullptr));
+  RETURN_IF_ERROR(engine->load(std::move(progress)));
+  return engine;
+}
+
 Result<std::unique_ptr<RankEngine>> RankEngine::create(const EngineOptions& options, WeightPacker::Progress progress) {
-  std::unique_ptr<RankEngine> engine(new RankEngine(options, std::make_unique<Device>(plan_threads(allowed_cores(), options.threads))));
+  ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options.isa));
+  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, Mesh::create({}, {}));
+  const Placement placement = alone(options, isa, *mesh);
+  std::unique_ptr<RankEngine> engine(new RankEngine(options, placement, std::move(mesh)));
   RETURN_IF_ERROR(engine->load(std::move(progress)));
   return engine;
 }
 
 Status RankEngine::load(WeightPacker::Progress progress) {
-  ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options_.isa));
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options_.model));
   const ModelConfig& config = files.config();
   if (options_.max_model_len > config.max_position_embeddings) {
-    return make_parameter_error("--max-model-len", "--max-model-len {}: the model has max_position_embeddings {} ({}/config.json)", options_.max_model_len,
-                                config.max_position_embeddings, options_.model);
+    return make_parameter_error("--max-model-len",
+                                "--max-model-len {}: the model has max_position_embeddings {} ({}/config.json)",
+                                options_.max_model_len, config.max_position_embeddings, options_.model);
   }
-  ModelSettings settings = settings_of(options_, config);
+  ModelSettings settings = settings_of(options_, placement_.parallel, config);
   ASSIGN_OR_RETURN(const ModelMemory model_memory, DeepseekModel::plan(config, settings, files, num_threads()));
-  ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, model_memory, memory_info(), 1));
+  ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, model_memory, memory_info(), placement_.num_local_ranks));
   log::info("{}", memory_.describe());
   if (memory_.max_model_len_was_cut)
-    log::warn("max_model_len is {}: the KV cache holds no more; the model could do {}", memory_.max_model_len, config.max_position_embeddings);
+    log::warn("max_model_len is {}: the KV cache holds no more; the model could do {}", memory_.max_model_len,
+              config.max_position_embeddings);
   settings.max_positions = memory_.max_model_len;
 
+  ASSIGN_OR_RETURN(mesh_, Mesh::create({}, {}));
+  ASSIGN_OR_RETURN(tensor_group_, MeshGroup::create(*mesh_, {.members = {0}}));
   if (config.num_experts > 0) {
-    const ExpertExchangeLimits limits{.num_experts = config.num_experts,
-                                      .top_k = config.num_experts_per_token,
-                                      .hidden_size = config.hidden_size,
-                                      .row_bytes = config.hidden_size * 4,
-                                      .max_rows = settings.max_rows,
-                                      .compute_dtype = settings.compute_dtype};
-    ASSIGN_OR_RETURN(exchange_, LocalExpertExchange::create(expert_hub_, 0, limits));
+    ASSIGN_OR_RETURN(exchange_, MeshExpertExchange::create(*mesh_, {0}, exchange_layout(config, settings)));
   }
-  ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, isa, tensor_group_, exchange_.get(), std::move(progress)));
+  ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, isa, *tensor_group_, exchange_.get(),
+                                               std::move(progress)));
 
   const int64_t num_slots = int64_t{memory_.num_blocks} * memory_.block_size;
   ASSIGN_OR_RETURN(cache_memory_, Device::allocate(memory_.cache_bytes));
-  cache_ = ComputeView<3>(cache_memory_.data(), settings.compute_dtype, config.num_layers, num_slots, config.kv_cache_dim());
+  cache_ =
+      ComputeView<3>(cache_memory_.data(), settings.compute_dtype, config.num_layers, num_slots, config.kv_cache_dim());
   max_logit_rows_ = settings.max_logit_rows;
-  ASSIGN_OR_RETURN(logits_memory_, Device::allocate(static_cast<size_t>(max_logit_rows_ * config.vocab_size) * sizeof(float)));
+  ASSIGN_OR_RETURN(logits_memory_,
+                   Device::allocate(static_cast<size_t>(max_logit_rows_ * config.vocab_size) * sizeof(float)));
   batch_ = std::make_unique<StepBatch>(settings.max_rows, memory_.block_size);
-  for (int thread_idx = 0; thread_idx < num_threads(); thread_idx++) samplers_.push_back(std::make_unique<Sampler>(config.vocab_size));
+  for (int thread_idx = 0; leads() && thread_idx < num_threads(); thread_idx++)
+    samplers_.push_back(std::make_unique<Sampler>(config.vocab_size));
   active_.reserve(static_cast<size_t>(options_.max_num_seqs));
+  const int blocks_per_sequence = (memory_.max_model_len + memory_.block_size - 1) / memory_.block_size;
+  lockstep_ = std::make_unique<Lockstep>(
+      *placement_.mesh, placement_.parallel,
+      max_round_bytes(options_.max_num_seqs, options_.max_num_batched_tokens, blocks_per_sequence));
   return {};
 }
 
-Result<StepResult> RankEngine::run(const StepPlan& plan) {
+Result<StepResult> RankEngine::run(const StepPlan& plan, int num_steps) {
+  CHECK(leads() && (plan.sequences.empty() || num_steps <= plan.num_steps));
   StepResult result{.round = plan.round, .sequences = std::vector<SequenceResult>(plan.sequences.size())};
   active_.clear();
+  round_ = {.number = num_steps_, .num_steps = num_steps, .sequences = {}};
   for (size_t idx = 0; idx < plan.sequences.size(); idx++) {
     const PlannedSequence& planned = plan.sequences[idx];
     result.sequences[idx].id = planned.id;
-    active_.push_back({&planned, &result.sequences[idx], planned.tokens, {}, planned.first_position, planned.num_tokens});
+    const RoundSequence sequence{.first_position = planned.first_position,
+                                 .num_tokens = planned.num_tokens,
+                                 .num_prompt_tokens = planned.num_prompt_tokens,
+                                 .sample = planned.sample,
+                                 .prompt_logits = planned.sampling->num_prompt_logprobs >= 0,
+                                 .tokens = planned.tokens.subspan(static_cast<size_t>(planned.first_position),
+                                                                  static_cast<size_t>(planned.num_tokens)),
+                                 .blocks = planned.blocks};
+    round_.sequences.push_back(sequence);
+    active_.push_back({.now = sequence,
+                       .planned = &planned,
+                       .result = &result.sequences[idx],
+                       .known = planned.tokens,
+                       .extended = {}});
   }
+  RETURN_IF_ERROR(lockstep_->announce(round_));
+  RETURN_IF_ERROR(run_steps(num_steps));
+  return result;
+}
+
+Status RankEngine::run_for_logits(const RoundSequence& sequence, View<float, 2> logits) {
+  round_ = {.number = num_steps_, .num_steps = 1, .all_logits = true, .sequences = {sequence}};
+  RETURN_IF_ERROR(lockstep_->announce(round_));
+  return run_all_logits(sequence, logits);
+}
+
+Status RankEngine::dismiss() {
+  round_ = {.number = num_steps_, .leave = true, .sequences = {}};
+  return lockstep_->announce(round_);
+}
+
+Status RankEngine::follow(const Round& round) {
+  CHECK(!leads());
+  if (round.all_logits) {
+    if (round.sequences.size() != 1)
+      return make_error(ErrorCode::kCorrupt, "the leader asks for all logits of {} sequences", round.sequences.size());
+    return run_all_logits(round.sequences[0], {});
+  }
+  active_.clear();
+  for (const RoundSequence& sequence : round.sequences)
+    active_.push_back({.now = sequence, .known = {}, .extended = {}});
+  return run_steps(round.num_steps);
+}
+
+// Where replicas step together, a replica whose sequences have all ended goes on with zero rows.
+Status RankEngine::run_steps(int num_steps) {
   std::vector<Active*> running;
-  for (int step_idx = 0; step_idx < plan.num_steps; step_idx++) {
+  for (int step_idx = 0; step_idx < num_steps; step_idx++) {
     running.clear();
     for (Active& sequence : active_) {
       if (sequence.finished) continue;
       if (step_idx > 0) prepare_next_step(sequence);
       running.push_back(&sequence);
     }
-    if (running.empty()) break;
-    RETURN_IF_ERROR(step(running));
+    if (running.empty() && !placement_.parallel.spans_replicas()) break;
+    RETURN_IF_ERROR(step(running, step_idx + 1 == num_steps));
   }
-  return result;
+  return {};
 }
 
-Status RankEngine::step(std::span<Active*> active) {
+Status RankEngine::step(std::span<Active*> active, bool last) {
   batch_->clear();
   for (const Active* sequence : active) {
-    batch_->add({.tokens = sequence->tokens,
-                 .first_position = sequence->first_position,
-                 .num_tokens = sequence->num_tokens,
-                 .num_prompt_tokens = sequence->planned->num_prompt_tokens,
-                 .blocks = sequence->planned->blocks});
+    const RoundSequence& now = sequence->now;
+    batch_->add({.tokens = now.tokens,
+                 .first_position = now.first_position,
+                 .num_tokens = now.num_tokens,
+                 .num_prompt_tokens = now.num_prompt_tokens,
+                 .blocks = now.blocks});
   }
   RETURN_IF_ERROR(model_->forward(batch_->build(num_steps_), cache_));
   num_steps_++;
   RETURN_IF_ERROR(report_prompt(active));
-  return sample(active);
+  RETURN_IF_ERROR(sample(active));
+  return last ? Status() : share_tokens(active);
+}
+
+Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> all) {
+  batch_->clear();
+  batch_->add({.tokens = sequence.tokens,
+               .first_position = sequence.first_position,
+               .num_tokens = sequence.num_tokens,
+               .num_prompt_tokens = sequence.num_prompt_tokens,
+               .blocks = sequence.blocks});
+  RETURN_IF_ERROR(model_->forward(batch_->build(num_steps_), cache_));
+  num_steps_++;
+  std::vector<int32_t> row_ids(static_cast<size_t>(sequence.num_tokens));
+  std::iota(row_ids.begin(), row_ids.end(), 0);
+  for (int64_t begin = 0; begin < sequence.num_tokens; begin += max_logit_rows_) {
+    const int64_t count = std::min<int64_t>(max_logit_rows_, sequence.num_tokens - begin);
+    ASSIGN_OR_RETURN(const auto rows,
+                     logits(std::span(row_ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(count))));
+    if (leads()) std::copy_n(rows.data(), rows.size(), all.row(begin));
+  }
+  return {};
+}
+
+Result<View<float, 2>> RankEngine::logits(std::span<const int32_t> row_ids) {
+  const View<float, 2> view =
+      leads() ? logits_memory_.view<float>(row_ids.size(), config().vocab_size) : View<float, 2>();
+  RETURN_IF_ERROR(model_->logits(View<const int32_t, 1>(row_ids.data(), row_ids.size()), view));
+  return view;
 }
 
 // Logprobs of the prompt's tokens, for the sequences that ask: the row of a token speaks of the next one.
@@ -127,30 +235,32 @@ Status RankEngine::report_prompt(std::span<Active*> active) {
   struct Row {
     Active* sequence;
     int32_t row;
-    TokenId next;
+    int next_position;
   };
   std::vector<Row> rows;
   for (size_t idx = 0; idx < active.size(); idx++) {
-    const PlannedSequence& planned = *active[idx]->planned;
-    if (planned.sampling->num_prompt_logprobs < 0) continue;
-    const int end = std::min(active[idx]->first_position + active[idx]->num_tokens, planned.num_prompt_tokens - 1);
-    for (int position = active[idx]->first_position; position < end; position++)
-      rows.push_back({active[idx], batch_->row_of(idx, position), active[idx]->tokens[static_cast<size_t>(position) + 1]});
+    const RoundSequence& now = active[idx]->now;
+    if (!now.prompt_logits) continue;
+    const int end = std::min(now.first_position + now.num_tokens, now.num_prompt_tokens - 1);
+    for (int position = now.first_position; position < end; position++)
+      rows.push_back({active[idx], batch_->row_of(idx, position), position + 1});
   }
   std::vector<int32_t> row_ids;
   for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(max_logit_rows_)) {
-    const std::span<Row> chunk(rows.data() + begin, std::min(rows.size() - begin, static_cast<size_t>(max_logit_rows_)));
+    const std::span<Row> chunk(rows.data() + begin,
+                               std::min(rows.size() - begin, static_cast<size_t>(max_logit_rows_)));
     row_ids.clear();
     for (const Row& row : chunk) row_ids.push_back(row.row);
-    const auto logits = logits_memory_.view<float>(chunk.size(), config().vocab_size);
-    RETURN_IF_ERROR(model_->logits(View<const int32_t, 1>(row_ids.data(), row_ids.size()), logits));
-    for (size_t idx = 0; idx < chunk.size(); idx++) {
-      SequenceResult& result = *chunk[idx].sequence->result;
-      auto described = samplers_[0]->describe(logits[static_cast<int64_t>(idx)], chunk[idx].next, chunk[idx].sequence->planned->sampling->num_prompt_logprobs);
+    ASSIGN_OR_RETURN(const auto logits, this->logits(row_ids));
+    for (size_t idx = 0; leads() && idx < chunk.size(); idx++) {
+      Active& sequence = *chunk[idx].sequence;
+      auto described = samplers_[0]->describe(logits[static_cast<int64_t>(idx)],
+                                              sequence.known[static_cast<size_t>(chunk[idx].next_position)],
+                                              sequence.planned->sampling->num_prompt_logprobs);
       if (described) {
-        result.prompt_logprobs.push_back(std::move(*described));
+        sequence.result->prompt_logprobs.push_back(std::move(*described));
       } else {
-        take_token(*chunk[idx].sequence, std::unexpected(described.error()));
+        take_token(sequence, std::unexpected(described.error()));
       }
     }
   }
@@ -162,24 +272,42 @@ Status RankEngine::sample(std::span<Active*> active) {
   std::vector<Active*> sampling;
   std::vector<int32_t> row_ids;
   for (size_t idx = 0; idx < active.size(); idx++) {
-    if (!active[idx]->planned->sample || active[idx]->finished) continue;
+    const RoundSequence& now = active[idx]->now;
+    if (!now.sample) continue;
     sampling.push_back(active[idx]);
-    row_ids.push_back(batch_->row_of(idx, active[idx]->first_position + active[idx]->num_tokens - 1));
+    row_ids.push_back(batch_->row_of(idx, now.first_position + now.num_tokens - 1));
   }
   for (size_t begin = 0; begin < sampling.size(); begin += static_cast<size_t>(max_logit_rows_)) {
     const size_t count = std::min(sampling.size() - begin, static_cast<size_t>(max_logit_rows_));
-    const auto logits = logits_memory_.view<float>(count, config().vocab_size);
-    RETURN_IF_ERROR(model_->logits(View<const int32_t, 1>(row_ids.data() + begin, count), logits));
+    ASSIGN_OR_RETURN(const auto logits, this->logits(std::span(row_ids).subspan(begin, count)));
+    if (!leads()) continue;
     device_->threads().parallel_for(static_cast<int64_t>(count), 1, [&](int64_t first, int64_t last, int thread_idx) {
       for (int64_t idx = first; idx < last; idx++) {
         Active& sequence = *sampling[begin + static_cast<size_t>(idx)];
-        take_token(sequence, samplers_[static_cast<size_t>(thread_idx)]->sample({.logits = logits[idx],
-                                                                                 .tokens = sequence.tokens,
-                                                                                 .num_prompt_tokens = sequence.planned->num_prompt_tokens,
-                                                                                 .sampling = sequence.planned->sampling,
-                                                                                 .constraint = sequence.planned->constraint}));
+        if (sequence.finished) continue;  // its prompt's logprobs failed
+        take_token(sequence, samplers_[static_cast<size_t>(thread_idx)]->sample(
+                                 {.logits = logits[idx],
+                                  .tokens = sequence.known,
+                                  .num_prompt_tokens = sequence.planned->num_prompt_tokens,
+                                  .sampling = sequence.planned->sampling,
+                                  .constraint = sequence.planned->constraint}));
       }
     });
+  }
+  return {};
+}
+
+// The leader tells its ranks what was sampled, for the next step of the round.
+Status RankEngine::share_tokens(std::span<Active*> active) {
+  if (placement_.parallel.tensor_parallel_size == 1 || active.empty()) return {};
+  choices_.resize(active.size());
+  for (size_t idx = 0; leads() && idx < active.size(); idx++)
+    choices_[idx] = {active[idx]->last, active[idx]->finished};
+  RETURN_IF_ERROR(tensor_group_.broadcast(std::as_writable_bytes(std::span(choices_)), 0,
+                                          {.operation = "sampled tokens", .step = num_steps_}));
+  for (size_t idx = 0; idx < active.size(); idx++) {
+    active[idx]->last = choices_[idx].token;
+    active[idx]->finished = choices_[idx].finished != 0;
   }
   return {};
 }
@@ -193,20 +321,24 @@ void RankEngine::take_token(Active& sequence, Result<SampledToken> sampled) {
     sequence.finished = true;
     return;
   }
-  const TokenId token = sampled->token;
+  sequence.last = sampled->token;
   result.tokens.push_back(std::move(*sampled));
-  const int num_generated = static_cast<int>(sequence.tokens.size()) + 1 - sequence.planned->num_prompt_tokens;
-  result.finish = finish_reason(*sequence.planned->sampling, num_generated, token);
+  const int num_generated = static_cast<int>(sequence.known.size()) + 1 - sequence.planned->num_prompt_tokens;
+  result.finish = finish_reason(*sequence.planned->sampling, num_generated, sequence.last);
   sequence.finished = result.finish != FinishReason::kNone;
 }
 
 // The token sampled last is what the sequence brings to the next step of the round.
-void RankEngine::prepare_next_step(Active& sequence) const {
-  if (sequence.extended.empty()) sequence.extended.assign(sequence.tokens.begin(), sequence.tokens.end());
-  sequence.extended.push_back(sequence.result->tokens.back().token);
-  sequence.tokens = sequence.extended;
-  sequence.first_position = static_cast<int>(sequence.tokens.size()) - 1;
-  sequence.num_tokens = 1;
+void RankEngine::prepare_next_step(Active& sequence) {
+  if (sequence.planned) {
+    if (sequence.extended.empty()) sequence.extended.assign(sequence.known.begin(), sequence.known.end());
+    sequence.extended.push_back(sequence.last);
+    sequence.known = sequence.extended;
+  }
+  sequence.now.first_position += sequence.now.num_tokens;
+  sequence.now.num_tokens = 1;
+  sequence.now.prompt_logits = false;
+  sequence.now.tokens = std::span(&sequence.last, 1);
 }
 
 }  // namespace cachalot

@@ -10,22 +10,42 @@
 #include "config/engine_options.h"
 #include "core/step.h"
 #include "device/device.h"
+#include "engine/lockstep.h"
 #include "engine/memory_plan.h"
+#include "engine/placement.h"
+#include "engine/round.h"
 #include "engine/step_batch.h"
 #include "model/deepseek.h"
 #include "sampler/sampler.h"
 
 namespace cachalot {
 
-// One rank: the model, its KV cache and the sampler. StepPlan in, StepResult out. Created and driven by one thread.
+// One rank: its part of the model, its KV cache, and on a replica's leader the sampler. All ranks of a group run the
+// same rounds (engine/lockstep.h): a leader from its scheduler's plan, its other ranks from what the leader announces.
+// Created and driven by one thread.
 class RankEngine {
  public:
-  // Loads the model of options.model. Errors: the folder (file and tensor named), memory, an instruction set that is not here.
+  // Loads the model of options.model. Errors: the folder (file and tensor named), memory, an instruction set that is
+  // not here, a layout that the model does not divide into.
+  static Result<std::unique_ptr<RankEngine>> create(const EngineOptions& options, const Placement& placement,
+                                                    WeightPacker::Progress progress);
+  // The one rank of a model that is not spread.
   static Result<std::unique_ptr<RankEngine>> create(const EngineOptions& options, WeightPacker::Progress progress);
 
-  // Runs the round's steps. An error is the whole step's; what concerns one sequence is in its result.
-  Result<StepResult> run(const StepPlan& plan);
+  // Of a leader: announces the round to its ranks and runs its steps. num_steps is what the replicas agreed on, at most
+  // the plan's. The plan may be empty: then this replica takes part with zero rows. An error is the whole round's; what
+  // concerns one sequence is in its result.
+  Result<StepResult> run(const StepPlan& plan, int num_steps);
+  Result<StepResult> run(const StepPlan& plan) { return run(plan, plan.num_steps); }
+  // Of a leader: one step of one sequence; logits [num_tokens, vocab_size] of all its rows.
+  Status run_for_logits(const RoundSequence& sequence, View<float, 2> logits);
+  // Of a leader: tells its ranks that this was all.
+  Status dismiss();
+  // Of the other ranks: takes part in what the leader announced.
+  Status follow(const Round& round);
 
+  Lockstep& lockstep() { return *lockstep_; }
+  const Placement& placement() const { return placement_; }
   const MemoryPlan& memory() const { return memory_; }
   const ModelConfig& config() const { return model_->config(); }
   DeepseekModel& model() { return *model_; }
@@ -38,35 +58,53 @@ class RankEngine {
  private:
   // A sequence while the round lasts.
   struct Active {
-    const PlannedSequence* planned;
-    SequenceResult* result;
-    std::span<const TokenId> tokens;  // known so far: the scheduler's, or `extended` after the first of several steps
-    std::vector<TokenId> extended;
-    int first_position, num_tokens;   // of the next step
+    RoundSequence now;  // of the next step
+    TokenId last = 0;   // sampled by the last step
     bool finished = false;
+    // A leader's.
+    const PlannedSequence* planned = nullptr;
+    SequenceResult* result = nullptr;
+    std::span<const TokenId> known;  // the scheduler's tokens, or `extended` after the first of several steps
+    std::vector<TokenId> extended;
   };
 
-  RankEngine(const EngineOptions& options, std::unique_ptr<Device> device);
+  RankEngine(const EngineOptions& options, const Placement& placement, std::unique_ptr<Mesh> own_mesh);
   Status load(WeightPacker::Progress progress);
-  Status step(std::span<Active*> active);
+  bool leads() const { return placement_.parallel.is_leader(); }
+
+  Status run_steps(int num_steps);
+  Status step(std::span<Active*> active, bool last);
+  Status run_all_logits(const RoundSequence& sequence, View<float, 2> logits);
   Status report_prompt(std::span<Active*> active);
   Status sample(std::span<Active*> active);
+  Status share_tokens(std::span<Active*> active);
   void take_token(Active& sequence, Result<SampledToken> sampled);
-  void prepare_next_step(Active& sequence) const;
+  static void prepare_next_step(Active& sequence);
+  // The logits of rows of the last step: on the leader, in memory that the next call reuses; elsewhere nothing.
+  Result<View<float, 2>> logits(std::span<const int32_t> row_ids);
 
   EngineOptions options_;
+  Placement placement_;
+  std::unique_ptr<Mesh> own_mesh_;  // of one rank that has no group
   std::unique_ptr<Device> device_;
   LocalHub tensor_hub_, expert_hub_;
   LocalGroup tensor_group_;
   std::unique_ptr<LocalExpertExchange> exchange_;
   std::unique_ptr<DeepseekModel> model_;
+  std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;
   Buffer cache_memory_, logits_memory_;
   ComputeView<3> cache_;  // [num_layers, num_slots, kv_cache_dim]
   int64_t max_logit_rows_ = 0;
   std::unique_ptr<StepBatch> batch_;
-  std::vector<std::unique_ptr<Sampler>> samplers_;  // one a thread
+  std::vector<std::unique_ptr<Sampler>> samplers_;  // one a thread; a leader's
   std::vector<Active> active_;
+  Round round_;  // that a leader announces
+  struct Choice {
+    TokenId token;
+    int32_t finished;
+  };
+  std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
   uint64_t num_steps_ = 0;
 };
 

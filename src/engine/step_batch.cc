@@ -35,7 +35,7 @@ void StepBatch::clear() {
 }
 
 void StepBatch::add_row(const StepSequence& sequence, int position) {
-  token_ids_.push_back(sequence.tokens[static_cast<size_t>(position)]);
+  token_ids_.push_back(sequence.tokens[static_cast<size_t>(position - sequence.first_position)]);
   positions_.push_back(position);
   const BlockId block = sequence.blocks[static_cast<size_t>(position / block_size_)];
   slots_.push_back(int64_t{block} * block_size_ + position % block_size_);
@@ -55,7 +55,8 @@ ModelBatch StepBatch::build(uint64_t step) {
   for (size_t idx = 0; idx < sequences_.size(); idx++) {
     const StepSequence& sequence = sequences_[idx];
     first_rows_[idx].generated = static_cast<int64_t>(token_ids_.size());
-    for (int position = sequence.first_position + prompt_count(sequence); position < sequence.first_position + sequence.num_tokens; position++) {
+    for (int position = sequence.first_position + prompt_count(sequence);
+         position < sequence.first_position + sequence.num_tokens; position++) {
       add_row(sequence, position);
       generated_.push_back({.position = position, .blocks = sequence.blocks});
     }

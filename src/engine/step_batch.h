@@ -10,13 +10,13 @@ namespace cachalot {
 
 // One sequence's part of one step. Spans are borrowed until the next step.
 struct StepSequence {
-  std::span<const TokenId> tokens;
+  std::span<const TokenId> tokens;  // [num_tokens], from first_position on
   int first_position = 0, num_tokens = 0, num_prompt_tokens = 0;
   std::span<const BlockId> blocks;
 };
 
-// Lays the sequences of a step out as rows: prompt rows first, generated rows behind them. Reused from step to step without
-// allocating.
+// Lays the sequences of a step out as rows: prompt rows first, generated rows behind them. Reused from step to step
+// without allocating.
 class StepBatch {
  public:
   StepBatch(int64_t max_rows, int block_size);

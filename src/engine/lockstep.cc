@@ -1,0 +1,95 @@
+#include "engine/lockstep.h"
+
+#include <algorithm>
+
+namespace cachalot {
+
+Lockstep::Lockstep(Mesh& mesh, const ParallelOptions& parallel, size_t max_round_bytes) : mesh_(mesh) {
+  const int tp_size = parallel.tensor_parallel_size, own_rank = parallel.group_rank();
+  const int first_of_replica = own_rank - parallel.tensor_parallel_rank;
+  round_bytes_.reserve(max_round_bytes);
+  if (!parallel.is_leader()) {
+    round_bytes_.resize(max_round_bytes);
+    receives_.push_back({.peer = first_of_replica});
+    return;
+  }
+  words_.resize(static_cast<size_t>(parallel.group_size() / tp_size - 1));
+  for (int leader = 0; leader < parallel.group_size(); leader += tp_size) {
+    if (leader == own_rank) continue;
+    receives_.push_back({.peer = leader});
+    word_sends_.push_back({.peer = leader});
+  }
+  for (int rank = first_of_replica + 1; rank < first_of_replica + tp_size; rank++)
+    round_sends_.push_back({.peer = rank});
+}
+
+// Between two rounds nothing else is awaited from these peers, so that the next message of each is the one meant here.
+void Lockstep::listen() {
+  if (listening_) return;
+  listening_ = true;
+  for (size_t idx = 0; idx < receives_.size(); idx++) {
+    const std::span<std::byte> buffer =
+        words_.empty() ? std::span(round_bytes_) : std::as_writable_bytes(std::span(&words_[idx], 1));
+    receives_[idx] = {.peer = receives_[idx].peer, .buffer = buffer};
+    mesh_.start(receives_[idx]);
+  }
+}
+
+Result<bool> Lockstep::wait_for_others() {
+  listen();
+  return mesh_.wait_for_any(receives_);
+}
+
+Result<Agreement> Lockstep::agree(const Wish& wish) {
+  listen();
+  own_ = {num_agreements_, wish.num_rows, wish.num_steps, wish.leaving, 0};
+  for (SendOp& send : word_sends_) {
+    send = {.peer = send.peer, .data = std::as_bytes(std::span(&own_, 1))};
+    mesh_.start(send);
+  }
+  RETURN_IF_ERROR(
+      mesh_.wait(word_sends_, receives_, {.operation = "agreement on the next round", .step = num_agreements_}));
+  listening_ = false;
+
+  Agreement agreement{.num_rows = 0, .num_steps = 0, .all_leave = true};
+  const auto hear = [&](const Word& word) {
+    agreement.num_rows += word.num_rows;
+    agreement.all_leave &= word.leaving != 0;
+    if (word.num_rows == 0) return;
+    agreement.num_steps = agreement.num_steps == 0 ? word.num_steps : std::min(agreement.num_steps, word.num_steps);
+  };
+  hear(own_);
+  for (size_t idx = 0; idx < words_.size(); idx++) {
+    if (receives_[idx].size != sizeof(Word) || words_[idx].agreement != num_agreements_) {
+      return make_error(ErrorCode::kInternal, "{} is at agreement {} (a message of {} bytes), this rank at {}",
+                        mesh_.rank_name(receives_[idx].peer), words_[idx].agreement, receives_[idx].size,
+                        num_agreements_);
+    }
+    hear(words_[idx]);
+  }
+  num_agreements_++;
+  return agreement;
+}
+
+Status Lockstep::announce(const Round& round) {
+  if (round_sends_.empty()) return {};
+  encode_round(round, round_bytes_);
+  for (SendOp& send : round_sends_) {
+    send = {.peer = send.peer, .data = round_bytes_};
+    mesh_.start(send);
+  }
+  return mesh_.wait(round_sends_, {}, {.operation = "announcement of a round", .step = round.number});
+}
+
+Result<Round*> Lockstep::next_round() {
+  listen();
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool arrived, mesh_.wait_for_any(receives_));
+    if (arrived) break;  // else woken for nothing
+  }
+  listening_ = false;
+  RETURN_IF_ERROR(decode_round(std::span(round_bytes_).first(receives_[0].size), round_));
+  return &round_;
+}
+
+}  // namespace cachalot

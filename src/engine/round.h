@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "core/types.h"
+
+namespace cachalot {
+
+// What every rank of a replica must know of a sequence in a round. Spans are borrowed.
+struct RoundSequence {
+  int first_position = 0;
+  int num_tokens = 0;               // of the first step; every later one has the token that was sampled before
+  int num_prompt_tokens = 0;        // of the sequence: positions before this have the role prompt
+  bool sample = false;              // the last token's logits are wanted
+  bool prompt_logits = false;       // and those of each prompt token whose successor is known
+  std::span<const TokenId> tokens;  // [num_tokens]
+  std::span<const BlockId> blocks;
+};
+
+// What the leader of a replica (its tp_rank 0) tells the replica's other ranks at the start of a round.
+struct Round {
+  uint64_t number = 0;
+  int num_steps = 0;
+  bool leave = false;       // the last round: no steps, the rank ends
+  bool all_logits = false;  // the logits of every row are wanted, nothing is sampled
+  std::vector<RoundSequence> sequences;
+};
+
+// A round's bytes, all little-endian:
+//
+//   u32 magic and version, u32 num_sequences, u64 number, i32 num_steps, u32 flags (1: leave, 2: all_logits)
+//   for each sequence: i32 first_position, i32 num_tokens, i32 num_prompt_tokens, i32 num_blocks,
+//                      u32 flags (1: sample, 2: prompt_logits), i32 tokens[num_tokens], i32 blocks[num_blocks]
+void encode_round(const Round& round, std::vector<std::byte>& bytes);
+// The round's spans point into `bytes`, whose start is aligned to 8. kCorrupt: not a round, or cut off.
+Status decode_round(std::span<const std::byte> bytes, Round& round);
+// The largest size of a round of so many sequences, tokens and blocks a sequence.
+size_t max_round_bytes(int64_t num_sequences, int64_t num_tokens, int64_t blocks_per_sequence);
+
+}  // namespace cachalot
