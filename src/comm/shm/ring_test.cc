@@ -1,0 +1,137 @@
+#include "comm/shm/ring.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <random>
+#include <vector>
+
+namespace cachalot {
+namespace {
+
+using testing::HasSubstr;
+
+struct Ring {
+  explicit Ring(size_t num_bytes, uint64_t writer_epoch = 1)
+      : data(num_bytes), writer(control, data, writer_epoch), reader(control, data, 1) {}
+
+  RingControl control{};
+  std::vector<std::byte> data;
+  RingWriter writer;
+  RingReader reader;
+};
+
+std::vector<std::byte> random_bytes(size_t size, std::mt19937& random) {
+  std::vector<std::byte> bytes(size);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+  return bytes;
+}
+
+// Both ends take turns at random, so that every fill level of the ring comes up.
+void stream_messages(size_t ring_bytes, size_t max_size, int num_messages, unsigned seed) {
+  Ring ring(ring_bytes);
+  std::mt19937 random(seed);
+  std::deque<std::vector<std::byte>> messages;  // those that are written, wholly or in part, and not read
+  std::vector<std::byte> buffer(max_size);
+  bool is_writing = false;
+  int num_written = 0, num_read = 0;
+  while (num_read < num_messages) {
+    if (random() % 2 == 0 && (is_writing || num_written < num_messages)) {
+      if (!std::exchange(is_writing, true))
+        messages.push_back(random_bytes(random() % 3 == 0 ? random() % 3 : random() % max_size, random));
+      if (ring.writer.write(messages.back()).done) {
+        is_writing = false;
+        num_written++;
+      }
+    } else {
+      size_t size = 0;
+      const Result<RingProgress> progress = ring.reader.read(buffer, size);
+      ASSERT_TRUE(progress) << progress.error().message;
+      if (!progress->done) continue;
+      ASSERT_EQ(size, messages.front().size());
+      ASSERT_TRUE(std::ranges::equal(messages.front(), std::span(buffer).first(size))) << "message " << num_read;
+      messages.pop_front();
+      num_read++;
+    }
+  }
+}
+
+TEST(Ring, KeepsOrderAndContentOfMessagesOfAnySize) {
+  for (unsigned seed = 0; seed < 20; seed++) {
+    stream_messages(4096, 100, 500, seed);      // many in the ring
+    stream_messages(4096, 5'000, 100, seed);    // about one
+    stream_messages(8192, 100'000, 20, seed);   // far longer
+    stream_messages(65536, 20'000, 100, seed);  // with returns to the start
+  }
+}
+
+TEST(Ring, StaysOnItsFirstPagesWhileTheReaderKeepsUp) {
+  Ring ring(1 << 16);
+  std::vector<std::byte> message(3000, std::byte{7}), buffer(3000);
+  for (int idx = 0; idx < 100; idx++) {
+    size_t size;
+    ASSERT_TRUE(ring.writer.write(message).done);
+    ASSERT_TRUE(ring.reader.read(buffer, size)->done);
+    ASSERT_EQ(buffer, message);
+  }
+  const auto last =
+      std::find_if(ring.data.rbegin(), ring.data.rend(), [](std::byte byte) { return byte != std::byte{}; });
+  EXPECT_LT(ring.data.rend() - last, 3 * 4096);
+}
+
+TEST(Ring, SaysWhenNothingCanMove) {
+  Ring ring(4096);
+  std::vector<std::byte> message(5000), buffer(5000);
+  size_t size;
+  EXPECT_FALSE(ring.reader.read(buffer, size)->moved);
+  EXPECT_TRUE(ring.writer.write(message).moved);
+  EXPECT_FALSE(ring.writer.write(message).moved) << "it is full";
+  EXPECT_TRUE(ring.reader.read(buffer, size)->moved);
+  EXPECT_EQ(ring.reader.num_unread(), 0);
+  EXPECT_FALSE(ring.reader.read(buffer, size)->moved);
+  EXPECT_TRUE(ring.writer.write(message).done);
+  EXPECT_TRUE(ring.reader.read(buffer, size)->done);
+}
+
+TEST(Ring, RefusesAMessageLongerThanTheBuffer) {
+  Ring ring(4096);
+  std::vector<std::byte> message(100), buffer(99);
+  size_t size;
+  ring.writer.write(message);
+  const Result<RingProgress> progress = ring.reader.read(buffer, size);
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("a message of 100 bytes came where at most 99 are expected"));
+}
+
+TEST(Ring, RefusesAnotherEpoch) {
+  Ring ring(4096, 2);
+  size_t size;
+  ring.writer.write({});
+  const Result<RingProgress> progress = ring.reader.read({}, size);
+  ASSERT_FALSE(progress);
+  EXPECT_THAT(progress.error().message, HasSubstr("epoch 2 came in epoch 1"));
+}
+
+TEST(Ring, RefusesARingThatMakesNoSense) {
+  const auto error_after = [](auto spoil) {
+    Ring ring(4096);
+    std::vector<std::byte> message(100), buffer(100);
+    size_t size;
+    ring.writer.write(message);
+    spoil(ring);
+    const Result<RingProgress> progress = ring.reader.read(buffer, size);
+    return progress ? std::string() : progress.error().message;
+  };
+  EXPECT_EQ(error_after([](Ring&) {}), "");
+  EXPECT_THAT(error_after([](Ring& ring) { ring.control.tail = 5000; }), HasSubstr("its ring says 0 to 5000 of 4096"));
+  EXPECT_THAT(error_after([](Ring& ring) { ring.data[8] = std::byte{3}; }),
+              HasSubstr("message 3 came where message 0"));
+  EXPECT_THAT(error_after([](Ring& ring) { std::fill_n(ring.data.begin(), 8, std::byte{255}); }),
+              HasSubstr("goes back to the start for no message"));
+}
+
+}  // namespace
+}  // namespace cachalot

@@ -1,0 +1,209 @@
+#include "comm/shm/shm_endpoint.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "comm/shm/greeting.h"
+#include "comm/shm/local_shm.h"
+
+namespace cachalot {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Between two ranks the higher one connects and greets, the lower one accepts and greets back. Nobody waits for one
+// certain peer, so the order in which ranks come does not matter.
+class Handshake {
+ public:
+  Handshake(const ShmEndpointOptions& options, int listener, const GreetingFds& fds, std::span<const ShmAddress> peers)
+      : options_(options), listener_(listener), fds_(fds) {
+    for (const ShmAddress& address : peers)
+      peers_.push_back({.address = address, .ring = static_cast<uint32_t>(peers_.size())});
+  }
+
+  Status run() {
+    const Clock::time_point deadline = Clock::now() + options_.deadline;
+    while (!all_connected()) {
+      if (Clock::now() >= deadline) return missed_deadline();
+      RETURN_IF_ERROR(call_peers());
+      if (!all_connected()) RETURN_IF_ERROR(hear_peers(deadline));
+    }
+    return {};
+  }
+
+  std::vector<ShmPeer> take_connected() { return std::move(connected_); }
+
+ private:
+  struct Peer {
+    ShmAddress address;
+    uint32_t ring = 0;  // of this rank's segment, for what it sends
+    FileDescriptor socket = {};
+    bool connected = false;
+  };
+
+  bool all_connected() const { return connected_.size() == peers_.size(); }
+
+  std::unexpected<Error> fault(int rank, const Error& error) const {
+    return make_error(error.code, "shared memory with rank {}: {}", rank, error.message);
+  }
+
+  Status missed_deadline() const {
+    std::string missing;
+    for (const Peer& peer : peers_) {
+      if (!peer.connected) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", peer.address.rank);
+    }
+    return make_error(ErrorCode::kDeadlineExceeded, "shared memory: rank {} waited {} ms for ranks {}", options_.rank,
+                      options_.deadline.count(), missing);
+  }
+
+  Status greet(int socket, const Peer& peer) const {
+    const Greeting greeting{.rank = options_.rank, .epoch = options_.epoch, .ring = peer.ring};
+    if (const Status status = send_greeting(socket, greeting, fds_); !status)
+      return fault(peer.address.rank, status.error());
+    return {};
+  }
+
+  // Connects to the lower ranks, as far as that is not done.
+  Status call_peers() {
+    for (Peer& peer : peers_) {
+      if (peer.address.rank > options_.rank || peer.socket || peer.connected) continue;
+      Result<FileDescriptor> socket = connect_to(peer.address.socket_name);
+      if (!socket && socket.error().code == ErrorCode::kUnavailable) continue;
+      if (!socket) return fault(peer.address.rank, socket.error());
+      RETURN_IF_ERROR(greet(socket->get(), peer));
+      peer.socket = std::move(*socket);
+    }
+    return {};
+  }
+
+  // Waits a little for what peers say, and takes it.
+  Status hear_peers(Clock::time_point deadline) {
+    std::vector<pollfd> polled = {{.fd = listener_, .events = POLLIN}};
+    for (const FileDescriptor& caller : callers_) polled.push_back({.fd = caller.get(), .events = POLLIN});
+    const size_t first_peer = polled.size();
+    for (const Peer& peer : peers_) polled.push_back({.fd = peer.socket.get(), .events = POLLIN});  // -1 is passed over
+    // Peers whose backlog was full are called again soon.
+    const bool must_call = std::ranges::any_of(
+        peers_, [&](const Peer& peer) { return peer.address.rank < options_.rank && !peer.socket && !peer.connected; });
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left, 0, must_call ? 1 : 1000)));
+
+    for (size_t idx = 0; idx < peers_.size(); idx++) {
+      if (polled[first_peer + idx].revents == 0) continue;
+      Result<ReceivedGreeting> received = receive_greeting(peers_[idx].socket.get());
+      if (!received) return fault(peers_[idx].address.rank, received.error());
+      RETURN_IF_ERROR(connect(peers_[idx], std::move(*received)));
+    }
+    for (size_t idx = first_peer - 1; idx > 0; idx--) {  // from the back, as callers leave the list
+      if (polled[idx].revents != 0) RETURN_IF_ERROR(take_call(idx - 1));
+    }
+    while (polled[0].revents != 0) {
+      FileDescriptor caller(accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (!caller) break;
+      callers_.push_back(std::move(caller));
+    }
+    return {};
+  }
+
+  // A caller has said who it is. Strangers are sent away: anyone on the node may call.
+  Status take_call(size_t caller_idx) {
+    const FileDescriptor socket = std::move(callers_[caller_idx]);
+    callers_.erase(callers_.begin() + static_cast<std::ptrdiff_t>(caller_idx));
+    Result<ReceivedGreeting> received = receive_greeting(socket.get());
+    if (!received) {
+      log::warn("shared memory: a caller is sent away: {}", received.error().message);
+      return {};
+    }
+    const int rank = received->greeting.rank;
+    const auto peer = std::ranges::find(peers_, rank, [](const Peer& peer) { return peer.address.rank; });
+    if (peer == peers_.end() || rank < options_.rank || peer->connected) {
+      log::warn("shared memory: a caller is sent away: rank {} is {}", rank,
+                peer == peers_.end() ? "no peer of this node" : "not to call, or has called");
+      return {};
+    }
+    RETURN_IF_ERROR(greet(socket.get(), *peer));  // a wrong version too: so both sides know
+    return connect(*peer, std::move(*received));
+  }
+
+  Status connect(Peer& peer, ReceivedGreeting received) {
+    const Greeting& greeting = received.greeting;
+    const int rank = peer.address.rank;
+    if (greeting.version != SegmentHeader::kVersion)
+      return make_error(
+          ErrorCode::kUnsupported,
+          "shared memory with rank {}: it speaks version {}, this rank version {}: all ranks must be of the "
+          "same build",
+          rank, greeting.version, SegmentHeader::kVersion);
+    if (greeting.rank != rank || greeting.epoch != options_.epoch)
+      return make_error(ErrorCode::kInvalidArgument,
+                        "shared memory with rank {}: rank {} of epoch {} answers, in this rank's epoch {}", rank,
+                        greeting.rank, greeting.epoch, options_.epoch);
+    ASSIGN_OR_RETURN(Segment segment, Segment::open(std::move(received.memory), rank, options_.epoch));
+    if (greeting.ring >= segment.layout().num_rings())
+      return make_error(ErrorCode::kCorrupt, "shared memory with rank {}: it offers ring {} of {}", rank, greeting.ring,
+                        segment.layout().num_rings());
+    connected_.push_back({.rank = rank,
+                          .incoming_ring = peer.ring,
+                          .outgoing_ring = greeting.ring,
+                          .segment = std::move(segment),
+                          .event_fd = std::move(received.event_fd),
+                          .pidfd = std::move(received.pidfd)});
+    peer.connected = true;
+    peer.socket.reset();  // what was sent stays readable
+    return {};
+  }
+
+  const ShmEndpointOptions& options_;
+  int listener_;
+  GreetingFds fds_;
+  std::vector<Peer> peers_;
+  std::vector<FileDescriptor> callers_;  // who have not said yet who they are
+  std::vector<ShmPeer> connected_;
+};
+
+}  // namespace
+
+Result<ShmEndpoint> ShmEndpoint::create(ShmEndpointOptions options) {
+  CHECK(options.rank >= 0);
+  std::string name = random_socket_name();
+  constexpr int kBacklog = 1024;  // all ranks of a node may call before this one answers
+  ASSIGN_OR_RETURN(FileDescriptor listener, listen_on(name, kBacklog));
+  return ShmEndpoint(options, std::move(name), std::move(listener));
+}
+
+Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAddress> addresses) {
+  CHECK(listener_, "connect() is called once");
+  const FileDescriptor listener = std::move(listener_);
+  std::vector<ShmAddress> peers(addresses.begin(), addresses.end());
+  std::erase_if(peers, [&](const ShmAddress& address) { return address.rank == options_.rank; });
+
+  const auto num_peers = static_cast<uint32_t>(peers.size());
+  const uint32_t ring_bytes =
+      options_.ring_bytes != 0 ? options_.ring_bytes : default_ring_bytes(static_cast<int>(num_peers) + 1);
+  ASSIGN_OR_RETURN(Segment segment, Segment::create(options_.rank, options_.epoch, {num_peers, ring_bytes}));
+  FileDescriptor event_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
+  // The call itself: glibc 2.36 declares its wrapper without extern "C".
+  const FileDescriptor own_process(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  if (!own_process) return make_error(ErrorCode::kIo, "cannot make a pidfd of this process: {}", std::strerror(errno));
+
+  Handshake handshake(options_, listener.get(),
+                      {.memory = segment.memory_fd(), .event_fd = event_fd.get(), .pidfd = own_process.get()}, peers);
+  const Status status = handshake.run();
+  auto transport = std::make_unique<ShmTransport>(std::move(segment), std::move(event_fd), handshake.take_connected(),
+                                                  options_.epoch);
+  if (!status) return std::unexpected(status.error());  // the transport closes: those who connected find out
+  return transport;
+}
+
+}  // namespace cachalot

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file_descriptor.h"
+#include "comm/shm/shm_transport.h"
+
+namespace cachalot {
+
+struct ShmEndpointOptions {
+  int rank = -1;
+  uint64_t epoch = 0;
+  uint32_t ring_bytes = 0;                     // a power of two of at least a page; 0: by the number of peers
+  std::chrono::milliseconds deadline{10'000};  // of connect()
+};
+
+// How a peer on the node is found: its rank and its ShmEndpoint's socket_name().
+struct ShmAddress {
+  int rank = -1;
+  std::string socket_name;
+};
+
+// A rank's way to shared memory with the other ranks of its node. create() on every rank, then the names travel
+// (through the rendezvous), then connect() on every rank. Used by one thread.
+class ShmEndpoint {
+ public:
+  static Result<ShmEndpoint> create(ShmEndpointOptions options);
+
+  const std::string& socket_name() const { return socket_name_; }
+
+  // Once. `peers` are all other ranks of the node (its own address among them is passed over). It waits until all have
+  // connected, or gives an error that names the ranks at fault; then every peer that had connected finds out.
+  Result<std::unique_ptr<ShmTransport>> connect(std::span<const ShmAddress> peers);
+
+ private:
+  ShmEndpoint(ShmEndpointOptions options, std::string socket_name, FileDescriptor listener)
+      : options_(options), socket_name_(std::move(socket_name)), listener_(std::move(listener)) {}
+
+  ShmEndpointOptions options_;
+  std::string socket_name_;
+  FileDescriptor listener_;
+};
+
+}  // namespace cachalot
