@@ -1,0 +1,81 @@
+#include "serve/rank_board.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+namespace cachalot {
+
+// A sequence lock: the version is odd while the writer is at it, and a reader whose version changed reads again.
+struct RankBoard::Slot {
+  static constexpr size_t kWords = sizeof(RankReport) / sizeof(uint64_t);
+  using Words = std::array<uint64_t, kWords>;
+
+  std::atomic<uint64_t> version;
+  std::atomic<uint64_t> words[kWords];
+};
+
+namespace {
+
+Result<void*> map_board(int fd, size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED)
+    return make_error(ErrorCode::kIo, "the board of ranks cannot be mapped: {}", std::strerror(errno));
+  return memory;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RankBoard>> RankBoard::create(int num_slots) {
+  FileDescriptor fd(memfd_create("cachalot-ranks", 0));  // without CLOEXEC: children inherit it
+  const size_t bytes = static_cast<size_t>(num_slots) * sizeof(Slot);
+  if (!fd || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
+    return make_error(ErrorCode::kIo, "no memory for the board of {} ranks: {}", num_slots, std::strerror(errno));
+  ASSIGN_OR_RETURN(void* memory, map_board(fd.get(), bytes));
+  return std::unique_ptr<RankBoard>(new RankBoard(std::move(fd), static_cast<Slot*>(memory), num_slots));
+}
+
+Result<std::unique_ptr<RankBoard>> RankBoard::attach(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0 || status.st_size == 0 || static_cast<size_t>(status.st_size) % sizeof(Slot) != 0)
+    return make_parameter_error("--rank-board", "--rank-board {}: not a board of ranks", fd);
+  ASSIGN_OR_RETURN(void* memory, map_board(fd, static_cast<size_t>(status.st_size)));
+  return std::unique_ptr<RankBoard>(
+      new RankBoard(FileDescriptor(fd), static_cast<Slot*>(memory),
+                    static_cast<int>(static_cast<size_t>(status.st_size) / sizeof(Slot))));
+}
+
+RankBoard::~RankBoard() {
+  munmap(slots_, static_cast<size_t>(num_slots_) * sizeof(Slot));
+}
+
+void RankBoard::write(int slot, const RankReport& report) {
+  Slot& target = slots_[slot];
+  const auto words = std::bit_cast<Slot::Words>(report);
+  const uint64_t version = target.version.load(std::memory_order_relaxed);
+  target.version.store(version + 1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  for (size_t idx = 0; idx < words.size(); idx++) target.words[idx].store(words[idx], std::memory_order_relaxed);
+  target.version.store(version + 2, std::memory_order_release);
+}
+
+std::optional<RankReport> RankBoard::read(int slot) const {
+  const Slot& source = slots_[slot];
+  for (;;) {
+    const uint64_t version = source.version.load(std::memory_order_acquire);
+    if (version == 0) return std::nullopt;
+    Slot::Words words;
+    for (size_t idx = 0; idx < words.size(); idx++) words[idx] = source.words[idx].load(std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    // A writer that died in the middle leaves an odd version for good: its last words are then as they are.
+    if (source.version.load(std::memory_order_relaxed) == version) return std::bit_cast<RankReport>(words);
+  }
+}
+
+}  // namespace cachalot

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file_descriptor.h"
+
+namespace cachalot {
+
+// The ranks that this process starts: the same program as child processes, each with a command line of its own. They
+// die with this process, whatever ends it, and a Ctrl-C at the terminal reaches only this process, which ends them in
+// order.
+class RankProcesses {
+ public:
+  // To be called by the main thread, before it has others: children end when the thread that made them does.
+  // command_lines: of each child, the program's name first.
+  static Result<std::unique_ptr<RankProcesses>> start(const std::vector<std::vector<std::string>>& command_lines,
+                                                      const std::string& program = "/proc/self/exe");
+  // Gives those that still run a few seconds to end by themselves, then ends them.
+  ~RankProcesses();
+
+  // Calls `on_exit` (child, how it ended) from a thread of its own for the first child that ends before
+  // stop_watching().
+  void watch(std::function<void(int child, const std::string& how)> on_exit);
+  void stop_watching();
+  const std::vector<pid_t>& pids() const { return pids_; }
+
+ private:
+  RankProcesses() = default;
+
+  std::vector<pid_t> pids_;
+  std::vector<FileDescriptor> pidfds_;
+  FileDescriptor stop_fd_;  // an eventfd: ends the watcher
+  std::thread watcher_;
+};
+
+}  // namespace cachalot
