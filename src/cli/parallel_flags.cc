@@ -9,7 +9,9 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
                  "Ranks of one replica: heads and dense layers are divided among them")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  app.add_option("--tensor-parallel-rank", options.tensor_parallel_rank)->group("");  // serve gives it to its children
+  // For the ranks that a process starts: its own command line with these behind it.
+  app.add_option("--tensor-parallel-rank", options.tensor_parallel_rank)->group("")->take_last();
+  app.add_option("--rank-board", options.rank_board_fd)->group("")->take_last();
   app.add_option("--data-parallel-size", options.data_parallel_size, "Replicas")
       ->check(CLI::Range(1, 4096))
       ->envname("VLLM_DP_SIZE")
@@ -17,14 +19,17 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   app.add_option("--data-parallel-rank", options.data_parallel_rank, "Which replica this is")
       ->check(CLI::NonNegativeNumber)
       ->envname("VLLM_DP_RANK")
+      ->take_last()
       ->capture_default_str();
   app.add_option("--data-parallel-address", options.data_parallel_address,
                  "Where replica 0 waits for all ranks (it listens there)")
       ->envname("VLLM_DP_MASTER_IP")
+      ->take_last()
       ->capture_default_str();
   app.add_option("--data-parallel-rpc-port", options.data_parallel_rpc_port, "The port there")
       ->check(CLI::Range(1, 65535))
       ->envname("VLLM_DP_MASTER_PORT")
+      ->take_last()
       ->capture_default_str();
   app.add_flag("--enable-expert-parallel", options.enable_expert_parallel,
                "Spread the experts over all ranks of all replicas, which then step together (off: each expert's width "

@@ -9,7 +9,8 @@ namespace cachalot {
 // How a model is spread over ranks, and who this process is among them. rank = dp_rank * tp_size + tp_rank.
 struct ParallelOptions {
   int tensor_parallel_size = 1;
-  int tensor_parallel_rank = 0;  // not 0: a rank that `serve` started for its replica
+  int tensor_parallel_rank = 0;  // not 0: a rank that another process started for its replica
+  int rank_board_fd = -1;        // of a rank that another process started: where it writes what it does
   int data_parallel_size = 1;
   int data_parallel_rank = 0;
   bool enable_expert_parallel = false;  // else each expert's width is split over a replica's ranks
