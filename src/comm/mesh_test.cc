@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <ctime>
 #include <random>
 #include <thread>
 
@@ -14,6 +18,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using testing::AllOf;
+using testing::AnyOf;
 using testing::HasSubstr;
 using Meshes = std::vector<std::unique_ptr<Mesh>>;
 
@@ -131,6 +136,228 @@ TEST(Mesh, RanksThatWaitForAFailedRankFailToo) {
   other.join();
   ASSERT_FALSE(status);
   EXPECT_THAT(status.error().message, AllOf(HasSubstr("gather"), HasSubstr("rank 0 has closed")));
+}
+
+// Ranks far outnumber cores, every rank sleeps in nearly every step, and rings are too small for many messages.
+TEST(Mesh, LosesNoWakeUpUnderStress) {
+  for (const int num_ranks : {2, 5, 16, 32}) {
+    Meshes meshes = local_mesh(num_ranks, {.deadline = milliseconds(30'000)}, 4096);
+    on_ranks(meshes, [&](Mesh& mesh) {
+      for (int step = 0; step < 2000 / num_ranks; step++)
+        exchange(mesh, step, [&](int from, int to) { return random_size(from, to, step, 10'000); });
+    });
+  }
+}
+
+TEST(Mesh, PingPongLosesNoWakeUpWithAndWithoutSpinning) {
+  for (const int spin : {0, 3, 50}) {
+    Meshes meshes = local_mesh(2, {.deadline = milliseconds(30'000), .spin = std::chrono::microseconds(spin)});
+    on_ranks(meshes, [&](Mesh& mesh) {
+      for (uint32_t step = 0; step < 4000; step++) {
+        uint32_t out = step * 2, in = 0;
+        std::array sends = {SendOp{.peer = 1 - mesh.rank(), .data = std::as_bytes(std::span(&out, 1))}};
+        std::array receives = {ReceiveOp{.peer = 1 - mesh.rank(), .buffer = std::as_writable_bytes(std::span(&in, 1))}};
+        mesh.start(receives[0]);
+        if (mesh.rank() == 0) mesh.start(sends[0]);
+        ASSERT_TRUE(mesh.wait(std::span(sends).first(0), receives, {"ping"}));
+        ASSERT_EQ(in, step * 2 + (mesh.rank() == 0));
+        out++;
+        if (mesh.rank() == 1) mesh.start(sends[0]);
+        ASSERT_TRUE(mesh.wait(std::span(sends).first(mesh.rank() == 1), {}, {"pong"}));
+      }
+    });
+  }
+}
+
+// Rank 2 has a receive open from rank 0 but waits for rank 1 alone; rank 1 waits for rank 0, and rank 0 until its long
+// message to rank 2 is through. Rank 2 must take it while it waits for another.
+TEST(Mesh, ASleeperTakesWhatOthersMustGetRidOf) {
+  Meshes meshes = local_mesh(3, {.deadline = milliseconds(10'000)}, 4096);
+  on_ranks(meshes, [&](Mesh& mesh) {
+    std::vector<std::byte> large(1 << 20), small(1);
+    for (int step = 0; step < 200; step++) {
+      if (mesh.rank() == 0) {
+        std::array sends = {SendOp{.peer = 2, .data = large}, SendOp{.peer = 1, .data = small}};
+        mesh.start(sends[0]);
+        ASSERT_TRUE(mesh.wait(std::span(sends).first(1), {}, {"large"}));
+        mesh.start(sends[1]);
+        ASSERT_TRUE(mesh.wait(std::span(sends).last(1), {}, {"small"}));
+      } else if (mesh.rank() == 1) {
+        std::array receives = {ReceiveOp{.peer = 0, .buffer = small}};
+        std::array sends = {SendOp{.peer = 2, .data = small}};
+        mesh.start(receives[0]);
+        ASSERT_TRUE(mesh.wait({}, receives, {"from 0"}));
+        mesh.start(sends[0]);
+        ASSERT_TRUE(mesh.wait(sends, {}, {"to 2"}));
+      } else {
+        std::array receives = {ReceiveOp{.peer = 0, .buffer = large}, ReceiveOp{.peer = 1, .buffer = small}};
+        for (ReceiveOp& op : receives) mesh.start(op);
+        ASSERT_TRUE(mesh.wait({}, std::span(receives).last(1), {"from 1"}));
+        ASSERT_TRUE(mesh.wait({}, receives, {"from 0"}));
+      }
+    }
+  });
+}
+
+TEST(Mesh, MessagesMayBeReceivedLongAfterTheyWereSentAndInPortions) {
+  Meshes meshes = local_mesh(2);
+  on_ranks(meshes, [&](Mesh& mesh) {
+    constexpr int kMessages = 1000;
+    std::vector<uint32_t> words(kMessages);
+    if (mesh.rank() == 0) {
+      std::vector<SendOp> sends;
+      for (int idx = 0; idx < kMessages; idx++) {
+        words[idx] = static_cast<uint32_t>(idx);
+        sends.push_back({.peer = 1, .data = std::as_bytes(std::span(&words[idx], 1))});
+      }
+      for (SendOp& op : sends) mesh.start(op);
+      ASSERT_TRUE(mesh.wait(sends, {}, {"all at once"}));
+      ASSERT_TRUE(mesh.progress());
+    } else {
+      for (int idx = 0; idx < kMessages; idx++) {
+        std::array receives = {ReceiveOp{.peer = 0, .buffer = std::as_writable_bytes(std::span(&words[idx], 1))}};
+        mesh.start(receives[0]);
+        ASSERT_TRUE(mesh.wait({}, receives, {"one by one"}));
+        ASSERT_EQ(words[idx], idx);
+      }
+    }
+  });
+}
+
+// A rank with nothing to do: woken by messages and by other threads, and none of either gets lost.
+TEST(Mesh, WaitForAnyTellsEveryWakeAndEveryMessage) {
+  Meshes meshes = local_mesh(2);
+  constexpr int kRounds = 2000;
+  std::atomic<int> num_told{0};
+  std::thread waker([&] {
+    for (int round = 0; round < kRounds; round++) {
+      meshes[0]->wake();
+      while (num_told.load() <= round) std::this_thread::yield();  // the next wake would fall into one with this
+    }
+  });
+  std::thread sender([&] {
+    for (uint32_t round = 0; round < kRounds; round++) {
+      std::array sends = {SendOp{.peer = 0, .data = std::as_bytes(std::span(&round, 1))}};
+      meshes[1]->start(sends[0]);
+      ASSERT_TRUE(meshes[1]->wait(sends, {}, {"send"}));
+    }
+  });
+  uint32_t num_received = 0, word = 0;
+  std::array receives = {ReceiveOp{.peer = 1, .buffer = std::as_writable_bytes(std::span(&word, 1))}};
+  meshes[0]->start(receives[0]);
+  while (num_received < kRounds || num_told < kRounds) {
+    const Result<bool> is_message = meshes[0]->wait_for_any(receives);
+    ASSERT_TRUE(is_message) << is_message.error().message;
+    if (!*is_message) {
+      num_told++;
+      continue;
+    }
+    ASSERT_EQ(word, num_received++);
+    receives[0].done = false;
+    if (num_received < kRounds) meshes[0]->start(receives[0]);
+  }
+  waker.join();
+  sender.join();
+}
+
+TEST(Mesh, AWakeInTheMiddleOfAWaitIsToldLater) {
+  Meshes meshes = local_mesh(2);
+  uint32_t word = 0;
+  std::array receives = {ReceiveOp{.peer = 1, .buffer = std::as_writable_bytes(std::span(&word, 1))}};
+  meshes[0]->start(receives[0]);
+  std::thread other([&] {
+    meshes[0]->wake();
+    std::this_thread::sleep_for(milliseconds(20));
+    std::array sends = {SendOp{.peer = 0, .data = std::as_bytes(std::span(&word, 1))}};
+    meshes[1]->start(sends[0]);
+  });
+  EXPECT_TRUE(meshes[0]->wait({}, receives, {"message"}));
+  other.join();
+  EXPECT_FALSE(*meshes[0]->wait_for_any({}));
+}
+
+TEST(Mesh, AnIdleRankUsesNoProcessorTime) {
+  Meshes meshes = local_mesh(2, {.spin = std::chrono::microseconds(100)});
+  std::thread waker([&] {
+    std::this_thread::sleep_for(milliseconds(300));
+    meshes[0]->wake();
+  });
+  timespec before, after;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+  EXPECT_FALSE(*meshes[0]->wait_for_any({}));
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+  waker.join();
+  EXPECT_LT((after.tv_sec - before.tv_sec) * 1e9 + double(after.tv_nsec - before.tv_nsec), 3e6);
+}
+
+TEST(Mesh, FailingWakesEveryWaiterAndTheFirstErrorStays) {
+  constexpr int kRanks = 8;
+  Meshes meshes = local_mesh(kRanks);
+  std::thread failer([&] {
+    std::this_thread::sleep_for(milliseconds(30));
+    for (auto& mesh : meshes) mesh->fail({ErrorCode::kUnavailable, "rank 9 died"});
+    for (auto& mesh : meshes) mesh->fail({ErrorCode::kUnavailable, "second"});
+  });
+  on_ranks(meshes, [&](Mesh& mesh) {
+    std::byte byte;
+    std::array receives = {ReceiveOp{.peer = (mesh.rank() + 1) % kRanks, .buffer = {&byte, 1}}};
+    mesh.start(receives[0]);
+    // A rank may also see that its neighbour has closed, before its own turn comes.
+    const auto is_expected = AnyOf(HasSubstr("rank 9 died"), HasSubstr("has closed its connections"));
+    if (mesh.rank() % 2 == 0) {
+      EXPECT_THAT(mesh.wait({}, receives, {"never"}).error().message, is_expected);
+    } else {
+      EXPECT_THAT(mesh.wait_for_any(receives).error().message, is_expected);
+    }
+    EXPECT_THAT(mesh.failure()->message, is_expected);
+  });
+  failer.join();
+}
+
+TEST(Mesh, AFailureThatCameBetweenCallsIsToldByTheNext) {
+  Meshes meshes = local_mesh(2);
+  EXPECT_FALSE(meshes[0]->failure());
+  meshes[0]->fail({ErrorCode::kCancelled, "stopping"});
+  std::byte byte{};
+  std::array sends = {SendOp{.peer = 1, .data = {&byte, 1}}};
+  meshes[0]->start(sends[0]);
+  EXPECT_EQ(meshes[0]->wait(sends, {}, {"late"}).error().message, "stopping");
+  EXPECT_EQ(meshes[0]->wait_for_any({}).error().message, "stopping");
+}
+
+TEST(Mesh, AMessageLongerThanItsBufferIsAnErrorThatNamesTheSiteAndTheSender) {
+  Meshes meshes = local_mesh(2);
+  std::vector<std::byte> bytes(11);
+  std::array sends = {SendOp{.peer = 0, .data = bytes}};
+  meshes[1]->start(sends[0]);
+  std::array receives = {ReceiveOp{.peer = 1, .buffer = std::span(bytes).first(10)}};
+  meshes[0]->start(receives[0]);
+  EXPECT_EQ(
+      meshes[0]->wait({}, receives, {"combine", 4, 2}).error().message,
+      "combine (layer 2, step 4): rank 0: rank 1 (shared memory): a message of 11 bytes came where at most 10 are "
+      "expected");
+}
+
+TEST(Mesh, ARankThatNoTransportConnectsIsNamed) {
+  const auto mesh = Mesh::create({.rank = 0, .size = 2}, {});
+  ASSERT_FALSE(mesh);
+  EXPECT_EQ(mesh.error().message, "rank 0: no transport connects it to rank 1");
+}
+
+TEST(Mesh, CountsTrafficAndTimeWaited) {
+  Meshes meshes = local_mesh(3);
+  on_ranks(meshes, [&](Mesh& mesh) {
+    if (mesh.rank() == 0) std::this_thread::sleep_for(milliseconds(20));
+    exchange(mesh, 0, [](int, int) { return size_t{1000}; });
+  });
+  EXPECT_GE(meshes[1]->time_waited(), milliseconds(10));
+  EXPECT_EQ(meshes[1]->transport_of(0), "shm");
+  const std::vector<Mesh::Traffic> traffic = meshes[1]->traffic();
+  ASSERT_EQ(traffic.size(), 1);
+  EXPECT_EQ(traffic[0].transport, "shm");
+  EXPECT_EQ(traffic[0].bytes_sent, 2000);
+  EXPECT_EQ(traffic[0].bytes_received, 2000);
+  EXPECT_EQ(traffic[0].num_peers, 2);
 }
 
 }  // namespace
