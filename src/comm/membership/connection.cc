@@ -46,7 +46,7 @@ void Connection::start(Events events) {
 }
 
 void Connection::send_frame(std::string frame) {
-  if (ended_ || finishing_) return;
+  if (ended_ || finishing_ || sending_failed_) return;
   unsent_.push_back(std::move(frame));
   if (unsent_.size() == 1) write_next();
 }
@@ -55,7 +55,9 @@ void Connection::write_next() {
   asio::async_write(socket_, asio::buffer(unsent_.front()), [self = shared_from_this()](error_code error, size_t) {
     if (self->ended_) return;
     if (error) {
-      return self->end({.code = ErrorCode::kUnavailable, .message = error.message()});
+      // What the peer said before it went may still lie unread, and says more: the reader ends the connection.
+      self->sending_failed_ = true;
+      return self->unsent_.clear();
     }
     self->unsent_.pop_front();
     if (!self->unsent_.empty()) {
@@ -102,7 +104,7 @@ void Connection::deliver() {
 void Connection::finish() {
   if (ended_ || finishing_) return;
   finishing_ = true;
-  finish_timer_.expires_after(std::chrono::seconds(1));
+  finish_timer_.expires_after(std::chrono::milliseconds(500));
   finish_timer_.async_wait([self = shared_from_this()](error_code error) {
     if (!error && !self->ended_) self->end({.code = ErrorCode::kUnavailable, .message = ""});
   });

@@ -36,8 +36,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // What is sent and not acknowledged for so long breaks the connection.
   void set_send_timeout(std::chrono::milliseconds timeout);
 
-  // Sends what is queued and lets the peer close first, so that it gets everything; after a second, closes. Frames that
-  // still come are dropped.
+  // Sends what is queued and lets the peer close first, so that it gets everything; after half a second, closes. Frames
+  // that still come are dropped.
   void finish();
   void close();
   bool ended() const { return ended_; }
@@ -63,7 +63,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::deque<std::string> unsent_;
   std::array<char, kFrameHeaderBytes> header_{};
   Frame frame_;
-  bool finishing_ = false, ended_ = false;
+  bool finishing_ = false, sending_failed_ = false, ended_ = false;
 };
 
 // Sets what every control socket needs: no delay, and no copy of it in children, which would keep a connection open

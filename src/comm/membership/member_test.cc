@@ -1,0 +1,57 @@
+#include "comm/membership/member.h"
+
+#include <gtest/gtest.h>
+
+#include "comm/membership/patient_clock.h"
+#include "comm/membership/secret.h"
+
+namespace cachalot::control {
+namespace {
+
+using std::chrono::milliseconds;
+
+TEST(Member, RanksAreListedInWords) {
+  EXPECT_EQ(rank_list({5}), "rank 5");
+  EXPECT_EQ(rank_list({3, 7}), "ranks 3 and 7");
+  EXPECT_EQ(rank_list({1, 2, 3, 4, 8, 9}), "ranks 1-4, 8 and 9");
+}
+
+TEST(Member, ALossNamesRankCauseAndWhatItWasDoing) {
+  LostRank lost{.rank = 5, .name = "rank 5 (host b, pid 77)", .cause = "its process died"};
+  EXPECT_EQ(lost.message(), "rank 5 (host b, pid 77) is lost: its process died");
+  lost.doing = Activity{.phase = Phase::kStep, .step = 812};
+  EXPECT_EQ(lost.message(), "rank 5 (host b, pid 77) is lost: its process died; it was in step 812");
+  lost.doing = Activity{.phase = Phase::kLoading, .percent = 40};
+  lost.is_this_rank = true;
+  EXPECT_EQ(lost.message(),
+            "the others have given up this rank, rank 5 (host b, pid 77): its process died; it was loading (40%)");
+}
+
+TEST(PatientClock, DoesNotCountTimeForWhichTheProcessWasHeldUp) {
+  const PatientClock::Time begin{};
+  PatientClock clock(milliseconds(10));
+  EXPECT_TRUE(clock.woke(begin + milliseconds(100), begin + milliseconds(105)));
+  EXPECT_EQ(clock.counted(begin + milliseconds(105)), begin + milliseconds(105));
+  EXPECT_FALSE(clock.woke(begin + milliseconds(200), begin + milliseconds(5'000)));
+  EXPECT_EQ(clock.counted(begin + milliseconds(5'000)), begin + milliseconds(210));
+  EXPECT_TRUE(clock.woke(begin + milliseconds(5'100), begin + milliseconds(5'100)));
+  EXPECT_EQ(clock.counted(begin + milliseconds(5'100)), begin + milliseconds(310));
+}
+
+TEST(GroupSecret, TheProofHoldsForOneSecretOneChallengeAndOneGreeting) {
+  const Nonce nonce = random_nonce();
+  const Hello hello{.introduction = {.rank = 1, .size = 2}, .nonce = random_nonce(), .has_secret = true};
+  const Proof proof = proof_of_hello("hush", nonce, hello);
+  Hello with_proof = hello;
+  with_proof.proof = proof;
+  EXPECT_TRUE(equal(proof, proof_of_hello("hush", nonce, with_proof)));
+  EXPECT_FALSE(equal(proof, proof_of_hello("hust", nonce, hello)));
+  EXPECT_FALSE(equal(proof, proof_of_hello("hush", random_nonce(), hello)));
+  Hello changed = hello;
+  changed.ucx_address = "elsewhere";
+  EXPECT_FALSE(equal(proof, proof_of_hello("hush", nonce, changed)));
+  EXPECT_FALSE(equal(proof, proof_of_rank0("hush", nonce, hello.nonce)));
+}
+
+}  // namespace
+}  // namespace cachalot::control

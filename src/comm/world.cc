@@ -1,0 +1,128 @@
+#include "comm/world.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "base/log.h"
+#include "comm/shm/shm_endpoint.h"
+
+namespace cachalot {
+
+namespace {
+
+// What a message between two waiting ranks takes; a longer look than that is lost on the others.
+constexpr std::chrono::microseconds kSpin{20};
+
+int num_usable_cores() {
+  cpu_set_t cores;
+  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+bool shares_memory(const Member& one, const Member& other, TransportChoice choice) {
+  return choice != TransportChoice::kUcx && one.node == other.node;
+}
+
+// The ways of this rank to the others; the addresses of the open ones travel through the rendezvous.
+class Endpoints {
+ public:
+  static Result<Endpoints> open(const WorldOptions& options);
+  void announce(JoinOptions& join) const {
+    if (shm_) join.shm_socket = shm_->socket_name();
+  }
+  // The processes on this node go to the membership, to be watched.
+  Result<std::vector<std::unique_ptr<Transport>>> connect(Membership& membership, TransportChoice choice);
+
+ private:
+  std::optional<ShmEndpoint> shm_;
+};
+
+Result<Endpoints> Endpoints::open(const WorldOptions& options) {
+  Endpoints endpoints;
+  if (options.join.size == 1) return endpoints;
+  if (options.transports == TransportChoice::kUcx) {
+    return make_parameter_error("--transports",
+                                "this build of Cachalot has no UCX; --transports shm serves ranks of one node");
+  }
+  ASSIGN_OR_RETURN(endpoints.shm_, ShmEndpoint::create({.rank = options.join.rank, .epoch = options.join.epoch}));
+  return endpoints;
+}
+
+Result<std::vector<std::unique_ptr<Transport>>> Endpoints::connect(Membership& membership, TransportChoice choice) {
+  const std::vector<Member>& members = membership.members();
+  const Member& own = members[membership.rank()];
+  std::vector<ShmAddress> near;
+  for (const Member& member : members) {
+    if (member.rank == own.rank) continue;
+    if (!shares_memory(own, member, choice)) {
+      return make_error(ErrorCode::kUnsupported, "{} and {} are on two nodes, and this build of Cachalot has no UCX",
+                        own.name(), member.name());
+    }
+    near.push_back({.rank = member.rank, .socket_name = member.shm_socket});
+  }
+
+  std::vector<std::unique_ptr<Transport>> transports;
+  if (!near.empty()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
+    for (const PeerProcess& process : shm->take_peer_pidfds()) {
+      if (process.pidfd) RETURN_IF_ERROR(membership.watch_process(process.rank, process.pidfd.get()));
+    }
+    transports.push_back(std::move(shm));
+  }
+  return transports;
+}
+
+MeshOptions mesh_options(const Membership& membership, std::chrono::milliseconds deadline) {
+  const std::vector<Member>& members = membership.members();
+  MeshOptions options{.rank = membership.rank(), .size = membership.size(), .deadline = deadline};
+  for (const Member& member : members) options.rank_names.push_back(member.name());
+  const auto num_near = std::ranges::count(members, members[membership.rank()].node, &Member::node);
+  if (num_near <= num_usable_cores()) options.spin = kSpin;
+  return options;
+}
+
+Result<std::unique_ptr<Mesh>> connect_mesh(Endpoints& endpoints, Membership& membership, const WorldOptions& options) {
+  auto transports = endpoints.connect(membership, options.transports);
+  if (transports) return Mesh::create(mesh_options(membership, options.deadline), std::move(*transports));
+  // A rank that was lost meanwhile is the cause of what it seems to be.
+  if (const std::optional<LostRank> lost = membership.first_lost()) {
+    return make_error(ErrorCode::kUnavailable, "{}", lost->message());
+  }
+  membership.give_up(transports.error().message);
+  return std::unexpected(std::move(transports.error()));
+}
+
+// "rank 0: shm to 3 ranks, ucx to 28".
+void log_transports(const Mesh& mesh) {
+  std::string text;
+  for (const Mesh::Traffic& traffic : mesh.traffic()) {
+    if (traffic.num_peers == 0) continue;
+    text += fmt::format("{} {} to {}{}", text.empty() ? "" : ",", traffic.transport, traffic.num_peers,
+                        !text.empty()            ? ""
+                        : traffic.num_peers == 1 ? " rank"
+                                                 : " ranks");
+  }
+  if (!text.empty()) log::info("rank {}:{}", mesh.rank(), text);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<World>> World::form(WorldOptions options) {
+  ASSIGN_OR_RETURN(Endpoints endpoints, Endpoints::open(options));
+  endpoints.announce(options.join);
+  ASSIGN_OR_RETURN(std::unique_ptr<Membership> membership, Membership::join(options.join));
+  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, connect_mesh(endpoints, *membership, options));
+  log_transports(*mesh);
+  return std::unique_ptr<World>(new World(std::move(mesh), std::move(membership)));
+}
+
+World::World(std::unique_ptr<Mesh> mesh, std::unique_ptr<Membership> membership)
+    : mesh_(std::move(mesh)), membership_(std::move(membership)) {
+  membership_->set_lost_handler([&mesh = *mesh_](const LostRank& lost) {
+    mesh.fail({.code = ErrorCode::kUnavailable, .message = lost.message()});
+  });
+}
+
+}  // namespace cachalot

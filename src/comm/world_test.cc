@@ -1,0 +1,112 @@
+#include "comm/world.h"
+
+#include <gmock/gmock.h>
+
+#include <array>
+#include <cstring>
+
+#include "comm/membership/loopback_test.h"
+
+namespace cachalot {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::AllOf;
+using testing::HasSubstr;
+using Clock = std::chrono::steady_clock;
+using WorldResult = Result<std::unique_ptr<World>>;
+
+std::vector<WorldResult> form_all(const std::vector<JoinOptions>& joins,
+                                  TransportChoice transports = TransportChoice::kAuto) {
+  std::vector<WorldResult> worlds(joins.size());
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < joins.size(); ++i) {
+      threads.emplace_back([&, i] { worlds[i] = World::form({.join = joins[i], .transports = transports}); });
+    }
+  }
+  return worlds;
+}
+
+void part(std::vector<WorldResult>& worlds) {
+  std::vector<std::jthread> threads;
+  for (WorldResult& world : worlds) threads.emplace_back([&world] { world->reset(); });
+}
+
+// Every rank sends its number to every other.
+void talk(World& world) {
+  std::vector<int32_t> received(world.size(), -1);
+  std::vector<SendOp> sends;
+  std::vector<ReceiveOp> receives;
+  const int32_t rank = world.rank();
+  for (int peer = 0; peer < world.size(); ++peer) {
+    if (peer == rank) continue;
+    sends.push_back({.peer = peer, .data = std::as_bytes(std::span(&rank, 1))});
+    receives.push_back({.peer = peer, .buffer = std::as_writable_bytes(std::span(&received[peer], 1))});
+  }
+  for (SendOp& send : sends) world.mesh().start(send);
+  for (ReceiveOp& receive : receives) world.mesh().start(receive);
+  const Status done = world.mesh().wait(sends, receives, {.operation = "talk"});
+  ASSERT_TRUE(done.has_value()) << done.error().message;
+  for (int peer = 0; peer < world.size(); ++peer) EXPECT_EQ(received[peer], peer == rank ? -1 : peer);
+}
+
+TEST(World, ConnectsEveryRankToEveryOtherAndSaysHow) {
+  const control::LogCapture log;
+  std::vector<WorldResult> worlds = form_all(control::group_options(4));
+  {
+    std::vector<std::jthread> threads;
+    for (WorldResult& world : worlds) {
+      ASSERT_TRUE(world.has_value()) << world.error().message;
+      threads.emplace_back([&world] { talk(**world); });
+    }
+  }
+  EXPECT_EQ((*worlds[0])->mesh().rank_name(2), (*worlds[1])->members()[2].name());
+  part(worlds);
+  EXPECT_EQ(log.count("rank 3: shm to 3 ranks"), 1);
+}
+
+TEST(World, OfOneNeedsNoSockets) {
+  JoinOptions join = control::group_options(1)[0];
+  join.host = "no address at all";
+  const WorldResult world = World::form({.join = join});
+  ASSERT_TRUE(world.has_value()) << world.error().message;
+  EXPECT_EQ((*world)->mesh().size(), 1);
+  EXPECT_TRUE((*world)->membership().wait_until_all_ready().has_value());
+}
+
+TEST(World, ARankThatGivesUpEndsTheWaitsOfAllOthers) {
+  std::vector<WorldResult> worlds = form_all(control::group_options(3));
+  for (const WorldResult& world : worlds) ASSERT_TRUE(world.has_value());
+  std::jthread failing([&] { (*worlds[1])->membership().give_up("out of memory"); });
+  const auto begin = Clock::now();
+  {
+    std::vector<std::jthread> waiting;
+    for (const int rank : {0, 2}) {
+      waiting.emplace_back([&mesh = (*worlds[rank])->mesh()] {
+        int32_t never = 0;
+        std::array<ReceiveOp, 1> receive{{{.peer = 1, .buffer = std::as_writable_bytes(std::span(&never, 1))}}};
+        mesh.start(receive[0]);
+        const Status waited = mesh.wait({}, receive, {.operation = "talk"});
+        ASSERT_FALSE(waited.has_value());
+        EXPECT_THAT(waited.error().message,
+                    AllOf(HasSubstr("rank 1 (replica 1"), HasSubstr("it gave up: out of memory")));
+      });
+    }
+  }
+  EXPECT_LT(Clock::now() - begin, milliseconds(1'000));
+  failing.join();
+  part(worlds);
+}
+
+TEST(World, ADisagreementEndsTheStart) {
+  std::vector<JoinOptions> joins = control::group_options(3);
+  joins[1].model_fingerprint = "beef";
+  for (const WorldResult& world : form_all(joins)) {
+    ASSERT_FALSE(world.has_value());
+    EXPECT_THAT(world.error().message, HasSubstr("'beef' on rank 1"));
+  }
+}
+
+}  // namespace
+}  // namespace cachalot
