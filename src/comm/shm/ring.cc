@@ -19,10 +19,11 @@ bool RingWriter::begin(uint64_t size) {
   constexpr uint64_t kAlignment = MessageHeader::kAlignment;
   uint64_t start = align_up(tail_, kAlignment);
   head_ = control_.head.load();
-  // Within a page there is nothing to gain; and the message must fit in front of where the consumer stands.
+  // Within a page there is nothing to gain; and the message must fit in front of where the consumer stands, padding
+  // counted, so that one as long as the last always does.
   const uint64_t offset = start & (data_.size() - 1);
   const bool rewinds =
-      head_ == tail_ && offset >= SegmentLayout::kPage && sizeof(MessageHeader) + size + kAlignment <= offset;
+      head_ == tail_ && offset >= SegmentLayout::kPage && sizeof(MessageHeader) + size <= offset - (start - tail_);
   if (rewinds) {
     const MessageHeader marker{.size = MessageHeader::kRewind, .sequence = sequence_, .epoch = epoch_};
     std::memcpy(at(start), &marker, sizeof(marker));

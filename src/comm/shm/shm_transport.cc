@@ -73,8 +73,8 @@ ShmTransport::ShmTransport(Segment segment, FileDescriptor event_fd, std::vector
           peer.outgoing_ring < peer.segment.layout().num_rings());
     link_of_.resize(std::max(link_of_.size(), static_cast<size_t>(peer.rank) + 1));
     const int rank = peer.rank;
-    links_.push_back(std::make_unique<Link>(std::move(peer), segment_, epoch));
-    link_of_[rank] = links_.back().get();
+    links_.emplace_back(std::move(peer), segment_, epoch);
+    link_of_[rank] = &links_.back();
   }
 }
 
@@ -94,15 +94,15 @@ void ShmTransport::start(ReceiveOp& op) {
 
 Result<bool> ShmTransport::progress() {
   bool moved = false;
-  for (const auto& link : links_) {
-    if (link->sends.empty() && link->receives.empty()) continue;
+  for (Link& link : links_) {
+    if (link.sends.empty() && link.receives.empty()) continue;
     // Looked at first: what the peer sent before it closed is all there.
-    const bool closed = link->incoming.closed.load() != 0;
-    const bool pushed = link->push(bytes_sent_);
-    ASSIGN_OR_RETURN(const bool pulled, link->pull(bytes_received_));
+    const bool closed = link.incoming.closed.load() != 0;
+    const bool pushed = link.push(bytes_sent_);
+    ASSIGN_OR_RETURN(const bool pulled, link.pull(bytes_received_));
     moved |= pushed || pulled;
-    if (closed && !pushed && !pulled && !(link->sends.empty() && link->receives.empty()))
-      return make_error(ErrorCode::kUnavailable, "rank {} has closed its connections (shared memory)", link->peer.rank);
+    if (closed && !pushed && !pulled && !(link.sends.empty() && link.receives.empty()))
+      return make_error(ErrorCode::kUnavailable, "rank {} has closed its connections (shared memory)", link.peer.rank);
   }
   return moved;
 }
@@ -119,15 +119,16 @@ Status ShmTransport::prepare_sleep() {
   Bell& bell = segment_.bell();
   bell.sleeping.store(1);
   if (!await_any_) {
-    const auto num_awaited = std::ranges::count_if(links_, [](const auto& link) { return link->awaited; });
+    const auto num_awaited = std::ranges::count_if(links_, &Link::awaited);
     bell.missing.fetch_add(static_cast<int32_t>(num_awaited));
   }
-  for (const auto& link : links_) {
-    if (!link->receives.empty())
-      link->incoming.awaited.store(!link->awaited ? kPosted : await_any_ ? kAtOnce : kCounted);
-    if (link->sends.empty()) continue;
-    link->outgoing.starved.store(1);
-    if (link->outgoing.awaited.load() != kNotAwaited) link->wake_peer();
+  for (Link& link : links_) {
+    link.armed = !link.receives.empty();
+    if (link.armed) link.incoming.awaited.store(!link.awaited ? kPosted : await_any_ ? kAtOnce : kCounted);
+    link.starving = !link.sends.empty();
+    if (!link.starving) continue;
+    link.outgoing.starved.store(1);
+    if (link.outgoing.awaited.load() != kNotAwaited) link.wake_peer();
   }
   return {};
 }
@@ -139,12 +140,10 @@ void ShmTransport::end_sleep() {
     [[maybe_unused]] const ssize_t size = read(event_fd_.get(), &count, sizeof(count));
   }
   int32_t num_missing = 0;
-  for (const auto& link : links_) {
-    link->awaited = false;
-    // Loads first: only this rank sets these, and an exchange costs.
-    if (link->incoming.awaited.load() != kNotAwaited)
-      num_missing += link->incoming.awaited.exchange(kNotAwaited) == kCounted;
-    if (link->outgoing.starved.load() != 0) link->outgoing.starved.store(0);
+  for (Link& link : links_) {
+    link.awaited = false;
+    if (link.armed) num_missing += link.incoming.awaited.exchange(kNotAwaited) == kCounted;
+    if (link.starving) link.outgoing.starved.store(0);
   }
   // A peer that has turned a kCounted into kPosted counts it down itself, now or soon.
   if (num_missing != 0) bell.missing.fetch_sub(num_missing);
@@ -152,18 +151,18 @@ void ShmTransport::end_sleep() {
 
 void ShmTransport::close() {
   if (std::exchange(closed_, true)) return;
-  for (const auto& link : links_) {
-    link->sends.clear();
-    link->receives.clear();
-    link->outgoing.closed.store(1);
-    link->wake_peer();
+  for (Link& link : links_) {
+    link.sends.clear();
+    link.receives.clear();
+    link.outgoing.closed.store(1);
+    link.wake_peer();
   }
 }
 
 std::vector<PeerProcess> ShmTransport::take_peer_pidfds() {
   std::vector<PeerProcess> processes;
-  for (const auto& link : links_) {
-    if (link->peer.pidfd) processes.push_back({link->peer.rank, std::move(link->peer.pidfd)});
+  for (Link& link : links_) {
+    if (link.peer.pidfd) processes.push_back({link.peer.rank, std::move(link.peer.pidfd)});
   }
   return processes;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -65,14 +66,16 @@ class ShmTransport : public Transport {
     RingWriter writer;
     OpQueue<SendOp> sends;
     OpQueue<ReceiveOp> receives;
-    bool awaited = false;  // by the next sleep
+    bool awaited = false;   // by the next sleep
+    bool armed = false;     // incoming.awaited is set
+    bool starving = false;  // outgoing.starved was set
   };
 
   Link* link_of(int peer) const { return peer < static_cast<int>(link_of_.size()) ? link_of_[peer] : nullptr; }
 
   Segment segment_;
   FileDescriptor event_fd_;
-  std::vector<std::unique_ptr<Link>> links_;
+  std::deque<Link> links_;      // they stay where they are
   std::vector<Link*> link_of_;  // [rank]
   bool await_any_ = false;
   bool closed_ = false;
