@@ -2,9 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <thread>
+
+#include "comm/local_mesh.h"
+#include "model/expert_rows.h"
+#include "model/tensor_parallel.h"
 
 namespace cachalot::test {
 namespace {
@@ -17,8 +23,8 @@ constexpr int kBlockSize = 64;
 struct ModelRun::Rank {
   int dp_rank = 0, tp_rank = 0;
   std::unique_ptr<Device> device;
-  std::unique_ptr<LocalGroup> group;
-  std::unique_ptr<LocalExpertExchange> exchange;
+  std::unique_ptr<MeshGroup> group;
+  std::unique_ptr<MeshExpertExchange> exchange;
   std::unique_ptr<DeepseekModel> model;
   Buffer cache_memory;
   ComputeView<3> cache;
@@ -36,19 +42,15 @@ ModelRun::ModelRun(const std::string& folder, const RunOptions& options) : optio
 
 void ModelRun::load_ranks() {
   const Layout& layout = options_.layout;
-  const int num_hubs = layout.expert_parallel ? 1 : layout.num_ranks();
-  for (int hub = 0; hub < num_hubs; hub++)
-    expert_hubs_.push_back(std::make_unique<LocalHub>(layout.expert_parallel ? layout.num_ranks() : 1, kDeadline));
-  for (int dp_rank = 0; dp_rank < layout.dp_size; dp_rank++)
-    tensor_hubs_.push_back(std::make_unique<LocalHub>(layout.tp_size, kDeadline));
-
+  auto meshes = make_local_mesh(layout.num_ranks(), {.deadline = kDeadline});
+  ASSERT_TRUE(meshes) << meshes.error().message;
+  meshes_ = std::move(*meshes);
   for (int rank_idx = 0; rank_idx < layout.num_ranks(); rank_idx++) {
     auto rank = std::make_unique<Rank>();
     rank->dp_rank = rank_idx / layout.tp_size;
     rank->tp_rank = rank_idx % layout.tp_size;
     rank->device =
         std::make_unique<Device>(ThreadPoolOptions{.num_threads = options_.num_threads, .spin_microseconds = 0});
-    rank->group = std::make_unique<LocalGroup>(*tensor_hubs_[static_cast<size_t>(rank->dp_rank)], rank->tp_rank);
     const ModelSettings settings{.compute_dtype = options_.compute_dtype,
                                  .activation_dtype = options_.activation_dtype,
                                  .tp_rank = rank->tp_rank,
@@ -56,19 +58,23 @@ void ModelRun::load_ranks() {
                                  .expert_parallel = layout.expert_parallel,
                                  .ep_rank = layout.expert_parallel ? rank_idx : 0,
                                  .ep_size = layout.expert_parallel ? layout.num_ranks() : 1,
+                                 .exchange_max_bytes = options_.exchange_max_bytes,
                                  .max_rows = options_.max_rows,
                                  .max_logit_rows = 64,
                                  .max_positions = 4096};
+    Mesh& mesh = *meshes_[static_cast<size_t>(rank_idx)];
+    std::vector<int> replica(static_cast<size_t>(layout.tp_size)), experts{rank_idx};
+    std::iota(replica.begin(), replica.end(), rank->dp_rank * layout.tp_size);
+    auto group = MeshGroup::create(
+        mesh, {.members = std::move(replica), .max_reduced_bytes = max_reduced_bytes(config(), settings)});
+    ASSERT_TRUE(group) << group.error().message;
+    rank->group = std::move(*group);
     if (config().num_experts > 0) {
-      auto exchange =
-          LocalExpertExchange::create(*expert_hubs_[layout.expert_parallel ? 0 : static_cast<size_t>(rank_idx)],
-                                      layout.expert_parallel ? rank_idx : 0,
-                                      {.num_experts = config().num_experts,
-                                       .top_k = config().num_experts_per_token,
-                                       .hidden_size = config().hidden_size,
-                                       .row_bytes = config().hidden_size * 4,
-                                       .max_rows = options_.max_rows,
-                                       .compute_dtype = options_.compute_dtype});
+      if (layout.expert_parallel) {
+        experts.resize(static_cast<size_t>(layout.num_ranks()));
+        std::iota(experts.begin(), experts.end(), 0);
+      }
+      auto exchange = MeshExpertExchange::create(mesh, std::move(experts), exchange_layout(config(), settings));
       ASSERT_TRUE(exchange) << exchange.error().message;
       rank->exchange = std::move(*exchange);
     }
@@ -95,52 +101,81 @@ int ModelRun::num_moe_layers() const {
   return count;
 }
 
+const MeshExpertExchange& ModelRun::exchange(int rank) const {
+  return *ranks_[static_cast<size_t>(rank)]->exchange;
+}
+
 RunResult ModelRun::logits(const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids) {
+  return std::move(run({{tokens, options_.generated_from, forced_expert_ids}})[0]);
+}
+
+std::vector<int> ModelRun::rows_of_steps(const ReplicaInput& input) const {
+  const auto num_tokens = static_cast<int>(input.tokens.size());
+  const int num_prompt = input.generated_from < 0 ? num_tokens : std::min(input.generated_from, num_tokens);
+  const int chunk = options_.chunk > 0 ? options_.chunk : options_.max_rows;
+  std::vector<int> rows;
+  for (int position = 0; position < num_tokens; position += rows.back())
+    rows.push_back(position < num_prompt ? std::min(chunk, num_prompt - position) : 1);
+  return rows;
+}
+
+std::vector<RunResult> ModelRun::run(const std::vector<ReplicaInput>& inputs) {
+  size_t num_steps = 0;
+  for (const ReplicaInput& input : inputs) num_steps = std::max(num_steps, rows_of_steps(input).size());
   std::vector<RunResult> results(ranks_.size());
   std::vector<std::thread> threads;
   std::mutex mutex;
   for (size_t rank_idx = 0; rank_idx < ranks_.size(); rank_idx++) {
     threads.emplace_back([&, rank_idx] {
-      const Status status = run_rank(*ranks_[rank_idx], tokens, forced_expert_ids, results[rank_idx]);
+      const auto dp_rank = static_cast<size_t>(ranks_[rank_idx]->dp_rank);
+      const ReplicaInput idle;
+      const Status status =
+          run_rank(*ranks_[rank_idx], dp_rank < inputs.size() ? inputs[dp_rank] : idle, num_steps, results[rank_idx]);
       if (status) return;
       const std::lock_guard lock(mutex);
       ADD_FAILURE() << "rank " << rank_idx << ": " << status.error().message;
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (int rank = 1; rank < options_.layout.tp_size; rank++)
-    EXPECT_TRUE(same_bits(results[0].logits, results[static_cast<size_t>(rank)].logits))
-        << "rank " << rank << " has other logits than rank 0";
-  return std::move(results[0]);
+  std::vector<RunResult> of_replicas;
+  for (size_t idx = 0; idx < results.size(); idx++) {
+    if (ranks_[idx]->tp_rank == 0) {
+      of_replicas.push_back(std::move(results[idx]));
+      continue;
+    }
+    // Each rank reports the choice for its own rows.
+    for (size_t slot = 0; slot < results[idx].chosen_expert_ids.size(); slot++) {
+      if (const int32_t expert = results[idx].chosen_expert_ids[slot]; expert >= 0)
+        of_replicas.back().chosen_expert_ids[slot] = expert;
+    }
+  }
+  return of_replicas;
 }
 
-Status ModelRun::run_rank(Rank& rank, const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids,
-                          RunResult& result) {
-  const auto num_tokens = static_cast<int>(tokens.size());
-  const int num_prompt = options_.generated_from < 0 ? num_tokens : options_.generated_from;
-  if (rank.dp_rank > 0) {
-    // An idle replica takes every step with zero rows.
-    const int chunk = options_.chunk > 0 ? options_.chunk : options_.max_rows;
-    const int num_steps = (num_prompt + chunk - 1) / chunk + num_tokens - num_prompt;
-    for (int step = 0; step < num_steps; step++) {
-      StepBatch layout(1, kBlockSize);
-      RETURN_IF_ERROR(rank.model->forward(layout.build(static_cast<uint64_t>(step)), rank.cache));
-    }
-    return {};
-  }
+Status ModelRun::run_rank(Rank& rank, const ReplicaInput& input, size_t num_steps, RunResult& result) {
+  const auto num_tokens = static_cast<int>(input.tokens.size());
   const int top_k = std::max(config().num_experts_per_token, 1);
   result.logits.resize(static_cast<size_t>(num_tokens) * static_cast<size_t>(config().vocab_size));
-  result.chosen_expert_ids.resize(static_cast<size_t>(num_moe_layers() * num_tokens * top_k));
-  return compute_logits(
-      *rank.model, rank.cache, kBlockSize,
-      {.tokens = tokens,
-       .generated_from = options_.generated_from,
-       .chunk = options_.chunk,
-       .forced_expert_ids = forced_expert_ids.empty()
-                                ? View<const int32_t, 3>()
-                                : View<const int32_t, 3>(forced_expert_ids.data(), num_moe_layers(), num_tokens, top_k),
-       .chosen_expert_ids = View<int32_t, 3>(result.chosen_expert_ids.data(), num_moe_layers(), num_tokens, top_k)},
-      View<float, 2>(result.logits.data(), num_tokens, config().vocab_size));
+  result.chosen_expert_ids.assign(static_cast<size_t>(num_moe_layers() * num_tokens * top_k), -1);
+  if (num_tokens > 0) {
+    RETURN_IF_ERROR(compute_logits(
+        *rank.model, rank.cache, kBlockSize,
+        {.tokens = input.tokens,
+         .generated_from = input.generated_from,
+         .chunk = options_.chunk,
+         .forced_expert_ids =
+             input.forced_expert_ids.empty()
+                 ? View<const int32_t, 3>()
+                 : View<const int32_t, 3>(input.forced_expert_ids.data(), num_moe_layers(), num_tokens, top_k),
+         .chosen_expert_ids = View<int32_t, 3>(result.chosen_expert_ids.data(), num_moe_layers(), num_tokens, top_k)},
+        View<float, 2>(result.logits.data(), num_tokens, config().vocab_size)));
+  }
+  // An idle replica takes every step with zero rows.
+  for (size_t step = rows_of_steps(input).size(); step < num_steps; step++) {
+    StepBatch layout(1, kBlockSize);
+    RETURN_IF_ERROR(rank.model->forward(layout.build(step), rank.cache));
+  }
+  return {};
 }
 
 bool same_bits(const std::vector<float>& left, const std::vector<float>& right) {

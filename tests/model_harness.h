@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "comm/local/local_expert_exchange.h"
-#include "comm/local/local_group.h"
+#include "comm/mesh_expert_exchange.h"
+#include "comm/mesh_group.h"
 #include "config/engine_options.h"
 #include "engine/logits.h"
 #include "engine/step_batch.h"
@@ -32,34 +32,47 @@ struct RunOptions {
   int generated_from = -1;
   int chunk = 0;
   int max_rows = 256;
+  int64_t exchange_max_bytes = 0;
+};
+
+// What a replica computes: nothing, if there are no tokens.
+struct ReplicaInput {
+  std::vector<TokenId> tokens;
+  int generated_from = -1;
   std::vector<int32_t> forced_expert_ids;  // [num_moe_layers, num_tokens, top_k] or empty
 };
 
 struct RunResult {
-  std::vector<float> logits;               // [num_tokens, vocab_size], of replica 0
+  std::vector<float> logits;               // [num_tokens, vocab_size]
   std::vector<int32_t> chosen_expert_ids;  // [num_moe_layers, num_tokens, top_k]
 };
 
-// Loads the folder once for a layout and runs token sequences through replica 0, one after another.
+// Loads the folder once for a layout and runs token sequences through its replicas, in lockstep.
 class ModelRun {
  public:
   // Fails the test and stays empty if the folder cannot be loaded.
   ModelRun(const std::string& folder, const RunOptions& options);
   ~ModelRun();
 
+  // Replica 0 computes, the others bring nothing.
   RunResult logits(const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids = {});
+  // A sequence a replica, at the same time; one that is through brings nothing to the steps that others still take.
+  std::vector<RunResult> run(const std::vector<ReplicaInput>& inputs);
+
+  // How many rows a sequence brings to each step that it takes.
+  std::vector<int> rows_of_steps(const ReplicaInput& input) const;
+  const MeshExpertExchange& exchange(int rank) const;
   const ModelConfig& config() const { return files_->config(); }
   int num_moe_layers() const;
 
  private:
   struct Rank;
   void load_ranks();
-  Status run_rank(Rank& rank, const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids,
-                  RunResult& result);
+  Status run_rank(Rank& rank, const ReplicaInput& input, size_t num_steps, RunResult& result);
 
   RunOptions options_;
   std::optional<ModelFiles> files_;
-  std::vector<std::unique_ptr<LocalHub>> tensor_hubs_, expert_hubs_;
+  std::vector<std::unique_ptr<Mesh>> meshes_;
   std::vector<std::unique_ptr<Rank>> ranks_;
 };
 

@@ -44,6 +44,8 @@ class ExpertExchange {
   virtual int num_local_experts() const = 0;
 
   virtual Status dispatch(const DispatchRows& rows, const CollectiveSite& site) = 0;
+  // Moves messages on, without waiting: for long work between the calls.
+  virtual Status progress() = 0;
   // The next portion of rows for this rank's experts; more than one where a buffer is too small for all. False: no
   // more.
   virtual Result<bool> next(ArrivedRows& arrived) = 0;

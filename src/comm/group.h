@@ -25,7 +25,8 @@ class RowPartition {
 
 // Collectives over some of the ranks (a replica's TP ranks). Every rank makes the same calls in the same order; every
 // call has a deadline, and its error names site, host and the ranks that are missing. Sums are taken in fp32 in rank
-// order from rows of the compute dtype, so every rank gets the same bits. Used by one thread, the engine's.
+// order from rows of the compute dtype, so every rank gets the same bits. Rows that travel are contiguous. Used by one
+// thread, the engine's.
 class Group {
  public:
   virtual ~Group() = default;
@@ -36,11 +37,19 @@ class Group {
   // features].
   virtual Status reduce_scatter(const ComputeView<2>& partial, const RowPartition& partition, View<float, 2> own,
                                 const CollectiveSite& site) = 0;
-  // all [num_rows, bytes] = each rank's own rows, in the partition's order. Rows are bytes: any format.
+  // all [num_rows, bytes] = each rank's own rows, in the partition's order. Rows are bytes: any format. `own` may be
+  // its place in `all`.
   virtual Status all_gather(View<const std::byte, 2> own, const RowPartition& partition, View<std::byte, 2> all,
                             const CollectiveSite& site) = 0;
-  // all [num_rows, sum of features] = the ranks' columns side by side. part: [num_rows, features of this rank].
-  virtual Status gather_columns(View<const float, 2> part, View<float, 2> all, const CollectiveSite& site) = 0;
+  // values [num_values] = the sum over ranks, rounded to the compute dtype once.
+  virtual Status all_reduce(const ComputeView<1>& values, const CollectiveSite& site) = 0;
+  // received[r] = what rank r has in sent[this rank]; sizes may differ from pair to pair, and both sides know them.
+  virtual Status all_to_all(std::span<const std::span<const std::byte>> sent,
+                            std::span<const std::span<std::byte>> received, const CollectiveSite& site) = 0;
+  // On the root, all [num_rows, columns.num_rows()] = the ranks' columns side by side; elsewhere `all` is not looked
+  // at. part: [num_rows, columns.count(rank())].
+  virtual Status gather_columns(View<const float, 2> part, const RowPartition& columns, View<float, 2> all, int root,
+                                const CollectiveSite& site) = 0;
   virtual Status broadcast(std::span<std::byte> data, int root, const CollectiveSite& site) = 0;
   virtual Status barrier(const CollectiveSite& site) = 0;
 };

@@ -13,12 +13,6 @@
 namespace cachalot {
 namespace {
 
-// "o_proj reduce-scatter (layer 3, step 17)"
-std::string site_text(const CollectiveSite& site) {
-  if (site.layer < 0) return fmt::format("{} (step {})", site.operation, site.step);
-  return fmt::format("{} (layer {}, step {})", site.operation, site.layer, site.step);
-}
-
 void signal(const FileDescriptor& event_fd) {
   const uint64_t one = 1;
   // Fails only where 2^64 ones are unread, and then it is readable.
@@ -91,8 +85,7 @@ Result<bool> Mesh::move(const CollectiveSite* site) {
     Result<bool> result = transport->progress();
     if (!result) {
       Error error = std::move(result.error());
-      if (site != nullptr)
-        error.message = fmt::format("{}: {}: {}", site_text(*site), rank_name(rank()), error.message);
+      if (site != nullptr) error.message = fmt::format("{}: {}: {}", site->text(), rank_name(rank()), error.message);
       fail(std::move(error));
     }
     moved |= result && *result;
@@ -185,10 +178,9 @@ Error Mesh::missed_deadline(std::span<const SendOp> sends, std::span<const Recei
   for (int peer = 0; peer < size(); peer++) {
     if (is_missing[peer]) missing += (missing.empty() ? "" : ", ") + rank_name(peer);
   }
-  return {
-      ErrorCode::kDeadlineExceeded,
-      fmt::format("{}: {} waited {} ms for {}", site_text(site), rank_name(rank()), options_.deadline.count(), missing),
-      {}};
+  return {ErrorCode::kDeadlineExceeded,
+          fmt::format("{}: {} waited {} ms for {}", site.text(), rank_name(rank()), options_.deadline.count(), missing),
+          {}};
 }
 
 void Mesh::wake() {
@@ -203,6 +195,11 @@ void Mesh::fail(Error error) {
   }
   failed_.store(true);
   signal(wake_fd_);
+}
+
+void Mesh::abandon() {
+  fail({ErrorCode::kCancelled, fmt::format("{} has given up what was under way", rank_name(rank())), {}});
+  close();
 }
 
 std::optional<Error> Mesh::failure() const {

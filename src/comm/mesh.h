@@ -57,6 +57,8 @@ class Mesh {
   // for the membership (a peer died) and for a stop.
   void fail(Error error);
   std::optional<Error> failure() const;
+  // Ends it in the same way for the owner of operations that are under way and whose memory is about to go.
+  void abandon();
 
   struct Traffic {
     std::string transport;

@@ -43,9 +43,16 @@ ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& p
           .expert_parallel = spread_experts,
           .ep_rank = spread_experts ? parallel.group_rank() : 0,
           .ep_size = spread_experts ? parallel.group_size() : 1,
+          .exchange_max_bytes = static_cast<int64_t>(parallel.exchange_max_bytes),
           .max_rows = options.max_num_batched_tokens,
           .max_logit_rows = std::min<int64_t>(kMaxLogitRows, std::max(options.max_num_seqs, 16)),
           .max_positions = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings};
+}
+
+std::vector<int> consecutive(int first, int count) {
+  std::vector<int> ranks(static_cast<size_t>(count));
+  std::iota(ranks.begin(), ranks.end(), first);
+  return ranks;
 }
 
 }  // namespace
@@ -54,10 +61,7 @@ RankEngine::RankEngine(const EngineOptions& options, const Placement& placement,
     : options_(options),
       placement_(placement),
       own_mesh_(std::move(own_mesh)),
-      device_(std::make_unique<Device>(placement.threads)),
-      tensor_hub_(1, kCollectiveDeadline),
-      expert_hub_(1, kCollectiveDeadline),
-      tensor_group_(tensor_hub_, 0) {}
+      device_(std::make_unique<Device>(placement.threads)) {}
 
 Result<std::unique_ptr<RankEngine>> RankEngine::create(const EngineOptions& options, const Placement& placement,
                                                        WeightPacker::Progress progress) {
@@ -92,13 +96,20 @@ Status RankEngine::load(WeightPacker::Progress progress) {
               config.max_position_embeddings);
   settings.max_positions = memory_.max_model_len;
 
-  ASSIGN_OR_RETURN(mesh_, Mesh::create({}, {}));
-  ASSIGN_OR_RETURN(tensor_group_, MeshGroup::create(*mesh_, {.members = {0}}));
+  const int own_rank = placement_.mesh->rank();
+  ASSIGN_OR_RETURN(
+      tensor_group_,
+      MeshGroup::create(*placement_.mesh, {.members = consecutive(own_rank - settings.tp_rank, settings.tp_size),
+                                           .max_reduced_bytes = max_reduced_bytes(config, settings)}));
   if (config.num_experts > 0) {
-    ASSIGN_OR_RETURN(exchange_, MeshExpertExchange::create(*mesh_, {0}, exchange_layout(config, settings)));
+    const ExchangeLayout layout = exchange_layout(config, settings);
+    if (settings.ep_size > 1) log::info("{}", layout.describe());
+    ASSIGN_OR_RETURN(exchange_,
+                     MeshExpertExchange::create(*placement_.mesh,
+                                                consecutive(own_rank - settings.ep_rank, settings.ep_size), layout));
   }
-  ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, isa, *tensor_group_, exchange_.get(),
-                                               std::move(progress)));
+  ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, placement_.isa, *tensor_group_,
+                                               exchange_.get(), std::move(progress)));
 
   const int64_t num_slots = int64_t{memory_.num_blocks} * memory_.block_size;
   ASSIGN_OR_RETURN(cache_memory_, Device::allocate(memory_.cache_bytes));

@@ -20,6 +20,8 @@ namespace cachalot {
 
 // ---- arguments ------------------------------------------------------------------------------------------------------
 
+inline constexpr int kSmallestGroup = 32;
+
 // Rows as int8: value = quantized * scale, symmetric, scale = max|x| / 127 over each `group` consecutive inputs of a
 // row (32 or 64; the last group may be short). Zero rows have scale 0.
 struct QuantizedRows {

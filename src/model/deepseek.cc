@@ -2,18 +2,30 @@
 
 #include <algorithm>
 
+#include "model/expert_rows.h"
 #include "model/linear_input.h"
 #include "model/weight_loader.h"
 
 namespace cachalot {
+namespace {
+
+constexpr int kLogitsRoot = 0;  // of the group: who samples
+
+}  // namespace
 
 OpsLimits DeepseekModel::ops_limits(const ModelConfig& config, const ModelSettings& settings) {
   const int64_t heads = config.num_heads / settings.tp_size;
   const int64_t shared_width = int64_t{config.num_shared_experts} * config.moe_intermediate_size;
   const int64_t width =
       std::max({int64_t{config.intermediate_size}, shared_width, int64_t{config.moe_intermediate_size}});
-  return {.max_rows = std::max(settings.max_rows * settings.ep_size, kContextChunk),
-          .max_pairs = settings.max_rows * settings.ep_size * config.num_experts_per_token,
+  int64_t max_rows = std::max(settings.max_rows, kContextChunk), max_pairs = 0;
+  if (config.num_experts > 0) {
+    const ExchangeLayout layout = exchange_layout(config, settings);
+    max_rows = std::max(max_rows, layout.max_arrived_rows());
+    max_pairs = layout.max_arrived_pairs();
+  }
+  return {.max_rows = max_rows,
+          .max_pairs = max_pairs,
           .max_in_features = std::max({int64_t{config.hidden_size}, width, heads * config.v_head_dim,
                                        int64_t{config.q_lora_rank}, int64_t{config.kv_lora_rank}}),
           .max_width = width,
@@ -39,11 +51,14 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
                       config.num_experts, settings.ep_size);
   WeightPacker planner = WeightPacker::planner(settings);
   RETURN_IF_ERROR(load_weights(config, settings, files, planner));
+  int64_t comm_bytes = max_reduced_bytes(config, settings) * (settings.tp_size - 1);
+  if (config.num_experts > 0) comm_bytes += exchange_layout(config, settings).bytes();
   return ModelMemory{
       .weight_bytes = planner.bytes(),
       .workspace_bytes = Workspace::bytes(config, settings),
       .scratch_bytes = ops_table(IsaLevel::kReference).scratch_bytes(ops_limits(config, settings), num_threads),
       .rope_bytes = Rope::table_bytes(config, settings.max_positions),
+      .comm_bytes = static_cast<size_t>(comm_bytes),
       .cache_bytes_per_token = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.kv_cache_dim()) *
                                dtype_size(settings.compute_dtype)};
 }
@@ -137,7 +152,8 @@ Status DeepseekModel::logits(View<const int32_t, 1> row_ids, View<float, 2> logi
       alone ? logits : View<float, 2>(workspace_.logits_part.data(), num_rows, weights_.vocab_count);
   apply_linear(ops_, workspace_, rows, weights_.head, part);
   if (alone) return {};
-  return parallel_.group().gather_columns(part, logits, {.operation = "logits gather", .step = step_});
+  return parallel_.group().gather_columns(part, parallel_.partition(config_.vocab_size), logits, kLogitsRoot,
+                                          {.operation = "logits gather", .step = step_});
 }
 
 }  // namespace cachalot

@@ -25,6 +25,7 @@ namespace cachalot {
 // What a model takes of its device, before anything is allocated.
 struct ModelMemory {
   size_t weight_bytes = 0, workspace_bytes = 0, scratch_bytes = 0, rope_bytes = 0;
+  size_t comm_bytes = 0;  // buffers of the expert exchange and the tensor-parallel group
   size_t cache_bytes_per_token = 0;
 };
 
@@ -43,8 +44,8 @@ class DeepseekModel {
   // One step through all layers. cache: [num_layers, num_slots, kv_cache_dim] of the compute dtype. An error comes from
   // a peer; the step is then abandoned.
   Status forward(const ModelBatch& batch, const ComputeView<3>& cache);
-  // The logits of some rows (at most max_logit_rows) of the last step, as often as wanted: [row_ids, vocab_size], the
-  // same on every rank of the group.
+  // The logits of some rows (at most max_logit_rows) of the last step, as often as wanted. All ranks of the group call
+  // it; the first one gets them, [row_ids, vocab_size], the others' `logits` are not looked at.
   Status logits(View<const int32_t, 1> row_ids, View<float, 2> logits);
 
   const ModelConfig& config() const { return config_; }

@@ -4,19 +4,22 @@
 
 namespace cachalot {
 
-// out = down(silu(gate(x)) * up(x)); the product is quantized on its way where `down` wants that.
-void FeedForward::gated(const FeedForwardWeights& weights, InputRows& input, View<float, 2> out) {
+LinearInput FeedForward::gate(const FeedForwardWeights& weights, InputRows& input, int64_t num_rows) {
   const LinearInput rows = input.for_linear(weights.gate_up);
   const int group = weights.down.input_group;
   View<float, 2> product;
   QuantizedRows quantized;
   if (group) {
-    quantized = workspace_.quantized_product.rows(out.extent(0), weights.width, group);
+    quantized = workspace_.quantized_product.rows(num_rows, weights.width, group);
   } else {
-    product = View<float, 2>(workspace_.intermediate.data(), out.extent(0), weights.width);
+    product = View<float, 2>(workspace_.intermediate.data(), num_rows, weights.width);
   }
   ops_.gated_linear(rows, weights.gate_up.matrix, product, quantized);
-  ops_.linear({.values = product, .quantized = quantized}, weights.down.matrix, out);
+  return {.values = product, .quantized = quantized};
+}
+
+void FeedForward::down(const FeedForwardWeights& weights, const LinearInput& product, View<float, 2> out) {
+  ops_.linear(product, weights.down.matrix, out);
 }
 
 Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed,
@@ -29,7 +32,7 @@ Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& b
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
   const View<float, 2> out = alone ? own : workspace_.partial.rows(0, num_rows);
   InputRows input(ops_, workspace_, rows);
-  gated(weights, input, out);
+  down(weights, gate(weights, input, num_rows), out);
   return parallel_.scatter_sum(out, own, {.operation = "dense reduce-scatter", .step = batch.step, .layer = layer});
 }
 
@@ -70,7 +73,9 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
     const bool same_rows = format.group && weights.shared->gate_up.input_group == format.group;
     InputRows input =
         same_rows ? InputRows(ops_, workspace_, rows, format.quantized(sent)) : InputRows(ops_, workspace_, rows);
-    gated(*weights.shared, input, out);
+    const LinearInput product = gate(*weights.shared, input, num_rows);
+    RETURN_IF_ERROR(exchange_->progress());
+    down(*weights.shared, product, out);
   }
 
   for (ArrivedRows arrived;;) {

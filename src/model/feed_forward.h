@@ -5,6 +5,7 @@
 #include "config/model_config.h"
 #include "kernels/ops.h"
 #include "model/batch.h"
+#include "model/expert_rows.h"
 #include "model/layer_weights.h"
 #include "model/linear_input.h"
 #include "model/tensor_parallel.h"
@@ -30,7 +31,9 @@ class FeedForward {
   Status moe(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer, int moe_layer);
 
  private:
-  void gated(const FeedForwardWeights& weights, InputRows& input, View<float, 2> out);
+  // The two halves of down(silu(gate(x)) * up(x)); the first gives the product in the form that the second wants.
+  LinearInput gate(const FeedForwardWeights& weights, InputRows& input, int64_t num_rows);
+  void down(const FeedForwardWeights& weights, const LinearInput& product, View<float, 2> out);
   // The experts of `rows`, which are this rank's own or, without expert parallelism, all of the step from `first_row`
   // on.
   Status experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,

@@ -15,9 +15,10 @@ struct ModelSettings {
   int tp_rank = 0, tp_size = 1;
   bool expert_parallel = true;  // else each expert's width is split over the TP ranks
   int ep_rank = 0, ep_size = 1;
-  int64_t max_rows = 0;        // token rows of a step
-  int64_t max_logit_rows = 0;  // rows whose logits are wanted at once
-  int64_t max_positions = 0;   // length of a sequence
+  int64_t exchange_max_bytes = 0;  // of each buffer between ranks of the expert exchange; 0: no bound
+  int64_t max_rows = 0;            // token rows of a step
+  int64_t max_logit_rows = 0;      // rows whose logits are wanted at once
+  int64_t max_positions = 0;       // length of a sequence
 
   bool float32() const { return compute_dtype == DType::kF32; }
   MatrixPolicy matrix_policy() const {

@@ -2,6 +2,12 @@
 
 namespace cachalot {
 
+int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settings) {
+  if (settings.tp_size == 1) return 0;
+  const int64_t own_rows = (settings.max_rows + settings.tp_size - 1) / settings.tp_size;
+  return own_rows * config.hidden_size * static_cast<int64_t>(dtype_size(settings.compute_dtype));
+}
+
 Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, View<float, 2> all,
                                               const CollectiveSite& site) const {
   if (size() == 1) return own;

@@ -1,10 +1,15 @@
 #pragma once
 
 #include "comm/group.h"
+#include "config/model_config.h"
 #include "kernels/ops.h"
+#include "model/model_settings.h"
 #include "model/workspace.h"
 
 namespace cachalot {
+
+// What a group for this model sums up at a time, at most: MeshGroupOptions::max_reduced_bytes.
+int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settings);
 
 // Moves rows between "each rank its own" (between two attentions: sequence parallelism) and "all rows on every rank".
 // With one rank both are the same memory and nothing moves.

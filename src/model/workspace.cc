@@ -2,11 +2,12 @@
 
 #include <algorithm>
 
+#include "model/expert_rows.h"
+
 namespace cachalot {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int64_t kSmallestGroup = 32;  // of int8 rows
 
 // Hands out pieces of a buffer; without one, only counts.
 class Carver {
@@ -26,18 +27,6 @@ class Carver {
 };
 
 }  // namespace
-
-ComputeView<2> ExpertRowFormat::values(View<std::byte, 2> rows) const {
-  return ComputeView<2>(rows.data(), compute_dtype, rows.extent(0), hidden);
-}
-
-QuantizedRows ExpertRowFormat::quantized(View<std::byte, 2> rows) const {
-  const int64_t bytes = row_bytes(), num_rows = rows.extent(0);
-  return {.values = View<int8_t, 2>(reinterpret_cast<int8_t*>(rows.data()), {num_rows, hidden}, {bytes, 1}),
-          .scales = View<float, 2>(reinterpret_cast<float*>(rows.data() + scales_offset()),
-                                   {num_rows, (hidden + group - 1) / group}, {bytes / 4, 1}),
-          .group = group};
-}
 
 template <class Carver>
 void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings) {
@@ -86,8 +75,8 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   router_logits = f32(rows, experts);
   expert_ids = carver.template take<int32_t>(rows, top_k);
   expert_weights = f32(rows, top_k);
-  expert_rows = carver.template take<std::byte>(rows * (hidden * compute_bytes + 64));
-  if (experts > 0 && !settings.float32()) arrived = f32(rows * settings.ep_size, hidden);
+  expert_rows = carver.template take<std::byte>(rows * ExpertRowFormat::max_row_bytes(hidden, settings.compute_dtype));
+  if (experts > 0 && !settings.float32()) arrived = f32(exchange_layout(config, settings).max_arrived_rows(), hidden);
   logit_rows = f32(settings.max_logit_rows, hidden);
   if (tensor_parallel)
     logits_part = f32(settings.max_logit_rows, (config.vocab_size + settings.tp_size - 1) / settings.tp_size);

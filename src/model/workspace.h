@@ -16,22 +16,6 @@ namespace cachalot {
 inline constexpr int64_t kContextChunk = 512;
 inline constexpr int64_t kAbsorbedChunk = 64;
 
-// A row of the expert exchange: the compute dtype, or int8 values with one float scale for each group behind them.
-struct ExpertRowFormat {
-  int64_t hidden = 0;
-  int group = 0;  // 0: compute dtype
-  DType compute_dtype = DType::kBF16;
-
-  int64_t scales_offset() const { return (hidden + 3) / 4 * 4; }
-  int64_t row_bytes() const {
-    if (group == 0) return hidden * static_cast<int64_t>(dtype_size(compute_dtype));
-    return scales_offset() + (hidden + group - 1) / group * static_cast<int64_t>(sizeof(float));
-  }
-  // Views into rows of this format.
-  ComputeView<2> values(View<std::byte, 2> rows) const;
-  QuantizedRows quantized(View<std::byte, 2> rows) const;
-};
-
 // Every buffer of a step, sized once for the largest one; operations narrow them. Views into one allocation.
 struct Workspace {
   static size_t bytes(const ModelConfig& config, const ModelSettings& settings);
@@ -65,9 +49,9 @@ struct Workspace {
   View<int32_t, 2> expert_ids;       // [max_rows, top_k]
   View<float, 2> expert_weights;     // [max_rows, top_k]
   View<std::byte, 1> expert_rows;    // max_rows rows of the exchange
-  View<float, 2> arrived;            // [max_rows * ep_size, hidden]; experts that want floats under bfloat16
-  View<float, 2> logit_rows;         // [max_logit_rows, hidden]
-  View<float, 2> logits_part;        // [max_logit_rows, vocab_count]; with tensor parallelism only
+  View<float, 2> arrived;      // rows of an exchange's pass, [.., hidden]; experts that want floats under bfloat16
+  View<float, 2> logit_rows;   // [max_logit_rows, hidden]
+  View<float, 2> logits_part;  // [max_logit_rows, vocab_count]; with tensor parallelism only
 
  private:
   template <class Carver>

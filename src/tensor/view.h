@@ -100,6 +100,8 @@ class ComputeView {
     extents_ = shape.extents();
     strides_ = shape.strides();
   }
+  ComputeView(void* data, DType dtype, std::array<int64_t, Rank> extents, std::array<int64_t, Rank> strides)
+      : data_(data), dtype_(dtype), extents_(extents), strides_(strides) {}
 
   DType dtype() const { return dtype_; }
   void* data() const { return data_; }
@@ -136,15 +138,12 @@ class ComputeView {
   std::array<int64_t, Rank> strides_{};
 };
 
-// Calls body with the views' element type: visit_compute(dtype, [&]<class T>() { ... x.as<T>() ... }).
+// What body gives, called with the views' element type: visit_compute(dtype, [&]<class T>() { ... x.as<T>() ... }).
 template <class Body>
-void visit_compute(DType dtype, Body&& body) {
-  if (dtype == DType::kBF16) {
-    body.template operator()<bf16>();
-  } else {
-    CHECK(dtype == DType::kF32, "{} is no compute dtype", dtype_name(dtype));
-    body.template operator()<float>();
-  }
+auto visit_compute(DType dtype, Body&& body) {
+  if (dtype == DType::kBF16) return body.template operator()<bf16>();
+  CHECK(dtype == DType::kF32, "{} is no compute dtype", dtype_name(dtype));
+  return body.template operator()<float>();
 }
 
 }  // namespace cachalot

@@ -13,7 +13,6 @@ constexpr int64_t kLeastBlockRows = 48;     // blocks of rows are not made small
 constexpr int64_t kItemsOfThread = 4;       // what is aimed at
 constexpr int64_t kFloatStrips = 4;         // of an item in floats, at most
 constexpr int64_t kFloatTileWidth = kFloatStrips * kStrip;
-constexpr int kSmallestGroup = 32;
 
 int64_t ceil_div(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit;

@@ -1,0 +1,344 @@
+#include "comm/mesh_expert_exchange.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "device/device.h"
+
+namespace cachalot {
+
+Result<std::unique_ptr<MeshExpertExchange>> MeshExpertExchange::create(Mesh& mesh, std::vector<int> members,
+                                                                       const ExchangeLayout& layout) {
+  CHECK(std::ssize(members) == layout.shape.num_ranks);
+  const auto self = std::ranges::find(members, mesh.rank());
+  CHECK(self != members.end(), "rank {} is not a member of its exchange", mesh.rank());
+  const auto rank = static_cast<int>(self - members.begin());
+  std::unique_ptr<MeshExpertExchange> exchange(new MeshExpertExchange(mesh, std::move(members), rank, layout));
+  ASSIGN_OR_RETURN(exchange->sent_, Device::allocate(static_cast<size_t>(layout.sent_bytes())));
+  ASSIGN_OR_RETURN(exchange->arrived_, Device::allocate(static_cast<size_t>(layout.arrived_bytes())));
+  ASSIGN_OR_RETURN(exchange->results_, Device::allocate(static_cast<size_t>(layout.results_bytes())));
+  return exchange;
+}
+
+MeshExpertExchange::MeshExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout)
+    : mesh_(mesh), members_(std::move(members)), rank_(rank), layout_(layout) {
+  const size_t num_ranks = members_.size(), max_pairs = static_cast<size_t>(layout.max_arrived_pairs());
+  const auto experts = static_cast<size_t>(num_local_experts()), own_pairs = static_cast<size_t>(layout.own_pairs());
+  peers_.resize(num_ranks);
+  peer_rows_.resize(own_pairs);
+  row_ids_.resize(own_pairs);
+  pairs_.reserve(max_pairs);
+  first_outgoing_.resize(num_ranks + 1);
+  pair_rows_.reserve(max_pairs);
+  result_rows_.reserve(max_pairs);
+  offsets_.resize(experts + 1);
+  cursor_.resize(experts + 1);
+  for (int part = 0; part < 2; part++) {
+    for (const int member : members_) {
+      sends_.push_back({.peer = member, .data = {}, .done = true});
+      receives_.push_back({.peer = member, .buffer = {}, .done = true});
+    }
+  }
+}
+
+MeshExpertExchange::~MeshExpertExchange() {
+  if (state_ != State::kIdle) mesh_.abandon();
+}
+
+// ---- what goes where ----
+
+Status MeshExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSite& site) {
+  if (std::optional<Error> failure = mesh_.failure()) return std::unexpected(std::move(*failure));
+  const int64_t num_rows = rows.rows.extent(0);
+  CHECK(state_ == State::kIdle);
+  CHECK(num_rows <= layout_.shape.max_rows && rows.expert_ids.extent(0) == num_rows,
+        "dispatch of {} rows, {} rows of ids, at most {}", num_rows, rows.expert_ids.extent(0), layout_.shape.max_rows);
+  CHECK(rows.expert_ids.extent(1) == layout_.shape.top_k);
+  CHECK(rows.rows.extent(1) <= layout_.shape.row_bytes, "rows of {} bytes, at most {}", rows.rows.extent(1),
+        layout_.shape.row_bytes);
+  site_ = site;
+  own_ = rows;
+  num_combined_ = 0;
+  pass_ = 0;
+  counters_.rows_brought += static_cast<uint64_t>(num_rows);
+  counters_.num_exchanges++;
+  assign_rows();
+  start_pass();
+  return {};
+}
+
+// Own rows by destination, in order: a row goes once to each rank that holds any of its experts.
+void MeshExpertExchange::assign_rows() {
+  const int64_t num_rows = own_.rows.extent(0);
+  const auto for_each_destination = [&](auto body) {
+    for (Peer& peer : peers_) peer.last_row = -1;
+    for (int64_t row = 0; row < num_rows; row++) {
+      for (int64_t slot = 0; slot < layout_.shape.top_k; slot++) {
+        const int32_t expert = own_.expert_ids(row, slot);
+        CHECK(expert >= 0 && expert < layout_.shape.num_experts, "expert {} of {}", expert, layout_.shape.num_experts);
+        Peer& peer = peers_[static_cast<size_t>(holder_of(expert))];
+        if (std::exchange(peer.last_row, row) != row) body(peer, row);
+      }
+    }
+  };
+  for (Peer& peer : peers_) peer = {.more_to = true, .more_from = true};
+  for_each_destination([](Peer& peer, int64_t) { peer.end++; });
+  size_t begin = 0;
+  for (Peer& peer : peers_) {
+    const size_t count = peer.end;
+    peer.next = peer.end = begin;
+    begin += count;
+  }
+  for_each_destination([&](Peer& peer, int64_t row) { peer_rows_[peer.end++] = static_cast<int32_t>(row); });
+}
+
+// The next rows for a destination, as many as a message takes, and places for their results.
+MeshExpertExchange::Selection MeshExpertExchange::select_rows(int destination) {
+  Peer& peer = peers_[static_cast<size_t>(destination)];
+  const int64_t top_k = layout_.shape.top_k;
+  Selection rows{peer.next, peer.next};
+  peer.first_result = num_combined_;
+  while (rows.end < peer.end && static_cast<int64_t>(rows.end - rows.begin) < layout_.rows_per_peer) {
+    const int64_t row = peer_rows_[rows.end];
+    int64_t num_pairs = 0;
+    for (int64_t slot = 0; slot < top_k; slot++) num_pairs += holder_of(own_.expert_ids(row, slot)) == destination;
+    if (num_combined_ - peer.first_result + num_pairs > layout_.pairs_per_peer) break;
+    for (int64_t slot = 0; slot < top_k; slot++) {
+      if (holder_of(own_.expert_ids(row, slot)) == destination)
+        row_ids_[static_cast<size_t>(row * top_k + slot)] = static_cast<int32_t>(num_combined_++);
+    }
+    rows.end++;
+  }
+  peer.num_results = num_combined_ - peer.first_result;
+  peer.next = rows.end;
+  peer.more_to = rows.end < peer.end;
+  return rows;
+}
+
+// ---- a pass ----
+
+void MeshExpertExchange::start_pass() {
+  counters_.num_passes++;
+  state_ = State::kStarted;
+  for (int home = 0; home < num_ranks(); home++) {
+    if (home == rank_ || !peers_[static_cast<size_t>(home)].more_from) continue;
+    row_receive(home).buffer = {message_from(home), static_cast<size_t>(layout_.message_bytes())};
+    row_receive(home).done = false;
+    mesh_.start(row_receive(home));
+  }
+  own_rows_ = {};
+  for (int destination = 0; destination < num_ranks(); destination++) {
+    Peer& peer = peers_[static_cast<size_t>(destination)];
+    peer.num_results = 0;
+    if (!peer.more_to) continue;
+    const Selection rows = select_rows(destination);
+    if (destination == rank_) {
+      own_rows_ = rows;
+      continue;
+    }
+    row_send(destination).data = write_message(destination, rows);
+    row_send(destination).done = false;
+    mesh_.start(row_send(destination));
+    counters_.rows_sent += rows.end - rows.begin;
+  }
+}
+
+std::span<const std::byte> MeshExpertExchange::write_message(int destination, const Selection& rows) {
+  const Peer& peer = peers_[static_cast<size_t>(destination)];
+  const auto num_rows = static_cast<int64_t>(rows.end - rows.begin);
+  const int64_t top_k = layout_.shape.top_k;
+  const DispatchMessage message{.num_rows = num_rows, .row_bytes = own_.rows.extent(1), .top_k = top_k};
+  const DispatchHeader header{.home = static_cast<uint16_t>(rank_),
+                              .destination = static_cast<uint16_t>(destination),
+                              .pass = pass_,
+                              .num_rows = static_cast<uint32_t>(num_rows),
+                              .num_pairs = static_cast<uint32_t>(peer.num_results),
+                              .row_bytes = static_cast<uint32_t>(message.row_bytes),
+                              .top_k = static_cast<uint16_t>(top_k),
+                              .more = peer.more_to};
+  std::byte* const begin = message_to(destination);  // its bytes between header and rows were never anything but zero
+  std::memcpy(begin, &header, sizeof(header));
+  std::byte* to = begin + DispatchMessage::rows_offset();
+  for (size_t idx = rows.begin; idx < rows.end; idx++, to += message.row_bytes)
+    std::memcpy(to, own_.rows.row(peer_rows_[idx]), static_cast<size_t>(message.row_bytes));
+  auto* ids = reinterpret_cast<uint16_t*>(begin + message.ids_offset());
+  for (size_t idx = rows.begin; idx < rows.end; idx++) {
+    for (int64_t slot = 0; slot < top_k; slot++) *ids++ = static_cast<uint16_t>(own_.expert_ids(peer_rows_[idx], slot));
+  }
+  return {begin, static_cast<size_t>(message.bytes())};
+}
+
+Result<bool> MeshExpertExchange::next(ArrivedRows& arrived) {
+  CHECK(state_ == State::kStarted || state_ == State::kGivenOut);
+  if (state_ == State::kGivenOut) {
+    start_result_sends();
+    if (!wants_another_pass()) {
+      state_ = State::kThrough;
+      return false;
+    }
+    pass_++;
+    start_pass();
+  }
+  // All of it, the results of the pass before, too: their memory and the messages' is used again. A rank that computed
+  // before its messages are out would hold up those who wait for them.
+  RETURN_IF_ERROR(wait());
+  RETURN_IF_ERROR(take_rows());
+  start_result_receives();
+  sort_pairs();
+  state_ = State::kGivenOut;
+  arrived.rows = num_ranks() == 1 ? own_.rows
+                                  : View<const std::byte, 2>(arrived_.data() + DispatchMessage::rows_offset(),
+                                                             num_arrived_, own_.rows.extent(1));
+  arrived.pair_rows = View<const int32_t, 1>(pair_rows_.data(), pair_rows_.size());
+  arrived.result_rows = View<const int32_t, 1>(result_rows_.data(), result_rows_.size());
+  arrived.offsets = offsets_;
+  arrived.results = ComputeView<2>(results_.data(), layout_.shape.compute_dtype,
+                                   layout_.outgoing_rows() + layout_.own_pairs(), layout_.shape.hidden_size);
+  return true;
+}
+
+bool MeshExpertExchange::wants_another_pass() const {
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    const Peer& state = peers_[static_cast<size_t>(peer)];
+    if (state.more_to || (peer != rank_ && state.more_from)) return true;
+  }
+  return false;
+}
+
+Status MeshExpertExchange::wait() {
+  RETURN_IF_ERROR(mesh_.wait(sends_, receives_, site_));
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    ReceiveOp& op = result_receive(peer);
+    if (std::exchange(op.size, 0) != op.buffer.size()) return fail(peer, "sent results of another size");
+    op.buffer = {};
+  }
+  return {};
+}
+
+std::unexpected<Error> MeshExpertExchange::fail(int peer, std::string_view what) const {
+  Error error{ErrorCode::kCorrupt,
+              fmt::format("{}: {} {}", site_.text(), mesh_.rank_name(members_[static_cast<size_t>(peer)]), what),
+              {}};
+  mesh_.fail(error);
+  return std::unexpected(std::move(error));
+}
+
+// ---- rows that came ----
+
+// The pairs of all rows that arrived, home by home, and the rows close behind each other, in place of the messages.
+Status MeshExpertExchange::take_rows() {
+  pairs_.clear();
+  num_arrived_ = 0;
+  num_outgoing_ = 0;
+  for (int home = 0; home < num_ranks(); home++) {
+    first_outgoing_[static_cast<size_t>(home)] = num_outgoing_;
+    if (home == rank_) {
+      take_own_rows();
+    } else if (!row_receive(home).buffer.empty()) {
+      RETURN_IF_ERROR(take_message(home));
+      row_receive(home).buffer = {};
+    }
+  }
+  first_outgoing_.back() = num_outgoing_;
+  return {};
+}
+
+void MeshExpertExchange::take_own_rows() {
+  int64_t result_row = layout_.outgoing_rows() + peers_[static_cast<size_t>(rank_)].first_result;
+  for (size_t idx = own_rows_.begin; idx < own_rows_.end; idx++) {
+    const int32_t row = peer_rows_[idx];
+    add_pairs([&](int64_t slot) { return own_.expert_ids(row, slot); }, result_row);
+    if (num_ranks() > 1) std::memcpy(arrived_row(), own_.rows.row(row), static_cast<size_t>(own_.rows.extent(1)));
+    num_arrived_++;
+  }
+}
+
+Status MeshExpertExchange::take_message(int home) {
+  const size_t size = std::exchange(row_receive(home).size, 0);
+  DispatchHeader header;
+  std::memcpy(&header, message_from(home), sizeof(header));
+  const DispatchMessage message{
+      .num_rows = header.num_rows, .row_bytes = own_.rows.extent(1), .top_k = layout_.shape.top_k};
+  if (size < DispatchMessage::kHeaderBytes || header.magic_and_version != DispatchHeader{}.magic_and_version)
+    return fail(home, "sent rows in a format of another version");
+  if (header.home != home || header.destination != rank_ || header.pass != pass_ ||
+      header.row_bytes != message.row_bytes || header.top_k != message.top_k ||
+      header.num_rows > layout_.rows_per_peer || header.num_pairs > layout_.pairs_per_peer ||
+      static_cast<int64_t>(size) != message.bytes())
+    return fail(home, "sent rows that do not fit this exchange");
+  peers_[static_cast<size_t>(home)].more_from = header.more != 0;
+  counters_.rows_received += header.num_rows;
+
+  const auto* ids = reinterpret_cast<const uint16_t*>(message_from(home) + message.ids_offset());
+  std::byte* const place = arrived_row();
+  const int64_t first_outgoing = num_outgoing_;
+  for (int64_t row = 0; row < message.num_rows; row++, ids += message.top_k, num_arrived_++)
+    add_pairs([&](int64_t slot) { return int32_t{ids[slot]}; }, num_outgoing_);
+  if (num_outgoing_ - first_outgoing != header.num_pairs) return fail(home, "sent rows and another number of pairs");
+  std::memmove(place, message_from(home) + DispatchMessage::rows_offset(),
+               static_cast<size_t>(message.num_rows * message.row_bytes));
+  return {};
+}
+
+template <class ExpertOf>
+void MeshExpertExchange::add_pairs(ExpertOf expert_of, int64_t& result_row) {
+  for (int64_t slot = 0; slot < layout_.shape.top_k; slot++) {
+    const int32_t expert = expert_of(slot) - first_local_expert();
+    if (expert >= 0 && expert < num_local_experts())
+      pairs_.push_back({expert, static_cast<int32_t>(num_arrived_), static_cast<int32_t>(result_row++)});
+  }
+}
+
+// By expert; an expert's pairs stay in the order of homes, rows and slots.
+void MeshExpertExchange::sort_pairs() {
+  std::ranges::fill(offsets_, 0);
+  for (const Pair& pair : pairs_) offsets_[static_cast<size_t>(pair.expert) + 1]++;
+  for (size_t expert = 1; expert < offsets_.size(); expert++) offsets_[expert] += offsets_[expert - 1];
+  cursor_ = offsets_;
+  pair_rows_.resize(pairs_.size());
+  result_rows_.resize(pairs_.size());
+  for (const Pair& pair : pairs_) {
+    const auto position = static_cast<size_t>(cursor_[static_cast<size_t>(pair.expert)]++);
+    pair_rows_[position] = pair.row;
+    result_rows_[position] = pair.result_row;
+  }
+}
+
+// ---- results ----
+
+void MeshExpertExchange::start_result_receives() {
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    const Peer& state = peers_[static_cast<size_t>(peer)];
+    if (peer == rank_ || state.num_results == 0) continue;
+    result_receive(peer).buffer = {result(layout_.outgoing_rows() + state.first_result),
+                                   static_cast<size_t>(state.num_results * layout_.shape.result_bytes())};
+    result_receive(peer).done = false;
+    mesh_.start(result_receive(peer));
+  }
+}
+
+void MeshExpertExchange::start_result_sends() {
+  for (int home = 0; home < num_ranks(); home++) {
+    const int64_t begin = first_outgoing_[static_cast<size_t>(home)],
+                  count = first_outgoing_[static_cast<size_t>(home) + 1] - begin;
+    if (count == 0) continue;
+    result_send(home).data = {result(begin), static_cast<size_t>(count * layout_.shape.result_bytes())};
+    result_send(home).done = false;
+    mesh_.start(result_send(home));
+  }
+}
+
+Result<CombinedRows> MeshExpertExchange::combine() {
+  CHECK(state_ == State::kThrough);
+  RETURN_IF_ERROR(wait());
+  state_ = State::kIdle;
+  const int64_t num_rows = own_.rows.extent(0), top_k = layout_.shape.top_k;
+  CHECK(num_combined_ == num_rows * top_k);
+  return CombinedRows{.results = ComputeView<2>(result(layout_.outgoing_rows()), layout_.shape.compute_dtype,
+                                                num_combined_, layout_.shape.hidden_size),
+                      .row_ids = View<const int32_t, 2>(row_ids_.data(), num_rows, top_k)};
+}
+
+}  // namespace cachalot

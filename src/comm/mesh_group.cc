@@ -1,0 +1,215 @@
+#include "comm/mesh_group.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "device/device.h"
+
+namespace cachalot {
+namespace {
+
+constexpr int64_t kSumAtOnce = 1024;  // floats, which stay in the first-level cache while the ranks' values are added
+
+template <class T>
+std::span<const std::byte> bytes_of(const T* first, int64_t count) {
+  return {reinterpret_cast<const std::byte*>(first), static_cast<size_t>(count) * sizeof(T)};
+}
+template <class T>
+std::span<std::byte> writable_bytes_of(T* first, int64_t count) {
+  return {reinterpret_cast<std::byte*>(first), static_cast<size_t>(count) * sizeof(T)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<MeshGroup>> MeshGroup::create(Mesh& mesh, MeshGroupOptions options) {
+  const auto self = std::ranges::find(options.members, mesh.rank());
+  CHECK(self != options.members.end(), "rank {} is not a member of its group", mesh.rank());
+  const auto rank = static_cast<int>(self - options.members.begin());
+  ASSIGN_OR_RETURN(Buffer staging, Device::allocate(static_cast<size_t>(options.staging_bytes())));
+  return std::unique_ptr<MeshGroup>(new MeshGroup(mesh, std::move(options), rank, std::move(staging)));
+}
+
+MeshGroup::MeshGroup(Mesh& mesh, MeshGroupOptions options, int rank, Buffer staging)
+    : mesh_(mesh),
+      members_(std::move(options.members)),
+      rank_(rank),
+      max_reduced_bytes_(options.max_reduced_bytes),
+      staging_(std::move(staging)) {
+  sends_.reserve(members_.size());
+  receives_.reserve(members_.size());
+}
+
+MeshGroup::~MeshGroup() {
+  if (!sends_.empty() || !receives_.empty()) mesh_.abandon();
+}
+
+void MeshGroup::send(int to, std::span<const std::byte> data) {
+  sends_.push_back({.peer = members_[static_cast<size_t>(to)], .data = data});
+}
+
+void MeshGroup::receive(int from, std::span<std::byte> buffer) {
+  receives_.push_back({.peer = members_[static_cast<size_t>(from)], .buffer = buffer});
+}
+
+Status MeshGroup::exchange(const CollectiveSite& site) {
+  if (std::optional<Error> failure = mesh_.failure()) return std::unexpected(std::move(*failure));
+  for (ReceiveOp& op : receives_) mesh_.start(op);
+  for (SendOp& op : sends_) mesh_.start(op);
+  // After an error the lists stay as they are: the mesh may still know the operations.
+  RETURN_IF_ERROR(mesh_.wait(sends_, receives_, site));
+  for (const ReceiveOp& op : receives_) {
+    if (op.size == op.buffer.size()) continue;
+    Error error{ErrorCode::kCorrupt,
+                fmt::format("{}: {} sent {} bytes, should be {}", site.text(), mesh_.rank_name(op.peer), op.size,
+                            op.buffer.size()),
+                {}};
+    mesh_.fail(error);
+    return std::unexpected(std::move(error));
+  }
+  sends_.clear();
+  receives_.clear();
+  return {};
+}
+
+// ---- sums ----
+
+template <class PartOf>
+Status MeshGroup::exchange_parts(int64_t part_bytes, PartOf part_of, const CollectiveSite& site) {
+  CHECK(part_bytes <= max_reduced_bytes_, "{}: a part of {} bytes, staging for {}", site.operation, part_bytes,
+        max_reduced_bytes_);
+  for (int peer = 0; peer < size(); peer++) {
+    if (peer == rank_) continue;
+    send(peer, part_of(peer));
+    receive(peer, {staged(peer, part_bytes), static_cast<size_t>(part_bytes)});
+  }
+  return exchange(site);
+}
+
+template <class T>
+void MeshGroup::add_up(const T* own, int64_t part_bytes, int64_t begin, int64_t count, float* sum) const {
+  std::fill_n(sum, count, 0.f);
+  for (int rank = 0; rank < size(); rank++) {
+    const T* part = (rank == rank_ ? own : reinterpret_cast<const T*>(staged(rank, part_bytes))) + begin;
+    for (int64_t idx = 0; idx < count; idx++) sum[idx] += static_cast<float>(part[idx]);
+  }
+}
+
+Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartition& partition, View<float, 2> own,
+                                 const CollectiveSite& site) {
+  const int64_t features = own.extent(1);
+  CHECK(partial.extent(0) == partition.num_rows() && own.extent(0) == partition.count(rank_) &&
+        partial.extent(1) == features);
+  return visit_compute(partial.dtype(), [&]<class T>() -> Status {
+    const View<T, 2> rows = partial.as<T>();
+    CHECK(rows.is_contiguous());
+    const int64_t part_bytes = own.size() * static_cast<int64_t>(sizeof(T));
+    RETURN_IF_ERROR(exchange_parts(
+        part_bytes,
+        [&](int peer) { return bytes_of(rows.row(partition.begin(peer)), partition.count(peer) * features); }, site));
+    for (int64_t row = 0; row < own.extent(0); row++)
+      add_up(rows.row(partition.begin(rank_)), part_bytes, row * features, features, own.row(row));
+    return {};
+  });
+}
+
+Status MeshGroup::all_reduce(const ComputeView<1>& values, const CollectiveSite& site) {
+  if (size() == 1) return {};
+  return visit_compute(values.dtype(), [&]<class T>() -> Status {
+    T* const all = values.as<T>().data();
+    const RowPartition partition(values.extent(0), size());
+    T* const own = all + partition.begin(rank_);
+    const int64_t own_count = partition.count(rank_), part_bytes = own_count * static_cast<int64_t>(sizeof(T));
+    RETURN_IF_ERROR(exchange_parts(
+        part_bytes, [&](int peer) { return bytes_of(all + partition.begin(peer), partition.count(peer)); }, site));
+    float sum[kSumAtOnce];
+    for (int64_t begin = 0; begin < own_count; begin += kSumAtOnce) {
+      const int64_t count = std::min(kSumAtOnce, own_count - begin);
+      add_up(own, part_bytes, begin, count, sum);
+      for (int64_t idx = 0; idx < count; idx++) own[begin + idx] = static_cast<T>(sum[idx]);
+    }
+    constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
+    return all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(own), own_count, kBytes), partition,
+                      View<std::byte, 2>(reinterpret_cast<std::byte*>(all), values.extent(0), kBytes), site);
+  });
+}
+
+// ---- rows and bytes ----
+
+Status MeshGroup::all_gather(View<const std::byte, 2> own, const RowPartition& partition, View<std::byte, 2> all,
+                             const CollectiveSite& site) {
+  CHECK(own.extent(0) == partition.count(rank_) && all.extent(0) == partition.num_rows() &&
+        own.extent(1) == all.extent(1) && own.is_contiguous() && all.is_contiguous());
+  for (int peer = 0; peer < size(); peer++) {
+    if (peer == rank_) continue;
+    send(peer, bytes_of(own.data(), own.size()));
+    receive(peer, writable_bytes_of(all.row(partition.begin(peer)), partition.count(peer) * all.extent(1)));
+  }
+  std::byte* const place = all.row(partition.begin(rank_));
+  if (place != own.data() && !own.empty()) std::memcpy(place, own.data(), static_cast<size_t>(own.size()));
+  return exchange(site);
+}
+
+Status MeshGroup::all_to_all(std::span<const std::span<const std::byte>> sent,
+                             std::span<const std::span<std::byte>> received, const CollectiveSite& site) {
+  CHECK(std::ssize(sent) == size() && std::ssize(received) == size());
+  for (int peer = 0; peer < size(); peer++) {
+    const auto& out = sent[static_cast<size_t>(peer)];
+    const auto& in = received[static_cast<size_t>(peer)];
+    if (peer == rank_) {
+      CHECK(out.size() == in.size(), "{}: {} bytes to itself, {} from itself", site.operation, out.size(), in.size());
+      if (!out.empty()) std::memmove(in.data(), out.data(), out.size());
+    } else {
+      send(peer, out);
+      receive(peer, in);
+    }
+  }
+  return exchange(site);
+}
+
+// A row of a part is a message: it arrives in its place, and is long for the vocabularies of real models.
+Status MeshGroup::gather_columns(View<const float, 2> part, const RowPartition& columns, View<float, 2> all, int root,
+                                 const CollectiveSite& site) {
+  CHECK(part.extent(1) == columns.count(rank_));
+  CHECK(rank_ != root || (all.extent(0) == part.extent(0) && all.extent(1) == columns.num_rows()));
+  for (int64_t row = 0; row < part.extent(0); row++) {
+    if (rank_ != root) {
+      send(root, bytes_of(part.row(row), part.extent(1)));
+      continue;
+    }
+    for (int peer = 0; peer < size(); peer++) {
+      float* const place = all.row(row) + columns.begin(peer);
+      if (peer == rank_) {
+        std::copy_n(part.row(row), part.extent(1), place);
+      } else {
+        receive(peer, writable_bytes_of(place, columns.count(peer)));
+      }
+    }
+  }
+  return exchange(site);
+}
+
+Status MeshGroup::broadcast(std::span<std::byte> data, int root, const CollectiveSite& site) {
+  if (rank_ != root) {
+    receive(root, data);
+  } else {
+    for (int peer = 0; peer < size(); peer++) {
+      if (peer != rank_) send(peer, data);
+    }
+  }
+  return exchange(site);
+}
+
+// Everybody tells the first rank, which then tells everybody.
+Status MeshGroup::barrier(const CollectiveSite& site) {
+  if (rank_ != 0) {
+    send(0, {});
+  } else {
+    for (int peer = 1; peer < size(); peer++) receive(peer, {});
+  }
+  RETURN_IF_ERROR(exchange(site));
+  return broadcast({}, 0, site);
+}
+
+}  // namespace cachalot

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "comm/group.h"
+#include "comm/mesh.h"
+#include "tensor/buffer.h"
+
+namespace cachalot {
+
+struct MeshGroupOptions {
+  std::vector<int> members;       // ranks of the mesh, this one among them; their order is the group's
+  int64_t max_reduced_bytes = 0;  // of one rank's part in reduce_scatter() and all_reduce(), as it travels
+
+  // What the group allocates: the others' shares of this rank's part.
+  int64_t staging_bytes() const { return max_reduced_bytes * (static_cast<int64_t>(members.size()) - 1); }
+};
+
+// Collectives over some ranks of a mesh, each in one hop (all_reduce() and barrier() in two): every message goes
+// straight from its sender to where it is wanted, out of the caller's rows and, except for sums, into the caller's
+// rows. A group of one rank moves nothing.
+class MeshGroup : public Group {
+ public:
+  // Borrows the mesh. The error: memory.
+  static Result<std::unique_ptr<MeshGroup>> create(Mesh& mesh, MeshGroupOptions options);
+  ~MeshGroup() override;  // after a call that an error cut short, this ends the mesh
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(members_.size()); }
+  Status reduce_scatter(const ComputeView<2>& partial, const RowPartition& partition, View<float, 2> own,
+                        const CollectiveSite& site) override;
+  Status all_gather(View<const std::byte, 2> own, const RowPartition& partition, View<std::byte, 2> all,
+                    const CollectiveSite& site) override;
+  Status all_reduce(const ComputeView<1>& values, const CollectiveSite& site) override;
+  Status all_to_all(std::span<const std::span<const std::byte>> sent, std::span<const std::span<std::byte>> received,
+                    const CollectiveSite& site) override;
+  Status gather_columns(View<const float, 2> part, const RowPartition& columns, View<float, 2> all, int root,
+                        const CollectiveSite& site) override;
+  Status broadcast(std::span<std::byte> data, int root, const CollectiveSite& site) override;
+  Status barrier(const CollectiveSite& site) override;
+
+ private:
+  MeshGroup(Mesh& mesh, MeshGroupOptions options, int rank, Buffer staging);
+
+  // One call's messages: send() and receive() note them, exchange() moves them all. A message's size is known to both
+  // sides; one of another size is the peer's error.
+  void send(int to, std::span<const std::byte> data);
+  void receive(int from, std::span<std::byte> buffer);
+  Status exchange(const CollectiveSite& site);
+
+  // Everybody's share of this rank's part to staging; the sums of what is there and `own` follow by add_up().
+  template <class PartOf>
+  Status exchange_parts(int64_t part_bytes, PartOf part_of, const CollectiveSite& site);
+  std::byte* staged(int from, int64_t part_bytes) const {
+    return staging_.data() + (from < rank_ ? from : from - 1) * part_bytes;
+  }
+  // sum [count] = the ranks' values from element `begin` of their part on, in rank order; `own` is this rank's part.
+  template <class T>
+  void add_up(const T* own, int64_t part_bytes, int64_t begin, int64_t count, float* sum) const;
+
+  Mesh& mesh_;
+  std::vector<int> members_;
+  int rank_;  // in the group
+  int64_t max_reduced_bytes_;
+  Buffer staging_;
+  std::vector<SendOp> sends_;
+  std::vector<ReceiveOp> receives_;
+};
+
+}  // namespace cachalot

@@ -1,0 +1,252 @@
+#include "comm/mesh_group.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "comm/local_mesh.h"
+
+namespace cachalot {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+// body(mesh) on a thread a rank.
+template <class Body>
+void on_ranks(int num_ranks, const MeshOptions& options, Body body) {
+  auto meshes = make_local_mesh(num_ranks, options);
+  ASSERT_TRUE(meshes) << meshes.error().message;
+  std::vector<std::thread> threads;
+  for (auto& mesh : *meshes) threads.emplace_back([&body, &mesh] { body(*mesh); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+std::unique_ptr<MeshGroup> make_group(Mesh& mesh, std::vector<int> members, int64_t max_reduced_bytes = 0) {
+  auto group = MeshGroup::create(mesh, {.members = std::move(members), .max_reduced_bytes = max_reduced_bytes});
+  CHECK(group, "{}", group.error().message);
+  return std::move(*group);
+}
+
+std::vector<int> all_ranks(const Mesh& mesh) {
+  std::vector<int> ranks(static_cast<size_t>(mesh.size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+template <class T>
+std::span<std::byte> bytes(std::vector<T>& values) {
+  return std::as_writable_bytes(std::span(values));
+}
+
+// A rank's numbers, whose sums depend on their order.
+template <class T>
+std::vector<T> numbers(int rank, int64_t count) {
+  std::mt19937 random(static_cast<unsigned>(rank));
+  std::vector<T> values;
+  for (int64_t idx = 0; idx < count; idx++)
+    values.push_back(static_cast<T>(std::exp(static_cast<float>(random() % 20)) * (random() % 2 ? 1.f : -1.f)));
+  return values;
+}
+
+template <class T>
+std::vector<float> sums_in_rank_order(int num_ranks, int64_t count) {
+  std::vector<float> sums(static_cast<size_t>(count));
+  for (int rank = 0; rank < num_ranks; rank++) {
+    const std::vector<T> values = numbers<T>(rank, count);
+    for (size_t idx = 0; idx < sums.size(); idx++) sums[idx] += static_cast<float>(values[idx]);
+  }
+  return sums;
+}
+
+template <class T>
+void test_reduce_scatter(int num_ranks, int64_t num_rows) {
+  constexpr int64_t kFeatures = 37;
+  const std::vector<float> expected = sums_in_rank_order<T>(num_ranks, num_rows * kFeatures);
+  on_ranks(num_ranks, {}, [&](Mesh& mesh) {
+    const RowPartition partition(num_rows, num_ranks);
+    const auto group = make_group(mesh, all_ranks(mesh), (num_rows / num_ranks + 1) * kFeatures * sizeof(T));
+    std::vector<T> partial = numbers<T>(mesh.rank(), num_rows * kFeatures);
+    const int64_t own_rows = partition.count(mesh.rank());
+    std::vector<float> own(static_cast<size_t>(own_rows * kFeatures), -1.f);
+    const Status status = group->reduce_scatter(ComputeView<2>(View<T, 2>(partial.data(), num_rows, kFeatures)),
+                                                partition, View<float, 2>(own.data(), own_rows, kFeatures), {"test"});
+    ASSERT_TRUE(status) << status.error().message;
+    for (size_t idx = 0; idx < own.size(); idx++)
+      ASSERT_EQ(own[idx], expected[static_cast<size_t>(partition.begin(mesh.rank()) * kFeatures) + idx]);
+  });
+}
+
+TEST(MeshGroup, ReduceScatterAddsInRankOrder) {
+  for (const int num_ranks : {1, 2, 5, 8}) {
+    for (const int64_t num_rows : {0, 3, 8, 70}) {
+      test_reduce_scatter<float>(num_ranks, num_rows);
+      test_reduce_scatter<bf16>(num_ranks, num_rows);
+    }
+  }
+}
+
+template <class T>
+void test_all_reduce(int num_ranks, int64_t count) {
+  const std::vector<float> expected = sums_in_rank_order<T>(num_ranks, count);
+  on_ranks(num_ranks, {}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh), (count / num_ranks + 1) * sizeof(T));
+    std::vector<T> values = numbers<T>(mesh.rank(), count);
+    const Status status = group->all_reduce(ComputeView<1>(View<T, 1>(values.data(), count)), {"test"});
+    ASSERT_TRUE(status) << status.error().message;
+    for (size_t idx = 0; idx < values.size(); idx++)
+      ASSERT_EQ(static_cast<float>(values[idx]), static_cast<float>(static_cast<T>(expected[idx])));
+  });
+}
+
+TEST(MeshGroup, AllReduceGivesEveryRankTheRoundedSum) {
+  for (const int num_ranks : {1, 3, 8}) {
+    for (const int64_t count : {0, 1, 7168, 20'001}) {
+      test_all_reduce<float>(num_ranks, count);
+      test_all_reduce<bf16>(num_ranks, count);
+    }
+  }
+}
+
+TEST(MeshGroup, GathersRowsOfEveryRankAlsoInPlace) {
+  constexpr int64_t kRows = 23, kBytes = 4000;
+  for (const bool in_place : {false, true}) {
+    on_ranks(4, {}, [&](Mesh& mesh) {
+      const auto group = make_group(mesh, all_ranks(mesh));
+      const RowPartition partition(kRows, 4);
+      std::vector<uint8_t> all(kRows * kBytes, 255);
+      const View<std::byte, 2> rows(bytes(all).data(), kRows, kBytes);
+      std::vector<uint8_t> own(static_cast<size_t>(partition.count(mesh.rank()) * kBytes));
+      const View<std::byte, 2> own_rows =
+          in_place ? rows.rows(partition.begin(mesh.rank()), partition.count(mesh.rank()))
+                   : View<std::byte, 2>(bytes(own).data(), partition.count(mesh.rank()), kBytes);
+      for (int64_t row = 0; row < own_rows.extent(0); row++)
+        std::memset(own_rows.row(row), static_cast<int>(partition.begin(mesh.rank()) + row), kBytes);
+      ASSERT_TRUE(group->all_gather(own_rows, partition, rows, {"test"}));
+      for (int64_t idx = 0; idx < kRows * kBytes; idx++) ASSERT_EQ(all[static_cast<size_t>(idx)], idx / kBytes);
+    });
+  }
+}
+
+TEST(MeshGroup, GathersColumnsOnTheRootAlone) {
+  constexpr int64_t kRows = 9, kColumns = 11;
+  on_ranks(3, {}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh));
+    const RowPartition columns(kColumns, 3);
+    std::vector<float> part(static_cast<size_t>(kRows * columns.count(mesh.rank())));
+    const View<float, 2> part_view(part.data(), kRows, columns.count(mesh.rank()));
+    for (int64_t row = 0; row < kRows; row++) {
+      for (int64_t col = 0; col < part_view.extent(1); col++)
+        part_view(row, col) = static_cast<float>(row * 100 + columns.begin(mesh.rank()) + col);
+    }
+    for (const int root : {0, 2}) {
+      std::vector<float> all(kRows * kColumns);
+      const View<float, 2> all_view =
+          mesh.rank() == root ? View<float, 2>(all.data(), kRows, kColumns) : View<float, 2>();
+      ASSERT_TRUE(group->gather_columns(part_view, columns, all_view, root, {"test"}));
+      if (mesh.rank() != root) continue;
+      for (int64_t row = 0; row < kRows; row++) {
+        for (int64_t col = 0; col < kColumns; col++) ASSERT_EQ(all_view(row, col), static_cast<float>(row * 100 + col));
+      }
+    }
+  });
+}
+
+TEST(MeshGroup, AllToAllTakesOtherSizesForEveryPair) {
+  constexpr int kRanks = 5;
+  const auto size_of = [](int from, int to) { return static_cast<size_t>((from * 7 + to * 3) % 5) * 30'000; };
+  on_ranks(kRanks, {}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh));
+    std::vector<std::vector<uint8_t>> out(kRanks), in(kRanks);
+    std::vector<std::span<const std::byte>> sent;
+    std::vector<std::span<std::byte>> received;
+    for (int peer = 0; peer < kRanks; peer++) {
+      auto& to = out[static_cast<size_t>(peer)];
+      to.assign(size_of(mesh.rank(), peer), static_cast<uint8_t>(mesh.rank() * 16 + peer));
+      in[static_cast<size_t>(peer)].resize(size_of(peer, mesh.rank()));
+      sent.push_back(bytes(to));
+      received.push_back(bytes(in[static_cast<size_t>(peer)]));
+    }
+    ASSERT_TRUE(group->all_to_all(sent, received, {"test"}));
+    for (int peer = 0; peer < kRanks; peer++)
+      EXPECT_THAT(in[static_cast<size_t>(peer)], testing::Each(peer * 16 + mesh.rank()));
+  });
+}
+
+TEST(MeshGroup, BroadcastsFromAnyRoot) {
+  on_ranks(4, {}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh));
+    for (int root = 0; root < 4; root++) {
+      std::vector<int> data(1000, mesh.rank() == root ? root + 5 : 0);
+      ASSERT_TRUE(group->broadcast(bytes(data), root, {"test"}));
+      EXPECT_THAT(data, testing::Each(root + 5));
+    }
+  });
+}
+
+TEST(MeshGroup, NobodyPassesABarrierBeforeTheLastHasCome) {
+  std::atomic<int> arrived = 0;
+  on_ranks(6, {}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh));
+    for (int round = 1; round <= 20; round++) {
+      if (mesh.rank() == round % 6) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      arrived++;
+      ASSERT_TRUE(group->barrier({"test"}));
+      EXPECT_GE(arrived.load(), round * 6);
+      ASSERT_TRUE(group->barrier({"test"}));
+    }
+  });
+}
+
+// Ranks 0, 2, 4 and 1, 3, 5 at the same time, the second in an order of their own.
+TEST(MeshGroup, GroupsOfAMeshAreApart) {
+  on_ranks(6, {}, [&](Mesh& mesh) {
+    const bool odd = mesh.rank() % 2 == 1;
+    const auto group = make_group(mesh, odd ? std::vector<int>{5, 1, 3} : std::vector<int>{0, 2, 4}, 400);
+    ASSERT_EQ(group->size(), 3);
+    for (int round = 0; round < 10; round++) {
+      std::vector<float> values(100, static_cast<float>(mesh.rank()));
+      ASSERT_TRUE(group->all_reduce(ComputeView<1>(View<float, 1>(values.data(), 100)), {"test"}));
+      EXPECT_THAT(values, testing::Each(odd ? 9.f : 6.f));
+      int32_t root_rank = mesh.rank();
+      ASSERT_TRUE(group->broadcast(std::as_writable_bytes(std::span(&root_rank, 1)), 0, {"test"}));
+      EXPECT_EQ(root_rank, odd ? 5 : 0);
+    }
+  });
+}
+
+TEST(MeshGroup, NamesTheRanksThatDoNotCome) {
+  on_ranks(3, {.deadline = std::chrono::milliseconds(50)}, [&](Mesh& mesh) {
+    if (mesh.rank() == 2) return;
+    const auto group = make_group(mesh, all_ranks(mesh));
+    std::vector<std::byte> all(3);
+    const auto gather = [&] {
+      return group->all_gather(View<const std::byte, 2>(all.data(), 1, 1), RowPartition(3, 3),
+                               View<std::byte, 2>(all.data(), 3, 1),
+                               {.operation = "low-rank all-gather", .step = 7, .layer = 3});
+    };
+    const Status status = gather();
+    ASSERT_FALSE(status);
+    EXPECT_THAT(status.error().message, AllOf(HasSubstr("low-rank all-gather (layer 3, step 7)"), HasSubstr("rank 2")));
+    EXPECT_EQ(gather().error().message, status.error().message);  // failed for good
+  });
+}
+
+TEST(MeshGroup, RefusesAMessageOfAnotherSize) {
+  on_ranks(2, {.deadline = std::chrono::milliseconds(2000)}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh));
+    std::vector<std::byte> data(mesh.rank() == 0 ? 8 : 12);
+    const Status status = group->broadcast(data, 0, {"plan"});
+    if (mesh.rank() == 0) return;
+    ASSERT_FALSE(status);
+    EXPECT_THAT(status.error().message, AllOf(HasSubstr("plan"), HasSubstr("rank 0 sent 8 bytes, should be 12")));
+  });
+}
+
+}  // namespace
+}  // namespace cachalot

@@ -1,0 +1,210 @@
+// Layouts: data and expert parallelism change no bit, however the experts' rows travel; and what travels is what the
+// routing implies.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <set>
+
+#include "model_harness.h"
+
+namespace cachalot::test {
+namespace {
+
+const std::string kGolden = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/";
+constexpr int kVocab = 320;
+
+std::vector<TokenId> random_tokens(int count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<TokenId> tokens(static_cast<size_t>(count));
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocab);
+  return tokens;
+}
+
+// Replicas that are in prefill, in decode, through with it, and idle, all at the same time.
+std::vector<ReplicaInput> mixed_inputs(int num_replicas) {
+  std::vector<ReplicaInput> inputs(static_cast<size_t>(num_replicas));
+  for (int replica = 0; replica < num_replicas; replica++) {
+    ReplicaInput& input = inputs[static_cast<size_t>(replica)];
+    const auto seed = static_cast<unsigned>(replica);
+    switch (replica % 5) {
+      case 0:
+        input = {random_tokens(70, seed), 65, {}};
+        break;  // a prompt in chunks, then some answer
+      case 1:
+        input = {random_tokens(9, seed), 2, {}};
+        break;  // soon in decode
+      case 2:
+        input = {random_tokens(41, seed), -1, {}};
+        break;  // a prompt alone
+      case 3:
+        break;  // idle
+      default:
+        input = {random_tokens(1, seed), -1, {}};
+    }
+  }
+  return inputs;
+}
+
+struct Model {
+  std::string folder;
+  DType compute_dtype;
+  ActivationDTypeOption activation;
+};
+
+std::string model_name(const Model& model) {
+  std::string name = model.folder + (model.compute_dtype == DType::kF32 ? "_float32" : "_bfloat16") +
+                     (model.activation == ActivationDTypeOption::kInt8 ? "_int8" : "");
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+RunOptions options_of(const Model& model, const Layout& layout) {
+  return {.compute_dtype = model.compute_dtype,
+          .activation_dtype = model.activation,
+          .isa = detect_isa(),
+          .layout = layout,
+          .chunk = 16,
+          .max_rows = 64};
+}
+
+// All experts of all tokens among the first top_k.
+std::vector<int32_t> to_first_experts(const ModelRun& run, const ReplicaInput& input) {
+  std::vector<int32_t> ids;
+  const int top_k = run.config().num_experts_per_token;
+  for (size_t row = 0; row < static_cast<size_t>(run.num_moe_layers()) * input.tokens.size(); row++) {
+    for (int slot = 0; slot < top_k; slot++)
+      ids.push_back(static_cast<int32_t>((row + static_cast<size_t>(slot)) % static_cast<size_t>(top_k)));
+  }
+  return ids;
+}
+
+void expect_same(const std::vector<RunResult>& results, const std::vector<RunResult>& alone, const std::string& what) {
+  ASSERT_EQ(results.size(), alone.size());
+  for (size_t replica = 0; replica < alone.size(); replica++)
+    EXPECT_TRUE(same_bits(results[replica].logits, alone[replica].logits)) << what << ", replica " << replica;
+}
+
+class DataAndExpertParallel : public testing::TestWithParam<Model> {
+ protected:
+  // Each input alone on one rank of a layout without data parallelism.
+  std::vector<RunResult> alone(const std::vector<ReplicaInput>& inputs, int tp_size = 1) {
+    ModelRun run(kGolden + GetParam().folder, options_of(GetParam(), {.dp_size = 1, .tp_size = tp_size}));
+    std::vector<RunResult> results;
+    for (const ReplicaInput& input : inputs) results.push_back(std::move(run.run({input})[0]));
+    return results;
+  }
+};
+
+TEST_P(DataAndExpertParallel, GivesTheBitsOfOneRank) {
+  const std::vector<RunResult> expected = alone(mixed_inputs(8));
+  for (const int dp_size : {2, 4, 8}) {
+    ModelRun run(kGolden + GetParam().folder, options_of(GetParam(), {.dp_size = dp_size, .tp_size = 1}));
+    expect_same(run.run(mixed_inputs(dp_size)), {expected.begin(), expected.begin() + dp_size},
+                "DP " + std::to_string(dp_size));
+  }
+  // Tensor parallelism rounds in its own way, whatever there is besides.
+  ModelRun run(kGolden + GetParam().folder, options_of(GetParam(), {.dp_size = 4, .tp_size = 2}));
+  expect_same(run.run(mixed_inputs(4)), alone(mixed_inputs(4), 2), "DP 4, TP 2");
+}
+
+TEST_P(DataAndExpertParallel, BadRoutingThroughSmallBuffersChangesNoBit) {
+  for (const Layout layout : {Layout{4, 1}, Layout{2, 2}}) {
+    RunOptions options = options_of(GetParam(), layout);
+    options.exchange_max_bytes = 1;
+    ModelRun run(kGolden + GetParam().folder, options);
+    std::vector<ReplicaInput> inputs = mixed_inputs(layout.dp_size);
+    const std::vector<RunResult> free = run.run(inputs);
+    expect_same(free, alone(inputs, layout.tp_size), "free routing");
+    for (ReplicaInput& input : inputs) input.forced_expert_ids = to_first_experts(run, input);
+    const auto passes_before = run.exchange(0).counters().num_passes;
+    expect_same(run.run(inputs), alone(inputs, layout.tp_size), "all tokens to one rank");
+    // Rank 0 holds all these experts and takes one row a peer and pass.
+    ASSERT_EQ(run.exchange(0).layout().rows_per_peer, 1);
+    size_t passes = 0;
+    for (size_t step = 0;; step++) {
+      int most_rows = -1;
+      for (const ReplicaInput& input : inputs) {
+        const std::vector<int> rows = run.rows_of_steps(input);
+        if (step < rows.size()) most_rows = std::max(most_rows, rows[step]);
+      }
+      if (most_rows < 0) break;
+      passes += static_cast<size_t>((most_rows + layout.tp_size - 1) / layout.tp_size);
+    }
+    EXPECT_EQ(run.exchange(0).counters().num_passes - passes_before,
+              passes * static_cast<size_t>(run.num_moe_layers()));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, DataAndExpertParallel,
+                         testing::Values(Model{"r1-bf16", DType::kBF16, ActivationDTypeOption::kAuto},
+                                         Model{"r1-bf16", DType::kF32, ActivationDTypeOption::kAuto},
+                                         Model{"r1-awq", DType::kBF16, ActivationDTypeOption::kAuto},
+                                         Model{"r1-fp8", DType::kBF16, ActivationDTypeOption::kAuto},
+                                         Model{"r1-fp8", DType::kBF16, ActivationDTypeOption::kInt8},
+                                         Model{"v2lite-bf16", DType::kBF16, ActivationDTypeOption::kAuto}),
+                         [](const auto& info) { return model_name(info.param); });
+
+// ---- accounting ----
+
+struct Rows {
+  uint64_t brought = 0, sent = 0, received = 0;
+  bool operator==(const Rows&) const = default;
+};
+void PrintTo(const Rows& rows, std::ostream* out) {
+  *out << rows.brought << " brought, " << rows.sent << " sent, " << rows.received << " received";
+}
+
+// What every rank's dispatches move, from the experts that the tokens chose.
+std::vector<Rows> rows_by_routing(const ModelRun& run, const Layout& layout, const std::vector<ReplicaInput>& inputs,
+                                  const std::vector<RunResult>& results) {
+  std::vector<Rows> rows(static_cast<size_t>(layout.num_ranks()));
+  const int top_k = run.config().num_experts_per_token, local = run.config().num_experts / layout.num_ranks();
+  for (size_t replica = 0; replica < inputs.size(); replica++) {
+    const size_t num_tokens = inputs[replica].tokens.size();
+    for (int layer = 0; layer < run.num_moe_layers(); layer++) {
+      size_t token = 0;
+      for (const int num_rows : run.rows_of_steps(inputs[replica])) {
+        const RowPartition partition(num_rows, layout.tp_size);
+        for (int tp_rank = 0; tp_rank < layout.tp_size; tp_rank++) {
+          const size_t home = replica * static_cast<size_t>(layout.tp_size) + static_cast<size_t>(tp_rank);
+          for (int64_t row = 0; row < partition.count(tp_rank); row++, token++) {
+            const int32_t* ids = results[replica].chosen_expert_ids.data() +
+                                 (static_cast<size_t>(layer) * num_tokens + token) * static_cast<size_t>(top_k);
+            std::set<size_t> destinations;
+            for (int slot = 0; slot < top_k; slot++) destinations.insert(static_cast<size_t>(ids[slot] / local));
+            rows[home].brought++;
+            for (const size_t destination : destinations) {
+              if (destination == home) continue;
+              rows[home].sent++;
+              rows[destination].received++;
+            }
+          }
+        }
+      }
+    }
+  }
+  return rows;
+}
+
+TEST(Accounting, RowsThatTravelAreWhatTheRoutingImpliesOnceEach) {
+  for (const Layout layout : {Layout{1, 1}, Layout{4, 1}, Layout{2, 2}, Layout{1, 4}, Layout{8, 1}}) {
+    ModelRun run(kGolden + "r1-awq", options_of({"r1-awq", DType::kBF16, ActivationDTypeOption::kAuto}, layout));
+    const std::vector<ReplicaInput> inputs = mixed_inputs(layout.dp_size);
+    std::vector<RunResult> results = run.run(inputs);
+    const std::vector<Rows> expected = rows_by_routing(run, layout, inputs, results);
+    for (int rank = 0; rank < layout.num_ranks(); rank++) {
+      const auto& counters = run.exchange(rank).counters();
+      EXPECT_EQ((Rows{counters.rows_brought, counters.rows_sent, counters.rows_received}),
+                expected[static_cast<size_t>(rank)])
+          << "DP " << layout.dp_size << ", TP " << layout.tp_size << ", rank " << rank;
+    }
+    if (layout.dp_size >= 4) {
+      EXPECT_EQ(expected[3].brought, 0u);  // the idle replica works for others
+      EXPECT_GT(run.exchange(3).counters().rows_received, 0u);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::test
