@@ -1,11 +1,22 @@
 #include <memory>
 
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/parallel_flags.h"
 #include "serve/server.h"
 
 namespace cachalot {
+
+namespace {
+
+Status serve(ServeOptions& options) {
+  RETURN_IF_ERROR(check_parallel_options(options.parallel));
+  ASSIGN_OR_RETURN(options.command_line, own_command_line());
+  return run_server(options);
+}
+
+}  // namespace
 
 void add_serve_command(CLI::App& app) {
   auto options = std::make_shared<ServeOptions>();
@@ -31,10 +42,7 @@ void add_serve_command(CLI::App& app) {
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
   add_ignored_flags(*command);
-  command->callback([options] {
-    finish_command(check_parallel_options(options->parallel));
-    finish_command(run_server(*options));
-  });
+  command->callback([options] { finish_command(serve(*options)); });
 }
 
 }  // namespace cachalot

@@ -19,6 +19,7 @@ struct LogitsRequest {
 };
 
 // logits [num_tokens, vocab_size]. Uses the cache's first blocks, of block_size slots each.
-Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int block_size, const LogitsRequest& request, View<float, 2> logits);
+Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int block_size, const LogitsRequest& request,
+                      View<float, 2> logits);
 
 }  // namespace cachalot

@@ -26,7 +26,7 @@ struct MemoryPlan {
 };
 
 // `num_local_ranks` share the node. The error says by how much the plan does not fit, and what would.
-Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const ModelMemory& model, const MemoryInfo& node,
-                               int num_local_ranks);
+Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const ModelMemory& model,
+                               const MemoryInfo& node, int num_local_ranks);
 
 }  // namespace cachalot

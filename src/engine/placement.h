@@ -1,6 +1,12 @@
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "base/error.h"
 #include "comm/mesh.h"
+#include "config/engine_options.h"
 #include "config/parallel_options.h"
 #include "device/thread_pool.h"
 #include "kernels/isa.h"
@@ -14,6 +20,11 @@ struct Placement {
   int num_local_ranks = 1;  // that share this node's memory
   ThreadPoolOptions threads;
   IsaLevel isa = IsaLevel::kReference;  // the group's
+  // Told of each step as it begins, and of nothing when a round is over; may be empty.
+  std::function<void(std::optional<uint64_t> step)> on_activity;
 };
+
+// The instruction level that this machine is to run, as the option says. The error: it has not got it.
+Result<IsaLevel> choose_isa(IsaOption option);
 
 }  // namespace cachalot

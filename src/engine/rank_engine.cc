@@ -1,5 +1,7 @@
 #include "engine/rank_engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -14,23 +16,13 @@ namespace {
 
 constexpr int64_t kMaxLogitRows = 256;  // at a time; they bound the memory of prompt logprobs
 
-Result<IsaLevel> choose_isa(IsaOption option) {
-  const IsaLevel best = detect_isa();
-  const IsaLevel wanted = option == IsaOption::kAuto        ? best
-                          : option == IsaOption::kReference ? IsaLevel::kReference
-                          : option == IsaOption::kAvx2      ? IsaLevel::kAvx2
-                                                            : IsaLevel::kAvx512;
-  if (wanted > best)
-    return make_parameter_error("--isa", "--isa {}: this CPU runs at most {}", isa_name(wanted), isa_name(best));
-  return wanted;
-}
-
 Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
   return {.parallel = {},
           .mesh = &mesh,
           .num_local_ranks = 1,
           .threads = plan_threads(allowed_cores(), options.threads),
-          .isa = isa};
+          .isa = isa,
+          .on_activity = {}};
 }
 
 ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config) {
@@ -192,8 +184,10 @@ Status RankEngine::run_steps(int num_steps) {
       running.push_back(&sequence);
     }
     if (running.empty() && !placement_.parallel.spans_replicas()) break;
+    if (placement_.on_activity) placement_.on_activity(num_steps_);
     RETURN_IF_ERROR(step(running, step_idx + 1 == num_steps));
   }
+  if (placement_.on_activity) placement_.on_activity(std::nullopt);
   return {};
 }
 
@@ -207,11 +201,50 @@ Status RankEngine::step(std::span<Active*> active, bool last) {
                  .num_prompt_tokens = now.num_prompt_tokens,
                  .blocks = now.blocks});
   }
-  RETURN_IF_ERROR(model_->forward(batch_->build(num_steps_), cache_));
-  num_steps_++;
+  RETURN_IF_ERROR(forward());
   RETURN_IF_ERROR(report_prompt(active));
   RETURN_IF_ERROR(sample(active));
   return last ? Status() : share_tokens(active);
+}
+
+Status RankEngine::forward() {
+  const ModelBatch batch = batch_->build(num_steps_);
+  const auto start = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(model_->forward(batch, cache_));
+  num_steps_++;
+  const RowPartition rows(batch.num_rows(), placement_.parallel.tensor_parallel_size);
+  sequence_parallel_rows_ +=
+      static_cast<uint64_t>(rows.count(placement_.parallel.tensor_parallel_rank) * config().num_layers);
+  time_in_steps_ += std::chrono::steady_clock::now() - start;
+  return {};
+}
+
+RankReport RankEngine::report() const {
+  const ParallelOptions& parallel = placement_.parallel;
+  RankReport report{.rank = parallel.group_rank(),
+                    .dp_rank = parallel.data_parallel_rank,
+                    .tp_rank = parallel.tensor_parallel_rank,
+                    .pid = getpid(),
+                    .weight_bytes = model_->weight_bytes(),
+                    .planned_weight_bytes = memory_.model.weight_bytes,
+                    .sequence_parallel_rows = sequence_parallel_rows_,
+                    .agreements = lockstep_->num_agreements(),
+                    .steps = num_steps_,
+                    .nanoseconds_in_steps = static_cast<uint64_t>(time_in_steps_.count()),
+                    .nanoseconds_waited = static_cast<uint64_t>(placement_.mesh->time_waited().count())};
+  if (exchange_) {
+    report.first_expert = exchange_->first_local_expert();
+    report.num_experts = exchange_->num_local_experts();
+    report.rows_brought = exchange_->counters().rows_brought;
+    report.rows_sent = exchange_->counters().rows_sent;
+    report.rows_received = exchange_->counters().rows_received;
+  }
+  for (const Mesh::Traffic& traffic : placement_.mesh->traffic()) {
+    const bool shm = traffic.transport == "shm";
+    (shm ? report.shm_bytes_sent : report.ucx_bytes_sent) += traffic.bytes_sent;
+    (shm ? report.shm_bytes_received : report.ucx_bytes_received) += traffic.bytes_received;
+  }
+  return report;
 }
 
 Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> all) {
@@ -221,8 +254,7 @@ Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> 
                .num_tokens = sequence.num_tokens,
                .num_prompt_tokens = sequence.num_prompt_tokens,
                .blocks = sequence.blocks});
-  RETURN_IF_ERROR(model_->forward(batch_->build(num_steps_), cache_));
-  num_steps_++;
+  RETURN_IF_ERROR(forward());
   std::vector<int32_t> row_ids(static_cast<size_t>(sequence.num_tokens));
   std::iota(row_ids.begin(), row_ids.end(), 0);
   for (int64_t begin = 0; begin < sequence.num_tokens; begin += max_logit_rows_) {
@@ -314,8 +346,8 @@ Status RankEngine::share_tokens(std::span<Active*> active) {
   choices_.resize(active.size());
   for (size_t idx = 0; leads() && idx < active.size(); idx++)
     choices_[idx] = {active[idx]->last, active[idx]->finished};
-  RETURN_IF_ERROR(tensor_group_.broadcast(std::as_writable_bytes(std::span(choices_)), 0,
-                                          {.operation = "sampled tokens", .step = num_steps_}));
+  RETURN_IF_ERROR(tensor_group_->broadcast(std::as_writable_bytes(std::span(choices_)), 0,
+                                           {.operation = "sampled tokens", .step = num_steps_}));
   for (size_t idx = 0; idx < active.size(); idx++) {
     active[idx]->last = choices_[idx].token;
     active[idx]->finished = choices_[idx].finished != 0;

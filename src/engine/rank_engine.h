@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "engine/lockstep.h"
 #include "engine/memory_plan.h"
 #include "engine/placement.h"
+#include "engine/rank_report.h"
 #include "engine/round.h"
 #include "engine/step_batch.h"
 #include "model/deepseek.h"
@@ -45,6 +47,8 @@ class RankEngine {
   // Of the other ranks: takes part in what the leader announced.
   Status follow(const Round& round);
 
+  RankReport report() const;
+
   Lockstep& lockstep() { return *lockstep_; }
   const Placement& placement() const { return placement_; }
   const MemoryPlan& memory() const { return memory_; }
@@ -74,6 +78,7 @@ class RankEngine {
   bool leads() const { return placement_.parallel.is_leader(); }
 
   Status run_steps(int num_steps);
+  Status forward();  // what batch_ holds
   Status step(std::span<Active*> active, bool last);
   Status run_all_logits(const RoundSequence& sequence, View<float, 2> logits);
   Status report_prompt(std::span<Active*> active);
@@ -105,7 +110,8 @@ class RankEngine {
     int32_t finished;
   };
   std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
-  uint64_t num_steps_ = 0;
+  uint64_t num_steps_ = 0, sequence_parallel_rows_ = 0;
+  std::chrono::nanoseconds time_in_steps_{0};
 };
 
 }  // namespace cachalot

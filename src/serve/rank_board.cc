@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -21,7 +22,16 @@ struct RankBoard::Slot {
   std::atomic<uint64_t> words[kWords];
 };
 
+struct RankBoard::Header {
+  static constexpr uint64_t kMagic = 0x6472616f62303130;
+
+  uint64_t magic, num_slots;
+  std::array<char, 32> secret;
+};
+
 namespace {
+
+constexpr size_t kHeaderBytes = 64;  // the slots begin behind it
 
 Result<void*> map_board(int fd, size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -32,27 +42,54 @@ Result<void*> map_board(int fd, size_t bytes) {
 
 }  // namespace
 
+RankBoard::RankBoard(FileDescriptor fd, Header* header)
+    : fd_(std::move(fd)),
+      header_(header),
+      slots_(reinterpret_cast<Slot*>(reinterpret_cast<std::byte*>(header) + kHeaderBytes)),
+      num_slots_(static_cast<int>(header->num_slots)) {
+  static_assert(sizeof(Header) <= kHeaderBytes);
+}
+
+size_t RankBoard::num_bytes() const {
+  return kHeaderBytes + static_cast<size_t>(num_slots_) * sizeof(Slot);
+}
+
 Result<std::unique_ptr<RankBoard>> RankBoard::create(int num_slots) {
   FileDescriptor fd(memfd_create("cachalot-ranks", 0));  // without CLOEXEC: children inherit it
-  const size_t bytes = static_cast<size_t>(num_slots) * sizeof(Slot);
+  const size_t bytes = kHeaderBytes + static_cast<size_t>(num_slots) * sizeof(Slot);
   if (!fd || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
     return make_error(ErrorCode::kIo, "no memory for the board of {} ranks: {}", num_slots, std::strerror(errno));
   ASSIGN_OR_RETURN(void* memory, map_board(fd.get(), bytes));
-  return std::unique_ptr<RankBoard>(new RankBoard(std::move(fd), static_cast<Slot*>(memory), num_slots));
+  auto* header = static_cast<Header*>(memory);
+  *header = {.magic = Header::kMagic, .num_slots = static_cast<uint64_t>(num_slots), .secret = {}};
+  if (getrandom(header->secret.data(), header->secret.size(), 0) != static_cast<ssize_t>(header->secret.size()))
+    return make_error(ErrorCode::kIo, "getrandom: {}", std::strerror(errno));
+  return std::unique_ptr<RankBoard>(new RankBoard(std::move(fd), header));
 }
 
 Result<std::unique_ptr<RankBoard>> RankBoard::attach(int fd) {
   struct stat status {};
-  if (fstat(fd, &status) != 0 || status.st_size == 0 || static_cast<size_t>(status.st_size) % sizeof(Slot) != 0)
+  const auto not_a_board = [fd] {
     return make_parameter_error("--rank-board", "--rank-board {}: not a board of ranks", fd);
-  ASSIGN_OR_RETURN(void* memory, map_board(fd, static_cast<size_t>(status.st_size)));
-  return std::unique_ptr<RankBoard>(
-      new RankBoard(FileDescriptor(fd), static_cast<Slot*>(memory),
-                    static_cast<int>(static_cast<size_t>(status.st_size) / sizeof(Slot))));
+  };
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || static_cast<size_t>(status.st_size) < kHeaderBytes)
+    return not_a_board();
+  const auto bytes = static_cast<size_t>(status.st_size);
+  ASSIGN_OR_RETURN(void* memory, map_board(fd, bytes));
+  auto* header = static_cast<Header*>(memory);
+  if (header->magic != Header::kMagic || kHeaderBytes + header->num_slots * sizeof(Slot) != bytes) {
+    munmap(memory, bytes);
+    return not_a_board();
+  }
+  return std::unique_ptr<RankBoard>(new RankBoard(FileDescriptor(fd), header));
 }
 
 RankBoard::~RankBoard() {
-  munmap(slots_, static_cast<size_t>(num_slots_) * sizeof(Slot));
+  munmap(header_, num_bytes());
+}
+
+std::string RankBoard::secret() const {
+  return {header_->secret.data(), header_->secret.size()};
 }
 
 void RankBoard::write(int slot, const RankReport& report) {

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -11,7 +12,8 @@
 namespace cachalot {
 
 // Where the ranks that one process started write what they have done, for that process to read: memory that they share
-// by an inherited file descriptor. Each slot has one writer.
+// by an inherited file descriptor. Each slot has one writer. The board also holds a random secret, so that those ranks
+// know each other.
 class RankBoard {
  public:
   // A new board; `fd()` is handed to child processes.
@@ -24,16 +26,20 @@ class RankBoard {
 
   int fd() const { return fd_.get(); }
   int num_slots() const { return num_slots_; }
+  std::string secret() const;
   void write(int slot, const RankReport& report);
   // Nothing yet: no report. Always one whole report.
   std::optional<RankReport> read(int slot) const;
 
  private:
+  struct Header;
   struct Slot;
-  RankBoard(FileDescriptor fd, Slot* slots, int num_slots) : fd_(std::move(fd)), slots_(slots), num_slots_(num_slots) {}
+  RankBoard(FileDescriptor fd, Header* header);
+  size_t num_bytes() const;
 
   FileDescriptor fd_;
-  Slot* slots_;
+  Header* header_;
+  Slot* slots_;  // behind the header
   int num_slots_;
 };
 

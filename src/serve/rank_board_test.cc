@@ -13,6 +13,8 @@ TEST(RankBoard, AnotherMappingSeesWhatWasWritten) {
   const auto board = RankBoard::create(3).value();
   const auto other = RankBoard::attach(dup(board->fd())).value();
   EXPECT_EQ(other->num_slots(), 3);
+  EXPECT_EQ(other->secret(), board->secret());
+  EXPECT_NE(RankBoard::create(3).value()->secret(), board->secret());
   EXPECT_FALSE(board->read(1));
   other->write(1, {.rank = 5, .steps = 7});
   const auto report = board->read(1);

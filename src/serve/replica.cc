@@ -4,17 +4,15 @@
 
 namespace cachalot {
 
-Replica::Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics)
-    : engine_(std::move(engine)), metrics_(metrics), scheduler_(options) {
+Replica::Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics,
+                 FailureHandler on_failure)
+    : engine_(std::move(engine)), metrics_(metrics), on_failure_(std::move(on_failure)), scheduler_(options) {
+  report_ = engine_->report();
   thread_ = std::thread([this] { loop(); });
 }
 
 Replica::~Replica() {
-  {
-    const std::lock_guard lock(mutex_);
-    mailbox_.stop = true;
-  }
-  wake_.notify_one();
+  leave(std::chrono::steady_clock::now());
   thread_.join();
 }
 
@@ -27,7 +25,7 @@ Status Replica::submit(Request request, Listener listener) {
     mailbox_.submissions.push_back({std::move(request), std::move(listener)});
     is_idle_ = false;
   }
-  wake_.notify_one();
+  engine_->lockstep().wake();
   return {};
 }
 
@@ -36,7 +34,7 @@ void Replica::abort(RequestId id) {
     const std::lock_guard lock(mutex_);
     mailbox_.aborts.push_back(id);
   }
-  wake_.notify_one();
+  engine_->lockstep().wake();
 }
 
 ReplicaStats Replica::stats() const {
@@ -44,33 +42,105 @@ ReplicaStats Replica::stats() const {
   return stats_;
 }
 
+RankReport Replica::report() const {
+  const std::lock_guard lock(mutex_);
+  return report_;
+}
+
 void Replica::drain(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   draining_ = true;
   healthy_.store(false, std::memory_order_relaxed);
-  if (idle_.wait_until(lock, deadline, [&] { return is_idle_; })) return;
-  mailbox_.stop = true;
-  wake_.notify_one();
-  idle_.wait(lock, [&] { return is_idle_; });
+  if (changed_.wait_until(lock, deadline, [&] { return is_idle_; })) return;
+  mailbox_.end_all = true;
+  engine_->lockstep().wake();
+  changed_.wait(lock, [&] { return is_idle_; });
+}
+
+void Replica::leave(std::chrono::steady_clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  mailbox_.end_all = mailbox_.leave = true;
+  changed_.notify_all();  // a replica that failed waits there
+  engine_->lockstep().wake();
+  if (changed_.wait_until(lock, deadline, [&] { return has_ended_; })) return;
+  // One alone needs nobody's word to end; it may only be in the middle of a round.
+  if (engine_->placement().parallel.spans_replicas())
+    engine_->placement().mesh->fail({ErrorCode::kCancelled, "this replica ended before the others did", {}});
+  changed_.wait(lock, [&] { return has_ended_; });
 }
 
 void Replica::loop() {
-  while (take_mail(!scheduler_.has_work())) {
-    if (scheduler_.has_work()) run_round();
-    publish_stats();
+  while (!has_left_) {
+    if (const Status stepped = step_together(); !stepped) {
+      fail(stepped.error());
+      break;
+    }
   }
-  deliver(scheduler_.finish_all(FinishReason::kAborted, "the server is shutting down"));
-  publish_stats();
+  // A replica that failed ends what still comes.
+  for (;;) {
+    take_mail();
+    deliver(scheduler_.finish_all(leaving_ ? FinishReason::kAborted : FinishReason::kError,
+                                  leaving_ ? "the server is shutting down" : "the engine has failed"));
+    publish_stats();
+    std::unique_lock lock(mutex_);
+    if (leaving_) {
+      has_ended_ = true;
+      changed_.notify_all();
+      return;
+    }
+    changed_.wait(lock, [&] { return mailbox_.leave || !mailbox_.submissions.empty(); });
+  }
 }
 
-// Empties the mailbox; false: stop. `wait`: sleeps until there is something.
-bool Replica::take_mail(bool wait) {
+// One round, or a sleep until there is one to take part in.
+Status Replica::step_together() {
+  take_mail();
+  const StepPlan plan = scheduler_.has_work() ? scheduler_.plan() : StepPlan{};
+  const bool has_word = !plan.sequences.empty() || (leaving_ && !has_said_so_);
+  if (!has_word && !others_wait_) {
+    publish_stats();
+    ASSIGN_OR_RETURN(others_wait_, engine_->lockstep().wait_for_others());
+    return {};
+  }
+  others_wait_ = false;
+  has_said_so_ = leaving_;
+  ASSIGN_OR_RETURN(
+      const Agreement agreement,
+      engine_->lockstep().agree({.num_rows = plan.num_tokens(), .num_steps = plan.num_steps, .leaving = leaving_}));
+  if (agreement.num_rows > 0) RETURN_IF_ERROR(run_round(plan, agreement.num_steps));
+  publish_stats();
+  if (!agreement.all_leave) return {};
+  has_left_ = true;
+  return engine_->dismiss();
+}
+
+Status Replica::run_round(const StepPlan& plan, int num_steps) {
+  const auto start = std::chrono::steady_clock::now();
+  ASSIGN_OR_RETURN(StepResult result, engine_->run(plan, num_steps));
+  if (plan.sequences.empty()) return {};
+  metrics_.observe_round(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+                         plan.num_tokens());
+  deliver(scheduler_.commit(std::move(result)));
+  return {};
+}
+
+void Replica::fail(const Error& error) {
+  if (leaving_) {
+    log::warn("the group ended while this replica was leaving: {}", error.message);
+  } else {
+    log::error("a round failed, the replica takes no more requests: {}", error.message);
+  }
+  healthy_.store(false, std::memory_order_relaxed);
+  deliver(scheduler_.finish_all(FinishReason::kError, error.message));
+  if (on_failure_ && !leaving_) on_failure_(error);
+}
+
+void Replica::take_mail() {
   Mailbox mail;
   {
-    std::unique_lock lock(mutex_);
-    if (wait) wake_.wait(lock, [&] { return !mailbox_.empty(); });
+    const std::lock_guard lock(mutex_);
     std::swap(mail, mailbox_);
-    mailbox_.stop = mail.stop;
+    mailbox_.leave = mail.leave;
   }
   for (Submission& submission : mail.submissions) {
     const RequestId id = submission.request.id;
@@ -88,20 +158,8 @@ bool Replica::take_mail(bool wait) {
       deliver(std::move(outputs));
     }
   }
-  return !mail.stop;
-}
-
-void Replica::run_round() {
-  const StepPlan plan = scheduler_.plan();
-  if (plan.sequences.empty()) return;
-  const auto start = std::chrono::steady_clock::now();
-  const int num_tokens = plan.num_tokens();
-  Result<StepResult> result = engine_->run(plan);
-  metrics_.observe_round(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), num_tokens);
-  if (result) return deliver(scheduler_.commit(std::move(*result)));
-  log::error("a step failed, the replica takes no more requests: {}", result.error().message);
-  healthy_.store(false, std::memory_order_relaxed);
-  deliver(scheduler_.finish_all(FinishReason::kError, result.error().message));
+  leaving_ = mail.leave;
+  if (mail.end_all) deliver(scheduler_.finish_all(FinishReason::kAborted, "the server is shutting down"));
 }
 
 void Replica::deliver(std::vector<RequestOutput> outputs) {
@@ -117,11 +175,13 @@ void Replica::deliver(std::vector<RequestOutput> outputs) {
 
 void Replica::publish_stats() {
   const ReplicaStats stats = scheduler_.stats();
+  const RankReport report = engine_->report();
   const std::lock_guard lock(mutex_);
   stats_ = stats;
   stats_.num_steps = engine_->num_steps();
+  report_ = report;
   is_idle_ = !scheduler_.has_work() && mailbox_.submissions.empty();
-  if (is_idle_) idle_.notify_all();
+  if (is_idle_) changed_.notify_all();
 }
 
 }  // namespace cachalot

@@ -15,12 +15,18 @@
 
 namespace cachalot {
 
-// One replica: its scheduler and its rank, driven by one thread of its own that sleeps while there is nothing to do.
-// The public calls are thread-safe: they leave word in a mailbox, which the thread empties between two rounds.
+// One replica: its scheduler and the leader of its ranks, driven by one thread of its own that sleeps while no replica
+// of the group has anything to do. The public calls are thread-safe: they leave word in a mailbox, which the thread
+// empties between two rounds.
 class Replica : public GenerationService {
  public:
+  // Told on the replica's thread, once, when a round failed: the replica takes no more requests.
+  using FailureHandler = std::function<void(const Error&)>;
+
   // Takes the rank over; `metrics` is borrowed.
-  Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics);
+  Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics,
+          FailureHandler on_failure = {});
+  // Leaves the group, if leave() was not called.
   ~Replica() override;
 
   RequestId next_id() override { return next_id_.fetch_add(1, std::memory_order_relaxed); }
@@ -32,6 +38,12 @@ class Replica : public GenerationService {
 
   // Refuses new requests and waits until the running ones are through, at most until the deadline; then ends the rest.
   void drain(std::chrono::steady_clock::time_point deadline);
+  // Ends what is left and the thread. The replicas of a group end together, with the last one that leaves: this one
+  // takes part with zero rows until then, but no longer than the deadline.
+  void leave(std::chrono::steady_clock::time_point deadline);
+
+  // What the leader's rank has done, as of the last round.
+  RankReport report() const;
 
  private:
   struct Submission {
@@ -41,13 +53,15 @@ class Replica : public GenerationService {
   struct Mailbox {
     std::vector<Submission> submissions;
     std::vector<RequestId> aborts;
-    bool stop = false;  // end what is left, and the thread
-    bool empty() const { return submissions.empty() && aborts.empty() && !stop; }
+    bool end_all = false;  // of what is left
+    bool leave = false;
   };
 
   void loop();
-  bool take_mail(bool wait);
-  void run_round();
+  Status step_together();
+  void take_mail();
+  Status run_round(const StepPlan& plan, int num_steps);
+  void fail(const Error& error);
   void deliver(std::vector<RequestOutput> outputs);
   void publish_stats();
 
@@ -56,14 +70,19 @@ class Replica : public GenerationService {
   std::atomic<RequestId> next_id_{1};
   std::atomic<bool> healthy_{true};
 
-  mutable std::mutex mutex_;  // guards the mailbox, draining_ and stats_
-  std::condition_variable wake_, idle_;
+  mutable std::mutex mutex_;         // guards what follows
+  std::condition_variable changed_;  // is_idle_ or has_ended_
   Mailbox mailbox_;
-  bool draining_ = false, is_idle_ = true;
+  bool draining_ = false, is_idle_ = true, has_ended_ = false;
   ReplicaStats stats_;
+  RankReport report_;
 
   // The thread's own.
+  FailureHandler on_failure_;
   Scheduler scheduler_;
+  bool leaving_ = false, has_said_so_ = false;  // to the other replicas
+  bool others_wait_ = false;                    // for this replica's word on the next round
+  bool has_left_ = false;
   struct Stream {
     Listener listener;
     RequestTimer timer;

@@ -1,10 +1,13 @@
 #include "serve/server.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/log.h"
@@ -15,6 +18,8 @@
 #include "scheduler/make_options.h"
 #include "serve/load_progress.h"
 #include "serve/metrics.h"
+#include "serve/rank_group.h"
+#include "serve/rank_metrics.h"
 #include "serve/replica.h"
 #include "text/chat_template.h"
 #include "text/generation_config.h"
@@ -57,6 +62,7 @@ Result<std::unique_ptr<ChatTemplate>> load_template(const std::string& folder) {
 
 // Everything of a running server, in the order in which it may be taken down again: the last member goes first.
 struct Service {
+  std::unique_ptr<RankGroup> group;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::unique_ptr<Metrics> metrics;
@@ -66,13 +72,36 @@ struct Service {
   std::unique_ptr<http::Server> http;
 };
 
-Status start(const ServeOptions& options, Service& service) {
+RankGroupOptions group_options(const ServeOptions& options) {
+  return {.engine = options.engine,
+          .parallel = options.parallel,
+          .starts = Starts::kReplica,
+          .command_line = options.command_line};
+}
+
+std::string render_metrics(const Service& service) {
+  const RankReport own = service.replica->report();
+  service.group->publish(own);
+  std::vector<RankReport> reports = service.group->reports();
+  if (reports.empty()) reports.push_back(own);
+  return service.metrics->render(service.replica->stats(), service.replica->healthy()) + render_rank_reports(reports);
+}
+
+Status start(const ServeOptions& options, Service& service, Replica::FailureHandler on_failure) {
   const std::string& folder = options.engine.model;
   ASSIGN_OR_RETURN(service.tokenizer, Tokenizer::load(folder));
   ASSIGN_OR_RETURN(service.chat_template, load_template(folder));
   ASSIGN_OR_RETURN(const GenerationConfig generation_config, load_generation_config(folder));
+  // Children are started before this process has threads.
+  ASSIGN_OR_RETURN(service.group, RankGroup::join(group_options(options)));
   LoadProgress progress;
-  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, RankEngine::create(options.engine, progress.callback()));
+  const auto on_progress = [&, show = progress.callback()](size_t num_done, size_t num_total) {
+    show(num_done, num_total);
+    service.group->set_loaded(num_done, num_total);
+  };
+  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine,
+                   RankEngine::create(options.engine, service.group->placement(), on_progress));
+  RETURN_IF_ERROR(service.group->wait_until_all_ready());
 
   const std::vector<std::string> names =
       options.served_model_names.empty() ? std::vector{folder} : options.served_model_names;
@@ -93,12 +122,11 @@ Status start(const ServeOptions& options, Service& service) {
 
   service.metrics = std::make_unique<Metrics>(names.front());
   const SchedulerOptions scheduler = make_scheduler_options(options.engine, memory.num_blocks, memory.max_model_len);
-  service.replica = std::make_unique<Replica>(std::move(engine), scheduler, *service.metrics);
+  service.replica = std::make_unique<Replica>(std::move(engine), scheduler, *service.metrics, std::move(on_failure));
   service.io_threads = std::make_unique<http::IoThreads>(options.io_threads);
   service.api = std::make_unique<openai::ApiServer>(*service.replica, *service.tokenizer, service.chat_template.get(),
                                                     *service.io_threads, api_options);
-  service.api->set_metrics(
-      [&service] { return service.metrics->render(service.replica->stats(), service.replica->healthy()); });
+  service.api->set_metrics([&service] { return render_metrics(service); });
   service.http = std::make_unique<http::Server>(*service.io_threads,
                                                 http::ServerOptions{.host = options.host, .port = options.port});
   service.api->register_routes(*service.http);
@@ -127,13 +155,33 @@ void drain(const ServeOptions& options, const StopSignals& signals, Service& ser
 }  // namespace
 
 Status run_server(const ServeOptions& options) {
+  if (options.parallel.rank_board_fd >= 0) return run_started_rank(group_options(options));
   const StopSignals signals;
+  std::mutex mutex;
+  std::optional<Error> failure;  // of a round; guarded by the mutex
   Service service;
-  RETURN_IF_ERROR(start(options, service));
+  RETURN_IF_ERROR(start(options, service, [&](const Error& error) {
+    if (options.parallel.wait_on_failure) return;
+    {
+      const std::lock_guard lock(mutex);
+      failure = error;
+    }
+    kill(getpid(), SIGTERM);  // as whoever stops this server would
+  }));
   const int signal = signals.wait();
-  log::info("{}: no new requests; running ones have {} s", signal == SIGTERM ? "SIGTERM" : "SIGINT",
-            options.drain_seconds);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(options.drain_seconds);
+  const auto failed = [&] {
+    const std::lock_guard lock(mutex);
+    return failure;
+  }();
+  if (!failed) {
+    log::info("{}: no new requests; running ones have {} s", signal == SIGTERM ? "SIGTERM" : "SIGINT",
+              options.drain_seconds);
+  }
   drain(options, signals, service);
+  service.replica->leave(deadline);
+  service.group->leave();
+  if (failed) return std::unexpected(*failed);
   log::info("stopped");
   return {};
 }

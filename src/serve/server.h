@@ -14,6 +14,7 @@ namespace cachalot {
 struct ServeOptions {
   EngineOptions engine;
   ParallelOptions parallel;
+  std::vector<std::string> command_line;  // of this process, for the ranks that it starts
   std::string host = "0.0.0.0";
   uint16_t port = 8000;
   std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed
@@ -23,8 +24,10 @@ struct ServeOptions {
   int drain_seconds = 30;  // how long running answers may take after SIGTERM or SIGINT
 };
 
-// Loads the model, serves it until SIGTERM or SIGINT, drains, and returns. A second signal ends the drain. Errors: the
-// model's folder, memory, the address.
+// Starts the replica's other ranks, meets those of the other replicas, loads the model, serves it until SIGTERM or
+// SIGINT, drains, and returns. A second signal ends the drain. Errors: the model's folder, memory, the address; what
+// the ranks disagree on; a rank that was lost (unless options.parallel.wait_on_failure). In a process that was started
+// as such a rank: takes part until its leader has enough.
 Status run_server(const ServeOptions& options);
 
 }  // namespace cachalot

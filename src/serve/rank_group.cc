@@ -1,0 +1,191 @@
+#include "serve/rank_group.h"
+
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <stop_token>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "config/version.h"
+#include "device/core_share.h"
+#include "device/cores.h"
+#include "engine/participate.h"
+#include "serve/group_settings.h"
+#include "weights/model_files.h"
+
+namespace cachalot {
+namespace {
+
+std::string label_of(const ParallelOptions& parallel) {
+  return fmt::format("replica {}, tp {}", parallel.data_parallel_rank, parallel.tensor_parallel_rank);
+}
+
+// A port that is free now, for a group that meets on this machine alone.
+Result<uint16_t> free_loopback_port() {
+  const FileDescriptor socket_fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  if (!socket_fd || bind(socket_fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0 ||
+      getsockname(socket_fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0)
+    return make_error(ErrorCode::kIo, "no free port on 127.0.0.1: {}", std::strerror(errno));
+  return ntohs(address.sin_port);
+}
+
+Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard* board, bool private_group) {
+  if (!parallel.group_secret_file.empty()) return read_file(parallel.group_secret_file);
+  return private_group && board ? board->secret() : std::string();
+}
+
+// Ranks of one node share its memory and cores in the order of their numbers.
+void take_share_of_node(const std::vector<Member>& members, int rank, int num_threads, Placement& placement) {
+  const NodeId& node = members[static_cast<size_t>(rank)].node;
+  int local_idx = 0;
+  placement.num_local_ranks = 0;
+  for (const Member& member : members) {
+    if (!(member.node == node)) continue;
+    if (member.rank < rank) local_idx++;
+    placement.num_local_ranks++;
+  }
+  placement.threads = share_threads(numa_domains(allowed_cores()), local_idx, placement.num_local_ranks, num_threads);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& options) {
+  std::unique_ptr<RankGroup> group(new RankGroup());
+  group->placement_.parallel = options.parallel;
+  if (options.parallel.rank_board_fd >= 0) {
+    ASSIGN_OR_RETURN(group->board_, RankBoard::attach(options.parallel.rank_board_fd));
+  } else {
+    RETURN_IF_ERROR(group->start_children(options));
+  }
+  RETURN_IF_ERROR(group->form_world(options));
+  return group;
+}
+
+RankGroup::~RankGroup() = default;
+
+Status RankGroup::start_children(const RankGroupOptions& options) {
+  ParallelOptions& parallel = placement_.parallel;
+  const int first_dp = options.starts == Starts::kGroup && parallel.spans_replicas() ? 0 : parallel.data_parallel_rank;
+  const int last_dp =
+      options.starts == Starts::kGroup && parallel.spans_replicas() ? parallel.data_parallel_size - 1 : first_dp;
+  const bool own_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
+  if (own_group && parallel.group_size() > 1) {
+    parallel.data_parallel_address = "127.0.0.1";
+    ASSIGN_OR_RETURN(parallel.data_parallel_rpc_port, free_loopback_port());
+  }
+  if (parallel.group_size() > 1) {
+    ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
+  }
+  std::vector<std::vector<std::string>> command_lines;
+  for (int dp_rank = first_dp; dp_rank <= last_dp; dp_rank++) {
+    for (int tp_rank = 0; tp_rank < parallel.tensor_parallel_size; tp_rank++) {
+      if (dp_rank == parallel.data_parallel_rank && tp_rank == parallel.tensor_parallel_rank) continue;
+      std::vector<std::string> command_line = options.command_line;
+      for (std::string argument :
+           {fmt::format("--tensor-parallel-rank={}", tp_rank), fmt::format("--data-parallel-rank={}", dp_rank),
+            fmt::format("--data-parallel-address={}", parallel.data_parallel_address),
+            fmt::format("--data-parallel-rpc-port={}", parallel.data_parallel_rpc_port),
+            fmt::format("--rank-board={}", board_->fd())})
+        command_line.push_back(std::move(argument));
+      command_lines.push_back(std::move(command_line));
+    }
+  }
+  if (command_lines.empty()) return {};
+  ASSIGN_OR_RETURN(processes_, RankProcesses::start(command_lines));
+  return {};
+}
+
+Status RankGroup::form_world(const RankGroupOptions& options) {
+  const ParallelOptions& parallel = placement_.parallel;
+  ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options.engine.isa));
+  // A child that ends while all are being waited for ends the waiting.
+  std::stop_source stop;
+  std::string ended;
+  if (processes_) {
+    processes_->watch([&](int child, const std::string& how) {
+      ended = fmt::format("a rank that this process started (pid {}) {}",
+                          processes_->pids()[static_cast<size_t>(child)], how);
+      stop.request_stop();
+    });
+  }
+  WorldOptions world{.join = {.rank = parallel.group_rank(), .size = parallel.group_size()}};
+  if (parallel.group_size() > 1) {
+    ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
+    ASSIGN_OR_RETURN(world.join.model_fingerprint, files.fingerprint());
+    const bool private_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
+    ASSIGN_OR_RETURN(world.join.secret, read_secret(parallel, board_.get(), private_group));
+  }
+  world.join.host = parallel.data_parallel_address;
+  world.join.port = parallel.data_parallel_rpc_port;
+  world.join.program_version = kVersion;
+  world.join.settings = group_settings(options.engine, parallel);
+  world.join.label = label_of(parallel);
+  world.join.isa_level = static_cast<int>(isa);
+  world.join.isa_name = isa_name(isa);
+  world.join.join_timeout = std::chrono::seconds(parallel.start_timeout_seconds);
+  world.join.failure_timeout = std::chrono::milliseconds(parallel.failure_timeout_ms);
+  world.join.stop = stop.get_token();
+  world.transports = parallel.transports == "shm"   ? TransportChoice::kShm
+                     : parallel.transports == "ucx" ? TransportChoice::kUcx
+                                                    : TransportChoice::kAuto;
+  Result<std::unique_ptr<World>> formed = World::form(std::move(world));
+  if (processes_) processes_->stop_watching();
+  if (!formed)
+    return ended.empty() ? Status(std::unexpected(formed.error()))
+                         : make_error(ErrorCode::kUnavailable, "{}; its own message says why", ended);
+  world_ = std::move(*formed);
+
+  placement_.mesh = &world_->mesh();
+  placement_.isa = static_cast<IsaLevel>(world_->membership().isa_level());
+  take_share_of_node(members(), parallel.group_rank(), options.engine.threads, placement_);
+  placement_.on_activity = [this](std::optional<uint64_t> step) {
+    world_->membership().set_activity(step ? Phase::kStep : Phase::kIdle, step.value_or(0));
+  };
+  return {};
+}
+
+void RankGroup::set_loaded(size_t num_done, size_t num_total) {
+  world_->membership().set_percent(static_cast<int>(num_done * 100 / std::max<size_t>(num_total, 1)));
+}
+
+Status RankGroup::wait_until_all_ready() {
+  return world_->membership().wait_until_all_ready();
+}
+
+void RankGroup::publish(const RankReport& report) {
+  if (board_) board_->write(placement_.parallel.group_rank(), report);
+}
+
+std::vector<RankReport> RankGroup::reports() const {
+  std::vector<RankReport> reports;
+  for (int slot = 0; board_ && slot < board_->num_slots(); slot++) {
+    if (const auto report = board_->read(slot)) reports.push_back(*report);
+  }
+  return reports;
+}
+
+Status run_started_rank(const RankGroupOptions& options) {
+  ASSIGN_OR_RETURN(const auto group, RankGroup::join(options));
+  ASSIGN_OR_RETURN(const auto engine,
+                   RankEngine::create(options.engine, group->placement(), [&](size_t num_done, size_t num_total) {
+                     group->set_loaded(num_done, num_total);
+                   }));
+  group->publish(engine->report());
+  RETURN_IF_ERROR(group->wait_until_all_ready());
+  const RoundObserver publish = [&](RankEngine& rank) { group->publish(rank.report()); };
+  RETURN_IF_ERROR(group->parallel().is_leader() ? take_part_idle(*engine, publish) : follow_leader(*engine, publish));
+  group->publish(engine->report());
+  group->leave();
+  return {};
+}
+
+}  // namespace cachalot

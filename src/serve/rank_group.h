@@ -1,0 +1,68 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/world.h"
+#include "config/engine_options.h"
+#include "config/parallel_options.h"
+#include "engine/placement.h"
+#include "engine/rank_engine.h"
+#include "serve/rank_board.h"
+#include "serve/rank_processes.h"
+
+namespace cachalot {
+
+// Which other ranks a process starts as its children.
+enum class Starts {
+  kReplica,  // the other ranks of its replica
+  kGroup,    // all others of the group, on this machine
+};
+
+struct RankGroupOptions {
+  EngineOptions engine;
+  ParallelOptions parallel;
+  Starts starts = Starts::kReplica;
+  std::vector<std::string> command_line;  // of this process; its children's with a few flags behind
+};
+
+// This process among the ranks that run one model together: starts those that it is to start, meets all, and says where
+// the rank stands. To be made by the main thread before it has others, and to outlive the engine.
+class RankGroup {
+ public:
+  // Waits for all ranks. Errors: what the ranks disagree on; a rank that did not come, or ended.
+  static Result<std::unique_ptr<RankGroup>> join(const RankGroupOptions& options);
+  ~RankGroup();
+
+  // This process leads its replica, and serves; the others follow.
+  const ParallelOptions& parallel() const { return placement_.parallel; }
+  const Placement& placement() const { return placement_; }
+  const std::vector<Member>& members() const { return world_->members(); }
+  // How far loading is, for the others to know.
+  void set_loaded(size_t num_done, size_t num_total);
+  Status wait_until_all_ready();
+  // Writes what a rank has done where the process that started it sees it.
+  void publish(const RankReport& report);
+  // Of this process' rank and of those that it started; of others, nothing is known here.
+  std::vector<RankReport> reports() const;
+  // Waits until the ranks that this process started have ended by themselves.
+  void wait_for_children() { processes_.reset(); }
+  // Says goodbye, so that the end of this process is no failure.
+  void leave() { world_->membership().leave(); }
+
+ private:
+  RankGroup() = default;
+  Status start_children(const RankGroupOptions& options);
+  Status form_world(const RankGroupOptions& options);
+
+  Placement placement_;
+  std::unique_ptr<RankBoard> board_;          // of a group of more than one
+  std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
+  std::unique_ptr<World> world_;
+};
+
+// The life of a rank that another process started: loads its part, takes part until the leader has enough.
+Status run_started_rank(const RankGroupOptions& options);
+
+}  // namespace cachalot

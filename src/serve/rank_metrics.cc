@@ -1,0 +1,71 @@
+#include "serve/rank_metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+namespace cachalot {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+// One metric of all ranks; more than one value a rank with another label beside `rank`.
+class Family {
+ public:
+  Family(const char* name, const char* help, MetricType type)
+      : family_{.name = name, .help = help, .type = type, .metric = {}} {}
+
+  void add(int64_t rank, double value, const char* label = nullptr, const char* label_value = nullptr) {
+    ClientMetric metric;
+    metric.label.push_back({.name = "rank", .value = std::to_string(rank)});
+    if (label) metric.label.push_back({.name = label, .value = label_value});
+    metric.counter.value = metric.gauge.value = value;
+    family_.metric.push_back(std::move(metric));
+  }
+  MetricFamily take() { return std::move(family_); }
+
+ private:
+  MetricFamily family_;
+};
+
+double seconds(uint64_t nanoseconds) {
+  return static_cast<double>(nanoseconds) * 1e-9;
+}
+
+}  // namespace
+
+std::string render_rank_reports(const std::vector<RankReport>& reports) {
+  Family experts("cachalot:rank_experts", "Experts of a layer that the rank holds", MetricType::Gauge);
+  Family weight_bytes("cachalot:rank_weight_bytes", "Bytes of weights that the rank holds", MetricType::Gauge);
+  Family rows("cachalot:dispatch_rows_total", "Token rows that went to other ranks' experts, and came to the rank's",
+              MetricType::Counter);
+  Family brought("cachalot:moe_rows_total", "Token rows that the rank entered into MoE layers", MetricType::Counter);
+  Family owned("cachalot:sequence_parallel_rows_total",
+               "Token rows that the rank owned between two attentions, summed over layers", MetricType::Counter);
+  Family bytes("cachalot:transport_bytes_total", "Bytes of messages sent to other ranks", MetricType::Counter);
+  Family agreements("cachalot:agreements_total", "Agreements on a next round", MetricType::Counter);
+  Family steps("cachalot:steps_total", "Forward passes", MetricType::Counter);
+  Family time("cachalot:rank_seconds_total",
+              "Time in forward passes, and time waited for messages, within them and between", MetricType::Counter);
+  for (const RankReport& report : reports) {
+    experts.add(report.rank, static_cast<double>(report.num_experts));
+    weight_bytes.add(report.rank, static_cast<double>(report.weight_bytes));
+    rows.add(report.rank, static_cast<double>(report.rows_sent), "direction", "sent");
+    rows.add(report.rank, static_cast<double>(report.rows_received), "direction", "received");
+    brought.add(report.rank, static_cast<double>(report.rows_brought));
+    owned.add(report.rank, static_cast<double>(report.sequence_parallel_rows));
+    bytes.add(report.rank, static_cast<double>(report.shm_bytes_sent), "transport", "shm");
+    bytes.add(report.rank, static_cast<double>(report.ucx_bytes_sent), "transport", "ucx");
+    agreements.add(report.rank, static_cast<double>(report.agreements));
+    steps.add(report.rank, static_cast<double>(report.steps));
+    time.add(report.rank, seconds(report.nanoseconds_in_steps), "what", "step");
+    time.add(report.rank, seconds(report.nanoseconds_waited), "what", "waiting");
+  }
+  std::vector<MetricFamily> families;
+  for (Family* family : {&experts, &weight_bytes, &rows, &brought, &owned, &bytes, &agreements, &steps, &time})
+    families.push_back(family->take());
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace cachalot
