@@ -7,6 +7,7 @@ find_package(spdlog REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(prometheus-cpp REQUIRED CONFIG)
+find_package(ucx 1.13 REQUIRED CONFIG)
 if(CACHALOT_TESTS)
   find_package(GTest REQUIRED)
   find_package(ZLIB REQUIRED)  # compressed fixtures

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -35,6 +36,8 @@ class Transport {
   virtual ~Transport() = default;
   virtual std::string_view name() const = 0;  // "shm", "ucx": for logs and counters
   virtual bool connects(int peer) const = 0;
+  // What carries the messages with a peer, in more detail where it is known: "shm", "ucx (tcp/eth0.0)".
+  virtual std::string describe(int /*peer*/) const { return std::string(name()); }
 
   virtual void start(SendOp& op) = 0;
   virtual void start(ReceiveOp& op) = 0;

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/error.h"
+#include "comm/transport.h"
+
+namespace cachalot {
+
+class UcxWorker;
+
+struct UcxEndpointOptions {
+  int rank = -1;
+  uint64_t epoch = 0;
+  // Where TCP goes: an interface ("eth0", or several, "eth0,eth1"), or, if that is empty, the one through which
+  // `route_to` is reached, a host or address; if that is empty too, what UCX_NET_DEVICES says, or UCX's choice. RDMA
+  // adapters are used whatever their interface.
+  std::string network_interface, route_to;
+  // As in UCX_TLS; empty: what that says, or UCX's choice. UCX's own shared memory is left out: it knows no dead peers,
+  // and loses wake-ups between containers that share an IPC namespace.
+  std::string transports = "^sm";
+  std::chrono::milliseconds deadline{10'000};  // of connect()
+};
+
+// How a peer is found: its rank and its UcxEndpoint's address().
+struct UcxAddress {
+  int rank = -1;
+  std::string address;
+};
+
+// A rank's way to ranks of other nodes, over UCX. create() on every rank, then the addresses travel (through the
+// rendezvous), then connect() on every rank. Used by one thread. UCX does not survive a fork(): create() comes after
+// it.
+class UcxEndpoint {
+ public:
+  static Result<UcxEndpoint> create(UcxEndpointOptions options);
+  ~UcxEndpoint();
+  UcxEndpoint(UcxEndpoint&&) noexcept;
+  UcxEndpoint& operator=(UcxEndpoint&&) noexcept;
+
+  const std::string& address() const { return address_; }  // bytes
+
+  // Once. `peers` are all other ranks that UCX is to connect (its own address among them is passed over). It waits
+  // until each has been heard, or gives an error that names the ranks at fault; then every peer that had connected
+  // finds out.
+  Result<std::unique_ptr<Transport>> connect(std::span<const UcxAddress> peers);
+
+ private:
+  UcxEndpoint(UcxEndpointOptions options, std::string address, std::unique_ptr<UcxWorker> worker);
+
+  UcxEndpointOptions options_;
+  std::string address_;
+  std::unique_ptr<UcxWorker> worker_;
+};
+
+}  // namespace cachalot

@@ -1,0 +1,309 @@
+#include "comm/ucx/ucx_transport.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "comm/membership/member.h"
+
+namespace cachalot {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr ucp_tag_t kHelloTag = ucp_tag_t{1} << 63;
+constexpr ucp_tag_t kWholeTag = ~ucp_tag_t{0};
+constexpr int kMaxRanks = 1 << 16;
+
+// How long close() waits for what is on its way to living peers, and then for UCX to let go.
+constexpr milliseconds kFlushTime{500}, kCloseTime{1000};
+
+struct Hello {
+  static constexpr uint32_t kVersion = 1;
+  uint32_t version = kVersion;
+  int32_t rank = -1;
+  uint64_t epoch = 0;
+};
+
+constexpr uint32_t kOpFields = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+
+}  // namespace
+
+UcxTransport::UcxTransport(std::unique_ptr<UcxWorker> worker, int rank, uint64_t epoch)
+    : worker_(std::move(worker)), rank_(rank), epoch_(epoch) {
+  CHECK(rank >= 0 && rank < kMaxRanks);
+}
+
+Status UcxTransport::add_peer(int rank, std::string_view worker_address) {
+  CHECK(rank >= 0 && rank < kMaxRanks && rank != rank_ && !connects(rank));
+  auto link = std::make_unique<Link>(Link{.rank = rank});
+  const ucp_ep_params_t params{
+      .field_mask =
+          UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
+      .address = reinterpret_cast<const ucp_address_t*>(worker_address.data()),
+      .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+      .err_handler = {.cb = on_fault, .arg = link.get()},
+  };
+  if (const ucs_status_t status = ucp_ep_create(worker_->handle(), &params, &link->ep); status != UCS_OK)
+    return make_error(ErrorCode::kUnavailable, "rank {} (ucx): cannot connect: {}", rank, ucs_status_string(status));
+  link_of_.resize(std::max(link_of_.size(), static_cast<size_t>(rank) + 1));
+  link_of_[rank] = link.get();
+  links_.push_back(std::move(link));
+  return {};
+}
+
+Status UcxTransport::greet_peers(milliseconds deadline) {
+  const Hello own{.rank = rank_, .epoch = epoch_};
+  std::vector<Hello> hellos(links_.size());
+  std::vector<SendOp> sends(links_.size());
+  std::vector<ReceiveOp> receives(links_.size());
+  const auto hello_tag = [](int source) { return kHelloTag | static_cast<ucp_tag_t>(source) << 32; };
+  for (size_t idx = 0; idx < links_.size(); idx++) {
+    const int peer = links_[idx]->rank;
+    receives[idx] = {.peer = peer, .buffer = std::as_writable_bytes(std::span(&hellos[idx], 1))};
+    sends[idx] = {.peer = peer, .data = std::as_bytes(std::span(&own, 1))};
+    receive(receives[idx], hello_tag(peer));
+    send(sends[idx], hello_tag(rank_));
+  }
+  if (Status status = wait_for_hellos(sends, receives, deadline); !status) {
+    close();  // the operations end here
+    return status;
+  }
+  for (size_t idx = 0; idx < links_.size(); idx++) {
+    const Hello& hello = hellos[idx];
+    const int peer = links_[idx]->rank;
+    if (receives[idx].size != sizeof(Hello) || hello.version != Hello::kVersion)
+      return make_error(ErrorCode::kUnsupported, "rank {} (ucx): its greeting has version {}, this rank's {}", peer,
+                        hello.version, Hello::kVersion);
+    if (hello.rank != peer || hello.epoch != epoch_)
+      return make_error(ErrorCode::kUnavailable, "rank {} (ucx): rank {} of epoch {} answers, in this rank's epoch {}",
+                        peer, hello.rank, hello.epoch, epoch_);
+  }
+  return {};
+}
+
+Status UcxTransport::wait_for_hellos(std::span<const SendOp> sends, std::span<const ReceiveOp> receives,
+                                     milliseconds deadline) {
+  const Clock::time_point end = Clock::now() + deadline;
+  for (;;) {
+    RETURN_IF_ERROR(prepare_sleep());
+    ASSIGN_OR_RETURN(const bool moved, progress());
+    if (std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done)) return {};
+    const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
+    if (left.count() <= 0) break;
+    pollfd polled{.fd = event_fd(), .events = POLLIN};
+    if (!moved) poll(&polled, 1, static_cast<int>(left.count()));
+  }
+  std::vector<int> missing;
+  for (size_t idx = 0; idx < receives.size(); idx++) {
+    if (!receives[idx].done || !sends[idx].done) missing.push_back(receives[idx].peer);
+  }
+  std::ranges::sort(missing);
+  return make_error(ErrorCode::kDeadlineExceeded, "ucx: rank {} waited {} ms for {}", rank_, deadline.count(),
+                    rank_list(missing));
+}
+
+ucp_tag_t UcxTransport::tag(int source, uint32_t sequence) const {
+  return (epoch_ & 0x7fff) << 48 | static_cast<ucp_tag_t>(source) << 32 | sequence;
+}
+
+void UcxTransport::start(SendOp& op) {
+  Link* link = link_of(op.peer);
+  CHECK(link != nullptr, "rank {} is no peer over ucx", op.peer);
+  send(op, tag(rank_, link->num_sent++));
+}
+
+void UcxTransport::start(ReceiveOp& op) {
+  Link* link = link_of(op.peer);
+  CHECK(link != nullptr, "rank {} is no peer over ucx", op.peer);
+  receive(op, tag(op.peer, link->num_received++));
+}
+
+void UcxTransport::send(SendOp& op, ucp_tag_t tag) {
+  Link& link = *link_of(op.peer);
+  link.num_sending++;
+  if (!link.fault.empty()) return;  // progress() tells it
+  Flight& flight = take_flight(link);
+  flight.send = &op;
+  const ucp_request_param_t param{
+      .op_attr_mask = kOpFields, .cb = {.send = on_sent}, .user_data = &flight, .memory_type = UCS_MEMORY_TYPE_HOST};
+  flight.request = ucp_tag_send_nbx(link.ep, op.data.data(), op.data.size(), tag, &param);
+  if (UCS_PTR_IS_PTR(flight.request)) return;
+  const ucs_status_t status = UCS_PTR_STATUS(flight.request);
+  land(flight);
+  finish(op, link, status);
+}
+
+void UcxTransport::receive(ReceiveOp& op, ucp_tag_t tag) {
+  Link& link = *link_of(op.peer);
+  link.num_receiving++;
+  Flight& flight = take_flight(link);
+  flight.receive = &op;
+  // UCX 1.13 tells the size of a message that is there already only to the callback.
+  const ucp_request_param_t param{.op_attr_mask = kOpFields | UCP_OP_ATTR_FLAG_NO_IMM_CMPL,
+                                  .cb = {.recv = on_received},
+                                  .user_data = &flight,
+                                  .memory_type = UCS_MEMORY_TYPE_HOST};
+  void* request = ucp_tag_recv_nbx(worker_->handle(), op.buffer.data(), op.buffer.size(), tag, kWholeTag, &param);
+  if (UCS_PTR_IS_ERR(request)) {
+    land(flight);
+    finish(op, link, UCS_PTR_STATUS(request), 0);
+  } else if (flight.receive == nullptr) {  // landed in the callback
+    ucp_request_free(request);
+  } else {
+    flight.request = request;
+  }
+}
+
+void UcxTransport::finish(SendOp& op, Link& link, ucs_status_t status) {
+  if (status != UCS_OK) {
+    if (link.fault.empty()) link.fault = ucs_status_string(status);
+    return;
+  }
+  link.num_sending--;
+  bytes_sent_ += op.data.size();
+  op.done = true;
+}
+
+void UcxTransport::finish(ReceiveOp& op, Link& link, ucs_status_t status, size_t size) {
+  if (status == UCS_ERR_MESSAGE_TRUNCATED) {
+    if (link.fault.empty())
+      link.fault = fmt::format("its message is longer than the {} bytes awaited", op.buffer.size());
+    return;
+  }
+  if (status != UCS_OK) {
+    if (link.fault.empty()) link.fault = ucs_status_string(status);
+    return;
+  }
+  link.num_receiving--;
+  bytes_received_ += size;
+  op.size = size;
+  op.done = true;
+}
+
+UcxTransport::Flight& UcxTransport::take_flight(Link& link) {
+  if (free_flights_.empty()) {
+    free_flights_.push_back(&flights_.emplace_back());
+    free_flights_.reserve(flights_.size());  // so that land() does not allocate
+  }
+  Flight& flight = *free_flights_.back();
+  free_flights_.pop_back();
+  flight = {.transport = this, .link = &link};
+  return flight;
+}
+
+void UcxTransport::land(Flight& flight) {
+  flight = {};
+  free_flights_.push_back(&flight);
+}
+
+// The callbacks come within ucp_worker_progress(), or within receive(), which then frees the request itself; or within
+// close(), when the operations are the caller's again and must not be touched.
+void UcxTransport::on_sent(void* request, ucs_status_t status, void* user_data) {
+  const Flight flight = *static_cast<Flight*>(user_data);
+  flight.transport->land(*static_cast<Flight*>(user_data));
+  ucp_request_free(request);
+  if (!flight.transport->closed_) flight.transport->finish(*flight.send, *flight.link, status);
+}
+
+void UcxTransport::on_received(void* request, ucs_status_t status, const ucp_tag_recv_info_t* info, void* user_data) {
+  const Flight flight = *static_cast<Flight*>(user_data);
+  flight.transport->land(*static_cast<Flight*>(user_data));
+  if (flight.request != nullptr) ucp_request_free(request);
+  if (!flight.transport->closed_) flight.transport->finish(*flight.receive, *flight.link, status, info->length);
+}
+
+void UcxTransport::on_fault(void* user_data, ucp_ep_h /*ep*/, ucs_status_t status) {
+  Link& link = *static_cast<Link*>(user_data);
+  if (link.fault.empty()) link.fault = ucs_status_string(status);
+}
+
+Result<bool> UcxTransport::progress() {
+  // Each call looks at some of what has come.
+  constexpr int kMaxLooks = 16;
+  bool moved = std::exchange(must_look_, false);
+  for (int look = 0; look < kMaxLooks && ucp_worker_progress(worker_->handle()) != 0; look++) moved = true;
+  for (const auto& link : links_) {
+    if (!link->fault.empty() && link->num_sending + link->num_receiving > 0)
+      return make_error(ErrorCode::kUnavailable, "rank {} (ucx): {}", link->rank, link->fault);
+  }
+  return moved;
+}
+
+// From a successful arm on, whatever comes makes the descriptor readable, also if progress() takes it before poll().
+Status UcxTransport::prepare_sleep() {
+  const ucs_status_t status = ucp_worker_arm(worker_->handle());
+  must_look_ = status == UCS_ERR_BUSY;
+  if (status != UCS_OK && status != UCS_ERR_BUSY)
+    return make_error(ErrorCode::kIo, "ucx: cannot wait for events: {}", ucs_status_string(status));
+  return {};
+}
+
+void UcxTransport::close() {
+  if (std::exchange(closed_, true)) return;
+  const ucp_request_param_t flush{}, force{.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
+  std::vector<void*> requests;
+  // Sends that are done may still be in UCX's own buffers.
+  for (const auto& link : links_) {
+    if (link->fault.empty() && link->num_sending == 0) requests.push_back(ucp_ep_flush_nbx(link->ep, &flush));
+  }
+  await_requests(requests, kFlushTime);
+  for (Flight& flight : flights_) {
+    if (flight.receive != nullptr) ucp_request_cancel(worker_->handle(), flight.request);
+  }
+  for (const auto& link : links_) requests.push_back(ucp_ep_close_nbx(link->ep, &force));
+  await_requests(requests, kCloseTime);
+  worker_.reset();
+}
+
+// Requests that are not through by then stay, those that are go.
+void UcxTransport::await_requests(std::vector<void*>& requests, milliseconds deadline) {
+  const Clock::time_point end = Clock::now() + deadline;
+  for (;;) {
+    std::erase_if(requests, [](void* request) {
+      if (!UCS_PTR_IS_PTR(request)) return true;
+      if (ucp_request_check_status(request) == UCS_INPROGRESS) return false;
+      ucp_request_free(request);
+      return true;
+    });
+    const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
+    if (requests.empty() || left.count() <= 0) return;
+    if (ucp_worker_progress(worker_->handle()) != 0 || ucp_worker_arm(worker_->handle()) != UCS_OK) continue;
+    pollfd polled{.fd = worker_->event_fd(), .events = POLLIN};
+    poll(&polled, 1, static_cast<int>(left.count()));
+  }
+}
+
+// UCX 1.13 tells an endpoint's lanes only in a text for people, whose lines are like
+// "#    lane[0]:  2:tcp/eth0.0 md[1]   -> md[1]/tcp/sysdev[255] am am_bw#0 wireup".
+std::string UcxTransport::describe(int peer) const {
+  const Link* link = link_of(peer);
+  CHECK(link != nullptr, "rank {} is no peer over ucx", peer);
+  char* text = nullptr;
+  size_t size = 0;
+  FILE* stream = open_memstream(&text, &size);
+  if (stream == nullptr) return "ucx";
+  ucp_ep_print_info(link->ep, stream);
+  std::fclose(stream);
+  const std::unique_ptr<char, decltype([](char* bytes) { std::free(bytes); })> owner(text);
+  std::vector<std::string> lanes;
+  std::string_view rest(text, size);
+  for (size_t found = rest.find("lane["); found != std::string_view::npos; found = rest.find("lane[")) {
+    rest.remove_prefix(found);
+    const size_t begin = rest.find(':', rest.find(':') + 1) + 1, end = rest.find(' ', begin);
+    if (begin == 0 || end == std::string_view::npos) break;
+    std::string lane(rest.substr(begin, end - begin));
+    if (std::ranges::find(lanes, lane) == lanes.end()) lanes.push_back(std::move(lane));
+    rest.remove_prefix(end);
+  }
+  return lanes.empty() ? "ucx" : fmt::format("ucx ({})", fmt::join(lanes, ", "));
+}
+
+}  // namespace cachalot

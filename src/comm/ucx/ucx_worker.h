@@ -1,0 +1,33 @@
+#pragma once
+
+#include <ucp/api/ucp.h>
+
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+
+namespace cachalot {
+
+// UCX's own objects of one endpoint: a context and its one worker, used by one thread.
+class UcxWorker {
+ public:
+  // transports, net_devices: as in UCX_TLS and UCX_NET_DEVICES; empty: what these say, or UCX's choice.
+  static Result<std::unique_ptr<UcxWorker>> create(const std::string& transports, const std::string& net_devices);
+  ~UcxWorker();
+  UcxWorker(const UcxWorker&) = delete;
+  UcxWorker& operator=(const UcxWorker&) = delete;
+
+  ucp_worker_h handle() const { return worker_; }
+  int event_fd() const { return event_fd_; }  // the worker's
+  Result<std::string> address() const;
+
+ private:
+  UcxWorker() = default;
+
+  ucp_context_h context_ = nullptr;
+  ucp_worker_h worker_ = nullptr;
+  int event_fd_ = -1;
+};
+
+}  // namespace cachalot
