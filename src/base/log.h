@@ -14,5 +14,7 @@ using spdlog::warn;
 
 // `level`: debug, info, warning, error or off. `who` stands in every line, e.g. "rank 3"; may be empty.
 void init(std::string_view level, std::string_view who);
+// From now on lines say so; the level stays.
+void set_who(std::string_view who);
 
 }  // namespace cachalot::log

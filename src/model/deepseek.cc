@@ -91,6 +91,7 @@ Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& co
   WeightPacker packer = WeightPacker::packer(settings, device, model->weight_memory_.view<std::byte>(planner.bytes()),
                                              std::move(progress));
   ASSIGN_OR_RETURN(model->weights_, load_weights(config, settings, files, packer));
+  model->weight_bytes_ = packer.bytes();
   return model;
 }
 

@@ -52,7 +52,7 @@ class DeepseekModel {
   const ModelSettings& settings() const { return settings_; }
   const ModelWeights& weights() const { return weights_; }
   IsaLevel isa() const { return ops_.isa(); }
-  size_t weight_bytes() const { return weight_memory_.size(); }
+  size_t weight_bytes() const { return weight_bytes_; }
 
  private:
   DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace, Rope rope,
@@ -64,6 +64,7 @@ class DeepseekModel {
   Workspace workspace_;
   Rope rope_;
   Buffer weight_memory_;
+  size_t weight_bytes_ = 0;  // that were packed
   ModelWeights weights_;
   TensorParallel parallel_;
   Attention attention_;

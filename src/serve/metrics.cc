@@ -71,7 +71,6 @@ struct Metrics::Impl {
   Counter& prompt_tokens = counter("vllm:prompt_tokens_total", "Prompt tokens of the requests so far");
   Counter& generation_tokens = counter("vllm:generation_tokens_total", "Generated tokens so far");
   Counter& rounds = counter("cachalot:rounds_total", "Scheduling decisions");
-  Counter& steps = counter("cachalot:steps_total", "Forward passes");
   Histogram& first_token =
       histogram("vllm:time_to_first_token_seconds", "From arrival to the first token", kFirstToken);
   Histogram& per_token = histogram("vllm:time_per_output_token_seconds", "Between a request's tokens", kPerToken);
@@ -140,7 +139,6 @@ std::string Metrics::render(const ReplicaStats& stats, bool healthy) {
   raise_to(impl_->prompt_tokens, stats.prompt_tokens);
   raise_to(impl_->generation_tokens, stats.generation_tokens);
   raise_to(impl_->rounds, stats.num_rounds);
-  raise_to(impl_->steps, stats.num_steps);
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

@@ -61,6 +61,7 @@ void take_share_of_node(const std::vector<Member>& members, int rank, int num_th
 Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& options) {
   std::unique_ptr<RankGroup> group(new RankGroup());
   group->placement_.parallel = options.parallel;
+  if (options.parallel.group_size() > 1) log::set_who(fmt::format("rank {}", options.parallel.group_rank()));
   if (options.parallel.rank_board_fd >= 0) {
     ASSIGN_OR_RETURN(group->board_, RankBoard::attach(options.parallel.rank_board_fd));
   } else {

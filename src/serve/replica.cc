@@ -178,7 +178,6 @@ void Replica::publish_stats() {
   const RankReport report = engine_->report();
   const std::lock_guard lock(mutex_);
   stats_ = stats;
-  stats_.num_steps = engine_->num_steps();
   report_ = report;
   is_idle_ = !scheduler_.has_work() && mailbox_.submissions.empty();
   if (is_idle_) changed_.notify_all();
