@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Makes the built-in model from nothing but a seed: tokenizer, weights, questions, golden ids, int4 weights.
+#   models/nano/train.sh [--out DIR]    DIR: models/nano
+# About an hour of one quiet core with AVX-512; uses a GPU where there is one. Stopped, it goes on where it was when it
+# is started again: its state and its Python environment are in build/nano_training. Without a GPU it takes Debian's
+# python3-torch with OpenBLAS, which was a third faster than PyPI's torch on one core of an AMD EPYC.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=models/nano
+case "${1:-}" in
+  "") ;;
+  --out) out=$2 ;;
+  *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+esac
+training=models/nano/training
+state=build/nano_training
+venv=$state/venv
+
+if [ ! -x "$venv/bin/python" ]; then
+  mkdir -p "$state"
+  if nvidia-smi >/dev/null 2>&1; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet -r $training/requirements_gpu.txt
+  else
+    /usr/bin/python3 -c 'import torch' 2>/dev/null || apt-get install -y python3-torch python3-venv libopenblas0-pthread
+    /usr/bin/python3 -m venv --system-site-packages "$venv"
+  fi
+  "$venv/bin/pip" install --quiet -r $training/requirements.txt
+fi
+
+# One thread is faster than two on matrices of this size. glibc gives large tensors back to the system at once, and
+# fetching them again costs a fifth of the time.
+export OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
+export MALLOC_TOP_PAD_=268435456 PYTHONDONTWRITEBYTECODE=1
+if grep -q avx512dq /proc/cpuinfo; then export OPENBLAS_CORETYPE=SkylakeX; fi
+
+python() { "$venv/bin/python" "$@"; }
+python $training/train.py --folder "$state"
+python $training/checkpoint.py --state "$state" --out "$out"
+python $training/plot.py --csv "$state/loss.csv" --out "$out/loss.svg"
+python $training/questions.py --out "$out/questions.jsonl"
+python $training/golden.py --model "$out"
+python $training/score.py --model "$out" --questions "$out/questions.jsonl"
+
+scripts/build.sh release cachalot
+rm -rf "$out-awq"
+build/release/bin/cachalot quantize --model "$out" --out "$out-awq" --quant awq

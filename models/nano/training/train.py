@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Trains the built-in model from a seed, in a fixed number of steps. State is saved as it goes: a run that was stopped
+goes on when it is started again with the same folder."""
+
+import argparse
+import csv
+import pathlib
+import random
+import signal
+import time
+
+import dialogue
+import score
+import tokenizer
+import torch
+from model import CONFIG, Model
+from muon import Muon
+from torch.nn import functional as F
+
+SEED = 20260
+STEPS = 2400
+TOKENS_A_STEP = 8192  # before padding
+TOKENS_A_PASS = 4608  # with padding: what one forward and backward pass takes
+WARMUP_STEPS, HOLD = 40, 0.35  # the learning rate rises, holds for this share of the steps, then falls to zero
+MTP_START, MTP_WEIGHT = 0.75, 0.3
+MUON_LR, ADAM_LR = 0.02, 3e-3
+BIAS_STEP = 0.002  # how far an expert's bias moves a step towards an even load
+
+
+def learning_rate(step, steps):
+    falling = (steps - step) / (steps * (1 - HOLD))
+    return min((step + 1) / WARMUP_STEPS, 1.0, falling)
+
+
+def draw_batch(encoder, step):
+    """The dialogues of a step, by length, in passes of as many as fit. Depends on the seed and the step alone."""
+    rng = random.Random(f"{SEED} {step}")
+    samples, num_tokens = [], 0
+    while num_tokens < TOKENS_A_STEP:
+        samples.append(dialogue.make_dialogue(rng, encoder))
+        num_tokens += len(samples[-1][0])
+    samples.sort(key=lambda sample: len(sample[0]))
+    passes = [[]]
+    for sample in samples:
+        if (len(passes[-1]) + 1) * len(sample[0]) > TOKENS_A_PASS:
+            passes.append([])
+        passes[-1].append(sample)
+    return passes, num_tokens
+
+
+def pad(samples, device):
+    """Ids, which of them are no padding, and which are learned."""
+    length = max(len(ids) for ids, _ in samples)
+    ids = torch.zeros(len(samples), length, dtype=torch.long)
+    position = torch.arange(length)
+    real, learned = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    for row, (sample, prompt_length) in enumerate(samples):
+        ids[row, : len(sample)] = torch.tensor(sample)
+        real[row] = position < len(sample)
+        learned[row] = real[row] & (position >= prompt_length)
+    return ids.to(device), real.to(device), learned.to(device)
+
+
+def losses(model, ids, real, learned, with_mtp):
+    """Summed cross-entropy of the next token, and of the token after next, over the learned ones."""
+    hidden = model.trunk(ids, real)
+    chosen = learned[:, 1:]
+    loss = F.cross_entropy(model.lm_head(hidden[:, :-1][chosen]), ids[:, 1:][chosen], reduction="sum")
+    if not with_mtp:
+        return loss, None
+    ahead = model.look_ahead(ids[:, 1:], hidden[:, :-1], real[:, 1:])
+    chosen = learned[:, 2:] & learned[:, 1:-1]
+    return loss, F.cross_entropy(model.lm_head(ahead[:, :-1][chosen]), ids[:, 2:][chosen], reduction="sum")
+
+
+class Trainer:
+    def __init__(self, folder, steps, device):
+        self.folder, self.steps, self.device = pathlib.Path(folder), steps, device
+        self.encoder = dialogue.Encoder(tokenizer.load(folder))
+        self.model = Model()
+        self.model.init_weights(SEED)
+        self.model.to(device)
+        named = dict(self.model.named_parameters())
+        for_adam = {
+            name
+            for name, parameter in named.items()
+            if parameter.dim() < 2 or name in ("embed_tokens.weight", "lm_head.weight") or ".gate.weight" in name
+        }
+        self.optimizers = [
+            Muon([parameter for name, parameter in named.items() if name not in for_adam], lr=MUON_LR),
+            torch.optim.AdamW(
+                [named[name] for name in sorted(for_adam)], lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.05
+            ),
+        ]
+        self.step, self.num_tokens, self.rows = 0, 0, []
+        self.stopping = False
+        if self.state_file.exists():
+            self.load()
+
+    @property
+    def state_file(self):
+        return self.folder / "state.pt"
+
+    def load(self):
+        state = torch.load(self.state_file, map_location=self.device, weights_only=False)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.step, self.num_tokens, self.rows = state["step"], state["num_tokens"], state["rows"]
+        print(f"goes on after step {self.step}", flush=True)
+
+    def save(self):
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [each.state_dict() for each in self.optimizers],
+            "step": self.step,
+            "num_tokens": self.num_tokens,
+            "rows": self.rows,
+        }
+        torch.save(state, self.folder / "state.new")
+        (self.folder / "state.new").replace(self.state_file)
+        with open(self.folder / "loss.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("step", "tokens", "loss", "mtp_loss"), *self.rows])
+
+    def run_step(self):
+        passes, num_tokens = draw_batch(self.encoder, self.step)
+        batches = [pad(samples, self.device) for samples in passes]
+        num_learned = sum(int(learned.sum()) for _, _, learned in batches)
+        with_mtp = self.step >= MTP_START * self.steps
+        factor = learning_rate(self.step, self.steps)
+        loads, total, mtp_total = {}, 0.0, 0.0
+        for optimizer, lr in zip(self.optimizers, (MUON_LR, ADAM_LR)):
+            optimizer.zero_grad(set_to_none=True)
+            optimizer.param_groups[0]["lr"] = lr * factor
+        for ids, real, learned in batches:
+            loss, mtp_loss = losses(self.model, ids, real, learned, with_mtp)
+            ((loss + MTP_WEIGHT * mtp_loss if with_mtp else loss) / num_learned).backward()
+            total += loss.item() / num_learned
+            mtp_total += mtp_loss.item() / num_learned if with_mtp else 0.0
+            for moe in self.model.moe_layers()[: None if with_mtp else -1]:
+                loads[moe] = loads.get(moe, 0) + moe.load
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for moe, load in loads.items():
+            load = load.float()
+            moe.gate.e_score_correction_bias += BIAS_STEP * min(1.0, 2 * factor) * torch.sign(load.mean() - load)
+        self.step += 1
+        self.num_tokens += num_tokens
+        self.rows.append((self.step, self.num_tokens, round(total, 5), round(mtp_total, 5) if with_mtp else ""))
+        return max((load.max() / load.float().mean()).item() for load in loads.values())
+
+    def stop(self, *_):
+        """Ends the run after the step at hand."""
+        self.stopping = True
+
+    def run(self, check_every):
+        since, tokens_since, started = self.step, self.num_tokens, time.time()
+        while self.step < self.steps and not self.stopping:
+            uneven = self.run_step()
+            if self.step % 20 == 0 or self.step == self.steps:
+                seconds = time.time() - started
+                speed = (self.num_tokens - tokens_since) / seconds
+                left = seconds / (self.step - since) * (self.steps - self.step)
+                recent = self.rows[-20:]
+                loss = sum(row[2] for row in recent) / len(recent)
+                print(
+                    f"step {self.step}/{self.steps}  loss {loss:.4f}  mtp {self.rows[-1][3] or 0:.4f}  {speed:.0f} tokens/s  "
+                    f"busiest expert {uneven:.2f}x  {left / 60:.0f} min left",
+                    flush=True,
+                )
+            if self.step % 50 == 0 or self.step == self.steps or self.stopping:
+                self.save()
+            if self.step % check_every == 0 or self.step == self.steps:
+                print("  " + score.quick_report(self.model, self.encoder), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--folder", type=pathlib.Path, required=True, help="where the tokenizer is read and the state is kept"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--check-every", type=int, default=200)
+    arguments = parser.parse_args()
+    torch.manual_seed(SEED)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not (arguments.folder / "tokenizer.json").exists():
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.train(arguments.folder, SEED, CONFIG["max_position_embeddings"])
+    trainer = Trainer(arguments.folder, arguments.steps, device)
+    signal.signal(signal.SIGTERM, trainer.stop)
+    signal.signal(signal.SIGINT, trainer.stop)
+    trainer.run(arguments.check_every)
+
+
+if __name__ == "__main__":
+    main()
