@@ -7,12 +7,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <memory>
 #include <set>
-#include <string_view>
 
 #include "base/file_descriptor.h"
 
@@ -30,7 +30,7 @@ Result<Addresses> local_addresses() {
 
 bool is_usable(const ifaddrs& entry) {
   return entry.ifa_addr != nullptr && (entry.ifa_addr->sa_family == AF_INET || entry.ifa_addr->sa_family == AF_INET6) &&
-         (entry.ifa_flags & IFF_UP) != 0;
+         (entry.ifa_flags & IFF_UP) != 0 && (entry.ifa_flags & IFF_RUNNING) != 0;
 }
 
 bool is_same_host(const sockaddr& one, const sockaddr& other) {
@@ -75,8 +75,13 @@ Status check_network_interfaces(const std::string& names) {
     const std::string name = names.substr(begin, end - begin);
     if (!usable.contains(name))
       return make_error(ErrorCode::kNotFound,
-                        "there is no network interface '{}' that is up and has an address; there {} {}", name,
-                        usable.size() == 1 ? "is" : "are", fmt::join(usable, ", "));
+                        "there is no network interface '{}' that is up, has a carrier and an address; there {} {}",
+                        name, usable.size() == 1 ? "is" : "are", fmt::join(usable, ", "));
+    if (!std::filesystem::exists("/sys/class/net/" + name))
+      return make_error(ErrorCode::kUnavailable,
+                        "UCX looks for network interfaces in /sys/class/net, where '{}' is not: /sys shows another "
+                        "network namespace; mount a sysfs in this one",
+                        name);
     begin = end + 1;
   }
   return {};
@@ -89,7 +94,8 @@ Result<std::string> network_interface_to(const std::string& host) {
     if (is_usable(*entry) && is_same_host(*entry->ifa_addr, reinterpret_cast<const sockaddr&>(source)))
       return entry->ifa_name;
   }
-  return make_error(ErrorCode::kUnavailable, "no network interface has the address from which {} is reached", host);
+  return make_error(ErrorCode::kUnavailable, "no running network interface has the address from which {} is reached",
+                    host);
 }
 
 std::string rdma_devices() {

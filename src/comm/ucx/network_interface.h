@@ -6,7 +6,7 @@
 
 namespace cachalot {
 
-// Checks that this host has the interfaces named, up and with an address: "eth0", or "eth0,eth1".
+// Checks that this host has the interfaces named, so that UCX can use them: "eth0", or "eth0,eth1".
 Status check_network_interfaces(const std::string& names);
 
 // The interface through which this host reaches another, or the one that has the address, if it is this host's own.

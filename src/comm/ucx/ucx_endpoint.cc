@@ -31,16 +31,14 @@ Result<std::string_view> worker_address(const UcxAddress& peer) {
 }
 
 Result<std::string> net_devices(const UcxEndpointOptions& options) {
-  std::string interface = options.network_interface;
-  if (!interface.empty()) {
-    RETURN_IF_ERROR(check_network_interfaces(interface));
-  } else if (!options.route_to.empty()) {
-    ASSIGN_OR_RETURN(interface, network_interface_to(options.route_to));
-  } else {
-    return "";
+  std::string interfaces = options.network_interface;
+  if (interfaces.empty()) {
+    if (options.route_to.empty()) return "";
+    ASSIGN_OR_RETURN(interfaces, network_interface_to(options.route_to));
   }
+  RETURN_IF_ERROR(check_network_interfaces(interfaces));
   const std::string rdma = rdma_devices();
-  return rdma.empty() ? interface : interface + "," + rdma;
+  return rdma.empty() ? interfaces : interfaces + "," + rdma;
 }
 
 }  // namespace

@@ -22,8 +22,9 @@ constexpr ucp_tag_t kHelloTag = ucp_tag_t{1} << 63;
 constexpr ucp_tag_t kWholeTag = ~ucp_tag_t{0};
 constexpr int kMaxRanks = 1 << 16;
 
-// How long close() waits for what is on its way to living peers, and then for UCX to let go.
-constexpr milliseconds kFlushTime{500}, kCloseTime{1000};
+// How long close() waits for peers to take what was sent to them, where all went well and where not, and then for UCX
+// to let go.
+constexpr milliseconds kFlushTime{500}, kFlushTimeAfterFaults{20}, kCloseTime{1000};
 
 struct Hello {
   static constexpr uint32_t kVersion = 1;
@@ -250,11 +251,15 @@ void UcxTransport::close() {
   if (std::exchange(closed_, true)) return;
   const ucp_request_param_t flush{}, force{.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
   std::vector<void*> requests;
-  // Sends that are done may still be in UCX's own buffers.
+  // Sends that are done may still be in UCX's own buffers. A peer that computes takes its time; one that is stopped
+  // must not keep the others from learning that this rank has gone.
+  bool all_well = true;
   for (const auto& link : links_) {
-    if (link->fault.empty() && link->num_sending == 0) requests.push_back(ucp_ep_flush_nbx(link->ep, &flush));
+    const bool well = link->fault.empty() && link->num_sending == 0;
+    if (well) requests.push_back(ucp_ep_flush_nbx(link->ep, &flush));
+    all_well = all_well && well && link->num_receiving == 0;
   }
-  await_requests(requests, kFlushTime);
+  await_requests(requests, all_well ? kFlushTime : kFlushTimeAfterFaults);
   for (Flight& flight : flights_) {
     if (flight.receive != nullptr) ucp_request_cancel(worker_->handle(), flight.request);
   }

@@ -40,7 +40,7 @@ Result<Config> make_config(const std::string& transports, const std::string& net
   if (!transports.empty()) RETURN_IF_ERROR(set("TLS", transports));
   if (!net_devices.empty()) RETURN_IF_ERROR(set("NET_DEVICES", net_devices));
   // A host that does not answer must not hold up this thread while the others connect.
-  RETURN_IF_ERROR(set("TCP_CONN_NB", "y"));
+  RETURN_IF_ERROR(set("CONN_NB", "y"));
   return config;
 }
 
