@@ -268,8 +268,10 @@ TEST(Mesh, AWakeInTheMiddleOfAWaitIsToldLater) {
   std::thread other([&] {
     meshes[0]->wake();
     std::this_thread::sleep_for(milliseconds(20));
-    std::array sends = {SendOp{.peer = 0, .data = std::as_bytes(std::span(&word, 1))}};
+    const uint32_t sent = 7;
+    std::array sends = {SendOp{.peer = 0, .data = std::as_bytes(std::span(&sent, 1))}};
     meshes[1]->start(sends[0]);
+    EXPECT_TRUE(sends[0].done);
   });
   EXPECT_TRUE(meshes[0]->wait({}, receives, {"message"}));
   other.join();

@@ -7,7 +7,7 @@ namespace cachalot {
 namespace {
 
 // What is copied before it is published, so that both ends of a long message work at the same time.
-constexpr size_t kPortionBytes = 32 << 10;
+constexpr size_t kPortionBytes = 128 << 10;
 
 uint64_t align_up(uint64_t position, uint64_t alignment) {
   return (position + alignment - 1) & ~(alignment - 1);

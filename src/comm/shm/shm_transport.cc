@@ -111,7 +111,7 @@ void ShmTransport::await(std::span<const ReceiveOp> receives, bool any) {
   await_any_ = any;
   for (const ReceiveOp& op : receives) {
     Link* link = op.done ? nullptr : link_of(op.peer);
-    if (link != nullptr) link->awaited = true;
+    if (link != nullptr && !link->receives.empty()) link->awaited = true;
   }
 }
 
