@@ -1,0 +1,122 @@
+#include "engine/lockstep.h"
+
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <thread>
+
+#include "comm/local_mesh.h"
+
+namespace cachalot {
+namespace {
+
+using namespace std::chrono_literals;  // NOLINT(google-build-using-namespace)
+
+ParallelOptions place(int dp_size, int tp_size, int rank) {
+  return {.tensor_parallel_size = tp_size,
+          .tensor_parallel_rank = rank % tp_size,
+          .data_parallel_size = dp_size,
+          .data_parallel_rank = rank / tp_size,
+          .enable_expert_parallel = true};
+}
+
+// Meshes and locksteps of all ranks of a layout, each used by a thread of its own.
+struct Ranks {
+  Ranks(int dp_size, int tp_size) : meshes(make_local_mesh(dp_size * tp_size, {.deadline = 5s}).value()) {
+    for (int rank = 0; rank < dp_size * tp_size; rank++)
+      locksteps.push_back(
+          std::make_unique<Lockstep>(*meshes[static_cast<size_t>(rank)], place(dp_size, tp_size, rank), 4096));
+  }
+  template <class Body>
+  void run(Body body) {
+    std::vector<std::thread> threads;
+    for (size_t rank = 0; rank < locksteps.size(); rank++)
+      threads.emplace_back([&, rank] { body(static_cast<int>(rank), *locksteps[rank]); });
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  std::vector<std::unique_ptr<Mesh>> meshes;
+  std::vector<std::unique_ptr<Lockstep>> locksteps;
+};
+
+TEST(Lockstep, TheRoundHasTheFewestStepsOfThoseWithRows) {
+  Ranks ranks(3, 1);
+  const std::vector<Wish> wishes{
+      {.num_rows = 5, .num_steps = 8}, {.num_rows = 0, .num_steps = 1}, {.num_rows = 2, .num_steps = 4}};
+  ranks.run([&](int rank, Lockstep& lockstep) {
+    const auto agreement = lockstep.agree(wishes[static_cast<size_t>(rank)]);
+    ASSERT_TRUE(agreement);
+    EXPECT_EQ(agreement->num_rows, 7);
+    EXPECT_EQ(agreement->num_steps, 4);
+    EXPECT_FALSE(agreement->all_leave);
+    EXPECT_EQ(lockstep.num_agreements(), 1U);
+  });
+}
+
+TEST(Lockstep, AllLeaveWhenTheLastOneSaysSo) {
+  Ranks ranks(2, 1);
+  ranks.run([&](int rank, Lockstep& lockstep) {
+    EXPECT_FALSE(lockstep.agree({.leaving = rank == 1})->all_leave);
+    EXPECT_TRUE(lockstep.agree({.leaving = true})->all_leave);
+  });
+}
+
+TEST(Lockstep, AnIdleLeaderIsWokenByAnothersWordAndByItsOwnOwner) {
+  Ranks ranks(2, 1);
+  std::thread owner;
+  ranks.run([&](int rank, Lockstep& lockstep) {
+    if (rank == 0) {
+      std::this_thread::sleep_for(20ms);
+      EXPECT_TRUE(lockstep.agree({.num_rows = 1}));
+      return;
+    }
+    EXPECT_EQ(lockstep.wait_for_others(), true);
+    EXPECT_EQ(lockstep.agree({})->num_rows, 1);
+    owner = std::thread([&] {
+      std::this_thread::sleep_for(20ms);
+      lockstep.wake();
+    });
+    EXPECT_EQ(lockstep.wait_for_others(), false);
+  });
+  owner.join();
+}
+
+TEST(Lockstep, ALeadersRanksHearItsRoundsInOrder) {
+  Ranks ranks(2, 2);
+  ranks.run([](int rank, Lockstep& lockstep) {
+    const std::vector<TokenId> tokens{7, 8, 9};
+    for (uint64_t number = 0; number < 50; number++) {
+      if (rank % 2 == 0) {
+        ASSERT_TRUE(lockstep.agree({.num_rows = 3}));
+        ASSERT_TRUE(lockstep.announce(
+            {.number = number, .num_steps = rank, .sequences = {{.num_tokens = 3, .tokens = tokens, .blocks = {}}}}));
+      } else {
+        const auto round = lockstep.next_round();
+        ASSERT_TRUE(round);
+        EXPECT_EQ((*round)->number, number);
+        EXPECT_EQ((*round)->num_steps, rank - 1) << "of its own leader";
+        EXPECT_THAT((*round)->sequences[0].tokens, testing::ElementsAre(7, 8, 9));
+      }
+    }
+  });
+}
+
+TEST(Lockstep, WhoSleepsHearsThatTheGroupHasFailed) {
+  Ranks ranks(2, 2);
+  std::thread failing([&] {
+    std::this_thread::sleep_for(20ms);
+    for (auto& mesh : ranks.meshes) mesh->fail({ErrorCode::kUnavailable, "rank 9 is lost", {}});
+  });
+  // Whoever wakes later may find that a peer has hung up, which is as good a reason.
+  ranks.run([](int rank, Lockstep& lockstep) {
+    if (rank % 2 == 0) {
+      EXPECT_FALSE(lockstep.wait_for_others());
+    } else {
+      EXPECT_FALSE(lockstep.next_round());
+    }
+  });
+  failing.join();
+}
+
+}  // namespace
+}  // namespace cachalot
