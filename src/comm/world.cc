@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "comm/shm/shm_endpoint.h"
+#include "comm/ucx/ucx_endpoint.h"
 
 namespace cachalot {
 
@@ -25,53 +26,92 @@ bool shares_memory(const Member& one, const Member& other, TransportChoice choic
   return choice != TransportChoice::kUcx && one.node == other.node;
 }
 
-// The ways of this rank to the others; the addresses of the open ones travel through the rendezvous.
+// A group that meets at a loopback address cannot be of two nodes.
+bool meets_on_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+// The ways of this rank to the others; the addresses of the open ones travel through the rendezvous. Which ways are
+// needed is known only afterwards.
 class Endpoints {
  public:
   static Result<Endpoints> open(const WorldOptions& options);
   void announce(JoinOptions& join) const {
     if (shm_) join.shm_socket = shm_->socket_name();
+    if (ucx_ && *ucx_) join.ucx_address = (*ucx_)->address();
   }
   // The processes on this node go to the membership, to be watched.
-  Result<std::vector<std::unique_ptr<Transport>>> connect(Membership& membership, TransportChoice choice);
+  Result<std::vector<std::unique_ptr<Transport>>> connect(Membership& membership);
 
  private:
+  Result<std::unique_ptr<Transport>> connect_near(std::span<const ShmAddress> near, Membership& membership);
+  Result<std::unique_ptr<Transport>> connect_far(std::span<const UcxAddress> far, const Member& example);
+
+  TransportChoice choice_ = TransportChoice::kAuto;
   std::optional<ShmEndpoint> shm_;
+  std::optional<Result<UcxEndpoint>> ucx_;  // an error matters only if it turns out to be needed
 };
 
 Result<Endpoints> Endpoints::open(const WorldOptions& options) {
+  const JoinOptions& join = options.join;
   Endpoints endpoints;
-  if (options.join.size == 1) return endpoints;
-  if (options.transports == TransportChoice::kUcx) {
-    return make_parameter_error("--transports",
-                                "this build of Cachalot has no UCX; --transports shm serves ranks of one node");
+  endpoints.choice_ = options.transports;
+  if (join.size == 1) return endpoints;
+  if (options.transports != TransportChoice::kUcx) {
+    ASSIGN_OR_RETURN(endpoints.shm_, ShmEndpoint::create({.rank = join.rank, .epoch = join.epoch}));
   }
-  ASSIGN_OR_RETURN(endpoints.shm_, ShmEndpoint::create({.rank = options.join.rank, .epoch = options.join.epoch}));
+  if (options.transports == TransportChoice::kUcx ||
+      (options.transports == TransportChoice::kAuto && !meets_on_loopback(join.host))) {
+    endpoints.ucx_ = UcxEndpoint::create({
+        .rank = join.rank,
+        .epoch = join.epoch,
+        .network_interface = options.network_interface,
+        .route_to = join.host,
+    });
+  }
   return endpoints;
 }
 
-Result<std::vector<std::unique_ptr<Transport>>> Endpoints::connect(Membership& membership, TransportChoice choice) {
-  const std::vector<Member>& members = membership.members();
-  const Member& own = members[membership.rank()];
+Result<std::vector<std::unique_ptr<Transport>>> Endpoints::connect(Membership& membership) {
+  const Member& own = membership.members()[membership.rank()];
   std::vector<ShmAddress> near;
-  for (const Member& member : members) {
+  std::vector<UcxAddress> far;
+  for (const Member& member : membership.members()) {
     if (member.rank == own.rank) continue;
-    if (!shares_memory(own, member, choice)) {
-      return make_error(ErrorCode::kUnsupported, "{} and {} are on two nodes, and this build of Cachalot has no UCX",
-                        own.name(), member.name());
+    if (shares_memory(own, member, choice_)) {
+      near.push_back({.rank = member.rank, .socket_name = member.shm_socket});
+    } else {
+      far.push_back({.rank = member.rank, .address = member.ucx_address});
     }
-    near.push_back({.rank = member.rank, .socket_name = member.shm_socket});
   }
 
   std::vector<std::unique_ptr<Transport>> transports;
   if (!near.empty()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
-    for (const PeerProcess& process : shm->take_peer_pidfds()) {
-      if (process.pidfd) RETURN_IF_ERROR(membership.watch_process(process.rank, process.pidfd.get()));
-    }
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(near, membership));
     transports.push_back(std::move(shm));
   }
+  if (!far.empty()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(far, membership.members()[far.front().rank]));
+    transports.push_back(std::move(ucx));
+  }
   return transports;
+}
+
+Result<std::unique_ptr<Transport>> Endpoints::connect_near(std::span<const ShmAddress> near, Membership& membership) {
+  ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
+  for (const PeerProcess& process : shm->take_peer_pidfds()) {
+    if (process.pidfd) RETURN_IF_ERROR(membership.watch_process(process.rank, process.pidfd.get()));
+  }
+  return shm;
+}
+
+Result<std::unique_ptr<Transport>> Endpoints::connect_far(std::span<const UcxAddress> far, const Member& example) {
+  if (!ucx_) {
+    return make_error(ErrorCode::kUnsupported, "{} is on another node, which --transports shm cannot reach",
+                      example.name());
+  }
+  RETURN_IF_ERROR(*ucx_);
+  return (*ucx_)->connect(far);
 }
 
 MeshOptions mesh_options(const Membership& membership, std::chrono::milliseconds deadline) {
@@ -84,7 +124,7 @@ MeshOptions mesh_options(const Membership& membership, std::chrono::milliseconds
 }
 
 Result<std::unique_ptr<Mesh>> connect_mesh(Endpoints& endpoints, Membership& membership, const WorldOptions& options) {
-  auto transports = endpoints.connect(membership, options.transports);
+  auto transports = endpoints.connect(membership);
   if (transports) return Mesh::create(mesh_options(membership, options.deadline), std::move(*transports));
   // A rank that was lost meanwhile is the cause of what it seems to be.
   if (const std::optional<LostRank> lost = membership.first_lost()) {

@@ -20,6 +20,7 @@ enum class TransportChoice {
 struct WorldOptions {
   JoinOptions join;  // its transport addresses are filled in here
   TransportChoice transports = TransportChoice::kAuto;
+  std::string network_interface;               // of UCX; empty: the one that reaches rank 0's address
   std::chrono::milliseconds deadline{60'000};  // of one wait of the mesh
 };
 

@@ -51,9 +51,11 @@ void talk(World& world) {
   for (int peer = 0; peer < world.size(); ++peer) EXPECT_EQ(received[peer], peer == rank ? -1 : peer);
 }
 
-TEST(World, ConnectsEveryRankToEveryOtherAndSaysHow) {
+class Transports : public testing::TestWithParam<TransportChoice> {};
+
+TEST_P(Transports, ConnectEveryRankToEveryOtherAndAreNamed) {
   const control::LogCapture log;
-  std::vector<WorldResult> worlds = form_all(control::group_options(4));
+  std::vector<WorldResult> worlds = form_all(control::group_options(4), GetParam());
   {
     std::vector<std::jthread> threads;
     for (WorldResult& world : worlds) {
@@ -63,8 +65,17 @@ TEST(World, ConnectsEveryRankToEveryOtherAndSaysHow) {
   }
   EXPECT_EQ((*worlds[0])->mesh().rank_name(2), (*worlds[1])->members()[2].name());
   part(worlds);
-  EXPECT_EQ(log.count("rank 3: shm to 3 ranks"), 1);
+  const std::string_view expected =
+      GetParam() == TransportChoice::kUcx ? "rank 3: ucx to 3 ranks" : "rank 3: shm to 3 ranks";
+  EXPECT_EQ(log.count(expected), 1) << log.text();
 }
+
+INSTANTIATE_TEST_SUITE_P(World, Transports,
+                         testing::Values(TransportChoice::kAuto, TransportChoice::kShm, TransportChoice::kUcx),
+                         [](const auto& instance) {
+                           if (instance.param == TransportChoice::kAuto) return "Auto";
+                           return instance.param == TransportChoice::kShm ? "Shm" : "Ucx";
+                         });
 
 TEST(World, OfOneNeedsNoSockets) {
   JoinOptions join = control::group_options(1)[0];
