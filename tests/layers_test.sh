@@ -83,6 +83,7 @@ check() {  # SOURCE_FOLDER
   check_includes "$1"
   check_only_in "$1" '\b(secure_)?getenv *\(|\benviron\b|\bargv\b' "environment and arguments are read" config cli
   check_only_in "$1" '#include <boost/beast' "Boost.Beast is included" http
+  check_only_in "$1" '#include <uc[mpst]/' "UCX is included" comm/ucx
   check_buffers "$1"
   return $failed
 }
@@ -118,6 +119,7 @@ self_check() {
     expect_complaint src/comm/sum.cc '#include "kernels/ops.h"' 'src/comm includes src/kernels' &&
     expect_complaint src/engine/home.cc 'const char* home = getenv("HOME");' 'src/engine/home.cc:1:' &&
     expect_complaint src/serve/server.cc '#include <boost/beast/http.hpp>' 'Boost.Beast is included only in: http' &&
+    expect_complaint src/comm/mesh.cc '#include <ucp/api/ucp.h>' 'UCX is included only in: comm/ucx' &&
     expect_complaint src/engine/first.cc $'Buffer cache = make();\nx = *cache.data();' 'src/engine/first.cc:2:' &&
     expect_complaint src/model/first.cc $'Buffer cache = make();\nreinterpret_cast<float*>(cache.data())[0] = 1;' 'src/model/first.cc:2:' &&
     expect_complaint src/model/first.cc $'Buffer cache, logits;\nmemcpy(x, logits.data(), 8);' 'src/model/first.cc:2:'

@@ -178,22 +178,28 @@ uint64_t bytes_through(const std::string& device) {
   return 0;
 }
 
-// body(mesh) on two nodes, in a process of its own because that cannot leave its namespaces again. The answers of both
-// ranks added up; none where there can be no such nodes.
-std::optional<int> run_on_two_nodes(const RankProcesses::Body& body) {
+// body(nodes), in a process of its own because that cannot leave its namespaces again. Its answer; none where there can
+// be no such nodes.
+std::optional<int> with_two_nodes(const std::function<int(const TwoNodes&)>& body) {
   constexpr int kImpossible = 99;
   const pid_t pid = fork();
   CHECK(pid >= 0);
   if (pid == 0) {
     TwoNodes nodes;
-    if (!nodes.make()) _exit(kImpossible);
-    RankProcesses processes(2, body, [&](int rank) { return nodes.enter(rank); });
-    _exit(std::abs(processes.answer(0)) + std::abs(processes.answer(1)));
+    _exit(nodes.make() ? body(nodes) : kImpossible);
   }
   int status = 0;
   CHECK(waitpid(pid, &status, 0) == pid);
   const int answer = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   return answer == kImpossible ? std::nullopt : std::optional(answer);
+}
+
+// body(mesh) on both; the sum of their answers.
+std::optional<int> run_on_two_nodes(const RankProcesses::Body& body) {
+  return with_two_nodes([&](const TwoNodes& nodes) {
+    RankProcesses processes(2, body, [&](int rank) { return nodes.enter(rank); });
+    return std::abs(processes.answer(0)) + std::abs(processes.answer(1));
+  });
 }
 
 TEST(UcxNamespaces, UcxCarriesTheBytesBetweenNodes) {
@@ -226,6 +232,34 @@ TEST(UcxNamespaces, ClosingDoesNotWaitForAPeerThatIsCutOff) {
     const Status status = mesh.wait(sends, {}, {"cut off"});
     if (Clock::now() - begin > milliseconds(1500)) return complain("closing took long");
     return status ? complain("a message arrived through a link that is down") : 0;
+  });
+  if (!answer) GTEST_SKIP() << "no user and network namespaces here, or no ip command";
+  EXPECT_EQ(*answer, 0);
+}
+
+TEST(UcxNamespaces, AHostThatDoesNotAnswerIsNamedByTheDeadline) {
+  const std::optional<int> answer = with_two_nodes([](const TwoNodes& nodes) {
+    std::array<int, 2> pipes{};
+    CHECK(pipe(pipes.data()) == 0);
+    const pid_t silent = fork();
+    if (silent == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const UcxEndpoint endpoint = make_endpoint(nodes.enter(1));
+      CHECK(write(pipes[1], endpoint.address().data(), endpoint.address().size()) > 0);
+      for (;;) pause();
+    }
+    std::string address(4096, 0);
+    address.resize(static_cast<size_t>(std::max<ssize_t>(read(pipes[0], address.data(), address.size()), 0)));
+    UcxEndpointOptions options = nodes.enter(0);
+    options.deadline = milliseconds(300);
+    // A wrong hardware address, so that nothing arrives and nothing says so.
+    CHECK(std::system("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:77 dev node") == 0);
+    const Clock::time_point begin = Clock::now();
+    const auto transport = make_endpoint(options).connect(std::array{UcxAddress{1, address}});
+    const bool in_time = Clock::now() - begin < milliseconds(2000);
+    kill(silent, SIGKILL);
+    if (transport || !transport.error().message.contains("rank 1")) return 1;
+    return in_time ? 0 : complain(transport.error().message + ", late");
   });
   if (!answer) GTEST_SKIP() << "no user and network namespaces here, or no ip command";
   EXPECT_EQ(*answer, 0);

@@ -37,11 +37,10 @@ inline UcxEndpoint make_endpoint(UcxEndpointOptions options) {
   return std::move(*endpoint);
 }
 
-inline std::unique_ptr<Mesh> make_mesh(int rank, int size, std::unique_ptr<Transport> transport,
-                                       std::chrono::milliseconds deadline = kLong) {
+inline std::unique_ptr<Mesh> make_mesh(int rank, int size, std::unique_ptr<Transport> transport) {
   std::vector<std::unique_ptr<Transport>> transports;
   transports.push_back(std::move(transport));
-  auto mesh = Mesh::create({.rank = rank, .size = size, .deadline = deadline}, std::move(transports));
+  auto mesh = Mesh::create({.rank = rank, .size = size, .deadline = kLong}, std::move(transports));
   CHECK(mesh, "{}", mesh.error().message);
   return std::move(*mesh);
 }
@@ -69,14 +68,25 @@ inline std::vector<std::unique_ptr<Transport>> connect_threads(int num_ranks) {
   return transports;
 }
 
-inline std::vector<std::unique_ptr<Mesh>> make_meshes(int num_ranks, std::chrono::milliseconds deadline = kLong) {
-  std::vector<std::unique_ptr<Mesh>> meshes;
-  for (auto& transport : connect_threads(num_ranks)) {
-    const int rank = static_cast<int>(meshes.size());
-    meshes.push_back(make_mesh(rank, num_ranks, std::move(transport), deadline));
+// Meshes of threads, closed all at once: each waits for its peers to take what was sent.
+class Meshes {
+ public:
+  explicit Meshes(int num_ranks) {
+    for (auto& transport : connect_threads(num_ranks)) {
+      const int rank = static_cast<int>(meshes_.size());
+      meshes_.push_back(make_mesh(rank, num_ranks, std::move(transport)));
+    }
   }
-  return meshes;
-}
+  ~Meshes() {
+    on_threads(size(), [&](int rank) { meshes_[rank].reset(); });
+  }
+  int size() const { return static_cast<int>(meshes_.size()); }
+  Mesh& operator[](int rank) { return *meshes_[rank]; }
+  void close(int rank) { meshes_[rank].reset(); }
+
+ private:
+  std::vector<std::unique_ptr<Mesh>> meshes_;
+};
 
 // Processes that run body(mesh) over TCP and end with its answer (0: all is well). They outlive the test in no case.
 class RankProcesses {

@@ -227,10 +227,8 @@ void UcxTransport::on_fault(void* user_data, ucp_ep_h /*ep*/, ucs_status_t statu
 }
 
 Result<bool> UcxTransport::progress() {
-  // Each call looks at some of what has come.
-  constexpr int kMaxLooks = 16;
   bool moved = std::exchange(must_look_, false);
-  for (int look = 0; look < kMaxLooks && ucp_worker_progress(worker_->handle()) != 0; look++) moved = true;
+  moved |= ucp_worker_progress(worker_->handle()) != 0;
   for (const auto& link : links_) {
     if (!link->fault.empty() && link->num_sending + link->num_receiving > 0)
       return make_error(ErrorCode::kUnavailable, "rank {} (ucx): {}", link->rank, link->fault);

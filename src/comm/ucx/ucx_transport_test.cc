@@ -1,6 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 
 #include <ctime>
 
@@ -18,35 +17,35 @@ using testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
 
 // exchange() on all, on a thread a rank; empty or the first complaint.
-std::string exchange_all(std::vector<std::unique_ptr<Mesh>>& meshes, int first_step, int num_steps, size_t max_words) {
+std::string exchange_all(Meshes& meshes, int first_step, int num_steps, size_t max_words) {
   std::vector<std::string> complaints(meshes.size());
-  on_threads(static_cast<int>(meshes.size()), [&](int rank) {
-    complaints[rank] = exchange(*meshes[rank], first_step, num_steps, max_words).value_or("");
+  on_threads(meshes.size(), [&](int rank) {
+    complaints[rank] = exchange(meshes[rank], first_step, num_steps, max_words).value_or("");
   });
   const auto found = std::ranges::find_if(complaints, [](const auto& text) { return !text.empty(); });
   return found == complaints.end() ? "" : *found;
 }
 
 TEST(UcxTransport, MessagesOfAllSizesArriveInOrder) {
-  auto meshes = make_meshes(2);
+  Meshes meshes(2);
   // Many at once, so that small ones could overtake large ones.
   for (int round = 0; round < 4; round++) EXPECT_EQ(exchange_all(meshes, round * 8, 8, 1 << 20), "");
-  EXPECT_GT(meshes[0]->traffic()[0].bytes_sent, 1 << 20);
-  EXPECT_EQ(meshes[0]->traffic()[0].bytes_sent, meshes[1]->traffic()[0].bytes_received);
-  EXPECT_EQ(meshes[1]->traffic()[0].bytes_sent, meshes[0]->traffic()[0].bytes_received);
-  EXPECT_EQ(meshes[0]->traffic()[0].transport, "ucx");
+  EXPECT_GT(meshes[0].traffic()[0].bytes_sent, 1 << 20);
+  EXPECT_EQ(meshes[0].traffic()[0].bytes_sent, meshes[1].traffic()[0].bytes_received);
+  EXPECT_EQ(meshes[1].traffic()[0].bytes_sent, meshes[0].traffic()[0].bytes_received);
+  EXPECT_EQ(meshes[0].traffic()[0].transport, "ucx");
 }
 
 TEST(UcxTransport, ManyRanksExchangeWithMany) {
-  auto meshes = make_meshes(8);
+  Meshes meshes(8);
   for (int round = 0; round < 10; round++) EXPECT_EQ(exchange_all(meshes, round * 3, 3, 16 << 10), "");
 }
 
 TEST(UcxTransport, MessagesOfFourMebibytesCrossWithoutDeadlock) {
-  auto meshes = make_meshes(3);
+  Meshes meshes(3);
   std::vector<std::string> complaints(3);
   on_threads(3, [&](int rank) {
-    Mesh& mesh = *meshes[rank];
+    Mesh& mesh = meshes[rank];
     std::vector<std::byte> out(4 << 20, static_cast<std::byte>(rank + 1)), in(2 * out.size());
     const std::array peers = {(rank + 1) % 3, (rank + 2) % 3};
     std::array sends = {SendOp{.peer = peers[0], .data = out}, SendOp{.peer = peers[1], .data = out}};
@@ -71,7 +70,7 @@ double cpu_seconds() {
 }
 
 TEST(UcxTransport, RanksThatWaitSleepAndWakeAtOnce) {
-  auto meshes = make_meshes(4);
+  Meshes meshes(4);
   EXPECT_EQ(exchange_all(meshes, 0, 2, 1000), "");
   std::vector<Clock::duration> latencies(4);
   const double cpu_before = cpu_seconds();
@@ -83,12 +82,12 @@ TEST(UcxTransport, RanksThatWaitSleepAndWakeAtOnce) {
       std::vector<SendOp> sends;
       for (int peer = 1; peer < 4; peer++) sends.push_back({.peer = peer, .data = {&byte, 1}});
       sent_at = Clock::now();
-      for (SendOp& op : sends) meshes[0]->start(op);
-      EXPECT_TRUE(meshes[0]->wait(sends, {}, {"wake"}));
+      for (SendOp& op : sends) meshes[0].start(op);
+      EXPECT_TRUE(meshes[0].wait(sends, {}, {"wake"}));
     } else {
       std::array receives = {ReceiveOp{.peer = 0, .buffer = {&byte, 1}}};
-      meshes[rank]->start(receives[0]);
-      const Result<bool> arrived = meshes[rank]->wait_for_any(receives);
+      meshes[rank].start(receives[0]);
+      const Result<bool> arrived = meshes[rank].wait_for_any(receives);
       latencies[rank] = Clock::now() - sent_at;
       EXPECT_TRUE(arrived && *arrived);
     }
@@ -99,26 +98,26 @@ TEST(UcxTransport, RanksThatWaitSleepAndWakeAtOnce) {
 
 // A lost wake-up would end in the mesh's deadline: more threads than cores, each waiting after each short message.
 TEST(UcxTransport, NoWakeUpIsLost) {
-  auto meshes = make_meshes(6);
+  Meshes meshes(6);
   std::vector<std::string> complaints(6);
   on_threads(6, [&](int rank) {
-    for (int step = 0; step < 1000 && complaints[rank].empty(); step++)
-      complaints[rank] = exchange(*meshes[rank], step, 1, 200).value_or("");
+    for (int step = 0; step < 4000 && complaints[rank].empty(); step++)
+      complaints[rank] = exchange(meshes[rank], step, 1, 200).value_or("");
   });
   EXPECT_THAT(complaints, testing::Each(""));
 }
 
 TEST(UcxTransport, AMessageLongerThanItsBufferIsAnErrorThatNamesThePeer) {
   for (const size_t size : {size_t{11}, size_t{1} << 20}) {
-    auto meshes = make_meshes(2);
+    Meshes meshes(2);
     std::vector<std::byte> out(size), in(10);
     std::array sends = {SendOp{.peer = 1, .data = out}};
     std::array receives = {ReceiveOp{.peer = 0, .buffer = in}};
-    meshes[0]->start(sends[0]);
-    meshes[1]->start(receives[0]);
-    std::jthread sender([&] { (void)meshes[0]->wait(sends, {}, {"send"}); });
-    const Status status = meshes[1]->wait({}, receives, {"receive"});
-    meshes[1].reset();
+    meshes[0].start(sends[0]);
+    meshes[1].start(receives[0]);
+    std::jthread sender([&] { (void)meshes[0].wait(sends, {}, {"send"}); });
+    const Status status = meshes[1].wait({}, receives, {"receive"});
+    meshes.close(1);
     ASSERT_FALSE(status);
     EXPECT_THAT(status.error().message, HasSubstr("rank 0 (ucx): its message is longer than the 10 bytes awaited"));
   }
@@ -126,27 +125,27 @@ TEST(UcxTransport, AMessageLongerThanItsBufferIsAnErrorThatNamesThePeer) {
 
 TEST(UcxTransport, WhatWasSentBeforeAPeerClosedArrives) {
   for (int round = 0; round < 10; round++) {
-    auto meshes = make_meshes(2);
+    Meshes meshes(2);
     std::vector<std::byte> in(1 << 20);
     std::jthread sender([&] {
       std::vector<SendOp> sends;
       const std::vector<std::byte> out(5000, std::byte{7});
       for (int idx = 0; idx < 20; idx++) sends.push_back({.peer = 1, .data = out});
-      for (SendOp& op : sends) meshes[0]->start(op);
-      EXPECT_TRUE(meshes[0]->wait(sends, {}, {"send"}));
-      meshes[0].reset();
+      for (SendOp& op : sends) meshes[0].start(op);
+      EXPECT_TRUE(meshes[0].wait(sends, {}, {"send"}));
+      meshes.close(0);
     });
     if (round % 2 != 0) std::this_thread::sleep_for(milliseconds(20));
     for (int idx = 0; idx < 20; idx++) {
       std::array receives = {ReceiveOp{.peer = 0, .buffer = in}};
-      meshes[1]->start(receives[0]);
-      const Status status = meshes[1]->wait({}, receives, {"receive"});
+      meshes[1].start(receives[0]);
+      const Status status = meshes[1].wait({}, receives, {"receive"});
       ASSERT_TRUE(status) << idx << ": " << status.error().message;
       EXPECT_EQ(receives[0].size, 5000);
     }
     std::array receives = {ReceiveOp{.peer = 0, .buffer = in}};
-    meshes[1]->start(receives[0]);
-    const Status status = meshes[1]->wait({}, receives, {"one too many"});
+    meshes[1].start(receives[0]);
+    const Status status = meshes[1].wait({}, receives, {"one too many"});
     ASSERT_FALSE(status);
     EXPECT_THAT(status.error().message, AllOf(HasSubstr("one too many"), HasSubstr("rank 0 (ucx): ")));
   }
@@ -166,9 +165,40 @@ TEST(UcxTransport, ClosingGivesUpWhatIsUnderWay) {
   EXPECT_FALSE(receive.done);
 }
 
-TEST(UcxTransport, TellsWhatCarriesTheMessages) {
-  auto transports = connect_threads(2);
-  EXPECT_EQ(transports[0]->describe(1), "ucx (tcp/lo.0)");
+TEST(UcxTransport, CarriesAGroupsCollectives) {
+  constexpr int kRanks = 4;
+  constexpr int64_t kRows = 10, kFeatures = 300;
+  Meshes meshes(kRanks);
+  const RowPartition partition(kRows, kRanks);
+  on_threads(kRanks, [&](int rank) {
+    std::vector<int> members = {0, 1, 2, 3};
+    auto group = MeshGroup::create(
+        meshes[rank],
+        {.members = members, .max_reduced_bytes = kRows * kFeatures * static_cast<int64_t>(sizeof(float))});
+    ASSERT_TRUE(group) << group.error().message;
+    for (int round = 0; round < 20; round++) {
+      std::vector<float> partial(kRows * kFeatures, static_cast<float>(rank + round)),
+          own(static_cast<size_t>(partition.count(rank) * kFeatures));
+      const Status reduced =
+          (*group)->reduce_scatter(ComputeView<2>(View<float, 2>(partial.data(), kRows, kFeatures)), partition,
+                                   View<float, 2>(own.data(), partition.count(rank), kFeatures), {"reduce"});
+      ASSERT_TRUE(reduced) << reduced.error().message;
+      EXPECT_THAT(own, testing::Each(static_cast<float>(0 + 1 + 2 + 3 + 4 * round)));
+
+      std::array<std::vector<uint32_t>, kRanks> out, in;
+      std::array<std::span<const std::byte>, kRanks> sent;
+      std::array<std::span<std::byte>, kRanks> received;
+      for (int peer = 0; peer < kRanks; peer++) {
+        out[peer].assign(static_cast<size_t>(100 * peer + 10 * round), word_of(rank, peer, round));
+        in[peer].resize(static_cast<size_t>(100 * rank + 10 * round));
+        sent[peer] = std::as_bytes(std::span(out[peer]));
+        received[peer] = std::as_writable_bytes(std::span(in[peer]));
+      }
+      const Status exchanged = (*group)->all_to_all(sent, received, {"exchange"});
+      ASSERT_TRUE(exchanged) << exchanged.error().message;
+      for (int peer = 0; peer < kRanks; peer++) EXPECT_THAT(in[peer], testing::Each(word_of(peer, rank, round)));
+    }
+  });
 }
 
 }  // namespace
