@@ -130,7 +130,7 @@ void UcxTransport::start(ReceiveOp& op) {
 void UcxTransport::send(SendOp& op, ucp_tag_t tag) {
   Link& link = *link_of(op.peer);
   link.num_sending++;
-  if (!link.fault.empty()) return;  // progress() tells it
+  if (link.fault) return;  // progress() tells it
   Flight& flight = take_flight(link);
   flight.send = &op;
   const ucp_request_param_t param{
@@ -163,26 +163,23 @@ void UcxTransport::receive(ReceiveOp& op, ucp_tag_t tag) {
   }
 }
 
+// What is found first is what is told.
+void UcxTransport::fail(Link& link, ErrorCode code, std::string_view cause) {
+  if (!link.fault) link.fault = Error{code, fmt::format("rank {} (ucx): {}", link.rank, cause), {}};
+}
+
 void UcxTransport::finish(SendOp& op, Link& link, ucs_status_t status) {
-  if (status != UCS_OK) {
-    if (link.fault.empty()) link.fault = ucs_status_string(status);
-    return;
-  }
+  if (status != UCS_OK) return on_fault(&link, link.ep, status);
   link.num_sending--;
   bytes_sent_ += op.data.size();
   op.done = true;
 }
 
 void UcxTransport::finish(ReceiveOp& op, Link& link, ucs_status_t status, size_t size) {
-  if (status == UCS_ERR_MESSAGE_TRUNCATED) {
-    if (link.fault.empty())
-      link.fault = fmt::format("its message is longer than the {} bytes awaited", op.buffer.size());
-    return;
-  }
-  if (status != UCS_OK) {
-    if (link.fault.empty()) link.fault = ucs_status_string(status);
-    return;
-  }
+  if (status == UCS_ERR_MESSAGE_TRUNCATED)
+    return fail(link, ErrorCode::kCorrupt,
+                fmt::format("a message came that is longer than the {} bytes expected", op.buffer.size()));
+  if (status != UCS_OK) return on_fault(&link, link.ep, status);
   link.num_receiving--;
   bytes_received_ += size;
   op.size = size;
@@ -222,16 +219,15 @@ void UcxTransport::on_received(void* request, ucs_status_t status, const ucp_tag
 }
 
 void UcxTransport::on_fault(void* user_data, ucp_ep_h /*ep*/, ucs_status_t status) {
-  Link& link = *static_cast<Link*>(user_data);
-  if (link.fault.empty()) link.fault = ucs_status_string(status);
+  fail(*static_cast<Link*>(user_data), ErrorCode::kUnavailable,
+       fmt::format("the connection is lost: {}", ucs_status_string(status)));
 }
 
 Result<bool> UcxTransport::progress() {
   bool moved = std::exchange(must_look_, false);
   moved |= ucp_worker_progress(worker_->handle()) != 0;
   for (const auto& link : links_) {
-    if (!link->fault.empty() && link->num_sending + link->num_receiving > 0)
-      return make_error(ErrorCode::kUnavailable, "rank {} (ucx): {}", link->rank, link->fault);
+    if (link->fault && link->num_sending + link->num_receiving > 0) return std::unexpected(*link->fault);
   }
   return moved;
 }
@@ -253,7 +249,7 @@ void UcxTransport::close() {
   // must not keep the others from learning that this rank has gone.
   bool all_well = true;
   for (const auto& link : links_) {
-    const bool well = link->fault.empty() && link->num_sending == 0;
+    const bool well = !link->fault && link->num_sending == 0;
     if (well) requests.push_back(ucp_ep_flush_nbx(link->ep, &flush));
     all_well = all_well && well && link->num_receiving == 0;
   }

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <deque>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,7 +49,7 @@ class UcxTransport : public Transport {
     ucp_ep_h ep = nullptr;
     uint32_t num_sent = 0, num_received = 0;  // started: the next one's sequence number
     int num_sending = 0, num_receiving = 0;   // under way
-    std::string fault = {};                   // why nothing more will come or go; empty: none is known
+    std::optional<Error> fault = {};          // why nothing more will come or go
   };
   // What UCX has of an operation until it has completed.
   struct Flight {
@@ -62,6 +64,7 @@ class UcxTransport : public Transport {
   ucp_tag_t tag(int source, uint32_t sequence) const;
   void send(SendOp& op, ucp_tag_t tag);
   void receive(ReceiveOp& op, ucp_tag_t tag);
+  static void fail(Link& link, ErrorCode code, std::string_view cause);
   void finish(SendOp& op, Link& link, ucs_status_t status);
   void finish(ReceiveOp& op, Link& link, ucs_status_t status, size_t size);
 

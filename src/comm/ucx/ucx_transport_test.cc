@@ -93,7 +93,7 @@ TEST(UcxTransport, RanksThatWaitSleepAndWakeAtOnce) {
     }
   });
   EXPECT_LT(cpu_seconds() - cpu_before, 0.05) << "of half a second, three ranks waiting";
-  for (int rank = 1; rank < 4; rank++) EXPECT_LT(latencies[rank], milliseconds(50));
+  for (int rank = 1; rank < 4; rank++) EXPECT_LT(latencies[rank], milliseconds(500));
 }
 
 // A lost wake-up would end in the mesh's deadline: more threads than cores, each waiting after each short message.
@@ -119,7 +119,7 @@ TEST(UcxTransport, AMessageLongerThanItsBufferIsAnErrorThatNamesThePeer) {
     const Status status = meshes[1].wait({}, receives, {"receive"});
     meshes.close(1);
     ASSERT_FALSE(status);
-    EXPECT_THAT(status.error().message, HasSubstr("rank 0 (ucx): its message is longer than the 10 bytes awaited"));
+    EXPECT_THAT(status.error().message, HasSubstr("rank 0 (ucx): a message came that is longer than the 10 bytes"));
   }
 }
 
@@ -147,7 +147,8 @@ TEST(UcxTransport, WhatWasSentBeforeAPeerClosedArrives) {
     meshes[1].start(receives[0]);
     const Status status = meshes[1].wait({}, receives, {"one too many"});
     ASSERT_FALSE(status);
-    EXPECT_THAT(status.error().message, AllOf(HasSubstr("one too many"), HasSubstr("rank 0 (ucx): ")));
+    EXPECT_THAT(status.error().message,
+                AllOf(HasSubstr("one too many"), HasSubstr("rank 0 (ucx): the connection is lost")));
   }
 }
 
