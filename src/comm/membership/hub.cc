@@ -230,9 +230,7 @@ void Hub::on_message(const ClientPtr& client, const Frame& frame) {
 
 void Hub::on_failure(const ClientPtr& client, const Failure& failure) {
   if (!formed_ || failure.rank < 0 || failure.rank >= own_.introduction.size) return;
-  if (failure.rank == 0) {
-    return state_.report_lost(0, fmt::format("{} says: {}", client->name(), failure.cause), state_.activity());
-  }
+  if (failure.rank == 0) return step_down(fmt::format("{} says: {}", client->name(), failure.cause));
   if (state_.is_present(failure.rank)) return lose(failure.rank, failure.cause);
   // The news of a loss is on its way to the one who asks; that of a goodbye may have been sent before it asked.
   if (!member(failure.rank)) client->connection->send(Left{.rank = failure.rank});
@@ -272,12 +270,24 @@ void Hub::lose(int rank, std::string cause) {
   state_.report_lost(rank, std::move(cause), failure.activity);
 }
 
+// A rank has given up this one, and with it the group, though others may still hear it: they are told the same.
+void Hub::step_down(std::string cause) {
+  const Failure failure{.rank = 0, .cause = cause, .activity_known = true, .activity = state_.activity()};
+  send_to_all(failure);
+  let_all_go();
+  state_.report_lost(0, std::move(cause), failure.activity);
+}
+
 void Hub::let_go(const ClientPtr& client) {
   if (member(client->rank()) == client) members_.erase(client->rank());
   strangers_.remove(ClientPtr(client));
   if (client->connection->ended()) return;
   departing_.insert(client);
   client->connection->finish();
+}
+
+void Hub::let_all_go() {
+  for (const auto& [rank, client] : std::map(members_)) let_go(client);
 }
 
 void Hub::set_ready() {
@@ -312,7 +322,7 @@ void Hub::leave() {
   leaving_ = true;
   state_.set_left(0);
   send_to_all(Left{.rank = 0});
-  for (const auto& [rank, client] : std::map(members_)) let_go(client);
+  let_all_go();
   finish_leaving_if_through();
 }
 
@@ -385,8 +395,8 @@ void Hub::log_what_is_missing(Clock::time_point now) {
   if (!formed_ || all_ready_ || leaving_) return;
   std::string loading;
   size_t num_loading = 0;
+  constexpr size_t kMaxShown = 8;
   const auto add = [&](int rank, const Activity& activity) {
-    constexpr size_t kMaxShown = 8;
     if (++num_loading <= kMaxShown)
       loading += fmt::format("{}rank {} is {}", num_loading == 1 ? "" : ", ", rank, activity.text());
   };
@@ -395,7 +405,7 @@ void Hub::log_what_is_missing(Clock::time_point now) {
     if (!client->ready) add(rank, client->activity);
   }
   log::info("{} of {} ranks have loaded: {}{}", own_.introduction.size - num_loading, own_.introduction.size, loading,
-            num_loading > 8 ? ", ..." : "");
+            num_loading > kMaxShown ? ", ..." : "");
 }
 
 Hub::ClientPtr Hub::member(int rank) const {

@@ -73,7 +73,9 @@ class Hub : public Role {
 
   void drop(const ClientPtr& client, std::string cause);
   void lose(int rank, std::string cause);
+  void step_down(std::string cause);
   void let_go(const ClientPtr& client);
+  void let_all_go();
   void finish_leaving_if_through();
   void tell_all_if_ready();
 
