@@ -36,7 +36,7 @@ class Transport {
   virtual ~Transport() = default;
   virtual std::string_view name() const = 0;  // "shm", "ucx": for logs and counters
   virtual bool connects(int peer) const = 0;
-  // What carries the messages with a peer, in more detail where it is known: "shm", "ucx (tcp/eth0.0)".
+  // What carries the messages with a peer, in more detail where it is known: "shm", "ucx (tcp/eth0)".
   virtual std::string describe(int /*peer*/) const { return std::string(name()); }
 
   virtual void start(SendOp& op) = 0;

@@ -33,8 +33,8 @@ struct UcxAddress {
 };
 
 // A rank's way to ranks of other nodes, over UCX. create() on every rank, then the addresses travel (through the
-// rendezvous), then connect() on every rank. Used by one thread. UCX does not survive a fork(): create() comes after
-// it.
+// rendezvous), then connect() on every rank. Used by one thread at a time. UCX does not survive a fork(): create()
+// comes after it.
 class UcxEndpoint {
  public:
   static Result<UcxEndpoint> create(UcxEndpointOptions options);

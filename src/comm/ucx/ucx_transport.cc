@@ -3,10 +3,10 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <set>
+#include <sstream>
 #include <utility>
 
 #include "base/check.h"
@@ -281,7 +281,7 @@ void UcxTransport::await_requests(std::vector<void*>& requests, milliseconds dea
 }
 
 // UCX 1.13 tells an endpoint's lanes only in a text for people, whose lines are like
-// "#    lane[0]:  2:tcp/eth0.0 md[1]   -> md[1]/tcp/sysdev[255] am am_bw#0 wireup".
+// "#    lane[0]:  2:tcp/eth0.0 md[1]   -> md[1]/tcp/sysdev[255] am am_bw#0 wireup"; after the last dot stands a path.
 std::string UcxTransport::describe(int peer) const {
   const Link* link = link_of(peer);
   CHECK(link != nullptr, "rank {} is no peer over ucx", peer);
@@ -292,17 +292,17 @@ std::string UcxTransport::describe(int peer) const {
   ucp_ep_print_info(link->ep, stream);
   std::fclose(stream);
   const std::unique_ptr<char, decltype([](char* bytes) { std::free(bytes); })> owner(text);
-  std::vector<std::string> lanes;
-  std::string_view rest(text, size);
-  for (size_t found = rest.find("lane["); found != std::string_view::npos; found = rest.find("lane[")) {
-    rest.remove_prefix(found);
-    const size_t begin = rest.find(':', rest.find(':') + 1) + 1, end = rest.find(' ', begin);
-    if (begin == 0 || end == std::string_view::npos) break;
-    std::string lane(rest.substr(begin, end - begin));
-    if (std::ranges::find(lanes, lane) == lanes.end()) lanes.push_back(std::move(lane));
-    rest.remove_prefix(end);
+
+  std::set<std::string> carriers;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string hash, lane, resource;
+    if (!(words >> hash >> lane >> resource) || !lane.starts_with("lane[")) continue;
+    const size_t begin = resource.find(':') + 1;
+    carriers.insert(resource.substr(begin, resource.rfind('.') - begin));
   }
-  return lanes.empty() ? "ucx" : fmt::format("ucx ({})", fmt::join(lanes, ", "));
+  return carriers.empty() ? "ucx" : fmt::format("ucx ({})", fmt::join(carriers, ", "));
 }
 
 }  // namespace cachalot

@@ -55,7 +55,7 @@ Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::string& transpor
     return ucx_error(ErrorCode::kUnavailable,
                      fmt::format("no transport over '{}' on the devices '{}'", transports, net_devices), status);
   const ucp_worker_params_t worker_params{.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
-                                          .thread_mode = UCS_THREAD_MODE_SINGLE};
+                                          .thread_mode = UCS_THREAD_MODE_SERIALIZED};
   if (const ucs_status_t status = ucp_worker_create(made->context_, &worker_params, &made->worker_); status != UCS_OK)
     return ucx_error(ErrorCode::kUnavailable, "cannot make a worker", status);
   if (const ucs_status_t status = ucp_worker_get_efd(made->worker_, &made->event_fd_); status != UCS_OK)

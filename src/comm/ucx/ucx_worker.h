@@ -9,7 +9,7 @@
 
 namespace cachalot {
 
-// UCX's own objects of one endpoint: a context and its one worker, used by one thread.
+// UCX's own objects of one endpoint: a context and its one worker, used by one thread at a time.
 class UcxWorker {
  public:
   // transports, net_devices: as in UCX_TLS and UCX_NET_DEVICES; empty: what these say, or UCX's choice.
