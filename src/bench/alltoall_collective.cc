@@ -1,0 +1,114 @@
+#include "bench/alltoall_collective.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace cachalot {
+namespace {
+
+constexpr CollectiveSite kSite{.operation = "bench alltoall"};
+
+// Byte `idx` of what rank `from` sends to rank `to`. The period is no power of two, so that parts in the wrong place
+// show.
+class Pattern {
+ public:
+  Pattern(int from, int to, uint64_t begin)
+      : offset_(static_cast<unsigned>(from * 37 + to * 101)), idx_(begin % kPeriod) {}
+  std::byte next() {
+    const auto value = static_cast<std::byte>(idx_ + offset_);
+    if (++idx_ == kPeriod) idx_ = 0;
+    return value;
+  }
+
+ private:
+  static constexpr unsigned kPeriod = 251;
+  unsigned offset_;
+  unsigned idx_;
+};
+
+}  // namespace
+
+uint64_t AllToAllCollective::buffer_bytes(uint64_t max_size, uint64_t max_bytes) {
+  return max_bytes > 0 ? std::min(max_size, max_bytes) : max_size;
+}
+
+Result<std::unique_ptr<AllToAllCollective>> AllToAllCollective::create(Mesh& mesh, uint64_t max_size,
+                                                                       uint64_t max_bytes) {
+  const uint64_t bytes = buffer_bytes(max_size, max_bytes);
+  if (bytes < static_cast<uint64_t>(mesh.size())) {
+    return make_parameter_error("--maxbytes", "all-to-all: a buffer of {} bytes holds not one for each of {} ranks",
+                                bytes, mesh.size());
+  }
+  std::vector<int> members(static_cast<size_t>(mesh.size()));
+  std::iota(members.begin(), members.end(), 0);
+  ASSIGN_OR_RETURN(auto group, MeshGroup::create(mesh, {.members = std::move(members)}));
+  return std::unique_ptr<AllToAllCollective>(new AllToAllCollective(std::move(group), bytes));
+}
+
+AllToAllCollective::AllToAllCollective(std::unique_ptr<MeshGroup> group, uint64_t buffer_bytes)
+    : group_(std::move(group)),
+      sent_(buffer_bytes),
+      received_(buffer_bytes),
+      sent_parts_(num_ranks()),
+      received_parts_(num_ranks()) {}
+
+Result<CollectiveSize> AllToAllCollective::set_size(uint64_t size) {
+  bytes_per_rank_ = size / num_ranks();
+  if (bytes_per_rank_ == 0) {
+    return make_parameter_error("--minbytes", "all-to-all of {} bytes: {} ranks need at least {}", size, num_ranks(),
+                                num_ranks());
+  }
+  return CollectiveSize{.bytes = bytes_per_rank_ * num_ranks(), .count = bytes_per_rank_};
+}
+
+Status AllToAllCollective::run() {
+  for (uint64_t begin = 0; begin < bytes_per_rank_; begin += bytes_per_pass()) {
+    RETURN_IF_ERROR(exchange(std::min(bytes_per_pass(), bytes_per_rank_ - begin)));
+  }
+  return {};
+}
+
+Result<uint64_t> AllToAllCollective::check() {
+  uint64_t num_wrong = 0;
+  for (uint64_t begin = 0; begin < bytes_per_rank_; begin += bytes_per_pass()) {
+    const uint64_t bytes = std::min(bytes_per_pass(), bytes_per_rank_ - begin);
+    fill(begin, bytes);
+    RETURN_IF_ERROR(exchange(bytes));
+    num_wrong += count_wrong(begin, bytes);
+  }
+  return num_wrong;
+}
+
+Status AllToAllCollective::exchange(uint64_t bytes) {
+  for (size_t peer = 0; peer < num_ranks(); peer++) {
+    sent_parts_[peer] = {sent_.data() + peer * bytes, bytes};
+    received_parts_[peer] = {received_.data() + peer * bytes, bytes};
+  }
+  return group_->all_to_all(sent_parts_, received_parts_, kSite);
+}
+
+void AllToAllCollective::fill(uint64_t begin, uint64_t bytes) {
+  for (int peer = 0; peer < group_->size(); peer++) {
+    Pattern pattern(group_->rank(), peer, begin);
+    std::byte* const part = sent_.data() + static_cast<size_t>(peer) * bytes;
+    std::generate_n(part, bytes, [&] { return pattern.next(); });
+  }
+  for (int peer = 0; peer < group_->size(); peer++) {
+    Pattern pattern(peer, group_->rank(), begin);
+    std::byte* const part = received_.data() + static_cast<size_t>(peer) * bytes;
+    std::generate_n(part, bytes, [&] { return ~pattern.next(); });  // what does not arrive is wrong
+  }
+}
+
+uint64_t AllToAllCollective::count_wrong(uint64_t begin, uint64_t bytes) const {
+  uint64_t num_wrong = 0;
+  for (int peer = 0; peer < group_->size(); peer++) {
+    Pattern pattern(peer, group_->rank(), begin);
+    const std::byte* const part = received_.data() + static_cast<size_t>(peer) * bytes;
+    num_wrong += static_cast<uint64_t>(
+        std::count_if(part, part + bytes, [&](std::byte value) { return value != pattern.next(); }));
+  }
+  return num_wrong;
+}
+
+}  // namespace cachalot

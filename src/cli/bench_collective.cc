@@ -1,0 +1,155 @@
+#include "cli/bench_collective.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+
+#include "base/log.h"
+#include "bench/collective_table.h"
+#include "config/launched_rank.h"
+#include "device/cores.h"
+
+namespace cachalot {
+namespace {
+
+std::optional<std::string> environment_variable(const std::string& name) {
+  const char* const value = std::getenv(name.c_str());
+  return value ? std::optional<std::string>(value) : std::nullopt;
+}
+
+// 0: the kernel does not tell.
+uint64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key, unit;
+  for (uint64_t kilobytes; file >> key >> kilobytes >> unit;) {
+    if (key == "MemAvailable:") return kilobytes << 10;
+  }
+  return 0;
+}
+
+// On rank 0, before any rank has allocated: all meet here first.
+Status check_memory(const BenchPlace& place, uint64_t bytes_per_rank) {
+  const uint64_t available = available_memory();
+  const double needed = static_cast<double>(bytes_per_rank) * place.local_size;
+  if (place.rank != 0 || available == 0 || needed <= static_cast<double>(available)) return {};
+  constexpr double kGiB = 1 << 30;
+  return make_error(ErrorCode::kOutOfMemory,
+                    "{} ranks on this node need {:.1f} GiB of buffers, and {:.1f} GiB are free; --maxbytes makes them "
+                    "smaller, --exchange-max-bytes (ECCL_ALLTOALLV_MAXSIZE) has the same sizes go in several passes",
+                    place.local_size, needed / kGiB, static_cast<double>(available) / kGiB);
+}
+
+Status check_sweep(const CollectiveBenchOptions& bench) {
+  if (bench.min_size > bench.max_size) {
+    return make_parameter_error("--minbytes", "--minbytes {} is more than --maxbytes {}", bench.min_size,
+                                bench.max_size);
+  }
+  return {};
+}
+
+std::vector<std::pair<std::string, std::string>> settings_of(const CollectiveFlags& flags,
+                                                             const CollectiveCommand& command) {
+  const CollectiveBenchOptions& bench = flags.bench;
+  return {{"bench", std::string(command.name)},
+          {"--datatype", command.type},
+          {"--minbytes", fmt::to_string(bench.min_size)},
+          {"--maxbytes", fmt::to_string(bench.max_size)},
+          {"--stepfactor", fmt::to_string(bench.step_factor)},
+          {"--stepbytes", fmt::to_string(bench.step_size)},
+          {"--iters", fmt::to_string(bench.iterations)},
+          {"--warmup_iters", fmt::to_string(bench.warmup)},
+          {"--check", fmt::to_string(bench.checks)},
+          {"--exchange-max-bytes", fmt::to_string(flags.max_bytes)},
+          {"--transports", flags.ranks.transports}};
+}
+
+std::vector<CollectiveTable::Rank> describe_ranks(World& world) {
+  std::vector<CollectiveTable::Rank> ranks;
+  for (const Member& member : world.members()) {
+    const bool own = member.rank == world.rank();
+    ranks.push_back({.host = member.host,
+                     .pid = member.pid,
+                     .transport = own ? "" : std::string(world.mesh().transport_of(member.rank))});
+  }
+  return ranks;
+}
+
+// What every rank says of meeting the others would bury the table. Of what is not info somebody has asked for it.
+void be_quiet(const BenchPlace& place) {
+  const bool others_may_be_missing = place.rank == 0 && !place.starts_others;
+  if (spdlog::get_level() == spdlog::level::info && !others_may_be_missing) spdlog::set_level(spdlog::level::err);
+}
+
+void print(const std::string& text) {
+  fmt::print("{}", text);
+  std::fflush(stdout);  // figures of large sizes are far apart
+}
+
+}  // namespace
+
+void add_collective_flags(CLI::App& command, CollectiveFlags& flags, const std::string& size_help) {
+  CollectiveBenchOptions& bench = flags.bench;
+  command.add_option("-b,--minbytes", bench.min_size, "First size, " + size_help + "; k, M and G may follow")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("-e,--maxbytes", bench.max_size, "Last size")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  CLI::Option* factor = command.add_option("-f,--stepfactor", bench.step_factor, "From size to size: times this")
+                            ->check(CLI::Range(2, 1 << 20))
+                            ->capture_default_str();
+  command.add_option("-i,--stepbytes", bench.step_size, "From size to size: plus this, instead")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->excludes(factor);
+  command.add_option("-n,--iters,--iterations", bench.iterations, "Timed calls of each size; their median is printed")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command.add_option("-w,--warmup_iters,--warmup", bench.warmup, "Calls before these")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+  command.add_option("-c,--check", bench.checks, "Calls behind these whose results are checked; 0: none")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  command
+      .add_option("--exchange-max-bytes", flags.max_bytes,
+                  "Bound of a rank's buffers: what is larger goes in several passes; 0: none")
+      ->envname("ECCL_ALLTOALLV_MAXSIZE")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  add_bench_ranks_flags(command, flags.ranks);
+}
+
+Status run_collective_command(const CollectiveFlags& flags, const CollectiveCommand& command) {
+  RETURN_IF_ERROR(check_sweep(flags.bench));
+  ASSIGN_OR_RETURN(const std::optional<LaunchedRank> launched, read_launched_rank(environment_variable));
+  ASSIGN_OR_RETURN(const BenchPlace place,
+                   find_bench_place(flags.ranks, launched, static_cast<int>(allowed_cores().size())));
+  be_quiet(place);
+  ASSIGN_OR_RETURN(const uint64_t bytes, command.buffer_bytes(place.size));
+  RETURN_IF_ERROR(check_memory(place, bytes));
+  ASSIGN_OR_RETURN(const auto ranks, BenchRanks::meet(flags.ranks, place, settings_of(flags, command)));
+  World& world = ranks->world();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Collective> collective, command.create(world.mesh()));
+  RETURN_IF_ERROR(world.membership().wait_until_all_ready());
+
+  const CollectiveTable table{.name = command.name, .type = collective->type(), .size_unit = command.size_unit};
+  if (place.rank == 0) print(table.header(describe_ranks(world), flags.bench));
+  std::vector<CollectiveFigure> figures;
+  RETURN_IF_ERROR(run_collective_bench(*collective, world.mesh(), flags.bench, [&](const CollectiveFigure& figure) {
+    figures.push_back(figure);
+    if (place.rank == 0) print(table.row(figure));
+  }));
+  if (place.rank == 0) print(CollectiveTable::footer(figures));
+  ranks->leave();
+  for (const CollectiveFigure& figure : figures) {
+    if (figure.num_wrong > 0) return make_error(ErrorCode::kInternal, "bench {}: wrong results", command.name);
+  }
+  return {};
+}
+
+}  // namespace cachalot
