@@ -29,7 +29,7 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& exchange) : shape(exchange) 
     pairs_per_peer = own_pairs();
     return;
   }
-  const int64_t pairs_of_row = std::min(shape.top_k, shape.num_local_experts());
+  const int pairs_of_row = std::min(shape.top_k, shape.num_local_experts());
   const int64_t evenly = ceil_div(own_pairs(), shape.num_ranks);
   pairs_per_peer = std::min(std::max(kHeadroom * evenly, kLeastPairs), shape.max_rows * pairs_of_row);
   rows_per_peer = shape.max_rows;
@@ -40,7 +40,8 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& exchange) : shape(exchange) 
     const int64_t bytes_of_row = one.bytes() - DispatchMessage::kHeaderBytes;
     rows_per_peer = (bytes_per_peer / kLine * kLine - DispatchMessage::kHeaderBytes) / bytes_of_row;
   }
-  pairs_per_peer = std::max(pairs_per_peer, pairs_of_row);
+  pairs_per_peer =
+      std::max<int64_t>(pairs_per_peer, shape.top_k);  // a row always fits, even one that repeats an expert
   rows_per_peer = std::clamp<int64_t>(rows_per_peer, 1, std::min(shape.max_rows, pairs_per_peer));
 }
 

@@ -27,6 +27,7 @@ MeshExpertExchange::MeshExpertExchange(Mesh& mesh, std::vector<int> members, int
   const size_t num_ranks = members_.size(), max_pairs = static_cast<size_t>(layout.max_arrived_pairs());
   const auto experts = static_cast<size_t>(num_local_experts()), own_pairs = static_cast<size_t>(layout.own_pairs());
   peers_.resize(num_ranks);
+  holders_.resize(own_pairs);
   peer_rows_.resize(own_pairs);
   row_ids_.resize(own_pairs);
   pairs_.reserve(max_pairs);
@@ -64,21 +65,31 @@ Status MeshExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSi
   pass_ = 0;
   counters_.rows_brought += static_cast<uint64_t>(num_rows);
   counters_.num_exchanges++;
+  find_holders();
   assign_rows();
   start_pass();
   return {};
 }
 
+void MeshExpertExchange::find_holders() {
+  const int64_t top_k = layout_.shape.top_k;
+  for (int64_t row = 0; row < own_.rows.extent(0); row++) {
+    for (int64_t slot = 0; slot < top_k; slot++) {
+      const int32_t expert = own_.expert_ids(row, slot);
+      CHECK(expert >= 0 && expert < layout_.shape.num_experts, "expert {} of {}", expert, layout_.shape.num_experts);
+      holders_[static_cast<size_t>(row * top_k + slot)] = static_cast<uint16_t>(expert / num_local_experts());
+    }
+  }
+}
+
 // Own rows by destination, in order: a row goes once to each rank that holds any of its experts.
 void MeshExpertExchange::assign_rows() {
-  const int64_t num_rows = own_.rows.extent(0);
+  const int64_t num_rows = own_.rows.extent(0), top_k = layout_.shape.top_k;
   const auto for_each_destination = [&](auto body) {
     for (Peer& peer : peers_) peer.last_row = -1;
     for (int64_t row = 0; row < num_rows; row++) {
-      for (int64_t slot = 0; slot < layout_.shape.top_k; slot++) {
-        const int32_t expert = own_.expert_ids(row, slot);
-        CHECK(expert >= 0 && expert < layout_.shape.num_experts, "expert {} of {}", expert, layout_.shape.num_experts);
-        Peer& peer = peers_[static_cast<size_t>(holder_of(expert))];
+      for (int64_t slot = 0; slot < top_k; slot++) {
+        Peer& peer = peers_[holders_[static_cast<size_t>(row * top_k + slot)]];
         if (std::exchange(peer.last_row, row) != row) body(peer, row);
       }
     }
@@ -102,11 +113,11 @@ MeshExpertExchange::Selection MeshExpertExchange::select_rows(int destination) {
   peer.first_result = num_combined_;
   while (rows.end < peer.end && static_cast<int64_t>(rows.end - rows.begin) < layout_.rows_per_peer) {
     const int64_t row = peer_rows_[rows.end];
-    int64_t num_pairs = 0;
-    for (int64_t slot = 0; slot < top_k; slot++) num_pairs += holder_of(own_.expert_ids(row, slot)) == destination;
+    const uint16_t* holders = holders_.data() + row * top_k;
+    const int64_t num_pairs = std::count(holders, holders + top_k, destination);
     if (num_combined_ - peer.first_result + num_pairs > layout_.pairs_per_peer) break;
     for (int64_t slot = 0; slot < top_k; slot++) {
-      if (holder_of(own_.expert_ids(row, slot)) == destination)
+      if (holders[slot] == destination)
         row_ids_[static_cast<size_t>(row * top_k + slot)] = static_cast<int32_t>(num_combined_++);
     }
     rows.end++;

@@ -46,8 +46,9 @@ class MeshExpertExchange : public ExpertExchange {
 
  private:
   enum class State { kIdle, kStarted, kGivenOut, kThrough };  // of the exchange; the middle two, of its pass
-  struct Pair {                                               // one slot of some rank's row whose expert is here
-    int32_t expert, row, result_row;                          // local expert, row of the portion, row of results_
+  // One slot of some rank's row whose expert is here: local expert, row of the portion, row of results_.
+  struct Pair {
+    int32_t expert, row, result_row;
   };
   // The exchange with one rank, this one included.
   struct Peer {
@@ -63,7 +64,7 @@ class MeshExpertExchange : public ExpertExchange {
 
   MeshExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout);
   int num_ranks() const { return static_cast<int>(members_.size()); }
-  int holder_of(int32_t expert) const { return expert / num_local_experts(); }
+  void find_holders();
   void assign_rows();
 
   // A pass.
@@ -106,6 +107,7 @@ class MeshExpertExchange : public ExpertExchange {
   CollectiveSite site_;
   DispatchRows own_;
   std::vector<Peer> peers_;
+  std::vector<uint16_t> holders_;   // [own rows, top_k]: the rank that holds the slot's expert
   std::vector<int32_t> peer_rows_;  // own rows by destination
   std::vector<int32_t> row_ids_;    // [own rows, top_k] of the combined results
   int64_t num_combined_ = 0;        // rows of the combined results that have an owner

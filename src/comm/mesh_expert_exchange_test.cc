@@ -206,6 +206,14 @@ TEST(MeshExpertExchange, AllTokensToOneRankTakeAsManyPassesAsTheyNeed) {
   });
 }
 
+TEST(MeshExpertExchange, TakesARowThatRepeatsAnExpert) {
+  Meshes meshes = local_mesh(24);  // one expert each, and room for one row
+  on_ranks(meshes, [&](Mesh& mesh) {
+    const auto exchange = make_exchange(mesh, shape_of(24, 1));
+    exchange_tokens(*exchange, make_tokens(mesh.rank(), 2, [](int64_t row, int) { return static_cast<int32_t>(row); }));
+  });
+}
+
 TEST(MeshExpertExchange, SortsPairsByExpertHomeRowAndSlot) {
   constexpr int kRanks = 2;
   Meshes meshes = local_mesh(kRanks);
