@@ -133,6 +133,8 @@ void Hub::on_hello(const ClientPtr& client, const Frame& frame) {
   admit(client);
 }
 
+// Whoever differs before the group has formed ends the start for all, a wrong secret too: it is most often a forgotten
+// file. So a stranger that speaks the protocol can keep a group from forming, but never joins it or disturbs it later.
 void Hub::admit(const ClientPtr& client) {
   std::optional<Error> error = find_wrong_secret(options_.secret, client->nonce, own_, *client->hello);
   if (!error && verdict_) error = verdict_;
@@ -184,9 +186,8 @@ void Hub::finish_failed_start_if_told() {
 }
 
 void Hub::form() {
-  const std::string own_address = options_.host;
   Formed formed{.isa_level = own_.isa_level, .isa_name = own_.isa_name};
-  formed.members.push_back(member_of(own_, own_address));
+  formed.members.push_back(member_of(own_, options_.host));
   for (const auto& [rank, client] : members_) {
     formed.members.push_back(member_of(*client->hello, client->connection->peer_address()));
     if (client->hello->isa_level >= formed.isa_level) continue;

@@ -49,7 +49,7 @@ inline std::vector<JoinOptions> group_options(int size) {
         .isa_name = "avx512",
         .join_timeout = std::chrono::seconds(20),
         .greeting_timeout = std::chrono::milliseconds(500),
-        .linger = std::chrono::milliseconds(600),
+        .linger = std::chrono::milliseconds(500),
     };
   }
   return options;

@@ -140,7 +140,7 @@ TEST(Membership, ARankThatComesAfterTheFailedStartIsToldToo) {
   options[1].model_fingerprint = "beef";
   JoinResult last;
   std::jthread late([&] {
-    std::this_thread::sleep_for(milliseconds(500));
+    std::this_thread::sleep_for(milliseconds(200));
     last = Membership::join(options[2]);
   });
   const std::vector<JoinResult> first = join_all({options[0], options[1]});
@@ -191,7 +191,7 @@ TEST(Membership, MissingRanksAreNamedWhileWaitingAndAtTheEnd) {
   std::vector<JoinOptions> options = group_options(8);
   for (JoinOptions& rank : options) {
     rank.notice_interval = milliseconds(50);
-    rank.join_timeout = milliseconds(600);
+    rank.join_timeout = milliseconds(300);
   }
   std::erase_if(options, [](const JoinOptions& rank) { return rank.rank == 3 || rank.rank == 7; });
   const LogCapture log;
