@@ -7,7 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 case "${1:-}" in
+  "" | --build-only) ;;
   --help | -h) sed -n '2,5p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  *) echo "demo.sh: $1 is not an option; see ./demo.sh --help" >&2; exit 2 ;;
 esac
 scripts/build.sh release cachalot
 [ "${1:-}" != --build-only ] || exit 0
@@ -21,12 +23,12 @@ trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-for _ in $(seq 100); do
+for _ in $(seq 600); do
   grep -q 'ready: ' "$log" && break
   kill -0 "$server" 2>/dev/null || { echo "The server did not start:" >&2; cat "$log" >&2; exit 1; }
   sleep 0.1
 done
-grep -q 'ready: ' "$log" || { echo "The server is not ready after 10 s:" >&2; cat "$log" >&2; exit 1; }
+grep -q 'ready: ' "$log" || { echo "The server is not ready after a minute:" >&2; cat "$log" >&2; exit 1; }
 
 printf '\nThe built-in model (R1'\''s architecture, 4 million parameters) is asked: %s\n\n' "$question"
 build/release/bin/cachalot chat --url "http://127.0.0.1:$port" --temperature 0 --prompt "$question"
