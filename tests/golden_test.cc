@@ -4,44 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
+#include "golden_cases.h"
 #include "model_harness.h"
-#include "weights/safetensors.h"
 
 namespace cachalot::test {
 namespace {
 
-struct Case {
-  std::vector<TokenId> tokens;
-  std::vector<float> logits;  // [num_tokens, vocab_size]
-};
-
-const std::string kFolder = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/";
-
-std::vector<Case> load_cases(const std::string& name) {
-  auto file = SafetensorsFile::open(kFolder + name + "/cases.safetensors");
-  if (!file) {
-    ADD_FAILURE() << file.error().message;
-    return {};
-  }
-  std::map<std::string, const TensorRef*> tensors;
-  for (const TensorRef& tensor : file->tensors()) tensors[tensor.spec.name] = &tensor;
-  std::vector<Case> cases;
-  for (int idx = 0; tensors.contains("tokens." + std::to_string(idx)); idx++) {
-    const TensorRef &tokens = *tensors.at("tokens." + std::to_string(idx)),
-                    &logits = *tensors.at("logits." + std::to_string(idx));
-    const auto* ids = reinterpret_cast<const TokenId*>(tokens.data.data());
-    const auto* values = reinterpret_cast<const float*>(logits.data.data());
-    cases.push_back(
-        {{ids, ids + tokens.data.size() / sizeof(TokenId)}, {values, values + logits.data.size() / sizeof(float)}});
-  }
-  EXPECT_EQ(cases.size(), 6u);
-  return cases;
-}
-
 // ||difference|| / ||logits - their mean|| of each token.
-std::vector<double> relative_errors(const Case& golden, const std::vector<float>& logits) {
+std::vector<double> relative_errors(const GoldenCase& golden, const std::vector<float>& logits) {
   const size_t vocab_size = golden.logits.size() / golden.tokens.size();
   std::vector<double> errors;
   for (size_t token = 0; token < golden.tokens.size(); token++) {
@@ -92,25 +63,19 @@ class GoldenFloat32 : public testing::TestWithParam<ExactParam> {};
 TEST_P(GoldenFloat32, LogitsAreWithinAThousandth) {
   const ExactParam& param = GetParam();
   ModelRun run(
-      kFolder + param.folder,
+      golden_folder(param.folder),
       {.compute_dtype = DType::kF32, .isa = param.isa, .layout = param.layout, .generated_from = param.generated_from});
   if (HasFailure()) return;
-  for (const Case& golden : load_cases(param.folder)) {
+  for (const GoldenCase& golden : load_golden_cases(param.folder)) {
     if (param.generated_from >= static_cast<int>(golden.tokens.size())) continue;
     const RunResult result = run.logits(golden.tokens);
-    ASSERT_EQ(result.logits.size(), golden.logits.size());
-    double worst = 0;
-    for (size_t idx = 0; idx < golden.logits.size(); idx++)
-      worst = std::max(worst, std::fabs(static_cast<double>(result.logits[idx]) - golden.logits[idx]));
-    EXPECT_LE(worst, 1e-3) << golden.tokens.size() << " tokens";
+    EXPECT_LE(worst_difference(result.logits, golden), 1e-3) << golden.tokens.size() << " tokens";
   }
 }
 
-const std::vector<std::string> kFolders{"r1-bf16", "r1-fp8", "r1-awq", "v2lite-bf16"};
-
 std::vector<ExactParam> exact_params() {
   std::vector<ExactParam> params;
-  for (const std::string& folder : kFolders) {
+  for (const std::string& folder : kGoldenNames) {
     for (const IsaLevel isa : available_levels()) {
       params.push_back({folder, isa, {}, -1});
       params.push_back({folder, isa, {}, 3});
@@ -163,11 +128,11 @@ TEST_P(GoldenRounded, ErrorsOfTheTokensStayWithinTheTolerances) {
                            .isa = param.isa,
                            .layout = param.layout,
                            .generated_from = param.generated_from};
-  ModelRun run(kFolder + param.folder, options);
-  ModelRun exact(kFolder + param.folder, {.compute_dtype = DType::kF32, .isa = detect_isa()});
+  ModelRun run(golden_folder(param.folder), options);
+  ModelRun exact(golden_folder(param.folder), {.compute_dtype = DType::kF32, .isa = detect_isa()});
   if (HasFailure()) return;
   std::vector<double> errors;
-  for (const Case& golden : load_cases(param.folder)) {
+  for (const GoldenCase& golden : load_golden_cases(param.folder)) {
     if (param.generated_from >= static_cast<int>(golden.tokens.size())) continue;
     const auto free = relative_errors(golden, run.logits(golden.tokens).logits);
     errors.insert(errors.end(), free.begin(), free.end());
@@ -184,7 +149,7 @@ TEST_P(GoldenRounded, ErrorsOfTheTokensStayWithinTheTolerances) {
 
 std::vector<RoundedParam> rounded_params() {
   std::vector<RoundedParam> params;
-  for (const std::string& folder : kFolders) {
+  for (const std::string& folder : kGoldenNames) {
     const auto add = [&](ActivationDTypeOption activation, double median, double ninetieth) {
       for (const IsaLevel isa : available_levels())
         params.push_back({folder, isa, activation, median, ninetieth, {}, -1});

@@ -63,6 +63,7 @@ Status lead(const LogitsOptions& options, RankGroup& group) {
   const View<float, 2> view(logits.data(), options.tokens.size(), vocab_size);
   RETURN_IF_ERROR(
       compute_sequence_logits(*engine, {.tokens = options.tokens, .generated_from = options.generated_from}, view));
+  group.publish(engine->report());
   const std::vector<int64_t> resident_bytes = measure_resident_bytes(group.reports(), engine->report());
   RETURN_IF_ERROR(leave_group(*engine));
   const RankReport own = engine->report();
@@ -90,7 +91,8 @@ Status run_logits(LogitsOptions options) {
   if (started) return run_started_rank(group_options);
   ASSIGN_OR_RETURN(group_options.command_line, own_command_line());
   ASSIGN_OR_RETURN(const auto group, RankGroup::join(group_options));
-  return lead(options, *group);
+  if (const Status status = lead(options, *group); !status) return std::unexpected(group->give_up(status.error()));
+  return {};
 }
 
 }  // namespace

@@ -88,6 +88,7 @@ Result<Round*> Lockstep::next_round() {
     if (arrived) break;  // else woken for nothing
   }
   listening_ = false;
+  num_agreements_++;
   RETURN_IF_ERROR(decode_round(std::span(round_bytes_).first(receives_[0].size), round_));
   return &round_;
 }

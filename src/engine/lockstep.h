@@ -44,6 +44,7 @@ class Lockstep {
   // Of the other ranks of a replica. Sleeps until the leader announces a round; it is valid until the next call.
   Result<Round*> next_round();
 
+  // That a leader took part in, and that the other ranks were told of.
   uint64_t num_agreements() const { return num_agreements_; }
 
  private:

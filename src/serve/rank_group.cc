@@ -1,13 +1,10 @@
 #include "serve/rank_group.h"
 
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <stop_token>
+#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -16,6 +13,7 @@
 #include "device/cores.h"
 #include "engine/participate.h"
 #include "serve/group_settings.h"
+#include "serve/loopback_port.h"
 #include "weights/model_files.h"
 
 namespace cachalot {
@@ -23,19 +21,6 @@ namespace {
 
 std::string label_of(const ParallelOptions& parallel) {
   return fmt::format("replica {}, tp {}", parallel.data_parallel_rank, parallel.tensor_parallel_rank);
-}
-
-// A port that is free now, for a group that meets on this machine alone.
-Result<uint16_t> free_loopback_port() {
-  const FileDescriptor socket_fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (!socket_fd || bind(socket_fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0 ||
-      getsockname(socket_fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0)
-    return make_error(ErrorCode::kIo, "no free port on 127.0.0.1: {}", std::strerror(errno));
-  return ntohs(address.sin_port);
 }
 
 Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard* board, bool private_group) {
@@ -71,7 +56,10 @@ Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& optio
   return group;
 }
 
-RankGroup::~RankGroup() = default;
+RankGroup::~RankGroup() {
+  // The ranks of a broken group end within moments; one that is stopped never does.
+  if (processes_ && world_ && world_->membership().first_lost()) processes_->set_grace(std::chrono::milliseconds(500));
+}
 
 Status RankGroup::start_children(const RankGroupOptions& options) {
   ParallelOptions& parallel = placement_.parallel;
@@ -133,7 +121,7 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
   world.join.isa_level = static_cast<int>(isa);
   world.join.isa_name = isa_name(isa);
   world.join.join_timeout = std::chrono::seconds(parallel.start_timeout_seconds);
-  world.join.failure_timeout = std::chrono::milliseconds(parallel.failure_timeout_ms);
+  world.join.failure_timeout = failure_timeout_ = std::chrono::milliseconds(parallel.failure_timeout_ms);
   world.join.stop = stop.get_token();
   world.transports = parallel.transports == "shm"   ? TransportChoice::kShm
                      : parallel.transports == "ucx" ? TransportChoice::kUcx
@@ -148,14 +136,27 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
   placement_.mesh = &world_->mesh();
   placement_.isa = static_cast<IsaLevel>(world_->membership().isa_level());
   take_share_of_node(members(), parallel.group_rank(), options.engine.threads, placement_);
-  placement_.on_activity = [this](std::optional<uint64_t> step) {
-    world_->membership().set_activity(step ? Phase::kStep : Phase::kIdle, step.value_or(0));
+  placement_.on_activity = [this, last = uint64_t{0}](std::optional<uint64_t> step) mutable {
+    last = step.value_or(last);
+    world_->membership().set_activity(step ? Phase::kStep : Phase::kIdle, last);
   };
   return {};
 }
 
 void RankGroup::set_loaded(size_t num_done, size_t num_total) {
   world_->membership().set_percent(static_cast<int>(num_done * 100 / std::max<size_t>(num_total, 1)));
+}
+
+Error RankGroup::give_up(const Error& error) {
+  Membership& membership = world_->membership();
+  // A transport may see a broken connection before the membership knows why.
+  const auto deadline = std::chrono::steady_clock::now() + 2 * failure_timeout_;
+  while (error.code == ErrorCode::kUnavailable && !membership.first_lost() &&
+         std::chrono::steady_clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  if (membership.first_lost()) return {ErrorCode::kUnavailable, "this rank ends: its group has lost a rank", {}};
+  membership.give_up(error.message);
+  return error;
 }
 
 Status RankGroup::wait_until_all_ready() {
@@ -174,17 +175,27 @@ std::vector<RankReport> RankGroup::reports() const {
   return reports;
 }
 
+namespace {
+
+Status take_part(const EngineOptions& options, RankGroup& group) {
+  ASSIGN_OR_RETURN(const auto engine,
+                   RankEngine::create(options, group.placement(), [&](size_t num_done, size_t num_total) {
+                     group.set_loaded(num_done, num_total);
+                   }));
+  group.publish(engine->report());
+  RETURN_IF_ERROR(group.wait_until_all_ready());
+  const RoundObserver publish = [&](RankEngine& rank) { group.publish(rank.report()); };
+  RETURN_IF_ERROR(group.parallel().is_leader() ? take_part_idle(*engine, publish) : follow_leader(*engine, publish));
+  group.publish(engine->report());
+  return {};
+}
+
+}  // namespace
+
 Status run_started_rank(const RankGroupOptions& options) {
   ASSIGN_OR_RETURN(const auto group, RankGroup::join(options));
-  ASSIGN_OR_RETURN(const auto engine,
-                   RankEngine::create(options.engine, group->placement(), [&](size_t num_done, size_t num_total) {
-                     group->set_loaded(num_done, num_total);
-                   }));
-  group->publish(engine->report());
-  RETURN_IF_ERROR(group->wait_until_all_ready());
-  const RoundObserver publish = [&](RankEngine& rank) { group->publish(rank.report()); };
-  RETURN_IF_ERROR(group->parallel().is_leader() ? take_part_idle(*engine, publish) : follow_leader(*engine, publish));
-  group->publish(engine->report());
+  if (const Status status = take_part(options.engine, *group); !status)
+    return std::unexpected(group->give_up(status.error()));
   group->leave();
   return {};
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,6 +51,9 @@ class RankGroup {
   void wait_for_children() { processes_.reset(); }
   // Says goodbye, so that the end of this process is no failure.
   void leave() { world_->membership().leave(); }
+  // This rank cannot go on. Tells the others why, unless it is for a rank that all have lost; gives what is left to
+  // say: every loss has been logged already.
+  Error give_up(const Error& error);
 
  private:
   RankGroup() = default;
@@ -57,6 +61,7 @@ class RankGroup {
   Status form_world(const RankGroupOptions& options);
 
   Placement placement_;
+  std::chrono::milliseconds failure_timeout_{0};
   std::unique_ptr<RankBoard> board_;          // of a group of more than one
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
   std::unique_ptr<World> world_;

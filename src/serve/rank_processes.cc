@@ -15,8 +15,6 @@
 namespace cachalot {
 namespace {
 
-constexpr std::chrono::seconds kGrace{5};
-
 [[noreturn]] void run_child(const char* program, char* const* arguments, pid_t parent) {
   // Nothing but system calls here: the child is a copy of a process that is in the middle of things.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -60,7 +58,7 @@ Result<std::unique_ptr<RankProcesses>> RankProcesses::start(const std::vector<st
 
 RankProcesses::~RankProcesses() {
   stop_watching();
-  const auto deadline = std::chrono::steady_clock::now() + kGrace;
+  const auto deadline = std::chrono::steady_clock::now() + grace_;
   for (size_t child = 0; child < pids_.size(); child++) {
     pollfd ended{.fd = child < pidfds_.size() ? pidfds_[child].get() : -1, .events = POLLIN, .revents = 0};
     const auto left =

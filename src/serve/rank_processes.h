@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,8 +23,9 @@ class RankProcesses {
   // command_lines: of each child, the program's name first.
   static Result<std::unique_ptr<RankProcesses>> start(const std::vector<std::vector<std::string>>& command_lines,
                                                       const std::string& program = "/proc/self/exe");
-  // Gives those that still run a few seconds to end by themselves, then ends them.
+  // Gives those that still run a while to end by themselves, then ends them.
   ~RankProcesses();
+  void set_grace(std::chrono::milliseconds grace) { grace_ = grace; }
 
   // Calls `on_exit` (child, how it ended) from a thread of its own for the first child that ends before
   // stop_watching().
@@ -34,6 +36,7 @@ class RankProcesses {
  private:
   RankProcesses() = default;
 
+  std::chrono::milliseconds grace_{5'000};
   std::vector<pid_t> pids_;
   std::vector<FileDescriptor> pidfds_;
   FileDescriptor stop_fd_;  // an eventfd: ends the watcher

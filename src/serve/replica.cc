@@ -128,7 +128,10 @@ void Replica::fail(const Error& error) {
   if (leaving_) {
     log::warn("the group ended while this replica was leaving: {}", error.message);
   } else {
-    log::error("a round failed, the replica takes no more requests: {}", error.message);
+    // A lost rank has been reported by who saw it first, the membership.
+    log::error("this replica takes no more requests; {} running ones end with an error{}{}", streams_.size(),
+               error.code == ErrorCode::kUnavailable ? "" : ": ",
+               error.code == ErrorCode::kUnavailable ? "" : error.message);
   }
   healthy_.store(false, std::memory_order_relaxed);
   deliver(scheduler_.finish_all(FinishReason::kError, error.message));

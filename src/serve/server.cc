@@ -160,14 +160,16 @@ Status run_server(const ServeOptions& options) {
   std::mutex mutex;
   std::optional<Error> failure;  // of a round; guarded by the mutex
   Service service;
-  RETURN_IF_ERROR(start(options, service, [&](const Error& error) {
+  const Status started = start(options, service, [&](const Error& error) {
+    const Error left_to_say = service.group->give_up(error);
     if (options.parallel.wait_on_failure) return;
     {
       const std::lock_guard lock(mutex);
-      failure = error;
+      failure = left_to_say;
     }
     kill(getpid(), SIGTERM);  // as whoever stops this server would
-  }));
+  });
+  if (!started) return service.group ? std::unexpected(service.group->give_up(started.error())) : started;
   const int signal = signals.wait();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(options.drain_seconds);
   const auto failed = [&] {

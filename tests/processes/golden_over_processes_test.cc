@@ -1,0 +1,97 @@
+// The golden checkpoints over ranks that are processes, as `cachalot logits` starts them.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "golden_cases.h"
+#include "processes/logits_run.h"
+
+namespace cachalot::test {
+namespace {
+
+struct Param {
+  std::string name;
+  Layout layout;
+  int generated_from = -1;
+  friend void PrintTo(const Param& param, std::ostream* out) { *out << param.name; }
+};
+
+std::string param_name(const testing::TestParamInfo<Param>& info) {
+  const auto& [folder, layout, generated_from] = info.param;
+  std::string name = folder + "_dp" + std::to_string(layout.dp_size) + "_tp" + std::to_string(layout.tp_size) +
+                     (layout.expert_parallel ? "_ep" + std::to_string(layout.num_ranks()) : "_noep");
+  if (generated_from >= 0) name += "_generated";
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+// The prompt's test takes the case of 65 tokens, the answer's that of 7: each of its tokens is a step of its own.
+const GoldenCase& pick(const std::vector<GoldenCase>& cases, int generated_from) {
+  return cases[generated_from < 0 ? 4 : 2];
+}
+
+class GoldenOverProcesses : public testing::TestWithParam<Param> {};
+
+TEST_P(GoldenOverProcesses, LogitsAreWithinAThousandth) {
+  const auto& [name, layout, generated_from] = GetParam();
+  const std::vector<GoldenCase> cases = load_golden_cases(name);
+  ASSERT_EQ(cases.size(), 6u);
+  const GoldenCase& golden = pick(cases, generated_from);
+  const LogitsAnswer answer = run_logits({.model = golden_folder(name),
+                                          .layout = layout,
+                                          .tokens = golden.tokens,
+                                          .generated_from = generated_from,
+                                          .replica = layout.dp_size / 2});
+  EXPECT_LE(worst_difference(answer.logits, golden), 1e-3);
+  EXPECT_EQ(std::ssize(answer.ranks), layout.expert_parallel ? layout.num_ranks() : layout.tp_size);
+}
+
+std::vector<Param> params() {
+  std::vector<Param> params;
+  for (const std::string& name : kGoldenNames) {
+    params.push_back({name, {1, 1}});
+    for (const int tp_size : {2, 4, 8}) {
+      params.push_back({name, {1, tp_size}});
+      params.push_back({name, {1, tp_size}, 3});
+      params.push_back({name, {1, tp_size, false}});
+    }
+    params.push_back({name, {2, 2, false}});
+    for (const Layout layout : {Layout{2, 1}, Layout{2, 2}, Layout{8, 1}, Layout{4, 4}, Layout{8, 4}, Layout{4, 8}})
+      params.push_back({name, layout});
+    params.push_back({name, {2, 2}, 3});
+  }
+  params.push_back({"r1-fp8", {32, 1}});
+  params.push_back({"r1-awq", {8, 4}, 3});
+  return params;
+}
+
+INSTANTIATE_TEST_SUITE_P(Processes, GoldenOverProcesses, testing::ValuesIn(params()), param_name);
+
+// Data and expert parallelism change no bit, in any weight format and in the compute type that one serves with.
+class BitsOverProcesses : public testing::TestWithParam<std::string> {};
+
+TEST_P(BitsOverProcesses, OfDataAndExpertParallelRanksAreThoseOfOneRank) {
+  const std::vector<GoldenCase> cases = load_golden_cases(GetParam());
+  ASSERT_EQ(cases.size(), 6u);
+  LogitsQuestion question{.model = golden_folder(GetParam()),
+                          .layout = {},
+                          .tokens = {cases[3].tokens.begin(), cases[3].tokens.begin() + 40},
+                          .generated_from = 36,
+                          .dtype = "bfloat16"};
+  const LogitsAnswer alone = run_logits(question);
+  ASSERT_FALSE(alone.logits.empty());
+  for (const int dp_size : {2, 4, 16}) {
+    question.layout = {.dp_size = dp_size, .tp_size = 1};
+    question.replica = dp_size - 1;
+    EXPECT_TRUE(same_bits(run_logits(question).logits, alone.logits)) << "DP " << dp_size;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Processes, BitsOverProcesses, testing::ValuesIn(kGoldenNames), [](const auto& info) {
+  std::string name = info.param;
+  std::ranges::replace(name, '-', '_');
+  return name;
+});
+
+}  // namespace
+}  // namespace cachalot::test

@@ -1,0 +1,165 @@
+#include "processes/program.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+
+#include "base/check.h"
+
+namespace cachalot::test {
+namespace {
+
+using std::chrono::milliseconds;
+using SystemTime = std::chrono::system_clock::time_point;
+
+// "2026-11-24 08:06:47.123 E rank 3: ...": the log's own time, for a line may lie unread for a while.
+SystemTime time_of(const std::string& line, SystemTime came) {
+  tm parts{};
+  const char* rest = strptime(line.c_str(), "%Y-%m-%d %H:%M:%S", &parts);
+  if (rest == nullptr || *rest != '.') return came;
+  parts.tm_isdst = -1;
+  return std::chrono::system_clock::from_time_t(mktime(&parts)) + milliseconds(std::atoi(rest + 1));
+}
+
+}  // namespace
+
+Program::Program(const std::vector<std::string>& arguments, const std::string& path) {
+  std::array<int, 2> output{};
+  CHECK(pipe2(output.data(), O_CLOEXEC) == 0);
+  std::vector<std::string> words{path};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> pointers;
+  for (std::string& word : words) pointers.push_back(word.data());
+  pointers.push_back(nullptr);
+  pid_ = fork();
+  CHECK(pid_ >= 0);
+  if (pid_ == 0) {  // nothing but system calls: this is a copy of a process with threads
+    dup2(output[1], STDOUT_FILENO);
+    dup2(output[1], STDERR_FILENO);
+    execv(path.c_str(), pointers.data());
+    _exit(127);
+  }
+  close(output[1]);
+  pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
+  CHECK(pidfd_ >= 0);
+  reader_ = std::thread([this, fd = output[0]] { read_output(fd); });
+}
+
+Program::~Program() {
+  if (!status_) {
+    signal(SIGKILL);
+    wait(std::chrono::minutes(1));
+  }
+  reader_.join();
+  close(pidfd_);
+}
+
+void Program::signal(int number) const {
+  if (!status_) kill(pid_, number);
+}
+
+std::vector<pid_t> Program::children() const {
+  std::ifstream file(fmt::format("/proc/{}/task/{}/children", pid_, pid_));
+  std::vector<pid_t> children;
+  for (pid_t child = 0; file >> child;) children.push_back(child);
+  return children;
+}
+
+std::optional<int> Program::wait(milliseconds patience) {
+  if (status_) return status_;
+  pollfd ended{.fd = pidfd_, .events = POLLIN, .revents = 0};
+  if (poll(&ended, 1, static_cast<int>(patience.count())) <= 0) return std::nullopt;
+  int status = 0;
+  CHECK(waitpid(pid_, &status, 0) == pid_);
+  status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  return status_;
+}
+
+bool Program::wait_for_silence(milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, patience, [this] { return silent_; });
+}
+
+std::vector<Program::Line> Program::lines() const {
+  const std::lock_guard lock(mutex_);
+  return lines_;
+}
+
+std::string Program::output() const {
+  std::string all;
+  for (const Line& line : lines()) all += line.text + "\n";
+  return all;
+}
+
+std::optional<Program::Line> Program::wait_for_line(std::string_view text, milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  std::unique_lock lock(mutex_);
+  for (size_t seen = 0;;) {
+    for (; seen < lines_.size(); seen++) {
+      if (lines_[seen].text.find(text) != std::string::npos) return lines_[seen];
+    }
+    if (!changed_.wait_until(lock, deadline, [&] { return silent_ || seen < lines_.size(); })) return std::nullopt;
+    if (silent_ && seen == lines_.size()) return std::nullopt;
+  }
+}
+
+void Program::read_output(int fd) {
+  std::string rest;
+  std::array<char, 4096> part{};
+  for (;;) {
+    const ssize_t size = read(fd, part.data(), part.size());
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) break;
+    const SystemTime came = std::chrono::system_clock::now();
+    rest.append(part.data(), static_cast<size_t>(size));
+    const std::lock_guard lock(mutex_);
+    for (size_t end = rest.find('\n'); end != std::string::npos; end = rest.find('\n')) {
+      std::string line = rest.substr(0, end);
+      rest.erase(0, end + 1);
+      const SystemTime at = time_of(line, came);
+      lines_.push_back({std::move(line), at});
+    }
+    changed_.notify_all();
+  }
+  close(fd);
+  const std::lock_guard lock(mutex_);
+  silent_ = true;
+  changed_.notify_all();
+}
+
+ScratchFolder::ScratchFolder() {
+  std::string pattern = std::filesystem::temp_directory_path() / "cachalot-test-XXXXXX";
+  CHECK(mkdtemp(pattern.data()) != nullptr);
+  path_ = pattern;
+}
+
+ScratchFolder::~ScratchFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+uint16_t free_port() {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+  socklen_t size = sizeof address;
+  CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0);
+  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  close(listener);
+  return ntohs(address.sin_port);
+}
+
+}  // namespace cachalot::test

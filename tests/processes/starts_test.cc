@@ -1,0 +1,132 @@
+// Starts that cannot succeed: what each rank prints is the table in docs/operations.md.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "base/file.h"
+#include "golden_cases.h"
+#include "processes/api_client.h"
+#include "processes/served_group.h"
+
+namespace cachalot::test {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+
+constexpr seconds kPatience{20};  // a verdict takes seconds at most; starting a process on a busy machine may, too
+
+// One replica of a group on the loopback.
+class Start : public testing::Test {
+ protected:
+  std::unique_ptr<Program> start(int dp_rank, std::vector<std::string> more_flags = {}, int dp_size = 2,
+                                 const std::string& model = nano_folder()) {
+    std::vector<std::string> flags{"serve",
+                                   "--model",
+                                   model,
+                                   "--host",
+                                   "127.0.0.1",
+                                   "--port",
+                                   "0",
+                                   "--num-gpu-blocks-override",
+                                   "64",
+                                   "--max-model-len",
+                                   "1024",
+                                   "--enable-expert-parallel",
+                                   "--data-parallel-size",
+                                   std::to_string(dp_size),
+                                   "--data-parallel-rank",
+                                   std::to_string(dp_rank),
+                                   "--data-parallel-rpc-port",
+                                   port_};
+    flags.insert(flags.end(), more_flags.begin(), more_flags.end());
+    return std::make_unique<Program>(flags);
+  }
+  // It ends by itself, not well, and says so.
+  static void expect_end(Program& program, const std::string& text) {
+    EXPECT_EQ(program.wait(kPatience), 1) << program.output();
+    EXPECT_TRUE(program.wait_for_silence(seconds(2))) << "a rank was left behind";
+    EXPECT_THAT(program.output(), HasSubstr(text));
+  }
+
+  const std::string port_ = std::to_string(free_port());
+};
+
+TEST_F(Start, NamesTheRankThatDoesNotCome) {
+  const auto first = start(0, {"--start-timeout", "7"}, 3);
+  const auto second = start(1, {"--start-timeout", "7"}, 3);
+  EXPECT_TRUE(first->wait_for_line("waits for rank 2; 2 of 3 are here", kPatience)) << first->output();
+  const std::string text = "rank 2 did not come to rank 0 at 127.0.0.1:" + port_ + " within 7 s";
+  expect_end(*first, text);
+  expect_end(*second, text);
+}
+
+TEST_F(Start, NamesTheAddressAtWhichNoRank0Is) {
+  const auto lonely = start(1, {"--start-timeout", "1"});
+  expect_end(*lonely, "has waited 1 s for rank 0 at 127.0.0.1:" + port_);
+}
+
+TEST_F(Start, RefusesALateRankAndServesOn) {
+  const auto first = start(0), second = start(1);
+  for (Program* program : {first.get(), second.get()})
+    ASSERT_TRUE(program->wait_for_line("ready: http", kPatience)) << program->output();
+  const auto late = start(1);
+  expect_end(*late, "comes too late: the group of 2 ranks formed without it");
+  EXPECT_TRUE(first->wait_for_line("refuses a rank", kPatience)) << first->output();
+  for (Program* program : {first.get(), second.get()}) EXPECT_FALSE(program->wait(seconds(0))) << program->output();
+}
+
+TEST_F(Start, RefusesTwoProcessesForOneRank) {
+  const auto first = start(0, {}, 3), second = start(1, {}, 3), third = start(1, {}, 3);
+  for (Program* program : {first.get(), second.get(), third.get()}) {
+    EXPECT_EQ(program->wait(kPatience), 1) << program->output();
+    EXPECT_THAT(program->output(), HasSubstr("rank 1"));
+    EXPECT_THAT(program->output(), HasSubstr("twice"));
+  }
+}
+
+TEST_F(Start, RefusesAnotherSettingByItsFlagAndBothValues) {
+  const auto first = start(0, {"--block-size", "32"}), second = start(1, {"--block-size", "64"});
+  for (Program* program : {first.get(), second.get()}) {
+    expect_end(*program, "--block-size");
+    EXPECT_THAT(program->output(), HasSubstr("32"));
+    EXPECT_THAT(program->output(), HasSubstr("64"));
+  }
+}
+
+TEST_F(Start, RefusesAnotherModel) {
+  const ScratchFolder folder;
+  const std::string other = folder / "nano";
+  std::filesystem::copy(nano_folder(), other);
+  auto config = read_file(other + "/config.json");
+  ASSERT_TRUE(config);
+  const size_t at = config->find("\"rms_norm_eps\"");
+  ASSERT_NE(at, std::string::npos);
+  config->insert(at, "\"a_note\": 1, ");
+  ASSERT_TRUE(write_file(other + "/config.json", *config));
+  const auto first = start(0), second = start(1, {}, 2, other);
+  for (Program* program : {first.get(), second.get()}) expect_end(*program, "model");
+}
+
+TEST_F(Start, RefusesAWrongSecret) {
+  const ScratchFolder folder;
+  ASSERT_TRUE(write_file(folder / "one", "sesame"));
+  ASSERT_TRUE(write_file(folder / "other", "open"));
+  const auto first = start(0, {"--group-secret-file", folder / "one"}),
+             second = start(1, {"--group-secret-file", folder / "other"});
+  for (Program* program : {first.get(), second.get()}) expect_end(*program, "secret");
+}
+
+TEST_F(Start, SaysWhichChildEndedAndLeavesNone) {
+  const auto first = start(0, {"--tensor-parallel-size", "2", "--start-timeout", "30"}, 2);
+  ASSERT_TRUE(first->wait_for_line("rank 1 has found rank 0", kPatience)) << first->output();
+  const std::vector<pid_t> children = first->children();
+  ASSERT_EQ(children.size(), 1u);
+  kill(children[0], SIGKILL);
+  expect_end(*first, "was ended by signal 9");
+}
+
+}  // namespace
+}  // namespace cachalot::test
