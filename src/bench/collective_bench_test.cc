@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <deque>
 #include <functional>
 #include <thread>
 
@@ -9,6 +10,7 @@
 #include "bench/alltoall_collective.h"
 #include "bench/dispatch_collective.h"
 #include "comm/local_mesh.h"
+#include "comm/shm/local_shm.h"
 
 namespace cachalot {
 namespace {
@@ -23,8 +25,8 @@ CollectiveBenchOptions sweep(uint64_t min_size, uint64_t max_size) {
 }
 
 // The figures, which are the same on all ranks.
-std::vector<CollectiveFigure> run_on_ranks(int num_ranks, const CollectiveBenchOptions& options, const Create& create) {
-  auto meshes = make_local_mesh(num_ranks).value();
+std::vector<CollectiveFigure> run_on(const std::vector<std::unique_ptr<Mesh>>& meshes,
+                                     const CollectiveBenchOptions& options, const Create& create) {
   std::vector<std::vector<CollectiveFigure>> figures(meshes.size());
   {
     std::vector<std::jthread> threads;
@@ -44,6 +46,48 @@ std::vector<CollectiveFigure> run_on_ranks(int num_ranks, const CollectiveBenchO
     for (size_t idx = 0; idx < others.size(); idx++) EXPECT_EQ(others[idx].seconds, figures[0][idx].seconds);
   }
   return figures[0];
+}
+
+std::vector<CollectiveFigure> run_on_ranks(int num_ranks, const CollectiveBenchOptions& options, const Create& create) {
+  return run_on(make_local_mesh(num_ranks).value(), options, create);
+}
+
+// Shared memory that changes a byte of every longer message.
+class CorruptingTransport : public Transport {
+ public:
+  explicit CorruptingTransport(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
+  std::string_view name() const override { return inner_->name(); }
+  bool connects(int peer) const override { return inner_->connects(peer); }
+  void start(SendOp& op) override {
+    constexpr size_t kChanged = 201;  // within the row of a dispatch; the high byte of a bf16
+    if (op.data.size() > kChanged) {
+      sent_.emplace_back(op.data.begin(), op.data.end())[kChanged] ^= std::byte{0x10};
+      op.data = sent_.back();
+    }
+    inner_->start(op);
+  }
+  void start(ReceiveOp& op) override { inner_->start(op); }
+  Result<bool> progress() override { return inner_->progress(); }
+  void await(std::span<const ReceiveOp> receives, bool any) override { inner_->await(receives, any); }
+  Status prepare_sleep() override { return inner_->prepare_sleep(); }
+  int event_fd() const override { return inner_->event_fd(); }
+  void end_sleep() override { inner_->end_sleep(); }
+  void close() override { inner_->close(); }
+
+ private:
+  std::unique_ptr<Transport> inner_;
+  std::deque<std::vector<std::byte>> sent_;
+};
+
+std::vector<std::unique_ptr<Mesh>> corrupting_mesh() {
+  auto shm = make_local_shm(2, default_ring_bytes(2)).value();
+  std::vector<std::unique_ptr<Mesh>> meshes;
+  for (int rank = 0; rank < 2; rank++) {
+    std::vector<std::unique_ptr<Transport>> transports;
+    transports.push_back(std::make_unique<CorruptingTransport>(std::move(shm[static_cast<size_t>(rank)])));
+    meshes.push_back(Mesh::create({.rank = rank, .size = 2}, std::move(transports)).value());
+  }
+  return meshes;
 }
 
 void expect_right(const std::vector<CollectiveFigure>& figures) {
@@ -165,6 +209,17 @@ TEST(DispatchCollective, IsRightInBothRowTypesOnAnyNumberOfRanks) {
       EXPECT_EQ(figures[1].bytes_sent > 0, num_ranks > 1);
     }
   }
+}
+
+TEST(CollectiveBench, WhatAMessageLosesOnItsWayIsCountedAsWrong) {
+  EXPECT_EQ(run_on(corrupting_mesh(), sweep(1000, 1000), all_to_all(1000)).at(0).num_wrong, 2U);
+  // A sum that is wrong where it is made goes on to the other rank, whose copy is changed once more.
+  EXPECT_GE(run_on(corrupting_mesh(), sweep(1000, 1000), all_reduce({.max_size = 1000})).at(0).num_wrong, 2U);
+  // Of two ranks with a row each: both rows have a wrong word for each of their experts on the other side, and one
+  // result of what comes back is wrong.
+  const uint64_t num_wrong = run_on(corrupting_mesh(), sweep(1, 1), dispatch({.max_rows = 1})).at(0).num_wrong;
+  EXPECT_GE(num_wrong, 4U);
+  EXPECT_LE(num_wrong, 2U * (8 + 1));
 }
 
 // With a rank for each group of R1's experts, a row goes to four of them, and each expert has a result of 14336 bytes.
