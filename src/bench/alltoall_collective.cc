@@ -28,17 +28,18 @@ class Pattern {
 
 }  // namespace
 
-uint64_t AllToAllCollective::buffer_bytes(uint64_t max_size, uint64_t max_bytes) {
-  return max_bytes > 0 ? std::min(max_size, max_bytes) : max_size;
+Result<uint64_t> AllToAllCollective::buffer_bytes(int num_ranks, uint64_t max_size, uint64_t max_bytes) {
+  const uint64_t bytes = max_bytes > 0 ? std::min(max_size, max_bytes) : max_size;
+  if (bytes >= static_cast<uint64_t>(num_ranks)) return bytes;
+  return make_parameter_error(bytes == max_size ? "--maxbytes" : "--exchange-max-bytes",
+                              "all-to-all: a buffer of {} bytes (--maxbytes, --exchange-max-bytes or "
+                              "ECCL_ALLTOALLV_MAXSIZE) holds not one for each of {} ranks",
+                              bytes, num_ranks);
 }
 
 Result<std::unique_ptr<AllToAllCollective>> AllToAllCollective::create(Mesh& mesh, uint64_t max_size,
                                                                        uint64_t max_bytes) {
-  const uint64_t bytes = buffer_bytes(max_size, max_bytes);
-  if (bytes < static_cast<uint64_t>(mesh.size())) {
-    return make_parameter_error("--maxbytes", "all-to-all: a buffer of {} bytes holds not one for each of {} ranks",
-                                bytes, mesh.size());
-  }
+  ASSIGN_OR_RETURN(const uint64_t bytes, buffer_bytes(mesh.size(), max_size, max_bytes));
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
   ASSIGN_OR_RETURN(auto group, MeshGroup::create(mesh, {.members = std::move(members)}));

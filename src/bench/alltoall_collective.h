@@ -14,7 +14,8 @@ class AllToAllCollective : public Collective {
  public:
   // max_bytes bounds each of the two buffers: a larger size goes in several passes. 0: no bound.
   static Result<std::unique_ptr<AllToAllCollective>> create(Mesh& mesh, uint64_t max_size, uint64_t max_bytes);
-  static uint64_t buffer_bytes(uint64_t max_size, uint64_t max_bytes);
+  // Of each of the two. The error: it holds not one byte for every rank.
+  static Result<uint64_t> buffer_bytes(int num_ranks, uint64_t max_size, uint64_t max_bytes);
 
   std::string_view type() const override { return "uint8"; }
   Result<CollectiveSize> set_size(uint64_t size) override;

@@ -18,7 +18,11 @@ void add_bench_alltoall_command(CLI::App& group) {
     finish_command(run_collective_command(
         *flags, {.name = "alltoall",
                  .type = "uint8",
-                 .buffer_bytes = [=](int) { return 2 * AllToAllCollective::buffer_bytes(max_size, max_bytes); },
+                 .buffer_bytes = [=](int num_ranks) -> Result<uint64_t> {
+                   ASSIGN_OR_RETURN(const uint64_t bytes,
+                                    AllToAllCollective::buffer_bytes(num_ranks, max_size, max_bytes));
+                   return 2 * bytes;
+                 },
                  .create = [=](Mesh& mesh) { return AllToAllCollective::create(mesh, max_size, max_bytes); }}));
   });
 }

@@ -42,6 +42,7 @@ Status check_memory(const BenchPlace& place, uint64_t bytes_per_rank) {
 }
 
 Status check_sweep(const CollectiveBenchOptions& bench) {
+  if (bench.min_size == 0) return make_parameter_error("--minbytes", "--minbytes 0: the least size is 1");
   if (bench.min_size > bench.max_size) {
     return make_parameter_error("--minbytes", "--minbytes {} is more than --maxbytes {}", bench.min_size,
                                 bench.max_size);
@@ -93,18 +94,15 @@ void add_collective_flags(CLI::App& command, CollectiveFlags& flags, const std::
   CollectiveBenchOptions& bench = flags.bench;
   command.add_option("-b,--minbytes", bench.min_size, "First size, " + size_help + "; k, M and G may follow")
       ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("-e,--maxbytes", bench.max_size, "Last size")
       ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   CLI::Option* factor = command.add_option("-f,--stepfactor", bench.step_factor, "From size to size: times this")
                             ->check(CLI::Range(2, 1 << 20))
                             ->capture_default_str();
   command.add_option("-i,--stepbytes", bench.step_size, "From size to size: plus this, instead")
       ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::PositiveNumber)
       ->excludes(factor);
   command.add_option("-n,--iters,--iterations", bench.iterations, "Timed calls of each size; their median is printed")
       ->check(CLI::Range(1, 1'000'000))

@@ -76,6 +76,8 @@ case $case in
     bench=("$cachalot" bench alltoall)
     expect_refusal "--minbytes 10 is more than --maxbytes 5" "${bench[@]}" --ranks 2 -b 10 -e 5
     expect_refusal "--minbytes" "${bench[@]}" --ranks 2 -b ten
+    expect_refusal "--minbytes 0" "${bench[@]}" --ranks 2 -b 0
+    ECCL_ALLTOALLV_MAXSIZE=4 expect_refusal "a buffer of 4 bytes" "${bench[@]}" --ranks 8
     expect_refusal "3 ranks need at least 3" "${bench[@]}" --ranks 3 -b 2 -e 4
     expect_refusal "256 experts cannot be divided among 3 ranks" "$cachalot" bench dispatch --ranks 3
     expect_refusal "GiB are free" "${bench[@]}" --ranks 2 -e 4096G
