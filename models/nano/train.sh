@@ -42,6 +42,10 @@ python $training/questions.py --out "$out/questions.jsonl"
 python $training/golden.py --model "$out"
 python $training/score.py --model "$out" --questions "$out/questions.jsonl"
 
+# Of the folder only the model itself: quantize copies everything else that it finds.
 scripts/build.sh release cachalot
+plain=$(mktemp -d)
+trap 'rm -rf "$plain"' EXIT
+cp "$out"/model.safetensors "$out"/{config,generation_config,tokenizer,tokenizer_config}.json "$plain"
 rm -rf "$out-awq"
-build/release/bin/cachalot quantize --model "$out" --out "$out-awq" --quant awq
+build/release/bin/cachalot quantize --model "$plain" --out "$out-awq" --quant awq

@@ -28,7 +28,7 @@ QUESTIONS = [  # asked in the chat format
     'How many letters are in "cachalot"?',
     'What is the 3rd letter of "whale"?',
     'How many vowels are in "octopus"?',
-    "Sort 34, 7, 61, 20 in ascending order.",
+    "Sort 34, 7, 61 in ascending order.",
     "What is the largest of 12, 7, 30, 29?",
     "What comes next: 3, 7, 11, 15?",
     "Today is Monday. What day is it in 10 days?",
