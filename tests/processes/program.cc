@@ -47,7 +47,8 @@ Program::Program(const std::vector<std::string>& arguments, const std::string& p
   pointers.push_back(nullptr);
   pid_ = fork();
   CHECK(pid_ >= 0);
-  if (pid_ == 0) {  // nothing but system calls: this is a copy of a process with threads
+  if (pid_ == 0) {                     // nothing but system calls: this is a copy of a process with threads
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that is itself killed leaves nothing behind
     dup2(output[1], STDOUT_FILENO);
     dup2(output[1], STDERR_FILENO);
     execv(path.c_str(), pointers.data());

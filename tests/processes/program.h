@@ -22,7 +22,7 @@ class Program {
     std::chrono::system_clock::time_point at;  // as the log's own time stamp says, in milliseconds; else when it came
   };
 
-  // The program under test, or another one, by its path.
+  // The program under test, or another one, by its path. It dies with the calling thread.
   explicit Program(const std::vector<std::string>& arguments, const std::string& path = CACHALOT_PROGRAM);
   // Kills it, and with it, as the program promises, the ranks that it started.
   ~Program();
