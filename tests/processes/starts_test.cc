@@ -80,11 +80,7 @@ TEST_F(Start, RefusesALateRankAndServesOn) {
 
 TEST_F(Start, RefusesTwoProcessesForOneRank) {
   const auto first = start(0, {}, 3), second = start(1, {}, 3), third = start(1, {}, 3);
-  for (Program* program : {first.get(), second.get(), third.get()}) {
-    EXPECT_EQ(program->wait(kPatience), 1) << program->output();
-    EXPECT_THAT(program->output(), HasSubstr("rank 1"));
-    EXPECT_THAT(program->output(), HasSubstr("twice"));
-  }
+  for (Program* program : {first.get(), second.get(), third.get()}) expect_end(*program, "rank 1 is there twice");
 }
 
 TEST_F(Start, RefusesAnotherSettingByItsFlagAndBothValues) {
