@@ -31,7 +31,6 @@ class Client {
       : thread_([this, &api, port, serves_no_more] { run(api, port, serves_no_more); }) {}
   void join() { thread_.join(); }
   bool has_tokens() const { return num_tokens_.load() > 0; }
-  void tell_fault() { faulted_.store(true); }
   const ClientCounts& counts() const { return counts_; }  // after join()
 
  private:
@@ -45,7 +44,6 @@ class Client {
       if (answer.end == End::kUnreachable) return;
       if (answer.end == End::kComplete) {
         counts_.falsely_complete += answer.num_tokens < kMaxTokens + round % 7;
-        if (faulted_.load()) counts_.complete++;
         continue;
       }
       if (answer.end == End::kErrorEvent) counts_.error_event++;
@@ -61,7 +59,6 @@ class Client {
   }
 
   std::atomic<int> num_tokens_{0};
-  std::atomic<bool> faulted_{false};
   ClientCounts counts_;
   std::thread thread_;
 };
@@ -110,7 +107,6 @@ TrialResult Trial::run() {
   std::vector<std::unique_ptr<Client>> clients;
   load(clients);
   std::this_thread::sleep_for(options_.moment);
-  for (const auto& client : clients) client->tell_fault();
   do_fault();
   watch_ends();
   for (const auto& client : clients) {
@@ -191,7 +187,6 @@ void Trial::collect_reports() {
 }  // namespace
 
 ClientCounts& ClientCounts::operator+=(const ClientCounts& other) {
-  complete += other.complete;
   error_event += other.error_event;
   refused += other.refused;
   lost_with_server += other.lost_with_server;

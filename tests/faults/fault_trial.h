@@ -18,9 +18,9 @@ struct TrialOptions {
   int clients_per_replica = 3;
 };
 
-// How each client saw its last answer end.
+// How clients saw answers end that did not come to their own end.
 struct ClientCounts {
-  int complete = 0, error_event = 0, refused = 0;
+  int error_event = 0, refused = 0;
   int lost_with_server = 0;  // the very process that served it was killed or stopped: a broken connection, or no end
   // What must not be:
   int falsely_complete = 0;  // tokens are missing, and nothing says so
