@@ -7,6 +7,7 @@ import csv
 import pathlib
 import random
 import signal
+import sys
 import time
 
 import dialogue
@@ -192,6 +193,8 @@ def main():
     signal.signal(signal.SIGTERM, trainer.stop)
     signal.signal(signal.SIGINT, trainer.stop)
     trainer.run(arguments.check_every)
+    if trainer.step < trainer.steps:
+        sys.exit(f"stopped after step {trainer.step}; the same command goes on from there")
 
 
 if __name__ == "__main__":
