@@ -1,0 +1,69 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "config/engine_options.h"
+#include "config/parallel_options.h"
+#include "serve/rank_group.h"
+
+namespace cachalot {
+
+struct ServeOptions {
+  EngineOptions engine;
+  ParallelOptions parallel;
+  Starts starts = Starts::kReplica;
+  std::vector<std::string> command_line;  // of this process, for the ranks that it starts
+  std::string host = "0.0.0.0";
+  uint16_t port = 8000;
+  std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed
+  std::vector<std::string> api_keys;
+  std::optional<bool> reasoning;  // absent: if the tokenizer has <think> and </think>
+  int io_threads = 2;
+  int drain_seconds = 30;  // how long running answers may take after SIGTERM or SIGINT
+};
+
+RankGroupOptions group_options(const ServeOptions& options);
+
+// A replica with its ranks behind OpenAI's API, from start() until stop(). To be started and stopped by the main
+// thread.
+class RunningServer {
+ public:
+  // Told once, on a thread of the server's, when the ranks cannot go on: what is left to say of it. No more requests
+  // are taken; stop() is still to be called.
+  using FailureHandler = std::function<void(const Error&)>;
+  using Deadline = std::chrono::steady_clock::time_point;
+
+  // Starts the ranks, before which this process must have no other threads, meets those that others start, loads the
+  // model, listens. Errors: the model's folder, memory, the address; what the ranks disagree on; a rank that was lost.
+  static Result<std::unique_ptr<RunningServer>> start(const ServeOptions& options, FailureHandler on_failure);
+  // Ends what stop() has not ended.
+  ~RunningServer();
+  RunningServer(const RunningServer&) = delete;
+  RunningServer& operator=(const RunningServer&) = delete;
+
+  std::string url() const;  // "http://HOST:PORT/v1"
+
+  // Refuses new requests, lets running ones finish until the deadline, then ends them; leaves the group.
+  void stop(Deadline deadline);
+  // While another thread waits in stop(): ends the running answers now.
+  void end_answers();
+
+ private:
+  struct Parts;
+  explicit RunningServer(const ServeOptions& options);
+  Status start_parts(FailureHandler on_failure);
+  Status serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure);
+  std::string render_metrics() const;
+
+  const ServeOptions options_;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace cachalot
