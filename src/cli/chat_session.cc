@@ -10,35 +10,10 @@ namespace cachalot {
 
 namespace json = boost::json;
 
-namespace {
-
-// The text at a path of keys, if everything on the way is there.
-const json::string* find_text(const json::value& value, const char* pointer) {
-  boost::system::error_code error;
-  const json::value* found = value.find_pointer(pointer, error);
-  return found ? found->if_string() : nullptr;
-}
-
-// What a server says instead of an answer: OpenAI's error, or whatever it is.
-std::unexpected<Error> refusal(int status, const std::string& body) {
-  boost::system::error_code error;
-  const json::value value = json::parse(body, error);
-  const json::string* message = error ? nullptr : find_text(value, "/error/message");
-  return make_error(ErrorCode::kUnavailable, "the server answers {}: {}", status,
-                    message ? std::string_view(*message) : std::string_view(body).substr(0, 300));
-}
-
-std::string base_of(std::string url) {
-  if (url.find("://") == url.npos) url = "http://" + url;
-  while (url.ends_with('/')) url.pop_back();
-  return url.ends_with("/v1") ? url : url + "/v1";
-}
-
-}  // namespace
+using openai::find_text;
 
 ChatSession::ChatSession(const http::IoThreads& threads, ChatOptions options)
-    : client_(threads), options_(std::move(options)) {
-  options_.url = base_of(std::move(options_.url));
+    : client_(threads), options_(std::move(options)), address_(options_.url, options_.api_key) {
   reset();
 }
 
@@ -52,26 +27,8 @@ void ChatSession::stop() {
   if (call_) call_->cancel();
 }
 
-Result<http::ClientRequest> ChatSession::make_request(const std::string& method, const std::string& path,
-                                                      std::string body) const {
-  http::ClientRequest request{.method = method, .body = std::move(body)};
-  ASSIGN_OR_RETURN(request.url, http::parse_url(options_.url + path));
-  if (!request.body.empty()) request.headers.set("Content-Type", "application/json");
-  if (!options_.api_key.empty()) request.headers.set("Authorization", "Bearer " + options_.api_key);
-  return request;
-}
-
 Status ChatSession::connect() {
-  ASSIGN_OR_RETURN(http::ClientRequest request, make_request("GET", "/models", {}));
-  ASSIGN_OR_RETURN(const http::Response response, client_.fetch(std::move(request)));
-  if (response.status != 200) return refusal(response.status, response.body);
-  if (!options_.model.empty()) return {};
-  boost::system::error_code error;
-  const json::value models = json::parse(response.body, error);
-  const json::string* name = error ? nullptr : find_text(models, "/data/0/id");
-  if (!name)
-    return make_error(ErrorCode::kUnavailable, "{}/models names no model; give one with --model", options_.url);
-  options_.model = *name;
+  ASSIGN_OR_RETURN(options_.model, address_.choose_model(client_, options_.model));
   return {};
 }
 
@@ -96,7 +53,7 @@ Result<std::string> ChatSession::ask(std::string_view text, const Sink& sink) {
 }
 
 Status ChatSession::stream(const std::string& body, const Sink& sink, Answer& answer) {
-  ASSIGN_OR_RETURN(http::ClientRequest request, make_request("POST", "/chat/completions", body));
+  ASSIGN_OR_RETURN(http::ClientRequest request, address_.request("POST", "/chat/completions", body));
   http::BlockingCall call = client_.start_blocking(std::move(request));
   {
     std::lock_guard lock(mutex_);
@@ -115,7 +72,7 @@ Status ChatSession::stream(const std::string& body, const Sink& sink, Answer& an
     ASSIGN_OR_RETURN(const std::vector<http::SseEvent> events, parser.add(piece));
     for (const http::SseEvent& event : events) RETURN_IF_ERROR(take_event(event.data, sink, answer));
   }
-  if (head.status != 200) return refusal(head.status, refused);
+  if (head.status != 200) return std::unexpected(openai::refusal(head.status, refused));
   if (!answer.done && answer.finish.empty()) return make_error(ErrorCode::kUnavailable, "the answer broke off");
   return {};
 }

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "http/client.h"
+#include "openai/api_address.h"
 
 namespace cachalot {
 
@@ -48,12 +49,12 @@ class ChatSession {
     bool done = false;
   };
 
-  Result<http::ClientRequest> make_request(const std::string& method, const std::string& path, std::string body) const;
   Status stream(const std::string& body, const Sink& sink, Answer& answer);
   Status take_event(const std::string& data, const Sink& sink, Answer& answer) const;
 
   http::Client client_;
   ChatOptions options_;
+  const openai::ApiAddress address_;
   boost::json::array messages_;
 
   std::mutex mutex_;  // guards what stop() needs
