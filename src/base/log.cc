@@ -19,4 +19,8 @@ void set_who(std::string_view who) {
   spdlog::default_logger()->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%L%$ " + prefix + "%v");
 }
 
+void quieten() {
+  if (spdlog::get_level() == spdlog::level::info) spdlog::set_level(spdlog::level::warn);
+}
+
 }  // namespace cachalot::log

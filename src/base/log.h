@@ -16,5 +16,8 @@ using spdlog::warn;
 void init(std::string_view level, std::string_view who);
 // From now on lines say so; the level stays.
 void set_who(std::string_view who);
+// Of what "info" shows, only warnings and errors from now on: something else is on the terminal. A level that somebody
+// chose otherwise stays.
+void quieten();
 
 }  // namespace cachalot::log

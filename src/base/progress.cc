@@ -24,20 +24,26 @@ std::string bytes_text(uint64_t num_bytes) {
   return fmt::format("{:.1f} TB", value);
 }
 
-std::string progress_line(const std::string& label, uint64_t num_done, uint64_t num_total, double seconds) {
+std::string progress_line(const std::string& label, uint64_t num_done, uint64_t num_total, double seconds,
+                          const std::string& things) {
+  const bool is_bytes = things.empty();
   const double share = num_total ? std::min(1.0, static_cast<double>(num_done) / static_cast<double>(num_total)) : 1.0;
   const auto filled = static_cast<size_t>(share * kBarWidth);
-  std::string line = fmt::format("{} [{:#<{}}{:.<{}}] {:3.0f}%  {} of {}", label, "", filled, "", kBarWidth - filled,
-                                 share * 100, bytes_text(num_done), bytes_text(num_total));
+  std::string line =
+      fmt::format("{} [{:#<{}}{:.<{}}] {:3.0f}%  ", label, "", filled, "", kBarWidth - filled, share * 100);
+  line += is_bytes ? fmt::format("{} of {}", bytes_text(num_done), bytes_text(num_total))
+                   : fmt::format("{} of {} {}", num_done, num_total, things);
   if (seconds > 0 && num_done > 0) {
     const double speed = static_cast<double>(num_done) / seconds;
-    line += fmt::format(", {}/s, {:.0f} s left", bytes_text(static_cast<uint64_t>(speed)),
-                        static_cast<double>(num_total - std::min(num_done, num_total)) / speed);
+    line += is_bytes ? fmt::format(", {}/s", bytes_text(static_cast<uint64_t>(speed)))
+                     : fmt::format(", {:.1f} a second", speed);
+    line += fmt::format(", {:.0f} s left", static_cast<double>(num_total - std::min(num_done, num_total)) / speed);
   }
   return line;
 }
 
-ProgressBar::ProgressBar(std::string label) : label_(std::move(label)), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+ProgressBar::ProgressBar(std::string label, std::string things)
+    : label_(std::move(label)), things_(std::move(things)), on_terminal_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressBar::~ProgressBar() {
   if (on_terminal_ && drawn_) fmt::print(stderr, "\n");
@@ -50,7 +56,7 @@ void ProgressBar::update(uint64_t num_done, uint64_t num_total) {
   last_ = now;
   drawn_ = true;
   const std::string line =
-      progress_line(label_, num_done, num_total, std::chrono::duration<double>(now - start_).count());
+      progress_line(label_, num_done, num_total, std::chrono::duration<double>(now - start_).count(), things_);
   // The escape clears what a longer line has left.
   on_terminal_ ? fmt::print(stderr, "\r{}\x1b[K", line) : fmt::print(stderr, "{}\n", line);
 }

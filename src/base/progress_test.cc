@@ -12,6 +12,13 @@ TEST(Progress, ShowsShareAmountsSpeedAndTimeLeft) {
   EXPECT_EQ(progress_line("x", 0, 0, 0), "x [########################] 100%  0 bytes of 0 bytes");
 }
 
+TEST(Progress, CountsThings) {
+  EXPECT_EQ(progress_line("asking", 5, 20, 2.0, "questions"),
+            "asking [######..................]  25%  5 of 20 questions, 2.5 a second, 6 s left");
+  EXPECT_EQ(progress_line("asking", 0, 20, 2.0, "questions"),
+            "asking [........................]   0%  0 of 20 questions");
+}
+
 TEST(Progress, WritesBytesInTheUnitThatFits) {
   EXPECT_EQ(bytes_text(999), "999 bytes");
   EXPECT_EQ(bytes_text(1500), "1.5 kB");

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   add_serve_command(app);
   add_chat_command(app);
   add_logits_command(app);
+  add_eval_command(app);
   add_synth_command(app);
   add_quantize_command(app);
   add_bench_command(app);

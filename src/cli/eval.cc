@@ -1,0 +1,155 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+#include <stop_token>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "cli/command_line.h"
+#include "cli/commands.h"
+#include "cli/engine_flags.h"
+#include "cli/parallel_flags.h"
+#include "eval/interview.h"
+#include "eval/questions.h"
+#include "eval/score.h"
+#include "http/client.h"
+#include "openai/api_address.h"
+#include "serve/running_server.h"
+
+namespace cachalot {
+namespace {
+
+constexpr size_t kMostNamedFailures = 10;
+// An answer comes as a whole, of a large model after a long thought.
+constexpr std::chrono::hours kAnswerTimeout{2};
+
+struct EvalFlags {
+  ServeOptions server;  // of --model
+  std::string url, api_key;
+  std::string questions, json;
+  std::optional<size_t> limit;
+  std::optional<double> min_accuracy;
+  InterviewOptions interview;
+};
+
+Result<std::vector<Question>> load_questions(const EvalFlags& flags) {
+  ASSIGN_OR_RETURN(const std::string text, read_file(flags.questions));
+  ASSIGN_OR_RETURN(std::vector<Question> questions, parse_questions(text, flags.questions));
+  return flags.limit ? spread_selection(questions, *flags.limit) : std::move(questions);
+}
+
+// Gives their number.
+size_t print_failures(const std::string& path, const std::vector<Question>& questions, const Answers& answers) {
+  size_t num_failed = 0;
+  for (size_t idx = 0; idx < questions.size(); idx++) {
+    if (answers[idx] || num_failed++ >= kMostNamedFailures) continue;
+    fmt::print(stderr, "{}:{}: {}\n", path, questions[idx].line, answers[idx].error().message);
+  }
+  if (num_failed > kMostNamedFailures) fmt::print(stderr, "{}: and {} more\n", path, num_failed - kMostNamedFailures);
+  return num_failed;
+}
+
+Status conclude(const EvalFlags& flags, const EvalSubject& subject, const std::vector<Question>& questions,
+                const Answers& answers) {
+  const Score score = score_answers(questions, answers);
+  fmt::print("{}", score_table(score));
+  if (!flags.json.empty()) RETURN_IF_ERROR(write_file(flags.json, score_json(subject, questions, answers)));
+  if (const size_t num_failed = print_failures(flags.questions, questions, answers))
+    return make_error(ErrorCode::kUnavailable, "{} of {} questions could not be asked", num_failed, questions.size());
+  if (flags.min_accuracy && score.mean_over_families() < *flags.min_accuracy)
+    return make_error(ErrorCode::kUnavailable, "the mean over families is {:.4f}, below --min-accuracy {}",
+                      score.mean_over_families(), *flags.min_accuracy);
+  return {};
+}
+
+Status question_address(EvalFlags& flags, const openai::ApiAddress& address, const std::vector<Question>& questions,
+                        const std::stop_token& stop) {
+  const http::IoThreads threads(1);
+  const http::Client client(threads, {.idle_timeout = kAnswerTimeout});
+  ASSIGN_OR_RETURN(flags.interview.model, address.choose_model(client, flags.interview.model));
+  Answers answers;
+  {
+    ProgressBar bar("asking " + flags.interview.model, "questions");
+    answers = ask_all(
+        client, address, questions, flags.interview, [&](size_t num_done) { bar.update(num_done, questions.size()); },
+        stop);
+  }
+  return conclude(flags,
+                  {.model = flags.interview.model,
+                   .url = address.url(),
+                   .questions_path = flags.questions,
+                   .bare = flags.interview.bare},
+                  questions, answers);
+}
+
+// The whole server in this process, all other ranks of the group as its children: replica 0 is asked.
+Status question_model(EvalFlags& flags) {
+  ServeOptions& server_options = flags.server;
+  const bool started = server_options.parallel.rank_board_fd >= 0;
+  if (!started) server_options.parallel.data_parallel_rank = 0;
+  RETURN_IF_ERROR(check_parallel_options(server_options.parallel));
+  server_options.starts = Starts::kGroup;
+  server_options.host = "127.0.0.1";
+  server_options.port = 0;
+  log::quieten();
+  if (started) return run_started_rank(group_options(server_options));
+  ASSIGN_OR_RETURN(server_options.command_line, own_command_line());
+  ASSIGN_OR_RETURN(const std::vector<Question> questions, load_questions(flags));
+  std::stop_source stop;
+  ASSIGN_OR_RETURN(const auto server, RunningServer::start(server_options, [&](const Error& error) {
+                     log::error("{}", error.message);
+                     stop.request_stop();
+                   }));
+  const Status status = question_address(flags, {server->url(), {}}, questions, stop.get_token());
+  server->stop(std::chrono::steady_clock::now() + std::chrono::seconds(10));
+  return status;
+}
+
+Status run_eval(EvalFlags& flags) {
+  if (flags.server.engine.model.empty() == flags.url.empty())
+    return make_parameter_error("--model", "eval: give --model DIR or --url URL");
+  if (!flags.server.engine.model.empty()) return question_model(flags);
+  ASSIGN_OR_RETURN(const std::vector<Question> questions, load_questions(flags));
+  return question_address(flags, {flags.url, flags.api_key}, questions, {});
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app) {
+  auto flags = std::make_shared<EvalFlags>();
+  InterviewOptions& interview = flags->interview;
+  CLI::App* command = app.add_subcommand("eval", "Ask a file of questions; count the answers that are exact");
+  add_engine_flags(*command, flags->server.engine);
+  add_parallel_flags(*command, flags->server.parallel);
+  CLI::Option* model = command->get_option("--model")->required(false);
+  command->add_option("--url", flags->url, "Address of an OpenAI-compatible server, instead of --model")
+      ->excludes(model);
+  command->add_option("--served-model-name", interview.model, "Model to ask for at --url; the server's first if absent")
+      ->excludes(model);
+  command->add_option("--api-key", flags->api_key, "Key of the API at --url")->envname("OPENAI_API_KEY");
+  command
+      ->add_option("--questions", flags->questions,
+                   "JSONL file; in each line the strings `family`, `question` and `answer`")
+      ->required();
+  command->add_option("--limit", flags->limit, "Ask so many, evenly over the file")->check(CLI::PositiveNumber);
+  command->add_option("--concurrency", interview.concurrency, "Requests at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_flag("--bare", interview.bare,
+                    "Ask through /v1/completions, without the chat template: the question and a line break");
+  command
+      ->add_option("--max-tokens", interview.max_tokens,
+                   fmt::format("Most tokens of an answer, thought included; absent: as many as fit (--bare: {})",
+                               kBareMaxTokens))
+      ->check(CLI::PositiveNumber);
+  command->add_option("--json", flags->json, "Write the scores, wrong answers and failures to this file");
+  command
+      ->add_option("--min-accuracy", flags->min_accuracy,
+                   "End with status 1 if the mean over families is lower, e.g. 0.95")
+      ->check(CLI::Range(0.0, 1.0));
+  command->callback([flags] { finish_command(run_eval(*flags)); });
+}
+
+}  // namespace cachalot

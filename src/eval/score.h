@@ -1,0 +1,58 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "eval/questions.h"
+
+namespace cachalot {
+
+// What a model said to a question.
+struct Answer {
+  std::string text;           // as it came, perhaps with the thought
+  std::string finish_reason;  // "stop", "length", ...
+};
+
+// For each question an answer, or why it could not be asked.
+using Answers = std::vector<Result<Answer>>;
+
+// What follows the thought (all of it, if there is no </think>), trimmed.
+std::string_view after_thought(std::string_view text);
+
+struct Tally {
+  int num_questions = 0, num_answered = 0, num_right = 0;
+
+  // Of the questions that were answered; 0 if none was.
+  double accuracy() const { return num_answered ? static_cast<double>(num_right) / num_answered : 0; }
+};
+
+struct FamilyScore {
+  std::string family;
+  Tally tally;
+};
+
+struct Score {
+  std::vector<FamilyScore> families;  // in the order of the questions
+  Tally all;
+
+  // Each family counts the same; those of which nothing was answered do not count.
+  double mean_over_families() const;
+};
+
+Score score_answers(const std::vector<Question>& questions, const Answers& answers);
+
+// For a person: a line a family, and the means.
+std::string score_table(const Score& score);
+
+// Which model was asked what, and how.
+struct EvalSubject {
+  std::string model, url, questions_path;
+  bool bare = false;
+};
+
+// For scripts: the score, each wrong answer, each question that could not be asked.
+std::string score_json(const EvalSubject& subject, const std::vector<Question>& questions, const Answers& answers);
+
+}  // namespace cachalot
