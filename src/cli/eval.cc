@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -21,7 +22,7 @@
 namespace cachalot {
 namespace {
 
-constexpr size_t kMostNamedFailures = 10;
+constexpr size_t kMostNamedReasons = 10;
 // An answer comes as a whole, of a large model after a long thought.
 constexpr std::chrono::hours kAnswerTimeout{2};
 
@@ -40,14 +41,32 @@ Result<std::vector<Question>> load_questions(const EvalFlags& flags) {
   return flags.limit ? spread_selection(questions, *flags.limit) : std::move(questions);
 }
 
-// Gives their number.
-size_t print_failures(const std::string& path, const std::vector<Question>& questions, const Answers& answers) {
-  size_t num_failed = 0;
+// Each reason once, with the first question that it met. Gives the number of failures.
+int print_failures(const std::string& path, const std::vector<Question>& questions, const Answers& answers) {
+  struct Reason {
+    std::string message;
+    int first_line, num_questions;
+  };
+  std::vector<Reason> reasons;
+  int num_failed = 0;
   for (size_t idx = 0; idx < questions.size(); idx++) {
-    if (answers[idx] || num_failed++ >= kMostNamedFailures) continue;
-    fmt::print(stderr, "{}:{}: {}\n", path, questions[idx].line, answers[idx].error().message);
+    if (answers[idx]) continue;
+    num_failed++;
+    const std::string& message = answers[idx].error().message;
+    const auto known = std::ranges::find(reasons, message, &Reason::message);
+    if (known == reasons.end()) {
+      reasons.push_back({message, questions[idx].line, 1});
+    } else {
+      known->num_questions++;
+    }
   }
-  if (num_failed > kMostNamedFailures) fmt::print(stderr, "{}: and {} more\n", path, num_failed - kMostNamedFailures);
+  for (size_t idx = 0; idx < std::min(reasons.size(), kMostNamedReasons); idx++) {
+    const auto& [message, line, num_questions] = reasons[idx];
+    const std::string more = num_questions > 1 ? fmt::format(" (and {} more)", num_questions - 1) : "";
+    fmt::print(stderr, "{}:{}{}: {}\n", path, line, more, message);
+  }
+  if (reasons.size() > kMostNamedReasons)
+    fmt::print(stderr, "{}: and {} more reasons\n", path, reasons.size() - kMostNamedReasons);
   return num_failed;
 }
 
@@ -56,7 +75,7 @@ Status conclude(const EvalFlags& flags, const EvalSubject& subject, const std::v
   const Score score = score_answers(questions, answers);
   fmt::print("{}", score_table(score));
   if (!flags.json.empty()) RETURN_IF_ERROR(write_file(flags.json, score_json(subject, questions, answers)));
-  if (const size_t num_failed = print_failures(flags.questions, questions, answers))
+  if (const int num_failed = print_failures(flags.questions, questions, answers))
     return make_error(ErrorCode::kUnavailable, "{} of {} questions could not be asked", num_failed, questions.size());
   if (flags.min_accuracy && score.mean_over_families() < *flags.min_accuracy)
     return make_error(ErrorCode::kUnavailable, "the mean over families is {:.4f}, below --min-accuracy {}",
