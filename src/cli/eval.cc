@@ -126,9 +126,20 @@ Status question_model(EvalFlags& flags) {
   return status;
 }
 
-Status run_eval(EvalFlags& flags) {
-  if (flags.server.engine.model.empty() == flags.url.empty())
+// Flags of an engine that somebody else runs would be without effect. (Those of the layout may come from the
+// environment.)
+Status check_subject(const EvalFlags& flags, const std::vector<CLI::Option*>& engine_flags) {
+  if (flags.url.empty() && flags.server.engine.model.empty())
     return make_parameter_error("--model", "eval: give --model DIR or --url URL");
+  for (const CLI::Option* flag : engine_flags) {
+    if (!flags.url.empty() && flag->count() > 0)
+      return make_parameter_error(flag->get_name(), "eval: {} does not go with --url: that model runs elsewhere",
+                                  flag->get_name());
+  }
+  return {};
+}
+
+Status run_eval(EvalFlags& flags) {
   if (!flags.server.engine.model.empty()) return question_model(flags);
   ASSIGN_OR_RETURN(const std::vector<Question> questions, load_questions(flags));
   return question_address(flags, {flags.url, flags.api_key}, questions, {});
@@ -140,11 +151,13 @@ void add_eval_command(CLI::App& app) {
   auto flags = std::make_shared<EvalFlags>();
   InterviewOptions& interview = flags->interview;
   CLI::App* command = app.add_subcommand("eval", "Ask a file of questions; count the answers that are exact");
+  command->add_option("--url", flags->url, "Address of an OpenAI-compatible server, instead of --model");
+  const size_t num_before = command->get_options().size();
   add_engine_flags(*command, flags->server.engine);
+  std::vector<CLI::Option*> engine_flags = command->get_options();
+  engine_flags.erase(engine_flags.begin(), engine_flags.begin() + static_cast<ptrdiff_t>(num_before));
   add_parallel_flags(*command, flags->server.parallel);
   CLI::Option* model = command->get_option("--model")->required(false);
-  command->add_option("--url", flags->url, "Address of an OpenAI-compatible server, instead of --model")
-      ->excludes(model);
   command->add_option("--served-model-name", interview.model, "Model to ask for at --url; the server's first if absent")
       ->excludes(model);
   command->add_option("--api-key", flags->api_key, "Key of the API at --url")->envname("OPENAI_API_KEY");
@@ -168,7 +181,10 @@ void add_eval_command(CLI::App& app) {
       ->add_option("--min-accuracy", flags->min_accuracy,
                    "End with status 1 if the mean over families is lower, e.g. 0.95")
       ->check(CLI::Range(0.0, 1.0));
-  command->callback([flags] { finish_command(run_eval(*flags)); });
+  command->callback([flags, engine_flags] {
+    finish_command(check_subject(*flags, engine_flags));
+    finish_command(run_eval(*flags));
+  });
 }
 
 }  // namespace cachalot
