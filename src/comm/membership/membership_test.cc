@@ -243,7 +243,7 @@ TEST(Membership, ARankThatGoesWhileTheGroupFormsIsWaitedForAnew) {
   JoinOptions impatient = options[2];
   impatient.stop = stop.get_token();
   std::jthread stopper([&] {
-    std::this_thread::sleep_for(milliseconds(100));
+    std::this_thread::sleep_for(milliseconds(1000));  // it has found rank 0 by then
     stop.request_stop();
   });
   const JoinResult gone = Membership::join(impatient);
