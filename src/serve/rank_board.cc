@@ -13,13 +13,14 @@
 
 namespace cachalot {
 
-// A sequence lock: the version is odd while the writer is at it, and a reader whose version changed reads again.
+// Two reports, of which the version's parity tells the last whole one: the writer is at the other. So a writer that is
+// interrupted, or dies, leaves a whole report behind.
 struct RankBoard::Slot {
   static constexpr size_t kWords = sizeof(RankReport) / sizeof(uint64_t);
   using Words = std::array<uint64_t, kWords>;
 
-  std::atomic<uint64_t> version;
-  std::atomic<uint64_t> words[kWords];
+  std::atomic<uint64_t> version;  // 0: no report yet
+  std::atomic<uint64_t> words[2][kWords];
 };
 
 struct RankBoard::Header {
@@ -95,11 +96,12 @@ std::string RankBoard::secret() const {
 void RankBoard::write(int slot, const RankReport& report) {
   Slot& target = slots_[slot];
   const auto words = std::bit_cast<Slot::Words>(report);
-  const uint64_t version = target.version.load(std::memory_order_relaxed);
-  target.version.store(version + 1, std::memory_order_relaxed);
+  const uint64_t version = target.version.load(std::memory_order_relaxed) + 1;
+  // Whoever sees one of the words below also sees the version before them, and reads again.
   std::atomic_thread_fence(std::memory_order_release);
-  for (size_t idx = 0; idx < words.size(); idx++) target.words[idx].store(words[idx], std::memory_order_relaxed);
-  target.version.store(version + 2, std::memory_order_release);
+  for (size_t idx = 0; idx < words.size(); idx++)
+    target.words[version % 2][idx].store(words[idx], std::memory_order_relaxed);
+  target.version.store(version, std::memory_order_release);
 }
 
 std::optional<RankReport> RankBoard::read(int slot) const {
@@ -108,9 +110,9 @@ std::optional<RankReport> RankBoard::read(int slot) const {
     const uint64_t version = source.version.load(std::memory_order_acquire);
     if (version == 0) return std::nullopt;
     Slot::Words words;
-    for (size_t idx = 0; idx < words.size(); idx++) words[idx] = source.words[idx].load(std::memory_order_relaxed);
+    for (size_t idx = 0; idx < words.size(); idx++)
+      words[idx] = source.words[version % 2][idx].load(std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_acquire);
-    // A writer that died in the middle leaves an odd version for good: its last words are then as they are.
     if (source.version.load(std::memory_order_relaxed) == version) return std::bit_cast<RankReport>(words);
   }
 }
