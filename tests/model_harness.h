@@ -9,9 +9,9 @@
 #include "comm/mesh_expert_exchange.h"
 #include "comm/mesh_group.h"
 #include "config/engine_options.h"
-#include "engine/logits.h"
 #include "engine/step_batch.h"
 #include "model/deepseek.h"
+#include "model_logits.h"
 #include "weights/model_files.h"
 
 // A checkpoint on any layout of ranks, each a thread of the test.

@@ -8,7 +8,7 @@
 
 namespace cachalot {
 
-// One sequence through the model, for people who compare engines, and for tests.
+// One sequence through one rank's model alone, with experts forced or reported.
 struct LogitsRequest {
   std::span<const TokenId> tokens;
   int generated_from = -1;  // tokens from here on have the role generated and come one a step; -1: none

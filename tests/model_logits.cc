@@ -1,4 +1,4 @@
-#include "engine/logits.h"
+#include "model_logits.h"
 
 #include <algorithm>
 #include <numeric>
