@@ -176,8 +176,8 @@ TEST(ClusterLayout, SaysHowManyReplicasFit) {
   ASSERT_FALSE(too_many.has_value());
   EXPECT_EQ(
       too_many.error().message,
-      "/etc/cachalot/r1.yaml: 8 replicas of tensor-parallel-size 4 fit on the devices of 4 nodes (each replica on "
-      "one node); 9 are (data-parallel-size) wanted");
+      "/etc/cachalot/r1.yaml: 8 replicas of tensor-parallel-size 4 can stand on the devices of its 4 nodes (each on "
+      "one node); data-parallel-size asks for 9");
   cluster.nodes[1].devices = 0;
   const auto unknown = place_replicas(cluster);
   ASSERT_FALSE(unknown.has_value());
