@@ -101,25 +101,20 @@ Status Mesh::progress() {
 }
 
 Status Mesh::wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site) {
-  const Clock::time_point start = Clock::now();
-  Status status = wait_until_done(sends, receives, site);
-  nanoseconds_waited_ += static_cast<uint64_t>((Clock::now() - start).count());
-  return status;
-}
-
-Status Mesh::wait_until_done(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site) {
   const Clock::time_point deadline = Clock::now() + options_.deadline;
-  std::optional<Clock::time_point> spin_end;
+  std::optional<Clock::time_point> idle_since;  // nothing has moved since then
   for (;;) {
     ASSIGN_OR_RETURN(const bool moved, move(&site));
-    if (std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done)) return {};
-    if (moved) {
-      spin_end.reset();
-      continue;
+    const bool done = std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done);
+    if (idle_since && (moved || done)) {
+      clock_.add_wait(*idle_since, Clock::now(), site.layer);
+      idle_since.reset();
     }
+    if (done) return {};
+    if (moved) continue;
     const Clock::time_point now = Clock::now();
-    if (!spin_end) spin_end = now + options_.spin;
-    if (now < *spin_end) {
+    if (!idle_since) idle_since = now;
+    if (now < *idle_since + options_.spin) {
       pause_core();
     } else if (now < deadline) {
       RETURN_IF_ERROR(sleep(receives, false, deadline));
@@ -216,10 +211,6 @@ std::vector<Mesh::Traffic> Mesh::traffic() const {
                        .num_peers = static_cast<int>(std::ranges::count(transport_of_, transport.get()))});
   }
   return traffic;
-}
-
-std::chrono::nanoseconds Mesh::time_waited() const {
-  return std::chrono::nanoseconds(nanoseconds_waited_.value());
 }
 
 std::string_view Mesh::transport_of(int peer) const {

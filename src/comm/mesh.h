@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/file_descriptor.h"
 #include "comm/collective_site.h"
-#include "comm/counter.h"
+#include "comm/exchange_clock.h"
 #include "comm/transport.h"
 
 namespace cachalot {
@@ -28,7 +28,7 @@ struct MeshOptions {
 
 // Every rank's connection to every other: each pair has one transport. Collectives (comm/mesh_group.h) and the expert
 // exchange (comm/mesh_expert_exchange.h) are made of its messages. All ranks start operations in an order that agrees
-// pair by pair. Used by one thread, but for wake(), fail() and the counters.
+// pair by pair. Used by one thread, but for wake(), fail() and what is counted.
 class Mesh {
  public:
   // The transports of each peer are asked in order; every peer but the rank itself must be connected by one.
@@ -66,7 +66,9 @@ class Mesh {
     int num_peers = 0;
   };
   std::vector<Traffic> traffic() const;
-  std::chrono::nanoseconds time_waited() const;  // in wait(), since the start
+  // Of the calls to collectives and exchanges, which their classes note here; waits within them, this one does.
+  ExchangeClock& clock() { return clock_; }
+  const ExchangeClock& clock() const { return clock_; }
   std::string_view transport_of(int peer) const;
 
  private:
@@ -76,7 +78,6 @@ class Mesh {
 
   // One look at every transport: whether anything moved, or the mesh's failure. `site` is named in a transport's error.
   Result<bool> move(const CollectiveSite* site);
-  Status wait_until_done(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site);
   Status sleep(std::span<const ReceiveOp> receives, bool any, Clock::time_point deadline);
   void poll_until(Clock::time_point deadline);
   Error missed_deadline(std::span<const SendOp> sends, std::span<const ReceiveOp> receives,
@@ -89,7 +90,7 @@ class Mesh {
   bool closed_ = false;                   // the transports are
   FileDescriptor wake_fd_;                // an eventfd: wake() and fail() end a sleep
   std::vector<pollfd> poll_fds_;          // wake_fd_ and the transports'
-  Counter nanoseconds_waited_;
+  ExchangeClock clock_;
 
   std::atomic<bool> woken_{false};   // by wake(), which wait_for_any() has not told yet
   std::atomic<bool> failed_{false};  // failure_ is there

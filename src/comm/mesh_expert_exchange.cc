@@ -51,6 +51,7 @@ MeshExpertExchange::~MeshExpertExchange() {
 // ---- what goes where ----
 
 Status MeshExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), "dispatch", site.layer);
   if (std::optional<Error> failure = mesh_.failure()) return std::unexpected(std::move(*failure));
   const int64_t num_rows = rows.rows.extent(0);
   CHECK(state_ == State::kIdle);
@@ -181,7 +182,13 @@ std::span<const std::byte> MeshExpertExchange::write_message(int destination, co
   return {begin, static_cast<size_t>(message.bytes())};
 }
 
+Status MeshExpertExchange::progress() {
+  const ExchangeClock::Call call(mesh_.clock(), "dispatch", site_.layer);
+  return mesh_.progress();
+}
+
 Result<bool> MeshExpertExchange::next(ArrivedRows& arrived) {
+  const ExchangeClock::Call call(mesh_.clock(), state_ == State::kStarted ? "dispatch" : "combine", site_.layer);
   CHECK(state_ == State::kStarted || state_ == State::kGivenOut);
   if (state_ == State::kGivenOut) {
     start_result_sends();
@@ -198,6 +205,7 @@ Result<bool> MeshExpertExchange::next(ArrivedRows& arrived) {
   RETURN_IF_ERROR(take_rows());
   start_result_receives();
   sort_pairs();
+  counters_.expert_rows += pairs_.size();
   state_ = State::kGivenOut;
   arrived.rows = num_ranks() == 1 ? own_.rows
                                   : View<const std::byte, 2>(arrived_.data() + DispatchMessage::rows_offset(),
@@ -342,6 +350,7 @@ void MeshExpertExchange::start_result_sends() {
 }
 
 Result<CombinedRows> MeshExpertExchange::combine() {
+  const ExchangeClock::Call call(mesh_.clock(), "combine", site_.layer);
   CHECK(state_ == State::kThrough);
   RETURN_IF_ERROR(wait());
   state_ = State::kIdle;

@@ -26,6 +26,7 @@ class MeshExpertExchange : public ExpertExchange {
   struct Counters {
     uint64_t rows_brought = 0;                  // into dispatches
     uint64_t rows_sent = 0, rows_received = 0;  // by dispatches, to and from other ranks
+    uint64_t expert_rows = 0;                   // given out, each as often as it meets an expert of this rank
     uint64_t num_exchanges = 0, num_passes = 0;
   };
 
@@ -37,7 +38,7 @@ class MeshExpertExchange : public ExpertExchange {
   int first_local_expert() const override { return rank_ * num_local_experts(); }
   int num_local_experts() const override { return layout_.shape.num_local_experts(); }
   Status dispatch(const DispatchRows& rows, const CollectiveSite& site) override;
-  Status progress() override { return mesh_.progress(); }
+  Status progress() override;
   Result<bool> next(ArrivedRows& arrived) override;
   Result<CombinedRows> combine() override;
 

@@ -98,6 +98,7 @@ void MeshGroup::add_up(const T* own, int64_t part_bytes, int64_t begin, int64_t 
 
 Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartition& partition, View<float, 2> own,
                                  const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   const int64_t features = own.extent(1);
   CHECK(partial.extent(0) == partition.num_rows() && own.extent(0) == partition.count(rank_) &&
         partial.extent(1) == features);
@@ -115,6 +116,7 @@ Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartiti
 }
 
 Status MeshGroup::all_reduce(const ComputeView<1>& values, const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   if (size() == 1) return {};
   return visit_compute(values.dtype(), [&]<class T>() -> Status {
     T* const all = values.as<T>().data();
@@ -139,6 +141,7 @@ Status MeshGroup::all_reduce(const ComputeView<1>& values, const CollectiveSite&
 
 Status MeshGroup::all_gather(View<const std::byte, 2> own, const RowPartition& partition, View<std::byte, 2> all,
                              const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   CHECK(own.extent(0) == partition.count(rank_) && all.extent(0) == partition.num_rows() &&
         own.extent(1) == all.extent(1) && own.is_contiguous() && all.is_contiguous());
   for (int peer = 0; peer < size(); peer++) {
@@ -153,6 +156,7 @@ Status MeshGroup::all_gather(View<const std::byte, 2> own, const RowPartition& p
 
 Status MeshGroup::all_to_all(std::span<const std::span<const std::byte>> sent,
                              std::span<const std::span<std::byte>> received, const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   CHECK(std::ssize(sent) == size() && std::ssize(received) == size());
   for (int peer = 0; peer < size(); peer++) {
     const auto& out = sent[static_cast<size_t>(peer)];
@@ -171,6 +175,7 @@ Status MeshGroup::all_to_all(std::span<const std::span<const std::byte>> sent,
 // A row of a part is a message: it arrives in its place, and is long for the vocabularies of real models.
 Status MeshGroup::gather_columns(View<const float, 2> part, const RowPartition& columns, View<float, 2> all, int root,
                                  const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   CHECK(part.extent(1) == columns.count(rank_));
   CHECK(rank_ != root || (all.extent(0) == part.extent(0) && all.extent(1) == columns.num_rows()));
   for (int64_t row = 0; row < part.extent(0); row++) {
@@ -191,6 +196,7 @@ Status MeshGroup::gather_columns(View<const float, 2> part, const RowPartition& 
 }
 
 Status MeshGroup::broadcast(std::span<std::byte> data, int root, const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   if (rank_ != root) {
     receive(root, data);
   } else {
@@ -203,6 +209,7 @@ Status MeshGroup::broadcast(std::span<std::byte> data, int root, const Collectiv
 
 // Everybody tells the first rank, which then tells everybody.
 Status MeshGroup::barrier(const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), site);
   if (rank_ != 0) {
     send(0, {});
   } else {

@@ -352,7 +352,7 @@ TEST(Mesh, CountsTrafficAndTimeWaited) {
     if (mesh.rank() == 0) std::this_thread::sleep_for(milliseconds(20));
     exchange(mesh, 0, [](int, int) { return size_t{1000}; });
   });
-  EXPECT_GE(meshes[1]->time_waited(), milliseconds(10));
+  EXPECT_GE(meshes[1]->clock().waiting(), milliseconds(10));
   EXPECT_EQ(meshes[1]->transport_of(0), "shm");
   const std::vector<Mesh::Traffic> traffic = meshes[1]->traffic();
   ASSERT_EQ(traffic.size(), 1);

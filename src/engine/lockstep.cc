@@ -41,14 +41,15 @@ Result<bool> Lockstep::wait_for_others() {
 }
 
 Result<Agreement> Lockstep::agree(const Wish& wish) {
+  const CollectiveSite site{.operation = "agreement on the next round", .step = num_agreements_};
+  const ExchangeClock::Call call(mesh_.clock(), site);
   listen();
   own_ = {num_agreements_, wish.num_rows, wish.num_steps, wish.leaving, 0};
   for (SendOp& send : word_sends_) {
     send = {.peer = send.peer, .data = std::as_bytes(std::span(&own_, 1))};
     mesh_.start(send);
   }
-  RETURN_IF_ERROR(
-      mesh_.wait(word_sends_, receives_, {.operation = "agreement on the next round", .step = num_agreements_}));
+  RETURN_IF_ERROR(mesh_.wait(word_sends_, receives_, site));
   listening_ = false;
 
   Agreement agreement{.num_rows = 0, .num_steps = 0, .all_leave = true};
@@ -73,15 +74,19 @@ Result<Agreement> Lockstep::agree(const Wish& wish) {
 
 Status Lockstep::announce(const Round& round) {
   if (round_sends_.empty()) return {};
+  const CollectiveSite site{.operation = "announcement of a round", .step = round.number};
+  const ExchangeClock::Call call(mesh_.clock(), site);
   encode_round(round, round_bytes_);
   for (SendOp& send : round_sends_) {
     send = {.peer = send.peer, .data = round_bytes_};
     mesh_.start(send);
   }
-  return mesh_.wait(round_sends_, {}, {.operation = "announcement of a round", .step = round.number});
+  return mesh_.wait(round_sends_, {}, site);
 }
 
+// Not counted as waiting: between rounds there may be nothing to do.
 Result<Round*> Lockstep::next_round() {
+  const TraceScope span(mesh_.clock().trace(), "waiting for a round", -1, TraceSpan::Kind::kWaiting);
   listen();
   for (;;) {
     ASSIGN_OR_RETURN(const bool arrived, mesh_.wait_for_any(receives_));

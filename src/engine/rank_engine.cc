@@ -173,8 +173,31 @@ Status RankEngine::follow(const Round& round) {
   return run_steps(round.num_steps);
 }
 
+class RankEngine::ComputeTime {
+ public:
+  explicit ComputeTime(RankEngine& engine) : engine_(engine), in_calls_(clock().total()) {}
+  ~ComputeTime() {
+    engine_.time_computing_ += std::chrono::steady_clock::now() - begin_ - (clock().total() - in_calls_);
+  }
+  ComputeTime(const ComputeTime&) = delete;
+  ComputeTime& operator=(const ComputeTime&) = delete;
+
+ private:
+  const ExchangeClock& clock() const { return engine_.placement_.mesh->clock(); }
+
+  RankEngine& engine_;
+  const std::chrono::nanoseconds in_calls_;
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+void RankEngine::set_trace(StepTrace* trace) {
+  trace_ = trace;
+  placement_.mesh->clock().set_trace(trace);
+}
+
 // Where replicas step together, a replica whose sequences have all ended goes on with zero rows.
 Status RankEngine::run_steps(int num_steps) {
+  const ComputeTime time(*this);
   std::vector<Active*> running;
   for (int step_idx = 0; step_idx < num_steps; step_idx++) {
     running.clear();
@@ -192,6 +215,7 @@ Status RankEngine::run_steps(int num_steps) {
 }
 
 Status RankEngine::step(std::span<Active*> active, bool last) {
+  TraceScope span(trace_, "step");
   batch_->clear();
   for (const Active* sequence : active) {
     const RoundSequence& now = sequence->now;
@@ -202,20 +226,20 @@ Status RankEngine::step(std::span<Active*> active, bool last) {
                  .blocks = now.blocks});
   }
   RETURN_IF_ERROR(forward());
+  if (span) span.set_rows(batch_->num_rows());
   RETURN_IF_ERROR(report_prompt(active));
   RETURN_IF_ERROR(sample(active));
   return last ? Status() : share_tokens(active);
 }
 
 Status RankEngine::forward() {
-  const ModelBatch batch = batch_->build(num_steps_);
-  const auto start = std::chrono::steady_clock::now();
+  ModelBatch batch = batch_->build(num_steps_);
+  batch.trace = trace_;
   RETURN_IF_ERROR(model_->forward(batch, cache_));
   num_steps_++;
   const RowPartition rows(batch.num_rows(), placement_.parallel.tensor_parallel_size);
   sequence_parallel_rows_ +=
       static_cast<uint64_t>(rows.count(placement_.parallel.tensor_parallel_rank) * config().num_layers);
-  time_in_steps_ += std::chrono::steady_clock::now() - start;
   return {};
 }
 
@@ -230,14 +254,16 @@ RankReport RankEngine::report() const {
                     .sequence_parallel_rows = sequence_parallel_rows_,
                     .agreements = lockstep_->num_agreements(),
                     .steps = num_steps_,
-                    .nanoseconds_in_steps = static_cast<uint64_t>(time_in_steps_.count()),
-                    .nanoseconds_waited = static_cast<uint64_t>(placement_.mesh->time_waited().count())};
+                    .nanoseconds_computing = static_cast<uint64_t>(time_computing_.count()),
+                    .nanoseconds_exchanging = static_cast<uint64_t>(placement_.mesh->clock().exchanging().count()),
+                    .nanoseconds_waiting = static_cast<uint64_t>(placement_.mesh->clock().waiting().count())};
   if (exchange_) {
     report.first_expert = exchange_->first_local_expert();
     report.num_experts = exchange_->num_local_experts();
     report.rows_brought = exchange_->counters().rows_brought;
     report.rows_sent = exchange_->counters().rows_sent;
     report.rows_received = exchange_->counters().rows_received;
+    report.expert_rows = exchange_->counters().expert_rows;
   }
   for (const Mesh::Traffic& traffic : placement_.mesh->traffic()) {
     const bool shm = traffic.transport == "shm";
@@ -248,6 +274,7 @@ RankReport RankEngine::report() const {
 }
 
 Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> all) {
+  const ComputeTime time(*this);
   batch_->clear();
   batch_->add({.tokens = sequence.tokens,
                .first_position = sequence.first_position,
@@ -267,6 +294,7 @@ Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> 
 }
 
 Result<View<float, 2>> RankEngine::logits(std::span<const int32_t> row_ids) {
+  const TraceScope span(trace_, "head");
   const View<float, 2> view =
       leads() ? logits_memory_.view<float>(row_ids.size(), config().vocab_size) : View<float, 2>();
   RETURN_IF_ERROR(model_->logits(View<const int32_t, 1>(row_ids.data(), row_ids.size()), view));
@@ -324,6 +352,7 @@ Status RankEngine::sample(std::span<Active*> active) {
     const size_t count = std::min(sampling.size() - begin, static_cast<size_t>(max_logit_rows_));
     ASSIGN_OR_RETURN(const auto logits, this->logits(std::span(row_ids).subspan(begin, count)));
     if (!leads()) continue;
+    const TraceScope span(trace_, "sampling");
     device_->threads().parallel_for(static_cast<int64_t>(count), 1, [&](int64_t first, int64_t last, int thread_idx) {
       for (int64_t idx = first; idx < last; idx++) {
         Active& sequence = *sampling[begin + static_cast<size_t>(idx)];

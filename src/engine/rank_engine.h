@@ -59,6 +59,8 @@ class RankEngine {
   Device& device() { return *device_; }
   int num_threads() { return device_->threads().num_threads(); }
   uint64_t num_steps() const { return num_steps_; }
+  // From now on this rank's doings are noted there, span by span; null: nowhere. Borrowed.
+  void set_trace(StepTrace* trace);
 
  private:
   // A sequence while the round lasts.
@@ -77,6 +79,8 @@ class RankEngine {
   Status load(WeightPacker::Progress progress);
   bool leads() const { return placement_.parallel.is_leader(); }
 
+  // Time of a round, without what the mesh counts of it.
+  class ComputeTime;
   Status run_steps(int num_steps);
   Status forward();  // what batch_ holds
   Status step(std::span<Active*> active, bool last);
@@ -111,7 +115,8 @@ class RankEngine {
   };
   std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
   uint64_t num_steps_ = 0, sequence_parallel_rows_ = 0;
-  std::chrono::nanoseconds time_in_steps_{0};
+  std::chrono::nanoseconds time_computing_{0};
+  StepTrace* trace_ = nullptr;
 };
 
 }  // namespace cachalot

@@ -13,9 +13,11 @@ struct RankReport {
 
   uint64_t rows_brought = 0;                  // token rows that it entered into MoE layers, summed over layers
   uint64_t rows_sent = 0, rows_received = 0;  // by dispatches, to and from other ranks
+  uint64_t expert_rows = 0;                   // that its experts computed: a row for each of its experts here
   uint64_t sequence_parallel_rows = 0;        // token rows that it owned between two attentions, summed over layers
   uint64_t agreements = 0, steps = 0;
-  uint64_t nanoseconds_in_steps = 0, nanoseconds_waited = 0;  // the latter for messages, within steps and between
+  // Of steps with what belongs to them (agreement, sampling): computing, moving messages, and waiting for a peer's.
+  uint64_t nanoseconds_computing = 0, nanoseconds_exchanging = 0, nanoseconds_waiting = 0;
   uint64_t shm_bytes_sent = 0, shm_bytes_received = 0, ucx_bytes_sent = 0, ucx_bytes_received = 0;
 };
 static_assert(std::is_trivially_copyable_v<RankReport> && sizeof(RankReport) % sizeof(uint64_t) == 0);

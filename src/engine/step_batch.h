@@ -25,6 +25,7 @@ class StepBatch {
   void add(const StepSequence& sequence) { sequences_.push_back(sequence); }
   // Lays out what was added; valid until clear().
   ModelBatch build(uint64_t step);
+  int64_t num_rows() const { return static_cast<int64_t>(token_ids_.size()); }  // that were laid out
   // The row of a position of the sequence that was added as `sequence_idx`-th.
   int32_t row_of(size_t sequence_idx, int position) const;
 

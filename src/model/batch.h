@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/step_trace.h"
 #include "core/types.h"
 #include "tensor/view.h"
 
@@ -30,7 +31,8 @@ struct ModelBatch {
   std::span<const PromptSegment> prompts;
   std::span<const GeneratedRow> generated;
   int block_size = 0;
-  uint64_t step = 0;  // named in errors
+  uint64_t step = 0;           // named in errors
+  StepTrace* trace = nullptr;  // where what is done is noted; null: nowhere
 
   // For tests and comparison: the choice of experts given, or reported. [num_moe_layers, num_rows, top_k], or empty.
   View<const int32_t, 3> forced_expert_ids;

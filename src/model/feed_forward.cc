@@ -3,6 +3,17 @@
 #include <algorithm>
 
 namespace cachalot {
+namespace {
+
+void tell_work(const ArrivedRows& arrived, TraceScope& span) {
+  int num_used = 0;
+  for (size_t expert = 1; expert < arrived.offsets.size(); expert++)
+    num_used += arrived.offsets[expert] > arrived.offsets[expert - 1];
+  span.set_rows(arrived.pair_rows.extent(0));
+  span.set_experts(num_used);
+}
+
+}  // namespace
 
 LinearInput FeedForward::gate(const FeedForwardWeights& weights, InputRows& input, int64_t num_rows) {
   const LinearInput rows = input.for_linear(weights.gate_up);
@@ -24,6 +35,7 @@ void FeedForward::down(const FeedForwardWeights& weights, const LinearInput& pro
 
 Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed,
                           int layer) {
+  const TraceScope span(batch.trace, "dense", layer);
   const int64_t num_rows = batch.num_rows();
   const bool alone = parallel_.size() == 1;
   ASSIGN_OR_RETURN(const auto rows,
@@ -38,6 +50,7 @@ Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& b
 
 Status FeedForward::moe(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer,
                         int moe_layer) {
+  const TraceScope span(batch.trace, "mixture of experts", layer);
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
   if (settings_.expert_parallel || parallel_.size() == 1) {
     return experts(weights, batch, normed, parallel_.own_begin(batch.num_rows()), own, layer, moe_layer);
@@ -56,7 +69,7 @@ Status FeedForward::moe(const MoeWeights& weights, const ModelBatch& batch, View
 Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
                             View<float, 2> out, int layer, int moe_layer) {
   const int64_t num_rows = rows.extent(0), top_k = config_.num_experts_per_token;
-  route(weights, batch, rows, first_row, moe_layer);
+  route(weights, batch, rows, first_row, layer, moe_layer);
 
   const ExpertRowFormat format{config_.hidden_size, weights.input_group, settings_.compute_dtype};
   const View<std::byte, 2> sent(workspace_.expert_rows.data(), num_rows, format.row_bytes());
@@ -70,6 +83,7 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
 
   // The shared expert works while messages fly.
   if (weights.shared) {
+    const TraceScope span(batch.trace, "shared expert", layer);
     const bool same_rows = format.group && weights.shared->gate_up.input_group == format.group;
     InputRows input =
         same_rows ? InputRows(ops_, workspace_, rows, format.quantized(sent)) : InputRows(ops_, workspace_, rows);
@@ -81,6 +95,8 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   for (ArrivedRows arrived;;) {
     ASSIGN_OR_RETURN(const bool more, exchange_->next(arrived));
     if (!more) break;
+    TraceScope span(batch.trace, "experts", layer);
+    if (span) tell_work(arrived, span);
     ops_.experts({.rows = arrived_input(format, arrived),
                   .pair_rows = arrived.pair_rows,
                   .out_rows = arrived.result_rows,
@@ -92,6 +108,7 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   }
   ASSIGN_OR_RETURN(const CombinedRows combined, exchange_->combine());
   CHECK(combined.row_ids.extent(1) == top_k);
+  const TraceScope span(batch.trace, "weighted sum", layer);
   ops_.combine({.expert_rows = combined.results,
                 .row_ids = combined.row_ids,
                 .weights = workspace_.expert_weights.rows(0, num_rows),
@@ -101,7 +118,8 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
 }
 
 void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
-                        int moe_layer) {
+                        int layer, int moe_layer) {
+  const TraceScope span(batch.trace, "gate", layer);
   const int64_t num_rows = rows.extent(0);
   const View<float, 2> logits = workspace_.router_logits.rows(0, num_rows);
   const View<int32_t, 2> ids = workspace_.expert_ids.rows(0, num_rows);

@@ -38,7 +38,8 @@ class FeedForward {
   // on.
   Status experts(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
                  View<float, 2> out, int layer, int moe_layer);
-  void route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, int moe_layer);
+  void route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row, int layer,
+             int moe_layer);
   LinearInput arrived_input(const ExpertRowFormat& format, const ArrivedRows& arrived) const;
 
   const ModelConfig& config_;

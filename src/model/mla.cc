@@ -17,6 +17,7 @@ View<T, 2> flat(View<T, 3> view) {
 
 Status Attention::forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
                           const ComputeView<2>& cache, int layer) {
+  const TraceScope span(batch.trace, "attention", layer);
   const int64_t num_rows = batch.num_rows();
   RETURN_IF_ERROR(project(weights, batch, normed, cache, layer));
   attend_prompts(weights, batch, cache);

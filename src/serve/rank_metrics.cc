@@ -46,8 +46,12 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
   Family bytes("cachalot:transport_bytes_total", "Bytes of messages sent to other ranks", MetricType::Counter);
   Family agreements("cachalot:agreements_total", "Agreements on a next round", MetricType::Counter);
   Family steps("cachalot:steps_total", "Forward passes", MetricType::Counter);
-  Family time("cachalot:rank_seconds_total",
-              "Time in forward passes, and time waited for messages, within them and between", MetricType::Counter);
+  Family expert_rows("cachalot:expert_rows_total",
+                     "Token rows that the rank's experts computed, each for every expert that it met",
+                     MetricType::Counter);
+  Family time("cachalot:step_seconds_total",
+              "Time in steps: computing, exchanging rows, and waiting until other ranks have done their part",
+              MetricType::Counter);
   for (const RankReport& report : reports) {
     experts.add(report.rank, static_cast<double>(report.num_experts));
     weight_bytes.add(report.rank, static_cast<double>(report.weight_bytes));
@@ -59,11 +63,14 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
     bytes.add(report.rank, static_cast<double>(report.ucx_bytes_sent), "transport", "ucx");
     agreements.add(report.rank, static_cast<double>(report.agreements));
     steps.add(report.rank, static_cast<double>(report.steps));
-    time.add(report.rank, seconds(report.nanoseconds_in_steps), "what", "step");
-    time.add(report.rank, seconds(report.nanoseconds_waited), "what", "waiting");
+    expert_rows.add(report.rank, static_cast<double>(report.expert_rows));
+    time.add(report.rank, seconds(report.nanoseconds_computing), "part", "compute");
+    time.add(report.rank, seconds(report.nanoseconds_exchanging), "part", "exchange");
+    time.add(report.rank, seconds(report.nanoseconds_waiting), "part", "waiting");
   }
   std::vector<MetricFamily> families;
-  for (Family* family : {&experts, &weight_bytes, &rows, &brought, &owned, &bytes, &agreements, &steps, &time})
+  for (Family* family :
+       {&experts, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements, &steps, &time})
     families.push_back(family->take());
   return prometheus::TextSerializer().Serialize(families);
 }
