@@ -22,7 +22,7 @@ using testing::AnyOf;
 using testing::HasSubstr;
 using Meshes = std::vector<std::unique_ptr<Mesh>>;
 
-Meshes local_mesh(int num_ranks, MeshOptions options = {}, uint32_t ring_bytes = 0) {
+Meshes local_mesh(int num_ranks, const MeshOptions& options = {}, uint32_t ring_bytes = 0) {
   auto meshes = make_local_mesh(num_ranks, options, ring_bytes);
   CHECK(meshes, "{}", meshes.error().message);
   return std::move(*meshes);

@@ -77,7 +77,7 @@ void Connection::read_header() {
       return self->end({.code = ErrorCode::kUnavailable, .message = error == asio::error::eof ? "" : error.message()});
     }
     Result<FrameHeader> header = decode_header(bytes, self->max_receive_bytes_);
-    if (!header) return self->end(std::move(header.error()));
+    if (!header) return self->end(header.error());
     self->read_payload(*header);
   });
 }
@@ -116,7 +116,7 @@ void Connection::shut_down_sending() {
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
 }
 
-void Connection::end(Error error) {
+void Connection::end(const Error& error) {
   const std::shared_ptr<Events> events = events_;
   close();
   events->closed(error);

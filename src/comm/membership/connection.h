@@ -51,7 +51,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read_header();
   void read_payload(FrameHeader header);
   void deliver();
-  void end(Error error);
+  void end(const Error& error);
   void shut_down_sending();
 
   boost::asio::ip::tcp::socket socket_;

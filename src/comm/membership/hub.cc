@@ -203,7 +203,7 @@ void Hub::form() {
 // --- Ranks.
 
 void Hub::on_message(const ClientPtr& client, const Frame& frame) {
-  const auto take = [&]<class Message>(Message, auto&& handle) {
+  const auto take = [&]<class Message>(const Message&, auto&& handle) {
     const Result<Message> message = decode<Message>(frame.payload);
     message ? handle(*message) : drop(client, message.error().message);
   };

@@ -111,7 +111,7 @@ void Spoke::on_connected(tcp::socket socket) {
 
 void Spoke::on_frame(const Frame& frame) {
   heard_ = clock_.counted(Clock::now());
-  const auto take = [&]<class Message>(Message, auto&& handle) {
+  const auto take = [&]<class Message>(const Message&, auto&& handle) {
     Result<Message> message = decode<Message>(frame.payload);
     if (message) return handle(std::move(*message));
     connection_->close();

@@ -8,10 +8,9 @@
 #include "comm/ucx/network_interface.h"
 #include "comm/ucx/ucx_ranks_test.h"
 
-namespace cachalot {
+namespace cachalot::ucx_test {
 namespace {
 
-using namespace ucx_test;
 using std::chrono::milliseconds;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -116,4 +115,4 @@ TEST(UcxEndpoint, WhoHadConnectedToARankThatFailsFindsOut) {
 }
 
 }  // namespace
-}  // namespace cachalot
+}  // namespace cachalot::ucx_test

@@ -12,10 +12,9 @@
 #include "comm/ucx/ucx_ranks_test.h"
 
 // Ranks as processes of their own, killed, stopped, and in network namespaces.
-namespace cachalot {
+namespace cachalot::ucx_test {
 namespace {
 
-using namespace ucx_test;
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
@@ -268,4 +267,4 @@ TEST(UcxNamespaces, AHostThatDoesNotAnswerIsNamedByTheDeadline) {
 }
 
 }  // namespace
-}  // namespace cachalot
+}  // namespace cachalot::ucx_test

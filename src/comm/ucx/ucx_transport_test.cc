@@ -6,10 +6,9 @@
 #include "comm/mesh_group.h"
 #include "comm/ucx/ucx_ranks_test.h"
 
-namespace cachalot {
+namespace cachalot::ucx_test {
 namespace {
 
-using namespace ucx_test;
 using std::chrono::milliseconds;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -203,4 +202,4 @@ TEST(UcxTransport, CarriesAGroupsCollectives) {
 }
 
 }  // namespace
-}  // namespace cachalot
+}  // namespace cachalot::ucx_test
