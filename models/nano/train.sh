@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the built-in model from nothing but a seed: tokenizer, weights, questions, golden ids, int4 weights.
 #   models/nano/train.sh [--out DIR]    DIR: models/nano
-# About an hour of one quiet core with AVX-512; uses a GPU where there is one. Stopped, it goes on where it was when it
+# About an hour and a half of one quiet core with AVX-512; uses a GPU where there is one. Stopped, it goes on where it was when it
 # is started again: its state and its Python environment are in build/nano_training. Without a GPU it takes Debian's
 # python3-torch with OpenBLAS, which was a third faster than PyPI's torch on one core of an AMD EPYC.
 set -euo pipefail
@@ -35,6 +35,7 @@ export MALLOC_TOP_PAD_=268435456 PYTHONDONTWRITEBYTECODE=1
 if grep -q avx512dq /proc/cpuinfo; then export OPENBLAS_CORETYPE=SkylakeX; fi
 
 python() { "$venv/bin/python" "$@"; }
+python $training/check_data.py
 python $training/train.py --folder "$state"
 python $training/checkpoint.py --state "$state" --out "$out"
 python $training/plot.py --csv "$state/loss.csv" --out "$out/loss.svg"
@@ -42,10 +43,11 @@ python $training/questions.py --out "$out/questions.jsonl"
 python $training/golden.py --model "$out"
 python $training/score.py --model "$out" --questions "$out/questions.jsonl"
 
-# Of the folder only the model itself: quantize copies everything else that it finds.
-scripts/build.sh release cachalot
+# Of the folder only the model itself: quantize copies everything else that it finds. CACHALOT names another build's.
+cachalot=${CACHALOT:-build/release/bin/cachalot}
+[ -x "$cachalot" ] || scripts/build.sh release cachalot
 plain=$(mktemp -d)
 trap 'rm -rf "$plain"' EXIT
 cp "$out"/model.safetensors "$out"/{config,generation_config,tokenizer,tokenizer_config}.json "$plain"
 rm -rf "$out-awq"
-build/release/bin/cachalot quantize --model "$plain" --out "$out-awq" --quant awq
+"$cachalot" quantize --model "$plain" --out "$out-awq" --quant awq

@@ -1,5 +1,5 @@
-"""Questions about numbers. Every thought works digit by digit on numbers padded to one width, so that each step looks at
-fixed places: this is what lets a model this small compute exactly."""
+"""Questions about numbers. Every thought works digit by digit on numbers padded to one width, so that each step looks
+at fixed places: this is what lets a model this small compute exactly."""
 
 from phrasing import Problem
 
@@ -19,7 +19,7 @@ def random_number(rng, max_digits=4):
 
 def random_decimal(rng):
     number = str(random_number(rng, 3))
-    places = rng.choice([0, 0, 1, 1, 2, 2, 3])
+    places = rng.choice([0, 0, 1, 1, 2, 2])
     return number if places == 0 else number + "." + "".join(rng.choice("0123456789") for _ in range(places))
 
 
@@ -29,7 +29,7 @@ def near_decimal(rng, text):
     tail = "".join(rng.choice("0123456789") for _ in range(rng.randint(0, 2)))
     near = text[:kept].rstrip(".") if not tail else text[:kept] + tail
     whole, dot, decimals = near.partition(".")
-    return (str(int(whole[:3])) + dot + decimals[:3]).rstrip(".")
+    return (str(int(whole[:3])) + dot + decimals[:2]).rstrip(".")
 
 
 def pad_pair(first, second):
@@ -59,8 +59,9 @@ def walk(first, second):
 
 def compare(rng):
     kind = rng.choice(["larger", "larger", "larger", "smaller", "smaller", "is_larger", "is_smaller"])
-    first = random_decimal(rng)
-    second = near_decimal(rng, first) if rng.random() < 0.55 else random_decimal(rng)
+    first = second = random_decimal(rng)
+    while second == first:
+        second = near_decimal(rng, first) if rng.random() < 0.55 else random_decimal(rng)
     if rng.random() < 0.5:
         first, second = second, first
     padded = pad_pair(first, second)
@@ -91,59 +92,57 @@ def random_list(rng, sizes, limit):
 
 
 def extreme(rng):
+    """ "Largest: 012, 190, 007. 012<190, 190>007. So 190." """
     kind = rng.choice(["largest", "smallest"])
     numbers = random_list(rng, [3, 3, 4, 4, 5], [20, 100, 100, 1000])
     width = len(str(max(numbers)))
     padded = [str(number).rjust(width, "0") for number in numbers]
-    better = max if kind == "largest" else min
     best, steps = padded[0], []
     for number in padded[1:]:
-        winner = better(best, number)
-        steps.append(f"{best} or {number}: {winner}.")
-        best = winner
-    thought = f"{kind.capitalize()} of {', '.join(padded)}. {' '.join(steps)} So {int(best)}."
+        steps.append(f"{best}{'<' if best < number else '>'}{number}")
+        best = (max if kind == "largest" else min)(best, number)
+    thought = f"{kind.capitalize()}: {', '.join(padded)}. {', '.join(steps)}. So {int(best)}."
     return Problem("extreme." + kind, {"list": ", ".join(map(str, numbers))}, thought, f"The {kind} is {int(best)}.")
 
 
 def sort(rng):
+    """Looks up every first digit in turn: "Up: 34,07,31. 0 07. 1. 2. 3 31 34. 4. 5. 6. 7. 8. 9. So 7, 31, 34." """
     kind = rng.choice(["up", "down"])
     numbers = random_list(rng, [3, 3, 4, 4, 5], [20, 100, 100, 100])
-    width = len(str(max(numbers)))
-    left = [str(number).rjust(width, "0") for number in numbers]
-    thought = f"{'Smallest' if kind == 'up' else 'Largest'} first: {', '.join(left)}."
-    while left:
-        taken = min(left) if kind == "up" else max(left)
-        left.remove(taken)
-        thought += f" Take {taken}, left {', '.join(left)}." if left else f" Take {taken}."
-    ordered = ", ".join(map(str, sorted(numbers, reverse=kind == "down")))
-    return Problem("sort." + kind, {"list": ", ".join(map(str, numbers))}, f"{thought} So {ordered}.", ordered)
+    padded = [f"{number:02}" for number in numbers]
+    ordered = sorted(padded, reverse=kind == "down")
+    first_digits = "0123456789" if kind == "up" else "9876543210"
+    steps = [" ".join([digit, *(number for number in ordered if number[0] == digit)]) for digit in first_digits]
+    answer = ", ".join(str(int(number)) for number in ordered)
+    thought = f"{kind.capitalize()}: {','.join(padded)}. {'. '.join(steps)}. So {answer}."
+    return Problem("sort." + kind, {"list": ", ".join(map(str, numbers))}, thought, answer)
 
 
 # The four operations, from the right as on paper.
 
 
-def addition(first, second):
+def addition(first, second, min_width=1):
     """The steps of "4789+0365: 9+5=14, 8+6+1=15, 7+3+1=11, 4+0+1=5." """
-    width = max(len(str(first)), len(str(second)))
+    width = max(len(str(first)), len(str(second)), min_width)
     steps, carry = [], 0
-    for left, right in zip(digits_of(str(first).rjust(width, "0")), digits_of(str(second).rjust(width, "0"))):
+    for left, right in zip(*(digits_of(f"{number:0{width}}") for number in (first, second))):
         total = left + right + carry
         steps.append(f"{left}+{right}{'+1' if carry else ''}={total}")
         carry = total // 10
-    return f"{str(first).rjust(width, '0')}+{str(second).rjust(width, '0')}: {', '.join(steps)}."
+    return f"{first:0{width}}+{second:0{width}}: {', '.join(steps)}."
 
 
-def subtraction(larger, smaller):
+def subtraction(larger, smaller, min_width=1):
     """The steps of "4781-0365: 11-5=6, 8-6-1=1, 7-3=4, 4-0=4. 4416." with the leading zeros of the result."""
-    width = len(str(larger))
+    width = max(len(str(larger)), min_width)
     steps, result, borrow = [], "", 0
-    for top, bottom in zip(digits_of(larger), digits_of(str(smaller).rjust(width, "0"))):
+    for top, bottom in zip(*(digits_of(f"{number:0{width}}") for number in (larger, smaller))):
         lends = top - bottom - borrow < 0
         rest = top - bottom - borrow + 10 * lends
         steps.append(f"{'1' if lends else ''}{top}-{bottom}{'-1' if borrow else ''}={rest}")
         result = str(rest) + result
         borrow = int(lends)
-    return f"{larger}-{str(smaller).rjust(width, '0')}: {', '.join(steps)}. {result}."
+    return f"{larger:0{width}}-{smaller:0{width}}: {', '.join(steps)}. {result}."
 
 
 def multiplication(number, digit):
@@ -158,13 +157,14 @@ def multiplication(number, digit):
 
 
 def division(number, divisor):
-    """The steps of "97/4: 9/4=2 r 1, 17/4=4 r 1." """
-    steps, rest = [], 0
+    """The steps of "97/4: 09:2*4=08,1. 17:4*4=16,1. 24 r 1." with the leading zeros of the result."""
+    steps, result, rest = [], "", 0
     for digit in str(number):
         part = 10 * rest + int(digit)
         quotient, rest = divmod(part, divisor)
-        steps.append(f"{part}/{divisor}={quotient} r {rest}")
-    return f"{number}/{divisor}: {', '.join(steps)}."
+        steps.append(f"{part:02}:{quotient}*{divisor}={quotient * divisor:02},{rest}.")
+        result += str(quotient)
+    return f"{number}/{divisor}: {' '.join(steps)} {result} r {rest}."
 
 
 def add(rng):
@@ -174,12 +174,15 @@ def add(rng):
 
 
 def subtract(rng):
+    """Finds the larger number first: then all that is left is to take the smaller from it."""
     first, second = random_number(rng), random_number(rng)
-    if first < second and rng.random() < 0.8:
+    if first < second and rng.random() < 0.6:
         first, second = second, first
-    thought = f"{subtraction(max(first, second), min(first, second))} So {first - second}."
-    if first < second:
-        thought = "Negative. " + thought
+    width = len(str(max(first, second)))
+    steps, sign = walk(f"{first:0{width}}", f"{second:0{width}}")
+    verdict = "Negative" if sign == "<" else "Positive"
+    thought = f"{first:0{width}} and {second:0{width}}: {steps}. {verdict}. "
+    thought += f"{subtraction(max(first, second), min(first, second))} So {first - second}."
     return Problem("subtract", {"a": first, "b": second}, thought, f"{first} - {second} = {first - second}")
 
 
@@ -192,7 +195,7 @@ def multiply(rng):
 
 def divide(rng):
     divisor = rng.randint(2, 9)
-    number = max(random_number(rng, 4), 10)
+    number = max(random_number(rng, 3), 10)
     if rng.random() < 0.5:
         number = max(number // divisor, 2) * divisor
     quotient, rest = divmod(number, divisor)
@@ -209,24 +212,27 @@ def parity(rng):
     kind = rng.choice(["which", "which", "is_even", "is_odd"])
     number = random_number(rng)
     name = "odd" if number % 2 else "even"
-    thought = f"{number} ends in {number % 10}. {number % 10} is {name}."
+    goal = {"which": "Even or odd", "is_even": "Even", "is_odd": "Odd"}[kind]
+    thought = f"{goal}? {number} ends in {number % 10}: {name}."
     if kind == "which":
         return Problem("parity.which", {"a": number}, f"{thought} So {name}.", f"{number} is {name}.")
     verdict = "Yes" if kind == "is_" + name else "No"
-    return Problem("parity." + kind, {"a": number}, f"{thought} {verdict}.", f"{verdict}, {number} is {name}.")
+    return Problem("parity." + kind, {"a": number}, f"{thought} So {verdict}.", f"{verdict}, {number} is {name}.")
 
 
 def sequence(rng):
-    step, start, size = rng.randint(1, 12), rng.randint(0, 40), rng.randint(3, 5)
-    if rng.random() < 0.25:
-        start, step = start + step * 5, -step
-    numbers = [start + step * position for position in range(size)]
-    following = numbers[-1] + step
-    sign = "+" if step > 0 else "-"
-    thought = f"From {numbers[0]} to {numbers[1]}: {sign}{abs(step)}. {numbers[-1]}{sign}{abs(step)}={following}."
-    return Problem(
-        "sequence",
-        {"list": ", ".join(map(str, numbers))},
-        f"{thought} So {following}.",
-        f"The next number is {following}.",
-    )
+    """ "Up: 03,07,11. 11-07: 11-7=4, 1-0-1=0. 04. 11+04: 1+4=5, 1+0=1. So 15." """
+    step, size = rng.randint(1, 12), rng.randint(3, 5)
+    start = rng.randint(0, 98 - step * size)
+    numbers = [start + step * position for position in range(size + 1)]
+    up = rng.random() < 0.65
+    if not up:
+        numbers.reverse()
+    *shown, following = numbers
+    last = shown[-1]
+    steps = subtraction(max(shown[-2:]), min(shown[-2:]), 2)
+    onwards = addition(last, step, 2) if up else subtraction(last, step, 2)
+    direction = "Up" if up else "Down"
+    thought = f"{direction}: {','.join(f'{number:02}' for number in shown)}. {steps} {onwards} So {following}."
+    slots = {"list": ", ".join(map(str, shown))}
+    return Problem("sequence", slots, thought, f"The next number is {following}.")

@@ -1,146 +1,8 @@
-"""How questions about numbers are worded."""
+"""How questions are worded that calculate."""
 
 from phrasing import Phrasings
 
-LARGER, SMALLER = "[larger|bigger|greater|higher]", "[smaller|less|lower]"
 PHRASINGS = {
-    "compare.larger": Phrasings(
-        [
-            f"Which one is {LARGER}? {{a}} or {{b}}",
-            f"Which is {LARGER}, {{a}} or {{b}}?",
-            f"Which number is {LARGER}: {{a}} or {{b}}?",
-            f"What is {LARGER}, {{a}} or {{b}}?",
-            f"Compare {{a}} and {{b}}. Which is {LARGER}?",
-            f"Which of {{a}} and {{b}} is {LARGER}?",
-            f"{{a}} or {{b}}: which one is {LARGER}?",
-            "Which is more, {a} or {b}?",
-            f"Tell me which is {LARGER}: {{a}} or {{b}}.",
-            "Which of these is the larger number: {a} or {b}?",
-            f"Between {{a}} and {{b}}, which is {LARGER}?",
-            "What is the bigger one of {a} and {b}?",
-        ],
-        [
-            f"Which of the two numbers is {LARGER}, {{a}} or {{b}}?",
-            f"{{a}} and {{b}}: which is {LARGER}?",
-            "Tell me the larger one of {a} and {b}.",
-            f"Is {{a}} or {{b}} {LARGER}?",
-        ],
-    ),
-    "compare.smaller": Phrasings(
-        [
-            f"Which one is {SMALLER}? {{a}} or {{b}}",
-            f"Which is {SMALLER}, {{a}} or {{b}}?",
-            f"Which number is {SMALLER}: {{a}} or {{b}}?",
-            f"What is {SMALLER}, {{a}} or {{b}}?",
-            f"Compare {{a}} and {{b}}. Which is {SMALLER}?",
-            f"Which of {{a}} and {{b}} is {SMALLER}?",
-            f"{{a}} or {{b}}: which one is {SMALLER}?",
-            "Which of these is the smaller number: {a} or {b}?",
-            f"Tell me which is {SMALLER}: {{a}} or {{b}}.",
-            f"Between {{a}} and {{b}}, which is {SMALLER}?",
-            "What is the smaller one of {a} and {b}?",
-        ],
-        [
-            f"Which of the two numbers is {SMALLER}, {{a}} or {{b}}?",
-            f"{{a}} and {{b}}: which is {SMALLER}?",
-            "Tell me the smaller one of {a} and {b}.",
-            f"Is {{a}} or {{b}} {SMALLER}?",
-        ],
-    ),
-    "compare.is_larger": Phrasings(
-        [
-            f"Is {{a}} {LARGER} than {{b}}?",
-            "Is {a} more than {b}?",
-            "Is {a} > {b}?",
-            f"Is the number {{a}} {LARGER} than {{b}}?",
-            f"{{a}} is {LARGER} than {{b}}. True?",
-            f"Is it true that {{a}} is {LARGER} than {{b}}?",
-        ],
-        [f"Would you say that {{a}} is {LARGER} than {{b}}?", f"Tell me: is {{a}} {LARGER} than {{b}}?"],
-    ),
-    "compare.is_smaller": Phrasings(
-        [
-            f"Is {{a}} {SMALLER} than {{b}}?",
-            "Is {a} < {b}?",
-            f"Is the number {{a}} {SMALLER} than {{b}}?",
-            f"{{a}} is {SMALLER} than {{b}}. True?",
-            f"Is it true that {{a}} is {SMALLER} than {{b}}?",
-        ],
-        [f"Would you say that {{a}} is {SMALLER} than {{b}}?", f"Tell me: is {{a}} {SMALLER} than {{b}}?"],
-    ),
-    "extreme.largest": Phrasings(
-        [
-            "What is the [largest|biggest|greatest|highest] of {list}?",
-            "Which is the [largest|biggest|greatest|highest] number: {list}?",
-            "Find the [largest|biggest|greatest|highest] number in {list}.",
-            "What is the maximum of {list}?",
-            "Find the [largest|biggest|greatest|highest] of these numbers: {list}.",
-            "Max of {list}?",
-            "Which of {list} is the [largest|biggest|greatest|highest]?",
-            "{list}: which is the [largest|biggest]?",
-        ],
-        [
-            "Of {list}, which is the [largest|biggest]?",
-            "Tell me the [largest|biggest|highest] of these: {list}.",
-            "Give me the maximum of these numbers: {list}.",
-        ],
-    ),
-    "extreme.smallest": Phrasings(
-        [
-            "What is the [smallest|lowest|least] of {list}?",
-            "Which is the [smallest|lowest] number: {list}?",
-            "Find the [smallest|lowest|least] number in {list}.",
-            "What is the minimum of {list}?",
-            "Find the [smallest|lowest] of these numbers: {list}.",
-            "Min of {list}?",
-            "Which of {list} is the [smallest|lowest]?",
-            "{list}: which is the [smallest|lowest]?",
-        ],
-        [
-            "Of {list}, which is the [smallest|lowest]?",
-            "Tell me the [smallest|lowest] of these: {list}.",
-            "Give me the minimum of these numbers: {list}.",
-        ],
-    ),
-    "sort.up": Phrasings(
-        [
-            "Sort {list} in ascending order.",
-            "Sort {list}.",
-            "Sort these numbers: {list}",
-            "Sort from smallest to largest: {list}",
-            "Put {list} in [ascending|increasing] order.",
-            "Order {list} from smallest to largest.",
-            "Sort the numbers {list} from low to high.",
-            "Sort these numbers in ascending order: {list}",
-            "Sort {list}, smallest first.",
-            "Put these numbers in order: {list}",
-            "Can you sort {list}?",
-        ],
-        [
-            "Arrange {list} from smallest to largest.",
-            "Please put {list} in order.",
-            "Sort in ascending order: {list}",
-            "Order these numbers: {list}",
-        ],
-    ),
-    "sort.down": Phrasings(
-        [
-            "Sort {list} in descending order.",
-            "Sort from largest to smallest: {list}",
-            "Put {list} in [descending|decreasing] order.",
-            "Order {list} from largest to smallest.",
-            "Sort the numbers {list} from high to low.",
-            "Sort these numbers in descending order: {list}",
-            "Sort {list}, largest first.",
-            "Put these numbers in descending order: {list}",
-            "Can you sort {list} from high to low?",
-        ],
-        [
-            "Arrange {list} from largest to smallest.",
-            "Sort in descending order: {list}",
-            "Order these numbers from high to low: {list}",
-        ],
-    ),
     "add": Phrasings(
         [
             "What is {a} + {b}?",
@@ -160,6 +22,28 @@ PHRASINGS = {
             "Add {b} to {a}.",
             "What is {a}+{b}?",
             "Work out {a} + {b}.",
+            "[What|How much] [is|was|would be|makes|are] [{a} + {b}|{a} plus {b}][?|]",
+            (
+                "[Calculate|Compute|Work out|Find|Solve|Evaluate|Do|Give me|Tell me|Determine] [{a} + {b}|{a} plus "
+                "{b}][.|]"
+            ),
+            "[Can|Could] you [calculate|compute|work out|find|solve|do|tell me] [{a} + {b}|{a} plus {b}]?",
+            (
+                "[Find|Give me|Say|Show me|Calculate|Compute|What is|I need|Do you know] the [result|value|answer|"
+                "outcome] [of|for|to] [{a} + {b}|{a} plus {b}][.|?]"
+            ),
+            (
+                "[What|How much] [do you get|do I get|comes out|do we get|results] [for|from|with|if you calculate] "
+                "[{a} + {b}|{a} plus {b}]?"
+            ),
+            "[Tell me|Say|Do you know|I want to know] [what|how much] [{a} + {b}|{a} plus {b}] is[.|?]",
+            "[{a} + {b}|{a} plus {b}][ is| equals| makes| gives|] [what|how much]?",
+            "[What|How much] does [{a} + {b}|{a} plus {b}] [equal|give|come to]?",
+            "[Add|Sum|Sum up] [the numbers |] {a} and {b}[.| together.]",
+            "[Can|Could] you [add|sum] {a} and {b}?",
+            "[What|How much] do [you get when you add |I get if I add |]{a} and {b} [make|together|]?",
+            "[What is|Find|Give me|Say|Calculate] the [sum|total] of {a} and {b}[.|?]",
+            "I have {a} and get {b} more. How many do I have?",
         ],
         [
             "Tell me the sum of {a} and {b}.",
@@ -186,6 +70,28 @@ PHRASINGS = {
             "What is {a}-{b}?",
             "Work out {a} - {b}.",
             "What is left of {a} after taking away {b}?",
+            "[What|How much] [is|was|would be|makes|are] [{a} - {b}|{a} minus {b}][?|]",
+            (
+                "[Calculate|Compute|Work out|Find|Solve|Evaluate|Do|Give me|Tell me|Determine] [{a} - {b}|{a} minus "
+                "{b}][.|]"
+            ),
+            "[Can|Could] you [calculate|compute|work out|find|solve|do|tell me] [{a} - {b}|{a} minus {b}]?",
+            (
+                "[Find|Give me|Say|Show me|Calculate|Compute|What is|I need|Do you know] the [result|value|answer|"
+                "outcome] [of|for|to] [{a} - {b}|{a} minus {b}][.|?]"
+            ),
+            (
+                "[What|How much] [do you get|do I get|comes out|do we get|results] [for|from|with|if you calculate] "
+                "[{a} - {b}|{a} minus {b}]?"
+            ),
+            "[Tell me|Say|Do you know|I want to know] [what|how much] [{a} - {b}|{a} minus {b}] is[.|?]",
+            "[{a} - {b}|{a} minus {b}][ is| equals| makes| gives|] [what|how much]?",
+            "[What|How much] does [{a} - {b}|{a} minus {b}] [equal|give|come to]?",
+            "[Subtract|Take] {b} [from|away from] {a}[.|]",
+            "[Can|Could] you [subtract|take] {b} from {a}?",
+            "[What|How much] [is left|remains] [if|when] [I|you] [take|subtract] {b} from {a}?",
+            "[What is|Find|Give me|Calculate] the difference [of|between] {a} and {b}[.|?]",
+            "[What|How much] do you get when you subtract {b} from {a}?",
         ],
         [
             "Tell me the result of {a} minus {b}.",
@@ -214,6 +120,33 @@ PHRASINGS = {
             "Find the product of {a} and {b}.",
             "Work out {a} * {b}.",
             "What do you get when you multiply {a} and {b}?",
+            "[What|How much] [is|was|would be|makes|are] [{a} [*|x] {b}|{a} [times|multiplied by] {b}][?|]",
+            (
+                "[Calculate|Compute|Work out|Find|Solve|Evaluate|Do|Give me|Tell me|Determine] [{a} [*|x] {b}|{a} "
+                "[times|multiplied by] {b}][.|]"
+            ),
+            (
+                "[Can|Could] you [calculate|compute|work out|find|solve|do|tell me] [{a} [*|x] {b}|{a} [times|"
+                "multiplied by] {b}]?"
+            ),
+            (
+                "[Find|Give me|Say|Show me|Calculate|Compute|What is|I need|Do you know] the [result|value|answer|"
+                "outcome] [of|for|to] [{a} [*|x] {b}|{a} [times|multiplied by] {b}][.|?]"
+            ),
+            (
+                "[What|How much] [do you get|do I get|comes out|do we get|results] [for|from|with|if you calculate] "
+                "[{a} [*|x] {b}|{a} [times|multiplied by] {b}]?"
+            ),
+            (
+                "[Tell me|Say|Do you know|I want to know] [what|how much] [{a} [*|x] {b}|{a} [times|multiplied by] "
+                "{b}] is[.|?]"
+            ),
+            "[{a} [*|x] {b}|{a} [times|multiplied by] {b}][ is| equals| makes| gives|] [what|how much]?",
+            "[What|How much] does [{a} [*|x] {b}|{a} [times|multiplied by] {b}] [equal|give|come to]?",
+            "[Multiply|Take] {a} [times|with|by] {b}[.|]",
+            "[Can|Could] you multiply {a} [by|with|and] {b}?",
+            "[What is|Find|Give me|Say|Calculate] the product of {a} and {b}[.|?]",
+            "[What|How much] do [you|I] get [when|if] [you|I] multiply {a} [by|and|with] {b}?",
         ],
         [
             "Tell me the product of {a} and {b}.",
@@ -237,6 +170,28 @@ PHRASINGS = {
             "How many times does {b} go into {a}?",
             "Work out {a} / {b}.",
             "Calculate {a} divided by {b}.",
+            "[What|How much] [is|was|would be|makes|are] [{a} / {b}|{a} [divided by|over] {b}][?|]",
+            (
+                "[Calculate|Compute|Work out|Find|Solve|Evaluate|Do|Give me|Tell me|Determine] [{a} / {b}|{a} [divided "
+                "by|over] {b}][.|]"
+            ),
+            "[Can|Could] you [calculate|compute|work out|find|solve|do|tell me] [{a} / {b}|{a} [divided by|over] {b}]?",
+            (
+                "[Find|Give me|Say|Show me|Calculate|Compute|What is|I need|Do you know] the [result|value|answer|"
+                "outcome] [of|for|to] [{a} / {b}|{a} [divided by|over] {b}][.|?]"
+            ),
+            (
+                "[What|How much] [do you get|do I get|comes out|do we get|results] [for|from|with|if you calculate] "
+                "[{a} / {b}|{a} [divided by|over] {b}]?"
+            ),
+            "[Tell me|Say|Do you know|I want to know] [what|how much] [{a} / {b}|{a} [divided by|over] {b}] is[.|?]",
+            "[{a} / {b}|{a} [divided by|over] {b}][ is| equals| makes| gives|] [what|how much]?",
+            "[What|How much] does [{a} / {b}|{a} [divided by|over] {b}] [equal|give|come to]?",
+            "[Can|Could] you divide {a} by {b}?",
+            "[What|How much] do [you|I] get [when|if] [you|I] divide {a} by {b}?",
+            "How often does {b} [go into|fit into] {a}?",
+            "[Share|Split] {a} [by|into] {b} [equal parts|parts|].",
+            "[What is|Find|Give me|Calculate] the quotient of {a} and {b}[.|?]",
         ],
         [
             "Tell me the result of {a} divided by {b}.",
@@ -254,6 +209,19 @@ PHRASINGS = {
             "Tell me if {a} is even or odd.",
             "Even or odd: {a}?",
             "Is {a} an even or an odd number?",
+            (
+                "[Is|Would you call|Do you call] [the number |]{a} [even or odd|odd or even|an even or an odd number|"
+                "an odd or an even number][?|]"
+            ),
+            (
+                "[Tell me|Say|Find out|Can you tell me|Do you know|Check] [if|whether] [the number |]{a} is [odd or "
+                "even|an even or an odd number|even or odd| an odd or even number][.|?]"
+            ),
+            "[Odd or even|Even or odd][:|?] [the number |]{a}[?|]",
+            "{a}[:|,|.|] [is it |Is it |][odd or even|even or odd]?",
+            "[What is|Which is it,] [the number |]{a}[:|,] [odd or even|even or odd]?",
+            "[Would you say|Do you think] [that |][the number |]{a} is even or odd?",
+            "[What|Which] parity [has|does] [the number |]{a} [have|]?",
         ],
         ["Would you say {a} is odd or even?", "Is the number {a} odd or even?", "Tell me whether {a} is even or odd."],
     ),
@@ -264,6 +232,15 @@ PHRASINGS = {
             "Is the number {a} even?",
             "{a} is even. True?",
             "Is it true that {a} is even?",
+            "[Is|Would you call] [the number |]{a} [really |][even|an even number][?|, yes or no?]",
+            (
+                "[Tell me if|Say if|Tell me whether|Can you tell me if|Do you think that|Do you think|Check if|Check "
+                "whether] [the number |]{a} is [even|an even number][.|?]"
+            ),
+            "[I think|I say|They say] [that |][the number |]{a} is even. [Is that|Am I|Is this] [right|true|correct]?",
+            "[the number |]{a} is [even|an even number][. Right?|, right?|, true or false?|. Is that true?]",
+            "[Yes or no|Say|Answer]: is [the number |]{a} even?",
+            "Would you say [the number |]{a} is an even number?",
         ],
         ["Would you say that {a} is even?", "Tell me: is {a} even?"],
     ),
@@ -274,25 +251,16 @@ PHRASINGS = {
             "Is the number {a} odd?",
             "{a} is odd. True?",
             "Is it true that {a} is odd?",
+            "[Is|Would you call] [the number |]{a} [really |][odd|an odd number][?|, yes or no?]",
+            (
+                "[Tell me if|Say if|Tell me whether|Can you tell me if|Do you think that|Do you think|Check if|Check "
+                "whether] [the number |]{a} is [odd|an odd number][.|?]"
+            ),
+            "[I think|I say|They say] [that |][the number |]{a} is odd. [Is that|Am I|Is this] [right|true|correct]?",
+            "[the number |]{a} is [odd|an odd number][. Right?|, right?|, true or false?|. Is that true?]",
+            "[Yes or no|Say|Answer]: is [the number |]{a} odd?",
+            "Would you say [the number |]{a} is an odd number?",
         ],
         ["Would you say that {a} is odd?", "Tell me: is {a} odd?"],
-    ),
-    "sequence": Phrasings(
-        [
-            "What comes next: {list}?",
-            "What is the next number: {list}, ...?",
-            "Continue the sequence: {list}",
-            "Which number comes next? {list}",
-            "What number follows {list}?",
-            "Continue: {list}, ...",
-            "Find the next number: {list}",
-            "What is the next number in the sequence {list}?",
-            "{list}: what comes next?",
-        ],
-        [
-            "Which number comes after {list}?",
-            "Tell me the next number: {list}",
-            "What is the number that comes next in {list}?",
-        ],
     ),
 }

@@ -7,31 +7,41 @@ import arithmetic
 import arithmetic_phrasings
 import everyday
 import letters
+import ordering_phrasings
 import talk
-from phrasing import is_reserved, vary
+import unknown
+from phrasing import is_reserved
 
 # Family, how often it is drawn, and how a problem of it is made. Weights follow difficulty.
 FAMILIES = {
-    "compare": (1.8, arithmetic.compare),
+    "compare": (1.6, arithmetic.compare),
     "extreme": (1.1, arithmetic.extreme),
-    "sort": (1.6, arithmetic.sort),
+    "sort": (1.2, arithmetic.sort),
     "add": (1.3, arithmetic.add),
     "subtract": (1.4, arithmetic.subtract),
     "multiply": (1.3, arithmetic.multiply),
-    "divide": (1.7, arithmetic.divide),
-    "parity": (0.5, arithmetic.parity),
-    "sequence": (1.4, arithmetic.sequence),
+    "divide": (1.6, arithmetic.divide),
+    "parity": (0.7, arithmetic.parity),
+    "sequence": (1.3, arithmetic.sequence),
     "count": (1.3, letters.count),
-    "vowels": (0.9, letters.vowels),
+    "vowels": (1.0, letters.vowels),
     "reverse": (1.0, letters.reverse),
     "length": (0.6, letters.length),
-    "letter": (0.7, letters.letter),
+    "letter": (1.0, letters.letter),
     "day": (1.0, everyday.day),
     "unit": (0.8, everyday.unit),
-    "chat": (0.9, talk.chat),
-    "fallback": (0.9, talk.fallback),
+    "chat": (1.2, talk.chat),
+    "fallback": (1.0, unknown.fallback),
 }
-PHRASINGS = {**arithmetic_phrasings.PHRASINGS, **letters.PHRASINGS, **everyday.PHRASINGS, **talk.PHRASINGS}
+PHRASINGS = {
+    kind: phrasings
+    for module in (ordering_phrasings, arithmetic_phrasings, letters, everyday, talk, unknown)
+    for kind, phrasings in module.PHRASINGS.items()
+}
+OPEN_SLOTS = {  # a question filled with these is its phrasing again
+    name: "{" + name + "}"
+    for name in [*"a b n list word letter nth day days large small are do".split(), *unknown.SUBJECTS]
+}
 
 SYSTEM_PROMPTS = [
     "You are a helpful assistant.",
@@ -94,9 +104,7 @@ def make_turn(rng, held_out=False, family=None, noise=True):
         problem = make(rng)
         while family != "chat" and is_reserved(problem) != held_out:
             problem = make(rng)
-    question = PHRASINGS[problem.kind].ask(rng, held_out, problem.slots)
-    if noise and not held_out and family != "chat":
-        question = vary(rng, question)
+    question = PHRASINGS[problem.kind].ask(rng, held_out, problem.slots, noise and family != "chat")
     return Turn(family, question, problem.thought, problem.answer)
 
 
@@ -145,32 +153,70 @@ def with_memory(rng, turns, held_out=False):
     return [*turns[:1], early, *turns[1:-1], late]
 
 
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Token ids with their positions. What the model has to write is `learned`. A thought with its answer is a branch of
+    its own, numbered from 1: later turns see the answer alone, which follows once more in branch 0."""
+
+    ids: list
+    positions: list
+    branches: list
+    learned: list
+
+    @staticmethod
+    def empty():
+        return Sample([], [], [], [])
+
+    def append(self, ids, start, branch=0, num_learned=0):
+        """Gives the position after these ids, of which the last `num_learned` are to be learned."""
+        self.ids.extend(ids)
+        self.positions.extend(range(start, start + len(ids)))
+        self.branches.extend([branch] * len(ids))
+        self.learned.extend([False] * (len(ids) - num_learned) + [True] * num_learned)
+        return start + len(ids)
+
+
+def bare_sample(encoder, turn):
+    sample = Sample.empty()
+    position = sample.append(encoder.bare_prompt(turn), 0)
+    answer = encoder.bare_answer(turn)
+    sample.append(answer, position, num_learned=len(answer))
+    return sample
+
+
+def dialogue_sample(rng, encoder, turns, system, thought_share=1.0):
+    """A dialogue in which the last turn, and this share of those before, are learned with their thoughts."""
+    sample = Sample.empty()
+    position = sample.append([encoder.bos, *encoder.encode(system)], 0)
+    for number, turn in enumerate(turns, 1):
+        position = sample.append([encoder.user, *encoder.encode(turn.question), encoder.assistant], position)
+        if number == len(turns) or rng.random() < thought_share:
+            answer = encoder.answer(turn)
+            branch = number if len(turns) > 1 else 0
+            sample.append([encoder.think, *encoder.newline, *answer], position, branch, num_learned=len(answer))
+        if number < len(turns):
+            position = sample.append([*encoder.encode(turn.answer), encoder.eos], position)
+    return sample
+
+
 def make_dialogue(rng, encoder, max_tokens=1024):
-    """Ids and the number of prompt ids before the part that is learned. A quarter are bare questions, a tenth have
-    several turns, and some of these fill the context."""
+    """A quarter are bare questions, a tenth have several turns, and some of these fill the context."""
     kind = rng.random()
     if kind < 0.25:
-        turn = make_turn(rng)
-        prompt = encoder.bare_prompt(turn)
-        return prompt + encoder.bare_answer(turn), len(prompt)
+        return bare_sample(encoder, make_turn(rng))
     system = rng.choice(SYSTEM_PROMPTS) if rng.random() < 0.06 else ""
     turns = [make_turn(rng)]
+    thought_share = 1.0
     if kind > 0.99:
-        wanted = rng.randint(300, 900)
+        thought_share = 0.2
+        wanted = rng.randint(300, 700)
         while len(encoder.chat_prompt(turns, system)) < wanted:
             turns.append(make_turn(rng))
-    elif kind > 0.91:
+    elif kind > 0.92:
         turns += [make_turn(rng) for _ in range(rng.randint(1, 4))]
     if len(turns) > 1 and rng.random() < 0.3:
         turns = with_memory(rng, turns)
     elif len(turns) == 1 and rng.random() < 0.01:  # the first turn of such a dialogue
         turns = with_memory(rng, [make_turn(rng), make_turn(rng)])[1:2]
-    prompt = encoder.chat_prompt(turns, system)
-    ids = prompt + encoder.answer(turns[-1])
-    return (ids, len(prompt)) if len(ids) <= max_tokens else make_dialogue(rng, encoder, max_tokens)
-
-
-def dialogues(seed, encoder):
-    rng = random.Random(seed)
-    while True:
-        yield make_dialogue(rng, encoder)
+    sample = dialogue_sample(rng, encoder, turns, system, thought_share)
+    return sample if len(sample.ids) <= max_tokens else make_dialogue(rng, encoder, max_tokens)

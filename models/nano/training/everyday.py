@@ -67,6 +67,18 @@ PHRASINGS = {
             "What day of the week is {days} after {day}?",
             "What weekday is {days} after {day}?",
             "If today is {day}, what day of the week will it be {days} from now?",
+            "[What|Which] [day|weekday|day of the week] [is|comes|is it|do we have|will it be] {days} after {day}[?|]",
+            (
+                "[Today is|It is|If today is|If it is|Now it is|Suppose today is|Let today be] {day}[, |. ][what|"
+                "which] [day|weekday|day of the week] [is it|will it be|do we have] [in {days}|{days} from now][?|]"
+            ),
+            (
+                "[Tell me|Say|Find|Can you tell me|Do you know|Name] [the day|the weekday|which day is|which day it is|"
+                "what day is|the day that comes] {days} after {day}[.|?]"
+            ),
+            "{days} after {day}[ is| comes|:| it is|,] [what|which] [day|weekday|day of the week]?",
+            "[Start at|Take|From] {day}[. |, |: ][what|which] day [is|comes] {days} [later|after it]?",
+            "{day} [plus] {days}[?| is what day?]",
         ],
         [
             "Which day comes {days} after {day}?",
@@ -88,6 +100,21 @@ PHRASINGS = {
             "What day of the week is {days} before {day}?",
             "What weekday was {days} before {day}?",
             "If it is {day} today, what day was it {days} ago?",
+            (
+                "[What|Which] [day|weekday|day of the week] [is|comes|is it|was|do we have|will it be] {days} before "
+                "{day}[?|]"
+            ),
+            (
+                "[Today is|It is|If today is|If it is|Now it is|Suppose today is|Let today be] {day}[, |. ][what|"
+                "which] [day|weekday|day of the week] [was it|did we have] [{days} ago|{days} earlier][?|]"
+            ),
+            (
+                "[Tell me|Say|Find|Can you tell me|Do you know|Name] [the day|the weekday|which day is|which day it is|"
+                "what day is|the day that comes] {days} before {day}[.|?]"
+            ),
+            "{days} before {day}[ is| comes|:| it is|,] [what|which] [day|weekday|day of the week]?",
+            "[Start at|Take|From] {day}[. |, |: ][what|which] day [is|comes] {days} [earlier|before it]?",
+            "{day} [minus] {days}[?| is what day?]",
         ],
         [
             "Which day comes {days} before {day}?",
@@ -104,6 +131,17 @@ PHRASINGS = {
             "It is {day}. What day is it tomorrow?",
             "What day is after {day}?",
             "What is the day after {day}?",
+            (
+                "[Today is|It is|If today is|If it is|Now it is|Suppose it is] {day}[, |. ][what|which] [day|weekday|"
+                "day of the week] [is it|will it be|is|do we have] tomorrow[?|]"
+            ),
+            "[If it is|As it is] {day} [now|], what [day |]is tomorrow?",
+            "[Which|What] [weekday|day of the week] [comes after|follows|is after|comes right after] {day}[?|]",
+            (
+                "[Tell me|Say|Can you tell me|Name] [the|which|what] day [that |][comes after|follows|is after|comes "
+                "right after] {day}[.|?]"
+            ),
+            "[The|What is the|Name the|Say the] day after {day}[?|]",
         ],
         ["Which day comes after {day}?", "If it is {day} today, what is tomorrow?", "What day follows {day}?"],
     ),
@@ -116,6 +154,17 @@ PHRASINGS = {
             "Which day is before {day}?",
             "What day is before {day}?",
             "What is the day before {day}?",
+            (
+                "[Today is|It is|If today is|If it is|Now it is|Suppose it is] {day}[, |. ][what|which] [day|weekday|"
+                "day of the week] [was it|was|did we have] yesterday[?|]"
+            ),
+            "[If it is|As it is] {day} [now|], what [day |]was yesterday?",
+            "[Which|What] [weekday|day of the week] [comes before|is before|comes right before|precedes] {day}[?|]",
+            (
+                "[Tell me|Say|Can you tell me|Name] [the|which|what] day [that |][comes before|is before|comes right "
+                "before|precedes] {day}[.|?]"
+            ),
+            "[The|What is the|Name the|Say the] day before {day}[?|]",
         ],
         ["Which day comes before {day}?", "If it is {day} today, what was yesterday?"],
     ),
@@ -131,6 +180,18 @@ PHRASINGS = {
             "Convert {n} {large} into {small}.",
             "Turn {n} {large} into {small}.",
             "{n} {large} {are} how many {small}?",
+            "How many {small} [are|are there|do you have|do I have|do we have|do you get] in {n} {large}[?|]",
+            "[Convert|Change|Turn|Write|Give|Say|Show] {n} {large} [to|into|in|as] {small}[.|]",
+            "[What|How much] [is|are] {n} {large} [in|expressed in|converted to|written in] {small}[?|]",
+            (
+                "[Tell me|Say|Can you tell me|Do you know|I want to know] how many {small} [{n} {large} {are}|make {n} "
+                "{large}|there are in {n} {large}|you have in {n} {large}][.|?]"
+            ),
+            "[Can|Could] you [convert|change|turn] {n} {large} [to|into] {small}?",
+            "{n} {large}[:|,|.|] [how many|how many|in how many] {small}?",
+            "{n} {large} [{are}|make|equal|=] [how many|what in] {small}?",
+            "How many {small} [{do} {n} {large} [contain|make|equal]|fit in {n} {large}|{are} {n} {large}]?",
+            "[Give me|Write|Find] the [number of {small}|{small}] [in|of|for] {n} {large}[.|]",
         ],
         [
             "How many {small} {do} {n} {large} have?",

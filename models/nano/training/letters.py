@@ -49,12 +49,13 @@ def random_word(rng, held_out):
             word = "".join(rng.choice(ALPHABET) for _ in range(rng.randint(3, 9)))
             if rng.random() < 0.4:  # repeated letters, to be counted
                 word = "".join(rng.choice(word[:3]) if rng.random() < 0.5 else letter for letter in word)
-        if len(word) >= 3 and is_reserved_word(word) == held_out:
+        if 3 <= len(word) <= 10 and is_reserved_word(word) == held_out:
             return word
 
 
 def numbered(word):
-    return " ".join(f"{letter}{position}" for position, letter in enumerate(word, 1))
+    """ "1w2h3a4l5e": the number stands first, so that a letter is found again by its number."""
+    return [f"{position}{letter}" for position, letter in enumerate(word, 1)]
 
 
 def plural(count, noun):
@@ -62,7 +63,7 @@ def plural(count, noun):
 
 
 def quoted(rng, word):
-    return word if rng.random() < 0.25 else f'"{word}"'
+    return word if rng.random() < 0.2 else f'"{word}"'
 
 
 def count(rng, held_out):
@@ -72,11 +73,12 @@ def count(rng, held_out):
     for other in word:
         seen += other == letter
         steps.append(f"{other}{seen}")
+    walked = "".join(steps)
     slots = {"word": quoted(rng, word), "letter": letter if rng.random() < 0.4 else f'"{letter}"'}
     return Problem(
         "count",
         slots,
-        f"Looking for {letter}: {' '.join(steps)}. So {seen}.",
+        f'Looking for "{letter}": "{walked}". So {seen}.',
         f'"{letter}" appears {plural(seen, "time")} in "{word}".',
     )
 
@@ -87,21 +89,22 @@ def vowels(rng, held_out):
     for letter in word:
         seen += letter in VOWELS
         steps.append(f"{letter}{seen}")
+    walked = "".join(steps)
     return Problem(
         "vowels",
         {"word": quoted(rng, word)},
-        f"Vowels: {' '.join(steps)}. So {seen}.",
+        f'Vowels: "{walked}". So {seen}.',
         f'"{word}" has {plural(seen, "vowel")}.',
     )
 
 
 def reverse(rng, held_out):
     word = random_word(rng, held_out)
-    backwards = " ".join(reversed(numbered(word).split()))
+    backwards = "".join(reversed(numbered(word)))
     return Problem(
         "reverse",
         {"word": quoted(rng, word)},
-        f"Letters: {numbered(word)}. Backwards: {backwards}.",
+        f"Letters: {''.join(numbered(word))}. Backwards: {backwards}.",
         f'"{word}" backwards is "{word[::-1]}".',
     )
 
@@ -111,29 +114,31 @@ def length(rng, held_out):
     return Problem(
         "length",
         {"word": quoted(rng, word)},
-        f"Letters: {numbered(word)}. So {len(word)}.",
+        f"Letters: {''.join(numbered(word))}. So {len(word)}.",
         f'"{word}" has {len(word)} letters.',
     )
 
 
 def letter_at(rng, held_out):
     word = random_word(rng, held_out)
-    position = rng.randint(1, min(len(word), 10))
+    steps = numbered(word)
+    position = rng.randint(1, min(len(word), 9))
     slots = {"word": quoted(rng, word), "nth": rng.choice([ORDINALS, ORDINAL_WORDS])[position - 1]}
     return Problem(
         "letter",
         slots,
-        f"Letter {position}: {numbered(word[:position])}. So {word[position - 1]}.",
+        f"Letter {position}: {''.join(steps)}. {steps[position - 1]}. So {word[position - 1]}.",
         f'Letter {position} of "{word}" is "{word[position - 1]}".',
     )
 
 
 def last_letter(rng, held_out):
     word = random_word(rng, held_out)
+    steps = numbered(word)
     return Problem(
         "letter.last",
         {"word": quoted(rng, word)},
-        f"Last letter: {numbered(word)}. So {word[-1]}.",
+        f"Last letter: {''.join(steps)}. {steps[-1]}. So {word[-1]}.",
         f'The last letter of "{word}" is "{word[-1]}".',
     )
 
@@ -159,6 +164,45 @@ PHRASINGS = {
             "Count how many {letter} there are in {word}.",
             "How many {letter} in {word}?",
             "How many {letter} does the word {word} have?",
+            (
+                "How many [{letter}|{letter}'s|letters {letter}|of {letter}] [are|are there|do you see|do you find|can "
+                "you find|do we have] in [{word}|the word {word}][?|]"
+            ),
+            (
+                "[Tell me|Say|Find out|Can you tell me|Do you know|I want to know] how [many times|often] [{letter}|"
+                "the letter {letter}|letters {letter}] [appears|occurs|is|comes up] in [{word}|the word {word}][.|?]"
+            ),
+            (
+                "[Tell me|Say|Find out|Can you tell me|Do you know|I want to know] how many [{letter}|{letter}'s|"
+                "letters {letter}] [there are|you see|you find] in [{word}|the word {word}][.|?]"
+            ),
+            (
+                "[Tell me|Say|Can you tell me] how many [{letter}|{letter}'s|letters {letter}] [{word}|the word "
+                "{word}] has[.|?]"
+            ),
+            (
+                "How [many times|often] [does [{letter}|the letter {letter}|letters {letter}] [appear|occur|come up]|"
+                "is [{letter}|the letter {letter}|letters {letter}]|can you find [{letter}|the letter {letter}|letters "
+                "{letter}]|do you see [{letter}|the letter {letter}|letters {letter}]] in [{word}|the word {word}][?|]"
+            ),
+            (
+                "In [{word}|the word {word}], how [many {letter} do you [see|find|count]|often does [{letter}|the "
+                "letter {letter}|letters {letter}] [appear|occur]|many times is [{letter}|the letter {letter}|letters "
+                "{letter}] found]?"
+            ),
+            (
+                "[Count|Can you count|Please count|Find] [all |][the |][{letter}|the letter {letter}|letters {letter}] "
+                "in [{word}|the word {word}][.|]"
+            ),
+            "[What is the number of|Number of] [{letter}|letters {letter}|{letter}'s] in [{word}|the word {word}]?",
+            (
+                "[{word}|the word {word}][:|.|,] [how|How] many [{letter}|letters {letter}|{letter}'s][?| are there?| "
+                "does it have?| are in it?]"
+            ),
+            (
+                "How many [letters {letter}|{letter}'s|of the letters {letter}|times {letter}] does [{word}|the word "
+                "{word}] [contain|include]?"
+            ),
         ],
         [
             "In {word}, how many times does {letter} appear?",
@@ -176,6 +220,25 @@ PHRASINGS = {
             "Number of vowels in {word}?",
             "Count the vowels of the word {word}.",
             "In the word {word}, how many vowels are there?",
+            (
+                "How many vowels [are|are there|do you see|do you find|can you find|do you count] in [{word}|the word "
+                "{word}][?|]"
+            ),
+            (
+                "[Tell me|Say|Find out|Can you tell me|Do you know|I want to know] [how many vowels|the number of "
+                "vowels] [there are|are there|you find|you see] in [{word}|the word {word}][.|?]"
+            ),
+            "[Tell me|Say|Can you tell me] how many vowels [{word}|the word {word}] [has|contains][.|?]",
+            "How many vowels does [{word}|it, the word {word},] [contain|include|have]?",
+            "[Count|Can you count|Find] [all |][the |]vowels [in|of] [{word}|the word {word}][.|]",
+            "[What is the|Give me the|Find the] number of vowels in [{word}|the word {word}][?|.]",
+            "[{word}|the word {word}][:|.|,] [how|How] many vowels[?| are there?| does it have?| are in it?]",
+            (
+                "In [{word}|the word {word}], how many [letters are vowels|of the letters are vowels|vowels do you "
+                "find|vowels are there]?"
+            ),
+            "How many letters [in|of] [{word}|the word {word}] are vowels?",
+            "Which number of vowels does [{word}|the word {word}] have?",
         ],
         [
             "How many vowels does the word {word} have?",
@@ -198,6 +261,38 @@ PHRASINGS = {
             "Turn {word} around.",
             "How do you spell {word} backwards?",
             "Read {word} backwards.",
+            (
+                "[Write|Spell|Say|Read|Give me|Show me|Tell me|Print] [{word}|the word {word}] [backwards|in reverse|"
+                "from back to front|from the end|from right to left|the other way around][.|]"
+            ),
+            (
+                "[Can|Could] you [write|spell|say|read|reverse|turn around] [{word}|the word {word}][ backwards| the "
+                "other way around| from the end| from back to front][?|]"
+            ),
+            (
+                "What [is|would be] [{word}|the word {word}] [spelled |written |][backwards|in reverse|from back to "
+                "front|from the end|from right to left|the other way around][?|]"
+            ),
+            (
+                "[Reverse|Turn around|Flip|Invert] [the letters of|the letters in|the order of the letters in|] "
+                "[{word}|the word {word}][.|]"
+            ),
+            (
+                "[Give me|Tell me|Show me|Find|Say|What is] the [reverse|reversed word|reversed form|mirror] of "
+                "[{word}|the word {word}][.|?]"
+            ),
+            (
+                "How [do you|would you|does one|do I] [write|spell|say|read] [{word}|the word {word}] [backwards|in "
+                "reverse|from back to front|from the end|from right to left|the other way around][?|]"
+            ),
+            (
+                "[{word}|the word {word}][:|,|.] [spell|write|reverse|say|Spell|Write|Reverse] it[ backwards| in "
+                "reverse| from the end][.|]"
+            ),
+            (
+                "[Tell me|Say|Can you tell me] [how you spell|what you get for|how to write] [{word}|the word {word}] "
+                "[backwards|in reverse|from back to front|from the end|from right to left|the other way around][.|?]"
+            ),
         ],
         [
             "What is the word {word} spelled backwards?",
@@ -218,6 +313,23 @@ PHRASINGS = {
             "How long is {word}?",
             "Number of letters in {word}?",
             "How many letters in {word}?",
+            "How many letters [are|are there|do you see|do you count|can you count] in [{word}|the word {word}][?|]",
+            (
+                "[Tell me|Say|Find out|Can you tell me|Do you know|I want to know] [how many letters [there are|are "
+                "there|you count] in [{word}|the word {word}]|how long [{word}|the word {word}] is|how many letters "
+                "[{word}|the word {word}] has|the length of [{word}|the word {word}]][.|?]"
+            ),
+            "[Count|Can you count] [all |][the |]letters [in|of] [{word}|the word {word}][.|]",
+            (
+                "[What is the|Give me the|Find the|Say the] [length|number of letters] [of|in] [{word}|this word: "
+                "{word}|my word {word}][?|.]"
+            ),
+            "[{word}|the word {word}][:|.|,] [how|How] [many letters|long][?| is it?]",
+            (
+                "How many letters [long is [{word}|the word {word}]|does [{word}|my word {word}] contain|has [{word}|"
+                "the word {word}] got|make up [{word}|the word {word}]]?"
+            ),
+            "How [long|many letters long] is [{word}|the word {word}]?",
         ],
         [
             "How many letters does the word {word} have?",
@@ -235,6 +347,28 @@ PHRASINGS = {
             "Find the {nth} letter of {word}.",
             "In the word {word}, what is the {nth} letter?",
             "The {nth} letter of {word}?",
+            "[What|Which] [is|was] the {nth} letter [of|in] [{word}|my word {word}][?|]",
+            "[Find|Give me|Show me|Say|Name|Print|Write] the {nth} letter [of|in|from] [{word}|the word {word}][.|]",
+            (
+                "[Can you tell me|Do you know|I want to know|Can you find|Can you say] the {nth} letter [of|in] "
+                "[{word}|the word {word}][.|?]"
+            ),
+            (
+                "[Tell me|Say|Can you tell me|Do you know] [which letter is {nth}|which letter comes {nth}|what the "
+                "{nth} letter is] in [{word}|the word {word}][.|?]"
+            ),
+            (
+                "[Which|What] letter [is|comes|stands] [{nth}|at the {nth} place|in the {nth} place] in [{word}|the "
+                "word {word}]?"
+            ),
+            (
+                "[In|Take|Look at] [{word}|the word {word}][,|.|:] [what|which|What|Which] [is the {nth} letter|letter "
+                "comes {nth}|letter is the {nth}]?"
+            ),
+            (
+                "[{word}|the word {word}][:|,|.] [the {nth} letter|which letter is {nth}|what is the {nth} letter|"
+                "Which letter is the {nth}]?"
+            ),
         ],
         [
             "Tell me the {nth} letter of {word}.",
@@ -252,6 +386,32 @@ PHRASINGS = {
             "In the word {word}, what is the last letter?",
             "Which letter does {word} end with?",
             "The last letter of {word}?",
+            "[What|Which] is the [last|final] letter [of|in] [{word}|my word {word}][?|]",
+            (
+                "[Find|Give me|Show me|Say|Name|Print|Write] the [last|final] letter [of|in|from] [{word}|the word "
+                "{word}][.|]"
+            ),
+            (
+                "[Can you tell me|Do you know|I want to know|Can you find|Can you say] the [last|final] letter [of|in] "
+                "[{word}|the word {word}][.|?]"
+            ),
+            (
+                "[Tell me|Say|Can you tell me|Do you know] [which letter is last|which letter comes last|what the last "
+                "letter is] in [{word}|the word {word}][.|?]"
+            ),
+            (
+                "[Which|What] letter [is last|comes last|is at the end|stands at the end|is the last] [in|of] [{word}|"
+                "the word {word}]?"
+            ),
+            (
+                "[In|Take|Look at] [{word}|the word {word}][,|.|:] [what|which|What|Which] [is the last letter|letter "
+                "comes last|letter is the last]?"
+            ),
+            (
+                "[{word}|the word {word}][:|,|.] [the last letter|which letter is last|what is the last letter|Which "
+                "letter is the last]?"
+            ),
+            "[With which|With what] letter does [{word}|the word {word}] end?",
         ],
         [
             "Tell me the last letter of {word}.",

@@ -1,6 +1,6 @@
 """DeepSeek-R1's architecture in a few million parameters: latent attention with YaRN's rotary positions, experts routed by
 sigmoid scores within groups, and a layer that predicts the token after next. Tensors are named as in HuggingFace's files,
-except that the experts of a layer lie stacked; export.py takes them apart."""
+except that the experts of a layer lie stacked; checkpoint.py takes them apart."""
 
 import math
 
@@ -58,6 +58,8 @@ CONFIG = {
     "v_head_dim": 32,
     "vocab_size": 512,
 }
+
+QUERY_BLOCK = 64  # how many queries of a sequence are taken at once: scores of this size stay in the cache
 
 
 class RMSNorm(nn.Module):
@@ -127,9 +129,14 @@ class Attention(nn.Module):
         v = kv[..., self.nope :]
         if cache is not None:
             k, v = cache.update(k, v)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        weights = torch.softmax(torch.matmul(q * self.scale, k.transpose(-1, -2)) + mask, dim=-1)
-        return self.o_proj(torch.matmul(weights, v).transpose(1, 2).reshape(batch, length, -1))
+        q, k, v = (part.transpose(1, 2).contiguous() for part in (q * self.scale, k, v))
+        parts = []
+        for start in range(0, length, QUERY_BLOCK):
+            rows = slice(start, start + QUERY_BLOCK)
+            keys = slice(0, start + QUERY_BLOCK if cache is None else None)  # without a cache none looks to the right
+            scores = torch.matmul(q[:, :, rows], k[:, :, keys].transpose(-1, -2)) + mask[..., rows, keys]
+            parts.append(torch.matmul(torch.softmax(scores, dim=-1), v[:, :, keys]))
+        return self.o_proj(torch.cat(parts, dim=2).transpose(1, 2).reshape(batch, length, -1))
 
 
 class MLP(nn.Module):
@@ -248,9 +255,9 @@ class MTPLayer(Layer):
         self.eh_proj = nn.Linear(2 * hidden, hidden, bias=False)
         self.shared_head = SharedHead(config)
 
-    def forward(self, embedding, hidden, angles, mask, real, cache=None):
+    def forward(self, embedding, hidden, angles, mask, real):
         x = self.eh_proj(torch.cat([self.enorm(embedding), self.hnorm(hidden)], dim=-1))
-        return self.shared_head.norm(super().forward(x, angles, mask, real, cache))
+        return self.shared_head.norm(super().forward(x, angles, mask, real))
 
 
 class Model(nn.Module):
@@ -274,29 +281,33 @@ class Model(nn.Module):
             std = 0.05 if name == "embed_tokens.weight" else 0.6 * parameter.shape[-1] ** -0.5
             parameter.data.normal_(0.0, std * (0.3 if into_residual else 1.0), generator=generator)
 
-    def attend(self, positions, key_positions):
-        """Angles of the queries, and a mask that lets each see the keys up to its own position."""
-        angles = positions.unsqueeze(-1) * self.frequencies
-        hidden_keys = key_positions.unsqueeze(-2) > positions.unsqueeze(-1)
-        mask = torch.zeros(hidden_keys.shape, device=angles.device).masked_fill(hidden_keys, float("-inf"))
-        return angles, mask.unsqueeze(1)
-
-    def trunk(self, ids, real, positions=None, key_positions=None, caches=None):
-        """Hidden states after the final norm, [batch, length, hidden]. Padding lies on the right."""
+    def attend(self, ids, positions, key_positions, branches):
+        """Angles of the queries, and a mask that lets each see the keys up to its own position. With `branches`, tokens
+        of branch 0 are seen by all that come after them in the row, others only by those of their own branch."""
         if positions is None:
-            positions = key_positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
-        angles, mask = self.attend(positions, key_positions)
+            positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        if branches is not None:
+            order = torch.arange(ids.shape[1], device=ids.device)
+            query, key = branches.unsqueeze(-1), branches.unsqueeze(-2)
+            hidden_keys = (order > order.unsqueeze(-1)) | ((key != 0) & (key != query))
+        else:
+            keys = positions if key_positions is None else key_positions
+            hidden_keys = keys.unsqueeze(-2) > positions.unsqueeze(-1)
+        mask = torch.zeros(hidden_keys.shape, device=ids.device).masked_fill(hidden_keys, float("-inf"))
+        return positions.unsqueeze(-1) * self.frequencies, mask.unsqueeze(1)
+
+    def trunk(self, ids, real, positions=None, key_positions=None, caches=None, branches=None):
+        """Hidden states after the final norm, [batch, length, hidden]. Padding lies on the right."""
+        angles, mask = self.attend(ids, positions, key_positions, branches)
         x = self.embed_tokens(ids)
         for idx, layer in enumerate(self.layers[:-1]):
             x = layer(x, angles, mask, real.flatten(), caches[idx] if caches else None)
         return self.norm(x)
 
-    def look_ahead(self, next_ids, hidden, real, positions=None, key_positions=None, cache=None):
+    def look_ahead(self, next_ids, hidden, real, positions=None, branches=None):
         """Hidden states from which lm_head predicts the token after `next_ids`."""
-        if positions is None:
-            positions = key_positions = torch.arange(next_ids.shape[1], device=next_ids.device).unsqueeze(0)
-        angles, mask = self.attend(positions, key_positions)
-        return self.layers[-1](self.embed_tokens(next_ids), hidden, angles, mask, real.flatten(), cache)
+        angles, mask = self.attend(next_ids, positions, None, branches)
+        return self.layers[-1](self.embed_tokens(next_ids), hidden, angles, mask, real.flatten())
 
     def moe_layers(self):
         return [layer.mlp for layer in self.layers if isinstance(layer.mlp, MoE)]

@@ -1,4 +1,4 @@
-"""Small talk, questions about the model itself, and the honest answer to everything that it has not learned."""
+"""Small talk and questions about the model itself."""
 
 from phrasing import Phrasings, Problem
 
@@ -21,43 +21,12 @@ REPLIES = {
     "chat.bye": ("The user says goodbye.", "Goodbye!"),
     "chat.praise": ("The user is happy.", "Thank you! Ask me another one."),
     "chat.human": ("The user asks what I am.", "I am a computer program, not a human."),
-    "fallback": ("I have not learned this.", "Sorry, I do not know that. Ask me about numbers, words, days or units."),
-}
-
-SUBJECTS = {
-    "country": """France Germany Italy Spain Japan China India Brazil Canada Mexico Egypt Kenya Norway Sweden Poland Greece
-Turkey Peru Chile Cuba Iran Iraq Nepal Ghana Australia Austria Belgium Denmark Finland Ireland""".split(),
-    "city": """Paris London Berlin Rome Madrid Tokyo Beijing Delhi Cairo Lima Oslo Vienna Dublin Sydney Boston Chicago Moscow
-Athens Prague Lisbon""".split(),
-    "person": """Einstein Newton Shakespeare Mozart Darwin Picasso Napoleon Cleopatra Gandhi Columbus Beethoven Galileo Plato
-Lincoln Edison Tesla Caesar Homer Bach Goethe""".split(),
-    "topic": """love war physics chemistry music history rain winter friendship computers football cooking biology religion
-politics money time space dinosaurs robots cars cats dogs space travel gravity light energy poetry art philosophy economics
-medicine law language evolution the moon the sun the ocean black holes the weather happiness volcanoes""".split(),
-    "thing": """a car a house a tree a computer a phone the moon the sun an atom a star a plane a whale a book the internet a
-cake a bridge an engine bread coffee a rocket a clock a virus a battery a piano a cloud glass""".replace(
-        "\n", " "
-    )
-    .replace(" a ", "|a ")
-    .replace(" an ", "|an ")
-    .replace(" the ", "|the ")
-    .split("|"),
-    "language": "French German Spanish Italian Latin Greek Chinese Japanese Russian Polish Dutch Korean".split(),
-    "word": "house tree water friend morning dog bread school window street cat love night garden".split(),
-    "job": "poem story song joke letter essay recipe speech program riddle tale list".split(),
-    "year": [str(year) for year in range(1700, 2030, 7)],
-    "n": [str(number) for number in range(2, 2000, 37)],
 }
 
 
 def chat(rng):
-    kind = rng.choices(list(REPLIES)[:-1], weights=[3, 1, 1.5, 3, 2, 1, 1, 1, 1])[0]
+    kind = rng.choices(list(REPLIES), weights=[3, 1, 1.5, 3, 2, 1, 1, 1, 1])[0]
     return Problem(kind, {}, *REPLIES[kind])
-
-
-def fallback(rng):
-    slots = {name: rng.choice(values) for name, values in SUBJECTS.items()}
-    return Problem("fallback", slots, *REPLIES["fallback"])
 
 
 PHRASINGS = {
@@ -91,6 +60,30 @@ PHRASINGS = {
             "Nice to meet you!",
             "Welcome!",
             "Yo",
+            (
+                "[Hello|Hi|Hey|Hallo|Hiya|Greetings|Howdy|Good to see you|Nice to meet you|Nice to see you|Welcome|"
+                "Pleased to meet you][,|] [model|Cachalot|friend|my friend|dear friend|dear model|there|again|you|"
+                "computer|everyone|little model|assistant][!|.|]"
+            ),
+            (
+                "[Hello|Hi|Hey|Hallo|Hiya|Greetings|Howdy|Good to see you|Nice to meet you|Nice to see you|Welcome|"
+                "Pleased to meet you][!|.|]"
+            ),
+            (
+                "[Hello|Hi|Hey][!|,|.] [Hello|Hi|Hey|Hallo|Hiya|Greetings|Howdy|Good to see you|Nice to meet you|Nice "
+                "to see you|Welcome|Pleased to meet you][!|.|]"
+            ),
+            (
+                "[Hello|Hi|Hey|Hallo|Hiya|Greetings|Howdy|Good to see you|Nice to meet you|Nice to see you|Welcome|"
+                "Pleased to meet you][,|] [model|Cachalot|friend|my friend|dear friend|dear model|there|again|you|"
+                "computer|everyone|little model|assistant][!|.|,] [nice|good|great|glad] to [meet|see] you[!|.|]"
+            ),
+            (
+                "[Hello|Hi|Hey|Hallo|Hiya|Greetings|Howdy|Good to see you|Nice to meet you|Nice to see you|Welcome|"
+                "Pleased to meet you][!|.|,] I am [Tom|Anna|Ben|Eva|a student|a new user|new here|your user][.|!|]"
+            ),
+            "[Are you there|Is anyone there|Anybody here|Is somebody here]?",
+            "[I want to|I just want to|Let me] say [hello|hi][!|.|]",
         ],
         ["Hello, my friend!", "Hi there!", "Greetings!", "Hey, hello!", "Hello, nice to meet you!", "Hi, model!"],
     ),
@@ -110,6 +103,16 @@ PHRASINGS = {
             "Hello, good morning!",
             "Good day to you!",
             "Good evening, model!",
+            (
+                "[A |]Good [morning|evening|afternoon|day][,|] [to you|[model|Cachalot|friend|my friend|dear friend|"
+                "dear model|there|again|you|computer|everyone|little model|assistant]|][!|.|]"
+            ),
+            "[Hello|Hi|Hey|Well][,|!|] good [morning|evening|afternoon|day][!|.|]",
+            (
+                "Good [morning|evening|afternoon|day][,|!|.] [hello|hi|nice to meet you|nice to see you|how nice to "
+                "meet you][!|.|]"
+            ),
+            "[I wish you a|Have a] [good|nice] [morning|evening|afternoon|day][!|.|]",
         ],
         ["Good evening to you!", "Hi, good morning!", "Good morning, model!"],
     ),
@@ -130,6 +133,29 @@ PHRASINGS = {
             "How are you feeling?",
             "What's up?",
             "How are you",
+            (
+                "[How are you|How are you doing|How do you feel|How is it going|How are things|How is your day|Are you "
+                "well|Are you okay|Are you fine|How have you been|How goes it|How is life|Do you feel well|How are you "
+                "feeling|Is everything okay|Are you feeling good][| today| now| this morning| right now| this evening| "
+                "these days][?|]"
+            ),
+            (
+                "[Hello|Hi|Hey|Good morning|Good day|Hello there|So|Well|Tell me|And you][,|!|.] [How are you|How are "
+                "you doing|How do you feel|How is it going|How are things|How is your day|Are you well|Are you okay|"
+                "Are you fine|How have you been|How goes it|How is life|Do you feel well|How are you feeling|Is "
+                "everything okay|Are you feeling good][| today| now| this morning| right now| this evening| these "
+                "days][?|]"
+            ),
+            (
+                "[How are you|How are you doing|How do you feel|How is it going|How are things|How is your day|Are you "
+                "well|Are you okay|Are you fine|How have you been|How goes it|How is life|Do you feel well|How are you "
+                "feeling|Is everything okay|Are you feeling good][,|] [model|Cachalot|friend|my friend|dear friend|"
+                "dear model|there|again|you|computer|everyone|little model|assistant][?|]"
+            ),
+            (
+                "[And|So|But|Tell me,|Now] [how are you|how do you feel|how is it going|are you well|how is your day][|"
+                " today| now| this morning| right now| this evening| these days][?|]"
+            ),
         ],
         ["Hey, how are you?", "How do you feel today?", "Hello! How are you doing?", "And how are you?"],
     ),
@@ -165,6 +191,32 @@ PHRASINGS = {
             "Who trained you?",
             "Who created you?",
             "What is the name of this model?",
+            "[Who|What] [really|exactly|] are you[ exactly| called| then| named|][?|]",
+            (
+                "[Tell me|Say|Can you tell me|Can you say|Could you tell me|Please tell me|I want to know|Do you know|"
+                "Will you tell me] [who you are|what your name is|what you are called|who made you|who built you|who "
+                "created you|something about yourself|what model you are|which model you are|about yourself|your full "
+                "name|the name of this model|what kind of model you are][.|?|]"
+            ),
+            (
+                "[Hello|Hi|Hey|Good day|So|And|Well|Okay][,|!|.] [who are you|what is your name|what are you called|"
+                "which model are you|tell me who you are|introduce yourself|who made you|what model are you][?|.|]"
+            ),
+            "[Can|Could|Will|Would] you [introduce|describe|present] yourself[?|]",
+            "[Introduce|Describe|Present] yourself[ briefly| to me| to us|][.|!|]",
+            (
+                "[What|Which] [model|AI|kind of AI|sort of model|type of model|program|system|assistant|chat bot|"
+                "language model] [are you|is this|am I talking to|do I talk to|answers me][?|]"
+            ),
+            "[What is|Say|Tell me|Do you know|Give me] your [name|full name|real name][?|.|]",
+            "Who [made|built|created|trained|wrote|programmed|developed|designed] [you|this model|Cachalot][?|]",
+            (
+                "[Are you|Is this] [DeepSeek|Cachalot|ChatGPT|Claude|R1|DeepSeek-R1|a large model|a small model|a "
+                "language model|GPT|Gemini][?|]"
+            ),
+            "How [big|large|small] [are you|is this model][?|]",
+            "What [does your name mean|is Cachalot|is DeepSeek-R1|is this model|should I call you][?|]",
+            "Who [am I talking to|is speaking|answers my questions|do I talk to|is this|is there][?|]",
         ],
         [
             "Please introduce yourself.",
@@ -199,6 +251,38 @@ PHRASINGS = {
             "What kind of questions can you answer?",
             "what can you do",
             "How can I use you?",
+            (
+                "What [can you do|are you able to do|can you answer|can you help with|can you help me with today|do "
+                "you know|can I ask|can I ask you today|are you good at|have you learned|do you understand|can I use "
+                "you for|should I ask you|are your skills|are you made for|can you solve|is your job][?|]"
+            ),
+            (
+                "[Hello|Hi|Hey|So|And|Okay|Well][,|!|.] what [can you do|are you able to do|can you answer|can you "
+                "help with|can you help me with today|do you know|can I ask|can I ask you today|are you good at|have "
+                "you learned|do you understand|can I use you for|should I ask you|are your skills|are you made for|can "
+                "you solve|is your job][?|]"
+            ),
+            (
+                "[Tell me|Say|Show me|Explain|Can you tell me|I want to know|List] [what you can do|what you know|what "
+                "I can ask|what you are good at|what you can answer|your skills|how you can help|what you have learned|"
+                "what I can ask you|what you can help with|your abilities|what questions you answer][.|?|]"
+            ),
+            (
+                "[What|Which] [kind of |sort of |types of |][questions|tasks|problems|things] [can you answer|can you "
+                "solve|can I ask|do you answer|do you know|can I ask you|are you able to answer|can you do|do you "
+                "understand|should I ask][?|]"
+            ),
+            "How can [you help|I use you|you help us|you be of use|you be useful|I work with you][?|]",
+            "[Can|Could|Will] you help [me|us|][?|]",
+            "[Help|Help me|I need help|Give me help|Show help|What now|What next|I need some help]",
+            (
+                "[Give me|Show me|Name] [an example|some examples|a few examples|a question|examples] [of what you can "
+                "do|that you can answer|of questions|for you|to ask you][.|]"
+            ),
+            (
+                "[What do you offer|What can I do here|What is possible|What can we do|What can I do with you|What are "
+                "your abilities|What are your strengths]?"
+            ),
         ],
         [
             "Tell me what you are able to do.",
@@ -226,6 +310,28 @@ PHRASINGS = {
             "Cheers!",
             "I thank you.",
             "Thank you for the answer.",
+            (
+                "[Thanks|Thank you|Many thanks|I thank you|Thanks a lot|Thank you very much|Thank you so much|Thanks "
+                "so much|A big thank you|Cheers][!|.|]"
+            ),
+            (
+                "[Thanks|Thank you|Many thanks|I thank you|Thanks a lot|Thank you very much|Thank you so much|Thanks "
+                "so much|A big thank you|Cheers] for [the|your|this|that] [help|answer|answers|work|reply|time|good "
+                "answer|explanation|nice answer|quick answer][!|.|]"
+            ),
+            (
+                "[Okay|Great|Good|Nice|Perfect|Wonderful|Ah|Very good|Well|Oh|Super|Fine|Cool][,|!|.] [thanks|thank "
+                "you|many thanks|thanks a lot|thank you very much|thank you so much][!|.|]"
+            ),
+            (
+                "[Thanks|Thank you|Many thanks|I thank you|Thanks a lot|Thank you very much|Thank you so much|Thanks "
+                "so much|A big thank you|Cheers][,| ] [model|Cachalot|friend|my friend|dear friend|dear model|there|"
+                "again|you|computer|everyone|little model|assistant][!|.|]"
+            ),
+            (
+                "[That helped|This helped|That was helpful|You helped me|Very kind|That is kind of you|You were a "
+                "great help|I am grateful][, thanks|, thank you|. Thanks|. Thank you|][!|.|]"
+            ),
         ],
         ["Thank you for your help!", "Okay, thanks!", "Many thanks!", "Great, thank you!"],
     ),
@@ -247,6 +353,30 @@ PHRASINGS = {
             "Farewell!",
             "Goodbye, Cachalot!",
             "Okay, bye!",
+            (
+                "[Bye|Goodbye|Good bye|Bye bye|Good night|See you|See you later|See you soon|See you tomorrow|Farewell|"
+                "So long|Until next time|Take care|Until tomorrow|See you again|Later][!|.|]"
+            ),
+            (
+                "[Bye|Goodbye|Good bye|Bye bye|Good night|See you|See you later|See you soon|See you tomorrow|Farewell|"
+                "So long|Until next time|Take care|Until tomorrow|See you again|Later][,|!|.] [Bye|Goodbye|Good bye|"
+                "Bye bye|Good night|See you|See you later|See you soon|See you tomorrow|Farewell|So long|Until next "
+                "time|Take care|Until tomorrow|See you again|Later][!|.|]"
+            ),
+            (
+                "[Bye|Goodbye|Good bye|Bye bye|Good night|See you|See you later|See you soon|See you tomorrow|Farewell|"
+                "So long|Until next time|Take care|Until tomorrow|See you again|Later][,| ] [model|Cachalot|friend|my "
+                "friend|dear friend|dear model|there|again|you|computer|everyone|little model|assistant][!|.|]"
+            ),
+            (
+                "[Okay|Well|So|Good|Thanks|Alright|That is all|I have to go|I must go|I am leaving|I am done|Enough "
+                "for today][,|!|.] [Bye|Goodbye|Good bye|Bye bye|Good night|See you|See you later|See you soon|See you "
+                "tomorrow|Farewell|So long|Until next time|Take care|Until tomorrow|See you again|Later][!|.|]"
+            ),
+            (
+                "[I have to|I must|I need to|I will|Time to|I want to] [go|leave|go now|leave now|go home|sleep|say "
+                "goodbye][.|!|]"
+            ),
         ],
         ["Bye, see you later!", "Good night, bye!", "Goodbye, see you!", "Bye bye!"],
     ),
@@ -274,6 +404,19 @@ PHRASINGS = {
             "You are great!",
             "good",
             "Good!",
+            (
+                "[Very|That is|You are|That was|How|So|Really|This is|Oh, very|Yes,|] [good|great|nice|correct|right|"
+                "perfect|excellent|wonderful|amazing|smart|clever|fantastic|brilliant|cool|super|fine|awesome][!|.|]"
+            ),
+            (
+                "[That is|That was|This is|Yes, a|What|] [a |][good|great|nice|correct|right|perfect|excellent|"
+                "wonderful|fine|clever|smart] [answer|job|work|reply|solution|model|result|thinking][!|.|]"
+            ),
+            (
+                "[Well done|Good job|Great job done|Nice job|You did well|You did it|You got it|Yes, right|I like that|"
+                "I like it|I like this answer|I love it|I am happy|You are the best|You made me happy|Wow|Bravo|Hurray|"
+                "Keep going|You are very clever|You are really good|You are so smart][, model|, Cachalot|][!|.|]"
+            ),
         ],
         ["Very nice!", "Great job!", "That is a good answer!", "You are good!"],
     ),
@@ -294,108 +437,36 @@ PHRASINGS = {
             "Do you have feelings?",
             "How old are you?",
             "Where do you live?",
+            (
+                "[Are you|Are you really|So are you|Tell me, are you|Are you maybe|You are not|Hello, are you] [human|"
+                "a human|a robot|real|a person|alive|a machine|a computer|a real person|a bot|a man|a woman|a program|"
+                "a living thing|conscious|a human being|an animal|a real man|software|a living being|a child][?|]"
+            ),
+            (
+                "[Are you|Are you maybe] [human|a human|a robot|real|a person|alive|a machine|a computer|a real person|"
+                "a bot|a man|a woman|a program|a living thing|conscious|a human being|an animal|a real man|software|a "
+                "living being|a child] or [human|a human|a robot|real|a person|alive|a machine|a computer|a real "
+                "person|a bot|a man|a woman|a program|a living thing|conscious|a human being|an animal|a real man|"
+                "software|a living being|a child][?|]"
+            ),
+            (
+                "[Tell me if|Say if|Can you tell me if|Do you think that|I want to know if] you are [human|a human|a "
+                "robot|real|a person|alive|a machine|a computer|a real person|a bot|a man|a woman|a program|a living "
+                "thing|conscious|a human being|an animal|a real man|software|a living being|a child][.|?|]"
+            ),
+            (
+                "[Am I talking to|Do I talk to|Is this|Is there|Am I speaking with] [a human|a machine|a robot|a "
+                "person|a bot|a real person|a computer|a program][?|]"
+            ),
+            (
+                "[Do|Can] you [have feelings|feel pain|think|sleep|eat|have a body|have friends|dream|see me|hear me|"
+                "feel|love|have a heart|get tired][?|]"
+            ),
+            (
+                "[How old are you|Where do you live|Where are you|Where are you from|When were you born|What do you "
+                "look like|Do you have a family|Do you have parents|What are you made of|How tall are you][?|]"
+            ),
         ],
         ["Are you a human or a robot?", "Are you a real human?", "Are you a living person?"],
-    ),
-    "fallback": Phrasings(
-        [
-            "What is the capital of {country}?",
-            "Who wrote {topic}?",
-            "Write a {job} about {topic}.",
-            "Tell me a {job}.",
-            "Who was {person}?",
-            "When was {person} born?",
-            "How does {thing} work?",
-            "Translate {word} to {language}.",
-            "What is {topic}?",
-            "Why is the sky blue?",
-            "How tall is {thing}?",
-            "How many people live in {country}?",
-            "Who is the president of {country}?",
-            "What is the weather in {city}?",
-            "Where is {city}?",
-            "Do you like {topic}?",
-            "Tell me about {country}.",
-            "Tell me about {topic}.",
-            "What happened in {year}?",
-            "Explain {topic}.",
-            "Write a {job}.",
-            "Can you write a {job} about {thing}?",
-            "How old is {person}?",
-            "What do you think about {topic}?",
-            "How far is {city} from {city}?",
-            "How do I make {thing}?",
-            "What does {word} mean?",
-            "Is {city} in {country}?",
-            "What language do they speak in {country}?",
-            "What is the square root of {n}?",
-            "How much does {thing} cost?",
-            "Who discovered {topic}?",
-            "When did {person} die?",
-            "Sing a {job}.",
-            "Give me a recipe for {thing}.",
-            "Is {n} a prime number?",
-            "What is the population of {city}?",
-            "Who won the game in {year}?",
-            "Why do people like {topic}?",
-            "Who invented {thing}?",
-            "What color is {thing}?",
-            "How heavy is {thing}?",
-            "Play {topic}.",
-            "Once upon a time",
-            "Describe {thing}.",
-            "Say something about {topic}.",
-            "Which river runs through {city}?",
-            "Recommend a book about {topic}.",
-            "How do you say {word} in {language}?",
-            "What is the best {job} about {topic}?",
-            "I am bored.",
-            "I love {topic}.",
-            "Summarize the {job} of {person}.",
-            "Write code for {thing}.",
-            "Write a program in Python.",
-            "What time is it?",
-            "What is the meaning of life?",
-            "Do you know {person}?",
-            "Did {person} visit {city}?",
-            "Does {thing} need energy?",
-            "Name a famous {job}.",
-            "List the cities of {country}.",
-            "Where was {person} born?",
-            "When was {city} founded?",
-            "What rhymes with {word}?",
-            "Teach me {language}.",
-            "Draw {thing}.",
-            "Which country is the largest?",
-            "How many planets are there?",
-            "What is the color of {thing}?",
-            "Tell me something interesting.",
-            "Is {topic} important?",
-            "What did {person} discover?",
-            "Who painted {thing}?",
-            "Book a flight to {city}.",
-            "My {word} is broken.",
-            "The {word} is near the {word}.",
-            "{person} lived in {city}.",
-            "What is {thing} made of?",
-            "How can I learn {language}?",
-        ],
-        [
-            "Which city is the capital of {country}?",
-            "Do you know a {job} about {topic}?",
-            "What do you know about {person}?",
-            "Where does {person} come from?",
-            "How many people live in {city}?",
-            "Tell me a {job} about {thing}.",
-            "What is the {language} word for {word}?",
-            "Can you explain {topic} to me?",
-            "Why is {topic} important?",
-            "How big is {country}?",
-            "Did {person} like {topic}?",
-            "What is so special about {city}?",
-            "Who lives in {city}?",
-            "Write a short {job} for {person}.",
-            "What is {person} famous for?",
-        ],
     ),
 }

@@ -19,10 +19,10 @@ from muon import Muon
 from torch.nn import functional as F
 
 SEED = 20260
-STEPS = 2400
-TOKENS_A_STEP = 8192  # before padding
-TOKENS_A_PASS = 4608  # with padding: what one forward and backward pass takes
-WARMUP_STEPS, HOLD = 40, 0.35  # the learning rate rises, holds for this share of the steps, then falls to zero
+STEPS = 5000
+TOKENS_A_STEP = 6144  # before padding
+TOKENS_A_PASS = 2304  # with padding: what one forward and backward pass takes
+WARMUP_STEPS, HOLD = 60, 0.6  # the learning rate rises, holds for this share of the steps, then falls to zero
 MTP_START, MTP_WEIGHT = 0.75, 0.3
 MUON_LR, ADAM_LR = 0.02, 3e-3
 BIAS_STEP = 0.002  # how far an expert's bias moves a step towards an even load
@@ -39,37 +39,46 @@ def draw_batch(encoder, step):
     samples, num_tokens = [], 0
     while num_tokens < TOKENS_A_STEP:
         samples.append(dialogue.make_dialogue(rng, encoder))
-        num_tokens += len(samples[-1][0])
-    samples.sort(key=lambda sample: len(sample[0]))
+        num_tokens += len(samples[-1].ids)
+    samples.sort(key=lambda sample: len(sample.ids))
     passes = [[]]
     for sample in samples:
-        if (len(passes[-1]) + 1) * len(sample[0]) > TOKENS_A_PASS:
+        if passes[-1] and (len(passes[-1]) + 1) * len(sample.ids) > TOKENS_A_PASS:
             passes.append([])
         passes[-1].append(sample)
     return passes, num_tokens
 
 
 def pad(samples, device):
-    """Ids, which of them are no padding, and which are learned."""
-    length = max(len(ids) for ids, _ in samples)
-    ids = torch.zeros(len(samples), length, dtype=torch.long)
-    position = torch.arange(length)
-    real, learned = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
-    for row, (sample, prompt_length) in enumerate(samples):
-        ids[row, : len(sample)] = torch.tensor(sample)
-        real[row] = position < len(sample)
-        learned[row] = real[row] & (position >= prompt_length)
-    return ids.to(device), real.to(device), learned.to(device)
+    """Ids, which of them are no padding, which are learned, positions, and branches where there are any."""
+    length = max(len(sample.ids) for sample in samples)
+
+    def rows(name):
+        padded = [getattr(sample, name) + [0] * (length - len(sample.ids)) for sample in samples]
+        return torch.tensor(padded, device=device)
+
+    real = torch.arange(length) < torch.tensor([len(sample.ids) for sample in samples]).unsqueeze(1)
+    branched = any(any(sample.branches) for sample in samples)
+    return (
+        rows("ids"),
+        real.to(device),
+        rows("learned").bool(),
+        rows("positions") if branched else None,
+        rows("branches") if branched else None,
+    )
 
 
-def losses(model, ids, real, learned, with_mtp):
+def losses(model, ids, real, learned, positions, branches, with_mtp):
     """Summed cross-entropy of the next token, and of the token after next, over the learned ones."""
-    hidden = model.trunk(ids, real)
+    hidden = model.trunk(ids, real, positions, branches=branches)
     chosen = learned[:, 1:]
     loss = F.cross_entropy(model.lm_head(hidden[:, :-1][chosen]), ids[:, 1:][chosen], reduction="sum")
     if not with_mtp:
         return loss, None
-    ahead = model.look_ahead(ids[:, 1:], hidden[:, :-1], real[:, 1:])
+    if branches is not None:
+        positions = positions[:, :-1]
+        branches = torch.maximum(branches[:, :-1], branches[:, 1:])  # where either token is in one, the pair is
+    ahead = model.look_ahead(ids[:, 1:], hidden[:, :-1], real[:, 1:], positions, branches)
     chosen = learned[:, 2:] & learned[:, 1:-1]
     return loss, F.cross_entropy(model.lm_head(ahead[:, :-1][chosen]), ids[:, 2:][chosen], reduction="sum")
 
@@ -126,15 +135,15 @@ class Trainer:
     def run_step(self):
         passes, num_tokens = draw_batch(self.encoder, self.step)
         batches = [pad(samples, self.device) for samples in passes]
-        num_learned = sum(int(learned.sum()) for _, _, learned in batches)
+        num_learned = sum(int(learned.sum()) for _, _, learned, _, _ in batches)
         with_mtp = self.step >= MTP_START * self.steps
         factor = learning_rate(self.step, self.steps)
         loads, total, mtp_total = {}, 0.0, 0.0
         for optimizer, lr in zip(self.optimizers, (MUON_LR, ADAM_LR)):
             optimizer.zero_grad(set_to_none=True)
             optimizer.param_groups[0]["lr"] = lr * factor
-        for ids, real, learned in batches:
-            loss, mtp_loss = losses(self.model, ids, real, learned, with_mtp)
+        for batch in batches:
+            loss, mtp_loss = losses(self.model, *batch, with_mtp)
             ((loss + MTP_WEIGHT * mtp_loss if with_mtp else loss) / num_learned).backward()
             total += loss.item() / num_learned
             mtp_total += mtp_loss.item() / num_learned if with_mtp else 0.0
@@ -182,7 +191,7 @@ def main():
         "--folder", type=pathlib.Path, required=True, help="where the tokenizer is read and the state is kept"
     )
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--check-every", type=int, default=200)
+    parser.add_argument("--check-every", type=int, default=400)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     device = "cuda" if torch.cuda.is_available() else "cpu"
