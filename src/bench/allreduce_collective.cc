@@ -38,8 +38,8 @@ Result<std::unique_ptr<AllReduceCollective>> AllReduceCollective::create(Mesh& m
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
   const uint64_t num_values = bytes / dtype_size(options.dtype);
-  const auto part_bytes = static_cast<int64_t>((num_values / members.size() + 1) * dtype_size(options.dtype));
-  ASSIGN_OR_RETURN(auto group, MeshGroup::create(mesh, {.members = members, .max_reduced_bytes = part_bytes}));
+  ASSIGN_OR_RETURN(auto group,
+                   MeshGroup::create(mesh, {.members = members, .max_summed_bytes = static_cast<int64_t>(bytes)}));
   return std::unique_ptr<AllReduceCollective>(new AllReduceCollective(std::move(group), options.dtype, num_values));
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -10,17 +11,18 @@
 
 namespace cachalot {
 
-// How rows are shared out over ranks: rank r has rows [begin(r), begin(r + 1)). The same on every rank.
+// How rows are shared out over ranks, or over the first of them: rank r has rows [begin(r), begin(r + 1)). The same on
+// every rank.
 class RowPartition {
  public:
-  RowPartition(int64_t num_rows, int num_ranks) : num_rows_(num_rows), num_ranks_(num_ranks) {}
-  int64_t begin(int rank) const { return num_rows_ * rank / num_ranks_; }
+  RowPartition(int64_t num_rows, int num_owners) : num_rows_(num_rows), num_owners_(num_owners) {}
+  int64_t begin(int rank) const { return num_rows_ * std::min(rank, num_owners_) / num_owners_; }
   int64_t count(int rank) const { return begin(rank + 1) - begin(rank); }
   int64_t num_rows() const { return num_rows_; }
 
  private:
   int64_t num_rows_;
-  int num_ranks_;
+  int num_owners_;
 };
 
 // Collectives over some of the ranks (a replica's TP ranks). Every rank makes the same calls in the same order; every

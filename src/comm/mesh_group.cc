@@ -11,6 +11,15 @@ namespace cachalot {
 namespace {
 
 constexpr int64_t kSumAtOnce = 1024;  // floats, which stay in the first-level cache while the ranks' values are added
+constexpr int64_t kLeastPart = 16 << 10;  // bytes of all_reduce() that are worth a rank of their own
+
+// How many ranks add up a part each in all_reduce(). Everybody sends each of them a message and gets one back, which
+// costs microseconds at both ends whatever its size, and each of them sleeps twice in a call, the others once: a few
+// values are added up by one rank. Two ranks have a message each way in any case.
+int num_owners(int64_t bytes, int num_ranks) {
+  if (num_ranks == 2) return 2;
+  return static_cast<int>(std::clamp<int64_t>(bytes / kLeastPart, 1, num_ranks));
+}
 
 template <class T>
 std::span<const std::byte> bytes_of(const T* first, int64_t count) {
@@ -23,19 +32,28 @@ std::span<std::byte> writable_bytes_of(T* first, int64_t count) {
 
 }  // namespace
 
+int64_t MeshGroupOptions::max_part_bytes() const {
+  const auto num_ranks = static_cast<int64_t>(members.size());
+  // Of fewer bytes a part may be larger, as fewer ranks share them. A value is whole, and has at most four bytes.
+  const int64_t part = max_summed_bytes == 0 ? 0 : max_summed_bytes / num_ranks + 4;
+  return std::max({max_reduced_bytes, part, std::min(max_summed_bytes, 2 * kLeastPart)});
+}
+
 Result<std::unique_ptr<MeshGroup>> MeshGroup::create(Mesh& mesh, MeshGroupOptions options) {
   const auto self = std::ranges::find(options.members, mesh.rank());
   CHECK(self != options.members.end(), "rank {} is not a member of its group", mesh.rank());
   const auto rank = static_cast<int>(self - options.members.begin());
   ASSIGN_OR_RETURN(Buffer staging, Device::allocate(static_cast<size_t>(options.staging_bytes())));
-  return std::unique_ptr<MeshGroup>(new MeshGroup(mesh, std::move(options), rank, std::move(staging)));
+  const int64_t max_part_bytes = options.max_part_bytes();
+  return std::unique_ptr<MeshGroup>(
+      new MeshGroup(mesh, std::move(options.members), rank, max_part_bytes, std::move(staging)));
 }
 
-MeshGroup::MeshGroup(Mesh& mesh, MeshGroupOptions options, int rank, Buffer staging)
+MeshGroup::MeshGroup(Mesh& mesh, std::vector<int> members, int rank, int64_t max_part_bytes, Buffer staging)
     : mesh_(mesh),
-      members_(std::move(options.members)),
+      members_(std::move(members)),
       rank_(rank),
-      max_reduced_bytes_(options.max_reduced_bytes),
+      max_part_bytes_(max_part_bytes),
       staging_(std::move(staging)) {
   sends_.reserve(members_.size());
   receives_.reserve(members_.size());
@@ -46,10 +64,12 @@ MeshGroup::~MeshGroup() {
 }
 
 void MeshGroup::send(int to, std::span<const std::byte> data) {
+  if (data.empty()) return;
   sends_.push_back({.peer = members_[static_cast<size_t>(to)], .data = data});
 }
 
 void MeshGroup::receive(int from, std::span<std::byte> buffer) {
+  if (buffer.empty()) return;
   receives_.push_back({.peer = members_[static_cast<size_t>(from)], .buffer = buffer});
 }
 
@@ -77,8 +97,8 @@ Status MeshGroup::exchange(const CollectiveSite& site) {
 
 template <class PartOf>
 Status MeshGroup::exchange_parts(int64_t part_bytes, PartOf part_of, const CollectiveSite& site) {
-  CHECK(part_bytes <= max_reduced_bytes_, "{}: a part of {} bytes, staging for {}", site.operation, part_bytes,
-        max_reduced_bytes_);
+  CHECK(part_bytes <= max_part_bytes_, "{}: a part of {} bytes, staging for {}", site.operation, part_bytes,
+        max_part_bytes_);
   for (int peer = 0; peer < size(); peer++) {
     if (peer == rank_) continue;
     send(peer, part_of(peer));
@@ -120,7 +140,8 @@ Status MeshGroup::all_reduce(const ComputeView<1>& values, const CollectiveSite&
   if (size() == 1) return {};
   return visit_compute(values.dtype(), [&]<class T>() -> Status {
     T* const all = values.as<T>().data();
-    const RowPartition partition(values.extent(0), size());
+    const RowPartition partition(values.extent(0),
+                                 num_owners(values.extent(0) * static_cast<int64_t>(sizeof(T)), size()));
     T* const own = all + partition.begin(rank_);
     const int64_t own_count = partition.count(rank_), part_bytes = own_count * static_cast<int64_t>(sizeof(T));
     RETURN_IF_ERROR(exchange_parts(
@@ -210,13 +231,14 @@ Status MeshGroup::broadcast(std::span<std::byte> data, int root, const Collectiv
 // Everybody tells the first rank, which then tells everybody.
 Status MeshGroup::barrier(const CollectiveSite& site) {
   const ExchangeClock::Call call(mesh_.clock(), site);
+  std::byte sign{1};  // a message needs a byte
   if (rank_ != 0) {
-    send(0, {});
+    send(0, {&sign, 1});
   } else {
-    for (int peer = 1; peer < size(); peer++) receive(peer, {});
+    for (int peer = 1; peer < size(); peer++) receive(peer, {&sign, 1});
   }
   RETURN_IF_ERROR(exchange(site));
-  return broadcast({}, 0, site);
+  return broadcast({&sign, 1}, 0, site);
 }
 
 }  // namespace cachalot

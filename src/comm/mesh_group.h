@@ -11,15 +11,18 @@ namespace cachalot {
 
 struct MeshGroupOptions {
   std::vector<int> members;       // ranks of the mesh, this one among them; their order is the group's
-  int64_t max_reduced_bytes = 0;  // of one rank's part in reduce_scatter() and all_reduce(), as it travels
+  int64_t max_reduced_bytes = 0;  // of one rank's part in reduce_scatter(), as it travels
+  int64_t max_summed_bytes = 0;   // of all values in all_reduce()
 
+  int64_t max_part_bytes() const;  // of what one rank adds up
   // What the group allocates: the others' shares of this rank's part.
-  int64_t staging_bytes() const { return max_reduced_bytes * (static_cast<int64_t>(members.size()) - 1); }
+  int64_t staging_bytes() const { return max_part_bytes() * (static_cast<int64_t>(members.size()) - 1); }
 };
 
 // Collectives over some ranks of a mesh, each in one hop (all_reduce() and barrier() in two): every message goes
 // straight from its sender to where it is wanted, out of the caller's rows and, except for sums, into the caller's
-// rows. A group of one rank moves nothing.
+// rows. Where there is nothing to send there is no message: of one token's row, one rank adds up all and tells all. A
+// group of one rank moves nothing.
 class MeshGroup : public Group {
  public:
   // Borrows the mesh. The error: memory.
@@ -41,7 +44,7 @@ class MeshGroup : public Group {
   Status barrier(const CollectiveSite& site) override;
 
  private:
-  MeshGroup(Mesh& mesh, MeshGroupOptions options, int rank, Buffer staging);
+  MeshGroup(Mesh& mesh, std::vector<int> members, int rank, int64_t max_part_bytes, Buffer staging);
 
   // One call's messages: send() and receive() note them, exchange() moves them all. A message's size is known to both
   // sides; one of another size is the peer's error.
@@ -62,7 +65,7 @@ class MeshGroup : public Group {
   Mesh& mesh_;
   std::vector<int> members_;
   int rank_;  // in the group
-  int64_t max_reduced_bytes_;
+  int64_t max_part_bytes_;
   Buffer staging_;
   std::vector<SendOp> sends_;
   std::vector<ReceiveOp> receives_;

@@ -28,8 +28,11 @@ void on_ranks(int num_ranks, const MeshOptions& options, Body body) {
   for (std::thread& thread : threads) thread.join();
 }
 
-std::unique_ptr<MeshGroup> make_group(Mesh& mesh, std::vector<int> members, int64_t max_reduced_bytes = 0) {
-  auto group = MeshGroup::create(mesh, {.members = std::move(members), .max_reduced_bytes = max_reduced_bytes});
+std::unique_ptr<MeshGroup> make_group(Mesh& mesh, std::vector<int> members, int64_t max_reduced_bytes = 0,
+                                      int64_t max_summed_bytes = 0) {
+  auto group = MeshGroup::create(
+      mesh,
+      {.members = std::move(members), .max_reduced_bytes = max_reduced_bytes, .max_summed_bytes = max_summed_bytes});
   CHECK(group, "{}", group.error().message);
   return std::move(*group);
 }
@@ -96,7 +99,7 @@ template <class T>
 void test_all_reduce(int num_ranks, int64_t count) {
   const std::vector<float> expected = sums_in_rank_order<T>(num_ranks, count);
   on_ranks(num_ranks, {}, [&](Mesh& mesh) {
-    const auto group = make_group(mesh, all_ranks(mesh), (count / num_ranks + 1) * sizeof(T));
+    const auto group = make_group(mesh, all_ranks(mesh), 0, count * sizeof(T));
     std::vector<T> values = numbers<T>(mesh.rank(), count);
     const Status status = group->all_reduce(ComputeView<1>(View<T, 1>(values.data(), count)), {"test"});
     ASSERT_TRUE(status) << status.error().message;
@@ -112,6 +115,15 @@ TEST(MeshGroup, AllReduceGivesEveryRankTheRoundedSum) {
       test_all_reduce<bf16>(num_ranks, count);
     }
   }
+}
+
+TEST(MeshGroup, FewValuesAreAddedUpByOneRank) {
+  on_ranks(4, {}, [&](Mesh& mesh) {
+    const auto group = make_group(mesh, all_ranks(mesh), 0, 14336);
+    std::vector<bf16> values(7168);
+    ASSERT_TRUE(group->all_reduce(ComputeView<1>(View<bf16, 1>(values.data(), 7168)), {"test"}));
+    EXPECT_EQ(mesh.traffic()[0].bytes_sent, mesh.rank() == 0 ? 3 * 14336 : 14336);
+  });
 }
 
 TEST(MeshGroup, GathersRowsOfEveryRankAlsoInPlace) {
@@ -209,7 +221,7 @@ TEST(MeshGroup, NobodyPassesABarrierBeforeTheLastHasCome) {
 TEST(MeshGroup, GroupsOfAMeshAreApart) {
   on_ranks(6, {}, [&](Mesh& mesh) {
     const bool odd = mesh.rank() % 2 == 1;
-    const auto group = make_group(mesh, odd ? std::vector<int>{5, 1, 3} : std::vector<int>{0, 2, 4}, 400);
+    const auto group = make_group(mesh, odd ? std::vector<int>{5, 1, 3} : std::vector<int>{0, 2, 4}, 0, 400);
     ASSERT_EQ(group->size(), 3);
     for (int round = 0; round < 10; round++) {
       std::vector<float> values(100, static_cast<float>(mesh.rank()));
