@@ -14,6 +14,7 @@ void add_eval_command(CLI::App& app);
 void add_synth_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_check_command(CLI::App& app);
 
 // Ends a subcommand: an error is printed to stderr and becomes the exit status 1.
 void finish_command(const Status& status);

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   add_synth_command(app);
   add_quantize_command(app);
   add_bench_command(app);
+  add_check_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError&) {

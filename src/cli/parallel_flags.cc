@@ -115,6 +115,7 @@ void add_ignored_flags(CLI::App& app) {
       {"--multi-step-stream-outputs", "every round's tokens are streamed", true},
   };
   for (const Ignored& flag : kIgnored) {
+    if (app.get_option_no_throw(flag.name)) continue;  // it means something to this command
     const auto tell = [&flag] { log::info("{} is accepted and changes nothing: {}", flag.name, flag.why); };
     if (flag.takes_value) {
       app.add_option_function<std::string>(flag.name, [tell](const std::string&) { tell(); })->group("");

@@ -18,22 +18,20 @@ std::string mib(size_t bytes) {
 
 std::string MemoryPlan::describe() const {
   return fmt::format(
-      "memory of this rank: {} of {} ({}), {} usable: weights {}, workspace {}, buffers between ranks {}, KV cache {} "
-      "({} blocks of {} tokens, {} bytes a token), "
-      "rotary tables {}, scratch {}",
-      mib(device_bytes), mib(node.total_bytes), node.source, mib(usable_bytes), mib(model.weight_bytes),
-      mib(model.workspace_bytes), mib(model.comm_bytes), mib(cache_bytes), num_blocks, block_size,
-      model.cache_bytes_per_token, mib(model.rope_bytes), mib(model.scratch_bytes));
+      "memory of this rank: {} of {} ({}), {} usable: weights {}, workspace {}, logits {}, buffers between ranks {}, "
+      "shared memory {}, KV cache {} ({} blocks of {} tokens, {} bytes a token), rotary tables {}, scratch {}",
+      mib(device_bytes), mib(node.total_bytes), node.source, mib(usable_bytes), mib(rank.model.weight_bytes),
+      mib(rank.model.workspace_bytes), mib(rank.logits_bytes), mib(rank.model.comm_bytes()), mib(rank.ring_bytes),
+      mib(cache_bytes), num_blocks, block_size, rank.model.cache_bytes_per_token, mib(rank.model.rope_bytes),
+      mib(rank.model.scratch_bytes));
 }
 
-Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const ModelMemory& model,
+Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const RankMemory& rank,
                                const MemoryInfo& node, int num_local_ranks) {
-  MemoryPlan plan{.node = node, .model = model, .block_size = options.block_size};
+  MemoryPlan plan{.node = node, .rank = rank, .block_size = options.block_size};
   plan.device_bytes = node.total_bytes / static_cast<size_t>(num_local_ranks);
   plan.usable_bytes = static_cast<size_t>(static_cast<double>(plan.device_bytes) * options.gpu_memory_utilization);
-  const size_t fixed =
-      model.weight_bytes + model.workspace_bytes + model.comm_bytes + model.scratch_bytes + model.rope_bytes;
-  const size_t block_bytes = model.cache_bytes_per_token * static_cast<size_t>(options.block_size);
+  const size_t fixed = rank.fixed_bytes(), block_bytes = rank.block_bytes(options.block_size);
   const int64_t wanted_len = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
   const auto blocks_of = [&](int64_t tokens) { return (tokens + options.block_size - 1) / options.block_size; };
 
@@ -41,15 +39,15 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
   if (num_blocks == 0) {
     if (fixed + block_bytes > plan.usable_bytes) {
       return make_error(ErrorCode::kOutOfMemory,
-                        "the model does not fit: weights {}, workspace {}, buffers between ranks {}, scratch {}, "
-                        "rotary tables {} and one KV block of {} are {} more than the {} that "
+                        "the model does not fit: weights {}, workspace {}, logits {}, buffers between ranks {}, shared "
+                        "memory {}, scratch {}, rotary tables {} and one KV block of {} are {} more than the {} that "
                         "--gpu-memory-utilization {} leaves of {}; more ranks (--tensor-parallel-size, "
                         "--data-parallel-size with --enable-expert-parallel), "
                         "a smaller --max-num-batched-tokens or int4 weights would help",
-                        mib(model.weight_bytes), mib(model.workspace_bytes), mib(model.comm_bytes),
-                        mib(model.scratch_bytes), mib(model.rope_bytes), mib(block_bytes),
-                        mib(fixed + block_bytes - plan.usable_bytes), mib(plan.usable_bytes),
-                        options.gpu_memory_utilization, mib(plan.device_bytes));
+                        mib(rank.model.weight_bytes), mib(rank.model.workspace_bytes), mib(rank.logits_bytes),
+                        mib(rank.model.comm_bytes()), mib(rank.ring_bytes), mib(rank.model.scratch_bytes),
+                        mib(rank.model.rope_bytes), mib(block_bytes), mib(fixed + block_bytes - plan.usable_bytes),
+                        mib(plan.usable_bytes), options.gpu_memory_utilization, mib(plan.device_bytes));
     }
     const int64_t useful = int64_t{options.max_num_seqs} * blocks_of(wanted_len) + blocks_of(kPrefixCacheTokens);
     num_blocks = std::min(static_cast<int64_t>((plan.usable_bytes - fixed) / block_bytes), useful);

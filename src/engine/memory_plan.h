@@ -6,7 +6,7 @@
 #include "config/engine_options.h"
 #include "config/model_config.h"
 #include "device/memory_info.h"
-#include "model/deepseek.h"
+#include "engine/rank_memory.h"
 
 namespace cachalot {
 
@@ -15,7 +15,7 @@ struct MemoryPlan {
   MemoryInfo node;
   size_t device_bytes = 0;  // this rank's share of the node's memory
   size_t usable_bytes = 0;  // gpu_memory_utilization of it
-  ModelMemory model;
+  RankMemory rank;
   int block_size = 0, num_blocks = 0;
   size_t cache_bytes = 0;
   int max_model_len = 0;
@@ -26,7 +26,7 @@ struct MemoryPlan {
 };
 
 // `num_local_ranks` share the node. The error says by how much the plan does not fit, and what would.
-Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const ModelMemory& model,
+Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const RankMemory& rank,
                                const MemoryInfo& node, int num_local_ranks);
 
 }  // namespace cachalot

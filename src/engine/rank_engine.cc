@@ -14,8 +14,6 @@
 namespace cachalot {
 namespace {
 
-constexpr int64_t kMaxLogitRows = 256;  // at a time; they bound the memory of prompt logprobs
-
 Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
   return {.parallel = {},
           .mesh = &mesh,
@@ -23,22 +21,6 @@ Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
           .threads = plan_threads(allowed_cores(), options.threads),
           .isa = isa,
           .on_activity = {}};
-}
-
-ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config) {
-  // Without replicas to share them with, a replica's ranks still share whole experts out if that is asked for.
-  const bool spread_experts = parallel.enable_expert_parallel || parallel.tensor_parallel_size == 1;
-  return {.compute_dtype = options.dtype == DTypeOption::kFloat32 ? DType::kF32 : DType::kBF16,
-          .activation_dtype = options.activation_dtype,
-          .tp_rank = parallel.tensor_parallel_rank,
-          .tp_size = parallel.tensor_parallel_size,
-          .expert_parallel = spread_experts,
-          .ep_rank = spread_experts ? parallel.group_rank() : 0,
-          .ep_size = spread_experts ? parallel.group_size() : 1,
-          .exchange_max_bytes = static_cast<int64_t>(parallel.exchange_max_bytes),
-          .max_rows = options.max_num_batched_tokens,
-          .max_logit_rows = std::min<int64_t>(kMaxLogitRows, std::max(options.max_num_seqs, 16)),
-          .max_positions = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings};
 }
 
 std::vector<int> consecutive(int first, int count) {
@@ -74,18 +56,14 @@ Result<std::unique_ptr<RankEngine>> RankEngine::create(const EngineOptions& opti
 Status RankEngine::load(WeightPacker::Progress progress) {
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options_.model));
   const ModelConfig& config = files.config();
-  if (options_.max_model_len > config.max_position_embeddings) {
-    return make_parameter_error("--max-model-len",
-                                "--max-model-len {}: the model has max_position_embeddings {} ({}/config.json)",
-                                options_.max_model_len, config.max_position_embeddings, options_.model);
-  }
-  ModelSettings settings = settings_of(options_, placement_.parallel, config);
-  ASSIGN_OR_RETURN(const ModelMemory model_memory, DeepseekModel::plan(config, settings, files, num_threads()));
-  ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, model_memory, memory_info(), placement_.num_local_ranks));
+  ASSIGN_OR_RETURN(const RankMemory rank_memory, plan_rank_memory(options_, placement_.parallel, config, files,
+                                                                  placement_.num_local_ranks, num_threads()));
+  ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, rank_memory, memory_info(), placement_.num_local_ranks));
   log::info("{}", memory_.describe());
   if (memory_.max_model_len_was_cut)
     log::warn("max_model_len is {}: the KV cache holds no more; the model could do {}", memory_.max_model_len,
               config.max_position_embeddings);
+  ModelSettings settings = rank_memory.settings;
   settings.max_positions = memory_.max_model_len;
 
   const int own_rank = placement_.mesh->rank();
@@ -108,8 +86,7 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   cache_ =
       ComputeView<3>(cache_memory_.data(), settings.compute_dtype, config.num_layers, num_slots, config.kv_cache_dim());
   max_logit_rows_ = settings.max_logit_rows;
-  ASSIGN_OR_RETURN(logits_memory_,
-                   Device::allocate(static_cast<size_t>(max_logit_rows_ * config.vocab_size) * sizeof(float)));
+  ASSIGN_OR_RETURN(logits_memory_, Device::allocate(rank_memory.logits_bytes));
   batch_ = std::make_unique<StepBatch>(settings.max_rows, memory_.block_size);
   for (int thread_idx = 0; leads() && thread_idx < num_threads(); thread_idx++)
     samplers_.push_back(std::make_unique<Sampler>(config.vocab_size));
@@ -250,7 +227,7 @@ RankReport RankEngine::report() const {
                     .tp_rank = parallel.tensor_parallel_rank,
                     .pid = getpid(),
                     .weight_bytes = model_->weight_bytes(),
-                    .planned_weight_bytes = memory_.model.weight_bytes,
+                    .planned_weight_bytes = memory_.rank.model.weight_bytes,
                     .sequence_parallel_rows = sequence_parallel_rows_,
                     .agreements = lockstep_->num_agreements(),
                     .steps = num_steps_,

@@ -36,11 +36,11 @@ OpsLimits DeepseekModel::ops_limits(const ModelConfig& config, const ModelSettin
 }
 
 Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSettings& settings,
-                                        const ModelFiles& files, int num_threads) {
+                                        const WeightCatalog& catalog, int num_threads) {
   if (config.num_experts > kMaxExperts || config.num_experts_per_token > kMaxTopK) {
-    return make_error(
-        ErrorCode::kUnsupported, "{}: {} experts of which {} a token; at most {} of which {} are supported",
-        files.checkpoint().folder(), config.num_experts, config.num_experts_per_token, kMaxExperts, kMaxTopK);
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: {} experts of which {} a token; at most {} of which {} are supported", catalog.name(),
+                      config.num_experts, config.num_experts_per_token, kMaxExperts, kMaxTopK);
   }
   if (config.num_heads % settings.tp_size != 0)
     return make_error(ErrorCode::kInvalidArgument,
@@ -50,17 +50,20 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
     return make_error(ErrorCode::kInvalidArgument, "{} experts cannot be shared out evenly over {} ranks",
                       config.num_experts, settings.ep_size);
   WeightPacker planner = WeightPacker::planner(settings);
-  RETURN_IF_ERROR(load_weights(config, settings, files, planner));
-  int64_t comm_bytes = max_reduced_bytes(config, settings) * (settings.tp_size - 1);
-  if (config.num_experts > 0) comm_bytes += exchange_layout(config, settings).bytes();
+  ASSIGN_OR_RETURN(const ModelWeights weights, load_weights(config, settings, catalog, planner));
+  const auto with_experts = std::ranges::find_if(weights.layers, [](const LayerWeights& layer) { return !!layer.moe; });
+  const int64_t exchange_bytes = config.num_experts > 0 ? exchange_layout(config, settings).bytes() : 0;
   return ModelMemory{
       .weight_bytes = planner.bytes(),
       .workspace_bytes = Workspace::bytes(config, settings),
       .scratch_bytes = ops_table(IsaLevel::kReference).scratch_bytes(ops_limits(config, settings), num_threads),
       .rope_bytes = Rope::table_bytes(config, settings.max_positions),
-      .comm_bytes = static_cast<size_t>(comm_bytes),
+      .weights_by_kind = planner.bytes_by_kind(),
+      .exchange_bytes = static_cast<size_t>(exchange_bytes),
+      .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
       .cache_bytes_per_token = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.kv_cache_dim()) *
-                               dtype_size(settings.compute_dtype)};
+                               dtype_size(settings.compute_dtype),
+      .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group};
 }
 
 DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace,
@@ -75,7 +78,7 @@ DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& set
       feed_forward_(config_, settings_, ops_, workspace_, parallel_, exchange) {}
 
 Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& config, const ModelSettings& settings,
-                                                           const ModelFiles& files, Device& device, IsaLevel isa,
+                                                           const WeightCatalog& catalog, Device& device, IsaLevel isa,
                                                            Group& tensor_group, ExpertExchange* exchange,
                                                            WeightPacker::Progress progress) {
   CHECK(exchange || config.num_experts == 0);
@@ -86,11 +89,11 @@ Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& co
                                                          std::move(rope), tensor_group, exchange));
 
   WeightPacker planner = WeightPacker::planner(settings);
-  RETURN_IF_ERROR(load_weights(config, settings, files, planner));
+  RETURN_IF_ERROR(load_weights(config, settings, catalog, planner));
   ASSIGN_OR_RETURN(model->weight_memory_, Device::allocate(planner.bytes()));
   WeightPacker packer = WeightPacker::packer(settings, device, model->weight_memory_.view<std::byte>(planner.bytes()),
                                              std::move(progress));
-  ASSIGN_OR_RETURN(model->weights_, load_weights(config, settings, files, packer));
+  ASSIGN_OR_RETURN(model->weights_, load_weights(config, settings, catalog, packer));
   model->weight_bytes_ = packer.bytes();
   return model;
 }

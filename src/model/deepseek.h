@@ -18,26 +18,31 @@
 #include "model/rope.h"
 #include "model/weight_packer.h"
 #include "model/workspace.h"
-#include "weights/model_files.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 
 // What a model takes of its device, before anything is allocated.
 struct ModelMemory {
   size_t weight_bytes = 0, workspace_bytes = 0, scratch_bytes = 0, rope_bytes = 0;
-  size_t comm_bytes = 0;  // buffers of the expert exchange and the tensor-parallel group
+  WeightBytes weights_by_kind{};
+  size_t exchange_bytes = 0;  // of the expert exchange
+  size_t reduce_bytes = 0;    // of the tensor-parallel group's sums
   size_t cache_bytes_per_token = 0;
+  int expert_input_group = 0;  // of the rows that travel to experts: int8 with so many values a scale; 0: compute dtype
+
+  size_t comm_bytes() const { return exchange_bytes + reduce_bytes; }
 };
 
 // DeepSeek V2, V3 and relatives on one rank: the whole forward pass. Used by one thread, the engine's.
 class DeepseekModel {
  public:
   static OpsLimits ops_limits(const ModelConfig& config, const ModelSettings& settings);
-  static Result<ModelMemory> plan(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files,
-                                  int num_threads);
+  static Result<ModelMemory> plan(const ModelConfig& config, const ModelSettings& settings,
+                                  const WeightCatalog& catalog, int num_threads);
   // Borrows everything; `exchange` may be null for a model without experts.
   static Result<std::unique_ptr<DeepseekModel>> load(const ModelConfig& config, const ModelSettings& settings,
-                                                     const ModelFiles& files, Device& device, IsaLevel isa,
+                                                     const WeightCatalog& catalog, Device& device, IsaLevel isa,
                                                      Group& tensor_group, ExpertExchange* exchange,
                                                      WeightPacker::Progress progress);
 

@@ -26,8 +26,8 @@ WeightSource inputs(WeightSource source, int64_t begin, int64_t count) {
 
 class Loader {
  public:
-  Loader(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files, WeightPacker& packer)
-      : config_(config), settings_(settings), files_(files), packer_(packer) {}
+  Loader(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog, WeightPacker& packer)
+      : config_(config), settings_(settings), catalog_(catalog), packer_(packer) {}
 
   Result<ModelWeights> load();
 
@@ -35,42 +35,44 @@ class Loader {
   Result<LayerWeights> layer(int layer_idx);
   Result<AttentionWeights> attention(const std::string& prefix);
   Status absorbed_form(const WeightSource& kv_b, AttentionWeights& weights);
-  Result<FeedForwardWeights> feed_forward(const std::string& prefix, int64_t width, int part, int num_parts);
+  Result<FeedForwardWeights> feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
+                                          int num_parts);
   Result<MoeWeights> moe(const std::string& prefix);
-  Result<Linear> linear(const std::string& name, int64_t out_features, int64_t in_features);
-  Linear pack(const WeightSource& source);
+  Result<Linear> linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features);
+  Linear pack(WeightKind kind, const WeightSource& source);
   Result<View<const float, 1>> norm(const std::string& name, int64_t size);
 
   const ModelConfig& config_;
   const ModelSettings& settings_;
-  const ModelFiles& files_;
+  const WeightCatalog& catalog_;
   WeightPacker& packer_;
 };
 
 // Packs a weight and lets go of its pages in the file.
-Linear Loader::pack(const WeightSource& source) {
-  const Linear linear = packer_.linear(source);
-  if (!packer_.planning()) files_.drop_pages(source);
+Linear Loader::pack(WeightKind kind, const WeightSource& source) {
+  const Linear linear = packer_.linear(kind, source);
+  if (!packer_.planning()) catalog_.drop_pages(source);
   return linear;
 }
 
-Result<Linear> Loader::linear(const std::string& name, int64_t out_features, int64_t in_features) {
-  ASSIGN_OR_RETURN(const WeightSource source, files_.linear(name, out_features, in_features));
-  return pack(source);
+Result<Linear> Loader::linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features) {
+  ASSIGN_OR_RETURN(const WeightSource source, catalog_.linear(name, out_features, in_features));
+  return pack(kind, source);
 }
 
 Result<View<const float, 1>> Loader::norm(const std::string& name, int64_t size) {
-  ASSIGN_OR_RETURN(const std::vector<float> values, files_.vector(name, size));
+  ASSIGN_OR_RETURN(const std::vector<float> values, catalog_.vector(name, size));
   return packer_.vector(values);
 }
 
 Result<ModelWeights> Loader::load() {
   ModelWeights weights;
   const Share vocab(config_.vocab_size, settings_.tp_rank, settings_.tp_size);
-  ASSIGN_OR_RETURN(const TensorRef embedding, files_.embedding());
-  const int64_t row_bytes = config_.hidden_size * static_cast<int64_t>(dtype_size(embedding.spec.dtype));
+  ASSIGN_OR_RETURN(const TensorRef embedding, catalog_.embedding());
+  const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * dtype_size(embedding.spec.dtype);
   weights.embedding =
-      packer_.table(embedding.data.data() + vocab.begin * row_bytes, static_cast<size_t>(vocab.count * row_bytes));
+      packer_.table(WeightKind::kEmbedding, embedding.data, static_cast<size_t>(vocab.begin) * row_bytes,
+                    static_cast<size_t>(vocab.count) * row_bytes);
   weights.embedding_dtype = embedding.spec.dtype;
   weights.vocab_begin = vocab.begin;
   weights.vocab_count = vocab.count;
@@ -79,8 +81,8 @@ Result<ModelWeights> Loader::load() {
     weights.layers.push_back(std::move(layer_weights));
   }
   ASSIGN_OR_RETURN(weights.final_norm, norm("model.norm.weight", config_.hidden_size));
-  ASSIGN_OR_RETURN(const WeightSource head, files_.head());
-  weights.head = pack(outputs(head, vocab.begin, vocab.count));
+  ASSIGN_OR_RETURN(const WeightSource head, catalog_.head());
+  weights.head = pack(WeightKind::kHead, outputs(head, vocab.begin, vocab.count));
   return weights;
 }
 
@@ -93,8 +95,8 @@ Result<LayerWeights> Loader::layer(int layer_idx) {
   if (config_.is_moe_layer(layer_idx)) {
     ASSIGN_OR_RETURN(weights.moe, moe(prefix + "mlp."));
   } else {
-    ASSIGN_OR_RETURN(weights.dense,
-                     feed_forward(prefix + "mlp.", config_.intermediate_size, settings_.tp_rank, settings_.tp_size));
+    ASSIGN_OR_RETURN(weights.dense, feed_forward(WeightKind::kDense, prefix + "mlp.", config_.intermediate_size,
+                                                 settings_.tp_rank, settings_.tp_size));
   }
   return weights;
 }
@@ -105,25 +107,27 @@ Result<AttentionWeights> Loader::attention(const std::string& prefix) {
   const int64_t qk = config_.qk_head_dim(), kv = config_.qk_nope_head_dim + config_.v_head_dim,
                 hidden = config_.hidden_size;
   if (config_.q_lora_rank == 0) {
-    ASSIGN_OR_RETURN(const WeightSource q, files_.linear(prefix + "q_proj", config_.num_heads * qk, hidden));
-    weights.q = pack(outputs(q, heads.begin * qk, heads.count * qk));
+    ASSIGN_OR_RETURN(const WeightSource q, catalog_.linear(prefix + "q_proj", config_.num_heads * qk, hidden));
+    weights.q = pack(WeightKind::kAttention, outputs(q, heads.begin * qk, heads.count * qk));
   } else {
-    ASSIGN_OR_RETURN(weights.q_a, linear(prefix + "q_a_proj", config_.q_lora_rank, hidden));
+    ASSIGN_OR_RETURN(weights.q_a, linear(WeightKind::kAttention, prefix + "q_a_proj", config_.q_lora_rank, hidden));
     ASSIGN_OR_RETURN(weights.q_a_norm, norm(prefix + "q_a_layernorm.weight", config_.q_lora_rank));
     ASSIGN_OR_RETURN(const WeightSource q_b,
-                     files_.linear(prefix + "q_b_proj", config_.num_heads * qk, config_.q_lora_rank));
-    weights.q_b = pack(outputs(q_b, heads.begin * qk, heads.count * qk));
+                     catalog_.linear(prefix + "q_b_proj", config_.num_heads * qk, config_.q_lora_rank));
+    weights.q_b = pack(WeightKind::kAttention, outputs(q_b, heads.begin * qk, heads.count * qk));
   }
-  ASSIGN_OR_RETURN(weights.kv_a, linear(prefix + "kv_a_proj_with_mqa", config_.kv_cache_dim(), hidden));
+  ASSIGN_OR_RETURN(weights.kv_a,
+                   linear(WeightKind::kAttention, prefix + "kv_a_proj_with_mqa", config_.kv_cache_dim(), hidden));
   ASSIGN_OR_RETURN(weights.kv_a_norm, norm(prefix + "kv_a_layernorm.weight", config_.kv_lora_rank));
   ASSIGN_OR_RETURN(const WeightSource kv_b,
-                   files_.linear(prefix + "kv_b_proj", config_.num_heads * kv, config_.kv_lora_rank));
+                   catalog_.linear(prefix + "kv_b_proj", config_.num_heads * kv, config_.kv_lora_rank));
   const WeightSource own_kv_b = outputs(kv_b, heads.begin * kv, heads.count * kv);
   RETURN_IF_ERROR(absorbed_form(own_kv_b, weights));
-  weights.kv_b = pack(own_kv_b);
+  weights.kv_b = pack(WeightKind::kKvB, own_kv_b);
   ASSIGN_OR_RETURN(const WeightSource o,
-                   files_.linear(prefix + "o_proj", hidden, config_.num_heads * config_.v_head_dim));
-  weights.o = pack(inputs(o, heads.begin * config_.v_head_dim, heads.count * config_.v_head_dim));
+                   catalog_.linear(prefix + "o_proj", hidden, config_.num_heads * config_.v_head_dim));
+  weights.o =
+      pack(WeightKind::kAttention, inputs(o, heads.begin * config_.v_head_dim, heads.count * config_.v_head_dim));
   return weights;
 }
 
@@ -134,32 +138,35 @@ Status Loader::absorbed_form(const WeightSource& kv_b, AttentionWeights& weights
   const int64_t num_heads = kv_b.out_count / (nope + v);
   for (int64_t head = 0; head < num_heads; head++) {
     const int64_t first_row = head * (nope + v);
-    weights.query_absorb.push_back(packer_.derived(rank, nope, [&](int64_t out, float* values) {
-      for (int64_t in = 0; in < nope; in++) dequantize(kv_b, first_row + in, out, 1, values + in);
-    }));
-    weights.value_absorb.push_back(packer_.linear(outputs(kv_b, first_row + nope, v)).matrix);
+    weights.query_absorb.push_back(
+        packer_.derived(WeightKind::kKvBAbsorbed, rank, nope, [&](int64_t out, float* values) {
+          for (int64_t in = 0; in < nope; in++) dequantize(kv_b, first_row + in, out, 1, values + in);
+        }));
+    weights.value_absorb.push_back(packer_.linear(WeightKind::kKvBAbsorbed, outputs(kv_b, first_row + nope, v)).matrix);
   }
   return {};
 }
 
-Result<FeedForwardWeights> Loader::feed_forward(const std::string& prefix, int64_t width, int part, int num_parts) {
+Result<FeedForwardWeights> Loader::feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
+                                                int num_parts) {
   const Share share(width, part, num_parts);
-  ASSIGN_OR_RETURN(const WeightSource gate, files_.linear(prefix + "gate_proj", width, config_.hidden_size));
-  ASSIGN_OR_RETURN(const WeightSource up, files_.linear(prefix + "up_proj", width, config_.hidden_size));
-  ASSIGN_OR_RETURN(const WeightSource down, files_.linear(prefix + "down_proj", config_.hidden_size, width));
+  ASSIGN_OR_RETURN(const WeightSource gate, catalog_.linear(prefix + "gate_proj", width, config_.hidden_size));
+  ASSIGN_OR_RETURN(const WeightSource up, catalog_.linear(prefix + "up_proj", width, config_.hidden_size));
+  ASSIGN_OR_RETURN(const WeightSource down, catalog_.linear(prefix + "down_proj", config_.hidden_size, width));
   FeedForwardWeights weights;
   const WeightSource own_gate = outputs(gate, share.begin, share.count), own_up = outputs(up, share.begin, share.count);
-  weights.gate_up = packer_.gate_up(own_gate, own_up);
-  if (!packer_.planning()) files_.drop_pages(own_gate), files_.drop_pages(own_up);
-  weights.down = pack(inputs(down, share.begin, share.count));
+  weights.gate_up = packer_.gate_up(kind, own_gate, own_up);
+  if (!packer_.planning()) catalog_.drop_pages(own_gate), catalog_.drop_pages(own_up);
+  weights.down = pack(kind, inputs(down, share.begin, share.count));
   weights.width = share.count;
   return weights;
 }
 
 Result<MoeWeights> Loader::moe(const std::string& prefix) {
   MoeWeights weights;
-  ASSIGN_OR_RETURN(const WeightSource router, files_.linear(prefix + "gate", config_.num_experts, config_.hidden_size));
-  weights.router = pack(router).matrix;
+  ASSIGN_OR_RETURN(const WeightSource router,
+                   catalog_.linear(prefix + "gate", config_.num_experts, config_.hidden_size));
+  weights.router = pack(WeightKind::kRouter, router).matrix;
   if (config_.topk_method == TopkMethod::kNoauxTc) {
     ASSIGN_OR_RETURN(weights.choice_bias, norm(prefix + "gate.e_score_correction_bias", config_.num_experts));
   }
@@ -167,9 +174,10 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
   const Share experts(config_.num_experts, whole_experts ? settings_.ep_rank : 0,
                       whole_experts ? settings_.ep_size : 1);
   for (int64_t expert = experts.begin; expert < experts.begin + experts.count; expert++) {
-    ASSIGN_OR_RETURN(const FeedForwardWeights expert_weights,
-                     feed_forward(fmt::format("{}experts.{}.", prefix, expert), config_.moe_intermediate_size,
-                                  whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
+    ASSIGN_OR_RETURN(
+        const FeedForwardWeights expert_weights,
+        feed_forward(WeightKind::kExperts, fmt::format("{}experts.{}.", prefix, expert), config_.moe_intermediate_size,
+                     whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
     const int group = expert_weights.gate_up.input_group;
     if (!weights.gate_up.empty() &&
         (group != weights.input_group || expert_weights.down.matrix.shape.format != weights.down.back().shape.format))
@@ -183,19 +191,19 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
   if (config_.num_shared_experts > 0) {
     // Whole on every rank: it works on the rank's own token rows, so that no byte moves for it. Without expert
     // parallelism every rank has all rows, and the width is split like the experts'.
-    ASSIGN_OR_RETURN(
-        weights.shared,
-        feed_forward(prefix + "shared_experts.", int64_t{config_.num_shared_experts} * config_.moe_intermediate_size,
-                     whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
+    ASSIGN_OR_RETURN(weights.shared,
+                     feed_forward(WeightKind::kSharedExperts, prefix + "shared_experts.",
+                                  int64_t{config_.num_shared_experts} * config_.moe_intermediate_size,
+                                  whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
   }
   return weights;
 }
 
 }  // namespace
 
-Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings, const ModelFiles& files,
-                                  WeightPacker& packer) {
-  return Loader(config, settings, files, packer).load();
+Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings,
+                                  const WeightCatalog& catalog, WeightPacker& packer) {
+  return Loader(config, settings, catalog, packer).load();
 }
 
 }  // namespace cachalot

@@ -12,8 +12,16 @@ constexpr int kFloatActivationGroup = 64;  // of int8 rows that meet float weigh
 
 }  // namespace
 
-std::byte* WeightPacker::take(size_t bytes) {
+std::string_view weight_kind_name(WeightKind kind) {
+  static constexpr std::array<std::string_view, kNumWeightKinds> kNames{
+      "embedding",    "head",   "attention",      "kv_b",    "kv_b, absorbed form",
+      "dense layers", "router", "shared experts", "experts", "norms and biases"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+std::byte* WeightPacker::take(WeightKind kind, size_t bytes) {
   const size_t begin = (used_ + kAlignment - 1) / kAlignment * kAlignment;
+  bytes_by_kind_[static_cast<size_t>(kind)] += begin + bytes - used_;
   used_ = begin + bytes;
   if (planning()) return nullptr;
   CHECK(used_ <= static_cast<size_t>(memory_.extent(0)), "weights need more than the {} bytes planned",
@@ -26,17 +34,18 @@ void WeightPacker::report() {
 }
 
 View<const float, 1> WeightPacker::vector(const std::vector<float>& values) {
-  std::byte* data = take(values.size() * sizeof(float));
+  std::byte* data = take(WeightKind::kVectors, values.size() * sizeof(float));
   if (data) std::memcpy(data, values.data(), values.size() * sizeof(float));
   return View<const float, 1>(reinterpret_cast<const float*>(data), values.size());
 }
 
-const void* WeightPacker::table(const void* source, size_t bytes) {
-  std::byte* data = take(bytes);
+const void* WeightPacker::table(WeightKind kind, std::span<const std::byte> table, size_t table_begin, size_t size) {
+  std::byte* data = take(kind, size);
   if (!data) return nullptr;
   constexpr int64_t kChunk = int64_t{1} << 20;
-  device_->threads().parallel_for(static_cast<int64_t>(bytes), kChunk, [&](int64_t begin, int64_t end, int) {
-    std::memcpy(data + begin, static_cast<const std::byte*>(source) + begin, static_cast<size_t>(end - begin));
+  const std::byte* const source = table.data() + table_begin;
+  device_->threads().parallel_for(static_cast<int64_t>(size), kChunk, [&](int64_t begin, int64_t end, int) {
+    std::memcpy(data + begin, source + begin, static_cast<size_t>(end - begin));
   });
   report();
   return data;
@@ -51,9 +60,9 @@ Linear WeightPacker::with_input(const MatrixShape& shape, const std::byte* data)
   return {.matrix = {shape, data}, .input_group = !int8 ? 0 : integer ? shape.block_inputs : kFloatActivationGroup};
 }
 
-Linear WeightPacker::linear(const WeightSource& source) {
+Linear WeightPacker::linear(WeightKind kind, const WeightSource& source) {
   const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
-  std::byte* data = take(shape.bytes());
+  std::byte* data = take(kind, shape.bytes());
   if (data) {
     device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) {
       pack_matrix(source, shape, begin, end, data);
@@ -63,9 +72,9 @@ Linear WeightPacker::linear(const WeightSource& source) {
   return with_input(shape, data);
 }
 
-Linear WeightPacker::gate_up(const WeightSource& gate, const WeightSource& up) {
+Linear WeightPacker::gate_up(WeightKind kind, const WeightSource& gate, const WeightSource& up) {
   const MatrixShape shape = plan_gate_up(gate, up, settings_.matrix_policy());
-  std::byte* data = take(shape.bytes());
+  std::byte* data = take(kind, shape.bytes());
   if (data) {
     device_->threads().parallel_for(shape.num_strips(), 2 * kPackedStrips, [&](int64_t begin, int64_t end, int) {
       pack_gate_up(gate, up, shape, begin, end, data);
@@ -75,7 +84,7 @@ Linear WeightPacker::gate_up(const WeightSource& gate, const WeightSource& up) {
   return with_input(shape, data);
 }
 
-PackedMatrix WeightPacker::derived(int64_t out_features, int64_t in_features,
+PackedMatrix WeightPacker::derived(WeightKind kind, int64_t out_features, int64_t in_features,
                                    const std::function<void(int64_t, float*)>& fill) {
   WeightSource source{.format = SourceFormat::kPlain,
                       .dtype = settings_.compute_dtype,
@@ -83,7 +92,7 @@ PackedMatrix WeightPacker::derived(int64_t out_features, int64_t in_features,
                       .in_features = in_features};
   source = whole(source);
   const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
-  std::byte* data = take(shape.bytes());
+  std::byte* data = take(kind, shape.bytes());
   if (!data) return {shape, nullptr};
   derived_values_.resize(static_cast<size_t>(out_features * in_features));
   derived_rounded_.resize(derived_values_.size());

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
-#include <string>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "device/device.h"
@@ -12,6 +14,23 @@
 #include "model/model_settings.h"
 
 namespace cachalot {
+
+// What a weight is for, so that a plan can say what takes the memory.
+enum class WeightKind : uint8_t {
+  kEmbedding,
+  kHead,
+  kAttention,    // but kv_b
+  kKvB,          // as stored: for the expanded form
+  kKvBAbsorbed,  // by head, for the absorbed form
+  kDense,
+  kRouter,
+  kSharedExperts,
+  kExperts,
+  kVectors,  // norms and biases
+};
+inline constexpr size_t kNumWeightKinds = 10;
+std::string_view weight_kind_name(WeightKind kind);
+using WeightBytes = std::array<size_t, kNumWeightKinds>;  // by kind; what aligns a weight counts to it
 
 // Packs weights one after another into one buffer. It runs twice over the same calls: planning counts bytes and writes
 // nothing, packing writes. Single-threaded outside; the work inside is shared over the device's threads.
@@ -27,20 +46,23 @@ class WeightPacker {
 
   bool planning() const { return device_ == nullptr; }
   size_t bytes() const { return used_; }
+  const WeightBytes& bytes_by_kind() const { return bytes_by_kind_; }
 
   View<const float, 1> vector(const std::vector<float>& values);
-  const void* table(const void* data, size_t bytes);
-  Linear linear(const WeightSource& source);
+  // Bytes [begin, begin + size) of the table.
+  const void* table(WeightKind kind, std::span<const std::byte> table, size_t begin, size_t size);
+  Linear linear(WeightKind kind, const WeightSource& source);
   // gate and up as one, see kernels/matrix.h.
-  Linear gate_up(const WeightSource& gate, const WeightSource& up);
+  Linear gate_up(WeightKind kind, const WeightSource& gate, const WeightSource& up);
   // A weight that this program derives: values [out_features, in_features], filled by `fill(row, values)` for each
   // output.
-  PackedMatrix derived(int64_t out_features, int64_t in_features, const std::function<void(int64_t, float*)>& fill);
+  PackedMatrix derived(WeightKind kind, int64_t out_features, int64_t in_features,
+                       const std::function<void(int64_t, float*)>& fill);
 
  private:
   WeightPacker(const ModelSettings& settings, Device* device, View<std::byte, 1> memory, Progress progress)
       : settings_(settings), device_(device), memory_(memory), progress_(std::move(progress)) {}
-  std::byte* take(size_t bytes);
+  std::byte* take(WeightKind kind, size_t bytes);
   Linear with_input(const MatrixShape& shape, const std::byte* data) const;
   void report();
 
@@ -49,6 +71,7 @@ class WeightPacker {
   View<std::byte, 1> memory_;
   Progress progress_;
   size_t used_ = 0;
+  WeightBytes bytes_by_kind_{};
   std::vector<float> derived_values_;
   std::vector<bf16> derived_rounded_;
 };

@@ -9,35 +9,33 @@
 #include "config/model_config.h"
 #include "kernels/weight_source.h"
 #include "weights/checkpoint.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 
 // A model's folder: config.json and the mapped tensors that follow from it. Opening checks that every tensor is there,
 // with the right dtype and shape, and that none is there that has no place in the model; numbers are checked when they
 // are asked for. Sources and references borrow from this object. Reading is thread-safe.
-class ModelFiles {
+class ModelFiles : public WeightCatalog {
  public:
   static Result<ModelFiles> open(const std::string& folder);
 
   const ModelConfig& config() const { return config_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
+  const std::string& name() const override { return checkpoint_.folder(); }
   // MTP layers whose tensors the folder really has (0..config().num_nextn_predict_layers).
   int num_mtp_layers() const { return num_mtp_layers_; }
 
-  // A linear layer by its name without ".weight", e.g. "model.layers.0.self_attn.o_proj". The window is the whole
-  // weight; the caller narrows it.
-  Result<WeightSource> linear(std::string_view prefix, int64_t out_features, int64_t in_features) const;
-  // The output head; the embedding where they are tied.
-  Result<WeightSource> head() const;
-  // A norm's weight or a bias, e.g. "model.norm.weight", as floats.
-  Result<std::vector<float>> vector(std::string_view name, int64_t size) const;
+  Result<WeightSource> linear(std::string_view prefix, int64_t out_features, int64_t in_features) const override;
+  Result<WeightSource> head() const override;
+  Result<std::vector<float>> vector(std::string_view name, int64_t size) const override;
   // A table of floats as stored (F32, BF16 or F16), e.g. "model.embed_tokens.weight".
   Result<TensorRef> table(std::string_view name, int64_t rows, int64_t cols) const;
-  Result<TensorRef> embedding() const;
+  Result<TensorRef> embedding() const override;
 
-  // Advice for the pages of a source's window: read them ahead; let go of them after packing.
+  // Advice: read the pages of a source's window ahead.
   void prefetch(const WeightSource& source) const;
-  void drop_pages(const WeightSource& source) const;
+  void drop_pages(const WeightSource& source) const override;
 
   // Hash (32 hex digits) over config.json, the files' sizes and headers, and samples of their data: ranks compare it,
   // so that a group never runs on different models. Reads a few MB however large the model is.

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "kernels/weight_source.h"
+#include "weights/safetensors.h"
+
+namespace cachalot {
+
+// A model's weights as a loader asks for them: a folder's (ModelFiles), or, to plan with, those that a config.json
+// implies (PlannedWeights), which have shapes and no data.
+class WeightCatalog {
+ public:
+  virtual ~WeightCatalog() = default;
+
+  virtual const std::string& name() const = 0;  // for errors: the folder or file
+
+  // A linear layer by its name without ".weight", e.g. "model.layers.0.self_attn.o_proj". The window is the whole
+  // weight; the caller narrows it.
+  virtual Result<WeightSource> linear(std::string_view prefix, int64_t out_features, int64_t in_features) const = 0;
+  // The output head; the embedding where they are tied.
+  virtual Result<WeightSource> head() const = 0;
+  // A norm's weight or a bias, e.g. "model.norm.weight", as floats.
+  virtual Result<std::vector<float>> vector(std::string_view name, int64_t size) const = 0;
+  virtual Result<TensorRef> embedding() const = 0;
+
+  // Advice: the pages of a source's window are not needed again.
+  virtual void drop_pages(const WeightSource& source) const = 0;
+
+ protected:
+  WeightCatalog() = default;
+  WeightCatalog(const WeightCatalog&) = default;
+  WeightCatalog(WeightCatalog&&) = default;
+  WeightCatalog& operator=(const WeightCatalog&) = default;
+  WeightCatalog& operator=(WeightCatalog&&) = default;
+};
+
+}  // namespace cachalot

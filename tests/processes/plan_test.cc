@@ -1,0 +1,170 @@
+// `check --plan` against ranks that really run.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "golden_cases.h"
+#include "model/deepseek.h"
+#include "preflight/step_traffic.h"
+#include "processes/logits_run.h"
+#include "processes/program.h"
+
+namespace cachalot::test {
+namespace {
+
+using testing::HasSubstr;
+
+std::string folder_of(const std::string& model) {
+  return model.starts_with("nano") ? CACHALOT_SOURCE_DIR "/models/" + model : golden_folder(model);
+}
+
+struct PlanAnswer {
+  std::optional<int> status;
+  std::string output;
+  boost::json::value json;
+};
+
+PlanAnswer run_plan(std::vector<std::string> flags) {
+  const ScratchFolder folder;
+  const std::string path = folder / "plan.json";
+  flags.insert(flags.begin(), {"check", "--plan", "--json", path});
+  Program program(flags);
+  PlanAnswer answer;
+  answer.status = program.wait(std::chrono::seconds(30));
+  EXPECT_TRUE(program.wait_for_silence(std::chrono::seconds(5)));
+  answer.output = program.output();
+  if (const Result<std::string> text = read_file(path)) answer.json = boost::json::parse(*text);
+  return answer;
+}
+
+std::vector<std::string> layout_flags(const Layout& layout) {
+  std::vector<std::string> flags{"--data-parallel-size", std::to_string(layout.dp_size), "--tensor-parallel-size",
+                                 std::to_string(layout.tp_size)};
+  if (layout.expert_parallel) flags.emplace_back("--enable-expert-parallel");
+  return flags;
+}
+
+struct Param {
+  std::string model, dtype;
+  Layout layout;
+};
+
+class Plan : public testing::TestWithParam<Param> {};
+
+TEST_P(Plan, OfConfigJsonAloneNamesTheWeightBytesThatEachRankHolds) {
+  const auto& [model, dtype, layout] = GetParam();
+  const LogitsAnswer answer =
+      run_logits({.model = folder_of(model), .layout = layout, .tokens = {0, 5, 9}, .dtype = dtype});
+  std::vector<std::string> flags = layout_flags(layout);
+  flags.insert(flags.end(), {"--model", folder_of(model) + "/config.json", "--dtype", dtype});
+  const PlanAnswer plan = run_plan(flags);
+  ASSERT_EQ(plan.status, 0) << plan.output;
+  const boost::json::array& planned = plan.json.at("ranks").as_array();
+  ASSERT_EQ(std::ssize(planned), layout.num_ranks());
+  ASSERT_GE(std::ssize(answer.ranks), layout.tp_size);
+  for (size_t rank = 0; rank < answer.ranks.size(); rank++) {
+    EXPECT_EQ(planned[rank].at("weight_bytes").to_number<uint64_t>(),
+              answer.ranks[rank].at("weight_bytes").to_number<uint64_t>())
+        << "rank " << rank;
+    uint64_t sum = 0;
+    for (const auto& [kind, bytes] : planned[rank].at("weights").as_object()) sum += bytes.to_number<uint64_t>();
+    EXPECT_EQ(sum, planned[rank].at("weight_bytes").to_number<uint64_t>());
+  }
+}
+
+std::string param_name(const testing::TestParamInfo<Param>& info) {
+  const auto& [model, dtype, layout] = info.param;
+  std::string name = fmt::format("{}_{}_dp{}_tp{}{}", model, dtype, layout.dp_size, layout.tp_size,
+                                 layout.expert_parallel ? "" : "_noep");
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Plan,
+                         testing::Values(Param{"r1-bf16", "bfloat16", {1, 1}}, Param{"r1-bf16", "float32", {2, 2}},
+                                         Param{"r1-fp8", "bfloat16", {2, 2}},
+                                         Param{"r1-fp8", "bfloat16", {1, 4, false}},
+                                         Param{"r1-awq", "bfloat16", {4, 1}},
+                                         Param{"r1-awq", "bfloat16", {1, 4, false}},
+                                         Param{"v2lite-bf16", "bfloat16", {1, 2}}, Param{"nano", "bfloat16", {2, 2}},
+                                         Param{"nano-awq", "bfloat16", {1, 1}}, Param{"nano-awq", "bfloat16", {1, 4}},
+                                         Param{"nano-awq", "float32", {2, 2, false}}),
+                         param_name);
+
+// What the ranks of a replica say that they sent for one step of a prompt, beside the estimate.
+void expect_traffic(const std::string& model, const Layout& layout, double tolerance) {
+  const std::string folder = folder_of(model);
+  const std::vector<TokenId> tokens = load_golden_cases(model).back().tokens;
+  const LogitsAnswer answer = run_logits({.model = folder, .layout = layout, .tokens = tokens});
+  double sent = 0;
+  for (const boost::json::value& rank : answer.ranks) sent += rank.at("bytes").at("shm").to_number<double>();
+  const auto config = load_model_config(folder);
+  ASSERT_TRUE(config);
+  const auto num_tokens = std::ssize(tokens);
+  // Replica 0 alone brings rows, so that a layout of replicas moves what one would that had a rank of each other one.
+  const ModelSettings settings{.compute_dtype = DType::kF32,
+                               .tp_size = layout.tp_size,
+                               .ep_size = layout.expert_parallel ? layout.num_ranks() : 1};
+  const StepTraffic traffic = step_traffic(*config, settings, {.dp_size = layout.dp_size, .tp_size = layout.tp_size}, 0,
+                                           {.rows_per_replica = num_tokens, .logit_rows_per_replica = num_tokens});
+  const double estimate = traffic.sum(&OperationTraffic::total_bytes);
+  EXPECT_GE(sent, (1 - tolerance) * estimate);
+  EXPECT_LE(sent, (1 + tolerance) * estimate + 20'000) << "rounds, agreements and messages' own headers";
+}
+
+TEST(PlanOfTraffic, IsWhatTensorParallelRanksSend) {
+  expect_traffic("r1-bf16", {1, 2, false}, 0.01);
+  expect_traffic("v2lite-bf16", {1, 4, false}, 0.01);
+}
+
+TEST(PlanOfTraffic, IsAboutWhatRanksWithExpertsSend) {
+  expect_traffic("r1-bf16", {1, 4}, 0.1);  // a random model's tokens do not choose all experts alike
+}
+
+TEST(PlanProgram, RefusesWhatDoesNotDivideWithTheNumbers) {
+  const std::string config = CACHALOT_SOURCE_DIR "/tests/data/configs/deepseek-r1.json";
+  const auto refused = [&](std::vector<std::string> flags) {
+    flags.insert(flags.end(), {"--model", config});
+    const PlanAnswer answer = run_plan(flags);
+    EXPECT_EQ(answer.status, 1);
+    return answer.output;
+  };
+  EXPECT_THAT(refused({"-t", "3"}), HasSubstr("128 attention heads cannot be shared out evenly over 3"));
+  EXPECT_THAT(refused({"--data-parallel-size", "5", "--enable-expert-parallel"}),
+              HasSubstr("256 experts cannot be shared out evenly over 5 ranks"));
+  EXPECT_THAT(refused({"--data-parallel-size", "4", "--enable-expert-parallel", "--nodes", "3"}),
+              HasSubstr("4 ranks, which 3 nodes (--nodes) cannot share"));
+  EXPECT_THAT(refused({"--quantization", "awq", "--group-size", "48"}), HasSubstr("multiple of 32"));
+  EXPECT_THAT(refused({"--node-memory", "64G"}), HasSubstr("more than the 58982.4 MiB"));
+}
+
+// The guide's layout: its flags as they are.
+TEST(PlanProgram, PlansTheRealR1On32Ranks) {
+  const auto plan = [&](const char* quantization) {
+    PlanAnswer answer =
+        run_plan({"--model", CACHALOT_SOURCE_DIR "/tests/data/configs/deepseek-r1.json", "--quantization", quantization,
+                  "--tensor-parallel-size=4", "--data-parallel-size", "8", "--enable-expert-parallel", "--nodes", "4",
+                  "--max-model-len=2048", "--gpu-memory-utilization=0.8", "--trust-remote-code", "--dtype", "bfloat16",
+                  "--node-memory", "512G"});
+    EXPECT_EQ(answer.status, 0) << answer.output;
+    return answer;
+  };
+  const PlanAnswer awq = plan("moe_wna16_gcu"), fp8 = plan("fp8");
+  EXPECT_THAT(awq.output, HasSubstr("8 x 4 = 32 ranks (data x tensor parallel), 4 nodes of 8 each"));
+  EXPECT_THAT(awq.output, HasSubstr("256 experts over 32 ranks"));
+  EXPECT_THAT(awq.output, HasSubstr("embedding"));
+  // 61 layers of 512 + 64 bf16 numbers.
+  EXPECT_EQ(awq.json.at("cache_bytes_per_token").to_number<int>(), 70'272);
+  // 671 billion weights, and 11.5 of the multi-token-prediction layer: 8 bits each, and their scales.
+  EXPECT_NEAR(fp8.json.at("file_bytes").to_number<double>(), 688e9, 3e9);
+  const auto bytes = [](const PlanAnswer& answer, const char* kind) {
+    return answer.json.at("ranks").at(31).at("weights").at(kind).to_number<double>();
+  };
+  // 8 experts of 3 x 7168 x 2048 weights in each of 58 layers.
+  constexpr double kExpertWeights = 8.0 * 3 * 7168 * 2048 * 58;
+  EXPECT_NEAR(bytes(awq, "experts") / kExpertWeights, 552.0 / 1024, 1e-3);
+  EXPECT_NEAR(bytes(fp8, "experts") / kExpertWeights, 2112.0 / 2048, 1e-3);
+}
+
+}  // namespace
+}  // namespace cachalot::test
