@@ -214,6 +214,7 @@ Status RankEngine::forward() {
   batch.trace = trace_;
   RETURN_IF_ERROR(model_->forward(batch, cache_));
   num_steps_++;
+  if (batch.num_rows() == 0) num_steps_without_rows_++;
   const RowPartition rows(batch.num_rows(), placement_.parallel.tensor_parallel_size);
   sequence_parallel_rows_ +=
       static_cast<uint64_t>(rows.count(placement_.parallel.tensor_parallel_rank) * config().num_layers);
@@ -231,6 +232,7 @@ RankReport RankEngine::report() const {
                     .sequence_parallel_rows = sequence_parallel_rows_,
                     .agreements = lockstep_->num_agreements(),
                     .steps = num_steps_,
+                    .steps_without_rows = num_steps_without_rows_,
                     .nanoseconds_computing = static_cast<uint64_t>(time_computing_.count()),
                     .nanoseconds_exchanging = static_cast<uint64_t>(placement_.mesh->clock().exchanging().count()),
                     .nanoseconds_waiting = static_cast<uint64_t>(placement_.mesh->clock().waiting().count())};

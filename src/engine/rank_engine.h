@@ -114,7 +114,7 @@ class RankEngine {
     int32_t finished;
   };
   std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
-  uint64_t num_steps_ = 0, sequence_parallel_rows_ = 0;
+  uint64_t num_steps_ = 0, num_steps_without_rows_ = 0, sequence_parallel_rows_ = 0;
   std::chrono::nanoseconds time_computing_{0};
   StepTrace* trace_ = nullptr;
 };

@@ -16,6 +16,7 @@ struct RankReport {
   uint64_t expert_rows = 0;                   // that its experts computed: a row for each of its experts here
   uint64_t sequence_parallel_rows = 0;        // token rows that it owned between two attentions, summed over layers
   uint64_t agreements = 0, steps = 0;
+  uint64_t steps_without_rows = 0;  // of its replica's: those that it took for the others' sake alone
   // Of steps with what belongs to them (agreement, sampling): computing, moving messages, and waiting for a peer's.
   uint64_t nanoseconds_computing = 0, nanoseconds_exchanging = 0, nanoseconds_waiting = 0;
   uint64_t shm_bytes_sent = 0, shm_bytes_received = 0, ucx_bytes_sent = 0, ucx_bytes_received = 0;

@@ -46,6 +46,9 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
   Family bytes("cachalot:transport_bytes_total", "Bytes of messages sent to other ranks", MetricType::Counter);
   Family agreements("cachalot:agreements_total", "Agreements on a next round", MetricType::Counter);
   Family steps("cachalot:steps_total", "Forward passes", MetricType::Counter);
+  Family without_rows("cachalot:steps_without_rows_total",
+                      "Forward passes to which the rank's replica brought no tokens, for the other replicas' sake",
+                      MetricType::Counter);
   Family expert_rows("cachalot:expert_rows_total",
                      "Token rows that the rank's experts computed, each for every expert that it met",
                      MetricType::Counter);
@@ -63,14 +66,15 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
     bytes.add(report.rank, static_cast<double>(report.ucx_bytes_sent), "transport", "ucx");
     agreements.add(report.rank, static_cast<double>(report.agreements));
     steps.add(report.rank, static_cast<double>(report.steps));
+    without_rows.add(report.rank, static_cast<double>(report.steps_without_rows));
     expert_rows.add(report.rank, static_cast<double>(report.expert_rows));
     time.add(report.rank, seconds(report.nanoseconds_computing), "part", "compute");
     time.add(report.rank, seconds(report.nanoseconds_exchanging), "part", "exchange");
     time.add(report.rank, seconds(report.nanoseconds_waiting), "part", "waiting");
   }
   std::vector<MetricFamily> families;
-  for (Family* family :
-       {&experts, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements, &steps, &time})
+  for (Family* family : {&experts, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements, &steps,
+                         &without_rows, &time})
     families.push_back(family->take());
   return prometheus::TextSerializer().Serialize(families);
 }
