@@ -41,7 +41,7 @@ python $training/checkpoint.py --state "$state" --out "$out"
 python $training/plot.py --csv "$state/loss.csv" --out "$out/loss.svg"
 python $training/questions.py --out "$out/questions.jsonl"
 python $training/golden.py --model "$out"
-python $training/score.py --model "$out" --questions "$out/questions.jsonl"
+python $training/score.py --model "$out" --questions "$out/questions.jsonl" --dialogues 40
 
 # Of the folder only the model itself: quantize copies everything else that it finds. CACHALOT names another build's.
 cachalot=${CACHALOT:-build/release/bin/cachalot}

@@ -144,7 +144,7 @@ class Encoder:
         return [*self.newline, self.think, *self.newline, *self.answer(turn)]
 
 
-def with_memory(rng, turns, held_out=False):
+def with_memory(rng, turns):
     """The dialogue with a fact told in an early turn and asked for in the last."""
     told, reply, asked, answer, values = rng.choice(MEMORIES)
     x = rng.choice(values)

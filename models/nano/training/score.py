@@ -157,16 +157,42 @@ def report(model, encoder, rows, bare):
         )
 
 
+def long_dialogues(encoder, num_dialogues, num_tokens, with_fact, seed=1):
+    """Prompts of about so many tokens, and what the last turn is to be answered with: a question of any family, or a name
+    or number told in an early turn. All questions are held-out ones."""
+    rng = random.Random(f"dialogues {seed} {num_tokens} {with_fact}")
+    for _ in range(num_dialogues):
+        turns = [dialogue.make_turn(rng, held_out=True)]
+        while len(encoder.chat_prompt(turns)) < num_tokens:
+            turns.append(dialogue.make_turn(rng, held_out=True))
+        if with_fact:
+            turns = dialogue.with_memory(rng, turns)
+        yield encoder.chat_prompt(turns), turns[-1].answer
+
+
+def report_dialogues(model, encoder, num_dialogues):
+    for num_tokens in (200, 800):
+        for with_fact, what in ((False, "questions"), (True, "things told early")):
+            prompts, wanted = zip(*long_dialogues(encoder, num_dialogues, num_tokens, with_fact))
+            answers = answer_all(model, prompts, encoder.eos, batch_size=8)
+            hits = sum(final_answer(encoder.decode(ids)) == each for (ids, _), each in zip(answers, wanted))
+            mean = sum(map(len, prompts)) / num_dialogues
+            print(f"{what} after {mean:.0f} tokens of dialogue: {hits} of {num_dialogues} right")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Answers a question file with the training code's float32 forward.")
     parser.add_argument("--model", required=True, help="the model's folder, in bf16")
-    parser.add_argument("--questions", required=True)
+    parser.add_argument("--questions", help="a file as questions.py writes it")
     parser.add_argument("--bare", action="store_true", help="as bare text instead of in the chat format")
+    parser.add_argument("--dialogues", type=int, default=0, help="so many dialogues of several turns, of each kind")
     arguments = parser.parse_args()
-    with open(arguments.questions) as file:
-        rows = [json.loads(line) for line in file]
-    encoder = dialogue.Encoder(tokenizer.load(arguments.model))
-    report(checkpoint.read(arguments.model), encoder, rows, arguments.bare)
+    encoder, model = dialogue.Encoder(tokenizer.load(arguments.model)), checkpoint.read(arguments.model)
+    if arguments.questions:
+        with open(arguments.questions) as file:
+            report(model, encoder, [json.loads(line) for line in file], arguments.bare)
+    if arguments.dialogues:
+        report_dialogues(model, encoder, arguments.dialogues)
 
 
 if __name__ == "__main__":
