@@ -14,6 +14,10 @@ void add_eval_command(CLI::App& app);
 void add_synth_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_up_command(CLI::App& app);
+void add_down_command(CLI::App& app);
+void add_status_command(CLI::App& app);
+void add_lease_command(CLI::App& app);
 void add_check_command(CLI::App& app);
 
 // Ends a subcommand: an error is printed to stderr and becomes the exit status 1.

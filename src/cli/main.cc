@@ -25,6 +25,10 @@ int main(int argc, char** argv) {
   add_synth_command(app);
   add_quantize_command(app);
   add_bench_command(app);
+  add_up_command(app);
+  add_down_command(app);
+  add_status_command(app);
+  add_lease_command(app);
   add_check_command(app);
   try {
     app.parse(argc, argv);

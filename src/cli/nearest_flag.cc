@@ -9,16 +9,13 @@
 #include "base/nearest_name.h"
 
 namespace cachalot {
-namespace {
 
-std::string nearest(const CLI::App& command, std::string_view name) {
+std::string nearest_flag(const CLI::App& command, std::string_view name) {
   std::vector<std::string> known;
   for (const CLI::Option* option : command.get_options())
     std::ranges::copy(option->get_lnames(), std::back_inserter(known));
   return nearest_name(name, known);
 }
-
-}  // namespace
 
 std::string describe_unknown(const CLI::App& command, const std::vector<std::string>& arguments) {
   const auto is_flag = [](const std::string& argument) { return argument.starts_with("--"); };
@@ -29,7 +26,7 @@ std::string describe_unknown(const CLI::App& command, const std::vector<std::str
     if (!message.empty()) message += '\n';
     const std::string name = argument.substr(2, argument.find('=') - 2);
     message += fmt::format("--{}: no such flag", name);
-    if (const std::string known = nearest(command, name); !known.empty())
+    if (const std::string known = nearest_flag(command, name); !known.empty())
       message += fmt::format("; the nearest is --{}", known);
   }
   return message;

@@ -39,6 +39,7 @@ void add_serve_command(CLI::App& app) {
   command->add_option("--drain-seconds", options->drain_seconds, "How long running answers may take after SIGTERM")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_flag("--load-lines", options->load_lines)->group("");  // for `up`
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
   add_ignored_flags(*command);

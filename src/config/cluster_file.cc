@@ -60,6 +60,7 @@ void read_node_keys(YamlKeys& keys, ClusterNode& node) {
   keys.read("devices", node.devices, 1, kMostDevices);
   keys.read("program", node.program);
   keys.read("folder", node.folder);
+  if (!fs::path(node.folder).is_absolute()) keys.fault("folder", "an absolute path");
   keys.read("environment", node.environment);
   keys.add(read_ssh(keys.nested("ssh"), node.ssh));
 }

@@ -29,7 +29,7 @@ struct ClusterNode {
   std::string address;  // where its servers listen and all others reach them
   int devices = 0;      // 0: not said
   std::string program;  // path of `cachalot` there; empty: that of this process
-  std::string folder;   // in which it works there
+  std::string folder;   // in which it works there, absolute; that of the file unless said
   std::map<std::string, std::string> environment;
   SshSettings ssh;
 };
@@ -51,7 +51,7 @@ struct RouterSettings {
 struct RestartPolicy {
   std::chrono::milliseconds first_wait{1'000};  // doubled with each restart within the window
   std::chrono::milliseconds longest_wait{30'000};
-  int most_restarts = 5;  // within the window; one more, and the group is given up
+  int most_restarts = 10;  // within the window; one more, and the group is given up
   std::chrono::milliseconds window{600'000};
 };
 

@@ -142,6 +142,7 @@ TEST(ClusterFile, ErrorsNameFileLineKeyValueAndWhatWouldBeRight) {
             "r1.yaml:2: serve.port stands in the wrong place; port is a key of the file itself");
   EXPECT_EQ(error_of("model: m\nserve: {host: a}\n"),
             "r1.yaml:2: serve.host cannot be set here; it follows from nodes and sizes");
+  EXPECT_EQ(error_of("model: m\nfolder: data\n"), "r1.yaml:2: folder is 'data'; it must be an absolute path");
   EXPECT_EQ(error_of("model: m\nmodel: n\n"), "r1.yaml:2: model stands here twice");
   EXPECT_EQ(error_of("- a\n- b\n"), "r1.yaml:1: the file is a list; it must be a mapping of keys");
   EXPECT_EQ(error_of("devices: 3\n"), "r1.yaml has no `model`; it must name the model's folder");

@@ -46,6 +46,7 @@ void take_share_of_node(const std::vector<Member>& members, int rank, int num_th
 Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& options) {
   std::unique_ptr<RankGroup> group(new RankGroup());
   group->placement_.parallel = options.parallel;
+  if (options.load_lines) group->load_lines_.emplace();
   if (options.parallel.group_size() > 1) log::set_who(fmt::format("rank {}", options.parallel.group_rank()));
   if (options.parallel.rank_board_fd >= 0) {
     ASSIGN_OR_RETURN(group->board_, RankBoard::attach(options.parallel.rank_board_fd));
@@ -144,7 +145,10 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
 }
 
 void RankGroup::set_loaded(size_t num_done, size_t num_total) {
-  world_->membership().set_percent(static_cast<int>(num_done * 100 / std::max<size_t>(num_total, 1)));
+  const int percent = static_cast<int>(num_done * 100 / std::max<size_t>(num_total, 1));
+  world_->membership().set_percent(percent);
+  if (load_lines_ && load_lines_->due(percent))
+    log::info("{}", load_line({.rank = placement_.parallel.group_rank(), .percent = percent}));
 }
 
 Error RankGroup::give_up(const Error& error) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "config/parallel_options.h"
 #include "engine/placement.h"
 #include "engine/rank_engine.h"
+#include "serve/load_line.h"
 #include "serve/rank_board.h"
 #include "serve/rank_processes.h"
 
@@ -26,6 +28,7 @@ struct RankGroupOptions {
   ParallelOptions parallel;
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process; its children's with a few flags behind
+  bool load_lines = false;                // log how far loading is, for a program to read
 };
 
 // This process among the ranks that run one model together: starts those that it is to start, meets all, and says where
@@ -61,6 +64,7 @@ class RankGroup {
   Status form_world(const RankGroupOptions& options);
 
   Placement placement_;
+  std::optional<LoadLines> load_lines_;
   std::chrono::milliseconds failure_timeout_{0};
   std::unique_ptr<RankBoard> board_;          // of a group of more than one
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank

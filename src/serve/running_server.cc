@@ -10,6 +10,7 @@
 #include "scheduler/make_options.h"
 #include "serve/load_progress.h"
 #include "serve/metrics.h"
+#include "serve/rank_info.h"
 #include "serve/rank_metrics.h"
 #include "serve/replica.h"
 #include "text/chat_template.h"
@@ -45,7 +46,8 @@ RankGroupOptions group_options(const ServeOptions& options) {
   return {.engine = options.engine,
           .parallel = options.parallel,
           .starts = options.starts,
-          .command_line = options.command_line};
+          .command_line = options.command_line,
+          .load_lines = options.load_lines};
 }
 
 RunningServer::RunningServer(const ServeOptions& options) : options_(options), parts_(std::make_unique<Parts>()) {}
@@ -123,7 +125,8 @@ std::string RunningServer::render_metrics() const {
   parts_->group->publish(own);
   std::vector<RankReport> reports = parts_->group->reports();
   if (reports.empty()) reports.push_back(own);
-  return parts_->metrics->render(parts_->replica->stats(), parts_->replica->healthy()) + render_rank_reports(reports);
+  return parts_->metrics->render(parts_->replica->stats(), parts_->replica->healthy()) + render_rank_reports(reports) +
+         render_rank_info(reports, parts_->group->members());
 }
 
 void RunningServer::stop(Deadline deadline) {

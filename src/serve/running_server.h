@@ -20,6 +20,7 @@ struct ServeOptions {
   ParallelOptions parallel;
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process, for the ranks that it starts
+  bool load_lines = false;                // each rank logs how far it has loaded, for a program to read
   std::string host = "0.0.0.0";
   uint16_t port = 8000;
   std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed

@@ -1,0 +1,106 @@
+#include "cluster/cluster_state.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cluster/start_progress.h"
+#include "cluster/status_text.h"
+
+namespace cachalot {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+ClusterState two_replicas() {
+  ClusterState state{.name = "r1",
+                     .file = "/data/r1.yaml",
+                     .model = "models/r1",
+                     .started = 1'700'000'000,
+                     .data_parallel_size = 2,
+                     .tensor_parallel_size = 2,
+                     .enable_expert_parallel = true,
+                     .drain_seconds = 7,
+                     .replicas = {},
+                     .router = {}};
+  for (const char* label : {"replica 0", "replica 1"})
+    state.replicas.push_back({.label = label,
+                              .node = "10.0.0.1",
+                              .url = "http://10.0.0.1:7555",
+                              .log = "r.log",
+                              .state = "starting",
+                              .pid = 7,
+                              .restarts = 3,
+                              .loss = "ended with status 1",
+                              .percentages = {40, 100}});
+  state.router.push_back(
+      {.label = "router", .node = "here", .url = "http://127.0.0.1:8002", .state = "ready", .up = true});
+  return state;
+}
+
+TEST(ClusterState, IsReadBackAsItWasWritten) {
+  const ClusterState state = two_replicas();
+  const auto read = parse_cluster_state(to_json(state), "r1.json");
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(to_json(*read), to_json(state));
+  EXPECT_EQ(read->drain_seconds, 7);
+  EXPECT_THAT(read->replicas.at(1).percentages, ElementsAre(40, 100));
+}
+
+TEST(ClusterState, AForeignFileIsNamed) {
+  for (const char* text : {"", "[]", "{\"name\": 3}", "{\"name\": \"a\"}"}) {
+    const auto read = parse_cluster_state(text, "/run/r1.json");
+    ASSERT_FALSE(read.has_value()) << text;
+    EXPECT_THAT(read.error().message, HasSubstr("/run/r1.json is not the state of a cluster"));
+  }
+}
+
+TEST(ClusterState, IsReadyWhenAllMembersAre) {
+  ClusterState state = two_replicas();
+  EXPECT_FALSE(state.ready());
+  for (MemberState& replica : state.replicas) replica.ready = true;
+  EXPECT_FALSE(state.ready());
+  state.router[0].ready = true;
+  EXPECT_TRUE(state.ready());
+}
+
+TEST(StartProgress, ShowsEachRanksPart) {
+  ClusterState state = two_replicas();
+  state.replicas[1].up = true;
+  EXPECT_THAT(progress_lines(state), ElementsAre("  replica 0  http://10.0.0.1:7555  rank 0 40%  rank 1 loaded",
+                                                 "  replica 1  http://10.0.0.1:7555  rank 2 ready  rank 3 ready",
+                                                 "  router     http://127.0.0.1:8002  waits for servers"));
+}
+
+TEST(StatusText, ShowsReplicasTheirLoadAndRanks) {
+  const ClusterState state = two_replicas();
+  std::vector<ReplicaLoad> loads(2);
+  loads[1] = {.running = 5, .waiting = 2, .kv_usage = 0.25, .ranks = {}};
+  loads[1].ranks.push_back({.rank = 3,
+                            .host = "node1",
+                            .pid = 77,
+                            .first_expert = 24,
+                            .num_experts = 8,
+                            .weight_bytes = 2e6,
+                            .resident_bytes = 3e9,
+                            .steps = 812,
+                            .steps_without_rows = 406,
+                            .seconds_in_steps = 20,
+                            .seconds_waiting = 5});
+  const std::string text = status_text(state, loads);
+  EXPECT_THAT(text, HasSubstr("cluster r1 (/data/r1.yaml): model models/r1, 2 x 2 ranks, experts over all of them"));
+  EXPECT_THAT(text, HasSubstr("replica 0  10.0.0.1  http://10.0.0.1:7555   starting            -        -        -"));
+  EXPECT_THAT(
+      text, HasSubstr("replica 1  10.0.0.1  http://10.0.0.1:7555   starting            5        2        25%      3"));
+  EXPECT_THAT(text, HasSubstr("router     here      http://127.0.0.1:8002  no server is ready"));
+  EXPECT_THAT(text, HasSubstr("3     1        10.0.0.1 (node1)  77   24-31 of 32"));
+  EXPECT_THAT(text, HasSubstr("812    50%           25%"));
+  EXPECT_THAT(status_json(state, loads), HasSubstr("\"first_expert\":24"));
+}
+
+TEST(StatusText, ColumnsAreAsWideAsTheirWidestCell) {
+  EXPECT_EQ(table_text({{"a", "bb"}, {"ccc", ""}, {"d", "e"}}), "a    bb\nccc\nd    e\n");
+}
+
+}  // namespace
+}  // namespace cachalot

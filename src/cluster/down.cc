@@ -1,0 +1,76 @@
+#include "cluster/down.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/syscall.h>
+
+#include <chrono>
+#include <csignal>
+#include <optional>
+#include <thread>
+
+#include "base/file.h"
+#include "cluster/cluster_state.h"
+
+namespace cachalot {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class Process {
+ public:
+  explicit Process(pid_t pid) : pid_(pid), pidfd_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))) {}
+  void signal(int number) const { syscall(SYS_pidfd_send_signal, pidfd_.get(), number, nullptr, 0); }
+  bool ends_within(milliseconds patience) const {
+    if (!pidfd_) return true;
+    pollfd ended{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
+    return poll(&ended, 1, static_cast<int>(patience.count())) > 0;
+  }
+
+ private:
+  pid_t pid_;
+  FileDescriptor pidfd_;
+};
+
+// What the watcher left behind: each holds its lease no longer and ends by itself.
+void wait_for_members(const ClusterState& state) {
+  for (const auto* members : {&state.replicas, &state.router}) {
+    for (const MemberState& member : *members) {
+      if (member.pid != 0) Process(member.pid).ends_within(seconds(15));
+    }
+  }
+}
+
+}  // namespace
+
+Status run_down(const RunFolder& folder, const std::string& name, bool now) {
+  const std::optional<pid_t> owner = folder.owner(name);
+  if (!owner) return make_error(ErrorCode::kNotFound, "cluster {} is not up", name);
+  const Process watcher(*owner);
+  std::optional<ClusterState> state;
+  if (const auto text = read_file(folder.state_path(name))) {
+    if (auto parsed = parse_cluster_state(*text, folder.state_path(name))) state = std::move(*parsed);
+  }
+  watcher.signal(SIGTERM);
+  if (now) {
+    std::this_thread::sleep_for(milliseconds(300));  // two signals at once may count as one
+    watcher.signal(SIGTERM);
+  }
+  fmt::print("cluster {}: no new requests; {}\n", name,
+             now ? "running ones are ended" : fmt::format("running ones have {} s", state ? state->drain_seconds : 0));
+  std::fflush(stdout);
+  // The router and then the servers drain, each with a margin (cluster/supervisor.cc).
+  const seconds patience(2 * (state ? state->drain_seconds : 0) + 40);
+  if (!watcher.ends_within(patience)) {
+    fmt::print("what watches over it (pid {}) has not ended within {} s and is killed\n", *owner, patience.count());
+    watcher.signal(SIGKILL);
+    watcher.ends_within(seconds(5));
+    if (state) wait_for_members(*state);
+  }
+  RETURN_IF_ERROR(RunLock::take(folder, name));  // its files go with it
+  fmt::print("cluster {}: stopped\n", name);
+  return {};
+}
+
+}  // namespace cachalot

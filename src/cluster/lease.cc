@@ -1,0 +1,98 @@
+#include "cluster/lease.h"
+
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <optional>
+
+#include "base/log.h"
+#include "cluster/child.h"
+
+namespace cachalot {
+namespace {
+
+class Lease {
+ public:
+  Lease(Child program, std::chrono::seconds longest_silence)
+      : program_(std::move(program)), longest_silence_(longest_silence) {}
+
+  int run(int signals) {
+    while (!program_.status()) wait(signals);
+    end_descendants();
+    return *program_.status();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void wait(int signals) {
+    std::array<pollfd, 3> polled{{{.fd = program_.pidfd(), .events = POLLIN, .revents = 0},
+                                  {.fd = signals, .events = POLLIN, .revents = 0},
+                                  {.fd = ended_ ? -1 : STDIN_FILENO, .events = POLLIN, .revents = 0}}};
+    const int timeout_ms = longest_silence_.count() > 0 && !ended_ ? 500 : -1;
+    if (poll(polled.data(), polled.size(), timeout_ms) < 0) return;
+    if (polled[1].revents) {
+      signalfd_siginfo info{};
+      if (read(signals, &info, sizeof info) == sizeof info) program_.signal(static_cast<int>(info.ssi_signo));
+    }
+    if (polled[2].revents) read_input();
+    if (!ended_ && timeout_ms > 0 && Clock::now() - renewed_ > longest_silence_)
+      end("nothing has come from whoever started this for too long");
+  }
+
+  void read_input() {
+    std::array<char, 256> bytes{};
+    const ssize_t size = read(STDIN_FILENO, bytes.data(), bytes.size());
+    if (size < 0 && errno == EINTR) return;
+    if (size <= 0) return end("whoever started this has gone");
+    renewed_ = Clock::now();
+    for (const char byte : std::string_view(bytes.data(), static_cast<size_t>(size))) {
+      if (kTerminateLease[0] == byte) program_.signal(SIGTERM);
+      if (kKillLease[0] == byte) end({});
+    }
+  }
+
+  void end(std::string_view why) {
+    ended_ = true;
+    if (!why.empty()) log::warn("{}: the server here is ended", why);
+    program_.signal(SIGKILL);
+  }
+
+  // What the program started is this process' now (a subreaper). It dies with the program; this makes sure of it, and
+  // waits.
+  static void end_descendants() {
+    for (;;) {
+      std::ifstream children("/proc/thread-self/children");
+      for (pid_t pid = 0; children >> pid;) kill(pid, SIGKILL);
+      if (waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) return;
+    }
+  }
+
+  Child program_;
+  const std::chrono::seconds longest_silence_;
+  bool ended_ = false;
+  Clock::time_point renewed_ = Clock::now();
+};
+
+}  // namespace
+
+Result<int> run_leased(const std::vector<std::string>& words, std::chrono::seconds longest_silence) {
+  sigset_t handled;
+  sigemptyset(&handled);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, signal);
+  sigprocmask(SIG_BLOCK, &handled, nullptr);
+  const FileDescriptor signals(signalfd(-1, &handled, SFD_CLOEXEC));
+  if (!signals || prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+    return make_error(ErrorCode::kIo, "cannot watch over a program: {}", std::strerror(errno));
+  ASSIGN_OR_RETURN(Child program, Child::start({.words = words}));
+  return Lease(std::move(program), longest_silence).run(signals.get());
+}
+
+}  // namespace cachalot

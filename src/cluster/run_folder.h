@@ -1,0 +1,50 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file_descriptor.h"
+
+namespace cachalot {
+
+// Where clusters that are up on this machine leave word: NAME.lock, held by the process that watches over the cluster
+// and with its id in it, and NAME.json, its state (cluster/cluster_state.h). A lock that nobody holds is of one that
+// was killed.
+class RunFolder {
+ public:
+  // Makes the folder, for this user alone.
+  static Result<RunFolder> open(const std::string& path);
+
+  std::string state_path(const std::string& name) const { return path_ + "/" + name + ".json"; }
+  // The process that watches over the cluster; nothing if it is not up.
+  std::optional<pid_t> owner(const std::string& name) const;
+  // The clusters that are up, in the order of their names.
+  std::vector<std::string> names() const;
+
+ private:
+  friend class RunLock;
+  explicit RunFolder(std::string path) : path_(std::move(path)) {}
+  std::string lock_path(const std::string& name) const { return path_ + "/" + name + ".lock"; }
+
+  std::string path_;
+};
+
+// The right to run the cluster of that name; its end takes the files away.
+class RunLock {
+ public:
+  static Result<RunLock> take(const RunFolder& folder, const std::string& name);
+  ~RunLock();
+  RunLock(RunLock&&) = default;
+
+ private:
+  RunLock() = default;
+
+  FileDescriptor lock_;  // none: moved away
+  std::string lock_path_, state_path_;
+};
+
+}  // namespace cachalot

@@ -1,0 +1,60 @@
+#include "cluster/run_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/test_folder.h"
+
+namespace cachalot {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class RunFolderTest : public testing::Test {
+ protected:
+  TestFolder scratch_;
+  RunFolder folder_ = *RunFolder::open(scratch_.path("run"));
+};
+
+TEST_F(RunFolderTest, OnlyOneHoldsAName) {
+  const auto lock = RunLock::take(folder_, "r1");
+  ASSERT_TRUE(lock.has_value()) << lock.error().message;
+  EXPECT_EQ(folder_.owner("r1"), getpid());
+  const auto second = RunLock::take(folder_, "r1");
+  ASSERT_FALSE(second.has_value());
+  EXPECT_THAT(second.error().message, HasSubstr("cluster r1 is already up (pid " + std::to_string(getpid()) + ")"));
+  const auto other = RunLock::take(folder_, "nano");
+  ASSERT_TRUE(other.has_value());
+  EXPECT_THAT(folder_.names(), ElementsAre("nano", "r1"));
+}
+
+TEST_F(RunFolderTest, NothingIsLeftOfALockThatHasGone) {
+  {
+    const auto lock = RunLock::take(folder_, "r1");
+    ASSERT_TRUE(lock.has_value());
+    std::ofstream(folder_.state_path("r1")) << "{}";
+  }
+  EXPECT_EQ(folder_.owner("r1"), std::nullopt);
+  EXPECT_TRUE(std::filesystem::is_empty(scratch_.path("run")));
+}
+
+TEST_F(RunFolderTest, ALockOfAProcessThatWasKilledIsFree) {
+  std::ofstream(scratch_.path("run/r1.lock")) << "1\n";  // as it leaves one
+  EXPECT_EQ(folder_.owner("r1"), std::nullopt);
+  EXPECT_TRUE(folder_.names().empty());
+  EXPECT_TRUE(RunLock::take(folder_, "r1").has_value());
+}
+
+TEST_F(RunFolderTest, AFileInItsPlaceIsRefused) {
+  std::ofstream(scratch_.path("file")) << "x";
+  const auto folder = RunFolder::open(scratch_.path("file"));
+  ASSERT_FALSE(folder.has_value());
+  EXPECT_THAT(folder.error().message, HasSubstr("--run-folder"));
+}
+
+}  // namespace
+}  // namespace cachalot

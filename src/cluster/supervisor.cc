@@ -1,0 +1,265 @@
+#include "cluster/supervisor.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace cachalot {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr seconds kConnectTimeout{5}, kIdleTimeout{5};  // of questions for health
+constexpr milliseconds kTurn{50};
+// What a server takes to end beyond the time that it has to drain.
+constexpr seconds kEndMargin{10};
+
+}  // namespace
+
+struct Supervisor::Io {
+  FileDescriptor signals;
+  http::IoThreads threads{1};
+  http::Client client{threads, {.connect_timeout = kConnectTimeout, .idle_timeout = kIdleTimeout}};
+};
+
+Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options, Observer on_change) {
+  sigset_t handled;
+  sigemptyset(&handled);
+  sigaddset(&handled, SIGTERM);
+  sigaddset(&handled, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &handled, nullptr);
+  signal(SIGPIPE, SIG_IGN);  // a child that has ended is seen by other means
+  std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(options), std::move(on_change)));
+  supervisor->io_->signals = FileDescriptor(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!supervisor->io_->signals) return make_error(ErrorCode::kIo, "signalfd: {}", std::strerror(errno));
+  RETURN_IF_ERROR(supervisor->add_processes());
+  supervisor->add_groups();
+  supervisor->publish();
+  return supervisor;
+}
+
+Supervisor::Supervisor(SupervisorOptions options, Observer on_change)
+    : options_(std::move(options)), on_change_(std::move(on_change)), io_(std::make_unique<Io>()) {
+  const ClusterFile& cluster = options_.cluster;
+  state_ = {.name = cluster.name,
+            .file = cluster.path.empty() ? "" : std::filesystem::absolute(cluster.path).string(),
+            .model = cluster.served_model_names.empty() ? cluster.model : cluster.served_model_names[0],
+            .started = time(nullptr),
+            .data_parallel_size = cluster.data_parallel_size,
+            .tensor_parallel_size = cluster.tensor_parallel_size,
+            .enable_expert_parallel = cluster.enable_expert_parallel,
+            .drain_seconds = cluster.drain_seconds};
+}
+
+Supervisor::~Supervisor() = default;
+
+Status Supervisor::add_process(const ProcessPlan& plan) {
+  ASSIGN_OR_RETURN(auto process, WatchedProcess::create(plan, io_->client));
+  processes_.push_back(std::move(process));
+  return {};
+}
+
+Status Supervisor::add_processes() {
+  const ClusterFile& cluster = options_.cluster;
+  const std::filesystem::path logs = std::filesystem::path(cluster.folder) / cluster.logs;
+  std::error_code failed;
+  std::filesystem::create_directories(logs, failed);
+  if (failed) return make_error(ErrorCode::kIo, "logs: {} cannot be made: {}", logs.string(), failed.message());
+  for (const PlacedReplica& replica : options_.replicas) {
+    const ClusterNode& node = cluster.nodes[static_cast<size_t>(replica.node)];
+    RETURN_IF_ERROR(
+        add_process({.label = replica.label(),
+                     .node = node.address,
+                     .url = server_url(cluster, replica),
+                     .log = logs / fmt::format("replica{}.log", replica.dp_rank),
+                     .words = launch_words(cluster, node, options_.program, serve_arguments(cluster, replica)),
+                     .folder = cluster.launcher == Launcher::kLocal ? node.folder : cluster.folder,
+                     .num_ranks = cluster.tensor_parallel_size}));
+  }
+  if (!cluster.router.enabled) return {};
+  return add_process({.label = "router",
+                      .node = "this machine",
+                      .url = router_url(cluster),
+                      .log = logs / "router.log",
+                      .words = leased_here(options_.program, router_arguments(cluster, options_.replicas)),
+                      .folder = cluster.folder});
+}
+
+void Supervisor::add_groups() {
+  std::vector<std::vector<WatchedProcess*>> groups;
+  for (const auto& process : processes_) {
+    const bool is_router = process->plan().num_ranks == 0;
+    if (groups.empty() || !options_.cluster.spans_replicas() || is_router) groups.emplace_back();
+    groups.back().push_back(process.get());
+  }
+  for (std::vector<WatchedProcess*>& members : groups) {
+    GroupMachine machine(members.size(), options_.cluster.restart, Clock::now());
+    groups_.push_back({.members = std::move(members), .machine = std::move(machine)});
+  }
+}
+
+Status Supervisor::run() {
+  Status status;
+  while (num_signals_ == 0 && status) {
+    for (Group& group : groups_) {
+      if (status) status = act(group);
+    }
+    publish();
+    if (status) status = check_groups();
+    if (status) wait_and_update();
+  }
+  drain();
+  return status;
+}
+
+void Supervisor::wait_and_update() {
+  std::vector<pollfd> polled{{.fd = io_->signals.get(), .events = POLLIN, .revents = 0}};
+  for (const auto& process : processes_) polled.push_back({.fd = process->pidfd(), .events = POLLIN, .revents = 0});
+  poll(polled.data(), polled.size(), static_cast<int>(kTurn.count()));
+  signalfd_siginfo info{};
+  while (read(io_->signals.get(), &info, sizeof info) == sizeof info) num_signals_++;
+  for (const auto& process : processes_) process->update();
+}
+
+Status Supervisor::act(Group& group) {
+  const Clock::time_point now = Clock::now();
+  for (size_t idx = 0; idx < group.members.size(); idx++) {
+    WatchedProcess& process = *group.members[idx];
+    if (const auto how = process.take_end()) group.machine.member_ended(idx, *how, now);
+    if (process.is_silent()) group.machine.member_lost(idx, "answers no more", now);
+    if (process.is_up()) group.machine.member_ready(idx);
+  }
+  const GroupMachine::Action action = group.machine.next(now);
+  say_what_changed(group);
+  for (WatchedProcess* process : group.members) {
+    if (action == GroupMachine::Action::kKill) process->kill();
+    if (action == GroupMachine::Action::kStart) RETURN_IF_ERROR(process->start());
+  }
+  return {};
+}
+
+// A line for each turn that a group takes once it has served; what happens before, the start tells of.
+void Supervisor::say_what_changed(Group& group) {
+  const GroupMachine& machine = group.machine;
+  if (std::exchange(group.reported, machine.state()) == machine.state() || !machine.has_served()) return;
+  const std::string& lost = group.members[machine.lost_member()]->plan().label;
+  const RestartPolicy& policy = options_.cluster.restart;
+  const std::string with =
+      group.members.size() > 1 ? fmt::format(", with all {} servers of its group,", group.members.size()) : "";
+  switch (machine.state()) {
+    case GroupState::kLost:
+      log::warn("{} {}; it will be started anew{}", lost, machine.loss(),
+                group.members.size() > 1 ? " with all of its group" : "");
+      break;
+    case GroupState::kBackingOff:
+      log::info("{}{} starts anew in {:.1f} s: restart {}, at most {} within {} s", lost, with,
+                std::chrono::duration<double>(machine.due() - Clock::now()).count(), machine.num_restarts() + 1,
+                policy.most_restarts, policy.window / seconds(1));
+      break;
+    case GroupState::kReady:
+      if (machine.num_restarts() > 0) log::info("{}{} is ready again", lost, with);
+      break;
+    case GroupState::kGaveUp:
+      log::error("{}{} is given up after {} restarts within {} s; its log is {}", lost, with, policy.most_restarts,
+                 policy.window / seconds(1), group.members[machine.lost_member()]->plan().log);
+      break;
+    case GroupState::kStarting:
+      break;
+  }
+}
+
+// What no start anew can mend.
+Status Supervisor::check_groups() const {
+  bool any_left = false;
+  for (const Group& group : groups_) {
+    const GroupMachine& machine = group.machine;
+    const WatchedProcess& lost = *group.members[machine.lost_member()];
+    const bool is_router = lost.plan().num_ranks == 0;
+    const bool given_up = machine.state() == GroupState::kGaveUp;
+    any_left |= !given_up && !is_router;
+    if (!given_up) continue;
+    if (!machine.has_served())
+      return make_error(ErrorCode::kUnavailable, "{} on {} {}; its log, {}, ends so:\n{}", lost.plan().label,
+                        lost.plan().node, machine.loss(), lost.plan().log, lost.last_lines());
+    if (is_router) return make_error(ErrorCode::kUnavailable, "the router was lost too often; everything is stopped");
+  }
+  if (!any_left) return make_error(ErrorCode::kUnavailable, "every server was lost too often; everything is stopped");
+  return {};
+}
+
+void Supervisor::drain() {
+  draining_ = true;
+  publish();
+  std::vector<WatchedProcess*> routers, servers;
+  for (const auto& process : processes_) (process->plan().num_ranks == 0 ? routers : servers).push_back(process.get());
+  // The router first: what it has begun, its servers finish.
+  const seconds patience(options_.cluster.drain_seconds);
+  for (WatchedProcess* router : routers) router->terminate();
+  bool in_time = wait_until_ended(routers, patience + kEndMargin);
+  for (WatchedProcess* server : servers) server->terminate();
+  in_time = wait_until_ended(servers, patience + kEndMargin) && in_time;
+  if (!in_time) log::warn("what has not ended in time is killed");
+  while (!wait_until_ended(servers, seconds(0)) || !wait_until_ended(routers, seconds(0))) {
+    for (const auto& process : processes_) process->kill();
+    wait_until_ended(servers, seconds(2));
+    wait_until_ended(routers, seconds(2));
+  }
+}
+
+bool Supervisor::wait_until_ended(const std::vector<WatchedProcess*>& processes, seconds patience) {
+  const Clock::time_point deadline = Clock::now() + patience;
+  const int signals_before = std::max(num_signals_, 1);
+  while (std::ranges::any_of(processes, &WatchedProcess::runs)) {
+    if (Clock::now() >= deadline || num_signals_ > signals_before) return false;
+    wait_and_update();
+    publish();
+  }
+  return true;
+}
+
+MemberState Supervisor::describe(const Group& group, const WatchedProcess& process) const {
+  const GroupMachine& machine = group.machine;
+  const bool is_router = process.plan().num_ranks == 0;
+  const bool is_ready = machine.state() == GroupState::kReady && (!is_router || process.takes_requests());
+  return {.label = process.plan().label,
+          .node = process.plan().node,
+          .url = process.plan().url,
+          .log = process.plan().log,
+          .state = draining_ ? "draining" : to_text(machine.state()),
+          .up = process.is_up(),
+          .ready = is_ready && !draining_,
+          .pid = process.pid(),
+          .restarts = machine.num_restarts(),
+          .loss = machine.loss(),
+          .percentages = process.percentages()};
+}
+
+void Supervisor::publish() {
+  state_.replicas.clear();
+  state_.router.clear();
+  for (const Group& group : groups_) {
+    for (const WatchedProcess* process : group.members) {
+      (process->plan().num_ranks == 0 ? state_.router : state_.replicas).push_back(describe(group, *process));
+    }
+  }
+  std::string text = to_json(state_);
+  if (text == published_) return;
+  if (const Status written = write_file(options_.state_path, text); !written)
+    log::warn("the state cannot be written: {}", written.error().message);
+  published_ = std::move(text);
+  on_change_(state_);
+}
+
+}  // namespace cachalot

@@ -1,0 +1,162 @@
+#include "cluster/up.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+
+#include "base/log.h"
+#include "cluster/cluster_load.h"
+#include "cluster/ports.h"
+#include "cluster/run_folder.h"
+#include "cluster/slurm.h"
+#include "cluster/start_progress.h"
+#include "cluster/status_text.h"
+#include "cluster/supervisor.h"
+
+namespace cachalot {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<std::string> own_program() {
+  std::error_code failed;
+  const fs::path path = fs::read_symlink("/proc/self/exe", failed);
+  if (failed) return make_error(ErrorCode::kIo, "/proc/self/exe cannot be read: {}", failed.message());
+  return path.string();
+}
+
+// What a person is told when the cluster is ready.
+void greet(const ClusterState& state, const std::string& program) {
+  fmt::print("\n{}\n", rank_map_text(state, collect_loads(state)));
+  const std::string url = (state.router.empty() ? state.replicas[0].url : state.router[0].url) + "/v1";
+  fmt::print(
+      "ready: OpenAI's API at {0}, model {1}\n\n"
+      "  {3} chat --url {0}\n"
+      "  curl {0}/completions -H 'Content-Type: application/json' \\\n"
+      "    -d '{{\"model\": \"{1}\", \"prompt\": \"Which one is larger? 3.8 or 3.11\", \"max_tokens\": 1024, "
+      "\"temperature\": "
+      "0}}'\n\n"
+      "`{3} status {2}` shows its ranks and their load; `{3} down {2}` stops it.\n",
+      url, state.model, state.name, program);
+  std::fflush(stdout);
+}
+
+// The side of `--detach` that goes on: told by its parent's end if it should not, until it is ready.
+class Background {
+ public:
+  explicit Background(FileDescriptor word) : word_(std::move(word)) {
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+  }
+
+  // From now on nobody waits for this process: what it says goes to a log.
+  void ready(const std::string& log) {
+    prctl(PR_SET_PDEATHSIG, 0);
+    const FileDescriptor output(open(log.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
+    const FileDescriptor nothing(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (nothing) dup2(nothing.get(), STDIN_FILENO);
+    if (output) {
+      dup2(output.get(), STDOUT_FILENO);
+      dup2(output.get(), STDERR_FILENO);
+    }
+    const char yes = 'y';
+    if (write(word_.get(), &yes, 1) != 1) log::warn("whoever started this did not wait until it was ready");
+    word_.reset();
+  }
+
+ private:
+  FileDescriptor word_;
+};
+
+Status take_nodes_of_allocation(ClusterFile& cluster) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, slurm_nodes());
+  for (const std::string& name : names) {
+    cluster.nodes.push_back(cluster.any_node);
+    cluster.nodes.back().address = name;
+  }
+  return {};
+}
+
+Status run_here(UpOptions& options, Background* background) {
+  ClusterFile& cluster = options.cluster;
+  if (cluster.nodes.empty()) RETURN_IF_ERROR(take_nodes_of_allocation(cluster));
+  ASSIGN_OR_RETURN(std::vector<PlacedReplica> replicas, place_replicas(cluster));
+  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(options.run_folder));
+  ASSIGN_OR_RETURN(const RunLock lock, RunLock::take(folder, cluster.name));
+  RETURN_IF_ERROR(choose_ports(cluster, replicas));
+  RETURN_IF_ERROR(check_ports(cluster, replicas));
+  ASSIGN_OR_RETURN(const std::string program, own_program());
+  const std::string logs = (fs::path(cluster.folder) / cluster.logs).string();
+  fmt::print("cluster {}: {} x {} ranks of {}{}; logs in {}\n", cluster.name, cluster.data_parallel_size,
+             cluster.tensor_parallel_size, cluster.model,
+             cluster.enable_expert_parallel ? ", experts over all of them" : "", logs);
+  std::fflush(stdout);
+  StartProgress progress;
+  bool greeted = false;
+  ASSIGN_OR_RETURN(const auto supervisor, Supervisor::create({.cluster = cluster,
+                                                              .replicas = std::move(replicas),
+                                                              .program = program,
+                                                              .state_path = folder.state_path(cluster.name)},
+                                                             [&](const ClusterState& state) {
+                                                               if (greeted) return;
+                                                               progress.show(state);
+                                                               if (!state.ready()) return;
+                                                               greeted = true;
+                                                               greet(state, options.program_name);
+                                                               if (background) background->ready(logs + "/up.log");
+                                                             }));
+  return supervisor->run();
+}
+
+// Starts the side that goes on, and waits until it is ready or has ended.
+Status run_detached(UpOptions& options) {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return make_error(ErrorCode::kIo, "pipe: {}", std::strerror(errno));
+  FileDescriptor word(ends[0]), ready(ends[1]);
+  const pid_t child = fork();
+  if (child < 0) return make_error(ErrorCode::kIo, "fork: {}", std::strerror(errno));
+  if (child == 0) {
+    word.reset();
+    Background background(std::move(ready));
+    return run_here(options, &background);
+  }
+  ready.reset();
+  char yes = 0;
+  if (read(word.get(), &yes, 1) == 1) return {};
+  // It has said why.
+  int status = 0;
+  waitpid(child, &status, 0);
+  return make_error(ErrorCode::kUnavailable, "the cluster is not up");
+}
+
+}  // namespace
+
+Status run_up(UpOptions options) {
+  return options.detach ? run_detached(options) : run_here(options, nullptr);
+}
+
+Result<std::string> find_built_in_model() {
+  ASSIGN_OR_RETURN(const std::string program, own_program());
+  std::vector<fs::path> tried{fs::current_path() / "models/nano"};
+  for (fs::path folder = fs::path(program).parent_path(); folder.has_relative_path(); folder = folder.parent_path()) {
+    tried.push_back(folder / "models/nano");
+    tried.push_back(folder / "share/cachalot/models/nano");
+  }
+  for (const fs::path& folder : tried) {
+    if (fs::exists(folder / "config.json")) return folder.string();
+  }
+  return make_error(
+      ErrorCode::kNotFound,
+      "the built-in model, models/nano, lies neither in {} nor beside {}; a cluster file names another model",
+      fs::current_path().string(), program);
+}
+
+}  // namespace cachalot

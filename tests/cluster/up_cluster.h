@@ -1,0 +1,66 @@
+#pragma once
+
+#include <boost/json.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "processes/program.h"
+
+namespace cachalot::test {
+
+// `cachalot up` of the built-in model as two replicas with two ranks each and the router, from a cluster file of its
+// own, with a run folder of its own.
+class UpCluster {
+ public:
+  // `more`: lines of the cluster file. `flags`: of `up`.
+  explicit UpCluster(const std::string& more = "", const std::vector<std::string>& flags = {});
+  // Of a cluster file that is there, whose `name` is that of the file.
+  static UpCluster of_file(const std::string& file, uint16_t router_port) {
+    return UpCluster(Existing{file, router_port});
+  }
+  // Stops what still runs.
+  ~UpCluster();
+
+  UpCluster(const UpCluster&) = delete;
+  UpCluster& operator=(const UpCluster&) = delete;
+
+  Program& watcher() { return *watcher_; }
+  const Program& watcher() const { return *watcher_; }
+  uint16_t router_port() const { return router_port_; }
+  bool wait_until_ready(std::chrono::milliseconds patience = std::chrono::seconds(60));
+
+  // What `cachalot status --json` prints; null if it fails.
+  boost::json::value status() const;
+  // Waits until the servers have been started anew more often than that, and all is ready; says how often it was.
+  std::optional<int> wait_for_restart(int more_than,
+                                      std::chrono::milliseconds patience = std::chrono::seconds(60)) const;
+  // Of the ranks in their order; empty while not all are known.
+  std::vector<pid_t> rank_pids() const;
+  // All processes of this machine below the watcher, and it.
+  std::vector<pid_t> all_pids() const;
+
+  // Runs `cachalot COMMAND` on this cluster.
+  std::unique_ptr<Program> run(const std::string& command, const std::vector<std::string>& flags = {}) const;
+  std::string logs() const;                             // of all its processes, for whoever looks into a failure
+  std::string folder() const { return scratch_ / ""; }  // for files of the test
+
+ private:
+  struct Existing {
+    std::string file;
+    uint16_t router_port;
+  };
+  explicit UpCluster(const Existing& existing);
+
+  ScratchFolder scratch_;
+  uint16_t router_port_;
+  std::string file_;
+  std::unique_ptr<Program> watcher_;
+};
+
+// Of the processes, those that still are, after they had `patience` to end.
+std::vector<pid_t> still_there(std::vector<pid_t> pids, std::chrono::milliseconds patience);
+// That process' children, theirs, and so on.
+std::vector<pid_t> descendants_of(pid_t pid);
+
+}  // namespace cachalot::test

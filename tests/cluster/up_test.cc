@@ -1,0 +1,179 @@
+// `cachalot up`, `down` and `status` as a person uses them, with real processes.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "cluster/up_cluster.h"
+#include "processes/api_client.h"
+#include "processes/served_group.h"
+
+namespace cachalot::test {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using End = StreamedAnswer::End;
+
+const char* const kQuestion = "Which one is larger? 3.8 or 3.11";
+
+// Names that ranks leave in the system: shared memory, abstract sockets.
+std::set<std::string> names_in_the_system() {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) names.insert(entry.path());
+  std::ifstream sockets("/proc/net/unix");
+  for (std::string line; std::getline(sockets, line);) {
+    const size_t name = line.find("@cachalot");
+    if (name != std::string::npos) names.insert(line.substr(name));
+  }
+  return names;
+}
+
+bool answers(const UpCluster& cluster, const ApiClient& client) {
+  const StreamedAnswer answer = client.stream(
+      cluster.router_port(),
+      {{"model", "nano"}, {"prompt", kQuestion}, {"max_tokens", 300}, {"temperature", 0}, {"stream", true}});
+  return answer.end == End::kComplete && answer.text.find("3.8 is larger") != std::string::npos;
+}
+
+TEST(Cluster, ServesAgainAfterARankWasLostAndLeavesNothingBehind) {
+  const std::set<std::string> names_before = names_in_the_system();
+  const ApiClient client;
+  UpCluster cluster("restart: {first-wait: 0.2}\n");
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  EXPECT_TRUE(answers(cluster, client)) << cluster.logs();
+
+  const std::vector<pid_t> ranks = cluster.rank_pids();
+  ASSERT_EQ(ranks.size(), 4U) << cluster.logs();
+  kill(ranks[3], SIGKILL);
+  ASSERT_EQ(cluster.wait_for_restart(0), 1) << cluster.logs();
+  EXPECT_TRUE(answers(cluster, client)) << cluster.logs();
+  EXPECT_THAT(still_there(ranks, seconds(0)), IsEmpty()) << "the group is started anew as a whole";
+
+  const std::vector<pid_t> new_ranks = cluster.rank_pids();
+  ASSERT_EQ(new_ranks.size(), 4U);
+  kill(new_ranks[0], SIGSTOP);  // a leader: it can neither serve nor end by itself
+  ASSERT_EQ(cluster.wait_for_restart(1), 2) << cluster.logs();
+  EXPECT_TRUE(answers(cluster, client)) << cluster.logs();
+
+  const std::vector<pid_t> all = cluster.all_pids();
+  EXPECT_GE(all.size(), 8U) << "watcher, leases, ranks, router";
+  const auto down = cluster.run("down");
+  EXPECT_EQ(down->wait(seconds(30)), 0) << down->output();
+  EXPECT_EQ(cluster.watcher().wait(seconds(1)), 0) << cluster.logs();
+  EXPECT_THAT(still_there(all, seconds(0)), IsEmpty());
+  EXPECT_EQ(names_in_the_system(), names_before);
+  EXPECT_TRUE(std::filesystem::is_empty(cluster.folder() + "run"));
+  EXPECT_EQ(cluster.run("down")->wait(seconds(10)), 1) << "it is not up";
+}
+
+TEST(Cluster, StatusShowsWhereEachRankIsAndWhatItHolds) {
+  UpCluster cluster;
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  const auto program = cluster.run("status");
+  ASSERT_EQ(program->wait(seconds(20)), 0) << program->output();
+  program->wait_for_silence(seconds(5));
+  const std::string text = program->output();
+  EXPECT_THAT(text, HasSubstr("2 x 2 ranks, experts over all of them"));
+  for (const char* experts : {"0-7 of 32", "8-15 of 32", "16-23 of 32", "24-31 of 32"})
+    EXPECT_THAT(text, HasSubstr(experts));
+  for (const pid_t pid : cluster.rank_pids()) EXPECT_THAT(text, HasSubstr(std::to_string(pid)));
+  EXPECT_THAT(cluster.watcher().output(), HasSubstr("24-31 of 32")) << "`up` shows the map, too";
+}
+
+TEST(Cluster, EndsWithItsWatcherWhateverEndsIt) {
+  UpCluster cluster;
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  const std::vector<pid_t> all = cluster.all_pids();
+  const std::vector<pid_t> ranks = cluster.rank_pids();
+  ASSERT_EQ(ranks.size(), 4U);
+  kill(ranks[2], SIGSTOP);
+  cluster.watcher().signal(SIGKILL);
+  EXPECT_THAT(still_there(all, seconds(10)), IsEmpty());
+  EXPECT_EQ(cluster.run("status")->wait(seconds(10)), 1);
+}
+
+TEST(Cluster, InTheBackgroundItGoesOnWhenItIsReady) {
+  UpCluster cluster("", {"--detach"});
+  EXPECT_EQ(cluster.watcher().wait(seconds(60)), 0) << cluster.logs();
+  EXPECT_THAT(cluster.watcher().output(), HasSubstr("ready: OpenAI's API at "));
+  const auto second = cluster.run("up");
+  EXPECT_EQ(second->wait(seconds(10)), 1);
+  EXPECT_TRUE(second->wait_for_line("cluster nano is already up", seconds(5)).has_value()) << second->output();
+  EXPECT_TRUE(answers(cluster, ApiClient())) << cluster.logs();
+  const std::vector<pid_t> ranks = cluster.rank_pids();
+  EXPECT_EQ(cluster.run("down", {"--now"})->wait(seconds(30)), 0);
+  EXPECT_THAT(still_there(ranks, seconds(0)), IsEmpty());
+}
+
+TEST(Cluster, AStartThatFailsSaysWhyAndEnds) {
+  const ScratchFolder scratch;
+  std::ofstream(scratch / "a.yaml") << "model: nowhere\nport: 0\ndata-parallel-rpc-port: 0\nrouter: false\n";
+  Program up({"up", scratch / "a.yaml", "--run-folder", scratch / "run"});
+  EXPECT_EQ(up.wait(seconds(20)), 1);
+  up.wait_for_silence(seconds(5));
+  EXPECT_THAT(up.output(), HasSubstr("replica 0 on 127.0.0.1 ended with status 1; its log, "));
+  EXPECT_THAT(up.output(), HasSubstr("nowhere/"));
+}
+
+TEST(Cluster, APortThatIsTakenIsNamedBeforeAnythingStarts) {
+  UpCluster cluster;
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  std::ofstream(cluster.folder() + "second.yaml")
+      << fmt::format("model: nowhere\nname: second\nrouter: {{port: {}}}\n", cluster.router_port());
+  Program second({"up", cluster.folder() + "second.yaml", "--run-folder", cluster.folder() + "run"});
+  EXPECT_EQ(second.wait(seconds(10)), 1);
+  EXPECT_TRUE(
+      second.wait_for_line(fmt::format("127.0.0.1:{} cannot be listened on: Address already in use (router.port "
+                                       "sets another one)",
+                                       cluster.router_port()),
+                           seconds(5)))
+      << second.output();
+}
+
+TEST(Cluster, AnUnknownFlagOfAServerIsNamedWithItsLine) {
+  const ScratchFolder scratch;
+  std::ofstream(scratch / "a.yaml") << "model: m\nserve:\n  block-size: 64\n  max-model-length: 2048\n";
+  Program up({"up", scratch / "a.yaml", "--run-folder", scratch / "run"});
+  EXPECT_EQ(up.wait(seconds(10)), 1);
+  EXPECT_TRUE(
+      up.wait_for_line("a.yaml:4: serve.max-model-length: no such flag of `cachalot serve`; the nearest is "
+                       "max-model-len",
+                       seconds(5)))
+      << up.output();
+}
+
+TEST(Lease, EndsWithItsInputAndWithItAllThatItStarted) {
+  std::array<int, 2> input{};
+  ASSERT_EQ(pipe(input.data()), 0);
+  const pid_t lease = fork();
+  if (lease == 0) {
+    dup2(input[0], STDIN_FILENO);
+    close(input[1]);
+    execl(CACHALOT_PROGRAM, CACHALOT_PROGRAM, "lease", "--", "sh", "-c", "sleep 1000 & kill -STOP $!; sleep 1000",
+          nullptr);
+    _exit(127);
+  }
+  close(input[0]);
+  std::vector<pid_t> below;
+  for (int attempt = 0; attempt < 500 && below.size() < 3; attempt++) {
+    usleep(10'000);
+    below = descendants_of(lease);
+  }
+  EXPECT_EQ(below.size(), 3U) << "a shell and two that sleep";
+  close(input[1]);
+  int status = 0;
+  EXPECT_EQ(waitpid(lease, &status, 0), lease);
+  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGKILL);
+  EXPECT_THAT(still_there(below, seconds(0)), IsEmpty());
+}
+
+}  // namespace
+}  // namespace cachalot::test
