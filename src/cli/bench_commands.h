@@ -9,5 +9,6 @@ void add_bench_model_command(CLI::App& group);
 void add_bench_alltoall_command(CLI::App& group);
 void add_bench_allreduce_command(CLI::App& group);
 void add_bench_dispatch_command(CLI::App& group);
+void add_bench_step_command(CLI::App& group);
 
 }  // namespace cachalot

@@ -95,7 +95,7 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   for (ArrivedRows arrived;;) {
     ASSIGN_OR_RETURN(const bool more, exchange_->next(arrived));
     if (!more) break;
-    TraceScope span(batch.trace, "experts", layer);
+    TraceScope span(batch.trace, kExpertsSpan, layer);
     if (span) tell_work(arrived, span);
     ops_.experts({.rows = arrived_input(format, arrived),
                   .pair_rows = arrived.pair_rows,
@@ -119,7 +119,7 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
 
 void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View<float, 2> rows, int64_t first_row,
                         int layer, int moe_layer) {
-  const TraceScope span(batch.trace, "gate", layer);
+  const TraceScope span(batch.trace, kGateSpan, layer);
   const int64_t num_rows = rows.extent(0);
   const View<float, 2> logits = workspace_.router_logits.rows(0, num_rows);
   const View<int32_t, 2> ids = workspace_.expert_ids.rows(0, num_rows);

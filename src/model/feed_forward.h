@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string_view>
+
 #include "base/error.h"
 #include "comm/expert_exchange.h"
 #include "config/model_config.h"
@@ -12,6 +14,9 @@
 #include "model/workspace.h"
 
 namespace cachalot {
+
+// Spans of a MoE layer in a trace: one of the gate, then one of the experts for each pass, with their rows.
+inline constexpr std::string_view kGateSpan = "gate", kExpertsSpan = "experts";
 
 // The feed-forward half of a layer: dense, or a mixture of experts with shared ones (DeepSeekMoE, 2024).
 class FeedForward {

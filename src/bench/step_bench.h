@@ -1,0 +1,34 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "bench/step_figure.h"
+#include "config/engine_options.h"
+#include "engine/rank_engine.h"
+
+namespace cachalot {
+
+struct StepBenchOptions {
+  int prompt = 512;             // tokens of each replica's prompt; 0: no prefill
+  std::vector<int> batches{1};  // of decode: sequences of each replica; may be empty
+  int context = 128;            // of every sequence: tokens before its first step
+  int steps = 32, repeat = 3;   // steps of a turn (of decode; a prefill is one), turns of a phase
+  std::function<void(const std::string&)> on_progress = {};  // told what is done now; may be empty
+};
+
+// What an engine that works for so many replicas must hold.
+void reserve_for_steps(const StepBenchOptions& options, int num_replicas, EngineOptions& engine);
+
+struct StepBenchResult {
+  std::vector<StepFigure> figures;
+  std::vector<std::string> events;  // of each rank, of the last turn of every phase (bench/chrome_trace.h)
+};
+
+// Steps of all ranks together on random tokens, as a server makes them but for its scheduler. Every rank calls it; the
+// result is on rank 0. `alone`, on rank 0: the engine of one process that does the same in turns with them; null: none.
+Result<StepBenchResult> run_step_bench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options);
+
+}  // namespace cachalot
