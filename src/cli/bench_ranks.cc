@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/command_line.h"
+#include "config/environment.h"
 #include "config/version.h"
 #include "device/core_share.h"
 #include "device/cores.h"
@@ -175,6 +176,7 @@ Result<std::unique_ptr<BenchRanks>> BenchRanks::meet(const BenchRanksOptions& op
                                       .stop = stop.get_token()},
                              .transports = choice_of(options.transports),
                              .network_interface = options.network_interface,
+                             .ucx_environment = environment_variables("UCX_"),
                              .deadline = std::chrono::seconds(options.deadline_seconds)});
   if (ranks->processes_) ranks->processes_->stop_watching();
   if (!formed && !ended.empty()) return make_error(ErrorCode::kUnavailable, "{}", ended);

@@ -1,10 +1,12 @@
 #include "cli/parallel_flags.h"
 
 #include "base/log.h"
+#include "config/environment.h"
 
 namespace cachalot {
 
 void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
+  options.ucx_environment = environment_variables("UCX_");
   app.add_option("-t,--tensor-parallel-size", options.tensor_parallel_size,
                  "Ranks of one replica: heads and dense layers are divided among them")
       ->check(CLI::Range(1, 1024))

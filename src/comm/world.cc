@@ -45,7 +45,7 @@ class Endpoints {
 
  private:
   Result<std::unique_ptr<Transport>> connect_near(std::span<const ShmAddress> near, Membership& membership);
-  Result<std::unique_ptr<Transport>> connect_far(std::span<const UcxAddress> far, const Member& example);
+  Result<std::unique_ptr<Transport>> connect_far(std::span<const UcxAddress> far, const Membership& membership);
 
   TransportChoice choice_ = TransportChoice::kAuto;
   std::optional<ShmEndpoint> shm_;
@@ -67,6 +67,7 @@ Result<Endpoints> Endpoints::open(const WorldOptions& options) {
         .epoch = join.epoch,
         .network_interface = options.network_interface,
         .route_to = join.host,
+        .environment = options.ucx_environment,
     });
   }
   return endpoints;
@@ -91,7 +92,7 @@ Result<std::vector<std::unique_ptr<Transport>>> Endpoints::connect(Membership& m
     transports.push_back(std::move(shm));
   }
   if (!far.empty()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(far, membership.members()[far.front().rank]));
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(far, membership));
     transports.push_back(std::move(ucx));
   }
   return transports;
@@ -105,12 +106,14 @@ Result<std::unique_ptr<Transport>> Endpoints::connect_near(std::span<const ShmAd
   return shm;
 }
 
-Result<std::unique_ptr<Transport>> Endpoints::connect_far(std::span<const UcxAddress> far, const Member& example) {
+Result<std::unique_ptr<Transport>> Endpoints::connect_far(std::span<const UcxAddress> far,
+                                                          const Membership& membership) {
   if (!ucx_) {
     return make_error(ErrorCode::kUnsupported, "{} is on another node, which --transports shm cannot reach",
-                      example.name());
+                      membership.members()[far.front().rank].name());
   }
   RETURN_IF_ERROR(*ucx_);
+  log::info("rank {}: {}", membership.rank(), (*ucx_)->settings());
   return (*ucx_)->connect(far);
 }
 

@@ -21,6 +21,7 @@ struct WorldOptions {
   JoinOptions join;  // its transport addresses are filled in here
   TransportChoice transports = TransportChoice::kAuto;
   std::string network_interface;               // of UCX; empty: the one that reaches rank 0's address
+  std::vector<std::string> ucx_environment;    // "UCX_TLS=tcp": what the user has set in the environment
   std::chrono::milliseconds deadline{60'000};  // of one wait of the mesh
 };
 

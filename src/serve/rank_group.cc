@@ -127,6 +127,8 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
   world.transports = parallel.transports == "shm"   ? TransportChoice::kShm
                      : parallel.transports == "ucx" ? TransportChoice::kUcx
                                                     : TransportChoice::kAuto;
+  world.network_interface = parallel.network_interface;
+  world.ucx_environment = parallel.ucx_environment;
   Result<std::unique_ptr<World>> formed = World::form(std::move(world));
   if (processes_) processes_->stop_watching();
   if (!formed)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "comm/transport.h"
@@ -20,9 +21,12 @@ struct UcxEndpointOptions {
   // `route_to` is reached, a host or address; if that is empty too, what UCX_NET_DEVICES says, or UCX's choice. RDMA
   // adapters are used whatever their interface.
   std::string network_interface, route_to;
-  // As in UCX_TLS; empty: what that says, or UCX's choice. UCX's own shared memory is left out: it knows no dead peers,
-  // and loses wake-ups between containers that share an IPC namespace.
+  // As in UCX_TLS. UCX's own shared memory is left out: it knows no dead peers, and loses wake-ups between containers
+  // that share an IPC namespace.
   std::string transports = "^sm";
+  // The UCX_ variables that the environment has, "UCX_TLS=tcp": UCX reads them itself, and what they say holds,
+  // whatever stands above.
+  std::vector<std::string> environment = {};
   std::chrono::milliseconds deadline{10'000};  // of connect()
 };
 
@@ -43,6 +47,9 @@ class UcxEndpoint {
   UcxEndpoint& operator=(UcxEndpoint&&) noexcept;
 
   const std::string& address() const { return address_; }  // bytes
+  // What UCX was told, for a line of the log: "UCX_TLS=^sm UCX_NET_DEVICES=eth0, from the environment
+  // UCX_LOG_LEVEL=info".
+  const std::string& settings() const { return settings_; }
 
   // Once. `peers` are all other ranks that UCX is to connect (its own address among them is passed over). It waits
   // until each has been heard, or gives an error that names the ranks at fault; then every peer that had connected
@@ -50,9 +57,10 @@ class UcxEndpoint {
   Result<std::unique_ptr<Transport>> connect(std::span<const UcxAddress> peers);
 
  private:
-  UcxEndpoint(UcxEndpointOptions options, std::string address, std::unique_ptr<UcxWorker> worker);
+  UcxEndpoint(UcxEndpointOptions options, std::string settings, std::string address, std::unique_ptr<UcxWorker> worker);
 
   UcxEndpointOptions options_;
+  std::string settings_;
   std::string address_;
   std::unique_ptr<UcxWorker> worker_;
 };

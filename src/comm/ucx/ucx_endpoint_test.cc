@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <cstring>
 #include <thread>
 
 #include "comm/ucx/network_interface.h"
@@ -13,7 +15,9 @@ namespace {
 
 using std::chrono::milliseconds;
 using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string error_of(UcxEndpoint& endpoint, std::span<const UcxAddress> addresses) {
   const auto transport = endpoint.connect(addresses);
@@ -48,6 +52,28 @@ TEST(UcxEndpoint, AnUnknownInterfaceOrTransportIsAnError) {
   ASSERT_FALSE(transport);
   EXPECT_THAT(transport.error().message, HasSubstr("pigeons"));
 }
+
+TEST(UcxEndpoint, WhatTheEnvironmentSaysHolds) {
+  const UcxEndpointOptions options{.rank = 0, .network_interface = "lo"};
+  EXPECT_THAT(make_endpoint(options).settings(),
+              AllOf(HasSubstr("UCX_TLS=^sm "), HasSubstr("UCX_NET_DEVICES=lo"), HasSubstr("UCX_CONN_NB=y")));
+  // UCX reads the variables itself, so here they only have to be left alone.
+  UcxEndpointOptions chosen = options;
+  chosen.environment = {"UCX_NET_DEVICES=lo", "UCX_TLS=tcp,self", "UCX_TLS_INFO=1"};
+  EXPECT_THAT(make_endpoint(chosen).settings(),
+              AllOf(Not(HasSubstr("UCX_TLS=^sm")), HasSubstr("UCX_CONN_NB=y"),
+                    EndsWith(", from the environment UCX_NET_DEVICES=lo UCX_TLS=tcp,self UCX_TLS_INFO=1")));
+}
+
+#if !defined(__SANITIZE_ADDRESS__)  // it catches crashes itself
+TEST(UcxEndpoint, CrashesAreNotCaughtByUcx) {
+  for (const int signal : {SIGSEGV, SIGILL, SIGBUS, SIGFPE}) {
+    struct sigaction action {};
+    ASSERT_EQ(sigaction(signal, nullptr, &action), 0);
+    EXPECT_EQ(action.sa_handler, SIG_DFL) << strsignal(signal);
+  }
+}
+#endif
 
 TEST(UcxEndpoint, GoesWhereTheRouteLeads) {
   UcxEndpoint one = make_endpoint({.rank = 0, .route_to = "127.0.0.1"}),

@@ -1,6 +1,7 @@
 #include "comm/ucx/ucx_worker.h"
 
 #include <ucs/config/global_opts.h>
+#include <ucs/debug/debug.h>
 
 #include <array>
 #include <string_view>
@@ -26,34 +27,39 @@ void quiet_ucx() {
   if (std::string_view(level.data()) == "WARN") ucs_global_opts_set_value("LOG_LEVEL", "FATAL");
 }
 
-Result<Config> make_config(const std::string& transports, const std::string& net_devices) {
+// UCX, once loaded, catches signals of crashes and prints a trace of its own. They are none of its business, unless the
+// user has chosen what it does (UCX_HANDLE_ERRORS). Runs when the program is loaded, after UCX.
+[[gnu::constructor]] void give_back_signals() {
+  std::array<char, 64> handling{};
+  if (ucs_global_opts_get_value("HANDLE_ERRORS", handling.data(), handling.size()) != UCS_OK ||
+      std::string_view(handling.data()) != "bt")
+    return;
+  for (unsigned idx = 0; idx < ucs_global_opts.error_signals.count; idx++)
+    ucs_debug_disable_signal(ucs_global_opts.error_signals.signals[idx]);
+}
+
+Result<Config> make_config(const std::vector<UcxSetting>& settings) {
   ucp_config_t* read = nullptr;
   if (const ucs_status_t status = ucp_config_read(nullptr, nullptr, &read); status != UCS_OK)
     return ucx_error(ErrorCode::kInvalidArgument, "a UCX_ variable of the environment makes no sense", status);
   Config config(read);
-  const auto set = [&](const char* key, const std::string& value) -> Status {
-    if (const ucs_status_t status = ucp_config_modify(config.get(), key, value.c_str()); status != UCS_OK)
+  for (const auto& [key, value] : settings) {
+    if (const ucs_status_t status = ucp_config_modify(config.get(), key.c_str(), value.c_str()); status != UCS_OK)
       return make_error(ErrorCode::kInvalidArgument, "UCX does not take UCX_{}={}: {}", key, value,
                         ucs_status_string(status));
-    return {};
-  };
-  if (!transports.empty()) RETURN_IF_ERROR(set("TLS", transports));
-  if (!net_devices.empty()) RETURN_IF_ERROR(set("NET_DEVICES", net_devices));
-  // A host that does not answer must not hold up this thread while the others connect.
-  RETURN_IF_ERROR(set("CONN_NB", "y"));
+  }
   return config;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::string& transports, const std::string& net_devices) {
+Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::vector<UcxSetting>& settings) {
   quiet_ucx();
-  ASSIGN_OR_RETURN(const Config config, make_config(transports, net_devices));
+  ASSIGN_OR_RETURN(const Config config, make_config(settings));
   std::unique_ptr<UcxWorker> made(new UcxWorker);
   const ucp_params_t params{.field_mask = UCP_PARAM_FIELD_FEATURES, .features = UCP_FEATURE_TAG | UCP_FEATURE_WAKEUP};
   if (const ucs_status_t status = ucp_init(&params, config.get(), &made->context_); status != UCS_OK)
-    return ucx_error(ErrorCode::kUnavailable,
-                     fmt::format("no transport over '{}' on the devices '{}'", transports, net_devices), status);
+    return ucx_error(ErrorCode::kUnavailable, "it finds no way to other hosts with these settings", status);
   const ucp_worker_params_t worker_params{.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                           .thread_mode = UCS_THREAD_MODE_SERIALIZED};
   if (const ucs_status_t status = ucp_worker_create(made->context_, &worker_params, &made->worker_); status != UCS_OK)

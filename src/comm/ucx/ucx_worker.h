@@ -4,16 +4,21 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
 namespace cachalot {
 
+// As if the environment had the variable UCX_<key>.
+struct UcxSetting {
+  std::string key, value;
+};
+
 // UCX's own objects of one endpoint: a context and its one worker, used by one thread at a time.
 class UcxWorker {
  public:
-  // transports, net_devices: as in UCX_TLS and UCX_NET_DEVICES; empty: what these say, or UCX's choice.
-  static Result<std::unique_ptr<UcxWorker>> create(const std::string& transports, const std::string& net_devices);
+  static Result<std::unique_ptr<UcxWorker>> create(const std::vector<UcxSetting>& settings);
   ~UcxWorker();
   UcxWorker(const UcxWorker&) = delete;
   UcxWorker& operator=(const UcxWorker&) = delete;
