@@ -35,7 +35,10 @@ void GroupState::report_lost(int rank, std::string cause, std::optional<Activity
     lost_.push_back(lost);
     changed_.notify_all();
   }
-  log::error("{}", lost.message());
+  // Heartbeats are rare beside steps; but ranks step together, and this one knows where it is.
+  const Activity own = activity();
+  const bool tell_own = !lost.is_this_rank && own.phase == Phase::kStep;
+  log::error("{}{}", lost.message(), tell_own ? fmt::format("; this rank is {}", own.text()) : "");
   if (lost_handler_) lost_handler_(lost);
 }
 

@@ -30,7 +30,8 @@ Hub::Hub(asio::io_context& context, const JoinOptions& options, Hello own, Group
       resolver_(context),
       timer_(context),
       accept_pause_(context),
-      clock_(timing_.slack()) {}
+      clock_(timing_.slack()),
+      notices_(options.notice_interval) {}
 
 // A connection's events hold its client, and the client the connection, until it is closed.
 Hub::~Hub() {
@@ -59,7 +60,7 @@ Status Hub::listen() {
 void Hub::start() {
   const Clock::time_point now = Clock::now();
   join_deadline_ = now + options_.join_timeout;
-  next_notice_ = now + options_.notice_interval;
+  notices_.restart(now);
   next_beat_ = now + timing_.heartbeat_interval();
   accept();
   arm(next_beat_);
@@ -84,8 +85,8 @@ void Hub::accept() {
 
 void Hub::greet(tcp::socket socket) {
   if (strangers_.size() == kMaxStrangers) dismiss_stranger(strangers_.front(), "said nothing while many others came");
-  auto client =
-      std::make_shared<Client>(std::make_shared<Connection>(std::move(socket), options_.epoch, kMaxHelloBytes));
+  auto client = std::make_shared<Client>(
+      std::make_shared<Connection>(std::move(socket), options_.epoch, kMaxHelloBytes), timing_.slack());
   client->nonce = random_nonce();
   client->heard = clock_.counted(Clock::now());
   strangers_.push_back(client);
@@ -195,7 +196,7 @@ void Hub::form() {
     formed.isa_name = client->hello->isa_name;
   }
   formed_ = true;
-  next_notice_ = Clock::now() + options_.notice_interval;
+  notices_.restart(Clock::now());
   send_to_all(formed);
   state_.set_formed(std::move(formed));
 }
@@ -211,6 +212,8 @@ void Hub::on_message(const ClientPtr& client, const Frame& frame) {
     case MessageType::kHeartbeat:
       return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
         client->activity = heartbeat.activity;
+        if (client->asked) client->lateness.came(clock_.counted(Clock::now()) - *client->asked);
+        client->asked.reset();
         if (formed_ && !all_ready_) state_.report_progress(client->rank(), client->activity);
       });
     case MessageType::kReady:
@@ -346,7 +349,7 @@ void Hub::tick() {
   Clock::time_point next = now + timing_.heartbeat_interval();
   if (clock_.woke(planned_, now)) next = std::min(next, judge(now));
   if (now >= next_beat_) {
-    beat();
+    beat(now);
     next_beat_ = now + timing_.heartbeat_interval();
   }
   if (forming() && now >= join_deadline_) {
@@ -355,7 +358,7 @@ void Hub::tick() {
                                       options_.host, options_.port, options_.join_timeout.count() / 1000.0)});
   }
   finish_failed_start_if_told();
-  if (now >= next_notice_) log_what_is_missing(now);
+  if (notices_.due(now)) log_what_is_missing();
   arm(std::min(next, next_beat_));
 }
 
@@ -367,28 +370,29 @@ Hub::Clock::time_point Hub::judge(Clock::time_point now) {
                        fmt::format("no whole greeting came within {} s", options_.greeting_timeout.count() / 1000.0));
     }
   }
-  Clock::duration longest{0};
+  Clock::duration shortest = timing_.silence_limit();
   for (const auto& [rank, client] : std::map(members_)) {
-    const Clock::duration silence = counted - client->heard;
-    if (silence < timing_.silence_limit()) {
-      longest = std::max(longest, silence);
+    const Clock::duration silence = counted - client->heard, limit = timing_.silence_limit(client->lateness);
+    if (silence < limit) {
+      shortest = std::min(shortest, limit - silence);
     } else {
-      drop(client, timing_.silence());
+      drop(client, Timing::silence_text(silence));
     }
   }
-  return now + timing_.silence_limit() - longest;
+  return now + shortest;
 }
 
-void Hub::beat() {
+void Hub::beat(Clock::time_point now) {
   const Heartbeat heartbeat{.activity = state_.activity()};
   if (formed_ && !all_ready_) state_.report_progress(0, heartbeat.activity);
   for (const auto& [rank, client] : members_) {
-    if (!client->connection->has_unsent()) client->connection->send(heartbeat);
+    if (client->connection->has_unsent()) continue;
+    client->connection->send(heartbeat);
+    if (!client->asked) client->asked = clock_.counted(now);
   }
 }
 
-void Hub::log_what_is_missing(Clock::time_point now) {
-  next_notice_ = now + options_.notice_interval;
+void Hub::log_what_is_missing() {
   if (forming()) {
     log::info("rank 0 at {}:{} waits for {}; {} of {} are here", options_.host, options_.port,
               rank_list(missing_ranks()), members_.size() + 1, own_.introduction.size);

@@ -15,6 +15,7 @@
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
+#include "comm/membership/notices.h"
 #include "comm/membership/patient_clock.h"
 #include "comm/membership/role.h"
 
@@ -41,11 +42,15 @@ class Hub : public Role {
 
   // A connection: of a stranger, until its Hello has been found right; then of a rank.
   struct Client {
-    explicit Client(std::shared_ptr<Connection> its_connection) : connection(std::move(its_connection)) {}
+    Client(std::shared_ptr<Connection> its_connection, Clock::duration slack)
+        : connection(std::move(its_connection)), lateness(slack) {}
 
     std::shared_ptr<Connection> connection;
     Nonce nonce{};
-    Clock::time_point heard;  // as PatientClock counts
+    // As PatientClock counts.
+    Clock::time_point heard;
+    std::optional<Clock::time_point> asked;  // by the heartbeat that it has not answered yet
+    Lateness lateness;
     std::optional<Hello> hello;
     bool joined = false, ready = false;
     Activity activity;
@@ -83,8 +88,8 @@ class Hub : public Role {
   void arm(Clock::time_point next);
   // Drops who was silent for too long; gives the moment at which the next one will have been.
   Clock::time_point judge(Clock::time_point now);
-  void beat();
-  void log_what_is_missing(Clock::time_point now);
+  void beat(Clock::time_point now);
+  void log_what_is_missing();
 
   ClientPtr member(int rank) const;
   std::vector<int> missing_ranks() const;
@@ -103,7 +108,8 @@ class Hub : public Role {
   boost::asio::steady_timer timer_;
   boost::asio::steady_timer accept_pause_;
   PatientClock clock_;
-  Clock::time_point planned_, next_beat_, next_notice_, join_deadline_;
+  Clock::time_point planned_, next_beat_, join_deadline_;
+  Notices notices_;  // of what is missing
 
   std::list<ClientPtr> strangers_;    // oldest first
   std::map<int, ClientPtr> members_;  // by rank; only those present

@@ -29,4 +29,20 @@ class PatientClock {
   Duration held_up_{0};
 };
 
+// How late a peer's messages have come lately: where its cores are starved, by so much the next one may be late again.
+class Lateness {
+ public:
+  using Duration = PatientClock::Duration;
+
+  explicit Lateness(Duration slack) : slack_(slack) {}
+
+  // A message came `after` the moment from which it was due. What is forgotten at each message is an eighth.
+  void came(Duration after) { lately_ = std::max(after - slack_, lately_ - lately_ / 8); }
+  Duration lately() const { return std::max(lately_, Duration::zero()); }
+
+ private:
+  Duration slack_;
+  Duration lately_{0};
+};
+
 }  // namespace cachalot::control

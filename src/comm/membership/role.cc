@@ -4,8 +4,8 @@
 
 namespace cachalot::control {
 
-std::string Timing::silence() const {
-  return fmt::format("nothing has come from it for {} s", static_cast<double>(silence_limit().count()) / 1000);
+std::string Timing::silence_text(std::chrono::steady_clock::duration silence) {
+  return fmt::format("nothing has come from it for {:.1f} s", std::chrono::duration<double>(silence).count());
 }
 
 }  // namespace cachalot::control

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <string>
 
+#include "comm/membership/patient_clock.h"
+
 namespace cachalot::control {
 
 // A process's end of the control plane: the Hub on rank 0, a Spoke on every other. Used by the control thread only.
@@ -29,7 +31,14 @@ struct Timing {
   // Heartbeats find a broken connection sooner; this bounds how long the system keeps one.
   std::chrono::milliseconds send_timeout() const { return failure_timeout * 2; }
 
-  std::string silence() const;  // "nothing has come from it for 0.9 s"
+  // The longest silence of a peer that has been late lately: where cores are starved a group is slower to find a loss,
+  // but by no more than the timeout again.
+  std::chrono::steady_clock::duration silence_limit(const Lateness& lateness) const {
+    return silence_limit() + std::min<std::chrono::steady_clock::duration>(lateness.lately(), failure_timeout);
+  }
+
+  // "nothing has come from it for 0.9 s"
+  static std::string silence_text(std::chrono::steady_clock::duration silence);
 };
 
 inline constexpr std::string_view kProcessDied = "its process died";

@@ -32,11 +32,12 @@ Spoke::Spoke(asio::io_context& context, const JoinOptions& options, Hello own, G
       resolver_(context),
       attempt_timer_(context),
       watch_timer_(context),
-      clock_(timing_.slack()) {}
+      clock_(timing_.slack()),
+      notices_(options.notice_interval),
+      lateness_(timing_.slack()) {}
 
 void Spoke::start() {
   join_deadline_ = Clock::now() + options_.join_timeout;
-  next_notice_ = Clock::now();
   resolve();
 }
 
@@ -74,10 +75,8 @@ void Spoke::retry(std::string_view why) {
                                               own_.introduction.name(), options_.join_timeout.count() / 1000.0,
                                               options_.host, options_.port, why)});
   }
-  if (now >= next_notice_) {
+  if (notices_.due(now))
     log::info("rank {} waits for rank 0 at {}:{} ({})", options_.rank, options_.host, options_.port, why);
-    next_notice_ = now + options_.notice_interval;
-  }
   attempt_timer_.expires_after(kRetryInterval);
   attempt_timer_.async_wait([this](error_code error) {
     if (!error && !state_.start_is_decided()) resolve();
@@ -110,7 +109,9 @@ void Spoke::on_connected(tcp::socket socket) {
 }
 
 void Spoke::on_frame(const Frame& frame) {
-  heard_ = clock_.counted(Clock::now());
+  const Clock::time_point now = clock_.counted(Clock::now());
+  if (frame.header.type == MessageType::kHeartbeat) lateness_.came(now - heard_ - timing_.heartbeat_interval());
+  heard_ = now;
   const auto take = [&]<class Message>(const Message&, auto&& handle) {
     Result<Message> message = decode<Message>(frame.payload);
     if (message) return handle(std::move(*message));
@@ -167,6 +168,7 @@ void Spoke::on_accepted(const Accepted& accepted) {
   timing_.failure_timeout = std::chrono::milliseconds(std::max(accepted.failure_timeout_ms, 1u));
   connection_->set_send_timeout(timing_.send_timeout());
   clock_ = PatientClock(timing_.slack());
+  lateness_ = Lateness(timing_.slack());
   heard_ = clock_.counted(Clock::now());
   watch_rank0();
   log::info("rank {} has found rank 0 at {}:{} and waits for the others", options_.rank, options_.host, options_.port);
@@ -253,10 +255,13 @@ void Spoke::leave() {
 
 // --- Time.
 
+Spoke::Clock::duration Spoke::silence_limit() const {
+  return accepted_ ? timing_.silence_limit(lateness_) : options_.greeting_timeout;
+}
+
 void Spoke::watch_rank0() {
-  const Clock::duration limit = accepted_ ? timing_.silence_limit() : options_.greeting_timeout;
   const Clock::time_point now = Clock::now();
-  planned_ = std::max(now + limit - (clock_.counted(now) - heard_), now + std::chrono::milliseconds(1));
+  planned_ = std::max(now + silence_limit() - (clock_.counted(now) - heard_), now + std::chrono::milliseconds(1));
   watch_timer_.expires_at(planned_);
   watch_timer_.async_wait([this](error_code error) {
     if (!error) on_watch();
@@ -268,18 +273,18 @@ void Spoke::on_watch() {
   const Clock::time_point now = Clock::now();
   if (!clock_.woke(planned_, now)) {
     // What rank 0 said meanwhile lies unread: it gets another interval.
-    heard_ = std::max(heard_, clock_.counted(now) - timing_.silence_limit() + timing_.heartbeat_interval());
+    heard_ = std::max(heard_, clock_.counted(now) - silence_limit() + timing_.heartbeat_interval());
     return watch_rank0();
   }
-  const Clock::duration limit = accepted_ ? timing_.silence_limit() : options_.greeting_timeout;
-  if (clock_.counted(now) - heard_ < limit) return watch_rank0();
+  const Clock::duration silence = clock_.counted(now) - heard_;
+  if (silence < silence_limit()) return watch_rank0();
   if (!formed_) {
     connection_->close();
     return retry("it says nothing");
   }
-  connection_->send(Failure{.rank = 0, .cause = timing_.silence(), .activity_known = false});
+  connection_->send(Failure{.rank = 0, .cause = Timing::silence_text(silence), .activity_known = false});
   connection_->finish();
-  lose_rank0(timing_.silence() + " (it is stopped, or this host is cut off)");
+  lose_rank0(Timing::silence_text(silence) + " (it is stopped, or this host is cut off)");
 }
 
 }  // namespace cachalot::control

@@ -11,6 +11,7 @@
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
+#include "comm/membership/notices.h"
 #include "comm/membership/patient_clock.h"
 #include "comm/membership/role.h"
 
@@ -48,6 +49,7 @@ class Spoke : public Role {
   void on_closed(const Error& error);
   void lose_rank0(std::string cause);
 
+  Clock::duration silence_limit() const;  // of rank 0
   void watch_rank0();
   void on_watch();
 
@@ -63,7 +65,9 @@ class Spoke : public Role {
   std::shared_ptr<Connection> connection_;
 
   PatientClock clock_;
-  Clock::time_point join_deadline_, next_notice_;
+  Clock::time_point join_deadline_;
+  Notices notices_;            // of waiting for rank 0
+  Lateness lateness_;          // of rank 0
   Clock::time_point heard_;    // from rank 0, as PatientClock counts
   Clock::time_point planned_;  // of the watch timer
   Nonce rank0_nonce_{}, nonce_{};

@@ -1,0 +1,56 @@
+#include <gmock/gmock.h>
+
+#include "comm/membership/notices.h"
+#include "comm/membership/role.h"
+
+namespace cachalot::control {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+TEST(Lateness, IsForgottenBitByBit) {
+  Lateness lateness(milliseconds(100));
+  lateness.came(milliseconds(40));
+  EXPECT_EQ(lateness.lately(), milliseconds(0));
+  lateness.came(milliseconds(900));
+  EXPECT_EQ(lateness.lately(), milliseconds(800));
+  lateness.came(milliseconds(5));
+  EXPECT_EQ(lateness.lately(), milliseconds(700));
+  for (int message = 0; message < 60; message++) lateness.came(milliseconds(5));
+  EXPECT_LT(lateness.lately(), milliseconds(1));
+}
+
+TEST(Timing, APeerThatHasBeenLateMayBeSilentThatMuchLongerButNotForEver) {
+  const Timing timing{.failure_timeout = milliseconds(1000)};
+  Lateness lateness(timing.slack());
+  EXPECT_EQ(timing.silence_limit(lateness), milliseconds(900));
+  lateness.came(milliseconds(400));
+  EXPECT_EQ(timing.silence_limit(lateness), milliseconds(1200));
+  lateness.came(seconds(30));
+  EXPECT_EQ(timing.silence_limit(lateness), milliseconds(1900));
+}
+
+TEST(Timing, SilenceIsToldInSeconds) {
+  EXPECT_EQ(Timing::silence_text(milliseconds(1234)), "nothing has come from it for 1.2 s");
+}
+
+TEST(Notices, ComeLessAndLessOften) {
+  const Notices::Time start{};
+  Notices notices(seconds(4));
+  notices.restart(start);
+  std::vector<int> told;
+  for (int second = 0; second <= 200; second++) {
+    if (notices.due(start + seconds(second))) told.push_back(second);
+  }
+  EXPECT_THAT(told, testing::ElementsAre(4, 8, 14, 23, 37, 58, 89, 135, 183));
+}
+
+TEST(Notices, TheFirstComesAtOnceUnlessItIsPutOff) {
+  Notices notices(seconds(4));
+  EXPECT_TRUE(notices.due(Notices::Time{} + seconds(1)));
+  EXPECT_FALSE(notices.due(Notices::Time{} + seconds(2)));
+}
+
+}  // namespace
+}  // namespace cachalot::control
