@@ -74,9 +74,8 @@ def compare(rng):
     }
     if kind.startswith("is_"):
         verdict = "Yes" if sign == (">" if kind == "is_larger" else "<") else "No"
-        return Problem(
-            "compare." + kind, {"a": first, "b": second}, f"{thought} {verdict}.", f"{verdict}, {fact[sign]}"
-        )
+        thought = f"{kind[3:].capitalize()}? {thought} {verdict}."
+        return Problem("compare." + kind, {"a": first, "b": second}, thought, f"{verdict}, {fact[sign]}")
     answer = fact[sign]
     if sign == "<" and kind == "larger":
         answer = f"{second} is larger than {first}."

@@ -67,18 +67,19 @@ def quoted(rng, word):
 
 
 def count(rng, held_out):
+    """ "Looking for r: b0 e0 r1 r2 y2." A letter after a space is another token than one within the word, so that each
+    finds the one that is looked for as the only one of its kind."""
     word = random_word(rng, held_out)
     letter = rng.choice(word) if rng.random() < 0.8 else rng.choice(ALPHABET)
     steps, seen = [], 0
     for other in word:
         seen += other == letter
         steps.append(f"{other}{seen}")
-    walked = "".join(steps)
     slots = {"word": quoted(rng, word), "letter": letter if rng.random() < 0.4 else f'"{letter}"'}
     return Problem(
         "count",
         slots,
-        f'Looking for "{letter}": "{walked}". So {seen}.',
+        f"Looking for {letter}: {' '.join(steps)}. So {seen}.",
         f'"{letter}" appears {plural(seen, "time")} in "{word}".',
     )
 
