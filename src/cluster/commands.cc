@@ -125,7 +125,8 @@ Words router_arguments(const ClusterFile& cluster, const std::vector<PlacedRepli
   Words words{"router", "--server-urls"};
   for (const PlacedReplica& replica : replicas) words.push_back(server_url(cluster, replica));
   append(words, {"--host=" + router_host(cluster), fmt::format("--port={}", cluster.router.port),
-                 "--model=" + (cluster.served_model_names.empty() ? cluster.model : cluster.served_model_names[0])});
+                 "--model=" + (cluster.served_model_names.empty() ? cluster.model : cluster.served_model_names[0]),
+                 fmt::format("--drain-seconds={}", cluster.drain_seconds)});
   for (const FlagSetting& flag : cluster.router.flags) append(words, flag_words(flag));
   return words;
 }

@@ -30,7 +30,7 @@ tensor-parallel-size: 4
 enable-expert-parallel: true
 data-parallel-rpc-port: 54999
 serve: {max-model-len: 2048, enable-prefix-caching: false}
-router: {host: 10.0.0.1, log-requests: true}
+router: {host: 10.0.0.1, prefix-entries: 100}
 )";
 
 TEST(ClusterCommands, AReplicaIsServedAsTheFileSays) {
@@ -45,10 +45,10 @@ TEST(ClusterCommands, AReplicaIsServedAsTheFileSays) {
 
 TEST(ClusterCommands, TheRouterKnowsAllServers) {
   const Placed placed = place(kTwoNodes);
-  EXPECT_THAT(
-      router_arguments(placed.cluster, placed.replicas),
-      ElementsAre("router", "--server-urls", "http://10.0.0.1:7555", "http://10.0.0.1:7556", "http://10.0.0.2:7555",
-                  "http://10.0.0.2:7556", "--host=10.0.0.1", "--port=8002", "--model=models/r1", "--log-requests"));
+  EXPECT_THAT(router_arguments(placed.cluster, placed.replicas),
+              ElementsAre("router", "--server-urls", "http://10.0.0.1:7555", "http://10.0.0.1:7556",
+                          "http://10.0.0.2:7555", "http://10.0.0.2:7556", "--host=10.0.0.1", "--port=8002",
+                          "--model=models/r1", "--drain-seconds=30", "--prefix-entries=100"));
 }
 
 TEST(ClusterCommands, TheRouterListensToStrangersOnlyOfAClusterOfMachines) {

@@ -5,11 +5,6 @@
 #include <iterator>
 
 namespace cachalot {
-namespace {
-
-constexpr size_t kNumLastLines = 12;
-
-}  // namespace
 
 LogTail::LogTail(std::string path) : path_(std::move(path)) {
   std::error_code missing;
@@ -33,10 +28,7 @@ std::vector<std::string> LogTail::new_lines() {
     begin = end + 1;
   }
   rest_.erase(0, begin);
-  for (const std::string& line : lines) {
-    last_lines_.push_back(line);
-    if (last_lines_.size() > kNumLastLines) last_lines_.pop_front();
-  }
+
   return lines;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <deque>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,13 +12,10 @@ class LogTail {
   explicit LogTail(std::string path);
   // The whole lines since the last call.
   std::vector<std::string> new_lines();
-  // The last few lines so far, for whoever asks why that process ended.
-  const std::deque<std::string>& last_lines() const { return last_lines_; }
 
  private:
   std::string path_, rest_;
   int64_t offset_ = 0;
-  std::deque<std::string> last_lines_;
 };
 
 }  // namespace cachalot

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "base/file_descriptor.h"
@@ -15,7 +16,8 @@
 namespace cachalot {
 namespace {
 
-Status check_port(const std::string& host, uint16_t port, const char* key) {
+// `remedy`: what sets another port.
+Status check_port(const std::string& host, uint16_t port, const char* key, const char* remedy) {
   addrinfo hints{};
   hints.ai_flags = AI_PASSIVE;
   hints.ai_socktype = SOCK_STREAM;
@@ -27,29 +29,42 @@ Status check_port(const std::string& host, uint16_t port, const char* key) {
   const int on = 1;  // as the servers do
   setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (bind(listener.get(), address->ai_addr, address->ai_addrlen) == 0 && listen(listener.get(), 1) == 0) return {};
-  return make_parameter_error(key, "{}:{} cannot be listened on: {} ({} sets another one)", host, port,
-                              std::strerror(errno), key);
+  return make_parameter_error(key, "{}:{} cannot be listened on: {}; {} sets another port", host, port,
+                              std::strerror(errno), remedy);
+}
+
+// One that is none of those taken already.
+Result<uint16_t> another_free_port(std::set<uint16_t>& taken) {
+  for (;;) {
+    ASSIGN_OR_RETURN(const uint16_t port, free_loopback_port());
+    if (taken.insert(port).second) return port;
+  }
 }
 
 }  // namespace
 
 Status choose_ports(ClusterFile& cluster, std::vector<PlacedReplica>& replicas) {
+  std::set<uint16_t> taken{cluster.router.port, cluster.data_parallel_rpc_port};
   if (cluster.data_parallel_rpc_port == 0) {
-    ASSIGN_OR_RETURN(cluster.data_parallel_rpc_port, free_loopback_port());
+    ASSIGN_OR_RETURN(cluster.data_parallel_rpc_port, another_free_port(taken));
   }
   for (PlacedReplica& replica : replicas) {
     if (replica.port != 0) continue;
-    ASSIGN_OR_RETURN(replica.port, free_loopback_port());
+    ASSIGN_OR_RETURN(replica.port, another_free_port(taken));
   }
   return {};
 }
 
 Status check_ports(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas) {
-  if (cluster.router.enabled) RETURN_IF_ERROR(check_port(router_host(cluster), cluster.router.port, "router.port"));
+  const auto address_of = [&](int node) { return cluster.nodes[static_cast<size_t>(node)].address; };
+  if (cluster.router.enabled)
+    RETURN_IF_ERROR(check_port(router_host(cluster), cluster.router.port, "router.port",
+                               "`router: {port: ...}` in the file, or `up --port`,"));
   if (cluster.launcher != Launcher::kLocal) return {};
-  RETURN_IF_ERROR(check_port(cluster.nodes[0].address, cluster.data_parallel_rpc_port, "data-parallel-rpc-port"));
+  RETURN_IF_ERROR(check_port(address_of(0), cluster.data_parallel_rpc_port, "data-parallel-rpc-port",
+                             "`data-parallel-rpc-port` in the file"));
   for (const PlacedReplica& replica : replicas)
-    RETURN_IF_ERROR(check_port(cluster.nodes[static_cast<size_t>(replica.node)].address, replica.port, "port"));
+    RETURN_IF_ERROR(check_port(address_of(replica.node), replica.port, "port", "`port` in the file"));
   return {};
 }
 

@@ -121,7 +121,7 @@ std::string status_text(const ClusterState& state, const std::vector<ReplicaLoad
   for (const auto* members : {&state.replicas, &state.router}) {
     for (const MemberState& member : *members) {
       if (!member.loss.empty())
-        text += fmt::format("{} was last lost because one of its group {}\n", member.label, member.loss);
+        text += fmt::format("{}: last lost when one of its group {}\n", member.label, member.loss);
     }
   }
   const std::string ranks = rank_map_text(state, loads);

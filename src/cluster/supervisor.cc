@@ -37,8 +37,7 @@ struct Supervisor::Io {
 Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options, Observer on_change) {
   sigset_t handled;
   sigemptyset(&handled);
-  sigaddset(&handled, SIGTERM);
-  sigaddset(&handled, SIGINT);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, signal);
   pthread_sigmask(SIG_BLOCK, &handled, nullptr);
   signal(SIGPIPE, SIG_IGN);  // a child that has ended is seen by other means
   std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(options), std::move(on_change)));
@@ -160,8 +159,8 @@ void Supervisor::say_what_changed(Group& group) {
       group.members.size() > 1 ? fmt::format(", with all {} servers of its group,", group.members.size()) : "";
   switch (machine.state()) {
     case GroupState::kLost:
-      log::warn("{} {}; it will be started anew{}", lost, machine.loss(),
-                group.members.size() > 1 ? " with all of its group" : "");
+      log::warn("{} is lost and will be started anew{}: it {}", lost,
+                group.members.size() > 1 ? ", with all of its group" : "", machine.loss());
       break;
     case GroupState::kBackingOff:
       log::info("{}{} starts anew in {:.1f} s: restart {}, at most {} within {} s", lost, with,
@@ -191,8 +190,8 @@ Status Supervisor::check_groups() const {
     any_left |= !given_up && !is_router;
     if (!given_up) continue;
     if (!machine.has_served())
-      return make_error(ErrorCode::kUnavailable, "{} on {} {}; its log, {}, ends so:\n{}", lost.plan().label,
-                        lost.plan().node, machine.loss(), lost.plan().log, lost.last_lines());
+      return make_error(ErrorCode::kUnavailable, "{} on {} {} (its log is {})", lost.plan().label, lost.plan().node,
+                        machine.loss(), lost.plan().log);
     if (is_router) return make_error(ErrorCode::kUnavailable, "the router was lost too often; everything is stopped");
   }
   if (!any_left) return make_error(ErrorCode::kUnavailable, "every server was lost too often; everything is stopped");
@@ -201,6 +200,7 @@ Status Supervisor::check_groups() const {
 
 void Supervisor::drain() {
   draining_ = true;
+  signals_when_draining_ = num_signals_;
   publish();
   std::vector<WatchedProcess*> routers, servers;
   for (const auto& process : processes_) (process->plan().num_ranks == 0 ? routers : servers).push_back(process.get());
@@ -220,9 +220,8 @@ void Supervisor::drain() {
 
 bool Supervisor::wait_until_ended(const std::vector<WatchedProcess*>& processes, seconds patience) {
   const Clock::time_point deadline = Clock::now() + patience;
-  const int signals_before = std::max(num_signals_, 1);
   while (std::ranges::any_of(processes, &WatchedProcess::runs)) {
-    if (Clock::now() >= deadline || num_signals_ > signals_before) return false;
+    if (Clock::now() >= deadline || num_signals_ > signals_when_draining_) return false;
     wait_and_update();
     publish();
   }

@@ -26,11 +26,11 @@ class Supervisor {
  public:
   using Observer = std::function<void(const ClusterState&)>;
 
-  // Blocks SIGTERM and SIGINT, so that no other thread may be there yet. `on_change` is told each new state.
+  // Blocks SIGTERM, SIGINT and SIGHUP, so that no other thread may be there yet. `on_change` is told each new state.
   static Result<std::unique_ptr<Supervisor>> create(SupervisorOptions options, Observer on_change);
   ~Supervisor();
 
-  // Until SIGTERM or SIGINT: then drains, the router first, and ends everything; a second signal ends it at once.
+  // Until one of these signals: then drains, the router first, and ends everything; a second signal ends it at once.
   // Errors: a start that failed; groups that were lost too often, when no server is left.
   Status run();
   const ClusterState& state() const { return state_; }
@@ -64,7 +64,7 @@ class Supervisor {
   std::vector<Group> groups_;  // of servers; the router's is the last, if there is one
   ClusterState state_;
   std::string published_;
-  int num_signals_ = 0;
+  int num_signals_ = 0, signals_when_draining_ = 0;
   bool draining_ = false;
 };
 

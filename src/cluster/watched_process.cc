@@ -1,11 +1,7 @@
 #include "cluster/watched_process.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <csignal>
 
-#include "base/log.h"
 #include "cluster/lease.h"
 #include "serve/load_line.h"
 
@@ -17,6 +13,14 @@ using std::chrono::milliseconds;
 constexpr milliseconds kAskWhileStarting{100}, kAskWhileUp{1'000}, kRenewEvery{1'000};
 // A busy machine may be late with an answer; ranks that are lost are noticed by their group long before.
 constexpr std::chrono::seconds kLongestSilence{10};
+
+// What an error of the log says, without time and kind, or the message with which a command ends; empty: neither.
+std::string complaint_of(const std::string& line) {
+  constexpr std::string_view kError = " E ", kEnd = "cachalot: ";
+  if (line.starts_with(kEnd)) return line.substr(kEnd.size());
+  const size_t error = line.find(kError);
+  return error == std::string::npos || error > 24 ? std::string() : line.substr(error + kError.size());
+}
 
 }  // namespace
 
@@ -33,6 +37,8 @@ WatchedProcess::WatchedProcess(ProcessPlan plan, const http::Client& client, htt
 
 Status WatchedProcess::start() {
   percentages_.assign(percentages_.size(), 0);
+  complaint_.clear();
+  last_line_.clear();
   was_told_to_end_ = false;
   probe_.reset();
   ASSIGN_OR_RETURN(Child child,
@@ -52,15 +58,22 @@ void WatchedProcess::kill() {
   was_told_to_end_ = true;
 }
 
-void WatchedProcess::update() {
-  // The end first: what it wrote before is then in its log.
-  const std::optional<int> status = child_ ? child_->status() : std::nullopt;
+void WatchedProcess::read_log() {
   for (const std::string& line : tail_.new_lines()) {
     if (const auto load = parse_load_line(line); load && plan_.num_ranks > 0)
       percentages_[static_cast<size_t>(load->rank % plan_.num_ranks)] = load->percent;
+    if (complaint_.empty()) complaint_ = complaint_of(line);
+    last_line_ = line;
   }
+}
+
+void WatchedProcess::update() {
+  // The end first: what it wrote before is then in its log.
+  const std::optional<int> status = child_ ? child_->status() : std::nullopt;
+  read_log();
   if (status) {
-    end_ = Child::describe(*status);
+    const std::string& reason = complaint_.empty() ? last_line_ : complaint_;
+    end_ = Child::describe(*status) + (reason.empty() ? "" : ": " + reason);
     child_.reset();
     probe_.reset();
   }
@@ -78,10 +91,6 @@ bool WatchedProcess::is_up() const {
 
 bool WatchedProcess::is_silent() const {
   return probe_.status() != 0 && probe_.silence() > kLongestSilence;
-}
-
-std::string WatchedProcess::last_lines() const {
-  return fmt::format("{}", fmt::join(tail_.last_lines(), "\n"));
 }
 
 }  // namespace cachalot

@@ -36,7 +36,7 @@ class WatchedProcess {
   void update();
   bool runs() const { return child_.has_value(); }
   int pidfd() const { return child_ ? child_->pidfd() : -1; }
-  // After an end: how it was, once.
+  // After an end: how it was and what its log says of it, once.
   std::optional<std::string> take_end() { return std::exchange(end_, std::nullopt); }
   // A server: that it takes requests. The router: that it answers; it may have nobody to send requests to yet.
   bool is_up() const;
@@ -46,10 +46,10 @@ class WatchedProcess {
 
   std::vector<int> percentages() const { return percentages_; }
   pid_t pid() const { return child_ ? child_->pid() : 0; }
-  std::string last_lines() const;  // of its log
 
  private:
   WatchedProcess(ProcessPlan plan, const http::Client& client, http::Url url);
+  void read_log();
 
   const ProcessPlan plan_;
   HealthProbe probe_;
@@ -59,6 +59,7 @@ class WatchedProcess {
   bool was_told_to_end_ = false;
   HealthProbe::Clock::time_point renewed_;
   std::vector<int> percentages_;
+  std::string complaint_, last_line_;  // of its log since the start: the first error, and the last of all
 };
 
 }  // namespace cachalot

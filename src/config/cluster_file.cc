@@ -28,6 +28,7 @@ constexpr std::string_view kTopLevelFlags[] = {"model",
 constexpr std::string_view kDerivedFlags[] = {"host",           "data-parallel-rank",   "data-parallel-address",
                                               "rank-board",     "tensor-parallel-rank", "visible-devices",
                                               "wait-on-failure"};
+constexpr std::string_view kDerivedRouterFlags[] = {"server-urls", "model", "drain-seconds"};
 
 template <size_t size>
 bool is_among(const std::string& name, const std::string_view (&names)[size]) {
@@ -128,7 +129,7 @@ Status read_router(YamlKeys& file, RouterSettings& router) {
   keys.read("port", router.port);
   router.flags = read_flags(keys, {"host", "port"});
   for (const FlagSetting& flag : router.flags) {
-    if (flag.name == "server-urls" || flag.name == "model")
+    if (is_among(flag.name, kDerivedRouterFlags))
       keys.fault_at(keys.find(flag.name),
                     fmt::format("router.{} cannot be set here; it follows from the rest of the file", flag.name));
   }

@@ -30,7 +30,7 @@ for kind in "${kinds[@]}"; do
   if [ "$kind" != link ]; then
     "$build/bin/up_faults" --kind "$kind" --trials "$trials" --seed "$seed" || failed=1
   else
-    "$here/in_namespaces.sh" "$build/bin/cachalot" "$root/models/nano" 2 \
+    "$here/in_namespaces.sh" ssh "$build/bin/cachalot" "$root/models/nano" 2 \
       "$build/bin/up_faults" --kind link --trials "$trials" --seed "$seed" || failed=1
   fi
 done

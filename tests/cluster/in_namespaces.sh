@@ -1,37 +1,77 @@
 #!/usr/bin/env bash
-# in_namespaces.sh CACHALOT MODEL NUM_NODES up_faults FLAGS...
+# in_namespaces.sh ssh|slurm CACHALOT MODEL NUM_NODES up_faults FLAGS...
 #
-# Makes nodes on this machine, network namespaces joined by a bridge, each with an sshd of its own, and a cluster file for
-# them; then runs the command with the flags that tell it of them. All of it goes with the command.
+# Makes nodes on this machine: network namespaces joined by a bridge, each with a name, and an sshd or a slurmd of its own.
+# Writes a cluster file that starts servers through it, and runs the command with the flags that tell it of all that
+# (within an allocation of all nodes, for Slurm). Everything goes with the command.
 #
-# Status 77: this is not root, or there is no `ip` or `sshd`.
+# Status 77: this is not root, or what it takes is not installed.
 set -euo pipefail
-binary=$(realpath "$1")
-model=$(realpath "$2")
-num_nodes=$3
+launcher=$1
+binary=$(realpath "$2")
+model=$(realpath "$3")
+num_nodes=$4
 
 if [[ -z ${CACHALOT_IN_NAMESPACE:-} ]]; then
-  [[ $(id -u) == 0 ]] || { echo "skipped: sshd in namespaces takes root"; exit 77; }
-  for program in ip /usr/sbin/sshd ssh-keygen; do
-    command -v "$program" >/dev/null || { echo "skipped: no $program (packages iproute2, openssh-server)"; exit 77; }
+  declare -A needed=([ssh]="ip /usr/sbin/sshd ssh-keygen" [slurm]="ip munged slurmctld slurmd salloc srun")
+  [[ $(id -u) == 0 ]] || { echo "skipped: daemons in namespaces take root"; exit 77; }
+  for program in ${needed[$launcher]}; do
+    command -v "$program" >/dev/null || { echo "skipped: no $program (iproute2, openssh-server, slurm-wlm)"; exit 77; }
   done
-  unshare -nm --pid --fork true 2>/dev/null || { echo "skipped: namespaces are not allowed here"; exit 77; }
-  CACHALOT_IN_NAMESPACE=1 exec unshare -nm --pid --fork --kill-child --mount-proc "$0" "$@"
+  unshare -nmu --pid --fork true 2>/dev/null || { echo "skipped: namespaces are not allowed here"; exit 77; }
+  CACHALOT_IN_NAMESPACE=1 exec unshare -nmu --pid --fork --kill-child --mount-proc "$0" "$@"
 fi
 
 folder=$(mktemp -d)
 cleanup() {
+  local status=$?
+  if ((status)); then tail -n 15 "$folder"/*.log; fi
   rm -rf "$folder"
   kill -KILL -1 2>/dev/null || true # everything of this pid namespace
 }
 trap cleanup EXIT
 
+# wait_for WHAT COMMAND...: until the command succeeds, at most 20 s.
+wait_for() {
+  local what=$1 attempt
+  shift
+  for ((attempt = 0; attempt < 200; attempt++)); do
+    if "$@" >/dev/null 2>&1; then return; fi
+    sleep 0.1
+  done
+  echo "$what is not there after 20 s"
+  exit 1
+}
+
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns /run/sshd
 chmod 755 "$folder"
-ssh-keygen -q -t ed25519 -N '' -f "$folder/key"
-ssh-keygen -q -t ed25519 -N '' -f "$folder/host_key"
-cat >"$folder/sshd_config" <<CONFIG
+hostname head
+echo "127.0.0.1 localhost
+10.78.0.254 head" >"$folder/hosts"
+mount --bind "$folder/hosts" /etc/hosts
+ip link set lo up
+ip link add bridge type bridge
+ip addr add 10.78.0.254/24 dev bridge
+ip link set bridge up
+addresses=()
+for ((node = 1; node <= num_nodes; node++)); do
+  echo "10.78.0.$node node$node" >>"$folder/hosts"
+  addresses+=("10.78.0.$node")
+  ip netns add "node$node"
+  ip link add "veth$node" type veth peer name eth0 netns "node$node"
+  ip link set "veth$node" master bridge up
+  ip -n "node$node" addr add "10.78.0.$node/24" dev eth0
+  ip -n "node$node" link set eth0 up
+  ip -n "node$node" link set lo up
+done
+# on_node NODE COMMAND...
+on_node() { ip netns exec "node$1" unshare -u bash -c 'hostname "$0" && exec "$@"' "node$1" "${@:2}"; }
+
+start_sshds() {
+  ssh-keygen -q -t ed25519 -N '' -f "$folder/key"
+  ssh-keygen -q -t ed25519 -N '' -f "$folder/host_key"
+  cat >"$folder/sshd_config" <<CONFIG
 HostKey $folder/host_key
 AuthorizedKeysFile $folder/key.pub
 StrictModes no
@@ -40,33 +80,65 @@ PasswordAuthentication no
 PermitRootLogin prohibit-password
 PidFile none
 CONFIG
-
-ip link set lo up
-ip link add bridge type bridge
-ip addr add 10.78.0.254/24 dev bridge
-ip link set bridge up
-addresses=()
-for ((node = 1; node <= num_nodes; node++)); do
-  ip netns add "node$node"
-  ip link add "veth$node" type veth peer name eth0 netns "node$node"
-  ip link set "veth$node" master bridge up
-  ip -n "node$node" addr add "10.78.0.$node/24" dev eth0
-  ip -n "node$node" link set eth0 up
-  ip -n "node$node" link set lo up
-  ip netns exec "node$node" /usr/sbin/sshd -D -e -f "$folder/sshd_config" 2>"$folder/sshd$node.log" &
-  addresses+=("10.78.0.$node")
-done
-
-cat >"$folder/nodes.yaml" <<YAML
-model: $model
-served-model-name: nano
-launcher: ssh
-program: $binary
+  for ((node = 1; node <= num_nodes; node++)); do
+    on_node "$node" /usr/sbin/sshd -D -e -f "$folder/sshd_config" 2>"$folder/sshd$node.log" &
+  done
+  cat <<YAML
+nodes: [$(IFS=,; echo "${addresses[*]}")]
 ssh:
   user: root
   key: $folder/key
   options: [UserKnownHostsFile=$folder/known_hosts, StrictHostKeyChecking=accept-new]
-nodes: [$(IFS=,; echo "${addresses[*]}")]
+YAML
+}
+
+start_slurm() {
+  head -c 128 /dev/urandom >"$folder/munge.key"
+  chmod 400 "$folder/munge.key"
+  mkdir -m 755 "$folder/munge" "$folder/state"
+  munged --force --key-file "$folder/munge.key" --socket "$folder/munge/socket" --pid-file "$folder/munge/pid" \
+    --seed-file "$folder/munge/seed" --log-file "$folder/munged.log" >&2
+  cat >"$folder/slurm.conf" <<CONFIG
+ClusterName=nodes
+SlurmctldHost=head
+SlurmUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket=$folder/munge/socket
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool.%n
+SlurmdPidFile=$folder/slurmd.%n.pid
+SlurmctldPidFile=$folder/slurmctld.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2
+NodeName=node[1-$num_nodes] CPUs=$(nproc) State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES State=UP
+CONFIG
+  echo "CgroupPlugin=cgroup/v1" >"$folder/cgroup.conf" # asked for, and not used: there is none in a namespace
+  slurmctld -D >"$folder/slurmctld.log" 2>&1 &
+  for ((node = 1; node <= num_nodes; node++)); do
+    on_node "$node" slurmd -D >"$folder/slurmd$node.log" 2>&1 &
+  done
+  wait_for "a slurm of $num_nodes idle nodes" bash -c "[[ \$(sinfo -h -t idle -o %D) == $num_nodes ]]"
+}
+
+run=()
+export SLURM_CONF=$folder/slurm.conf
+case $launcher in
+  ssh) start_sshds >"$folder/launcher.yaml" ;;
+  slurm)
+    start_slurm >"$folder/launcher.yaml"
+    run=(salloc --quiet --nodes="$num_nodes" --exclusive)
+    ;;
+esac
+
+cat - "$folder/launcher.yaml" >"$folder/nodes.yaml" <<YAML
+model: $model
+served-model-name: nano
+launcher: $launcher
+program: $binary
 devices: 2
 tensor-parallel-size: 2
 enable-expert-parallel: true
@@ -76,7 +148,7 @@ restart: {first-wait: 0.5, most: 1000000}
 YAML
 
 status=0
-"${@:4}" --file "$folder/nodes.yaml" --port 8002 --nodes "$num_nodes" --cut 'ip link set veth{} down' \
+"${run[@]}" "${@:5}" --file "$folder/nodes.yaml" --port 8002 --nodes "$num_nodes" --cut 'ip link set veth{} down' \
   --mend 'ip link set veth{} up' || status=$?
 left=$(pgrep -xc cachalot || true)
 [[ $left == 0 ]] || { echo "$left processes of cachalot are left"; status=1; }

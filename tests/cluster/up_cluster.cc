@@ -39,21 +39,20 @@ bool exists(pid_t pid) {
 
 }  // namespace
 
-UpCluster::UpCluster(const std::string& more, const std::vector<std::string>& flags)
-    : router_port_(free_port()), file_(scratch_ / "nano.yaml") {
+UpCluster::UpCluster(const UpClusterOptions& options) : router_port_(free_port()), file_(scratch_ / "nano.yaml") {
   std::ofstream(file_) << fmt::format(
       "model: {}\n"
       "served-model-name: nano\n"
       "data-parallel-size: 2\n"
       "tensor-parallel-size: 2\n"
-      "enable-expert-parallel: true\n"
+      "enable-expert-parallel: {}\n"
       "port: 0\n"
       "data-parallel-rpc-port: 0\n"
       "serve: {{num-gpu-blocks-override: 256, max-model-len: 2048}}\n"
       "router: {{port: {}}}\n"
       "{}",
-      nano_folder(), router_port_, more);
-  watcher_ = run("up", flags);
+      nano_folder(), options.expert_parallel, router_port_, options.more);
+  watcher_ = run("up", options.flags);
 }
 
 UpCluster::UpCluster(const Existing& existing) : router_port_(existing.router_port), file_(existing.file) {
@@ -83,17 +82,27 @@ json::value UpCluster::status() const {
   return json::parse(program->output());
 }
 
-std::optional<int> UpCluster::wait_for_restart(int more_than, milliseconds patience) const {
+json::value UpCluster::state() const {
+  std::ifstream file(scratch_ / ("run/" + fs::path(file_).stem().string() + ".json"));
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  boost::system::error_code broken;
+  json::value state = json::parse(text, broken);
+  return broken ? json::value() : state;
+}
+
+int UpCluster::num_restarts(size_t replica) const {
+  const json::value state = this->state();
+  return state.is_null() ? -1 : state.at("replicas").at(replica).at("restarts").to_number<int>();
+}
+
+std::optional<int> UpCluster::wait_for_restart(int more_than, milliseconds patience, size_t replica) const {
   std::optional<int> num_restarts;
   wait_until(patience, [&] {
-    std::ifstream file(scratch_ / ("run/" + fs::path(file_).stem().string() + ".json"));
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
-    boost::system::error_code broken;
-    const json::value state = json::parse(text, broken);
-    if (broken) return false;
+    const json::value state = this->state();
+    if (state.is_null()) return false;
     const auto is_ready = [](const json::value& member) { return member.at("ready").as_bool(); };
     const json::array& replicas = state.at("replicas").as_array();
-    const int restarts = replicas.at(0).at("restarts").to_number<int>();
+    const int restarts = replicas.at(replica).at("restarts").to_number<int>();
     if (restarts <= more_than || !std::ranges::all_of(replicas, is_ready) ||
         !std::ranges::all_of(state.at("router").as_array(), is_ready))
       return false;
@@ -101,6 +110,22 @@ std::optional<int> UpCluster::wait_for_restart(int more_than, milliseconds patie
     return true;
   });
   return num_restarts;
+}
+
+bool UpCluster::wait_for_router_restart(milliseconds patience) const {
+  return wait_until(patience, [&] {
+    const json::value state = this->state();
+    if (state.is_null()) return false;
+    const json::value& router = state.at("router").at(0);
+    return router.at("restarts").as_int64() > 0 && router.at("ready").as_bool();
+  });
+}
+
+pid_t UpCluster::router_pid() const {
+  const json::value state = this->state();
+  if (state.is_null()) return 0;
+  const std::vector<pid_t> below = descendants_of(state.at("router").at(0).at("pid").to_number<pid_t>());
+  return below.empty() ? 0 : below.front();
 }
 
 std::vector<pid_t> UpCluster::rank_pids() const {

@@ -9,12 +9,17 @@
 
 namespace cachalot::test {
 
+struct UpClusterOptions {
+  bool expert_parallel = true;
+  std::string more;                // lines of the cluster file
+  std::vector<std::string> flags;  // of `up`
+};
+
 // `cachalot up` of the built-in model as two replicas with two ranks each and the router, from a cluster file of its
 // own, with a run folder of its own.
 class UpCluster {
  public:
-  // `more`: lines of the cluster file. `flags`: of `up`.
-  explicit UpCluster(const std::string& more = "", const std::vector<std::string>& flags = {});
+  explicit UpCluster(const UpClusterOptions& options = {});
   // Of a cluster file that is there, whose `name` is that of the file.
   static UpCluster of_file(const std::string& file, uint16_t router_port) {
     return UpCluster(Existing{file, router_port});
@@ -32,9 +37,14 @@ class UpCluster {
 
   // What `cachalot status --json` prints; null if it fails.
   boost::json::value status() const;
-  // Waits until the servers have been started anew more often than that, and all is ready; says how often it was.
-  std::optional<int> wait_for_restart(int more_than,
-                                      std::chrono::milliseconds patience = std::chrono::seconds(60)) const;
+  // Waits until that replica has been started anew more often than that, and all is ready; says how often it was.
+  std::optional<int> wait_for_restart(int more_than, std::chrono::milliseconds patience = std::chrono::seconds(60),
+                                      size_t replica = 0) const;
+  // As the watcher's state has it now.
+  int num_restarts(size_t replica) const;
+  bool wait_for_router_restart(std::chrono::milliseconds patience = std::chrono::seconds(60)) const;
+  // The router's own process, below its lease; 0: none runs.
+  pid_t router_pid() const;
   // Of the ranks in their order; empty while not all are known.
   std::vector<pid_t> rank_pids() const;
   // All processes of this machine below the watcher, and it.
@@ -51,6 +61,7 @@ class UpCluster {
     uint16_t router_port;
   };
   explicit UpCluster(const Existing& existing);
+  boost::json::value state() const;  // null while it is not there
 
   ScratchFolder scratch_;
   uint16_t router_port_;

@@ -138,7 +138,7 @@ class Faults {
   double known_after(Time begin, Row& row) {
     const auto fault_at = std::chrono::system_clock::now() - (Clock::now() - begin);
     for (const Program::Line& line : cluster_.watcher().lines()) {
-      if (line.at < fault_at || line.text.find("it will be started anew") == std::string::npos) continue;
+      if (line.at < fault_at || line.text.find("is lost and will be started anew") == std::string::npos) continue;
       const double ms = std::chrono::duration<double, std::milli>(line.at - fault_at).count();
       row.known_ms.push_back(ms);
       return ms;
@@ -211,7 +211,7 @@ void shell(const std::string& command, unsigned node) {
 }
 
 int run(const Options& options) {
-  UpCluster cluster = options.file.empty() ? UpCluster("restart: {first-wait: 0.2, most: 1000000}\n")
+  UpCluster cluster = options.file.empty() ? UpCluster({.more = "restart: {first-wait: 0.2, most: 1000000}\n"})
                                            : UpCluster::of_file(options.file, options.port);
   if (!cluster.wait_until_ready()) {
     fmt::print(stderr, "the cluster is not up\n{}\n", cluster.logs());
