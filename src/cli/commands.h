@@ -8,6 +8,7 @@
 namespace cachalot {
 
 void add_serve_command(CLI::App& app);
+void add_router_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
 void add_eval_command(CLI::App& app);

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.parse_complete_callback([&] { log::init(log_level, ""); });
   add_serve_command(app);
+  add_router_command(app);
   add_chat_command(app);
   add_logits_command(app);
   add_eval_command(app);

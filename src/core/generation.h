@@ -25,6 +25,7 @@ struct RequestOutput {
 // The load of a replica, for /metrics and the router.
 struct ReplicaStats {
   int num_running = 0, num_waiting = 0;
+  int64_t num_pending_tokens = 0;  // of all requests, that are known and not computed yet
   double kv_usage = 0;  // used blocks / blocks
   uint64_t num_preemptions = 0;
   uint64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;

@@ -1,5 +1,6 @@
 #include "http/client.h"
 
+#include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/connect.hpp>
@@ -9,15 +10,13 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <boost/beast/http/write.hpp>
 #include <future>
+#include <optional>
 
-#include "http/deadline.h"
+#include "http/client_connection.h"
 
 namespace cachalot::http {
 
@@ -32,23 +31,20 @@ constexpr size_t kPieceBytes = 16 << 10;
 
 class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCall> {
  public:
-  BeastCall(asio::io_context& context, const ClientOptions& options, ClientRequest request)
+  BeastCall(asio::io_context& context, const ClientOptions& options, std::shared_ptr<ConnectionPool> pool,
+            ClientRequest request)
       : options_(options),
-        url_(request.url),
-        resolver_(asio::make_strand(context)),
-        socket_(resolver_.get_executor()),
-        deadline_(socket_),
-        buffer_(options.max_header_bytes + kPieceBytes) {
+        pool_(std::move(pool)),
+        request_(std::move(request)),
+        server_(request_.url.authority()),
+        connection_(pool_->take(server_)),
+        is_reused_(connection_ != nullptr),
+        is_connected_(is_reused_),
+        strand_(is_reused_ ? connection_->socket.get_executor() : asio::any_io_executor(asio::make_strand(context))) {
+    if (!is_reused_) connection_ = make_connection();
     parser_.header_limit(static_cast<uint32_t>(options.max_header_bytes));
     parser_.body_limit(boost::none);
-    parser_.skip(request.method == "HEAD");
-    request_.method_string(request.method);
-    request_.target(url_.target);
-    for (const auto& [name, value] : request.headers) request_.insert(name, value);
-    request_.set(bhttp::field::host, url_.authority());
-    request_.set(bhttp::field::connection, "close");
-    request_.body() = std::move(request.body);
-    request_.prepare_payload();
+    parser_.skip(request_.method == "HEAD");
   }
 
   void start(std::function<void(Result<ResponseHead>)> on_head) {
@@ -60,89 +56,156 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
   }
 
   void cancel() override {
-    asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    asio::post(strand_, [self = shared_from_this()] {
       self->cancelled_ = true;
-      self->resolver_.cancel();
+      if (self->resolver_) self->resolver_->cancel();
+      if (!self->connection_) return;  // the answer is complete
       boost::system::error_code ignored;
-      self->socket_.close(ignored);
+      self->connection_->socket.close(ignored);
     });
   }
 
  private:
+  std::shared_ptr<ClientConnection> make_connection() const {
+    return std::make_shared<ClientConnection>(strand_, options_.max_header_bytes + kPieceBytes);
+  }
+
   // Runs a step on the strand; the callback hears its result. The step keeps the call alive.
   template <class T, class Step>
   void spawn(Step step, std::function<void(Result<T>)> callback) {
-    asio::co_spawn(socket_.get_executor(), std::move(step),
+    asio::co_spawn(strand_, std::move(step),
                    [self = shared_from_this(), callback = std::move(callback)](const std::exception_ptr& exception,
                                                                                Result<T> result) {
-                     self->deadline_.stop();
+                     if (self->connection_) self->connection_->deadline.stop();
                      if (!exception) return callback(std::move(result));
                      try {
                        std::rethrow_exception(exception);
                      } catch (const std::exception& failure) {
-                       callback(make_error(ErrorCode::kInternal, "{}: {}", self->url_.authority(), failure.what()));
+                       callback(make_error(ErrorCode::kInternal, "{}: {}", self->server_, failure.what()));
                      }
                    });
   }
 
   asio::awaitable<Result<ResponseHead>> send() {
-    deadline_.arm(options_.connect_timeout, shared_from_this());
-    const auto [resolve_error, endpoints] =
-        co_await resolver_.async_resolve(url_.host, std::to_string(url_.port), kResult);
-    if (resolve_error || cancelled_) co_return failure("cannot find", resolve_error);
-    const auto [connect_error, endpoint] = co_await asio::async_connect(socket_, endpoints, kResult);
-    if (connect_error || deadline_.expired()) co_return failure("cannot reach", connect_error);
-    boost::system::error_code ignored;
-    socket_.set_option(tcp::no_delay(true), ignored);
-    deadline_.arm(options_.idle_timeout, shared_from_this());
-    const auto [write_error, num_written] = co_await bhttp::async_write(socket_, request_, kResult);
-    request_.body() = {};
-    // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
-    const auto [read_error, num_read] = co_await bhttp::async_read_header(socket_, buffer_, parser_, kResult);
-    if (read_error) co_return failure("no answer from", write_error ? write_error : read_error);
+    for (;;) {
+      if (!is_reused_) {
+        Status connected = co_await connect();
+        if (!connected) co_return std::unexpected(std::move(connected.error()));
+      }
+      const boost::system::error_code error = co_await exchange_heads();
+      if (!error) break;
+      const bool nothing_heard = !parser_.got_some() && connection_->buffer.size() == 0;
+      if (!is_reused_ || !nothing_heard || cancelled_ || connection_->deadline.expired())
+        co_return failure("no answer from", error);
+      connection_ = make_connection();  // the server closed a kept connection as the request was sent
+      is_reused_ = is_connected_ = false;
+    }
+    request_.body = {};
+    request_.headers = {};
     ResponseHead head{.status = static_cast<int>(parser_.get().result_int()), .headers = {}};
     for (const auto& field : parser_.get())
       head.headers.add(std::string(field.name_string()), std::string(field.value()));
+    if (parser_.is_done()) release();
     co_return head;
   }
 
+  asio::awaitable<Status> connect() {
+    tcp::socket& socket = connection_->socket;
+    connection_->deadline.arm(options_.connect_timeout, connection_);
+    boost::system::error_code error;
+    const auto address = asio::ip::make_address(request_.url.host, error);
+    if (!error) {
+      const auto [connect_error] = co_await socket.async_connect({address, request_.url.port}, kResult);
+      error = connect_error;
+    } else {
+      resolver_.emplace(strand_);
+      const auto [resolve_error, endpoints] =
+          co_await resolver_->async_resolve(request_.url.host, std::to_string(request_.url.port), kResult);
+      resolver_.reset();
+      if (resolve_error || cancelled_) co_return failure("cannot find", resolve_error);
+      const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, kResult);
+      error = connect_error;
+    }
+    if (error || cancelled_ || connection_->deadline.expired()) co_return failure("cannot reach", error);
+    is_connected_ = true;
+    socket.set_option(tcp::no_delay(true), error);
+    co_return Status{};
+  }
+
+  // Sends the request and reads the answer's head.
+  asio::awaitable<boost::system::error_code> exchange_heads() {
+    ClientConnection& connection = *connection_;
+    connection.deadline.arm(options_.idle_timeout, connection_);
+    const std::string head = format_head();
+    const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request_.body)};
+    const auto [write_error, num_written] = co_await asio::async_write(connection.socket, bytes, kResult);
+    // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
+    const auto [read_error, num_read] =
+        co_await bhttp::async_read_header(connection.socket, connection.buffer, parser_, kResult);
+    co_return !read_error ? read_error : write_error ? write_error : read_error;
+  }
+
+  std::string format_head() const {
+    Headers headers = request_.headers;
+    headers.set("Host", server_);
+    if (!pool_->keeps_any()) headers.set("Connection", "close");
+    const bool may_lack_body = request_.method == "GET" || request_.method == "HEAD" || request_.method == "OPTIONS";
+    if (!request_.body.empty() || !may_lack_body) headers.set("Content-Length", std::to_string(request_.body.size()));
+    return format_request_head(request_.method, request_.url.target, headers);
+  }
+
   asio::awaitable<Result<std::string>> read_piece() {
-    deadline_.arm(options_.idle_timeout, shared_from_this());
-    while (!parser_.is_done()) {
-      if (buffer_.size() == 0) {
-        buffer_.shrink_to_fit();
-        const auto [wait_error] = co_await socket_.async_wait(tcp::socket::wait_read, kResult);
+    if (!connection_) co_return std::string();
+    ClientConnection& connection = *connection_;
+    connection.deadline.arm(options_.idle_timeout, connection_);
+    std::string piece;
+    while (!parser_.is_done() && piece.empty()) {
+      if (connection.buffer.size() == 0) {
+        connection.buffer.shrink_to_fit();
+        const auto [wait_error] = co_await connection.socket.async_wait(tcp::socket::wait_read, kResult);
         if (wait_error) co_return failure("the answer broke off:", wait_error);
       }
-      buffer_.reserve(kPieceBytes);  // Beast reads as much as there is room for
-      std::string piece(kPieceBytes, '\0');
+      connection.buffer.reserve(kPieceBytes);  // Beast reads as much as there is room for
+      piece.resize(kPieceBytes);
       auto& body = parser_.get().body();
       body.data = piece.data();
       body.size = piece.size();
       body.more = true;
-      const auto [error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser_, kResult);
+      const auto [error, num_read] =
+          co_await bhttp::async_read_some(connection.socket, connection.buffer, parser_, kResult);
       if (error && error != bhttp::error::need_buffer) co_return failure("the answer broke off:", error);
       piece.resize(piece.size() - body.size);
-      if (!piece.empty()) co_return piece;
     }
-    co_return std::string();
+    piece.shrink_to_fit();  // it may wait for a slow reader
+    if (parser_.is_done()) release();
+    co_return piece;
+  }
+
+  // The answer is complete.
+  void release() {
+    connection_->deadline.stop();
+    if (pool_->keeps_any() && parser_.keep_alive() && connection_->buffer.size() == 0 && !cancelled_)
+      pool_->put(server_, std::move(connection_));
+    connection_.reset();
   }
 
   std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const {
-    if (cancelled_) return make_error(ErrorCode::kCancelled, "the request to {} was given up", url_.authority());
-    if (deadline_.expired())
-      return make_error(ErrorCode::kDeadlineExceeded, "{} {}: no word in time", what, url_.authority());
-    return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, url_.authority(), error.message());
+    if (cancelled_) return make_error(ErrorCode::kCancelled, "the request to {} was given up", server_);
+    if (connection_->deadline.expired())
+      return make_error(is_connected_ ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable,
+                        "{} {}: no word in time", what, server_);
+    return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, server_, error.message());
   }
 
   const ClientOptions options_;
-  const Url url_;
-  tcp::resolver resolver_;
-  tcp::socket socket_;
-  Deadline deadline_;
+  const std::shared_ptr<ConnectionPool> pool_;
+  ClientRequest request_;
+  const std::string server_;
+  std::shared_ptr<ClientConnection> connection_;  // until the answer is complete
+  bool is_reused_, is_connected_;
+  const asio::any_io_executor strand_;
+  std::optional<tcp::resolver> resolver_;
   bool cancelled_ = false;
-  bhttp::request<bhttp::string_body> request_;
-  boost::beast::flat_buffer buffer_;
   bhttp::response_parser<bhttp::buffer_body> parser_;
 };
 
@@ -173,9 +236,14 @@ Result<std::string> BlockingCall::read() {
   return piece.wait();
 }
 
+Client::Client(const IoThreads& threads, ClientOptions options)
+    : threads_(threads),
+      options_(options),
+      pool_(std::make_shared<ConnectionPool>(options.max_idle_connections, options.idle_connection_timeout)) {}
+
 std::shared_ptr<ClientCall> Client::start(ClientRequest request,
                                           std::function<void(Result<ResponseHead>)> on_head) const {
-  auto call = std::make_shared<BeastCall>(threads_.context(), options_, std::move(request));
+  auto call = std::make_shared<BeastCall>(threads_.context(), options_, pool_, std::move(request));
   call->start(std::move(on_head));
   return call;
 }

@@ -12,12 +12,18 @@
 
 namespace cachalot::http {
 
+class ConnectionPool;
+
 struct ClientOptions {
   std::chrono::milliseconds connect_timeout{10'000};
   // Until the response's head, and between two pieces of its body. Generous: an answer may wait for its turn.
   std::chrono::milliseconds idle_timeout{600'000};
   size_t max_header_bytes = 32 << 10;
   size_t max_body_bytes = 64 << 20;  // of fetch()
+  // Connections kept for the next request to the same server, and for how long; 0: each request has its own. A kept one
+  // that turns out to be closed before its server has said a word is replaced by a new one, unasked.
+  int max_idle_connections = 0;
+  std::chrono::milliseconds idle_connection_timeout{30'000};  // servers close theirs later: ours after 75 s
 };
 
 struct ClientRequest {
@@ -32,8 +38,9 @@ struct ResponseHead {
   Headers headers;
 };
 
-// One request on its way, over a connection of its own. The body is pulled, so that a slow reader slows its sender;
-// while the next piece is awaited, nothing is held for it. Thread-safe; callbacks run on an I/O thread.
+// One request on its way, over a connection that nobody else uses meanwhile. The body is pulled, so that a slow reader
+// slows its sender; while the next piece is awaited, nothing is held for it. Thread-safe; callbacks run on an I/O
+// thread.
 class ClientCall {
  public:
   virtual ~ClientCall() = default;
@@ -61,9 +68,9 @@ class BlockingCall {
 class Client {
  public:
   // Borrows the threads.
-  explicit Client(const IoThreads& threads, ClientOptions options = {}) : threads_(threads), options_(options) {}
+  explicit Client(const IoThreads& threads, ClientOptions options = {});
 
-  // kUnavailable: not reached or broken off; kDeadlineExceeded: no word in time; kCancelled.
+  // kUnavailable: not reached or broken off; kDeadlineExceeded: reached, but no word in time; kCancelled.
   std::shared_ptr<ClientCall> start(ClientRequest request, std::function<void(Result<ResponseHead>)> on_head) const;
   BlockingCall start_blocking(ClientRequest request) const;
   // The whole response; blocks.
@@ -72,6 +79,7 @@ class Client {
  private:
   const IoThreads& threads_;
   const ClientOptions options_;
+  std::shared_ptr<ConnectionPool> pool_;  // shared with the calls under way
 };
 
 }  // namespace cachalot::http

@@ -27,8 +27,10 @@ std::string AnswerFraming::head(Exchange::Batch& batch, const std::string& allow
   status = batch.status;
   Headers& headers = batch.headers;
   if (batch.streamed) {
-    chunked = !is_http_10;
-    keep_alive = keep_alive && chunked;  // in HTTP/1.0 the end of the connection is the end of the body
+    const bool has_length = headers.contains("Content-Length") || !may_have_body(status);
+    chunked = !is_http_10 && !has_length;
+    // In HTTP/1.0 the end of the connection is the end of the body.
+    keep_alive = keep_alive && (chunked || has_length);
     if (chunked) headers.set("Transfer-Encoding", "chunked");
   } else if (may_have_body(status)) {
     headers.set("Content-Length", std::to_string(batch.pieces.front().bytes.size()));

@@ -17,6 +17,19 @@ bool is_control(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
 
+// Ends the first line, and the head.
+void append_fields(const Headers& headers, std::string& head) {
+  head += "\r\n";
+  for (const auto& [name, value] : headers) {
+    head += name;
+    head += ": ";
+    std::ranges::transform(value, std::back_inserter(head),
+                           [](char c) { return is_control(c) && c != '\t' ? ' ' : c; });
+    head += "\r\n";
+  }
+  head += "\r\n";
+}
+
 }  // namespace
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
@@ -73,15 +86,16 @@ std::optional<std::string> percent_decode(std::string_view text) {
 std::string format_response_head(int status, const Headers& headers) {
   std::string head = "HTTP/1.1 " + std::to_string(status) + " ";
   head += reason_phrase(status);
-  head += "\r\n";
-  for (const auto& [name, value] : headers) {
-    head += name;
-    head += ": ";
-    std::ranges::transform(value, std::back_inserter(head),
-                           [](char c) { return is_control(c) && c != '\t' ? ' ' : c; });
-    head += "\r\n";
-  }
-  head += "\r\n";
+  append_fields(headers, head);
+  return head;
+}
+
+std::string format_request_head(std::string_view method, std::string_view target, const Headers& headers) {
+  std::string head(method);
+  head += ' ';
+  head += target;
+  head += " HTTP/1.1";
+  append_fields(headers, head);
   return head;
 }
 

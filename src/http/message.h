@@ -31,8 +31,9 @@ class Headers {
 
 struct Request {
   std::string method;
-  std::string path;   // the target without its query, percent-decoded
-  std::string query;  // what follows the '?', as it came
+  std::string path;    // the target without its query, percent-decoded
+  std::string query;   // what follows the '?', as it came
+  std::string target;  // path and query as they came, for whoever passes the request on
   Headers headers;
   std::string body;
   std::string peer;  // "127.0.0.1:53412", "[::1]:53412"
@@ -56,5 +57,6 @@ std::optional<std::string> percent_decode(std::string_view text);
 // The first line and the fields, up to and including the empty line. Control characters in values become spaces, so
 // that no value can start a field of its own.
 std::string format_response_head(int status, const Headers& headers);
+std::string format_request_head(std::string_view method, std::string_view target, const Headers& headers);
 
 }  // namespace cachalot::http

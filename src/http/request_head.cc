@@ -59,6 +59,7 @@ std::optional<Request> to_request(const RequestHead& head, const std::string& pe
   request.method = to_std(head.method_string());
   request.peer = peer;
   target = target.substr(0, target.find('#'));
+  request.target = target;
   if (const auto query = target.find('?'); query != target.npos) {
     request.query = target.substr(query + 1);
     target = target.substr(0, query);

@@ -41,7 +41,8 @@ class Responder {
 
   void respond(Response response) const;
 
-  // Starts a streamed answer (Content-Length and Transfer-Encoding are the server's business).
+  // Starts a streamed answer. With a Content-Length exactly so many bytes must follow, else they go in chunks;
+  // Transfer-Encoding is the server's business.
   void begin(int status, Headers headers) const;
   // Queues bytes. False if the client is gone or was cut for being slow; then nothing more needs to be written.
   // `on_written` is called on an I/O thread when the system has taken the bytes (not if the client goes away before).

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/check.h"
+#include "openai/api_key.h"
 
 namespace cachalot::openai {
 
@@ -27,14 +28,6 @@ uint64_t random_word() {
     return (static_cast<uint64_t>(device()) << 32) ^ device();
   }());
   return generator();
-}
-
-// Takes the same time wherever the first difference is.
-bool equal_in_constant_time(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i)
-    difference |= static_cast<unsigned char>(a[i] ^ b[b.empty() ? 0 : i % b.size()]);
-  return difference == 0 && !b.empty();
 }
 
 http::Response json_response(const json::value& value) {
@@ -70,20 +63,8 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
 }
 
 std::optional<http::Response> ApiHandlers::check_key(const http::Request& head) const {
-  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping", "/version", "/metrics"};
-  if (options_.api_keys.empty() || std::ranges::find(kOpenToAll, head.path) != std::end(kOpenToAll))
-    return std::nullopt;
-  constexpr std::string_view kScheme = "Bearer ";
-  std::string_view given = head.headers.find("Authorization").value_or("");
-  const bool has_scheme =
-      given.size() >= kScheme.size() && http::equal_ignoring_case(given.substr(0, kScheme.size()), kScheme);
-  given.remove_prefix(has_scheme ? kScheme.size() : given.size());
-  bool opens = false;
-  for (const std::string& key : options_.api_keys) opens |= equal_in_constant_time(given, key);
-  if (opens) return std::nullopt;
-  return ApiError(401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"",
-                  "invalid_request_error", "", "invalid_api_key")
-      .to_response();
+  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping", "/load", "/version", "/metrics"};
+  return check_api_key(head, options_.api_keys, kOpenToAll);
 }
 
 ApiHandlers::Identity ApiHandlers::identify(const http::Request& request, const char* prefix) const {
@@ -318,6 +299,19 @@ json::object ApiHandlers::describe_model(std::string_view name) const {
 
 http::Response ApiHandlers::health() const {
   return {service_.healthy() ? 200 : 503, {}, {}};
+}
+
+// Asked often, by a router: a few numbers.
+http::Response ApiHandlers::load() const {
+  const ReplicaStats stats = service_.stats();
+  const bool healthy = service_.healthy();
+  http::Response response = json_response(json::object{{"healthy", healthy},
+                                                       {"running", stats.num_running},
+                                                       {"waiting", stats.num_waiting},
+                                                       {"pending_tokens", stats.num_pending_tokens},
+                                                       {"kv_usage", stats.kv_usage}});
+  response.status = healthy ? 200 : 503;
+  return response;
 }
 
 http::Response ApiHandlers::version() const {

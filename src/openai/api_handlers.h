@@ -33,6 +33,7 @@ class ApiHandlers {
   http::Response models() const;
   http::Response model(std::string_view name) const;
   http::Response health() const;
+  http::Response load() const;
   http::Response version() const;
 
   const http::IoThreads& workers() const { return workers_; }

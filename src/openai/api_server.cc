@@ -56,6 +56,7 @@ void ApiServer::register_routes(http::Server& server) {
   for (const auto& [method, path] :
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
     at_once(method, path, [=](const auto&) { return handlers->health(); });
+  at_once("GET", "/load", [=](const auto&) { return handlers->load(); });
   at_once("GET", "/version", [=](const auto&) { return handlers->version(); });
   if (handlers->render_metrics)
     at_once("GET", "/metrics", [=](const auto&) {

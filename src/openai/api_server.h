@@ -34,7 +34,7 @@ struct ApiServerOptions {
 class ApiHandlers;
 
 // OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/models, and vLLM's /tokenize,
-// /detokenize, /health, /ping, /version, /metrics.
+// /detokenize, /health, /ping, /load, /version, /metrics.
 class ApiServer {
  public:
   // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, this

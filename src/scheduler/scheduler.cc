@@ -322,6 +322,8 @@ ReplicaStats Scheduler::stats() const {
   ReplicaStats stats = stats_;
   stats.num_running = static_cast<int>(running_.size());
   stats.num_waiting = static_cast<int>(waiting_.size());
+  for (const auto& [id, sequence] : sequences_)
+    stats.num_pending_tokens += sequence->num_tokens() - sequence->num_computed;
   stats.kv_usage = static_cast<double>(cache_.pool().num_held()) / cache_.pool().num_blocks();
   return stats;
 }

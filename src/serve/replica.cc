@@ -39,7 +39,11 @@ void Replica::abort(RequestId id) {
 
 ReplicaStats Replica::stats() const {
   const std::lock_guard lock(mutex_);
-  return stats_;
+  ReplicaStats stats = stats_;
+  stats.num_waiting += static_cast<int>(mailbox_.submissions.size());
+  for (const Submission& submission : mailbox_.submissions)
+    stats.num_pending_tokens += submission.request.num_prompt_tokens;
+  return stats;
 }
 
 RankReport Replica::report() const {

@@ -32,6 +32,7 @@ class Replica : public GenerationService {
   RequestId next_id() override { return next_id_.fetch_add(1, std::memory_order_relaxed); }
   Status submit(Request request, Listener listener) override;
   void abort(RequestId id) override;
+  // As of the last round, with the requests that came since then.
   ReplicaStats stats() const override;
   // False also while draining, so that a load balancer looks elsewhere.
   bool healthy() const override { return healthy_.load(std::memory_order_relaxed); }

@@ -1,6 +1,5 @@
 #include "serve/server.h"
 
-#include <pthread.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -10,34 +9,10 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/stop_signals.h"
 
 namespace cachalot {
 namespace {
-
-// SIGTERM and SIGINT are waited for, not handled: blocked here before any thread starts, so that all inherit it.
-class StopSignals {
- public:
-  StopSignals() {
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGTERM);
-    sigaddset(&set_, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
-  }
-  ~StopSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
-  int wait() const {
-    int signal = 0;
-    sigwait(&set_, &signal);
-    return signal;
-  }
-  bool arrived_within(std::chrono::milliseconds time) const {
-    const timespec timeout{.tv_sec = time.count() / 1000, .tv_nsec = time.count() % 1000 * 1'000'000};
-    return sigtimedwait(&set_, nullptr, &timeout) > 0;
-  }
-
- private:
-  sigset_t set_, before_;
-};
 
 // A second signal ends what still runs.
 void stop(RunningServer& server, const StopSignals& signals, std::chrono::seconds patience) {

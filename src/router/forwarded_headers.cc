@@ -1,0 +1,80 @@
+#include "router/forwarded_headers.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace cachalot::router {
+
+namespace {
+
+using http::equal_ignoring_case;
+
+constexpr std::string_view kForwardedFor = "X-Forwarded-For";
+constexpr std::string_view kRequestId = "X-Request-Id";
+
+// Of one connection, not of the message (RFC 9110, 7.6.1), whether or not Connection names them.
+constexpr std::array<std::string_view, 9> kHopByHop{
+    "Connection",        "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE",
+    "Transfer-Encoding", "Trailer",    "Upgrade"};
+// The router's own business.
+constexpr std::array<std::string_view, 6> kReplacedInRequests{"Host",        "Content-Length", "Expect",
+                                                              kForwardedFor, kRequestId,       "X-data-parallel-rank"};
+
+std::string_view trimmed(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t");
+  if (first == text.npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+std::vector<std::string_view> named_by_connection(const http::Headers& headers) {
+  std::vector<std::string_view> names;
+  for (const auto& [name, value] : headers) {
+    if (!equal_ignoring_case(name, "Connection")) continue;
+    for (std::string_view rest = value; !rest.empty();) {
+      const auto comma = rest.find(',');
+      names.push_back(trimmed(rest.substr(0, comma)));
+      rest = comma == rest.npos ? std::string_view() : rest.substr(comma + 1);
+    }
+  }
+  return names;
+}
+
+bool is_among(std::string_view name, const auto& names) {
+  return std::ranges::any_of(names, [&](std::string_view other) { return equal_ignoring_case(name, other); });
+}
+
+}  // namespace
+
+std::string_view address_of(std::string_view peer) {
+  peer = peer.substr(0, peer.rfind(':'));
+  return peer.starts_with('[') && peer.ends_with(']') ? peer.substr(1, peer.size() - 2) : peer;
+}
+
+http::Headers request_fields(const http::Request& request, const std::string& request_id,
+                             const std::string& server_api_key) {
+  http::Headers fields;
+  std::string forwarded_for;
+  const auto named = named_by_connection(request.headers);
+  for (const auto& [name, value] : request.headers) {
+    if (equal_ignoring_case(name, kForwardedFor)) forwarded_for += value + ", ";
+    if (!is_among(name, kHopByHop) && !is_among(name, kReplacedInRequests) && !is_among(name, named))
+      fields.add(name, value);
+  }
+  fields.add(std::string(kForwardedFor), forwarded_for.append(address_of(request.peer)));
+  if (!fields.contains("X-Forwarded-Proto")) fields.add("X-Forwarded-Proto", "http");
+  fields.add(std::string(kRequestId), request_id);
+  if (!server_api_key.empty()) fields.set("Authorization", "Bearer " + server_api_key);
+  return fields;
+}
+
+http::Headers response_fields(const http::Headers& answer, const std::string& request_id) {
+  http::Headers fields;
+  const auto named = named_by_connection(answer);
+  for (const auto& [name, value] : answer)
+    if (!is_among(name, kHopByHop) && !is_among(name, named)) fields.add(name, value);
+  if (!fields.contains(kRequestId)) fields.add(std::string(kRequestId), request_id);
+  return fields;
+}
+
+}  // namespace cachalot::router

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+
+#include "router/proxy.h"
+
+namespace cachalot::router {
+
+// Asks every replica again and again how it is and what it has to do (GET /load; of a server that has no such path, GET
+// /health), and enters the answers into the table.
+class HealthWatch {
+ public:
+  explicit HealthWatch(std::shared_ptr<ProxyContext> context);
+  // Stops asking; does not wait.
+  ~HealthWatch();
+  HealthWatch(const HealthWatch&) = delete;
+  HealthWatch& operator=(const HealthWatch&) = delete;
+
+ private:
+  class Watch;
+  std::vector<std::shared_ptr<Watch>> watches_;
+};
+
+}  // namespace cachalot::router

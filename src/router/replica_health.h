@@ -1,0 +1,67 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+namespace cachalot::router {
+
+struct HealthPolicy {
+  int fall = 2, rise = 2;  // failed or good answers in a row to the health question
+  int eject_after_errors = 5;
+  std::chrono::milliseconds eject_time{5000}, longest_eject_time{60'000};
+  std::chrono::milliseconds slow_start{10'000};
+};
+
+// What the router thinks of one replica, from the answers to its own questions and from what becomes of requests. A
+// pure state machine: time comes from outside.
+class ReplicaHealth {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+  enum class State {
+    kStarting,  // never heard of
+    kUp,
+    kDown,
+  };
+
+  explicit ReplicaHealth(const HealthPolicy& policy) : policy_(policy) {}
+
+  // The health question: answered, and requests are taken; answered, and they are not; not answered in time; or
+  // refused, as by a process that is not there.
+  void heard_well(Time now);
+  void heard_ill(const std::string& reason);
+  void heard_nothing(const std::string& reason);
+  void was_refused(const std::string& reason);
+  // A request: no connection was to be had; the replica failed; it answered.
+  void request_not_taken(const std::string& reason);
+  void request_failed(Time now, const std::string& reason);
+  void request_answered() { num_errors_ = num_ejections_ = 0; }
+
+  State state() const { return state_; }
+  bool is_up() const { return state_ == State::kUp; }
+  // Down for its silence: it may hold connections that it does not serve.
+  bool is_silent() const { return state_ == State::kDown && is_silent_; }
+  // Why it is not up; of one that is up, empty.
+  const std::string& reason() const { return reason_; }
+  // After errors: until then good answers to the health question do not count.
+  std::optional<Time> ejected_until() const { return ejected_until_; }
+  // The part of its share that it gets, from above 0 to 1.
+  double ramp(Time now) const;
+  int num_falls() const { return num_falls_; }
+
+ private:
+  void go_down(const std::string& reason, bool is_silent);
+
+  HealthPolicy policy_;
+  State state_ = State::kStarting;
+  std::string reason_ = "no answer yet";
+  bool is_silent_ = false;
+  int num_good_ = 0, num_refused_ = 0;  // in a row
+  int num_errors_ = 0;                  // of requests, in a row
+  int num_ejections_ = 0;               // without a good answer to a request in between
+  int num_falls_ = 0;                   // since the start
+  std::optional<Time> ejected_until_;
+  std::optional<Time> back_since_;
+};
+
+}  // namespace cachalot::router

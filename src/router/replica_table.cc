@@ -1,0 +1,173 @@
+#include "router/replica_table.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace cachalot::router {
+
+namespace {
+
+constexpr double kBytesPerToken = 4;
+
+void log_change(const std::string& url, const ReplicaHealth& before, const ReplicaHealth& after) {
+  if (after.is_up() && !before.is_up()) log::info("{} takes requests", url);
+  if (!after.is_up() && before.is_up()) log::warn("{} gets no more requests: {}", url, after.reason());
+}
+
+}  // namespace
+
+ReplicaTable::Place::Place(Place&& other) noexcept
+    : table_(std::exchange(other.table_, nullptr)), replica_(other.replica_), id_(other.id_) {}
+
+ReplicaTable::Place::~Place() {
+  if (table_) table_->leave(replica_, id_);
+}
+
+ReplicaTable::ReplicaTable(const std::vector<std::string>& urls, const HealthPolicy& policy, const Limits& limits)
+    : limits_(limits), affinity_(static_cast<size_t>(limits.prefix_entries)) {
+  for (const std::string& url : urls) replicas_.emplace_back(url, policy);
+}
+
+bool ReplicaTable::is_full(const Replica& replica) const {
+  return limits_.max_in_flight_per_replica > 0 &&
+         static_cast<int>(replica.visits.size()) >= limits_.max_in_flight_per_replica;
+}
+
+Candidate ReplicaTable::candidate(size_t idx, size_t known_bytes, Time now) const {
+  const Replica& replica = replicas_[idx];
+  return {.is_open = replica.health.is_up(),
+          .report = replica.report,
+          .num_unreported = replica.since_report.num_requests,
+          .unreported_tokens = replica.since_report.num_tokens,
+          .known_tokens = static_cast<double>(known_bytes) / kBytesPerToken,
+          .ramp = replica.health.ramp(now)};
+}
+
+std::expected<ReplicaTable::Place, NoPlace> ReplicaTable::admit(const RequestFacts& facts,
+                                                                std::span<const size_t> sent_to,
+                                                                std::optional<size_t> forced,
+                                                                std::weak_ptr<SilenceListener> listener, Time now) {
+  const std::lock_guard lock(mutex_);
+  if (limits_.max_in_flight > 0 && num_in_flight_ >= limits_.max_in_flight)
+    return std::unexpected(NoPlace::kRouterFull);
+  const std::vector<size_t> known = affinity_.known_bytes(facts.prefixes, replicas_.size());
+  std::vector<Candidate> candidates;
+  bool any_full = false;
+  for (size_t idx = 0; idx < replicas_.size(); idx++) {
+    Candidate& candidate = candidates.emplace_back(this->candidate(idx, known[idx], now));
+    if (std::ranges::find(sent_to, idx) != sent_to.end() || (forced && idx != *forced)) candidate.is_open = false;
+    if (!candidate.is_open || !is_full(replicas_[idx])) continue;
+    candidate.is_open = false;
+    any_full = true;
+  }
+  const auto chosen = choose_replica(candidates, facts.num_prompt_tokens, next_id_ % replicas_.size());
+  if (!chosen)
+    return std::unexpected(any_full ? NoPlace::kAllFull : forced ? NoPlace::kForcedIsDown : NoPlace::kNoneUp);
+  Replica& replica = replicas_[*chosen];
+  const double num_tokens = std::max(0.0, facts.num_prompt_tokens - candidates[*chosen].known_tokens);
+  for (Unreported* unreported : {&replica.since_question, &replica.since_report}) {
+    unreported->num_requests++;
+    unreported->num_tokens += num_tokens;
+  }
+  affinity_.remember(facts.prefixes, *chosen);
+  num_in_flight_++;
+  const uint64_t id = next_id_++;
+  replica.visits.emplace(id, Visit{std::move(listener), replica.last_question, num_tokens});
+  return Place(*this, *chosen, id);
+}
+
+void ReplicaTable::leave(size_t idx, uint64_t id) {
+  const std::lock_guard lock(mutex_);
+  Replica& replica = replicas_[idx];
+  const auto visit = replica.visits.find(id);
+  // A report that was asked for after the request was sent holds it, and will no more.
+  const auto subtract = [&](Unreported& unreported, uint64_t question) {
+    unreported.num_requests--;
+    if (visit->second.question >= question) unreported.num_tokens -= visit->second.num_tokens;
+  };
+  subtract(replica.since_question, replica.last_question);
+  subtract(replica.since_report, replica.reported_question);
+  replica.visits.erase(visit);
+  num_in_flight_--;
+}
+
+void ReplicaTable::question_asked(size_t idx) {
+  const std::lock_guard lock(mutex_);
+  replicas_[idx].last_question++;
+  replicas_[idx].since_question = {};
+}
+
+void ReplicaTable::heard_well(size_t idx, const std::optional<LoadReport>& report, Time now) {
+  if (report) {
+    const std::lock_guard lock(mutex_);
+    Replica& replica = replicas_[idx];
+    replica.report = *report;
+    replica.since_report = replica.since_question;
+    replica.reported_question = replica.last_question;
+  }
+  change_health(idx, [&](ReplicaHealth& health) { health.heard_well(now); });
+}
+
+template <class Change>
+void ReplicaTable::change_health(size_t idx, Change change) {
+  std::vector<std::weak_ptr<SilenceListener>> listeners;
+  {
+    const std::lock_guard lock(mutex_);
+    Replica& replica = replicas_[idx];
+    const ReplicaHealth before = replica.health;
+    change(replica.health);
+    log_change(replica.url, before, replica.health);
+    if (before.is_up() && !replica.health.is_up()) affinity_.forget(idx);  // it may come back as another process
+    if (replica.health.is_silent() && !before.is_silent())
+      for (const auto& [id, visit] : replica.visits) listeners.push_back(visit.listener);
+  }
+  for (const auto& weak : listeners)
+    if (const auto listener = weak.lock()) listener->replica_is_silent();
+}
+
+void ReplicaTable::heard_ill(size_t idx, const std::string& reason) {
+  change_health(idx, [&](ReplicaHealth& health) { health.heard_ill(reason); });
+}
+
+void ReplicaTable::heard_nothing(size_t idx, const std::string& reason) {
+  change_health(idx, [&](ReplicaHealth& health) { health.heard_nothing(reason); });
+}
+
+void ReplicaTable::was_refused(size_t idx, const std::string& reason) {
+  change_health(idx, [&](ReplicaHealth& health) { health.was_refused(reason); });
+}
+
+void ReplicaTable::request_not_taken(size_t idx, const std::string& reason) {
+  change_health(idx, [&](ReplicaHealth& health) { health.request_not_taken(reason); });
+}
+
+void ReplicaTable::request_failed(size_t idx, const std::string& reason, Time now) {
+  change_health(idx, [&](ReplicaHealth& health) { health.request_failed(now, reason); });
+}
+
+void ReplicaTable::request_answered(size_t idx) {
+  const std::lock_guard lock(mutex_);
+  replicas_[idx].health.request_answered();
+}
+
+bool ReplicaTable::any_up() const {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::any_of(replicas_, [](const Replica& replica) { return replica.health.is_up(); });
+}
+
+bool ReplicaTable::is_silent(size_t idx) const {
+  const std::lock_guard lock(mutex_);
+  return replicas_[idx].health.is_silent();
+}
+
+std::vector<ReplicaStatus> ReplicaTable::status(Time now) const {
+  std::vector<ReplicaStatus> all;
+  const std::lock_guard lock(mutex_);
+  for (const Replica& replica : replicas_)
+    all.push_back({replica.url, replica.health, replica.report, static_cast<int>(replica.visits.size()),
+                   replica.health.ramp(now)});
+  return all;
+}
+
+}  // namespace cachalot::router

@@ -1,0 +1,142 @@
+#include "router/replica_table.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+namespace cachalot::router {
+namespace {
+
+using std::chrono::seconds;
+
+class ReplicaTableTest : public testing::Test {
+ protected:
+  ReplicaTable& make(size_t num_replicas, const ReplicaTable::Limits& limits = {}) {
+    std::vector<std::string> urls;
+    for (size_t replica = 0; replica < num_replicas; replica++) urls.push_back("http://r" + std::to_string(replica));
+    table_.emplace(urls, HealthPolicy{.rise = 1}, limits);
+    for (size_t replica = 0; replica < num_replicas; replica++) report(replica, {});
+    return *table_;
+  }
+  void report(size_t replica, const LoadReport& load) {
+    table_->question_asked(replica);
+    table_->heard_well(replica, load, now_);
+  }
+  std::expected<ReplicaTable::Place, NoPlace> admit(const RequestFacts& facts = {.num_prompt_tokens = 100},
+                                                    std::vector<size_t> sent_to = {},
+                                                    std::optional<size_t> forced = std::nullopt,
+                                                    const std::weak_ptr<SilenceListener>& listener = {}) {
+    return table_->admit(facts, sent_to, forced, listener, now_);
+  }
+
+  std::optional<ReplicaTable> table_;
+  ReplicaTable::Time now_{seconds(1000)};
+};
+
+TEST_F(ReplicaTableTest, SpreadsRequestsBetweenTwoReports) {
+  make(4);
+  std::vector<ReplicaTable::Place> places;
+  std::array<int, 4> times{};
+  for (int request = 0; request < 40; request++) {
+    auto place = admit();
+    ASSERT_TRUE(place);
+    times[place->replica()]++;
+    places.push_back(std::move(*place));
+  }
+  EXPECT_EQ(times, (std::array<int, 4>{10, 10, 10, 10}));
+}
+
+TEST_F(ReplicaTableTest, AReportReplacesWhatWasSentBeforeItWasAskedFor) {
+  ReplicaTable& table = make(2);
+  std::vector<ReplicaTable::Place> places;
+  for (int request = 0; request < 6; request++) places.push_back(std::move(*admit({.num_prompt_tokens = 100}, {}, 0)));
+  EXPECT_EQ(admit()->replica(), 1u);
+  // The report knows of the six; one more is sent while it is under way.
+  table.question_asked(0);
+  places.push_back(std::move(*admit({.num_prompt_tokens = 5000}, {}, 0)));
+  table.heard_well(0, LoadReport{}, now_);
+  report(1, {.num_running = 50});
+  EXPECT_EQ(admit()->replica(), 1u) << "5000 tokens that the report does not know of";
+  places.clear();
+  EXPECT_EQ(admit()->replica(), 0u);
+}
+
+TEST_F(ReplicaTableTest, WhatEndsAfterAReportIsTakenOffIt) {
+  make(2);
+  std::vector<ReplicaTable::Place> places;
+  for (int request = 0; request < 6; request++) places.push_back(std::move(*admit({}, {}, 0)));
+  report(0, {.num_running = 6});
+  report(1, {.num_running = 3});
+  EXPECT_EQ(admit()->replica(), 1u);
+  while (places.size() > 2) places.pop_back();
+  EXPECT_EQ(admit()->replica(), 0u);
+}
+
+TEST_F(ReplicaTableTest, GoesNowhereTwiceAndNowhereElseThanForced) {
+  ReplicaTable& table = make(3);
+  EXPECT_EQ(admit({}, {0, 2})->replica(), 1u);
+  EXPECT_EQ(admit({}, {0, 1, 2}).error(), NoPlace::kNoneUp);
+  for (int time = 0; time < 5; time++) EXPECT_EQ(admit({}, {}, 2)->replica(), 2u);
+  table.heard_ill(2, "503");
+  EXPECT_EQ(admit({}, {}, 2).error(), NoPlace::kForcedIsDown);
+  table.heard_ill(0, "503");
+  table.heard_ill(1, "503");
+  EXPECT_FALSE(table.any_up());
+  EXPECT_EQ(admit().error(), NoPlace::kNoneUp);
+}
+
+TEST_F(ReplicaTableTest, HoldsTheLimitOfEachAndGivesPlacesBack) {
+  make(2, {.max_in_flight_per_replica = 1});
+  auto first = admit();
+  {
+    const auto second = admit();
+    ASSERT_TRUE(first && second);
+    EXPECT_NE(first->replica(), second->replica());
+    EXPECT_EQ(admit().error(), NoPlace::kAllFull);
+    EXPECT_EQ(admit({}, {}, 0).error(), NoPlace::kAllFull);
+  }
+  EXPECT_TRUE(admit());
+}
+
+TEST_F(ReplicaTableTest, HoldsTheLimitOfAllTogether) {
+  make(1, {.max_in_flight = 2});
+  const auto first = admit(), second = admit();
+  EXPECT_EQ(admit().error(), NoPlace::kRouterFull);
+}
+
+TEST_F(ReplicaTableTest, APromptGoesWhereItsBeginningWasUnlessThatIsBusy) {
+  make(3);
+  const RequestFacts facts{.num_prompt_tokens = 1000, .prefixes = prefixes_of(std::string(4096, 'a'))};
+  const size_t home = admit(facts)->replica();
+  for (int time = 0; time < 10; time++) EXPECT_EQ(admit(facts)->replica(), home);
+  report(home, {.num_running = 5, .num_pending_tokens = 2000});
+  const size_t other = admit(facts)->replica();
+  EXPECT_NE(other, home);
+  report(home, {});
+  EXPECT_EQ(admit(facts)->replica(), other) << "the last one that saw it";
+}
+
+class Listener : public SilenceListener {
+ public:
+  void replica_is_silent() override { num_calls++; }
+  int num_calls = 0;
+};
+
+TEST_F(ReplicaTableTest, WhoWaitsForASilentReplicaHearsOfItOnce) {
+  ReplicaTable& table = make(2);
+  const auto here = std::make_shared<Listener>(), there = std::make_shared<Listener>(),
+             gone = std::make_shared<Listener>();
+  const auto at_0 = admit({}, {}, 0, here), at_1 = admit({}, {}, 1, there);
+  { const auto ended = admit({}, {}, 0, gone); }
+  table.heard_ill(0, "503");
+  EXPECT_EQ(here->num_calls, 0) << "it finishes what it has";
+  table.heard_nothing(0, "no answer");
+  table.heard_nothing(0, "no answer");
+  EXPECT_TRUE(table.is_silent(0));
+  EXPECT_EQ(here->num_calls, 1);
+  EXPECT_EQ(there->num_calls, 0);
+  EXPECT_EQ(gone->num_calls, 0);
+}
+
+}  // namespace
+}  // namespace cachalot::router

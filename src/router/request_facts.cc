@@ -1,0 +1,100 @@
+#include "router/request_facts.h"
+
+#include <boost/json/basic_parser_impl.hpp>
+
+namespace cachalot::router {
+
+namespace {
+
+namespace json = boost::json;
+
+constexpr double kBytesPerToken = 4;
+
+// Hears a document's parts and keeps the text of its prompt: the strings (also the names, such as "content", so that
+// roles stay apart) and the token ids below the top-level key "prompt" or "messages".
+class PromptReader {
+ public:
+  static constexpr size_t max_object_size = static_cast<size_t>(-1);
+  static constexpr size_t max_array_size = static_cast<size_t>(-1);
+  static constexpr size_t max_key_size = static_cast<size_t>(-1);
+  static constexpr size_t max_string_size = static_cast<size_t>(-1);
+
+  std::string text;      // no longer than the longest prefix
+  size_t num_bytes = 0;  // of all of it
+  size_t num_ids = 0;
+
+  bool on_document_begin(json::error_code&) { return true; }
+  bool on_document_end(json::error_code&) { return true; }
+  bool on_object_begin(json::error_code&) { return enter(); }
+  bool on_object_end(size_t, json::error_code&) { return leave(); }
+  bool on_array_begin(json::error_code&) { return enter(); }
+  bool on_array_end(size_t, json::error_code&) { return leave(); }
+  bool on_key_part(json::string_view part, size_t, json::error_code&) {
+    if (depth_ == 1)
+      key_.append(part.data(), part.size());
+    else
+      take(part);
+    return true;
+  }
+  bool on_key(json::string_view part, size_t size, json::error_code& error) {
+    on_key_part(part, size, error);
+    if (depth_ != 1) return end_of_text();
+    in_prompt_ = key_ == "prompt" || key_ == "messages";
+    key_.clear();
+    return true;
+  }
+  bool on_string_part(json::string_view part, size_t, json::error_code&) { return take(part); }
+  bool on_string(json::string_view part, size_t, json::error_code&) { return take(part) && end_of_text(); }
+  bool on_number_part(json::string_view, json::error_code&) { return true; }
+  bool on_int64(int64_t id, json::string_view, json::error_code&) { return take_id(static_cast<uint64_t>(id)); }
+  bool on_uint64(uint64_t id, json::string_view, json::error_code&) { return take_id(id); }
+  bool on_double(double, json::string_view, json::error_code&) { return true; }
+  bool on_bool(bool, json::error_code&) { return true; }
+  bool on_null(json::error_code&) { return true; }
+  bool on_comment_part(json::string_view, json::error_code&) { return true; }
+  bool on_comment(json::string_view, json::error_code&) { return true; }
+
+ private:
+  bool enter() {
+    depth_++;
+    return true;
+  }
+  bool leave() {
+    depth_--;
+    return true;
+  }
+  bool take(json::string_view part) {
+    if (!in_prompt_) return true;
+    num_bytes += part.size();
+    text.append(part.data(), std::min(part.size(), Prefix::kLongest - std::min(text.size(), Prefix::kLongest)));
+    return true;
+  }
+  bool end_of_text() {
+    if (in_prompt_ && depth_ > 1) text += '\0';
+    return true;
+  }
+  bool take_id(uint64_t id) {
+    if (!in_prompt_) return true;
+    num_ids++;
+    if (text.size() < Prefix::kLongest) text.append(reinterpret_cast<const char*>(&id), 4);
+    return true;
+  }
+
+  int depth_ = 0;
+  bool in_prompt_ = false;
+  std::string key_;
+};
+
+}  // namespace
+
+RequestFacts read_request_facts(std::string_view body) {
+  json::basic_parser<PromptReader> parser{json::parse_options()};
+  json::error_code ignored;  // the replica says what is wrong with it
+  parser.write_some(true, body.data(), body.size(), ignored);
+  const PromptReader& reader = parser.handler();
+  return {
+      .num_prompt_tokens = static_cast<double>(reader.num_bytes) / kBytesPerToken + static_cast<double>(reader.num_ids),
+      .prefixes = prefixes_of(reader.text)};
+}
+
+}  // namespace cachalot::router

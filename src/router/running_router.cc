@@ -1,0 +1,207 @@
+#include "router/running_router.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+#include <csignal>
+#include <thread>
+
+#include "base/log.h"
+#include "base/stop_signals.h"
+#include "config/version.h"
+#include "openai/api_error.h"
+#include "openai/api_key.h"
+#include "router/file_limit.h"
+#include "router/health_watch.h"
+#include "router/proxy.h"
+
+namespace cachalot::router {
+
+namespace json = boost::json;
+using openai::ApiError;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::array<std::string_view, 4> kOpenToAll{"/health", "/ping", "/version", "/metrics"};
+
+Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
+  std::vector<http::Url> urls;
+  for (const std::string& text : options.server_urls) {
+    auto url = http::parse_url(text);
+    if (!url) return make_parameter_error("server-urls", "--server-urls: {}", url.error().message);
+    if (url->target != "/")
+      return make_parameter_error("server-urls", "--server-urls: {} has a path; only http://HOST:PORT belongs there",
+                                  text);
+    urls.push_back(std::move(*url));
+  }
+  if (urls.empty())
+    return make_parameter_error("server-urls",
+                                "--server-urls is missing: the addresses of the replicas, as http://HOST:PORT");
+  return urls;
+}
+
+std::string_view name_of(ReplicaHealth::State state) {
+  switch (state) {
+    case ReplicaHealth::State::kStarting:
+      return "starting";
+    case ReplicaHealth::State::kUp:
+      return "up";
+    case ReplicaHealth::State::kDown:
+      return "down";
+  }
+  return "";
+}
+
+json::object describe(const ReplicaStatus& status, size_t rank, steady_clock::time_point now) {
+  json::value ejected_for;
+  if (const auto until = status.health.ejected_until(); until && *until > now)
+    ejected_for = std::chrono::duration<double>(*until - now).count();
+  return {{"rank", rank},
+          {"url", status.url},
+          {"state", name_of(status.health.state())},
+          {"healthy", status.health.is_up()},
+          {"reason", status.health.reason().empty() ? json::value() : json::value(status.health.reason())},
+          {"in_flight", status.num_in_flight},
+          {"running", status.report.num_running},
+          {"waiting", status.report.num_waiting},
+          {"pending_tokens", status.report.num_pending_tokens},
+          {"kv_usage", status.report.kv_usage},
+          {"ramp", status.ramp},
+          {"ejections", status.health.num_falls()},
+          {"ejected_for_seconds", std::move(ejected_for)}};
+}
+
+http::Response json_response(const json::value& value) {
+  return http::Response::json(200, json::serialize(value));
+}
+
+}  // namespace
+
+// In the order in which they may be taken down again: the last member goes first. Requests on their way hold the
+// context until the I/O threads are joined.
+struct RunningRouter::Parts {
+  explicit Parts(RouterOptions given, std::vector<http::Url> urls)
+      : options(std::move(given)),
+        threads(options.io_threads),
+        context(std::make_shared<ProxyContext>(threads, options, std::move(urls))),
+        http(threads, {.host = options.host,
+                       .port = options.port,
+                       .max_header_bytes = options.max_header_bytes,
+                       .max_body_bytes = options.max_body_bytes,
+                       .max_connections = options.max_connections,
+                       .idle_timeout = options.idle_timeout,
+                       .header_timeout = options.header_timeout,
+                       .body_timeout = options.body_timeout,
+                       .write_timeout = options.write_timeout}) {}
+
+  void add_routes();
+  void add_passed_routes();
+  http::Response health() const;
+  http::Response replicas() const;
+
+  const RouterOptions options;
+  std::atomic<bool> is_draining = false;
+  http::IoThreads threads;
+  std::shared_ptr<ProxyContext> context;
+  http::Server http;
+  std::unique_ptr<HealthWatch> watch;
+};
+
+void RunningRouter::Parts::add_routes() {
+  const auto at_once = [&](const char* method, const char* path, const std::function<http::Response()>& answer) {
+    http.route(method, path,
+               [answer](const http::Request&, const http::Responder& responder) { responder.respond(answer()); });
+  };
+  for (const auto& [method, path] :
+       {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
+    at_once(method, path, [this] { return health(); });
+  at_once("GET", "/version", [] { return json_response(json::object{{"version", kVersion}}); });
+  at_once("GET", "/replicas", [this] { return replicas(); });
+  at_once("GET", "/metrics", [this] {
+    return http::Response{200,
+                          {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
+                          context->metrics.render(context->table.status(steady_clock::now()), http.num_connections())};
+  });
+  add_passed_routes();
+  http.set_head_check(
+      [this](const http::Request& head) { return openai::check_api_key(head, options.api_keys, kOpenToAll); });
+  http.set_error_format([](int status, std::string_view message) {
+    return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
+        .to_response();
+  });
+}
+
+void RunningRouter::Parts::add_passed_routes() {
+  const auto pass = [this](http::Request request, http::Responder responder) {
+    pass_on(context, std::move(request), std::move(responder));
+  };
+  for (const char* method : {"GET", "POST", "DELETE"}) http.route(method, "/v1/*", pass);
+  for (const char* path : {"/tokenize", "/detokenize"}) http.route("POST", path, pass);
+}
+
+http::Response RunningRouter::Parts::health() const {
+  return {!is_draining && context->table.any_up() ? 200 : 503, {}, {}};
+}
+
+http::Response RunningRouter::Parts::replicas() const {
+  const auto now = steady_clock::now();
+  json::array list;
+  for (const ReplicaStatus& status : context->table.status(now)) list.push_back(describe(status, list.size(), now));
+  return json_response(json::object{{"model", options.model}, {"replicas", std::move(list)}});
+}
+
+Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions options) {
+  ASSIGN_OR_RETURN(std::vector<http::Url> urls, parse_urls(options));
+  ASSIGN_OR_RETURN(options.max_connections, fit_connections(options.max_connections));
+  auto parts = std::make_unique<Parts>(std::move(options), std::move(urls));
+  parts->add_routes();
+  RETURN_IF_ERROR(parts->http.start());
+  log::info("routing http://{}:{} to {} replicas, as they come up", parts->options.host, parts->http.port(),
+            parts->options.server_urls.size());
+  parts->watch = std::make_unique<HealthWatch>(parts->context);
+  return std::unique_ptr<RunningRouter>(new RunningRouter(std::move(parts)));
+}
+
+RunningRouter::RunningRouter(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+RunningRouter::~RunningRouter() = default;
+
+uint16_t RunningRouter::port() const {
+  return parts_->http.port();
+}
+
+void RunningRouter::stop(Deadline deadline) {
+  parts_->is_draining = true;
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - steady_clock::now());
+  const bool all_ended = parts_->http.drain(std::max(left, std::chrono::milliseconds(0)));
+  if (!all_ended) log::warn("answers that were still running are cut");
+}
+
+void RunningRouter::end_answers() {
+  parts_->http.drain(std::chrono::milliseconds(0));
+}
+
+Status run_router(const RouterOptions& options) {
+  const StopSignals signals;
+  ASSIGN_OR_RETURN(const auto router, RunningRouter::start(options));
+  const int signal = signals.wait();
+  log::info("{}: no new requests; running ones have {} s", signal == SIGTERM ? "SIGTERM" : "SIGINT",
+            options.drain_seconds);
+  std::jthread waiter([&](const std::stop_token& stopped) {
+    while (!stopped.stop_requested()) {
+      if (!signals.arrived_within(std::chrono::milliseconds(200))) continue;
+      log::warn("second signal: the running answers are cut");
+      return router->end_answers();
+    }
+  });
+  router->stop(steady_clock::now() + std::chrono::seconds(options.drain_seconds));
+  waiter.request_stop();
+  waiter.join();
+  log::info("stopped");
+  return {};
+}
+
+}  // namespace cachalot::router

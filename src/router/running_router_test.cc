@@ -1,0 +1,448 @@
+#include "router/running_router.h"
+
+#include <gmock/gmock.h>
+
+#include <boost/json/parse.hpp>
+#include <future>
+#include <thread>
+
+#include "http/client.h"
+#include "http/loopback_test.h"
+#include "router/fake_replica_test.h"
+
+namespace cachalot::router {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+using testing::AllOf;
+using testing::AnyOf;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+bool eventually(const std::function<bool()>& condition) {
+  for (int time = 0; time < 500; time++) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return false;
+}
+
+class RouterTest : public testing::Test {
+ protected:
+  RouterTest() {
+    options_.host = "127.0.0.1";
+    options_.port = 0;
+    options_.health_interval = milliseconds(20);
+    options_.health_timeout = milliseconds(200);
+    options_.slow_start = seconds(0);
+  }
+  ~RouterTest() override {
+    if (router_) router_->stop(steady_clock::now());
+  }
+
+  FakeReplica& add_replica(uint16_t port = 0) {
+    replicas_.push_back(std::make_unique<FakeReplica>(threads_, "replica " + std::to_string(replicas_.size()), port));
+    EXPECT_TRUE(replicas_.back()->is_listening);
+    options_.server_urls.push_back(replicas_.back()->url());
+    return *replicas_.back();
+  }
+  FakeReplica& replica(size_t idx) { return *replicas_[idx]; }
+  // With all replicas up, unless fewer are meant to come.
+  void start(std::optional<size_t> num_up = std::nullopt) {
+    auto router = RunningRouter::start(options_);
+    ASSERT_TRUE(router) << router.error().message;
+    router_ = std::move(*router);
+    EXPECT_TRUE(eventually([&] { return this->num_up() == num_up.value_or(replicas_.size()); }));
+  }
+  http::Url url(const std::string& target) {
+    return *http::parse_url("http://127.0.0.1:" + std::to_string(router_->port()) + target);
+  }
+  http::Response get(const std::string& target) { return *client_.fetch({.url = url(target)}); }
+  http::Response complete(http::Headers headers = {}, std::string body = R"({"prompt": "hello"})") {
+    const auto response = client_.fetch(
+        {.method = "POST", .url = url("/v1/completions"), .headers = std::move(headers), .body = std::move(body)});
+    return response ? *response : http::Response::text(0, response.error().message);
+  }
+  boost::json::value status_of_replicas() { return boost::json::parse(get("/replicas").body).at("replicas"); }
+  size_t num_up() {
+    size_t num_up = 0;
+    const boost::json::value status = status_of_replicas();
+    for (const auto& replica : status.as_array()) num_up += replica.at("healthy").as_bool() ? 1 : 0;
+    return num_up;
+  }
+
+  http::IoThreads threads_{2};
+  http::Client client_{threads_};
+  RouterOptions options_;
+  std::vector<std::unique_ptr<FakeReplica>> replicas_;
+  std::unique_ptr<RunningRouter> router_;
+};
+
+TEST_F(RouterTest, PassesRequestsOnAndAnswersBack) {
+  add_replica().on_completion = [](const http::Request& request, const http::Responder& responder) {
+    responder.respond({201, {{"Content-Type", "text/x"}, {"X-Own", "1"}}, request.body + "!"});
+  };
+  start();
+  const auto answer = complete({{"X-Test", "t"}}, "body");
+  EXPECT_EQ(answer.status, 201);
+  EXPECT_EQ(answer.body, "body!");
+  EXPECT_EQ(answer.headers.find("X-Own"), "1");
+  EXPECT_EQ(answer.headers.find("Content-Length"), "5");
+  const http::Request seen = replica(0).last_request();
+  EXPECT_EQ(seen.headers.find("X-Test"), "t");
+  EXPECT_EQ(seen.headers.find("X-Forwarded-For"), "127.0.0.1");
+  EXPECT_EQ(seen.headers.find("X-Request-Id"), answer.headers.find("X-Request-Id"));
+  EXPECT_EQ(complete({{"X-Request-Id", "mine"}}).headers.find("X-Request-Id"), "mine");
+  EXPECT_EQ(replica(0).last_request().headers.find("X-Request-Id"), "mine");
+}
+
+TEST_F(RouterTest, PathsOutsideTheApiAreUnknown) {
+  add_replica();
+  start();
+  EXPECT_THAT(get("/v1/models").body, HasSubstr("replica 0"));
+  EXPECT_EQ(get("/v1/nothing").status, 404);
+  EXPECT_EQ(get("/nothing").status, 404);
+  EXPECT_THAT(get("/nothing").body, HasSubstr("\"error\""));
+  EXPECT_EQ(get("/v1/completions").status, 405) << "the replica's own word";
+}
+
+TEST_F(RouterTest, EventsComeOneByOne) {
+  std::promise<http::Responder> asked;
+  add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
+    responder.begin(200, {{"Content-Type", "text/event-stream"}});
+    responder.write("data: 0\n\n");
+    asked.set_value(std::move(responder));
+  };
+  start();
+  auto call = client_.start_blocking({.method = "POST", .url = url("/v1/completions"), .body = "{}"});
+  const http::Responder responder = asked.get_future().get();
+  const auto head = call.head();
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->headers.find("Content-Type"), "text/event-stream");
+  EXPECT_EQ(call.read(), "data: 0\n\n");
+  for (const std::string event : {"data: 1\n\n", "data: 2\n\n"}) {
+    responder.write(event);
+    EXPECT_EQ(call.read(), event);
+  }
+  responder.end();
+  EXPECT_EQ(call.read(), "");
+}
+
+TEST_F(RouterTest, ASlowClientSlowsTheReplica) {
+  std::atomic<size_t> num_sent = 0;
+  std::promise<http::Responder> asked;
+  add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
+    responder.begin(200, {});
+    asked.set_value(std::move(responder));
+  };
+  start();
+  http::RawClient client(router_->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+  const http::Responder responder = asked.get_future().get();
+  // Writes as the router takes: at most a megabyte that it has not taken.
+  std::function<void()> write_more = [&] {
+    if (num_sent >= (64 << 20)) return responder.end();
+    num_sent += 64 << 10;
+    responder.write(std::string(64 << 10, 'x'), write_more);
+  };
+  write_more();
+  size_t before = 0;
+  EXPECT_TRUE(eventually([&] {
+    std::this_thread::sleep_for(milliseconds(100));
+    return std::exchange(before, num_sent.load()) == num_sent;
+  }));
+  EXPECT_LT(num_sent, 40u << 20) << "sockets' buffers are all there is";
+  EXPECT_GT(client.read_to_end().size(), 64u << 20);
+}
+
+TEST_F(RouterTest, AClientThatGoesAwayEndsItsRequest) {
+  std::promise<void> gone;
+  std::promise<http::Responder> asked;
+  add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
+    responder.on_close([&] { gone.set_value(); });
+    asked.set_value(std::move(responder));
+  };
+  start();
+  {
+    http::RawClient client(router_->port());
+    client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    asked.get_future().wait();
+  }
+  EXPECT_EQ(gone.get_future().wait_for(seconds(5)), std::future_status::ready);
+  EXPECT_TRUE(eventually([&] { return status_of_replicas().at(0).at("in_flight").as_int64() == 0; }));
+}
+
+TEST_F(RouterTest, SpreadsRequestsAndKeepsConnectionsToReplicas) {
+  add_replica();
+  add_replica();
+  start();
+  for (int request = 0; request < 40; request++) EXPECT_EQ(complete().status, 200);
+  EXPECT_EQ(replica(0).num_requests, 20);
+  EXPECT_LE(replica(0).num_connections(), 2) << "one for requests, one for health";
+}
+
+TEST_F(RouterTest, ARequestThatNobodyAnsweredYetGoesToAnotherReplica) {
+  for (int idx = 0; idx < 3; idx++) add_replica();
+  replica(0).on_completion = [](const http::Request&, const http::Responder& responder) {
+    responder.respond(http::Response::text(500, "broken"));
+  };
+  replica(1).on_completion = [](const http::Request&, const http::Responder& responder) {
+    responder.begin(200, {{"Content-Type", "text/event-stream"}});
+    responder.abort();
+  };
+  start();
+  for (int request = 0; request < 9; request++) EXPECT_EQ(complete().body, "replica 2");
+}
+
+TEST_F(RouterTest, TheLastAnswerStandsWhereNoReplicaDoesBetter) {
+  for (int idx = 0; idx < 2; idx++)
+    add_replica().on_completion = [](const http::Request&, const http::Responder& responder) {
+      responder.respond({503, {{"Retry-After", "7"}, {"Content-Type", "text/x"}}, "full"});
+    };
+  start();
+  const auto answer = complete();
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(answer.body, "full");
+  EXPECT_EQ(answer.headers.find("Retry-After"), "7");
+  EXPECT_EQ(replica(0).num_requests + replica(1).num_requests, 2);
+  EXPECT_EQ(num_up(), 2u) << "a refusal is no failure";
+}
+
+TEST_F(RouterTest, AnAnswerThatBreaksOffNeverLooksComplete) {
+  FakeReplica& replica = add_replica();
+  replica.on_completion = [](const http::Request&, const http::Responder& responder) {
+    responder.begin(200, {{"Content-Type", "text/event-stream"}});
+    responder.write("data: 1\n\ndata: half", [responder] { responder.abort(); });
+  };
+  start();
+  const std::string request = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+  http::RawClient client(router_->port());
+  client.send(request);
+  const std::string events = client.read_to_end();
+  EXPECT_THAT(events, HasSubstr("data: 1\n\n"));
+  EXPECT_THAT(events, HasSubstr("\ndata: {\"error\""));
+  EXPECT_THAT(events, AllOf(Not(HasSubstr("half")), Not(HasSubstr("[DONE]")), Not(EndsWith("0\r\n\r\n"))));
+
+  replica.on_completion = [](const http::Request&, const http::Responder& responder) {
+    responder.begin(200, {{"Content-Length", "100"}});
+    responder.write("half", [responder] { responder.abort(); });
+  };
+  const auto answer = client_.fetch({.method = "POST", .url = url("/v1/completions")});
+  EXPECT_FALSE(answer);
+}
+
+TEST_F(RouterTest, ASilentReplicaIsLeftAndItsUnansweredRequestsAreAnsweredElsewhere) {
+  std::vector<http::Responder> stuck;
+  for (int idx = 0; idx < 2; idx++) add_replica();
+  replica(0).on_completion = [&](const http::Request&, http::Responder responder) {
+    stuck.push_back(std::move(responder));
+    replica(0).is_mute = true;
+  };
+  start();
+  const auto start = steady_clock::now();
+  EXPECT_EQ(complete().body, "replica 1");
+  EXPECT_EQ(complete().body, "replica 1");
+  EXPECT_LT(steady_clock::now() - start, seconds(2));
+  EXPECT_EQ(stuck.size(), 1u);
+  EXPECT_EQ(get("/health").status, 200);
+  replica(1).is_mute = true;
+  EXPECT_TRUE(eventually([&] { return get("/health").status == 503; }));
+  const auto answer = complete();
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(answer.headers.find("Retry-After"), "1");
+  replica(0).is_mute = replica(1).is_mute = false;
+  EXPECT_TRUE(eventually([&] { return num_up() == 2; }));
+}
+
+TEST_F(RouterTest, AStreamOfASilentReplicaEndsWithAnErrorAfterItsGrace) {
+  std::vector<http::Responder> stuck;
+  options_.stream_grace = seconds(0);
+  FakeReplica& replica = add_replica();
+  replica.on_completion = [&](const http::Request&, http::Responder responder) {
+    responder.begin(200, {{"Content-Type", "text/event-stream"}});
+    responder.write("data: 1\n\n");
+    stuck.push_back(std::move(responder));
+    replica.is_mute = true;
+  };
+  start();
+  auto call = client_.start_blocking({.method = "POST", .url = url("/v1/completions")});
+  ASSERT_TRUE(call.head());
+  EXPECT_EQ(call.read(), "data: 1\n\n");
+  const auto last = call.read();
+  ASSERT_TRUE(last);
+  EXPECT_THAT(*last, HasSubstr("\"error\""));
+  EXPECT_FALSE(call.read()) << "the stream is not complete";
+}
+
+TEST_F(RouterTest, AReplicaThatSaysItIsUnwellGetsNoMoreButFinishesWhatItHas) {
+  std::promise<http::Responder> asked;
+  for (int idx = 0; idx < 2; idx++) add_replica();
+  replica(0).on_completion = [&](const http::Request&, http::Responder responder) {
+    asked.set_value(std::move(responder));
+  };
+  start();
+  auto call = client_.start_blocking(
+      {.method = "POST", .url = url("/v1/completions"), .headers = {{"X-data-parallel-rank", "0"}}});
+  const http::Responder responder = asked.get_future().get();
+  replica(0).health_status = 503;
+  EXPECT_TRUE(eventually([&] { return num_up() == 1; }));
+  for (int request = 0; request < 4; request++) EXPECT_EQ(complete().body, "replica 1");
+  responder.respond(http::Response::text(200, "done"));
+  ASSERT_TRUE(call.head());
+  EXPECT_EQ(call.read(), "done");
+}
+
+TEST_F(RouterTest, AReplicaMayBeNamed) {
+  for (int idx = 0; idx < 3; idx++) add_replica();
+  start();
+  for (int idx = 0; idx < 3; idx++)
+    EXPECT_EQ(complete({{"X-data-parallel-rank", std::to_string(idx)}}).body, "replica " + std::to_string(idx));
+  for (const char* wrong : {"3", "-1", "x", ""}) {
+    const auto answer = complete({{"X-data-parallel-rank", wrong}});
+    EXPECT_EQ(answer.status, 400) << wrong;
+    EXPECT_THAT(answer.body, HasSubstr("0 to 2"));
+  }
+  replica(1).health_status = 503;
+  EXPECT_TRUE(eventually([&] { return num_up() == 2; }));
+  EXPECT_EQ(complete({{"X-data-parallel-rank", "1"}}).status, 503);
+}
+
+TEST_F(RouterTest, ReplicasMayComeLaterAndGoAndComeBack) {
+  uint16_t port;
+  {
+    const FakeReplica probe(threads_, "probe");
+    port = probe.port();
+  }
+  options_.server_urls = {"http://127.0.0.1:" + std::to_string(port)};
+  start(0);
+  EXPECT_EQ(get("/health").status, 503);
+  EXPECT_EQ(complete().status, 503);
+  for (int time = 0; time < 2; time++) {
+    options_.server_urls.clear();
+    add_replica(port);
+    EXPECT_TRUE(eventually([&] { return get("/health").status == 200; }));
+    EXPECT_EQ(complete().status, 200);
+    replicas_.clear();
+    EXPECT_EQ(complete().status, 503);
+    EXPECT_TRUE(eventually([&] { return get("/health").status == 503; }));
+  }
+}
+
+TEST_F(RouterTest, ServersOfAnotherKindAreAskedForTheirHealth) {
+  http::Server other(threads_, {.host = "127.0.0.1"});
+  std::atomic<int> status = 200;
+  other.route("GET", "/health", [&](const http::Request&, const http::Responder& responder) {
+    responder.respond({status, {}, {}});
+  });
+  ASSERT_TRUE(other.start());
+  options_.server_urls = {"http://127.0.0.1:" + std::to_string(other.port())};
+  start(1);
+  status = 500;
+  EXPECT_TRUE(eventually([&] { return num_up() == 0; }));
+}
+
+TEST_F(RouterTest, MoreRequestsThanAllowedAreRefused) {
+  std::vector<http::Responder> running;
+  options_.max_in_flight_per_replica = 1;
+  add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
+    running.push_back(std::move(responder));
+  };
+  start();
+  auto first = client_.start_blocking({.method = "POST", .url = url("/v1/completions")});
+  EXPECT_TRUE(eventually([&] { return replica(0).num_requests == 1; }));
+  const auto answer = complete();
+  EXPECT_EQ(answer.status, 429);
+  EXPECT_EQ(answer.headers.find("Retry-After"), "1");
+  running.front().respond(http::Response::text(200, "x"));
+  EXPECT_TRUE(first.head());
+}
+
+TEST_F(RouterTest, KeysAreCheckedAndTheServersOwnIsSent) {
+  options_.api_keys = {"open"};
+  options_.server_api_key = "inner";
+  add_replica();
+  options_.health_interval = milliseconds(5);
+  auto router = RunningRouter::start(options_);
+  ASSERT_TRUE(router);
+  router_ = std::move(*router);
+  EXPECT_TRUE(eventually([&] { return get("/health").status == 200; }));
+  EXPECT_EQ(complete().status, 401);
+  EXPECT_EQ(get("/replicas").status, 401);
+  EXPECT_EQ(complete({{"Authorization", "Bearer wrong"}}).status, 401);
+  EXPECT_EQ(complete({{"Authorization", "Bearer open"}}).status, 200);
+  EXPECT_EQ(replica(0).last_request().headers.find("Authorization"), "Bearer inner");
+}
+
+TEST_F(RouterTest, SmuggledRequestsAreRefusedBeforeAReplicaSeesThem) {
+  add_replica();
+  start();
+  const std::string head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\n";
+  for (const std::string& rest :
+       {std::string("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        std::string("Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde"),
+        std::string("Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd"),
+        std::string("Content-Length: +4\r\n\r\nabcd"), std::string("Content-Length: 4 4\r\n\r\nabcd"),
+        std::string("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"),
+        std::string("Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        std::string("Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+        std::string("Transfer-Encoding: chunked\r\n\r\n0x4\r\nabcd\r\n0\r\n\r\n"),
+        std::string("Transfer-Encoding: chunked\r\n\r\n4\r\nabcdX\r\n0\r\n\r\n"),
+        std::string("Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nabcd\r\n0\r\n\r\n"),
+        std::string("X-Folded: a\r\n b\r\nContent-Length\r\n : 4\r\n\r\nabcd"),
+        std::string("X-Bad\x01Name: 1\r\nContent-Length: 0\r\n\r\n")}) {
+    http::RawClient client(router_->port());
+    client.send(head + rest);
+    client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    const std::string answer = client.read_to_end();
+    EXPECT_THAT(answer, AnyOf(StartsWith("HTTP/1.1 400"), StartsWith("HTTP/1.1 501"))) << rest;
+    EXPECT_THAT(answer, Not(HasSubstr("replica 0"))) << rest;
+  }
+  EXPECT_EQ(replica(0).num_requests, 0);
+}
+
+TEST_F(RouterTest, CountsWhatItDoes) {
+  add_replica();
+  start();
+  complete();
+  replica(0).health_status = 503;
+  EXPECT_TRUE(eventually([&] { return num_up() == 0; }));
+  complete();
+  const std::string metrics = get("/metrics").body;
+  const std::string label = "{replica=\"" + replica(0).url() + "\"}";
+  EXPECT_THAT(metrics, HasSubstr("cachalot:router_replica_up" + label + " 0"));
+  EXPECT_THAT(metrics, HasSubstr("cachalot:router_ejections_total" + label + " 1"));
+  EXPECT_THAT(metrics, HasSubstr("cachalot:router_in_flight" + label + " 0"));
+  EXPECT_THAT(metrics, HasSubstr("cachalot:router_request_seconds_count" + label + " 1"));
+  EXPECT_THAT(metrics, HasSubstr("cachalot:router_refused_total{code=\"503\"} 1"));
+}
+
+TEST_F(RouterTest, ADrainLetsARunningAnswerFinish) {
+  std::promise<http::Responder> asked;
+  add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
+    asked.set_value(std::move(responder));
+  };
+  start();
+  auto call = client_.start_blocking({.method = "POST", .url = url("/v1/completions")});
+  const http::Responder responder = asked.get_future().get();
+  auto stopped = std::async(std::launch::async, [&] { router_->stop(steady_clock::now() + seconds(5)); });
+  std::this_thread::sleep_for(milliseconds(50));
+  responder.respond(http::Response::text(200, "done"));
+  ASSERT_TRUE(call.head());
+  EXPECT_EQ(call.read(), "done");
+  stopped.get();
+}
+
+TEST(RouterOptions, AddressesThatAreNoneAreNamed) {
+  for (const char* url : {"127.0.0.1:7555", "https://a:1", "http://a:1/v1", "http://a:x"}) {
+    const auto router = RunningRouter::start({.server_urls = {url}, .host = "127.0.0.1", .port = 0});
+    ASSERT_FALSE(router) << url;
+    EXPECT_THAT(router.error().message, AllOf(HasSubstr("--server-urls"), HasSubstr(url)));
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::router
