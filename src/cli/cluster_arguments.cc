@@ -57,6 +57,8 @@ void add_run_folder_flag(CLI::App& app, std::string& run_folder) {
 Status check_cluster_flags(const ClusterFile& cluster) {
   for (const FlagSetting& flag : cluster.serve_flags)
     RETURN_IF_ERROR(check_flag(cluster, flag, "serve", add_serve_command, {"--model=" + cluster.model}));
+  for (const FlagSetting& flag : cluster.router.flags)
+    RETURN_IF_ERROR(check_flag(cluster, flag, "router", add_router_command, {"--server-urls", "http://localhost:1"}));
   return {};
 }
 
