@@ -84,16 +84,14 @@ def compare(rng):
     return Problem("compare." + kind, {"a": first, "b": second}, f"{kind.capitalize()}: {thought}", answer)
 
 
-def random_list(rng, sizes, limit):
-    size = rng.choice(sizes)
-    top = rng.choice(limit)
-    return rng.sample(range(0 if top < 100 else 10, top), size)
+def random_list(rng, top):
+    return rng.sample(range(0 if top <= 100 else 10, top), rng.choice([3, 3, 4]))
 
 
 def extreme(rng):
     """ "Largest: 012, 190, 007. 012<190, 190>007. So 190." """
     kind = rng.choice(["largest", "smallest"])
-    numbers = random_list(rng, [3, 3, 4, 4, 5], [20, 100, 100, 1000])
+    numbers = random_list(rng, rng.choice([100, 100, 1000]))
     width = len(str(max(numbers)))
     padded = [str(number).rjust(width, "0") for number in numbers]
     best, steps = padded[0], []
@@ -107,7 +105,9 @@ def extreme(rng):
 def sort(rng):
     """Looks up every first digit in turn: "Up: 34,07,31. 0 07. 1. 2. 3 31 34. 4. 5. 6. 7. 8. 9. So 7, 31, 34." """
     kind = rng.choice(["up", "down"])
-    numbers = random_list(rng, [3, 3, 4, 4, 5], [20, 100, 100, 100])
+    numbers = random_list(rng, 100)
+    while len({number // 10 for number in numbers}) < len(numbers) - 1:  # at most two begin with the same digit
+        numbers = random_list(rng, 100)
     padded = [f"{number:02}" for number in numbers]
     ordered = sorted(padded, reverse=kind == "down")
     first_digits = "0123456789" if kind == "up" else "9876543210"
