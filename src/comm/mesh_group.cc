@@ -99,8 +99,8 @@ template <class PartOf>
 Status MeshGroup::exchange_parts(int64_t part_bytes, PartOf part_of, const CollectiveSite& site) {
   CHECK(part_bytes <= max_part_bytes_, "{}: a part of {} bytes, staging for {}", site.operation, part_bytes,
         max_part_bytes_);
-  for (int peer = 0; peer < size(); peer++) {
-    if (peer == rank_) continue;
+  for (int step = 1; step < size(); step++) {
+    const int peer = peer_at(step);
     send(peer, part_of(peer));
     receive(peer, {staged(peer, part_bytes), static_cast<size_t>(part_bytes)});
   }
@@ -165,8 +165,8 @@ Status MeshGroup::all_gather(View<const std::byte, 2> own, const RowPartition& p
   const ExchangeClock::Call call(mesh_.clock(), site);
   CHECK(own.extent(0) == partition.count(rank_) && all.extent(0) == partition.num_rows() &&
         own.extent(1) == all.extent(1) && own.is_contiguous() && all.is_contiguous());
-  for (int peer = 0; peer < size(); peer++) {
-    if (peer == rank_) continue;
+  for (int step = 1; step < size(); step++) {
+    const int peer = peer_at(step);
     send(peer, bytes_of(own.data(), own.size()));
     receive(peer, writable_bytes_of(all.row(partition.begin(peer)), partition.count(peer) * all.extent(1)));
   }
@@ -179,7 +179,8 @@ Status MeshGroup::all_to_all(std::span<const std::span<const std::byte>> sent,
                              std::span<const std::span<std::byte>> received, const CollectiveSite& site) {
   const ExchangeClock::Call call(mesh_.clock(), site);
   CHECK(std::ssize(sent) == size() && std::ssize(received) == size());
-  for (int peer = 0; peer < size(); peer++) {
+  for (int step = 0; step < size(); step++) {
+    const int peer = peer_at(step);
     const auto& out = sent[static_cast<size_t>(peer)];
     const auto& in = received[static_cast<size_t>(peer)];
     if (peer == rank_) {

@@ -46,6 +46,8 @@ class MeshGroup : public Group {
  private:
   MeshGroup(Mesh& mesh, std::vector<int> members, int rank, int64_t max_part_bytes, Buffer staging);
 
+  // The others in the order in which this rank turns to them: not everybody to the first one first.
+  int peer_at(int step) const { return (rank_ + step) % size(); }
   // One call's messages: send() and receive() note them, exchange() moves them all. A message's size is known to both
   // sides; one of another size is the peer's error.
   void send(int to, std::span<const std::byte> data);

@@ -16,18 +16,15 @@ uint64_t align_up(uint64_t position, uint64_t alignment) {
 }  // namespace
 
 bool RingWriter::begin(uint64_t size) {
-  constexpr uint64_t kAlignment = MessageHeader::kAlignment;
-  uint64_t start = align_up(tail_, kAlignment);
-  head_ = control_.head.load();
-  // Within a page there is nothing to gain; and the message must fit in front of where the consumer stands, padding
-  // counted, so that one as long as the last always does.
+  uint64_t start = align_up(tail_, MessageHeader::kAlignment);
   const uint64_t offset = start & (data_.size() - 1);
-  const bool rewinds =
-      head_ == tail_ && offset >= SegmentLayout::kPage && sizeof(MessageHeader) + size <= offset - (start - tail_);
-  if (rewinds) {
-    const MessageHeader marker{.size = MessageHeader::kRewind, .sequence = sequence_, .epoch = epoch_};
-    std::memcpy(at(start), &marker, sizeof(marker));
+  const bool far = offset >= SegmentLayout::kPage;  // within a page there is nothing to gain
+  if (far || start + sizeof(MessageHeader) > head_ + data_.size()) look();
+  if (far && head_ == tail_) {
+    // Published with the tail. The consumer has read all, so it has gone back where it was told to before.
+    control_.rewound_at.store(start, std::memory_order_relaxed);
     start += data_.size() - offset;
+    head_ = start;
   }
   if (start + sizeof(MessageHeader) > head_ + data_.size()) return false;
   const MessageHeader header{.size = size, .sequence = sequence_++, .epoch = epoch_};
@@ -45,7 +42,7 @@ RingProgress RingWriter::write(std::span<const std::byte> message) {
     progress.moved = true;
   }
   const size_t wanted = std::min(message.size() - num_written_, kPortionBytes);
-  if (head_ + data_.size() - tail_ < wanted) head_ = control_.head.load();
+  if (head_ + data_.size() - tail_ < wanted) look();
   const size_t count = std::min<size_t>(wanted, head_ + data_.size() - tail_);
   if (count > 0) {
     const size_t until_end = data_.size() - (tail_ & (data_.size() - 1));
@@ -62,26 +59,22 @@ RingProgress RingWriter::write(std::span<const std::byte> message) {
   return progress;
 }
 
-Status RingReader::look() {
-  tail_ = control_.tail.load();
-  if (tail_ < head_ || tail_ - head_ > data_.size())
-    return make_error(ErrorCode::kCorrupt, "its ring says {} to {} of {} bytes", head_, tail_, data_.size());
+Status RingReader::check(uint64_t position) const {
+  if (tail_ < position || tail_ - position > data_.size())
+    return make_error(ErrorCode::kCorrupt, "its ring says {} to {} of {} bytes", position, tail_, data_.size());
   return {};
 }
 
 Result<bool> RingReader::begin(size_t capacity) {
-  constexpr uint64_t kAlignment = MessageHeader::kAlignment;
+  tail_ = control_.tail.load();
+  uint64_t start = align_up(head_, MessageHeader::kAlignment);
+  // Looked at after the tail, so what was said before the next message was published is seen here.
+  if (start > 0 && start == control_.rewound_at.load(std::memory_order_relaxed))
+    start = align_up(start + 1, data_.size());
   MessageHeader header;
-  RETURN_IF_ERROR(look());
-  uint64_t start = align_up(head_, kAlignment);
-  if (start + sizeof(header) > tail_) return false;
+  if (tail_ >= head_ && tail_ < start + sizeof(header)) return false;
+  RETURN_IF_ERROR(check(start));
   std::memcpy(&header, at(start), sizeof(header));
-  if (header.size == MessageHeader::kRewind) {
-    start = align_up(start + kAlignment, data_.size());
-    if (start + sizeof(header) > tail_)
-      return make_error(ErrorCode::kCorrupt, "its ring goes back to the start for no message");
-    std::memcpy(&header, at(start), sizeof(header));
-  }
   if (header.epoch != epoch_)
     return make_error(ErrorCode::kCorrupt, "a message of epoch {} came in epoch {}", header.epoch, epoch_);
   if (header.sequence != sequence_)
@@ -104,7 +97,10 @@ Result<RingProgress> RingReader::read(std::span<std::byte> buffer, size_t& size)
     if (!progress.moved) return progress;
   }
   const size_t wanted = std::min(message_size_ - num_read_, kPortionBytes);
-  if (tail_ - head_ < wanted) RETURN_IF_ERROR(look());
+  if (tail_ - head_ < wanted) {
+    tail_ = control_.tail.load();
+    RETURN_IF_ERROR(check(head_));
+  }
   const size_t count = std::min<size_t>(wanted, tail_ - head_);
   if (count > 0) {
     const size_t first = std::min(count, data_.size() - (head_ & (data_.size() - 1)));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -14,10 +15,10 @@ namespace cachalot {
 //   [ padding to 64 bytes ][ MessageHeader ][ size bytes, which may go round the ring's end ]
 //
 // A writer that finds the ring empty goes back to its start, where the caches are warm (and pages need not be touched
-// that no message needs): a header with size kRewind says that the next message is at the ring's start.
+// that no message needs): RingControl::rewound_at says from where, before the message is published. All of the ring is
+// then free for what follows.
 struct MessageHeader {
   static constexpr uint64_t kAlignment = 64;  // so that headers do not go round the ring's end
-  static constexpr uint64_t kRewind = ~uint64_t{0};
 
   uint64_t size = 0;
   uint64_t sequence = 0;  // of this ring, from 0
@@ -40,13 +41,14 @@ class RingWriter {
 
  private:
   bool begin(uint64_t size);
+  void look() { head_ = std::max(head_, control_.head.load()); }
   std::byte* at(uint64_t position) { return data_.data() + (position & (data_.size() - 1)); }
 
   RingControl& control_;
   std::span<std::byte> data_;
   uint64_t epoch_;
   uint64_t tail_ = 0;
-  uint64_t head_ = 0;  // the consumer's, when last looked at
+  uint64_t head_ = 0;  // all before it is read: the consumer's, when last looked at, or where an empty ring begins anew
   uint64_t sequence_ = 0;
   bool in_message_ = false;
   size_t num_written_ = 0;  // of the message
@@ -65,7 +67,7 @@ class RingReader {
 
  private:
   Result<bool> begin(size_t capacity);
-  Status look();  // at the producer's tail
+  Status check(uint64_t position) const;  // that the tail is possible, where that is the first byte wanted
   const std::byte* at(uint64_t position) const { return data_.data() + (position & (data_.size() - 1)); }
 
   RingControl& control_;

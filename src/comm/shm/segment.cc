@@ -26,6 +26,9 @@ Result<std::byte*> map(int fd, size_t size) {
 }  // namespace
 
 Result<Segment> Segment::create(int rank, uint64_t epoch, SegmentLayout layout) {
+  if (layout.num_rings() > RingSet::kMaxRings)
+    return make_error(ErrorCode::kUnsupported, "shared memory: {} ranks on a node, at most {}", layout.num_rings() + 1,
+                      RingSet::kMaxRings + 1);
   CHECK(std::has_single_bit(layout.ring_bytes()) && layout.ring_bytes() >= SegmentLayout::kPage);
   FileDescriptor memory(memfd_create("cachalot-rank", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   // Sealed: a peer that shrank it would make this rank's next access a SIGBUS.
@@ -53,8 +56,9 @@ Result<Segment> Segment::open(FileDescriptor memory, int rank, uint64_t epoch) {
                       rank, header.rank, header.epoch, epoch);
   const SegmentLayout layout(header.num_rings, header.ring_bytes);
   const int seals = fcntl(memory.get(), F_GET_SEALS);
-  if (!std::has_single_bit(header.ring_bytes) || header.ring_bytes < SegmentLayout::kPage ||
-      layout.size() != static_cast<size_t>(stat.st_size) || seals < 0 || (seals & F_SEAL_SHRINK) == 0)
+  if (header.num_rings > RingSet::kMaxRings || !std::has_single_bit(header.ring_bytes) ||
+      header.ring_bytes < SegmentLayout::kPage || layout.size() != static_cast<size_t>(stat.st_size) || seals < 0 ||
+      (seals & F_SEAL_SHRINK) == 0)
     return make_error(ErrorCode::kCorrupt,
                       "shared memory of rank {}: {} rings of {} bytes do not make its {} sealed bytes", rank,
                       header.num_rings, header.ring_bytes, stat.st_size);
@@ -67,13 +71,6 @@ Segment::Segment(Segment&& other) noexcept
 
 Segment::~Segment() {
   if (base_ != nullptr) munmap(base_, layout_.size());
-}
-
-void wake(Bell& bell, int event_fd) {
-  if (bell.sleeping.load() == 0 || bell.sleeping.exchange(0) == 0) return;
-  const uint64_t one = 1;
-  // An eventfd takes any number of ones; and whoever waits has a deadline.
-  [[maybe_unused]] const ssize_t written = write(event_fd, &one, sizeof(one));
 }
 
 }  // namespace cachalot

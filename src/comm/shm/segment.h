@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file_descriptor.h"
+#include "comm/shm/bell.h"
 
 namespace cachalot {
 
@@ -15,26 +16,11 @@ namespace cachalot {
 //
 //   0        SegmentHeader
 //   64       Bell
-//   128      RingControl of ring 0, of ring 1, ...             one ring for each sending peer
+//   192      RingControl of ring 0, of ring 1, ...             one ring for each sending peer
 //   page     data of ring 0 (ring_bytes), of ring 1, ...       pages come into being when first used
-//
-// The bell: the owner says that it sleeps, and until what; peers wake it through an eventfd. What is written on one
-// side and then looked for on the other (tail and awaited, head and starved, sleeping) is sequentially consistent: of
-// two ranks that each write one word and then read the other's, at least one sees what the other wrote.
-//
-//   owner, going to sleep                           peer, after publishing (tail)
-//     sleeping = 1                                    awaited == kAtOnce: wake
-//     missing += number of rings it waits for         awaited == kCounted: swap for kPosted, missing -= 1,
-//     awaited = kCounted of each of these,              and if that was the last: wake
-//               kPosted where a receive waits too     wake: swap sleeping for 0; if it was 1, write the eventfd
-//     look at all rings once more; sleep
-//
-// So a rank that waits for 31 messages is woken once, by the last. Nobody may wait for this rank meanwhile: a peer
-// whose message is longer than the space in its ring sets `starved`, wakes the owner if a receive is posted there (it
-// will make space), and sleeps in its turn until the owner, having made space, swaps `starved` for 0 and wakes it.
 struct SegmentHeader {
   static constexpr uint64_t kMagic = 0x6d68736c61636163;  // "cacalshm"
-  static constexpr uint32_t kVersion = 1;
+  static constexpr uint32_t kVersion = 2;
 
   uint64_t magic = kMagic;
   uint32_t version = kVersion;
@@ -44,29 +30,17 @@ struct SegmentHeader {
   uint32_t ring_bytes = 0;
 };
 
-struct alignas(64) Bell {
-  std::atomic<uint32_t> sleeping;
-  std::atomic<int32_t> missing;  // rings that are kCounted
-};
-
-enum Awaited : uint32_t {
-  kNotAwaited,  // no receive is posted
-  kCounted,     // one is, and counted in `missing`
-  kPosted,      // one is, but something has arrived, or other rings are waited for
-  kAtOnce,      // whatever arrives wakes the owner
-};
-
 // Positions count bytes since the start and never wrap; position % ring_bytes is where in the ring.
 struct RingControl {
   // Written by the producer. Bytes [head, tail) are there to be read.
   alignas(64) std::atomic<uint64_t> tail;
-  std::atomic<uint32_t> starved;  // it sleeps until there is space; the consumer takes it back
-  std::atomic<uint32_t> closed;   // it sends nothing more
+  std::atomic<uint32_t> starved;     // it sleeps until there is space; the consumer takes it back
+  std::atomic<uint32_t> closed;      // it sends nothing more
+  std::atomic<uint64_t> rewound_at;  // the message that would begin there is at the ring's start
   // Written by the consumer.
   alignas(64) std::atomic<uint64_t> head;
-  std::atomic<uint32_t> awaited;  // Awaited, while the owner sleeps; the producer turns kCounted into kPosted
 };
-static_assert(std::atomic<uint64_t>::is_always_lock_free && sizeof(SegmentHeader) <= 64 && sizeof(Bell) == 64 &&
+static_assert(std::atomic<uint64_t>::is_always_lock_free && sizeof(SegmentHeader) <= 64 && sizeof(Bell) == 128 &&
               sizeof(RingControl) == 128);
 
 // Sizes and offsets of a segment.
@@ -80,7 +54,7 @@ class SegmentLayout {
   uint32_t num_rings() const { return num_rings_; }
   uint32_t ring_bytes() const { return ring_bytes_; }
   size_t bell_offset() const { return 64; }
-  size_t control_offset(uint32_t ring) const { return 128 + ring * sizeof(RingControl); }
+  size_t control_offset(uint32_t ring) const { return 64 + sizeof(Bell) + ring * sizeof(RingControl); }
   size_t data_offset(uint32_t ring) const {
     return (control_offset(num_rings_) + kPage - 1) / kPage * kPage + size_t{ring} * ring_bytes_;
   }
@@ -120,8 +94,5 @@ class Segment {
   std::byte* base_;
   SegmentLayout layout_;
 };
-
-// Wakes the owner of the bell, if it sleeps, through its eventfd.
-void wake(Bell& bell, int event_fd);
 
 }  // namespace cachalot

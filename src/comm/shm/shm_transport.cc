@@ -16,16 +16,6 @@ ShmTransport::Link::Link(ShmPeer the_peer, Segment& own, uint64_t epoch)
       reader(incoming, own.data(peer.incoming_ring), epoch),
       writer(outgoing, peer.segment.data(peer.outgoing_ring), epoch) {}
 
-// The peer may sleep until this, or until this and others.
-void ShmTransport::Link::tell_published() {
-  uint32_t awaited = outgoing.awaited.load();
-  if (awaited == kAtOnce) {
-    wake_peer();
-  } else if (awaited == kCounted && outgoing.awaited.compare_exchange_strong(awaited, kPosted)) {
-    if (peer.segment.bell().missing.fetch_sub(1) == 1) wake_peer();
-  }
-}
-
 void ShmTransport::Link::feed_starved() {
   if (incoming.starved.load() != 0 && incoming.starved.exchange(0) != 0) wake_peer();
 }
@@ -37,7 +27,7 @@ bool ShmTransport::Link::push(Counter& bytes_sent) {
     const RingProgress progress = writer.write(op.data);
     if (!progress.moved) break;
     moved = true;
-    tell_published();
+    peer.segment.bell().tell_published(peer.outgoing_ring, peer.event_fd.get());
     if (!progress.done) continue;
     bytes_sent += op.data.size();
     op.done = true;
@@ -90,6 +80,7 @@ void ShmTransport::start(ReceiveOp& op) {
   Link* link = link_of(op.peer);
   CHECK(link != nullptr, "rank {} is no peer in shared memory", op.peer);
   link->receives.push(op);
+  posted_.insert(link->peer.incoming_ring);
 }
 
 Result<bool> ShmTransport::progress() {
@@ -100,6 +91,7 @@ Result<bool> ShmTransport::progress() {
     const bool closed = link.incoming.closed.load() != 0;
     const bool pushed = link.push(bytes_sent_);
     ASSIGN_OR_RETURN(const bool pulled, link.pull(bytes_received_));
+    if (link.receives.empty()) posted_.erase(link.peer.incoming_ring);
     moved |= pushed || pulled;
     if (closed && !pushed && !pulled && !(link.sends.empty() && link.receives.empty()))
       return make_error(ErrorCode::kUnavailable, "rank {} has closed its connections (shared memory)", link.peer.rank);
@@ -109,44 +101,32 @@ Result<bool> ShmTransport::progress() {
 
 void ShmTransport::await(std::span<const ReceiveOp> receives, bool any) {
   await_any_ = any;
+  awaited_ = {};
   for (const ReceiveOp& op : receives) {
-    Link* link = op.done ? nullptr : link_of(op.peer);
-    if (link != nullptr && !link->receives.empty()) link->awaited = true;
+    const Link* link = op.done ? nullptr : link_of(op.peer);
+    if (link != nullptr && posted_.contains(link->peer.incoming_ring)) awaited_.insert(link->peer.incoming_ring);
   }
 }
 
 Status ShmTransport::prepare_sleep() {
-  Bell& bell = segment_.bell();
-  bell.sleeping.store(1);
-  if (!await_any_) {
-    const auto num_awaited = std::ranges::count_if(links_, &Link::awaited);
-    bell.missing.fetch_add(static_cast<int32_t>(num_awaited));
-  }
+  segment_.bell().prepare(posted_, awaited_, await_any_);
   for (Link& link : links_) {
-    link.armed = !link.receives.empty();
-    if (link.armed) link.incoming.awaited.store(!link.awaited ? kPosted : await_any_ ? kAtOnce : kCounted);
     link.starving = !link.sends.empty();
     if (!link.starving) continue;
     link.outgoing.starved.store(1);
-    if (link.outgoing.awaited.load() != kNotAwaited) link.wake_peer();
+    if (link.peer.segment.bell().is_posted(link.peer.outgoing_ring)) link.wake_peer();
   }
   return {};
 }
 
 void ShmTransport::end_sleep() {
-  Bell& bell = segment_.bell();
-  if (bell.sleeping.exchange(0) == 0) {  // woken by a peer. If its write is still to come, the next sleep ends at once
+  if (segment_.bell().end()) {  // if the peer's write is still to come, the next sleep ends at once
     uint64_t count;
     [[maybe_unused]] const ssize_t size = read(event_fd_.get(), &count, sizeof(count));
   }
-  int32_t num_missing = 0;
   for (Link& link : links_) {
-    link.awaited = false;
-    if (link.armed) num_missing += link.incoming.awaited.exchange(kNotAwaited) == kCounted;
-    if (link.starving) link.outgoing.starved.store(0);
+    if (std::exchange(link.starving, false)) link.outgoing.starved.store(0);
   }
-  // A peer that has turned a kCounted into kPosted counts it down itself, now or soon.
-  if (num_missing != 0) bell.missing.fetch_sub(num_missing);
 }
 
 void ShmTransport::close() {

@@ -55,9 +55,8 @@ class ShmTransport : public Transport {
     Link(ShmPeer peer, Segment& own, uint64_t epoch);
     bool push(Counter& bytes_sent);              // gives whether anything moved
     Result<bool> pull(Counter& bytes_received);  // the same
-    void tell_published();
     void feed_starved();
-    void wake_peer() { wake(peer.segment.bell(), peer.event_fd.get()); }
+    void wake_peer() { peer.segment.bell().wake(peer.event_fd.get()); }
 
     ShmPeer peer;
     RingControl& incoming;
@@ -66,8 +65,6 @@ class ShmTransport : public Transport {
     RingWriter writer;
     OpQueue<SendOp> sends;
     OpQueue<ReceiveOp> receives;
-    bool awaited = false;   // by the next sleep
-    bool armed = false;     // incoming.awaited is set
     bool starving = false;  // outgoing.starved was set
   };
 
@@ -77,6 +74,8 @@ class ShmTransport : public Transport {
   FileDescriptor event_fd_;
   std::deque<Link> links_;      // they stay where they are
   std::vector<Link*> link_of_;  // [rank]
+  RingSet posted_;              // rings where receives wait
+  RingSet awaited_;             // by the next sleep, of these
   bool await_any_ = false;
   bool closed_ = false;
 };
