@@ -1,130 +1,121 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <map>
 #include <memory>
 
 #include "base/file.h"
+#include "cli/check_plan.h"
+#include "cli/cluster_arguments.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/parallel_flags.h"
-#include "preflight/plan_text.h"
-#include "weights/model_files.h"
-#include "weights/planned_weights.h"
+#include "cluster/commands.h"
+#include "cluster/ports.h"
+#include "cluster/slurm.h"
+#include "cluster/up.h"
+#include "preflight/cluster_check.h"
+#include "preflight/node_helper.h"
 
 namespace cachalot {
 namespace {
 
-// The formats, also by the names that deployments of vLLM give to AWQ.
-const std::map<std::string, WeightFormat> kFormats{
-    {"bf16", WeightFormat::kPlain},     {"fp8", WeightFormat::kFp8Block},  {"awq", WeightFormat::kAwq},
-    {"awq_marlin", WeightFormat::kAwq}, {"moe_wna16", WeightFormat::kAwq}, {"moe_wna16_gcu", WeightFormat::kAwq}};
-
 struct CheckFlags {
+  std::string file;  // of the cluster
+  bool hash_everything = false;
   bool plan_only = false;
-  LayoutPlanOptions plan;
-  std::string quantization;  // how weights would be stored; empty: as the folder or its config.json says
-  int group_size = 0;        // 0: the config's, or 64
-  bool quantize_head = false;
+  PlanFlags plan;
   std::string json;
+  std::string inspection, links;  // questions of a machine that checks this one
 };
 
-std::string weights_text(const QuantTarget& target) {
-  switch (target.format) {
-    case WeightFormat::kPlain:
-      return "bf16 weights";
-    case WeightFormat::kFp8Block:
-      return "fp8 weights (blocks of 128x128)";
-    case WeightFormat::kAwq:
-      break;
-  }
-  return fmt::format("int4 weights (AWQ, groups of {})", target.group_size);
+Result<std::string> own_program() {
+  std::error_code failed;
+  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", failed);
+  if (failed) return make_error(ErrorCode::kIo, "/proc/self/exe cannot be read: {}", failed.message());
+  return path.string();
 }
 
-QuantTarget target_for(const CheckFlags& flags, const ModelConfig& config) {
-  QuantTarget target = target_of(config.quantization);
-  if (!flags.quantization.empty()) {
-    target.format = kFormats.at(flags.quantization);
-    if (flags.group_size > 0) target.group_size = flags.group_size;
+// Without nodes in its file, a cluster in a Slurm allocation takes the allocation's.
+Status complete_nodes(ClusterFile& cluster) {
+  if (!cluster.nodes.empty()) return {};
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, slurm_nodes());
+  for (const std::string& name : names) {
+    cluster.nodes.push_back(cluster.any_node);
+    cluster.nodes.back().address = name;
   }
-  target.quantize_head = flags.quantize_head;
-  return target;
-}
-
-// What the config.json at `path` implies, of the named format or of its own.
-Result<PlannedWeights> planned_weights(const CheckFlags& flags, const std::string& path) {
-  ASSIGN_OR_RETURN(std::string json, read_file(path));
-  // A format that is named takes the place of the file's, which may be one that is not read here.
-  if (!flags.quantization.empty()) {
-    ASSIGN_OR_RETURN(json, config_for_target(json, path, {}, {}));
-  }
-  ASSIGN_OR_RETURN(ModelConfig config, parse_model_config(json, path));
-  const QuantTarget target = target_for(flags, config);
-  RETURN_IF_ERROR(check_target(target));
-  return PlannedWeights(std::move(config), target, path);
-}
-
-Status show_plan(const CheckFlags& flags, const ModelConfig& config, const WeightCatalog& catalog,
-                 const PlanSubject& subject) {
-  ASSIGN_OR_RETURN(const LayoutPlan plan, plan_layout(flags.plan, config, catalog));
-  fmt::print("{}", plan_text(plan, subject));
-  if (!flags.json.empty()) RETURN_IF_ERROR(write_file(flags.json, plan_json(plan, subject)));
-  if (plan.misfit) return std::unexpected(*plan.misfit);
   return {};
 }
 
-Status run_plan(const CheckFlags& flags) {
-  const std::string& model = flags.plan.engine.model;
-  std::error_code ignored;
-  const bool is_folder = std::filesystem::is_directory(model, ignored);
-  const bool has_weights = is_folder && (std::filesystem::exists(model + "/model.safetensors", ignored) ||
-                                         std::filesystem::exists(model + "/model.safetensors.index.json", ignored));
-  if (has_weights && flags.quantization.empty()) {
-    ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(model));
-    return show_plan(flags, files.config(), files,
-                     {model, weights_text(target_of(files.config().quantization)), files.checkpoint().num_bytes()});
+Result<ClusterFile> read_cluster(const std::string& file) {
+  if (file.empty()) {
+    ASSIGN_OR_RETURN(const std::string model, find_built_in_model());
+    return built_in_cluster(model, std::filesystem::current_path().string());
   }
-  ASSIGN_OR_RETURN(const PlannedWeights planned, planned_weights(flags, is_folder ? model + "/config.json" : model));
-  return show_plan(flags, planned.config(), planned,
-                   {planned.name(), weights_text(planned.target()), planned.file_bytes()});
+  ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster_file(file));
+  RETURN_IF_ERROR(check_cluster_flags(cluster));
+  RETURN_IF_ERROR(complete_nodes(cluster));
+  return cluster;
+}
+
+// What the cluster's first server would make of its command line.
+Status read_serve_flags(ClusterCheckOptions& options) {
+  CLI::App app;
+  app.allow_extras();  // the flags of serve that are neither the engine's nor the layout's
+  add_engine_flags(app, options.engine);
+  add_parallel_flags(app, options.parallel);
+  Words words = serve_arguments(options.cluster, options.replicas[0]);
+  words.erase(words.begin());   // "serve"
+  std::ranges::reverse(words);  // as CLI11 takes them
+  try {
+    app.parse(words);
+  } catch (const CLI::ParseError& error) {
+    return make_error(ErrorCode::kInvalidArgument, "{}: {}", options.cluster.path, error.what());
+  }
+  return {};
+}
+
+Status run_cluster_check(const CheckFlags& flags) {
+  ClusterCheckOptions options{.hash_everything = flags.hash_everything};
+  ASSIGN_OR_RETURN(options.cluster, read_cluster(flags.file));
+  ASSIGN_OR_RETURN(options.replicas, place_replicas(options.cluster));
+  RETURN_IF_ERROR(choose_ports(options.cluster, options.replicas));
+  ASSIGN_OR_RETURN(options.program, own_program());
+  RETURN_IF_ERROR(read_serve_flags(options));
+  ASSIGN_OR_RETURN(const CheckedCluster checked, check_cluster(options));
+  fmt::print("{}", check_text(checked));
+  if (!flags.json.empty()) RETURN_IF_ERROR(write_file(flags.json, check_json(checked)));
+  if (checked.findings.count(Severity::kError) > 0) throw CLI::RuntimeError(1);  // the findings have said why
+  return {};
+}
+
+Status run_check(const CheckFlags& flags) {
+  if (!flags.inspection.empty()) return answer_inspection(flags.inspection);
+  if (!flags.links.empty()) return answer_links(flags.links);
+  if (!flags.plan_only) return run_cluster_check(flags);
+  if (flags.plan.plan.engine.model.empty())
+    return make_parameter_error("--model", "check --plan: --model must name a folder or its config.json");
+  return run_plan(flags.plan, flags.json);
 }
 
 }  // namespace
 
 void add_check_command(CLI::App& app) {
   auto flags = std::make_shared<CheckFlags>();
-  LayoutPlanOptions& plan = flags->plan;
-  CLI::App* command = app.add_subcommand("check", "Say before a start whether it can work, and what it takes");
-  command->add_flag("--plan", flags->plan_only, "Memory and traffic of a model and a layout, from config.json alone")
-      ->required();
-  command
-      ->add_option("--quantization", flags->quantization,
-                   "How the weights would be stored: bf16, fp8 or awq; as the model says if absent")
-      ->check(CLI::IsMember(kFormats))
-      ->option_text("bf16|fp8|awq");
-  command->add_option("--group-size", flags->group_size, "awq: inputs that share a scale, a multiple of 32 (64)")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--quantize-head", flags->quantize_head, "The output head as well");
-  command->add_option("--nodes", plan.num_nodes, "Machines that share the ranks out evenly")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  command->add_option("--node-memory", plan.node_bytes, "Memory of each, e.g. 512G; absent: what is needed is told")
-      ->transform(CLI::AsSizeValue(false))
-      ->option_text("SIZE");
-  command
-      ->add_option("--decode-batch", plan.decode_batch, "Sequences of each replica in the decode step that is told of")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command
-      ->add_option("--decode-context", plan.decode_context,
-                   "Tokens that each of them has; 0: 4096, or the longest if that is less")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--json", flags->json, "Write all of it to this file, rank by rank");
-  add_engine_flags(*command, plan.engine);
-  add_parallel_flags(*command, plan.parallel);
-  add_ignored_flags(*command);
-  command->callback([flags] { finish_command(run_plan(*flags)); });
+  CLI::App* command =
+      app.add_subcommand("check", "Say before a start whether a cluster can work, or what a model and layout take");
+  command->add_option("file", flags->file,
+                      "The cluster file whose nodes are looked at; absent: this machine, for what `up` alone starts");
+  command->add_flag("--full", flags->hash_everything, "Compare every byte of the nodes' models, not samples");
+  command->add_option("--json", flags->json, "Write all of it to this file");
+  command->add_flag(
+      "--plan", flags->plan_only,
+      "Instead: memory and traffic of --model in a layout, from its config.json alone; with the flags below");
+  add_plan_flags(*command, flags->plan);
+  // Of the program on a node that is looked at.
+  command->add_option("--inspect", flags->inspection)->group("");
+  command->add_option("--measure-links", flags->links)->group("");
+  command->callback([flags] { finish_command(run_check(*flags)); });
 }
 
 }  // namespace cachalot

@@ -104,7 +104,9 @@ std::optional<int> Child::status() {
 }
 
 std::string Child::describe(int status) {
-  if (status > 128) return fmt::format("was ended by signal {} ({})", status - 128, strsignal(status - 128));
+  constexpr int kMostSignals = 64;  // above them a status is the program's own: ssh ends with 255 when it fails
+  if (status > 128 && status <= 128 + kMostSignals)
+    return fmt::format("was ended by signal {} ({})", status - 128, strsignal(status - 128));
   return fmt::format("ended with status {}", status);
 }
 

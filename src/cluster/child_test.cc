@@ -57,6 +57,7 @@ TEST_F(ChildTest, TellsHowItEnded) {
   Child child = start("kill -TERM $$");
   EXPECT_EQ(Child::describe(wait_for(child)), "was ended by signal 15 (Terminated)");
   EXPECT_EQ(Child::describe(1), "ended with status 1");
+  EXPECT_EQ(Child::describe(255), "ended with status 255") << "as ssh does when it fails";
 }
 
 TEST_F(ChildTest, AProgramThatIsNotThereIsNamedInTheLog) {

@@ -6,25 +6,20 @@
 #include <cmath>
 
 #include "comm/membership/member.h"
+#include "preflight/binary_bytes.h"
 
 namespace cachalot {
 namespace {
 
 constexpr size_t kMaxColumns = 4;
 
-std::string binary_bytes(double bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  size_t unit = 0;
-  for (; bytes >= 1024 && unit + 1 < std::size(kUnits); unit++) bytes /= 1024;
-  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits[unit]);
-}
-
-std::string binary_bytes(size_t bytes) {
-  return binary_bytes(static_cast<double>(bytes));
+// Three digits.
+std::string number(double value) {
+  return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.3g}", value);
 }
 
 std::string speed(double tokens) {
-  return std::isinf(tokens) ? "any number of tokens/s" : fmt::format("at most {:.3g} tokens/s", tokens);
+  return std::isinf(tokens) ? "any number of tokens/s" : fmt::format("at most {} tokens/s", number(tokens));
 }
 
 // Ranks that hold the same.
@@ -140,8 +135,8 @@ std::string bounds_text(const LayoutPlan& plan, const StepCost& cost) {
     text +=
         fmt::format("    links: a node sends {}, {} for each GB/s of its link\n",
                     binary_bytes(cost.traffic.sum(&OperationTraffic::node_bytes)), speed(cost.tokens_per_link_gb()));
-  return text + fmt::format("    arithmetic: {:.3g} operations of linears a token, {} for each 10^12/s of a rank\n",
-                            cost.operations / static_cast<double>(cost.rows),
+  return text + fmt::format("    arithmetic: {} x 10^9 operations of linears a token, {} for each 10^12/s of a rank\n",
+                            number(cost.operations / static_cast<double>(cost.rows) / 1e9),
                             speed(cost.tokens_per_tera_operation(plan.layout.num_ranks())));
 }
 

@@ -32,6 +32,17 @@ class Hasher {
   std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_;
 };
 
+// In pieces, whose pages are let go of behind them: a checkpoint is larger than memory.
+void add_whole(Hasher& hasher, const MappedFile& file, std::span<const std::byte> data) {
+  constexpr size_t kPiece = size_t{64} << 20;
+  for (size_t begin = 0; begin < data.size(); begin += kPiece) {
+    const std::span<const std::byte> piece = data.subspan(begin, std::min(kPiece, data.size() - begin));
+    file.prefetch(piece);
+    hasher.add(piece);
+    file.drop(piece);
+  }
+}
+
 void add_samples(Hasher& hasher, std::span<const std::byte> data) {
   const size_t stride = std::max(data.size() / kSampledPages, kPageBytes);
   for (size_t begin = 0; begin < data.size(); begin += stride)
@@ -40,7 +51,7 @@ void add_samples(Hasher& hasher, std::span<const std::byte> data) {
 
 }  // namespace
 
-Result<std::string> fingerprint_of(const Checkpoint& checkpoint) {
+Result<std::string> fingerprint_of(const Checkpoint& checkpoint, FingerprintDepth depth) {
   Hasher hasher;
   ASSIGN_OR_RETURN(const std::string config, read_file(checkpoint.folder() + "/config.json"));
   hasher.add(std::as_bytes(std::span(config)));
@@ -49,7 +60,12 @@ Result<std::string> fingerprint_of(const Checkpoint& checkpoint) {
     const std::span<const std::byte> bytes = file.mapping().bytes();
     const uint64_t size = bytes.size();
     hasher.add(std::as_bytes(std::span(&size, 1)));
-    add_samples(hasher, bytes.subspan(file.header().size()));
+    const std::span<const std::byte> data = bytes.subspan(file.header().size());
+    if (depth == FingerprintDepth::kWhole) {
+      add_whole(hasher, file.mapping(), data);
+    } else {
+      add_samples(hasher, data);
+    }
   }
   return hasher.hex();
 }

@@ -7,9 +7,14 @@
 
 namespace cachalot {
 
-// Hash (32 hex digits) over the folder's config.json, the files' sizes and headers, and kSampledPages evenly spread
-// pages of each file's data. Two models that differ in anything but a few unlucky bytes differ in it.
+// What of each file's data a fingerprint is over, beside config.json and the files' sizes and headers.
+enum class FingerprintDepth {
+  kSampled,  // kSampledPages evenly spread pages: two models that differ in more than a few unlucky bytes differ in it
+  kWhole,    // every byte: as slow as the disk
+};
 inline constexpr int kSampledPages = 16;
-Result<std::string> fingerprint_of(const Checkpoint& checkpoint);
+
+// 32 hex digits.
+Result<std::string> fingerprint_of(const Checkpoint& checkpoint, FingerprintDepth depth = FingerprintDepth::kSampled);
 
 }  // namespace cachalot

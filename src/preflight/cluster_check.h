@@ -1,0 +1,62 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "config/cluster_file.h"
+#include "config/cluster_layout.h"
+#include "config/engine_options.h"
+#include "config/parallel_options.h"
+#include "engine/memory_plan.h"
+#include "preflight/finding.h"
+#include "preflight/link_matrix.h"
+#include "preflight/node_report.h"
+
+namespace cachalot {
+
+// A node as it was found.
+struct CheckedNode {
+  std::string address;
+  int num_ranks = 0;                 // that are to run there
+  std::optional<NodeReport> report;  // none: it did not answer
+  std::string silence;               // why
+  double clock_difference = 0;       // seconds that it is ahead of this machine
+  double clock_uncertainty = 0;
+  std::optional<MemoryPlan> memory;  // of each of its ranks
+};
+
+struct CheckedCluster {
+  std::vector<CheckedNode> nodes;
+  std::optional<LinkMatrix> links;  // between the nodes, in their order
+  Findings findings;
+};
+
+// What every node is asked.
+std::vector<NodeQuestion> questions_for(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas,
+                                        const ParallelOptions& parallel, bool hash_everything);
+
+struct ClusterCheckOptions {
+  ClusterFile cluster;
+  std::vector<PlacedReplica> replicas;
+  EngineOptions engine;      // of its servers
+  ParallelOptions parallel;  // of the first
+  std::string program;       // of this process
+  bool hash_everything = false;
+};
+
+// Asks all nodes, measures the links between them, and judges. To be called by the main thread, before it has others.
+// Leaves nothing behind. The error: this machine cannot ask at all.
+Result<CheckedCluster> check_cluster(const ClusterCheckOptions& options);
+
+// Plans each node's memory by the config.json that the first node with a model has shown, and judges what was found.
+void judge_nodes(const EngineOptions& engine, const ParallelOptions& parallel, CheckedCluster& checked);
+// What the links say.
+void judge_links(CheckedCluster& checked);
+
+// Tables and findings, for people and for programs.
+std::string check_text(const CheckedCluster& checked);
+std::string check_json(const CheckedCluster& checked);
+
+}  // namespace cachalot
