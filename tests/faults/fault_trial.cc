@@ -64,9 +64,9 @@ class Client {
 };
 
 // "... E rank 1: rank 3 (replica 1, tp 1, host b, pid 77) is lost: its process died; it was in step 812"
-std::vector<Program::Line> reports_of(const Program& server, int survivor, int victim) {
-  const std::string begin =
-      fmt::format(" E rank {}: rank {} (replica {}, tp {}, host ", survivor, victim, victim / 2, victim % 2);
+std::vector<Program::Line> reports_of(const Program& server, int survivor, int victim, int tp_size) {
+  const std::string begin = fmt::format(" E rank {}: rank {} (replica {}, tp {}, host ", survivor, victim,
+                                        victim / tp_size, victim % tp_size);
   std::vector<Program::Line> reports;
   for (Program::Line& line : server.lines()) {
     const bool whole = line.text.find(" is lost: ") != std::string::npos &&
@@ -78,26 +78,42 @@ std::vector<Program::Line> reports_of(const Program& server, int survivor, int v
 
 class Trial {
  public:
-  explicit Trial(const TrialOptions& options) : options_(options), group_({}) {}
+  explicit Trial(const TrialOptions& options);
   TrialResult run();
 
  private:
-  bool is_victims(int dp_rank) const { return options_.victim / 2 == dp_rank; }
-  bool leads() const { return options_.victim % 2 == 0; }
+  bool is_victims(int dp_rank) const { return options_.victim / tp_size_ == dp_rank; }
+  bool leads() const { return options_.victim % tp_size_ == 0; }
   void load(std::vector<std::unique_ptr<Client>>& clients);
   void do_fault();
-  // A replica whose leader is the victim has no process that could serve or end by itself.
-  bool ends_by_itself(int dp_rank) const { return !is_victims(dp_rank) || !leads(); }
+  // A replica whose leader is the victim has no process that could serve or, unless it is only cut off, end by itself.
+  bool serves_no_more(int dp_rank) const { return is_victims(dp_rank) && leads(); }
+  bool ends_by_itself(int dp_rank) const { return !serves_no_more(dp_rank) || options_.fault == Fault::kLinkDown; }
   void watch_ends();
   std::vector<int> lost_ranks() const;
   void collect_reports();
 
   const TrialOptions options_;
+  const int tp_size_;
   ServedGroup group_;
-  ApiClient api_{kPatience};
+  std::vector<std::unique_ptr<ApiClient>> apis_;  // of each replica
   SystemClock::time_point fault_at_;
   TrialResult result_;
 };
+
+ServedGroupOptions group_of(const TrialOptions& options) {
+  if (options.network == nullptr) return {};
+  return {.layout = {.dp_size = 4, .tp_size = 1}, .nodes = options.network->nodes()};
+}
+
+Trial::Trial(const TrialOptions& options)
+    : options_(options), tp_size_(group_of(options).layout.tp_size), group_(group_of(options)) {
+  for (int dp_rank = 0; dp_rank < group_.num_replicas(); dp_rank++) {
+    const std::string host =
+        options.network ? options.network->nodes()[static_cast<size_t>(dp_rank)].address : "127.0.0.1";
+    apis_.push_back(std::make_unique<ApiClient>(kPatience, host));
+  }
+}
 
 TrialResult Trial::run() {
   if (!group_.ready()) {
@@ -121,7 +137,8 @@ TrialResult Trial::run() {
 void Trial::load(std::vector<std::unique_ptr<Client>>& clients) {
   for (int idx = 0; idx < options_.clients_per_replica * group_.num_replicas(); idx++) {
     const int dp_rank = idx % group_.num_replicas();
-    clients.push_back(std::make_unique<Client>(api_, group_.port(dp_rank), !ends_by_itself(dp_rank)));
+    clients.push_back(
+        std::make_unique<Client>(*apis_[static_cast<size_t>(dp_rank)], group_.port(dp_rank), serves_no_more(dp_rank)));
   }
   for (int attempt = 0; attempt < 1000; attempt++) {
     if (std::ranges::all_of(clients, [](const auto& client) { return client->has_tokens(); })) return;
@@ -131,6 +148,8 @@ void Trial::load(std::vector<std::unique_ptr<Client>>& clients) {
 }
 
 void Trial::do_fault() {
+  fault_at_ = SystemClock::now();
+  if (options_.fault == Fault::kLinkDown) return options_.network->cut(options_.victim);
   const pid_t pid = group_.pid_of(options_.victim);
   fault_at_ = SystemClock::now();
   kill(pid, options_.fault == Fault::kKill ? SIGKILL : SIGSTOP);
@@ -161,7 +180,9 @@ void Trial::watch_ends() {
 // others.
 std::vector<int> Trial::lost_ranks() const {
   if (!leads() || options_.fault == Fault::kStop) return {options_.victim};
-  return {options_.victim, options_.victim + 1};
+  std::vector<int> lost;
+  for (int rank = options_.victim; rank < options_.victim + tp_size_; rank++) lost.push_back(rank);
+  return lost;
 }
 
 void Trial::collect_reports() {
@@ -170,7 +191,7 @@ void Trial::collect_reports() {
     if (std::ranges::find(lost, survivor) != lost.end()) continue;
     std::vector<Program::Line> first_of_each;
     for (const int rank : lost) {
-      const auto reports = reports_of(group_.replica(survivor / 2), survivor, rank);
+      const auto reports = reports_of(group_.replica(survivor / tp_size_), survivor, rank, tp_size_);
       if (!reports.empty()) first_of_each.push_back(reports[0]);
       if (reports.size() > 1)
         result_.problems.push_back(fmt::format("rank {} reported rank {} {} times", survivor, rank, reports.size()));

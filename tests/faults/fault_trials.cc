@@ -1,10 +1,11 @@
-// fault_trials --trials N [--seed S]: N faults of each kind, at random ranks and moments, and a table of what came of
-// them. Exit status 1 if anything went otherwise than promised in docs/operations.md.
+// fault_trials --trials N [--seed S] [--link-down]: N faults of each kind, at random ranks and moments, and a table of
+// what came of them. Exit status 1 if anything went otherwise than promised in docs/operations.md.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <memory>
 #include <random>
 
 #include "faults/fault_trial.h"
@@ -18,7 +19,8 @@ struct Promise {
   const char* name;
   double detection_ms;
 };
-constexpr Promise kPromises[] = {{Fault::kKill, "kill -9", 100}, {Fault::kStop, "SIGSTOP", 1000}};
+constexpr Promise kOnOneNode[] = {{Fault::kKill, "kill -9", 100}, {Fault::kStop, "SIGSTOP", 1000}};
+constexpr Promise kBetweenNodes[] = {{Fault::kLinkDown, "link down", 1000}};
 
 // After that all ranks' heartbeats have told that they take steps.
 constexpr std::chrono::milliseconds kHeard{400};
@@ -54,17 +56,21 @@ void print_row(const Promise& promise, const Summary& summary) {
              clients.lost_with_server, wrong_ends(clients), summary.orphans);
 }
 
-int run(int num_trials, unsigned seed, double slow) {
+int run(std::span<const Promise> promises, int num_trials, unsigned seed, double slow) {
   std::mt19937 random(seed);
   bool good = true;
   std::vector<Summary> summaries;
-  for (const Promise& promise : kPromises) {
+  for (const Promise& promise : promises) {
     Summary& summary = summaries.emplace_back();
+    std::unique_ptr<NetworkNodes> network;
+    if (promise.fault == Fault::kLinkDown) network = std::make_unique<NetworkNodes>(4);
     for (int trial = 0; trial < num_trials; trial++) {
       const TrialOptions options{.fault = promise.fault,
                                  .victim = static_cast<int>(random() % 4),
-                                 .moment = kHeard + std::chrono::milliseconds(random() % 1000)};
+                                 .moment = kHeard + std::chrono::milliseconds(random() % 1000),
+                                 .network = network.get()};
       TrialResult result = run_trial(options);
+      if (network) network->mend(options.victim);
       if (!result.detection_ms.empty()) {
         const double slowest = *std::ranges::max_element(result.detection_ms);
         if (slowest > promise.detection_ms * slow)
@@ -88,7 +94,7 @@ int run(int num_trials, unsigned seed, double slow) {
       "| fault | n | known to a survivor after (ms: min / median / max) | server ended after (ms) | error events | "
       "refused with 503 | lost with their server | wrong ends | orphans |\n"
       "|---|---|---|---|---|---|---|---|---|\n");
-  for (size_t idx = 0; idx < summaries.size(); idx++) print_row(kPromises[idx], summaries[idx]);
+  for (size_t idx = 0; idx < summaries.size(); idx++) print_row(promises[idx], summaries[idx]);
   return good ? 0 : 1;
 }
 
@@ -100,10 +106,15 @@ int main(int argc, char** argv) {
   int num_trials = 2;
   unsigned seed = 1;
   double slow = 1;
+  bool link_down = false;
   app.add_option("--trials", num_trials, "Faults of each kind")->capture_default_str();
   app.add_option("--seed", seed, "Of the random ranks and moments")->capture_default_str();
   app.add_option("--slow", slow, "Factor on the promised times, for a machine that other work keeps busy")
       ->capture_default_str();
+  app.add_flag("--link-down", link_down,
+               "Nodes that are cut off instead; in a network namespace of this program's own");
   CLI11_PARSE(app, argc, argv);
-  return cachalot::test::run(num_trials, seed, slow);
+  return cachalot::test::run(link_down ? std::span<const cachalot::test::Promise>(cachalot::test::kBetweenNodes)
+                                       : std::span<const cachalot::test::Promise>(cachalot::test::kOnOneNode),
+                             num_trials, seed, slow);
 }

@@ -7,15 +7,6 @@
 namespace cachalot::test {
 namespace {
 
-http::ClientRequest request_to(uint16_t port, const std::string& target, const boost::json::object* body) {
-  http::ClientRequest request{.url = {.host = "127.0.0.1", .port = port, .target = target}, .headers = {}, .body = {}};
-  if (body == nullptr) return request;
-  request.method = "POST";
-  request.headers.add("Content-Type", "application/json");
-  request.body = boost::json::serialize(*body);
-  return request;
-}
-
 // Takes "data: {...}" lines out of what came, and keeps a last one that is not whole.
 class Events {
  public:
@@ -55,6 +46,16 @@ bool take_event(const std::string& event, bool& finished, StreamedAnswer& answer
 }
 
 }  // namespace
+
+http::ClientRequest ApiClient::request_to(uint16_t port, const std::string& target,
+                                          const boost::json::object* body) const {
+  http::ClientRequest request{.url = {.host = host_, .port = port, .target = target}, .headers = {}, .body = {}};
+  if (body == nullptr) return request;
+  request.method = "POST";
+  request.headers.add("Content-Type", "application/json");
+  request.body = boost::json::serialize(*body);
+  return request;
+}
 
 Result<http::Response> ApiClient::get(uint16_t port, const std::string& target) const {
   return client_.fetch(request_to(port, target, nullptr));

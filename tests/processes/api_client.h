@@ -25,11 +25,11 @@ struct StreamedAnswer {
   std::string text, error;
 };
 
-// Asks a server on the loopback, for threads that may wait.
+// Asks servers of one host, for threads that may wait.
 class ApiClient {
  public:
-  explicit ApiClient(std::chrono::milliseconds idle_timeout = std::chrono::seconds(30))
-      : io_threads_(1), client_(io_threads_, {.idle_timeout = idle_timeout}) {}
+  explicit ApiClient(std::chrono::milliseconds idle_timeout = std::chrono::seconds(30), std::string host = "127.0.0.1")
+      : host_(std::move(host)), io_threads_(1), client_(io_threads_, {.idle_timeout = idle_timeout}) {}
 
   Result<http::Response> get(uint16_t port, const std::string& target) const;
   Result<http::Response> complete(uint16_t port, boost::json::object body) const;
@@ -39,6 +39,9 @@ class ApiClient {
   double metric(uint16_t port, const std::string& name, const std::string& labels = "") const;
 
  private:
+  http::ClientRequest request_to(uint16_t port, const std::string& target, const boost::json::object* body) const;
+
+  const std::string host_;
   http::IoThreads io_threads_;
   http::Client client_;
 };

@@ -13,14 +13,19 @@ std::string nano_folder() {
 
 ServedGroup::ServedGroup(const ServedGroupOptions& options) : layout_(options.layout) {
   const std::string meeting_port = std::to_string(free_port());
+  const auto address_of = [&](int dp_rank) {
+    return options.nodes.empty() ? "127.0.0.1" : options.nodes[static_cast<size_t>(dp_rank)].address;
+  };
   for (int dp_rank = 0; dp_rank < layout_.dp_size; dp_rank++) {
     std::vector<std::string> flags{"serve",
                                    "--model",
                                    options.model,
                                    "--host",
-                                   "127.0.0.1",
+                                   address_of(dp_rank),
                                    "--port",
                                    "0",
+                                   "--data-parallel-address",
+                                   address_of(0),
                                    "--data-parallel-size",
                                    std::to_string(layout_.dp_size),
                                    "--data-parallel-rank",
@@ -35,17 +40,23 @@ ServedGroup::ServedGroup(const ServedGroupOptions& options) : layout_(options.la
                                    "2048"};
     if (layout_.expert_parallel) flags.emplace_back("--enable-expert-parallel");
     flags.insert(flags.end(), options.more_flags.begin(), options.more_flags.end());
-    replicas_.push_back(std::make_unique<Program>(flags));
+    if (options.nodes.empty()) {
+      replicas_.push_back(std::make_unique<Program>(flags));
+    } else {  // `ip` becomes the program
+      flags.insert(flags.begin(),
+                   {"netns", "exec", options.nodes[static_cast<size_t>(dp_rank)].name, CACHALOT_PROGRAM});
+      replicas_.push_back(std::make_unique<Program>(flags, "/usr/sbin/ip"));
+    }
   }
-  constexpr std::string_view kBefore = "ready: http://127.0.0.1:";
   for (const auto& replica : replicas_) {
-    const auto line = replica->wait_for_line(kBefore, std::chrono::seconds(60));
+    const std::string before = fmt::format("ready: http://{}:", address_of(static_cast<int>(&replica - &replicas_[0])));
+    const auto line = replica->wait_for_line(before, std::chrono::seconds(60));
     if (!line) {
       ADD_FAILURE() << "a replica is not ready\n" << output();
       return;
     }
     uint16_t port = 0;
-    const char* begin = line->text.data() + line->text.find(kBefore) + kBefore.size();
+    const char* begin = line->text.data() + line->text.find(before) + before.size();
     std::from_chars(begin, line->text.data() + line->text.size(), port);
     ports_.push_back(port);
   }

@@ -12,13 +12,19 @@ namespace cachalot::test {
 // A short model that takes no time to load.
 std::string nano_folder();
 
+// A network of its own on this machine: a network namespace with a name, and its address.
+struct NetworkNode {
+  std::string name, address;
+};
+
 struct ServedGroupOptions {
   std::string model = nano_folder();
   Layout layout{.dp_size = 2, .tp_size = 2};
   std::vector<std::string> more_flags;
+  std::vector<NetworkNode> nodes;  // of each replica; none: all are on the loopback
 };
 
-// The replicas of one model, each started by `cachalot serve` on the loopback, as an operator would start them.
+// The replicas of one model, each started by `cachalot serve` as an operator would start them.
 class ServedGroup {
  public:
   // Waits until every replica is ready; fails the test if one does not become so.

@@ -1,4 +1,5 @@
 // Starts that cannot succeed: what each rank prints is the table in docs/operations.md.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -6,6 +7,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "config/version.h"
 #include "golden_cases.h"
 #include "processes/api_client.h"
 #include "processes/served_group.h"
@@ -22,7 +24,8 @@ constexpr seconds kPatience{20};  // a verdict takes seconds at most; starting a
 class Start : public testing::Test {
  protected:
   std::unique_ptr<Program> start(int dp_rank, std::vector<std::string> more_flags = {}, int dp_size = 2,
-                                 const std::string& model = nano_folder()) {
+                                 const std::string& model = nano_folder(),
+                                 const std::string& program = CACHALOT_PROGRAM) {
     std::vector<std::string> flags{"serve",
                                    "--model",
                                    model,
@@ -42,7 +45,7 @@ class Start : public testing::Test {
                                    "--data-parallel-rpc-port",
                                    port_};
     flags.insert(flags.end(), more_flags.begin(), more_flags.end());
-    return std::make_unique<Program>(flags);
+    return std::make_unique<Program>(flags, program);
   }
   // It ends by itself, not well, and says so.
   static void expect_end(Program& program, const std::string& text) {
@@ -104,6 +107,32 @@ TEST_F(Start, RefusesAnotherModel) {
   ASSERT_TRUE(write_file(other + "/config.json", *config));
   const auto first = start(0), second = start(1, {}, 2, other);
   for (Program* program : {first.get(), second.get()}) expect_end(*program, "model");
+}
+
+// The program with other digits in the place where it keeps its version.
+void copy_as_another_version(const std::string& path) {
+  auto program = read_file(CACHALOT_PROGRAM);
+  ASSERT_TRUE(program);
+  const std::string own = '\0' + std::string(kVersion) + '\0';
+  std::string other = own;
+  other[1] = '9';
+  size_t num_replaced = 0;
+  for (size_t at = 0; (at = program->find(own, at)) != std::string::npos; num_replaced++)
+    program->replace(at, own.size(), other);
+  ASSERT_GT(num_replaced, 0);
+  ASSERT_TRUE(write_file(path, *program));
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+}
+
+TEST_F(Start, RefusesAProgramOfAnotherVersion) {
+  const ScratchFolder folder;
+  const std::string other = folder / "cachalot";
+  copy_as_another_version(other);
+  const auto first = start(0), second = start(1, {}, 2, nano_folder(), other);
+  for (Program* program : {first.get(), second.get()}) {
+    expect_end(*program, fmt::format("runs Cachalot 9{}", std::string(kVersion).substr(1)));
+    EXPECT_THAT(program->output(), HasSubstr(fmt::format("runs Cachalot {}; all ranks must run the same", kVersion)));
+  }
 }
 
 TEST_F(Start, RefusesAWrongSecret) {
