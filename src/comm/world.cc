@@ -22,10 +22,6 @@ int num_usable_cores() {
   return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
 }
 
-bool shares_memory(const Member& one, const Member& other, TransportChoice choice) {
-  return choice != TransportChoice::kUcx && one.node == other.node;
-}
-
 // A group that meets at a loopback address cannot be of two nodes.
 bool meets_on_loopback(const std::string& host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
@@ -37,7 +33,7 @@ class Endpoints {
  public:
   static Result<Endpoints> open(const WorldOptions& options);
   void announce(JoinOptions& join) const {
-    if (shm_) join.shm_socket = shm_->socket_name();
+    if (shm_) join.shm_socket = shm_->address();
     if (ucx_ && *ucx_) join.ucx_address = (*ucx_)->address();
   }
   // The processes on this node go to the membership, to be watched.
@@ -58,10 +54,18 @@ Result<Endpoints> Endpoints::open(const WorldOptions& options) {
   endpoints.choice_ = options.transports;
   if (join.size == 1) return endpoints;
   if (options.transports != TransportChoice::kUcx) {
-    ASSIGN_OR_RETURN(endpoints.shm_, ShmEndpoint::create({.rank = join.rank, .epoch = join.epoch}));
+    Result<ShmEndpoint> shm = ShmEndpoint::create({.rank = join.rank, .epoch = join.epoch});
+    if (shm) {
+      endpoints.shm_ = std::move(*shm);
+    } else if (options.transports == TransportChoice::kShm) {
+      return std::unexpected(std::move(shm.error()));
+    } else {
+      log::warn("rank {} has no shared memory, so UCX takes its place: {}", join.rank, shm.error().message);
+    }
   }
-  if (options.transports == TransportChoice::kUcx ||
-      (options.transports == TransportChoice::kAuto && !meets_on_loopback(join.host))) {
+  const bool within_node =
+      options.transports == TransportChoice::kShm || (endpoints.shm_ && meets_on_loopback(join.host));
+  if (!within_node) {
     endpoints.ucx_ = UcxEndpoint::create({
         .rank = join.rank,
         .epoch = join.epoch,
@@ -77,13 +81,22 @@ Result<std::vector<std::unique_ptr<Transport>>> Endpoints::connect(Membership& m
   const Member& own = membership.members()[membership.rank()];
   std::vector<ShmAddress> near;
   std::vector<UcxAddress> far;
+  std::vector<int> apart;  // near and yet far
   for (const Member& member : membership.members()) {
     if (member.rank == own.rank) continue;
-    if (shares_memory(own, member, choice_)) {
-      near.push_back({.rank = member.rank, .socket_name = member.shm_socket});
+    const bool is_near = choice_ != TransportChoice::kUcx && member.node == own.node;
+    if (is_near && (choice_ == TransportChoice::kShm || ShmEndpoint::may_share(own.shm_socket, member.shm_socket))) {
+      near.push_back({.rank = member.rank, .address = member.shm_socket});
     } else {
       far.push_back({.rank = member.rank, .address = member.ucx_address});
+      if (is_near) apart.push_back(member.rank);
     }
+  }
+  if (!apart.empty() && shm_) {
+    log::warn(
+        "rank {}: UCX takes the place of shared memory with {}, on the same node: no shared memory there, or "
+        "another user",
+        own.rank, rank_list(apart));
   }
 
   std::vector<std::unique_ptr<Transport>> transports;
@@ -109,8 +122,11 @@ Result<std::unique_ptr<Transport>> Endpoints::connect_near(std::span<const ShmAd
 Result<std::unique_ptr<Transport>> Endpoints::connect_far(std::span<const UcxAddress> far,
                                                           const Membership& membership) {
   if (!ucx_) {
-    return make_error(ErrorCode::kUnsupported, "{} is on another node, which --transports shm cannot reach",
-                      membership.members()[far.front().rank].name());
+    const Member& member = membership.members()[far.front().rank];
+    const bool is_near = member.node == membership.members()[membership.rank()].node;
+    return make_error(ErrorCode::kUnsupported, "{} {}", member.name(),
+                      is_near ? "shares no memory with this rank, which needs --transports ucx"
+                              : "is on another node, which --transports shm cannot reach");
   }
   RETURN_IF_ERROR(*ucx_);
   log::info("rank {}: {}", membership.rank(), (*ucx_)->settings());

@@ -70,6 +70,33 @@ TEST_P(Transports, ConnectEveryRankToEveryOtherAndAreNamed) {
   EXPECT_EQ(log.count(expected), 1) << log.text();
 }
 
+TEST(World, ARankWithoutSharedMemoryIsReachedThroughUcx) {
+  const control::LogCapture log;
+  std::vector<JoinOptions> joins = control::group_options(3);
+  for (JoinOptions& join : joins) join.host = "0.0.0.0";  // this host, but not known as a place for one node alone
+  std::vector<WorldResult> worlds(joins.size());
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < joins.size(); ++i) {
+      threads.emplace_back([&, i] {
+        worlds[i] =
+            World::form({.join = joins[i], .transports = i == 2 ? TransportChoice::kUcx : TransportChoice::kAuto});
+      });
+    }
+  }
+  {
+    std::vector<std::jthread> threads;
+    for (WorldResult& world : worlds) {
+      ASSERT_TRUE(world.has_value()) << world.error().message;
+      threads.emplace_back([&world] { talk(**world); });
+    }
+  }
+  EXPECT_EQ((*worlds[0])->mesh().transport_of(1), "shm");
+  EXPECT_EQ((*worlds[0])->mesh().transport_of(2), "ucx");
+  part(worlds);
+  EXPECT_EQ(log.count("rank 1: UCX takes the place of shared memory with rank 2, on the same node"), 1) << log.text();
+}
+
 INSTANTIATE_TEST_SUITE_P(World, Transports,
                          testing::Values(TransportChoice::kAuto, TransportChoice::kShm, TransportChoice::kUcx),
                          [](const auto& instance) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -77,7 +78,7 @@ class Handshake {
   Status call_peers() {
     for (Peer& peer : peers_) {
       if (peer.address.rank > options_.rank || peer.socket || peer.connected) continue;
-      Result<FileDescriptor> socket = connect_to(peer.address.socket_name);
+      Result<FileDescriptor> socket = connect_to(peer.address.address.substr(peer.address.address.find(' ') + 1));
       if (!socket && socket.error().code == ErrorCode::kUnavailable) continue;
       if (!socket) return fault(peer.address.rank, socket.error());
       RETURN_IF_ERROR(greet(socket->get(), peer));
@@ -171,14 +172,35 @@ class Handshake {
   std::vector<ShmPeer> connected_;
 };
 
+Result<FileDescriptor> pidfd_of_this_process() {
+  // The call itself: glibc 2.36 declares its wrapper without extern "C".
+  FileDescriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  if (!pidfd) return make_error(ErrorCode::kIo, "cannot make a pidfd of this process: {}", std::strerror(errno));
+  return pidfd;
+}
+
 }  // namespace
 
 Result<ShmEndpoint> ShmEndpoint::create(ShmEndpointOptions options) {
   CHECK(options.rank >= 0);
+  // What connect() makes is tried here, where there may still be another way.
+  RETURN_IF_ERROR(Segment::create(options.rank, options.epoch, {1, SegmentLayout::kPage}));
+  RETURN_IF_ERROR(pidfd_of_this_process());
   std::string name = random_socket_name();
   constexpr int kBacklog = 1024;  // all ranks of a node may call before this one answers
   ASSIGN_OR_RETURN(FileDescriptor listener, listen_on(name, kBacklog));
   return ShmEndpoint(options, std::move(name), std::move(listener));
+}
+
+std::string ShmEndpoint::address() const {
+  std::array<char, 64> user_namespace{};  // empty where /proc does not tell
+  [[maybe_unused]] const ssize_t size =
+      readlink("/proc/self/ns/user", user_namespace.data(), user_namespace.size() - 1);
+  return fmt::format("{}:{} {}", user_namespace.data(), geteuid(), socket_name_);
+}
+
+bool ShmEndpoint::may_share(std::string_view one, std::string_view other) {
+  return !one.empty() && one.substr(0, one.find(' ')) == other.substr(0, other.find(' '));
 }
 
 Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAddress> addresses) {
@@ -193,9 +215,7 @@ Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAd
   ASSIGN_OR_RETURN(Segment segment, Segment::create(options_.rank, options_.epoch, {num_peers, ring_bytes}));
   FileDescriptor event_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
-  // The call itself: glibc 2.36 declares its wrapper without extern "C".
-  const FileDescriptor own_process(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
-  if (!own_process) return make_error(ErrorCode::kIo, "cannot make a pidfd of this process: {}", std::strerror(errno));
+  ASSIGN_OR_RETURN(const FileDescriptor own_process, pidfd_of_this_process());
 
   Handshake handshake(options_, listener.get(),
                       {.memory = segment.memory_fd(), .event_fd = event_fd.get(), .pidfd = own_process.get()}, peers);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -19,19 +20,23 @@ struct ShmEndpointOptions {
   std::chrono::milliseconds deadline{10'000};  // of connect()
 };
 
-// How a peer on the node is found: its rank and its ShmEndpoint's socket_name().
+// How a peer on the node is found: its rank and its ShmEndpoint's address().
 struct ShmAddress {
   int rank = -1;
-  std::string socket_name;
+  std::string address;
 };
 
-// A rank's way to shared memory with the other ranks of its node. create() on every rank, then the names travel
+// A rank's way to shared memory with the other ranks of its node. create() on every rank, then the addresses travel
 // (through the rendezvous), then connect() on every rank. Used by one thread.
 class ShmEndpoint {
  public:
+  // The error: this system does not let the process share memory.
   static Result<ShmEndpoint> create(ShmEndpointOptions options);
 
-  const std::string& socket_name() const { return socket_name_; }
+  // "user:[4026531837]:1000 cachalot-...": the user namespace and the user, who alone is let in, and a unix socket.
+  std::string address() const;
+  // Whether two ranks of a node, by their addresses (empty: it has none), let each other in.
+  static bool may_share(std::string_view one, std::string_view other);
 
   // Once. `peers` are all other ranks of the node (its own address among them is passed over). It waits until all have
   // connected, or gives an error that names the ranks at fault; then every peer that had connected finds out.

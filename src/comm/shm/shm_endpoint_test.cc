@@ -47,7 +47,7 @@ class RankProcesses {
     std::vector<ShmAddress> addresses;
     for (int rank = 0; rank < num_ranks; rank++) {
       endpoints.push_back(make_endpoint(rank));
-      addresses.push_back({rank, endpoints.back().socket_name()});
+      addresses.push_back({rank, endpoints.back().address()});
     }
     for (int rank = 0; rank < num_ranks; rank++) {
       pids_.push_back(fork());
@@ -117,16 +117,30 @@ int exchange(Mesh& mesh, int num_steps) {
   return 0;
 }
 
+std::string socket_of(const ShmEndpoint& endpoint) {
+  const std::string address = endpoint.address();
+  return address.substr(address.find(' ') + 1);
+}
+
 TEST(ShmEndpoint, ConnectsProcessesInAnyOrder) {
   constexpr int kRanks = 6;
   RankProcesses processes(kRanks, [](Mesh& mesh) { return exchange(mesh, 20); });
   for (int rank = 0; rank < kRanks; rank++) EXPECT_EQ(processes.answer(rank), 0) << "rank " << rank;
 }
 
+TEST(ShmEndpoint, OnlyRanksOfAUserShare) {
+  const std::string own = make_endpoint(0).address(), other = make_endpoint(1).address();
+  EXPECT_TRUE(ShmEndpoint::may_share(own, other));
+  EXPECT_FALSE(ShmEndpoint::may_share(own, ""));
+  EXPECT_FALSE(ShmEndpoint::may_share("", ""));
+  EXPECT_FALSE(ShmEndpoint::may_share("user:[1]:1000 a", "user:[1]:1001 b"));
+  EXPECT_FALSE(ShmEndpoint::may_share("user:[1]:1000 a", "user:[2]:1000 b"));
+}
+
 TEST(ShmEndpoint, APeerThatNeverComesIsNamed) {
   ShmEndpoint early = make_endpoint(1, 5, milliseconds(50)), lower = make_endpoint(0), higher = make_endpoint(2);
-  const std::array addresses = {ShmAddress{0, lower.socket_name()}, ShmAddress{1, early.socket_name()},
-                                ShmAddress{2, higher.socket_name()}};
+  const std::array addresses = {ShmAddress{0, lower.address()}, ShmAddress{1, early.address()},
+                                ShmAddress{2, higher.address()}};
   const auto transport = early.connect(addresses);
   ASSERT_FALSE(transport);
   EXPECT_EQ(transport.error().code, ErrorCode::kDeadlineExceeded);
@@ -135,15 +149,21 @@ TEST(ShmEndpoint, APeerThatNeverComesIsNamed) {
 
 TEST(ShmEndpoint, APeerThatHasGoneIsKnownAtOnce) {
   ShmEndpoint own = make_endpoint(1);
-  const std::string gone = make_endpoint(0).socket_name();
+  std::string gone, gone_socket;
+  {
+    const ShmEndpoint short_lived = make_endpoint(0);
+    gone = short_lived.address();
+    gone_socket = socket_of(short_lived);
+  }
   const auto transport = own.connect(std::array{ShmAddress{0, gone}});
   ASSERT_FALSE(transport);
-  EXPECT_THAT(transport.error().message, AllOf(HasSubstr("with rank 0"), HasSubstr("nobody listens"), HasSubstr(gone)));
+  EXPECT_THAT(transport.error().message,
+              AllOf(HasSubstr("with rank 0"), HasSubstr("nobody listens"), HasSubstr(gone_socket)));
 }
 
 TEST(ShmEndpoint, EpochsMustAgree) {
   ShmEndpoint lower = make_endpoint(0, 5), higher = make_endpoint(1, 6);
-  const std::array addresses = {ShmAddress{0, lower.socket_name()}, ShmAddress{1, higher.socket_name()}};
+  const std::array addresses = {ShmAddress{0, lower.address()}, ShmAddress{1, higher.address()}};
   std::string lower_message;
   std::thread other([&] { lower_message = lower.connect(addresses).error().message; });
   const auto transport = higher.connect(addresses);
@@ -155,7 +175,7 @@ TEST(ShmEndpoint, EpochsMustAgree) {
 
 TEST(ShmEndpoint, VersionsMustAgree) {
   ShmEndpoint own = make_endpoint(0);
-  std::thread other([name = own.socket_name()] {
+  std::thread other([name = socket_of(own)] {
     const Result<FileDescriptor> socket = connect_to(name);
     ASSERT_TRUE(socket);
     ASSERT_TRUE(send_greeting(socket->get(), {.version = 77, .rank = 1, .epoch = 5}, {0, 0, 0}));
@@ -173,9 +193,9 @@ TEST(ShmEndpoint, VersionsMustAgree) {
 
 TEST(ShmEndpoint, StrangersAreSentAway) {
   ShmEndpoint lower = make_endpoint(0), higher = make_endpoint(1);
-  const std::array addresses = {ShmAddress{0, lower.socket_name()}, ShmAddress{1, higher.socket_name()}};
-  const Result<FileDescriptor> silent = connect_to(lower.socket_name()), talking = connect_to(lower.socket_name()),
-                               unknown = connect_to(lower.socket_name());
+  const std::array addresses = {ShmAddress{0, lower.address()}, ShmAddress{1, higher.address()}};
+  const Result<FileDescriptor> silent = connect_to(socket_of(lower)), talking = connect_to(socket_of(lower)),
+                               unknown = connect_to(socket_of(lower));
   ASSERT_TRUE(silent && talking && unknown);
   ASSERT_EQ(write(talking->get(), "GET /", 5), 5);
   ASSERT_TRUE(send_greeting(unknown->get(), {.rank = 9, .epoch = 5}, {0, 0, 0}));
@@ -186,8 +206,8 @@ TEST(ShmEndpoint, StrangersAreSentAway) {
 
 TEST(ShmEndpoint, WhoHadConnectedToARankThatFailsFindsOut) {
   ShmEndpoint fine = make_endpoint(0), failing = make_endpoint(1, 5, milliseconds(50)), late = make_endpoint(2);
-  const std::array addresses = {ShmAddress{0, fine.socket_name()}, ShmAddress{1, failing.socket_name()},
-                                ShmAddress{2, late.socket_name()}};
+  const std::array addresses = {ShmAddress{0, fine.address()}, ShmAddress{1, failing.address()},
+                                ShmAddress{2, late.address()}};
   std::thread other([&] { EXPECT_FALSE(failing.connect(addresses)); });
   auto transport = fine.connect(std::span(addresses).first(2));
   ASSERT_TRUE(transport) << transport.error().message;
@@ -206,7 +226,7 @@ TEST(ShmEndpoint, AKilledPeerIsKnownByItsPidfdAndTheWaitEnds) {
   std::vector<ShmEndpoint> endpoints;
   endpoints.push_back(make_endpoint(0));
   endpoints.push_back(make_endpoint(1));
-  const std::vector<ShmAddress> addresses = {{0, endpoints[0].socket_name()}, {1, endpoints[1].socket_name()}};
+  const std::vector<ShmAddress> addresses = {{0, endpoints[0].address()}, {1, endpoints[1].address()}};
   const pid_t victim = fork();
   ASSERT_GE(victim, 0);
   if (victim == 0) {
