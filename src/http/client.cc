@@ -16,6 +16,7 @@
 #include <future>
 #include <optional>
 
+#include "http/await.h"
 #include "http/client_connection.h"
 
 namespace cachalot::http {
@@ -37,7 +38,7 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
         pool_(std::move(pool)),
         request_(std::move(request)),
         server_(request_.url.authority()),
-        connection_(pool_->take(server_)),
+        connection_(request_.more_body ? nullptr : pool_->take(server_)),
         is_reused_(connection_ != nullptr),
         is_connected_(is_reused_),
         strand_(is_reused_ ? connection_->socket.get_executor() : asio::any_io_executor(asio::make_strand(context))) {
@@ -97,7 +98,9 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
       const bool nothing_heard = !parser_.got_some() && connection_->buffer.size() == 0;
       if (!is_reused_ || !nothing_heard || cancelled_ || connection_->deadline.expired())
         co_return failure("no answer from", error);
-      connection_ = make_connection();  // the server closed a kept connection as the request was sent
+      // The server closed a kept connection as the request was sent.
+      connection_->deadline.stop();
+      connection_ = make_connection();
       is_reused_ = is_connected_ = false;
     }
     request_.body = {};
@@ -136,13 +139,38 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
   asio::awaitable<boost::system::error_code> exchange_heads() {
     ClientConnection& connection = *connection_;
     connection.deadline.arm(options_.idle_timeout, connection_);
-    const std::string head = format_head();
+    std::string head = format_head();
+    if (request_.more_body && !request_.body_size) request_.body = chunk(request_.body);
     const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request_.body)};
-    const auto [write_error, num_written] = co_await asio::async_write(connection.socket, bytes, kResult);
+    auto [write_error, num_written] = co_await asio::async_write(connection.socket, bytes, kResult);
+    if (!write_error && request_.more_body) write_error = co_await send_more();
     // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
     const auto [read_error, num_read] =
         co_await bhttp::async_read_header(connection.socket, connection.buffer, parser_, kResult);
     co_return !read_error ? read_error : write_error ? write_error : read_error;
+  }
+
+  asio::awaitable<boost::system::error_code> send_more() {
+    const std::shared_ptr<BodySource> source = std::move(request_.more_body);
+    for (;;) {
+      auto read = [&](std::function<void(Result<std::string>)> on_piece) { source->read(std::move(on_piece)); };
+      Result<std::string> piece = co_await await_callback<Result<std::string>>(std::move(read));
+      if (!piece) {
+        body_error_ = std::move(piece.error());
+        boost::system::error_code ignored;
+        connection_->socket.close(ignored);  // so that the server cannot take it for the whole
+        co_return asio::error::operation_aborted;
+      }
+      const bool is_end = piece->empty();
+      if (!request_.body_size) *piece = is_end ? "0\r\n\r\n" : chunk(*piece);
+      connection_->deadline.arm(options_.idle_timeout, connection_);
+      const auto [error, num_written] = co_await asio::async_write(connection_->socket, asio::buffer(*piece), kResult);
+      if (error || is_end) co_return error;
+    }
+  }
+
+  static std::string chunk(const std::string& bytes) {
+    return bytes.empty() ? bytes : fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes);
   }
 
   std::string format_head() const {
@@ -150,7 +178,10 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
     headers.set("Host", server_);
     if (!pool_->keeps_any()) headers.set("Connection", "close");
     const bool may_lack_body = request_.method == "GET" || request_.method == "HEAD" || request_.method == "OPTIONS";
-    if (!request_.body.empty() || !may_lack_body) headers.set("Content-Length", std::to_string(request_.body.size()));
+    if (request_.more_body && !request_.body_size)
+      headers.set("Transfer-Encoding", "chunked");
+    else if (!request_.body.empty() || request_.more_body || !may_lack_body)
+      headers.set("Content-Length", std::to_string(request_.body_size.value_or(request_.body.size())));
     return format_request_head(request_.method, request_.url.target, headers);
   }
 
@@ -190,6 +221,7 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
   }
 
   std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const {
+    if (body_error_) return std::unexpected(*body_error_);
     if (cancelled_) return make_error(ErrorCode::kCancelled, "the request to {} was given up", server_);
     if (connection_->deadline.expired())
       return make_error(is_connected_ ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable,
@@ -206,6 +238,7 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
   const asio::any_io_executor strand_;
   std::optional<tcp::resolver> resolver_;
   bool cancelled_ = false;
+  std::optional<Error> body_error_;  // of whoever sends more_body
   bhttp::response_parser<bhttp::buffer_body> parser_;
 };
 

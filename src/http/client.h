@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -31,6 +32,8 @@ struct ClientRequest {
   Url url;
   Headers headers;  // Host, Content-Length and Connection are the client's business
   std::string body;
+  std::shared_ptr<BodySource> more_body;  // what follows it; such a request is sent once, over a new connection
+  std::optional<uint64_t> body_size;      // of both together; absent: it goes in chunks
 };
 
 struct ResponseHead {

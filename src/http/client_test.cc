@@ -9,6 +9,7 @@
 #include <future>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "http/server.h"
 #include "http/sse.h"
@@ -21,6 +22,14 @@ using testing::HasSubstr;
 
 Url url(const Server& server, const std::string& target) {
   return *parse_url("http://127.0.0.1:" + std::to_string(server.port()) + target);
+}
+
+bool eventually(const std::function<bool()>& condition) {
+  for (int i = 0; i < 500; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return false;
 }
 
 class ClientTest : public testing::Test {
@@ -124,6 +133,47 @@ TEST_F(ClientTest, ASlowReaderSlowsTheServer) {
   EXPECT_EQ(call.read(), "");
 }
 
+// Gives the pieces one by one, then the end or an error.
+class Pieces : public BodySource {
+ public:
+  explicit Pieces(std::vector<std::string> pieces, std::optional<Error> error = {})
+      : pieces_(std::move(pieces)), error_(std::move(error)) {}
+  void read(std::function<void(Result<std::string>)> on_piece) override {
+    if (next_ < pieces_.size()) return on_piece(pieces_[next_++]);
+    if (error_) return on_piece(std::unexpected(*error_));
+    on_piece(std::string());
+  }
+
+ private:
+  const std::vector<std::string> pieces_;
+  const std::optional<Error> error_;
+  size_t next_ = 0;
+};
+
+TEST_F(ClientTest, SendsABodyPieceByPieceWithALengthOrInChunks) {
+  for (const std::optional<uint64_t> size : {std::optional<uint64_t>(), std::optional<uint64_t>(11)}) {
+    const auto response =
+        Client(threads_).fetch({.method = "POST",
+                                .url = url(server_, "/echo"),
+                                .body = "first",
+                                .more_body = std::make_shared<Pieces>(std::vector<std::string>{"second"}),
+                                .body_size = size});
+    ASSERT_TRUE(response) << response.error().message;
+    EXPECT_EQ(response->body, "firstsecond");
+  }
+}
+
+TEST_F(ClientTest, ABodyThatBreaksOffIsNotSentAsTheWhole) {
+  const Error error{ErrorCode::kInvalidArgument, "too large", {}};
+  const auto response =
+      Client(threads_).fetch({.method = "POST",
+                              .url = url(server_, "/echo"),
+                              .body = "first",
+                              .more_body = std::make_shared<Pieces>(std::vector<std::string>{"x"}, error)});
+  ASSERT_FALSE(response);
+  EXPECT_EQ(response.error().message, "too large");
+}
+
 TEST_F(ClientTest, NamesTheServerThatDoesNotAnswer) {
   uint16_t free_port;
   {
@@ -140,6 +190,60 @@ TEST_F(ClientTest, NamesTheServerThatDoesNotAnswer) {
   const auto silent = Client(threads_, {.idle_timeout = milliseconds(50)}).fetch({.url = url(server_, "/kept")});
   ASSERT_FALSE(silent);
   EXPECT_EQ(silent.error().code, ErrorCode::kDeadlineExceeded);
+}
+
+TEST_F(ClientTest, KeepsAConnectionForTheNextRequestOnlyIfItMay) {
+  for (int request = 0; request < 5; request++) {
+    const Client forgetful(threads_);
+    ASSERT_TRUE(forgetful.fetch({.method = "POST", .url = url(server_, "/echo")}));
+  }
+  EXPECT_TRUE(eventually([&] { return server_.num_connections() == 0; }));
+  const Client client(threads_, {.max_idle_connections = 2});
+  const auto ask_together = [&](int number) {
+    std::vector<std::future<Result<Response>>> asked;
+    for (int idx = 0; idx < number; idx++)
+      asked.push_back(std::async(std::launch::async, [&] {
+        return client.fetch({.method = "POST", .url = url(server_, "/echo"), .body = std::string(100'000, 'x')});
+      }));
+    for (auto& answer : asked) EXPECT_EQ(answer.get()->body.size(), 100'000u);
+  };
+  for (int request = 0; request < 5; request++) ask_together(1);
+  EXPECT_EQ(server_.num_connections(), 1);
+  ask_together(8);
+  EXPECT_TRUE(eventually([&] { return server_.num_connections() <= 2; })) << "no more than two are kept";
+}
+
+TEST_F(ClientTest, AKeptConnectionThatItsServerClosedIsReplaced) {
+  const Client client(threads_, {.max_idle_connections = 4});
+  uint16_t port = 0;
+  for (int life = 0; life < 3; life++) {
+    Server server(threads_, {.host = "127.0.0.1", .port = port});
+    server.route("GET", "/", [](const Request&, const Responder& responder) { responder.respond({}); });
+    ASSERT_TRUE(server.start());
+    port = server.port();
+    for (int request = 0; request < 3; request++) EXPECT_TRUE(client.fetch({.url = url(server, "/")}));
+  }
+}
+
+// A server that reads a request on a kept connection and closes it without a word, as one whose time was up.
+TEST_F(ClientTest, ARequestThatMetTheEndOfItsConnectionIsSentAgainOverANewOne) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  const auto address = parse_url("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()));
+  std::jthread peer([&] {
+    char request[1024];
+    boost::system::error_code ignored;
+    for (int connection = 0; connection < 2; connection++) {
+      auto socket = acceptor.accept();
+      socket.read_some(boost::asio::buffer(request), ignored);
+      boost::asio::write(socket, boost::asio::buffer(std::string("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")),
+                         ignored);
+      if (connection == 0) socket.read_some(boost::asio::buffer(request), ignored);
+    }
+  });
+  const Client client(threads_, {.max_idle_connections = 1});
+  EXPECT_TRUE(client.fetch({.url = *address}));
+  EXPECT_TRUE(client.fetch({.url = *address}));
 }
 
 TEST_F(ClientTest, SurvivesAnswersThatAreNotHttp) {

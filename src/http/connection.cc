@@ -37,6 +37,24 @@ std::string describe(const asio::ip::tcp::socket& socket) {
 
 }  // namespace
 
+// What a handler has of its connection to read the rest of a body.
+class Connection::Upload : public BodySource {
+ public:
+  Upload(std::shared_ptr<Connection> connection, std::shared_ptr<Exchange> exchange)
+      : connection_(std::move(connection)), exchange_(std::move(exchange)) {}
+
+  void read(std::function<void(Result<std::string>)> on_piece) override {
+    asio::post(connection_->socket_.get_executor(),
+               [connection = connection_, exchange = exchange_, on_piece = std::move(on_piece)]() mutable {
+                 connection->pull_body(exchange.get(), std::move(on_piece));
+               });
+  }
+
+ private:
+  const std::shared_ptr<Connection> connection_;
+  const std::shared_ptr<Exchange> exchange_;
+};
+
 Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<ServerCore> core)
     : socket_(std::move(socket)),
       core_(std::move(core)),
@@ -119,25 +137,30 @@ asio::awaitable<bool> Connection::serve_request() {
     co_await refuse(std::move(*decision.response), parser);
     co_return false;
   }
-  if (!parser.is_done())
-    if (const bool read = co_await read_body(parser); !read) co_return false;
-  request->body = std::move(parser.get().body());
+  if (!parser.is_done()) {
+    const size_t num_buffered = decision.pulls_body ? core_->options.max_buffered_body_bytes : SIZE_MAX;
+    if (const bool read = co_await read_body(parser, num_buffered); !read) co_return false;
+  }
+  request->body = std::exchange(parser.get().body(), {});
 
   AnswerFraming answered{.is_http_10 = parser.get().version() == 10,
                          .head_only = request->method == "HEAD",
                          .keep_alive = parser.keep_alive() && !last_request_};
   const std::string line =
       spdlog::should_log(spdlog::level::debug) ? request->method + " " + request->path : std::string();
+  if (!parser.is_done()) pull_ = std::make_unique<Pull>(socket_, parser);
   begin_exchange(std::move(decision), std::move(*request));
-  const bool keep_alive = co_await write_answer(answered);
+  bool keep_alive = co_await write_answer(answered);
+  co_await stop_pulling();
   co_await stop_watching();
+  if (!parser.is_done()) keep_alive = false;
   if (!line.empty())
     log::debug("{} \"{}\" {} {} bytes {:.1f} ms{}", peer_, line, answered.status, answered.num_body_bytes,
                std::chrono::duration<double, std::milli>(steady_clock::now() - start).count(),
                exchange_->closed() ? ", client gone" : "");
   exchange_.reset();
   has_served_ = true;
-  if (!keep_alive && socket_.is_open() && buffer_.size() > 0) co_await linger();
+  if (!keep_alive && socket_.is_open() && (buffer_.size() > 0 || !parser.is_done())) co_await linger();
   co_return keep_alive;
 }
 
@@ -155,7 +178,7 @@ Connection::Decision Connection::decide(const Request& request) const {
     response.headers.set("Allow", match.allowed_methods);
     return {.response = std::move(response)};
   }
-  Decision decision{.handler = match.handler};
+  Decision decision{.handler = match.handler, .pulls_body = match.pulls_body};
   if (core_->head_check) decision.response = core_->head_check(request);
   return decision;
 }
@@ -188,15 +211,20 @@ asio::awaitable<bool> Connection::read_head(Parser& parser) {
   co_return false;
 }
 
-asio::awaitable<bool> Connection::read_body(Parser& parser) {
+asio::awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes) {
   deadline_.arm(core_->options.body_timeout, shared_from_this());
   if (expects_continue(parser.get()) && buffer_.size() == 0) {
-    const auto [error, num_bytes] =
+    const auto [error, num_written] =
         co_await asio::async_write(socket_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), kResult);
     if (error) co_return false;
   }
   buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
-  const auto [error, num_bytes] = co_await bhttp::async_read(socket_, buffer_, parser, kResult);
+  boost::system::error_code error;
+  while (!error && !parser.is_done() && parser.get().body().size() < num_bytes) {
+    const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
+    error = read_error;
+    buffer_.reserve(64 << 10);
+  }
   deadline_.disarm();
   if (!error) co_return true;
   if (!socket_.is_open() || error.category() == asio::error::get_system_category()) co_return false;
@@ -223,7 +251,11 @@ void Connection::begin_exchange(Decision decision, Request request) {
         });
       },
       core_->options.max_queued_bytes);
-  watch_for_close();
+  stop_watching_ = false;
+  if (pull_)
+    request.more_body = std::make_shared<Upload>(shared_from_this(), exchange_);
+  else
+    watch_for_close();
   if (decision.response) return exchange_->respond(std::move(*decision.response));
   const std::string path = request.path;
   try {
@@ -288,6 +320,48 @@ asio::awaitable<void> Connection::linger() {
     if (error) break;
   }
   deadline_.disarm();
+}
+
+void Connection::pull_body(const Exchange* exchange, std::function<void(Result<std::string>)> on_piece) {
+  const bool is_over = exchange_.get() != exchange || !pull_ || pull_->is_reading || !socket_.is_open();
+  if (is_over) return on_piece(make_error(ErrorCode::kCancelled, "the request is over"));
+  pull_->is_reading = true;
+  asio::co_spawn(
+      socket_.get_executor(), [self = shared_from_this()] { return self->read_piece(); },
+      asio::bind_cancellation_slot(pull_->cancel.slot(),
+                                   [self = shared_from_this(), on_piece = std::move(on_piece)](
+                                       const std::exception_ptr& exception, Result<std::string> piece) {
+                                     const bool is_whole = self->pull_->parser.is_done();
+                                     self->pull_->is_reading = false;
+                                     self->pull_->deadline.stop();
+                                     if (exception)
+                                       piece = make_error(ErrorCode::kInternal, "reading the request's body failed");
+                                     if (is_whole && self->exchange_ && !self->stop_watching_) self->watch_for_close();
+                                     self->wake();
+                                     on_piece(std::move(piece));
+                                   }));
+}
+
+asio::awaitable<Result<std::string>> Connection::read_piece() {
+  Parser& parser = pull_->parser;
+  pull_->deadline.arm(core_->options.body_timeout, shared_from_this());
+  boost::system::error_code error;
+  while (!error && !parser.is_done() && parser.get().body().empty()) {
+    const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
+    error = read_error;
+    buffer_.reserve(64 << 10);
+  }
+  if (error) co_return make_error(ErrorCode::kInvalidArgument, "{}", parse_fault(error).message);
+  co_return std::exchange(parser.get().body(), {});
+}
+
+// The answer is out, whether or not anybody has read the rest of the request.
+asio::awaitable<void> Connection::stop_pulling() {
+  if (!pull_) co_return;
+  stop_watching_ = true;
+  pull_->cancel.emit(asio::cancellation_type::total);
+  while (pull_->is_reading) co_await wait_until_woken();
+  pull_.reset();
 }
 
 // Reads on while a request is answered: the end of the stream means that the client went away; bytes are the next

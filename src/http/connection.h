@@ -34,6 +34,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // What a request gets: its handler, or at once a response.
   struct Decision {
     const Server::Handler* handler = nullptr;
+    bool pulls_body = false;
     std::optional<Response> response;
   };
 
@@ -41,7 +42,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // False: nothing more is to be read from this client.
   boost::asio::awaitable<bool> serve_request();
   boost::asio::awaitable<bool> read_head(Parser& parser);
-  boost::asio::awaitable<bool> read_body(Parser& parser);
+  // So much of it at least, or all.
+  boost::asio::awaitable<bool> read_body(Parser& parser, size_t num_bytes);
   boost::asio::awaitable<void> refuse(Response response, const Parser& parser);
   boost::asio::awaitable<bool> write_answer(AnswerFraming& answered);
   boost::asio::awaitable<bool> write_all(std::string_view bytes);
@@ -49,6 +51,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Decision decide(const Request& request) const;
   void begin_exchange(Decision decision, Request request);
+  // For the handler, what was not read of a body.
+  void pull_body(const Exchange* exchange, std::function<void(Result<std::string>)> on_piece);
+  boost::asio::awaitable<Result<std::string>> read_piece();
+  boost::asio::awaitable<void> stop_pulling();
   void watch_for_close();
   boost::asio::awaitable<void> stop_watching();
   boost::asio::awaitable<void> wait_until_woken();
@@ -62,7 +68,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::beast::flat_buffer buffer_;
   std::string peer_;
 
+  class Upload;
+  struct Pull {
+    Pull(boost::asio::ip::tcp::socket& socket, Parser& parser) : deadline(socket), parser(parser) {}
+    Deadline deadline;  // beside that of the answer
+    Parser& parser;
+    bool is_reading = false;
+    boost::asio::cancellation_signal cancel;
+  };
+
   std::shared_ptr<Exchange> exchange_;
+  std::unique_ptr<Pull> pull_;  // of this exchange's handler; null if it has the whole body
   boost::asio::steady_timer wake_timer_;
   boost::asio::cancellation_signal watch_cancel_;
   bool woken_ = false;

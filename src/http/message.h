@@ -1,10 +1,14 @@
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "base/error.h"
 
 namespace cachalot::http {
 
@@ -29,6 +33,15 @@ class Headers {
   std::vector<std::pair<std::string, std::string>> fields_;
 };
 
+// The rest of a body that is still on its way, pulled piece by piece, so that a slow reader slows its sender.
+class BodySource {
+ public:
+  virtual ~BodySource() = default;
+  // The next piece, "" at the end; one read at a time. The callback comes on an I/O thread. kCancelled: nobody wants it
+  // any longer.
+  virtual void read(std::function<void(Result<std::string>)> on_piece) = 0;
+};
+
 struct Request {
   std::string method;
   std::string path;    // the target without its query, percent-decoded
@@ -36,6 +49,8 @@ struct Request {
   std::string target;  // path and query as they came, for whoever passes the request on
   Headers headers;
   std::string body;
+  std::shared_ptr<BodySource>
+      more_body;     // what follows `body`; only of Server::route_upload(), and null if nothing does
   std::string peer;  // "127.0.0.1:53412", "[::1]:53412"
 };
 

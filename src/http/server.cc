@@ -54,10 +54,10 @@ bool Responder::closed() const {
   return handle_->exchange->closed();
 }
 
-void Routes::add(std::string method, std::string path, Server::Handler handler) {
+void Routes::add(std::string method, std::string path, bool pulls_body, Server::Handler handler) {
   const bool is_prefix = path.ends_with("/*");
   if (is_prefix) path.pop_back();
-  routes_.push_back({std::move(method), std::move(path), is_prefix, std::move(handler)});
+  routes_.push_back({std::move(method), std::move(path), is_prefix, pulls_body, std::move(handler)});
 }
 
 RouteMatch Routes::match(std::string_view method, std::string_view path) const {
@@ -66,8 +66,10 @@ RouteMatch Routes::match(std::string_view method, std::string_view path) const {
   for (const Route& route : routes_) {
     const bool matches = route.is_prefix ? path.starts_with(route.path) : path == route.path;
     if (!matches) continue;
-    if (match.handler == nullptr && (route.method == method || (route.method == "GET" && method == "HEAD")))
+    if (match.handler == nullptr && (route.method == method || (route.method == "GET" && method == "HEAD"))) {
       match.handler = &route.handler;
+      match.pulls_body = route.pulls_body;
+    }
     allowed.insert(route.method);
     if (route.method == "GET") allowed.insert("HEAD");
   }
@@ -189,7 +191,11 @@ Server::~Server() {
 }
 
 void Server::route(std::string method, std::string path, Handler handler) {
-  core_->routes.add(std::move(method), std::move(path), std::move(handler));
+  core_->routes.add(std::move(method), std::move(path), false, std::move(handler));
+}
+
+void Server::route_upload(std::string method, std::string path, Handler handler) {
+  core_->routes.add(std::move(method), std::move(path), true, std::move(handler));
 }
 
 void Server::set_head_check(HeadCheck check) {

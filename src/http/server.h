@@ -22,6 +22,7 @@ struct ServerOptions {
   uint16_t port = 0;             // 0: the system picks one
   size_t max_header_bytes = 32 << 10;
   size_t max_body_bytes = 32 << 20;
+  size_t max_buffered_body_bytes = 1 << 20;  // of route_upload()
   int max_connections = 4096;
   size_t max_queued_bytes =
       4 << 20;  // of one streamed answer, not yet taken by the client; beyond it the client is cut
@@ -81,6 +82,8 @@ class Server {
 
   // A path that ends in "/*" stands for every path below it. GET routes also answer HEAD.
   void route(std::string method, std::string path, Handler handler);
+  // The same for large bodies: what goes beyond max_buffered_body_bytes is left to the handler, in Request::more_body.
+  void route_upload(std::string method, std::string path, Handler handler);
   void set_head_check(HeadCheck check);
   void set_error_format(ErrorFormat format);
 

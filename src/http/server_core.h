@@ -21,18 +21,19 @@ class Connection;
 // Which handler a request belongs to, or what its path would allow.
 struct RouteMatch {
   const Server::Handler* handler = nullptr;
+  bool pulls_body = false;      // the handler, beyond what is buffered
   std::string allowed_methods;  // "GET, HEAD, OPTIONS"; empty: no such path
 };
 
 class Routes {
  public:
-  void add(std::string method, std::string path, Server::Handler handler);
+  void add(std::string method, std::string path, bool pulls_body, Server::Handler handler);
   RouteMatch match(std::string_view method, std::string_view path) const;
 
  private:
   struct Route {
     std::string method, path;  // of a prefix route, the path ends in '/'
-    bool is_prefix;
+    bool is_prefix, pulls_body;
     Server::Handler handler;
   };
   std::vector<Route> routes_;

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <random>
 #include <thread>
 
@@ -254,6 +255,89 @@ TEST_F(ServerTest, StreamsInChunksAndKeepsTheConnection) {
   EXPECT_EQ(client.read_until("0\r\n\r\n"), "b\r\ndata: two\n\n\r\n0\r\n\r\n");
   client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
   EXPECT_THAT(client.read_response(), EndsWith("hello "));
+}
+
+TEST_F(ServerTest, AStreamOfAKnownLengthNeedsNoChunks) {
+  start([](Server& server) {
+    server.route("GET", "/known", [](const Request&, const Responder& responder) {
+      responder.begin(200, {{"Content-Length", "8"}});
+      responder.write("half");
+      responder.write("half");
+      responder.end();
+    });
+    server.route("GET", "/short", [](const Request&, const Responder& responder) {
+      responder.begin(200, {{"Content-Length", "8"}});
+      responder.write("half", [responder] { responder.abort(); });
+    });
+  });
+  RawClient client = connect();
+  for (int request = 0; request < 2; request++) {
+    client.send("GET /known HTTP/1.1\r\nHost: x\r\n\r\n");
+    const std::string answer = client.read_response();
+    EXPECT_THAT(answer, EndsWith("\r\n\r\nhalfhalf"));
+    EXPECT_THAT(answer, Not(HasSubstr("chunked")));
+  }
+  EXPECT_THAT(answer_to("GET /short HTTP/1.1\r\nHost: x\r\n\r\n"), Not(HasSubstr("halfhalf")));
+}
+
+// A handler that pulls what is left of a body, and answers with its size.
+class Puller : public std::enable_shared_from_this<Puller> {
+ public:
+  Puller(Request request, Responder responder)
+      : source_(request.more_body), num_bytes_(request.body.size()), responder_(std::move(responder)) {}
+  void pull() {
+    if (!source_) return responder_.respond(Response::text(200, std::to_string(num_bytes_)));
+    source_->read([self = shared_from_this()](Result<std::string> piece) {
+      if (!piece) return self->responder_.respond(Response::text(400, piece.error().message));
+      self->num_bytes_ += piece->size();
+      if (piece->empty()) self->source_.reset();
+      self->pull();
+    });
+  }
+
+ private:
+  std::shared_ptr<BodySource> source_;
+  size_t num_bytes_;
+  const Responder responder_;
+};
+
+TEST_F(ServerTest, AnUploadsHandlerPullsWhatIsNotBuffered) {
+  options_.max_buffered_body_bytes = 1000;
+  options_.max_body_bytes = 1 << 20;
+  std::atomic<int> num_pulled = 0;
+  start([&](Server& server) {
+    server.route_upload("POST", "/size", [&](Request request, Responder responder) {
+      if (request.more_body) num_pulled++;
+      std::make_shared<Puller>(std::move(request), std::move(responder))->pull();
+    });
+    server.route_upload("POST", "/refused", [](const Request&, const Responder& responder) {
+      responder.respond(Response::text(403, "no"));
+    });
+  });
+  RawClient client = connect();
+  const std::string head = "POST /size HTTP/1.1\r\nHost: x\r\n";
+  const auto send = [&](size_t size) {
+    client.send(head + "Content-Length: " + std::to_string(size) + "\r\n\r\n" + std::string(size, 'x'));
+    return client.read_response();
+  };
+  EXPECT_THAT(send(500), EndsWith("\r\n\r\n500"));
+  EXPECT_EQ(num_pulled, 0);
+  for (const size_t size : {500'000, 70'000, 900'000})
+    EXPECT_THAT(send(size), EndsWith("\r\n\r\n" + std::to_string(size)));
+  EXPECT_EQ(num_pulled, 3);
+  EXPECT_THAT(send(20), EndsWith("\r\n\r\n20")) << "the connection lives on";
+
+  const std::string chunk = "2710\r\n" + std::string(10'000, 'x') + "\r\n";
+  client.send(head + "Transfer-Encoding: chunked\r\n\r\n");
+  for (int idx = 0; idx < 5; idx++) client.send(chunk);
+  client.send("0\r\n\r\n");
+  EXPECT_THAT(client.read_response(), EndsWith("\r\n\r\n50000"));
+
+  client.send(head + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "zz\r\n");
+  EXPECT_THAT(client.read_to_end(), StartsWith("HTTP/1.1 400"));
+  RawClient refused = connect();
+  refused.send("POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + std::string(5'000, 'x'));
+  EXPECT_THAT(refused.read_until("no"), StartsWith("HTTP/1.1 403"));
 }
 
 TEST_F(ServerTest, AnAbortedStreamDoesNotLookComplete) {

@@ -1,6 +1,7 @@
 #include "router/health_watch.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -12,7 +13,7 @@
 #include <boost/json/parse.hpp>
 
 #include "base/log.h"
-#include "router/await.h"
+#include "http/await.h"
 
 namespace cachalot::router {
 
@@ -21,6 +22,7 @@ using std::chrono::steady_clock;
 
 namespace {
 
+constexpr auto kRollCallInterval = std::chrono::seconds(10);
 constexpr size_t kMaxAnswerBytes = 64 << 10;
 
 // The names in the answer of /v1/models.
@@ -149,13 +151,13 @@ asio::awaitable<Result<http::Response>> HealthWatch::Watch::fetch(std::string ta
   auto start = [&](std::function<void(Result<http::ResponseHead>)> on_head) {
     call_ = client_.start(std::move(request), std::move(on_head));
   };
-  Result<http::ResponseHead> head = co_await await_callback<Result<http::ResponseHead>>(std::move(start));
+  Result<http::ResponseHead> head = co_await http::await_callback<Result<http::ResponseHead>>(std::move(start));
   http::Response response;
   Result<std::string> piece;
   if (head) response.status = head->status;
   while (head && response.body.size() < kMaxAnswerBytes) {
     auto read = [this](std::function<void(Result<std::string>)> on_piece) { call_->read(std::move(on_piece)); };
-    piece = co_await await_callback<Result<std::string>>(std::move(read));
+    piece = co_await http::await_callback<Result<std::string>>(std::move(read));
     if (!piece || piece->empty()) break;
     response.body += *piece;
   }
@@ -166,7 +168,41 @@ asio::awaitable<Result<http::Response>> HealthWatch::Watch::fetch(std::string ta
   co_return response;
 }
 
-HealthWatch::HealthWatch(std::shared_ptr<ProxyContext> context) {
+// Says now and then which replicas have not come yet, until all have.
+class HealthWatch::RollCall : public std::enable_shared_from_this<RollCall> {
+ public:
+  explicit RollCall(std::shared_ptr<ProxyContext> context)
+      : context_(std::move(context)), strand_(asio::make_strand(context_->threads.context())), timer_(strand_) {}
+
+  void wait() {
+    timer_.expires_after(kRollCallInterval);
+    timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
+      if (!error && self->call()) self->wait();
+    });
+  }
+  void stop() {
+    asio::post(strand_, [self = shared_from_this()] { self->timer_.cancel(); });
+  }
+
+ private:
+  // Whether any is missing.
+  bool call() const {
+    std::vector<std::string> missing;
+    for (const ReplicaStatus& replica : context_->table.status(steady_clock::now()))
+      if (replica.health.state() == ReplicaHealth::State::kStarting)
+        missing.push_back(fmt::format("{} ({})", replica.url, replica.health.reason()));
+    if (!missing.empty())
+      log::info("waiting for {} of {} replicas: {}", missing.size(), context_->urls.size(), fmt::join(missing, ", "));
+    return !missing.empty();
+  }
+
+  const std::shared_ptr<ProxyContext> context_;
+  const asio::strand<asio::io_context::executor_type> strand_;
+  asio::steady_timer timer_;
+};
+
+HealthWatch::HealthWatch(std::shared_ptr<ProxyContext> context) : roll_call_(std::make_shared<RollCall>(context)) {
+  roll_call_->wait();
   for (size_t replica = 0; replica < context->urls.size(); replica++) {
     watches_.push_back(std::make_shared<Watch>(context, replica));
     watches_.back()->start();
@@ -175,6 +211,7 @@ HealthWatch::HealthWatch(std::shared_ptr<ProxyContext> context) {
 
 HealthWatch::~HealthWatch() {
   for (const auto& watch : watches_) watch->stop();
+  roll_call_->stop();
 }
 
 }  // namespace cachalot::router

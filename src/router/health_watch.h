@@ -18,6 +18,8 @@ class HealthWatch {
 
  private:
   class Watch;
+  class RollCall;
+  const std::shared_ptr<RollCall> roll_call_;
   std::vector<std::shared_ptr<Watch>> watches_;
 };
 

@@ -13,9 +13,9 @@
 #include <random>
 
 #include "base/log.h"
+#include "http/await.h"
 #include "http/sse.h"
 #include "openai/api_error.h"
-#include "router/await.h"
 #include "router/event_boundary.h"
 #include "router/forwarded_headers.h"
 #include "router/request_facts.h"
@@ -116,7 +116,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   asio::awaitable<bool> write(std::string bytes);
   void end_broken(size_t replica, bool is_events, const std::string& reason);
 
-  http::ClientRequest make_request(size_t replica) const;
+  http::ClientRequest make_request(size_t replica);
   Result<std::optional<size_t>> forced_replica() const;
   void answer_failure();
   void refuse(const ApiError& error);
@@ -135,8 +135,9 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   std::shared_ptr<http::ClientCall> call_;
   size_t num_unwritten_ = 0;  // bytes on their way to the client
   bool client_is_gone_ = false;
-  bool has_answered_ = false;  // something of the answer was passed on
-  bool was_silent_ = false;    // the call was given up because its replica was
+  bool body_is_spent_ = false;  // a part of it is gone to a replica and nowhere else
+  bool has_answered_ = false;   // something of the answer was passed on
+  bool was_silent_ = false;     // the call was given up because its replica was
   uint64_t num_pieces_ = 0;
   std::optional<http::Response> failure_;  // what the last replica said, or what is to be said for it
 };
@@ -154,7 +155,9 @@ asio::awaitable<void> ProxyCall::run() {
     const bool is_over = co_await try_replica(replica);
     if (is_over) co_return;
     sent_to.push_back(replica);
-    if (static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced) co_return answer_failure();
+    const bool is_last_try =
+        static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced || body_is_spent_;
+    if (is_last_try) co_return answer_failure();
     context_->metrics.retried(replica);
   }
 }
@@ -168,12 +171,16 @@ Result<std::optional<size_t>> ProxyCall::forced_replica() const {
                     context_->urls.size() - 1);
 }
 
-http::ClientRequest ProxyCall::make_request(size_t replica) const {
+http::ClientRequest ProxyCall::make_request(size_t replica) {
   http::ClientRequest request{.method = request_.method,
                               .url = context_->urls[replica],
                               .headers = request_fields(request_, id_, context_->options.server_api_key),
                               .body = request_.body};
   request.url.target = request_.target;
+  if (!request_.more_body) return request;
+  request.more_body = std::move(request_.more_body);
+  request.body_size = number_in(request_.headers.find("Content-Length").value_or(""));
+  body_is_spent_ = true;
   return request;
 }
 
@@ -183,7 +190,7 @@ asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
   auto start = [&](std::function<void(Result<http::ResponseHead>)> on_head) {
     call_ = context_->client.start(make_request(replica), std::move(on_head));
   };
-  Result<http::ResponseHead> head = co_await await_callback<Result<http::ResponseHead>>(std::move(start));
+  Result<http::ResponseHead> head = co_await http::await_callback<Result<http::ResponseHead>>(std::move(start));
   Result<std::string> piece;
   if (head && is_worth_another_try(head->status)) {
     const int status = head->status;
@@ -205,6 +212,10 @@ asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
     refuse(ApiError(504, error.message, "server_error"));
     co_return true;
   }
+  if (error.code == ErrorCode::kInvalidArgument) {  // the client's body
+    refuse(ApiError(error));
+    co_return true;
+  }
   if (!was_silent_) table.request_not_taken(replica, error.message);
   failure_ = to_response(ApiError(503, "no replica could answer", "service_unavailable"));
   co_return false;
@@ -212,7 +223,7 @@ asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
 
 asio::awaitable<Result<std::string>> ProxyCall::read_piece() {
   auto read = [call = call_](std::function<void(Result<std::string>)> on_piece) { call->read(std::move(on_piece)); };
-  return await_callback<Result<std::string>>(std::move(read));
+  return http::await_callback<Result<std::string>>(std::move(read));
 }
 
 // The answer of a replica that failed is the client's if no other replica does better.

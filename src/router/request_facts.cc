@@ -9,6 +9,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr double kBytesPerToken = 4;
+constexpr size_t kMostRead = 256 << 10;  // a millisecond's work; of what follows only the length counts
 
 // Hears a document's parts and keeps the text of its prompt: the strings (also the names, such as "content", so that
 // roles stay apart) and the token ids below the top-level key "prompt" or "messages".
@@ -90,11 +91,12 @@ class PromptReader {
 RequestFacts read_request_facts(std::string_view body) {
   json::basic_parser<PromptReader> parser{json::parse_options()};
   json::error_code ignored;  // the replica says what is wrong with it
-  parser.write_some(true, body.data(), body.size(), ignored);
+  const size_t num_read = std::min(body.size(), kMostRead);
+  parser.write_some(true, body.data(), num_read, ignored);
   const PromptReader& reader = parser.handler();
-  return {
-      .num_prompt_tokens = static_cast<double>(reader.num_bytes) / kBytesPerToken + static_cast<double>(reader.num_ids),
-      .prefixes = prefixes_of(reader.text)};
+  return {.num_prompt_tokens = static_cast<double>(reader.num_bytes + body.size() - num_read) / kBytesPerToken +
+                               static_cast<double>(reader.num_ids),
+          .prefixes = prefixes_of(reader.text)};
 }
 
 }  // namespace cachalot::router

@@ -138,8 +138,8 @@ void RunningRouter::Parts::add_passed_routes() {
   const auto pass = [this](http::Request request, http::Responder responder) {
     pass_on(context, std::move(request), std::move(responder));
   };
-  for (const char* method : {"GET", "POST", "DELETE"}) http.route(method, "/v1/*", pass);
-  for (const char* path : {"/tokenize", "/detokenize"}) http.route("POST", path, pass);
+  for (const char* method : {"GET", "POST", "DELETE"}) http.route_upload(method, "/v1/*", pass);
+  for (const char* path : {"/tokenize", "/detokenize"}) http.route_upload("POST", path, pass);
 }
 
 http::Response RunningRouter::Parts::health() const {

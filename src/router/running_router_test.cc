@@ -159,6 +159,21 @@ TEST_F(RouterTest, ASlowClientSlowsTheReplica) {
   EXPECT_GT(client.read_to_end().size(), 64u << 20);
 }
 
+TEST_F(RouterTest, LargeRequestsPassWithoutBeingHeldWhole) {
+  add_replica().on_completion = [](const http::Request& request, const http::Responder& responder) {
+    responder.respond(http::Response::text(200, std::to_string(request.body.size())));
+  };
+  start();
+  EXPECT_EQ(complete({}, std::string(20 << 20, 'x')).body, std::to_string(20 << 20));
+  http::RawClient client(router_->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
+  for (int idx = 0; idx < 30; idx++) client.send("186a0\r\n" + std::string(100'000, 'x') + "\r\n");
+  client.send("0\r\n\r\n");
+  EXPECT_THAT(client.read_to_end(), EndsWith("\r\n\r\n3000000"));
+  // What is too large is refused at once where its length is known, and in the middle where it is not.
+  EXPECT_EQ(complete({}, std::string((32 << 20) + 1, 'x')).status, 413);
+}
+
 TEST_F(RouterTest, AClientThatGoesAwayEndsItsRequest) {
   std::promise<void> gone;
   std::promise<http::Responder> asked;

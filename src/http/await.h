@@ -8,7 +8,7 @@
 #include <memory>
 #include <utility>
 
-namespace cachalot::router {
+namespace cachalot::http {
 
 // Waits in a coroutine for what a callback is told: `start` gets the callback, which may be called once, on any thread.
 // The coroutine goes on on its own executor.
@@ -26,4 +26,4 @@ boost::asio::awaitable<T> await_callback(Start start) {
                                                                       std::move(start));
 }
 
-}  // namespace cachalot::router
+}  // namespace cachalot::http
