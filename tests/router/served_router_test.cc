@@ -1,0 +1,178 @@
+// The router as a program before two replicas of one rank each, as an operator would start them.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <array>
+#include <atomic>
+#include <boost/json.hpp>
+#include <csignal>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "processes/api_client.h"
+#include "processes/program.h"
+#include "processes/served_group.h"
+
+namespace cachalot::test {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+using testing::HasSubstr;
+using End = StreamedAnswer::End;
+
+class Router : public testing::Test {
+ protected:
+  Router() {
+    std::vector<std::string> words{"router", "--server-urls"};
+    for (const uint16_t port : ports_) words.push_back(fmt::format("http://127.0.0.1:{}", port));
+    for (const std::string& word : {std::string("--host"), std::string("127.0.0.1"), std::string("--port"),
+                                    std::to_string(port_), std::string("--model"), nano_folder()})
+      words.push_back(word);
+    router_ = std::make_unique<Program>(words);
+    for (size_t idx = 0; idx < ports_.size(); idx++) start_replica(idx);
+    EXPECT_TRUE(wait_until_up(2)) << output();
+  }
+
+  void start_replica(size_t idx) {
+    replicas_[idx] = std::make_unique<Program>(std::vector<std::string>{
+        "serve", "--model", nano_folder(), "--host", "127.0.0.1", "--port", std::to_string(ports_[idx]), "--threads",
+        "1", "--num-gpu-blocks-override", "256", "--max-model-len", "2048"});
+  }
+  bool wait_until_up(int64_t num_replicas) {
+    const auto deadline = steady_clock::now() + seconds(60);
+    while (steady_clock::now() < deadline) {
+      if (num_up() == num_replicas) return true;
+      std::this_thread::sleep_for(milliseconds(20));
+    }
+    return false;
+  }
+  int64_t num_up() {
+    const auto page = client_.get(port_, "/replicas");
+    if (!page) return -1;
+    int64_t num_up = 0;
+    const boost::json::value status = boost::json::parse(page->body);
+    for (const auto& replica : status.at("replicas").as_array()) num_up += replica.at("healthy").as_bool() ? 1 : 0;
+    return num_up;
+  }
+  std::string output() const {
+    std::string all = "router:\n" + router_->output();
+    for (const auto& replica : replicas_) all += "replica:\n" + (replica ? replica->output() : "");
+    return all;
+  }
+
+  const ApiClient client_;
+  const uint16_t port_ = free_port();
+  const std::array<uint16_t, 2> ports_{free_port(), free_port()};
+  std::array<std::unique_ptr<Program>, 2> replicas_;
+  std::unique_ptr<Program> router_;
+};
+
+TEST_F(Router, GivesTheReplicasAnswers) {
+  const boost::json::object question = completion_body("Which one is larger? 3.8 or 3.11", 48);
+  const auto direct = client_.stream(ports_[0], question);
+  ASSERT_EQ(direct.end, End::kComplete);
+  for (int request = 0; request < 4; request++) {
+    const auto routed = client_.stream(port_, question);
+    EXPECT_EQ(routed.end, End::kComplete);
+    EXPECT_EQ(routed.text, direct.text);
+  }
+  for (const uint16_t port : ports_) EXPECT_GT(client_.metric(port, "vllm:prompt_tokens_total"), 0);
+  EXPECT_THAT(client_.get(port_, "/v1/models")->body, HasSubstr(nano_folder()));
+  boost::json::object other = question;
+  other["model"] = "other";
+  const auto unknown = client_.complete(port_, other);
+  ASSERT_TRUE(unknown);
+  EXPECT_EQ(unknown->status, 404);
+  EXPECT_THAT(unknown->body, HasSubstr("model_not_found"));
+  EXPECT_EQ(client_.get(port_, "/health")->status, 200);
+}
+
+// Clients that ask one thing after the other until they are told to stop.
+struct Crowd {
+  Crowd(const ApiClient& client, uint16_t port, int num_clients) {
+    for (int idx = 0; idx < num_clients; idx++)
+      threads.emplace_back([this, &client, port, idx](const std::stop_token& stopped) {
+        for (int request = 0; !stopped.stop_requested(); request++) {
+          const auto body = completion_body(boost::json::value(fmt::format("What is {} + {}?", idx, request)), 24);
+          if (idx % 2 == 0)
+            ask(client, port, body);
+          else
+            stream(client, port, body);
+        }
+      });
+  }
+  void ask(const ApiClient& client, uint16_t port, const boost::json::object& body) {
+    const auto answer = client.complete(port, body);
+    num_answers++;
+    if (!answer || answer->status != 200) num_lost++;
+  }
+  void stream(const ApiClient& client, uint16_t port, const boost::json::object& body) {
+    const auto answer = client.stream(port, body);
+    num_answers++;
+    if (answer.end == End::kErrorEvent && !answer.text.empty())
+      num_broken++;
+    else if (answer.end != End::kComplete)
+      num_lost++;
+  }
+
+  std::atomic<int> num_answers{0};
+  std::atomic<int> num_broken{0};  // streams that had begun, and ended with an event that says so
+  std::atomic<int> num_lost{0};    // anything else but a whole answer
+  std::vector<std::jthread> threads;
+};
+
+TEST_F(Router, LosesNoUnansweredRequestWhenAReplicaIsKilledAndStartedAgain) {
+  Crowd crowd(client_, port_, 8);
+  const auto wait_for_answers = [&](int number) {
+    const int enough = crowd.num_answers + number;
+    for (int time = 0; crowd.num_answers < enough && time < 1000; time++) std::this_thread::sleep_for(milliseconds(10));
+  };
+  for (int round = 0; round < 2; round++) {
+    wait_for_answers(12);
+    replicas_[0]->signal(SIGKILL);
+    ASSERT_TRUE(replicas_[0]->wait(seconds(5)));
+    wait_for_answers(12);
+    start_replica(0);
+    ASSERT_TRUE(wait_until_up(2)) << output();
+  }
+  wait_for_answers(12);
+  crowd.threads.clear();
+  EXPECT_EQ(crowd.num_lost, 0) << output();
+  EXPECT_LE(crowd.num_broken, 2 * 4) << "at most every stream, once each time";
+  EXPECT_GT(crowd.num_answers, 5 * 12 - 1);
+  EXPECT_GE(client_.metric(port_, "cachalot:router_ejections_total"), 2);
+}
+
+TEST_F(Router, AnswersWithin2SecondsWhenEveryReplicaIsStopped) {
+  for (const auto& replica : replicas_) replica->signal(SIGSTOP);
+  const auto start = steady_clock::now();
+  const auto answer = client_.complete(port_, completion_body("What is 17 + 25?", 8));
+  EXPECT_LT(steady_clock::now() - start, seconds(2));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 503);
+  EXPECT_TRUE(answer->headers.contains("Retry-After"));
+  EXPECT_EQ(client_.get(port_, "/health")->status, 503);
+  for (const auto& replica : replicas_) replica->signal(SIGCONT);
+  EXPECT_TRUE(wait_until_up(2)) << output();
+  EXPECT_EQ(client_.complete(port_, completion_body("What is 17 + 25?", 8))->status, 200);
+}
+
+TEST_F(Router, DrainsWhenItIsToldToStop) {
+  std::jthread reader;
+  StreamedAnswer answer;
+  std::atomic<bool> has_begun = false;
+  reader = std::jthread([&] {
+    answer = client_.stream(port_, completion_body("What is 17 + 25?", 200), [&](int) { return has_begun = true; });
+  });
+  for (int time = 0; !has_begun && time < 500; time++) std::this_thread::sleep_for(milliseconds(10));
+  router_->signal(SIGTERM);
+  reader.join();
+  EXPECT_EQ(answer.end, End::kComplete);
+  EXPECT_EQ(router_->wait(seconds(10)), 0) << output();
+}
+
+}  // namespace
+}  // namespace cachalot::test
