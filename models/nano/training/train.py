@@ -19,11 +19,11 @@ from muon import Muon
 from torch.nn import functional as F
 
 SEED = 20260
-STEPS = 4500
+STEPS = 4800
 TOKENS_A_STEP = 6144  # before padding
 TOKENS_A_PASS = 2304  # with padding: what one forward and backward pass takes
 WARMUP_STEPS, HOLD = 60, 0.28  # the learning rate rises, holds for this share of the steps, then falls to zero
-MTP_START, MTP_WEIGHT = 0.8, 0.3
+MTP_START, MTP_WEIGHT = 0.75, 0.3
 MUON_LR, ADAM_LR = 0.02, 3e-3
 BIAS_STEP = 0.002  # how far an expert's bias moves a step towards an even load
 
