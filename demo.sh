@@ -1,48 +1,58 @@
 #!/usr/bin/env bash
-# Builds Cachalot, serves the built-in model, asks it a question and streams the answer; then keeps serving until Ctrl-C.
+# Builds Cachalot, starts the built-in model as a cluster on this machine (two replicas with two ranks each and the router),
+# shows where its ranks are, asks it a question and streams the answer; then keeps serving until Ctrl-C.
 #   ./demo.sh                the demo (without a terminal it ends after the answer)
 #   ./demo.sh --build-only   stops after the build: build/release/bin/cachalot
-#   PORT=9000 ./demo.sh      another port (8000)
+#   PORT=9000 ./demo.sh      another port (8002)
 set -euo pipefail
 cd "$(dirname "$0")"
 
 case "${1:-}" in
   "" | --build-only) ;;
-  --help | -h) sed -n '2,5p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  --help | -h) sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
   *) echo "demo.sh: $1 is not an option; see ./demo.sh --help" >&2; exit 2 ;;
 esac
 scripts/build.sh release cachalot
 [ "${1:-}" != --build-only ] || exit 0
 
-port=${PORT:-8000}
+port=${PORT:-8002}
 question='Which one is larger? 3.8 or 3.11'
+cachalot=build/release/bin/cachalot
 log=$(mktemp)
-build/release/bin/cachalot serve --model models/nano --host 127.0.0.1 --port "$port" >"$log" 2>&1 &
-server=$!
-trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -f "$log"' EXIT
+"$cachalot" up --port "$port" >"$log" 2>&1 &
+cluster=$!
+trap 'kill "$cluster" 2>/dev/null || true; wait "$cluster" 2>/dev/null || true; rm -f "$log"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 for _ in $(seq 600); do
-  grep -q 'ready: ' "$log" && break
-  kill -0 "$server" 2>/dev/null || { echo "The server did not start:" >&2; cat "$log" >&2; exit 1; }
+  ! grep -q '^ready: ' "$log" || break
+  kill -0 "$cluster" 2>/dev/null || {
+    echo "The cluster did not start:" >&2
+    cat "$log" >&2
+    ! grep -q 'cannot be listened on' "$log" || echo "PORT=9000 ./demo.sh takes another port." >&2
+    exit 1
+  }
   sleep 0.1
 done
-grep -q 'ready: ' "$log" || { echo "The server is not ready after a minute:" >&2; cat "$log" >&2; exit 1; }
+grep -q '^ready: ' "$log" || { echo "The cluster is not ready after a minute:" >&2; cat "$log" >&2; exit 1; }
+printf '\n'
+sed '/^ready: /,$d' "$log" # the map of its ranks
 
-printf '\nThe built-in model (R1'\''s architecture, 4 million parameters) is asked: %s\n\n' "$question"
-build/release/bin/cachalot chat --url "http://127.0.0.1:$port" --temperature 0 --prompt "$question"
+printf 'The built-in model (R1'\''s architecture, 4 million parameters) is asked: %s\n\n' "$question"
+"$cachalot" chat --url "http://127.0.0.1:$port" --temperature 0 --prompt "$question"
 
 cat <<TEXT
 
-It serves OpenAI's API at http://127.0.0.1:$port/v1. Try in another terminal:
+It serves OpenAI's API at http://127.0.0.1:$port/v1, and \`$cachalot status\` shows its ranks and their load.
+Try in another terminal:
 
-  build/release/bin/cachalot chat --url http://127.0.0.1:$port
+  $cachalot chat --url http://127.0.0.1:$port
 
-  curl http://127.0.0.1:$port/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{"model": "models/nano", "messages": [{"role": "user", "content": "What is 4789 + 365?"}], "temperature": 0}'
+  curl http://127.0.0.1:$port/v1/completions -H 'Content-Type: application/json' \\
+    -d '{"model": "models/nano", "prompt": "$question", "max_tokens": 1024, "temperature": 0}'
 
 TEXT
 [ -t 0 ] && [ -t 1 ] || exit 0
-echo "Ctrl-C stops the server."
-wait "$server"
+echo "Ctrl-C stops the cluster."
+wait "$cluster"
