@@ -4,7 +4,8 @@
 # `cachalot bench` beside the all-to-all and all-reduce of the MPI that is installed (Debian: openmpi-bin and libopenmpi-dev), on
 # this machine, the same sizes. Rounds of both alternate, as machines drift: each figure is the median of ROUNDS, with the least
 # and the most behind it, and each round's is the median of ITERATIONS calls. MPI's processes yield, as they would starve each
-# other otherwise where ranks outnumber cores. The environment may set ROUNDS, ITERATIONS, SIZES, COLLECTIVES and MPIRUN_FLAGS.
+# other otherwise where ranks outnumber cores. The environment may set ROUNDS, ITERATIONS, SIZES, COLLECTIVES, CACHALOT_FLAGS
+# and MPIRUN_FLAGS.
 set -euo pipefail
 export LC_ALL=C
 
@@ -17,6 +18,7 @@ done
 rounds=${ROUNDS:-5} iterations=${ITERATIONS:-200}
 read -ra sizes <<<"${SIZES:-1024 14336 65536 262144 1048576 4194304}"
 read -ra collectives <<<"${COLLECTIVES:-alltoall allreduce}"
+read -ra cachalot_flags <<<"${CACHALOT_FLAGS:-}"
 read -ra mpirun_flags <<<"${MPIRUN_FLAGS:---oversubscribe --mca mpi_yield_when_idle 1 --mca pml ob1 --mca btl self,vader}"
 warmup=$((iterations / 10 + 1))
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # in containers; others are not asked
@@ -30,7 +32,8 @@ run_cachalot() {  # COLLECTIVE RANKS
   local size type=()
   [ "$1" = allreduce ] && type=(-d float)  # as MPI's
   for size in "${sizes[@]}"; do
-    timeout 300 "$cachalot" bench "$1" --ranks "$2" -b "$size" -e "$size" -n "$iterations" -w "$warmup" "${type[@]}" |
+    timeout 300 "$cachalot" bench "$1" --ranks "$2" -b "$size" -e "$size" -n "$iterations" -w "$warmup" "${type[@]}" \
+      "${cachalot_flags[@]}" |
       awk '!/^#/ { print $1, $4 }'
   done
 }
