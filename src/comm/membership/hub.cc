@@ -370,9 +370,10 @@ Hub::Clock::time_point Hub::judge(Clock::time_point now) {
                        fmt::format("no whole greeting came within {} s", options_.greeting_timeout.count() / 1000.0));
     }
   }
-  Clock::duration shortest = timing_.silence_limit();
+  Clock::duration shortest = timing_.heartbeat_interval();
   for (const auto& [rank, client] : std::map(members_)) {
-    const Clock::duration silence = counted - client->heard, limit = timing_.silence_limit(client->lateness);
+    const Clock::duration silence = counted - client->heard,
+                          limit = timing_.silence_limit(client->lateness, client->is_loading());
     if (silence < limit) {
       shortest = std::min(shortest, limit - silence);
     } else {

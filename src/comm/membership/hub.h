@@ -57,6 +57,7 @@ class Hub : public Role {
 
     int rank() const { return hello ? hello->introduction.rank : -1; }
     std::string name() const { return hello->introduction.name(); }
+    bool is_loading() const { return joined && activity.phase == Phase::kLoading; }
   };
   using ClientPtr = std::shared_ptr<Client>;
 

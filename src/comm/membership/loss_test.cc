@@ -179,7 +179,9 @@ TEST(Membership, ARankThatIsCutOffIsKnownToTheOthersAndKnowsItself) {
       EXPECT_EQ(lost[rank], -1) << loss.message();
       lost[rank] = loss.rank;
     });
+    (*group[rank])->set_activity(Phase::kIdle, 0);  // loading is given more time
   }
+  std::this_thread::sleep_for(milliseconds(250));  // for the heartbeats to tell
   line.cut();
   std::this_thread::sleep_for(milliseconds(600));
   EXPECT_EQ(lost[0], 1);

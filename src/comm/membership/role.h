@@ -31,10 +31,11 @@ struct Timing {
   // Heartbeats find a broken connection sooner; this bounds how long the system keeps one.
   std::chrono::milliseconds send_timeout() const { return failure_timeout * 2; }
 
-  // The longest silence of a peer that has been late lately: where cores are starved a group is slower to find a loss,
-  // but by no more than the timeout again.
-  std::chrono::steady_clock::duration silence_limit(const Lateness& lateness) const {
-    return silence_limit() + std::min<std::chrono::steady_clock::duration>(lateness.lately(), failure_timeout);
+  // The longest silence of a peer, who may be late: where cores are starved a group is slower to find a loss, but by no
+  // more than the timeout again. Loading takes cores, disks and memory, and no request waits for it.
+  std::chrono::steady_clock::duration silence_limit(const Lateness& lateness, bool is_loading) const {
+    return silence_limit() * (is_loading ? 3 : 1) +
+           std::min<std::chrono::steady_clock::duration>(lateness.lately(), failure_timeout);
   }
 
   // "nothing has come from it for 0.9 s"

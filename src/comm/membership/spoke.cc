@@ -256,7 +256,8 @@ void Spoke::leave() {
 // --- Time.
 
 Spoke::Clock::duration Spoke::silence_limit() const {
-  return accepted_ ? timing_.silence_limit(lateness_) : options_.greeting_timeout;
+  if (!accepted_) return options_.greeting_timeout;
+  return timing_.silence_limit(lateness_, rank0_activity_ && rank0_activity_->phase == Phase::kLoading);
 }
 
 void Spoke::watch_rank0() {

@@ -24,11 +24,16 @@ TEST(Lateness, IsForgottenBitByBit) {
 TEST(Timing, APeerThatHasBeenLateMayBeSilentThatMuchLongerButNotForEver) {
   const Timing timing{.failure_timeout = milliseconds(1000)};
   Lateness lateness(timing.slack());
-  EXPECT_EQ(timing.silence_limit(lateness), milliseconds(900));
+  EXPECT_EQ(timing.silence_limit(lateness, false), milliseconds(900));
   lateness.came(milliseconds(400));
-  EXPECT_EQ(timing.silence_limit(lateness), milliseconds(1200));
+  EXPECT_EQ(timing.silence_limit(lateness, false), milliseconds(1200));
   lateness.came(seconds(30));
-  EXPECT_EQ(timing.silence_limit(lateness), milliseconds(1900));
+  EXPECT_EQ(timing.silence_limit(lateness, false), milliseconds(1900));
+}
+
+TEST(Timing, APeerThatLoadsMayBeSilentLonger) {
+  const Timing timing{.failure_timeout = milliseconds(1000)};
+  EXPECT_EQ(timing.silence_limit(Lateness(timing.slack()), true), milliseconds(2700));
 }
 
 TEST(Timing, SilenceIsToldInSeconds) {
