@@ -187,29 +187,46 @@ class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCa
 
   asio::awaitable<Result<std::string>> read_piece() {
     if (!connection_) co_return std::string();
-    ClientConnection& connection = *connection_;
-    connection.deadline.arm(options_.idle_timeout, connection_);
-    std::string piece;
-    while (!parser_.is_done() && piece.empty()) {
-      if (connection.buffer.size() == 0) {
-        connection.buffer.shrink_to_fit();
-        const auto [wait_error] = co_await connection.socket.async_wait(tcp::socket::wait_read, kResult);
-        if (wait_error) co_return failure("the answer broke off:", wait_error);
-      }
-      connection.buffer.reserve(kPieceBytes);  // Beast reads as much as there is room for
-      piece.resize(kPieceBytes);
-      auto& body = parser_.get().body();
-      body.data = piece.data();
-      body.size = piece.size();
-      body.more = true;
-      const auto [error, num_read] =
-          co_await bhttp::async_read_some(connection.socket, connection.buffer, parser_, kResult);
-      if (error && error != bhttp::error::need_buffer) co_return failure("the answer broke off:", error);
-      piece.resize(piece.size() - body.size);
+    connection_->deadline.arm(options_.idle_timeout, connection_);
+    parser_.eager(true);  // all chunks that are there at once
+    boost::system::error_code error;
+    std::string piece = take_body(error);
+    while (!error && piece.empty() && !parser_.is_done()) {
+      error = co_await fill_buffer();
+      if (!error) piece = take_body(error);
     }
+    if (error) co_return failure("the answer broke off:", error);
     piece.shrink_to_fit();  // it may wait for a slow reader
     if (parser_.is_done()) release();
     co_return piece;
+  }
+
+  // What the buffer holds of the body.
+  std::string take_body(boost::system::error_code& error) {
+    boost::beast::flat_buffer& buffer = connection_->buffer;
+    std::string piece(buffer.size(), '\0');
+    auto& body = parser_.get().body();
+    body.data = piece.data();
+    body.size = piece.size();
+    body.more = true;
+    while (buffer.size() > 0 && !error && !parser_.is_done()) buffer.consume(parser_.put(buffer.data(), error));
+    if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
+    piece.resize(piece.size() - body.size);
+    return piece;
+  }
+
+  // Waits with no more memory than what is left of the last read.
+  asio::awaitable<boost::system::error_code> fill_buffer() {
+    ClientConnection& connection = *connection_;
+    connection.buffer.shrink_to_fit();
+    const auto [wait_error] = co_await connection.socket.async_wait(tcp::socket::wait_read, kResult);
+    if (wait_error) co_return wait_error;
+    auto [error, num_read] =
+        co_await connection.socket.async_read_some(connection.buffer.prepare(kPieceBytes), kResult);
+    connection.buffer.commit(num_read);
+    if (error != asio::error::eof) co_return error;
+    parser_.put_eof(error);  // the body's end, if nothing else says where it is
+    co_return error;
   }
 
   // The answer is complete.

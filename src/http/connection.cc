@@ -218,12 +218,11 @@ asio::awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes) {
         co_await asio::async_write(socket_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), kResult);
     if (error) co_return false;
   }
-  buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
   boost::system::error_code error;
   while (!error && !parser.is_done() && parser.get().body().size() < num_bytes) {
+    if (buffer_.size() == 0) buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
     const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
     error = read_error;
-    buffer_.reserve(64 << 10);
   }
   deadline_.disarm();
   if (!error) co_return true;
@@ -347,9 +346,9 @@ asio::awaitable<Result<std::string>> Connection::read_piece() {
   pull_->deadline.arm(core_->options.body_timeout, shared_from_this());
   boost::system::error_code error;
   while (!error && !parser.is_done() && parser.get().body().empty()) {
+    if (buffer_.size() == 0) buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
     const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
     error = read_error;
-    buffer_.reserve(64 << 10);
   }
   if (error) co_return make_error(ErrorCode::kInvalidArgument, "{}", parse_fault(error).message);
   co_return std::exchange(parser.get().body(), {});
@@ -370,19 +369,32 @@ void Connection::watch_for_close() {
   if (watching_ || buffer_.size() >= kMaxPipelinedBytes) return;
   watching_ = true;
   stop_watching_ = false;
+  buffer_.shrink_to_fit();  // an answer may take long
+  socket_.async_wait(asio::socket_base::wait_read,
+                     asio::bind_cancellation_slot(watch_cancel_.slot(),
+                                                  [self = shared_from_this()](const boost::system::error_code& error) {
+                                                    if (error || self->stop_watching_) return self->stop_watch(error);
+                                                    self->read_ahead();
+                                                  }));
+}
+
+void Connection::read_ahead() {
   socket_.async_read_some(
       buffer_.prepare(2048),
       asio::bind_cancellation_slot(
           watch_cancel_.slot(), [self = shared_from_this()](const boost::system::error_code& error, size_t num_bytes) {
-            self->watching_ = false;
             self->buffer_.commit(num_bytes);
-            if (self->stop_watching_) return self->wake();
-            if (error) {
-              self->exchange_->close();
-              return self->close_socket();
-            }
-            self->watch_for_close();
+            self->stop_watch(error);
+            if (!error && !self->stop_watching_) self->watch_for_close();
           }));
+}
+
+void Connection::stop_watch(const boost::system::error_code& error) {
+  watching_ = false;
+  if (stop_watching_) return wake();
+  if (!error) return;
+  exchange_->close();
+  close_socket();
 }
 
 asio::awaitable<void> Connection::stop_watching() {

@@ -56,6 +56,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::awaitable<Result<std::string>> read_piece();
   boost::asio::awaitable<void> stop_pulling();
   void watch_for_close();
+  void read_ahead();
+  void stop_watch(const boost::system::error_code& error);
   boost::asio::awaitable<void> stop_watching();
   boost::asio::awaitable<void> wait_until_woken();
   void wake();
