@@ -50,6 +50,7 @@ void GroupMachine::member_ready(size_t member) {
 void GroupMachine::member_lost(size_t member, const std::string& why, Time now) {
   if (state_ != GroupState::kStarting && state_ != GroupState::kReady) return;
   state_ = GroupState::kLost;
+  num_losses_++;
   lost_member_ = member;
   loss_ = why;
   due_ = now + kGrace;

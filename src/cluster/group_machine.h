@@ -47,6 +47,7 @@ class GroupMachine {
   bool is_ready(size_t member) const { return ready_[member]; }
   bool has_served() const { return has_served_; }
   int num_restarts() const { return num_restarts_; }
+  int num_losses() const { return num_losses_; }
   // Of the last loss: which member it was, and why.
   size_t lost_member() const { return lost_member_; }
   const std::string& loss() const { return loss_; }
@@ -61,7 +62,7 @@ class GroupMachine {
   std::vector<bool> runs_, ready_;
   Time due_;  // of the next start, or of the next kill
   bool has_started_ = false, has_served_ = false;
-  int num_restarts_ = 0;
+  int num_restarts_ = 0, num_losses_ = 0;
   std::deque<Time> restarts_;  // those within the window
   size_t lost_member_ = 0;
   std::string loss_;

@@ -69,6 +69,7 @@ TEST_F(GroupMachineTest, ALossEndsAllAndStartsAllAnew) {
   EXPECT_EQ(next(), Action::kNothing) << "the other one has its grace";
   machine_.member_ended(0, "ended with status 1", now_);
   EXPECT_EQ(machine_.lost_member(), 1U) << "the first loss is the reason";
+  EXPECT_EQ(machine_.num_losses(), 1);
   EXPECT_EQ(next(), Action::kNothing);
   EXPECT_EQ(machine_.state(), GroupState::kBackingOff);
   EXPECT_EQ(wait_for_start(), 100);

@@ -10,6 +10,7 @@ namespace {
 
 std::string rank_text(int rank, int percentage, bool ready) {
   if (ready) return fmt::format("rank {} ready", rank);
+  if (percentage == 0) return fmt::format("rank {} starts", rank);
   return percentage < 100 ? fmt::format("rank {} {}%", rank, percentage) : fmt::format("rank {} loaded", rank);
 }
 

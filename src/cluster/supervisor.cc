@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <ctime>
@@ -26,6 +27,12 @@ constexpr milliseconds kTurn{50};
 // What a server takes to end beyond the time that it has to drain.
 constexpr seconds kEndMargin{10};
 
+// As nohup asks for with SIGHUP, and a shell's script with SIGINT for what it starts in the background.
+bool is_ignored(int signal) {
+  struct sigaction action {};
+  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 }  // namespace
 
 struct Supervisor::Io {
@@ -37,7 +44,9 @@ struct Supervisor::Io {
 Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options, Observer on_change) {
   sigset_t handled;
   sigemptyset(&handled);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
+    if (!is_ignored(signal)) sigaddset(&handled, signal);
+  }
   pthread_sigmask(SIG_BLOCK, &handled, nullptr);
   signal(SIGPIPE, SIG_IGN);  // a child that has ended is seen by other means
   std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(options), std::move(on_change)));
@@ -152,31 +161,24 @@ Status Supervisor::act(Group& group) {
 // A line for each turn that a group takes once it has served; what happens before, the start tells of.
 void Supervisor::say_what_changed(Group& group) {
   const GroupMachine& machine = group.machine;
-  if (std::exchange(group.reported, machine.state()) == machine.state() || !machine.has_served()) return;
-  const std::string& lost = group.members[machine.lost_member()]->plan().label;
+  if (!machine.has_served()) return;
+  const WatchedProcess& lost = *group.members[machine.lost_member()];
   const RestartPolicy& policy = options_.cluster.restart;
   const std::string with =
       group.members.size() > 1 ? fmt::format(", with all {} servers of its group,", group.members.size()) : "";
-  switch (machine.state()) {
-    case GroupState::kLost:
-      log::warn("{} is lost and will be started anew{}: it {}", lost,
-                group.members.size() > 1 ? ", with all of its group" : "", machine.loss());
-      break;
-    case GroupState::kBackingOff:
-      log::info("{}{} starts anew in {:.1f} s: restart {}, at most {} within {} s", lost, with,
-                std::chrono::duration<double>(machine.due() - Clock::now()).count(), machine.num_restarts() + 1,
-                policy.most_restarts, policy.window / seconds(1));
-      break;
-    case GroupState::kReady:
-      if (machine.num_restarts() > 0) log::info("{}{} is ready again", lost, with);
-      break;
-    case GroupState::kGaveUp:
-      log::error("{}{} is given up after {} restarts within {} s; its log is {}", lost, with, policy.most_restarts,
-                 policy.window / seconds(1), group.members[machine.lost_member()]->plan().log);
-      break;
-    case GroupState::kStarting:
-      break;
-  }
+  // Where all ended at once, it is lost only for a moment that no state shows.
+  if (std::exchange(group.reported_losses, machine.num_losses()) != machine.num_losses())
+    log::warn("{}{} is lost and will be started anew: it {}", lost.plan().label, with, machine.loss());
+  if (std::exchange(group.reported, machine.state()) == machine.state()) return;
+  if (machine.state() == GroupState::kBackingOff)
+    log::info("{}{} starts anew in {:.1f} s: restart {}, at most {} within {} s", lost.plan().label, with,
+              std::chrono::duration<double>(machine.due() - Clock::now()).count(), machine.num_restarts() + 1,
+              policy.most_restarts, policy.window / seconds(1));
+  if (machine.state() == GroupState::kReady && machine.num_restarts() > 0)
+    log::info("{}{} is ready again", lost.plan().label, with);
+  if (machine.state() == GroupState::kGaveUp)
+    log::error("{}{} is given up after {} restarts within {} s; its log is {}", lost.plan().label, with,
+               policy.most_restarts, policy.window / seconds(1), lost.plan().log);
 }
 
 // What no start anew can mend.
@@ -211,21 +213,22 @@ void Supervisor::drain() {
   for (WatchedProcess* server : servers) server->terminate();
   in_time = wait_until_ended(servers, patience + kEndMargin) && in_time;
   if (!in_time) log::warn("what has not ended in time is killed");
-  while (!wait_until_ended(servers, seconds(0)) || !wait_until_ended(routers, seconds(0))) {
-    for (const auto& process : processes_) process->kill();
-    wait_until_ended(servers, seconds(2));
-    wait_until_ended(routers, seconds(2));
+  signals_when_draining_ = INT_MAX;  // nothing is left that a further one could hasten
+  std::vector<WatchedProcess*> all = std::move(servers);
+  all.insert(all.end(), routers.begin(), routers.end());
+  while (!wait_until_ended(all, seconds(0))) {
+    for (WatchedProcess* process : all) process->kill();
+    wait_until_ended(all, seconds(2));
   }
 }
 
 bool Supervisor::wait_until_ended(const std::vector<WatchedProcess*>& processes, seconds patience) {
-  const Clock::time_point deadline = Clock::now() + patience;
-  while (std::ranges::any_of(processes, &WatchedProcess::runs)) {
+  for (const Clock::time_point deadline = Clock::now() + patience;;) {
+    if (std::ranges::none_of(processes, &WatchedProcess::runs)) return true;
     if (Clock::now() >= deadline || num_signals_ > signals_when_draining_) return false;
     wait_and_update();
     publish();
   }
-  return true;
 }
 
 MemberState Supervisor::describe(const Group& group, const WatchedProcess& process) const {

@@ -41,6 +41,7 @@ class Supervisor {
     std::vector<WatchedProcess*> members;
     GroupMachine machine;
     GroupState reported = GroupState::kBackingOff;
+    int reported_losses = 0;
   };
 
   explicit Supervisor(SupervisorOptions options, Observer on_change);
@@ -53,6 +54,7 @@ class Supervisor {
   void say_what_changed(Group& group);
   Status check_groups() const;
   void drain();
+  // False if some still run after `patience`, or a signal came since the drain began.
   bool wait_until_ended(const std::vector<WatchedProcess*>& processes, std::chrono::seconds patience);
   MemberState describe(const Group& group, const WatchedProcess& process) const;
   void publish();

@@ -144,7 +144,7 @@ tensor-parallel-size: 2
 enable-expert-parallel: true
 serve: {threads: 1, num-gpu-blocks-override: 256, max-model-len: 2048}
 router: {port: 8002}
-restart: {first-wait: 0.5, most: 1000000}
+restart: {longest-wait: 1, most: 1000000}
 YAML
 
 status=0

@@ -211,7 +211,7 @@ void shell(const std::string& command, unsigned node) {
 }
 
 int run(const Options& options) {
-  UpCluster cluster = options.file.empty() ? UpCluster({.more = "restart: {first-wait: 0.2, most: 1000000}\n"})
+  UpCluster cluster = options.file.empty() ? UpCluster({.more = "restart: {longest-wait: 1, most: 1000000}\n"})
                                            : UpCluster::of_file(options.file, options.port);
   if (!cluster.wait_until_ready()) {
     fmt::print(stderr, "the cluster is not up\n{}\n", cluster.logs());

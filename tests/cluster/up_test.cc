@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <set>
 
@@ -140,6 +141,27 @@ TEST(Cluster, InTheBackgroundItGoesOnWhenItIsReady) {
   const std::vector<pid_t> ranks = cluster.rank_pids();
   EXPECT_EQ(cluster.run("down", {"--now"})->wait(seconds(30)), 0);
   EXPECT_THAT(still_there(ranks, seconds(0)), IsEmpty());
+}
+
+TEST(Cluster, StoppedTwiceItEndsAnswersThatStillRun) {
+  const ApiClient client;
+  UpCluster cluster({.more = "drain-seconds: 60\n"});
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  const std::vector<pid_t> all = cluster.all_pids();
+  boost::json::object body = completion_body(boost::json::value("1"), 2000);
+  body["model"] = "nano";
+  std::promise<void> runs;
+  auto answer = std::async(std::launch::async, [&] {
+    bool told = false;
+    return client.stream(cluster.router_port(), body, [&](int) {
+      if (!std::exchange(told, true)) runs.set_value();
+      return true;
+    });
+  });
+  ASSERT_EQ(runs.get_future().wait_for(seconds(20)), std::future_status::ready) << cluster.logs();
+  EXPECT_EQ(cluster.run("down", {"--now"})->wait(seconds(20)), 0) << cluster.logs();
+  EXPECT_NE(answer.get().end, End::kComplete);
+  EXPECT_THAT(still_there(all, seconds(0)), IsEmpty());
 }
 
 TEST(Cluster, AStartThatFailsSaysWhyAndEnds) {
