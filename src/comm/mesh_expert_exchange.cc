@@ -141,7 +141,8 @@ void MeshExpertExchange::start_pass() {
     mesh_.start(row_receive(home));
   }
   own_rows_ = {};
-  for (int destination = 0; destination < num_ranks(); destination++) {
+  for (int step = 0; step < num_ranks(); step++) {
+    const int destination = peer_at(step);
     Peer& peer = peers_[static_cast<size_t>(destination)];
     peer.num_results = 0;
     if (!peer.more_to) continue;
@@ -339,7 +340,8 @@ void MeshExpertExchange::start_result_receives() {
 }
 
 void MeshExpertExchange::start_result_sends() {
-  for (int home = 0; home < num_ranks(); home++) {
+  for (int step = 1; step < num_ranks(); step++) {
+    const int home = peer_at(step);
     const int64_t begin = first_outgoing_[static_cast<size_t>(home)],
                   count = first_outgoing_[static_cast<size_t>(home) + 1] - begin;
     if (count == 0) continue;

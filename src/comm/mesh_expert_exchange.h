@@ -65,6 +65,8 @@ class MeshExpertExchange : public ExpertExchange {
 
   MeshExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout);
   int num_ranks() const { return static_cast<int>(members_.size()); }
+  // All in the order in which this rank turns to them: not everybody to the first one first.
+  int peer_at(int step) const { return (rank_ + step) % num_ranks(); }
   void find_holders();
   void assign_rows();
 
