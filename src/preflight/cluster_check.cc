@@ -104,6 +104,9 @@ Result<CheckedCluster> check_cluster(const ClusterCheckOptions& options) {
   const std::vector<NodeQuestion> questions =
       questions_for(options.cluster, options.replicas, options.parallel, options.hash_everything);
   const bool here = options.cluster.launcher == Launcher::kLocal;
+  int num_ranks = 0;
+  for (const CheckedNode& node : checked.nodes) num_ranks += node.num_ranks;
+  for (CheckedNode& node : checked.nodes) node.num_sharing = here ? num_ranks : node.num_ranks;
   if (here) {
     inspect_here(questions, checked);
   } else {

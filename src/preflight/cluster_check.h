@@ -20,6 +20,7 @@ namespace cachalot {
 struct CheckedNode {
   std::string address;
   int num_ranks = 0;                 // that are to run there
+  int num_sharing = 0;               // that share its machine's memory and cores: more, where nodes are one machine
   std::optional<NodeReport> report;  // none: it did not answer
   std::string silence;               // why
   double clock_difference = 0;       // seconds that it is ahead of this machine

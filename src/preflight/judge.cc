@@ -63,8 +63,10 @@ void judge_network(const CheckedNode& node, bool many_nodes, Findings& findings)
     findings.error(node.address, fmt::format("nobody can listen at this address there: {}", report.address_fault),
                    "give an address that the node itself has (`ip addr` there), not one that is translated on the way");
   for (const PortFault& port : report.taken_ports)
-    findings.error(node.address, fmt::format("port {} cannot be listened on: {}", port.port, port.why),
-                   fmt::format("end what has it (`ss -ltnp sport = :{}` there), or choose another port", port.port));
+    findings.error(
+        node.address, fmt::format("port {} cannot be listened on: {}", port.port, port.why),
+        fmt::format("end what has it (`cachalot down`; `ss -ltnp sport = :{}` there), or choose another port",
+                    port.port));
   if (!many_nodes) return;
   if (!report.interface_fault.empty()) {
     findings.error(node.address, report.interface_fault,
@@ -100,8 +102,8 @@ void judge_limits(const CheckedNode& node, Findings& findings) {
                                binary_bytes(static_cast<double>(report.locked_bytes)), report.rdma_devices,
                                binary_bytes(static_cast<double>(needed))),
                    "lift the limit (ulimit -l unlimited, LimitMEMLOCK=infinity, docker --ulimit memlock=-1)");
-  if (report.num_cores < node.num_ranks)
-    findings.warning(node.address, fmt::format("{} ranks share {} cores", node.num_ranks, report.num_cores),
+  if (report.num_cores < node.num_sharing)
+    findings.warning(node.address, fmt::format("{} ranks share {} cores", node.num_sharing, report.num_cores),
                      "give it fewer `devices`; it works, but ranks wait for each other");
   if (report.isa == "reference")
     findings.warning(node.address, "its CPU has neither AVX-512 nor AVX2", "it will be very slow");
@@ -124,22 +126,22 @@ void judge_model(const CheckedNode& node, Findings& findings) {
 }
 
 int threads_of_rank(const EngineOptions& engine, const CheckedNode& node) {
-  return engine.threads > 0 ? engine.threads : std::max(node.report->num_cores / node.num_ranks, 1);
+  return engine.threads > 0 ? engine.threads : std::max(node.report->num_cores / node.num_sharing, 1);
 }
 
 void plan_node_memory(const EngineOptions& engine, const ModelConfig& config, const RankMemory& rank, CheckedNode& node,
                       Findings& findings) {
   const NodeReport& report = *node.report;
-  const auto memory = plan_memory(engine, config, rank, {report.memory_bytes, report.memory_source}, node.num_ranks);
+  const auto memory = plan_memory(engine, config, rank, {report.memory_bytes, report.memory_source}, node.num_sharing);
   if (!memory) {
     findings.error(node.address, memory.error().message, "`cachalot check --plan` tells what another layout takes");
     return;
   }
   node.memory = *memory;
-  const auto planned = static_cast<double>(rank.fixed_bytes() + memory->cache_bytes) * node.num_ranks;
+  const auto planned = static_cast<double>(rank.fixed_bytes() + memory->cache_bytes) * node.num_sharing;
   if (planned > static_cast<double>(report.available_bytes))
     findings.warning(node.address,
-                     fmt::format("its {} ranks plan {}, and {} are available now", node.num_ranks,
+                     fmt::format("its {} ranks plan {}, and {} are available now", node.num_sharing,
                                  binary_bytes(planned), binary_bytes(static_cast<double>(report.available_bytes))),
                      "end what else holds memory there, or lower --gpu-memory-utilization");
 }
@@ -154,7 +156,7 @@ void plan_memory_of_all(const EngineOptions& engine, const ParallelOptions& para
   for (CheckedNode& node : checked.nodes) {
     if (!node.report || node.num_ranks == 0) continue;
     const auto rank =
-        plan_rank_memory(engine, parallel, *config, weights, node.num_ranks, threads_of_rank(engine, node));
+        plan_rank_memory(engine, parallel, *config, weights, node.num_sharing, threads_of_rank(engine, node));
     if (!rank) {  // the same on every node
       checked.findings.error("", rank.error().message, "change the cluster's sizes; `check --plan` tries them out");
       return;

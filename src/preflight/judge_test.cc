@@ -39,7 +39,7 @@ class Judge : public testing::Test {
     engine_.model = "m";
     engine_.max_model_len = 4096;
     for (const char* address : {"a", "b", "c", "d"})
-      checked_.nodes.push_back({.address = address, .num_ranks = 8, .report = sound_report()});
+      checked_.nodes.push_back({.address = address, .num_ranks = 8, .num_sharing = 8, .report = sound_report()});
   }
   NodeReport& report(size_t node) { return *checked_.nodes[node].report; }
   std::string judged() {

@@ -1,13 +1,15 @@
 #include "preflight/node_runner.h"
 
-#include <stdlib.h>
+#include <sys/mman.h>
 
+#include <cerrno>
 #include <csignal>
-#include <filesystem>
+#include <cstring>
 #include <optional>
 #include <thread>
 
 #include "base/file.h"
+#include "base/file_descriptor.h"
 #include "cluster/child.h"
 #include "cluster/lease.h"
 
@@ -19,24 +21,20 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLook{10}, kRenewal{2'000};
 constexpr size_t kMostShown = 600;  // bytes of what a helper printed, in an error
 
-class TemporaryFolder {
+// What a child prints goes to memory that has no name and goes with this process, under a path that only it knows.
+class Output {
  public:
-  static Result<TemporaryFolder> create() {
-    std::string path = (std::filesystem::temp_directory_path() / "cachalot-check-XXXXXX").string();
-    if (!mkdtemp(path.data())) return make_error(ErrorCode::kIo, "{}: no folder can be made", path);
-    return TemporaryFolder(std::move(path));
+  static Result<Output> create() {
+    FileDescriptor file(memfd_create("cachalot-check", MFD_CLOEXEC));
+    if (!file) return make_error(ErrorCode::kIo, "memfd_create: {}", std::strerror(errno));
+    return Output(std::move(file));
   }
-  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  TemporaryFolder& operator=(TemporaryFolder&&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
+  std::string path() const { return "/proc/self/fd/" + std::to_string(file_.get()); }
+  std::string text() const { return read_file(path()).value_or(""); }
 
  private:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
-  std::string path_;
+  explicit Output(FileDescriptor file) : file_(std::move(file)) {}
+  FileDescriptor file_;
 };
 
 double unix_now() {
@@ -66,12 +64,14 @@ NodeAnswer read_answer(const std::string& output, const std::string& how) {
 Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const std::string& program,
                                              const std::vector<Words>& arguments, std::chrono::seconds patience) {
   signal(SIGPIPE, SIG_IGN);  // a child that has ended reads no more
-  ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::create());
-  const auto log_of = [&](size_t idx) { return folder.path() + "/" + std::to_string(idx) + ".log"; };
+  std::vector<Output> outputs;
   std::vector<std::optional<Child>> children(arguments.size());
   for (size_t idx = 0; idx < arguments.size(); idx++) {
     const Words words = launch_words(cluster, cluster.nodes[idx], program, arguments[idx]);
-    ASSIGN_OR_RETURN(Child child, Child::start({.words = words, .folder = {}, .log = log_of(idx), .input = true}));
+    ASSIGN_OR_RETURN(Output output, Output::create());
+    outputs.push_back(std::move(output));
+    ASSIGN_OR_RETURN(Child child,
+                     Child::start({.words = words, .folder = {}, .log = outputs[idx].path(), .input = true}));
     children[idx].emplace(std::move(child));
   }
   std::vector<NodeAnswer> answers(arguments.size());
@@ -89,7 +89,7 @@ Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const s
       if (!status && !over) continue;
       const std::string how =
           status ? Child::describe(*status) : "did not answer within " + std::to_string(patience.count()) + " s";
-      answers[idx] = read_answer(read_file(log_of(idx)).value_or(""), how);
+      answers[idx] = read_answer(outputs[idx].text(), how);
       answers[idx].unix_seconds = unix_now();
       answers[idx].seconds_to_see = std::chrono::duration<double>(now - looked + kLook).count();
       children[idx].reset();

@@ -153,9 +153,10 @@ std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
                       layout.num_ranks() == 1 ? "1 rank" : fmt::format("{} ranks", layout.num_ranks()),
                       layout.num_nodes == 1 ? "1 node" : fmt::format("{} nodes", layout.num_nodes),
                       layout.ranks_per_node());
-  text += ep_size > 1 ? fmt::format("{} experts over {} ranks", plan.config.num_experts, ep_size)
-          : layout.num_ranks() > 1 && plan.config.num_experts > 0 ? "every expert's width over a replica's ranks"
-                                                                  : "experts on one rank";
+  text += plan.config.num_experts == 0 ? "no experts"
+          : ep_size > 1                ? fmt::format("{} experts over {} ranks", plan.config.num_experts, ep_size)
+          : layout.tp_size > 1         ? "each expert's width over a replica's ranks"
+                                       : "all experts on each rank";
   text += fmt::format("; {} tokens a step, {} a sequence\n\n", engine.max_num_batched_tokens, plan.max_model_len);
   text += memory_table(plan) + "\n" + cache_text(plan);
   text += fmt::format("\nA decode step: {} sequences of {} tokens in each replica, {} tokens\n",

@@ -1,0 +1,62 @@
+#include "weights/planned_weights.h"
+
+#include <gtest/gtest.h>
+
+#include "weights/model_files.h"
+#include "weights/synth.h"
+#include "weights/test_files.h"
+
+namespace cachalot {
+namespace {
+
+// A dense and an expert layer, and one for multi-token prediction. 64 inputs fit groups of 32 and 64, and none of 128.
+constexpr const char* kConfig = R"({"architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 96, "hidden_size": 256,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "q_lora_rank": 64, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16, "v_head_dim": 32, "intermediate_size": 384, "moe_intermediate_size": 128,
+    "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 2,
+    "topk_group": 1, "num_nextn_predict_layers": 1, "max_position_embeddings": 512})";
+
+class PlannedWeightsOf : public testing::TestWithParam<QuantTarget> {};
+
+TEST_P(PlannedWeightsOf, ConfigAloneAreThoseOfTheFiles) {
+  const TestFolder folder;
+  const Result<SynthSummary> written = synthesize(kConfig, "config.json", folder.path("m"), {.target = GetParam()});
+  ASSERT_TRUE(written) << message_of(written);
+  const Result<ModelFiles> files = ModelFiles::open(folder.path("m"));
+  ASSERT_TRUE(files) << message_of(files);
+  const PlannedWeights planned(files->config(), target_of(files->config().quantization), "config.json");
+  EXPECT_EQ(planned.file_bytes(), written->num_bytes);
+  for (const ModelTensor& tensor : model_tensors(files->config())) {
+    if (!tensor.is_linear() || tensor.role == TensorRole::kHead) continue;
+    const Result<WeightSource> plan = planned.linear(tensor.name, tensor.rows, tensor.cols),
+                               file = files->linear(tensor.name, tensor.rows, tensor.cols);
+    ASSERT_TRUE(plan && file) << tensor.name;
+    EXPECT_EQ(plan->format, file->format) << tensor.name;
+    EXPECT_EQ(plan->dtype, file->dtype) << tensor.name;
+    EXPECT_EQ(plan->group_size, file->group_size) << tensor.name;
+    EXPECT_EQ(plan->out_count, file->out_count);
+  }
+  EXPECT_EQ(planned.head()->format, files->head()->format);
+  EXPECT_EQ(planned.embedding()->spec.dtype, files->embedding()->spec.dtype);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, PlannedWeightsOf,
+                         testing::Values(QuantTarget{}, QuantTarget{.format = WeightFormat::kFp8Block},
+                                         QuantTarget{.format = WeightFormat::kAwq, .group_size = 32},
+                                         QuantTarget{.format = WeightFormat::kAwq, .group_size = 128}));
+
+TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
+  ModelConfig config = parse_model_config(kConfig, "config.json").value();
+  config.quantization.modules_to_not_convert = {"self_attn", "mlp.gate", "layers.1.mlp.shared_experts."};
+  const PlannedWeights planned(config, {.format = WeightFormat::kAwq, .group_size = 64}, "config.json");
+  const auto format = [&](const char* name, int64_t rows, int64_t cols) {
+    return planned.linear(name, rows, cols)->format;
+  };
+  EXPECT_EQ(format("model.layers.1.self_attn.o_proj", 256, 128), SourceFormat::kPlain);
+  EXPECT_EQ(format("model.layers.1.mlp.shared_experts.up_proj", 128, 256), SourceFormat::kPlain);
+  EXPECT_EQ(format("model.layers.0.mlp.gate_proj", 384, 256), SourceFormat::kAwq) << "mlp.gate is another module";
+  EXPECT_EQ(format("model.layers.1.mlp.experts.1.up_proj", 128, 256), SourceFormat::kAwq);
+}
+
+}  // namespace
+}  // namespace cachalot
