@@ -77,7 +77,7 @@ def draw(trace, step, layers):
             if width > 7 * len(span["name"]):
                 out.append(f'<text x="{left + width / 2:.1f}" y="{y + 36}" text-anchor="middle" '
                            f'font-size="11">{escape(span["name"])}</text>')
-            if span["name"] == "attention":
+            if span["name"] == "attention" and layers[0] <= span["args"]["layer"] <= layers[1]:
                 out.append(f'<text x="{left + 2:.1f}" y="{y - 6}" font-size="11" fill="#555">layer {span["args"]["layer"]}</text>')
     axis = TOP + len(names) * (TRACK + GAP) - 6
     tick = next(t for t in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 10**9) if (end - begin) / t < 14)
