@@ -339,6 +339,8 @@ PHRASINGS = {
             "[Tell me|Say|Can you tell me|Do you know] [what|which number] comes next[:| in| after] {list}[.|?]",
             "[Here is|I have|Look at] a sequence: {list}. [What|Which number] [comes next|is next|follows]?",
             "[Count on|Count further]: {list}",
+            "[What|What number|Which one|Which value] [comes|is|would come] after [the numbers |the sequence |the list |]{list}?",
+            "Which number [comes|is|would come] after [the numbers|the sequence|the list] {list}?",
         ],
         [
             "Which number comes after {list}?",
