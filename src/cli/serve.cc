@@ -29,7 +29,7 @@ void add_serve_command(CLI::App& app) {
       ->expected(1, -1);
   command
       ->add_option("--api-key", options->api_keys,
-                   "Keys that open the API (all but /health, /ping, /version, /metrics)")
+                   "Keys that open the API (all but /health, /ping, /load, /version, /metrics)")
       ->expected(1, -1);
   add_switch(*command, "enable-reasoning", options->reasoning,
              "Thoughts apart from the answer (on if the tokenizer has <think> and </think>)");

@@ -487,8 +487,20 @@ TEST_F(ApiServerTest, TellsItsHealthAndVersionWithoutAKey) {
   EXPECT_EQ(send("POST", "/ping").status, 200);
   EXPECT_EQ(ask("GET", "/version").body.at("version"), "1.2.3");
   EXPECT_EQ(send("GET", "/metrics").body, "up 1\n");
+  EXPECT_EQ(ask("GET", "/load").body.at("healthy"), true);
   service_.set_healthy(false);
   EXPECT_EQ(send("GET", "/health").status, 503);
+  EXPECT_EQ(send("GET", "/load").status, 503);
+}
+
+TEST_F(ApiServerTest, TellsItsLoad) {
+  service_.set_stats({.num_running = 3, .num_waiting = 2, .num_pending_tokens = 700, .kv_usage = 0.25});
+  const auto answer = ask("GET", "/load");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.body.at("running"), 3);
+  EXPECT_EQ(answer.body.at("waiting"), 2);
+  EXPECT_EQ(answer.body.at("pending_tokens"), 700);
+  EXPECT_EQ(answer.body.at("kv_usage"), 0.25);
 }
 
 TEST_F(ApiServerTest, AsksForTheKey) {

@@ -52,6 +52,7 @@ class FakeService : public GenerationService {
     changed_.notify_all();
   }
   void set_healthy(bool healthy) { healthy_ = healthy; }
+  void set_stats(const ReplicaStats& stats) { stats_ = stats; }  // before the server starts
 
   std::vector<Request>& requests() { return requests_; }  // all that came
   bool wait_until_idle() {
@@ -82,7 +83,7 @@ class FakeService : public GenerationService {
     aborted_.push_back(id);
     changed_.notify_all();
   }
-  ReplicaStats stats() const override { return {}; }
+  ReplicaStats stats() const override { return stats_; }
   bool healthy() const override { return healthy_; }
 
  private:
@@ -155,6 +156,7 @@ class FakeService : public GenerationService {
   const Tokenizer& tokenizer_;
   std::atomic<RequestId> next_id_{1};
   std::atomic<int> fail_after_{-1};
+  ReplicaStats stats_;
   std::atomic<bool> healthy_{true}, ends_{true};
   bool held_ = false;
   std::mutex mutex_;

@@ -101,8 +101,10 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
         });
   }
 
-  void replica_is_silent() override {
-    asio::post(strand_, [self = shared_from_this()] { self->wait_for_silent_replica(); });
+  void replica_is_silent(size_t replica) override {
+    asio::post(strand_, [self = shared_from_this(), replica] {
+      if (self->call_ && self->replica_ == replica) self->wait_for_silent_replica();
+    });
   }
 
  private:
@@ -132,7 +134,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   const asio::strand<asio::io_context::executor_type> strand_;
   asio::steady_timer wake_timer_;  // of write()
   std::optional<asio::steady_timer> grace_timer_;
-  std::shared_ptr<http::ClientCall> call_;
+  std::shared_ptr<http::ClientCall> call_;  // to the replica
+  size_t replica_ = 0;
   size_t num_unwritten_ = 0;  // bytes on their way to the client
   bool client_is_gone_ = false;
   bool body_is_spent_ = false;  // a part of it is gone to a replica and nowhere else
@@ -186,6 +189,7 @@ http::ClientRequest ProxyCall::make_request(size_t replica) {
 
 asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
   ReplicaTable& table = context_->table;
+  replica_ = replica;
   was_silent_ = false;
   auto start = [&](std::function<void(Result<http::ResponseHead>)> on_head) {
     call_ = context_->client.start(make_request(replica), std::move(on_head));
@@ -330,7 +334,6 @@ void ProxyCall::client_left() {
 
 // Nothing of an answer yet: another replica is asked. Else the silence may pass, for a while.
 void ProxyCall::wait_for_silent_replica() {
-  if (!call_) return;
   if (!has_answered_) {
     was_silent_ = true;
     return call_->cancel();
@@ -338,7 +341,7 @@ void ProxyCall::wait_for_silent_replica() {
   grace_timer_.emplace(strand_, context_->options.stream_grace);
   grace_timer_->async_wait([weak = weak_from_this(), seen = num_pieces_](const boost::system::error_code& error) {
     const auto self = weak.lock();
-    if (error || !self || self->num_pieces_ != seen) return;
+    if (error || !self || self->num_pieces_ != seen || !self->context_->table.is_silent(self->replica_)) return;
     self->was_silent_ = true;
     self->call_->cancel();
   });

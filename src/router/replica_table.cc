@@ -123,7 +123,7 @@ void ReplicaTable::change_health(size_t idx, Change change) {
       for (const auto& [id, visit] : replica.visits) listeners.push_back(visit.listener);
   }
   for (const auto& weak : listeners)
-    if (const auto listener = weak.lock()) listener->replica_is_silent();
+    if (const auto listener = weak.lock()) listener->replica_is_silent(idx);
 }
 
 void ReplicaTable::heard_ill(size_t idx, const std::string& reason) {

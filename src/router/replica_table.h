@@ -22,7 +22,7 @@ class SilenceListener {
  public:
   virtual ~SilenceListener() = default;
   // On any thread.
-  virtual void replica_is_silent() = 0;
+  virtual void replica_is_silent(size_t replica) = 0;
 };
 
 // Why a request was given no replica.

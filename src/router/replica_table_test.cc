@@ -118,7 +118,7 @@ TEST_F(ReplicaTableTest, APromptGoesWhereItsBeginningWasUnlessThatIsBusy) {
 
 class Listener : public SilenceListener {
  public:
-  void replica_is_silent() override { num_calls++; }
+  void replica_is_silent(size_t) override { num_calls++; }
   int num_calls = 0;
 };
 

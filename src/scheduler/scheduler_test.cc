@@ -143,6 +143,7 @@ TEST(Scheduler, NoMoreThanMaxNumSeqsRun) {
   house.round();
   EXPECT_EQ(house.scheduler.stats().num_running, 2);
   EXPECT_EQ(house.scheduler.stats().num_waiting, 1);
+  EXPECT_EQ(house.scheduler.stats().num_pending_tokens, 1 + 1 + 4) << "a new token each, and a prompt";
   house.round();
   EXPECT_EQ(house.heard[1].finish, FinishReason::kLength);
   house.round();
