@@ -29,7 +29,7 @@ declare -A port=([direct]=18555 [cachalot]=18556 [haproxy]=18557)
 cat >"$work/haproxy.cfg" <<CONFIG
 global
   nbthread 1
-  maxconn 40000
+  maxconn $(($(ulimit -n) / 2 - 100))
 defaults
   mode http
   timeout connect 2s
@@ -50,7 +50,7 @@ pids+=($!)
 "$cachalot" router --server-urls http://127.0.0.1:${port[direct]} --host 127.0.0.1 --port ${port[cachalot]} --io-threads 1 \
   --log-level warning &
 declare -A pid=([cachalot]=$!)
-haproxy -db -f "$work/haproxy.cfg" >/dev/null 2>&1 &
+haproxy -db -q -f "$work/haproxy.cfg" &
 pid[haproxy]=$!
 pids+=("${pid[@]}")
 for name in cachalot haproxy; do
@@ -58,6 +58,7 @@ for name in cachalot haproxy; do
     if (exec 3<>"/dev/tcp/127.0.0.1/${port[$name]}") 2>/dev/null; then break; fi
     sleep 0.1
   done
+  ((attempt < 50)) || { echo "$name does not listen" >&2; exit 1; }
 done
 sleep 1  # for the first health question
 
