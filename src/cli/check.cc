@@ -92,8 +92,15 @@ Status run_cluster_check(const CheckFlags& flags) {
 Status run_check(const CheckFlags& flags) {
   if (!flags.inspection.empty()) return answer_inspection(flags.inspection);
   if (!flags.links.empty()) return answer_links(flags.links);
-  if (!flags.plan_only) return run_cluster_check(flags);
-  if (flags.plan.plan.engine.model.empty())
+  const std::string& model = flags.plan.plan.engine.model;
+  if (!flags.plan_only) {
+    if (!model.empty())
+      return make_parameter_error("--model", "check --model {}: a model and a layout by flags are for --plan", model);
+    return run_cluster_check(flags);
+  }
+  if (!flags.file.empty())
+    return make_parameter_error("file", "check --plan {}: --plan takes --model and flags, no cluster file", flags.file);
+  if (model.empty())
     return make_parameter_error("--model", "check --plan: --model must name a folder or its config.json");
   return run_plan(flags.plan, flags.json);
 }

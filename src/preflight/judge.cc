@@ -11,10 +11,10 @@
 namespace cachalot {
 namespace {
 
-constexpr uint64_t kFewOpenFiles = 4096;   // a thousand clients, and every rank's connections
-constexpr double kFarClock = 1;            // seconds
-constexpr double kSlowLink = 0.5;          // of the median link's bandwidth
-constexpr double kMicrosecondsOfSlow = 4;  // times the median link's latency
+constexpr uint64_t kFewOpenFiles = 4096;  // a thousand clients, and every rank's connections
+constexpr double kFarClock = 1;           // seconds
+constexpr double kSlowLink = 0.5;         // of the median link's bandwidth
+constexpr double kLateLink = 4;           // times the median link's latency
 
 // The first value that anybody has, and who differs from it.
 template <class Value>
@@ -222,7 +222,7 @@ void judge_links(CheckedCluster& checked) {
       const LinkFigure& link = links.at(from, to);
       if (from == to) continue;
       const bool slow = link.bytes_per_second < kSlowLink * usual_bandwidth;
-      if (!slow && link.microseconds < kMicrosecondsOfSlow * usual_latency) continue;
+      if (!slow && link.microseconds < kLateLink * usual_latency) continue;
       checked.findings.warning(
           checked.nodes[static_cast<size_t>(from)].address,
           fmt::format("its link to {} has {:.2f} GB/s and {:.1f} us, where {:.2f} GB/s and {:.1f} us are usual here",

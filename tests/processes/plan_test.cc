@@ -138,6 +138,14 @@ TEST(PlanProgram, RefusesWhatDoesNotDivideWithTheNumbers) {
   EXPECT_THAT(refused({"--node-memory", "64G"}), HasSubstr("more than the 58982.4 MiB"));
 }
 
+TEST(PlanProgram, IsForAModelAndNotForAClusterFile) {
+  EXPECT_THAT(run_plan({}).output, HasSubstr("--model must name a folder or its config.json"));
+  EXPECT_THAT(run_plan({"cluster.yaml", "--model", "m"}).output, HasSubstr("no cluster file"));
+  Program program({"check", "--model", "m"});
+  EXPECT_EQ(program.wait(std::chrono::seconds(10)), 1);
+  EXPECT_THAT(program.output(), HasSubstr("are for --plan"));
+}
+
 // The guide's layout: its flags as they are.
 TEST(PlanProgram, PlansTheRealR1On32Ranks) {
   const auto plan = [&](const char* quantization) {
