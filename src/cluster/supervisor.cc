@@ -143,6 +143,7 @@ void Supervisor::wait_and_update() {
 
 Status Supervisor::act(Group& group) {
   const Clock::time_point now = Clock::now();
+  const GroupState before = group.machine.state();
   for (size_t idx = 0; idx < group.members.size(); idx++) {
     WatchedProcess& process = *group.members[idx];
     if (const auto how = process.take_end()) group.machine.member_ended(idx, *how, now);
@@ -151,11 +152,19 @@ Status Supervisor::act(Group& group) {
   }
   const GroupMachine::Action action = group.machine.next(now);
   say_what_changed(group);
+  if (before == GroupState::kStarting && group.machine.state() == GroupState::kReady) ask_router_anew();
   for (WatchedProcess* process : group.members) {
     if (action == GroupMachine::Action::kKill) process->kill();
     if (action == GroupMachine::Action::kStart) RETURN_IF_ERROR(process->start());
   }
   return {};
+}
+
+// It is ready when it has found the servers, too, not because it once was.
+void Supervisor::ask_router_anew() {
+  for (const auto& process : processes_) {
+    if (process->plan().num_ranks == 0) process->ask_anew();
+  }
 }
 
 // A line for each turn that a group takes once it has served; what happens before, the start tells of.

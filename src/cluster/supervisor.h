@@ -51,6 +51,7 @@ class Supervisor {
   // Sleeps until something happens, at most a fraction of a second; takes what there is to know.
   void wait_and_update();
   Status act(Group& group);
+  void ask_router_anew();
   void say_what_changed(Group& group);
   Status check_groups() const;
   void drain();

@@ -78,7 +78,7 @@ void WatchedProcess::update() {
     probe_.reset();
   }
   if (!child_) return;
-  probe_.ask(is_up() ? kAskWhileUp : kAskWhileStarting);
+  probe_.ask(takes_requests() ? kAskWhileUp : kAskWhileStarting);
   const auto now = HealthProbe::Clock::now();
   if (now - renewed_ < kRenewEvery) return;
   renewed_ = now;

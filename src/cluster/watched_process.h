@@ -41,6 +41,8 @@ class WatchedProcess {
   // A server: that it takes requests. The router: that it answers; it may have nobody to send requests to yet.
   bool is_up() const;
   bool takes_requests() const { return probe_.status() == 200; }
+  // What it answered before counts no more.
+  void ask_anew() { probe_.reset(); }
   // It was up, but has not answered for so long that nobody should wait for it.
   bool is_silent() const;
 
