@@ -114,7 +114,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   asio::awaitable<Result<std::string>> read_piece();
   asio::awaitable<void> keep_failure(http::ResponseHead head);
   asio::awaitable<void> pass_answer(size_t replica, const http::ResponseHead& head, std::string piece);
-  asio::awaitable<void> stream_answer(size_t replica, const http::ResponseHead& head, std::string piece);
+  asio::awaitable<void> stream_answer(size_t replica, int status, http::Headers fields, std::string piece);
   asio::awaitable<bool> write(std::string bytes);
   void end_broken(size_t replica, bool is_events, const std::string& reason);
 
@@ -252,7 +252,7 @@ asio::awaitable<void> ProxyCall::pass_answer(size_t replica, const http::Respons
   const bool is_whole = piece.empty() || (length && number_in(*length) == piece.size());
   context_->metrics.passed_bytes(replica, num_request_bytes, 0);
   if (!is_whole || (request_.method == "HEAD" && length)) {
-    co_await stream_answer(replica, head, std::move(piece));
+    co_await stream_answer(replica, head.status, std::move(fields), std::move(piece));
     co_return;
   }
   context_->metrics.passed_bytes(replica, 0, piece.size());
@@ -262,11 +262,11 @@ asio::awaitable<void> ProxyCall::pass_answer(size_t replica, const http::Respons
   responder_.respond({head.status, std::move(fields), std::move(piece)});
 }
 
-asio::awaitable<void> ProxyCall::stream_answer(size_t replica, const http::ResponseHead& head, std::string piece) {
-  const std::string_view type = head.headers.find("Content-Type").value_or("");
-  const bool is_events = type.starts_with("text/event-stream");
+asio::awaitable<void> ProxyCall::stream_answer(size_t replica, int status, http::Headers fields, std::string piece) {
+  const bool is_events = fields.find("Content-Type").value_or("").starts_with("text/event-stream");
+  bool is_broken = false;
   EventBoundary boundary;
-  responder_.begin(head.status, response_fields(head.headers, id_));
+  responder_.begin(status, std::move(fields));
   while (!piece.empty()) {
     num_pieces_++;
     context_->metrics.passed_bytes(replica, 0, piece.size());
@@ -275,17 +275,19 @@ asio::awaitable<void> ProxyCall::stream_answer(size_t replica, const http::Respo
     if (!written) break;
     Result<std::string> next = co_await read_piece();
     if (!next) {
-      if (!client_is_gone_) end_broken(replica, is_events, next.error().message);
+      is_broken = !client_is_gone_;
+      if (is_broken) end_broken(replica, is_events, next.error().message);
       break;
     }
     piece = std::move(*next);
   }
   if (client_is_gone_) call_->cancel();
-  const bool is_whole = piece.empty() && !client_is_gone_;
-  if (is_whole && is_events) responder_.write(boundary.take_rest());
-  if (is_whole) responder_.end();
-  context_->metrics.answer_ended(replica, head.status, seconds(), is_whole || client_is_gone_);
-  log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, request_.target, head.status, context_->table.url(replica),
+  if (!is_broken && !client_is_gone_) {
+    if (is_events) responder_.write(boundary.take_rest());
+    responder_.end();
+  }
+  context_->metrics.answer_ended(replica, status, seconds(), !is_broken);
+  log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, request_.target, status, context_->table.url(replica),
              seconds() * 1e3, client_is_gone_ ? ", client gone" : "");
 }
 
@@ -315,6 +317,7 @@ void ProxyCall::end_broken(size_t replica, bool is_events, const std::string& re
 
 void ProxyCall::answer_failure() {
   context_->metrics.refused(failure_->status);
+  if (!failure_->headers.contains("X-Request-Id")) failure_->headers.add("X-Request-Id", id_);
   responder_.respond(std::move(*failure_));
 }
 

@@ -248,6 +248,8 @@ TEST_F(RouterTest, AnAnswerThatBreaksOffNeverLooksComplete) {
   };
   const auto answer = client_.fetch({.method = "POST", .url = url("/v1/completions")});
   EXPECT_FALSE(answer);
+  EXPECT_THAT(get("/metrics").body,
+              HasSubstr("cachalot:router_broken_answers_total{replica=\"" + replica.url() + "\"} 2"));
 }
 
 TEST_F(RouterTest, ASilentReplicaIsLeftAndItsUnansweredRequestsAreAnsweredElsewhere) {
