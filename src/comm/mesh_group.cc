@@ -15,10 +15,14 @@ constexpr int64_t kLeastPart = 16 << 10;  // bytes of all_reduce() that are wort
 
 // How many ranks add up a part each in all_reduce(). Everybody sends each of them a message and gets one back, which
 // costs microseconds at both ends whatever its size, and each of them sleeps twice in a call, the others once: a few
-// values are added up by one rank. Two ranks have a message each way in any case.
+// values are added up by one rank.
 int num_owners(int64_t bytes, int num_ranks) {
-  if (num_ranks == 2) return 2;
   return static_cast<int>(std::clamp<int64_t>(bytes / kLeastPart, 1, num_ranks));
+}
+
+// Whether both of two ranks add up all: as many bytes as two halves there and back, in one hop instead of two.
+bool adds_up_all(int64_t bytes, int num_ranks) {
+  return num_ranks == 2 && bytes < 2 * kLeastPart;
 }
 
 template <class T>
@@ -135,26 +139,37 @@ Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartiti
   });
 }
 
+template <class T, class PartOf>
+Status MeshGroup::reduce_part(T* own, int64_t count, PartOf part_of, const CollectiveSite& site) {
+  const int64_t part_bytes = count * static_cast<int64_t>(sizeof(T));
+  RETURN_IF_ERROR(exchange_parts(part_bytes, part_of, site));
+  float sum[kSumAtOnce];
+  for (int64_t begin = 0; begin < count; begin += kSumAtOnce) {
+    const int64_t num_sums = std::min(kSumAtOnce, count - begin);
+    add_up(own, part_bytes, begin, num_sums, sum);
+    for (int64_t idx = 0; idx < num_sums; idx++) own[begin + idx] = static_cast<T>(sum[idx]);
+  }
+  return {};
+}
+
 Status MeshGroup::all_reduce(const ComputeView<1>& values, const CollectiveSite& site) {
   const ExchangeClock::Call call(mesh_.clock(), site);
   if (size() == 1) return {};
   return visit_compute(values.dtype(), [&]<class T>() -> Status {
-    T* const all = values.as<T>().data();
-    const RowPartition partition(values.extent(0),
-                                 num_owners(values.extent(0) * static_cast<int64_t>(sizeof(T)), size()));
-    T* const own = all + partition.begin(rank_);
-    const int64_t own_count = partition.count(rank_), part_bytes = own_count * static_cast<int64_t>(sizeof(T));
-    RETURN_IF_ERROR(exchange_parts(
-        part_bytes, [&](int peer) { return bytes_of(all + partition.begin(peer), partition.count(peer)); }, site));
-    float sum[kSumAtOnce];
-    for (int64_t begin = 0; begin < own_count; begin += kSumAtOnce) {
-      const int64_t count = std::min(kSumAtOnce, own_count - begin);
-      add_up(own, part_bytes, begin, count, sum);
-      for (int64_t idx = 0; idx < count; idx++) own[begin + idx] = static_cast<T>(sum[idx]);
-    }
     constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
-    return all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(own), own_count, kBytes), partition,
-                      View<std::byte, 2>(reinterpret_cast<std::byte*>(all), values.extent(0), kBytes), site);
+    T* const all = values.as<T>().data();
+    const int64_t count = values.extent(0);
+    if (adds_up_all(count * kBytes, size())) {
+      return reduce_part(
+          all, count, [&](int /*peer*/) { return bytes_of(all, count); }, site);
+    }
+    const RowPartition partition(count, num_owners(count * kBytes, size()));
+    T* const own = all + partition.begin(rank_);
+    RETURN_IF_ERROR(reduce_part(
+        own, partition.count(rank_),
+        [&](int peer) { return bytes_of(all + partition.begin(peer), partition.count(peer)); }, site));
+    return all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(own), partition.count(rank_), kBytes),
+                      partition, View<std::byte, 2>(reinterpret_cast<std::byte*>(all), count, kBytes), site);
   });
 }
 

@@ -21,8 +21,8 @@ struct MeshGroupOptions {
 
 // Collectives over some ranks of a mesh, each in one hop (all_reduce() and barrier() in two): every message goes
 // straight from its sender to where it is wanted, out of the caller's rows and, except for sums, into the caller's
-// rows. Where there is nothing to send there is no message: of one token's row, one rank adds up all and tells all. A
-// group of one rank moves nothing.
+// rows. Where there is nothing to send there is no message: of one token's row, one rank adds up all and tells all (or
+// each of two ranks adds up all). A group of one rank moves nothing.
 class MeshGroup : public Group {
  public:
   // Borrows the mesh. The error: memory.
@@ -60,6 +60,9 @@ class MeshGroup : public Group {
   std::byte* staged(int from, int64_t part_bytes) const {
     return staging_.data() + (from < rank_ ? from : from - 1) * part_bytes;
   }
+  // own [count] = the rounded sums of this rank's part.
+  template <class T, class PartOf>
+  Status reduce_part(T* own, int64_t count, PartOf part_of, const CollectiveSite& site);
   // sum [count] = the ranks' values from element `begin` of their part on, in rank order; `own` is this rank's part.
   template <class T>
   void add_up(const T* own, int64_t part_bytes, int64_t begin, int64_t count, float* sum) const;
