@@ -83,6 +83,9 @@ CONFIG
   for ((node = 1; node <= num_nodes; node++)); do
     on_node "$node" /usr/sbin/sshd -D -e -f "$folder/sshd_config" 2>"$folder/sshd$node.log" &
   done
+  for ((node = 1; node <= num_nodes; node++)); do
+    wait_for "the sshd of node $node" bash -c ": </dev/tcp/10.78.0.$node/22"
+  done
   cat <<YAML
 nodes: [$(IFS=,; echo "${addresses[*]}")]
 ssh:
