@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-[ -n "${CACHALOT_IN_NAMESPACE:-}" ] || cmake --build "$build" --target cachalot up_faults >&2
+cmake --build "$build" --target cachalot up_faults >&2
 build=$(realpath "$build")
 
 failed=0
