@@ -303,6 +303,8 @@ void Hub::tell_all_if_ready() {
   if (!formed_ || all_ready_ || !own_ready_ || !missing_ranks().empty()) return;
   if (!std::ranges::all_of(members_, [](const auto& entry) { return entry.second->ready; })) return;
   all_ready_ = true;
+  // How late heartbeats came while all loaded says little of what comes.
+  for (const auto& [rank, client] : members_) client->lateness = Lateness(timing_.slack());
   send_to_all(Ready{});
   state_.set_all_ready();
 }

@@ -140,6 +140,7 @@ void Spoke::on_frame(const Frame& frame) {
     case MessageType::kLeft:
       return take(Left{}, [&](const Left& left) { on_left(left.rank); });
     case MessageType::kReady:
+      lateness_ = Lateness(timing_.slack());
       return state_.set_all_ready();
     default:
       return log::warn("rank {} passes over a control message of type {} from rank 0", options_.rank,
