@@ -177,11 +177,14 @@ class HealthWatch::RollCall : public std::enable_shared_from_this<RollCall> {
   void wait() {
     timer_.expires_after(kRollCallInterval);
     timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
-      if (!error && self->call()) self->wait();
+      if (!error && !self->is_stopped_ && self->call()) self->wait();
     });
   }
   void stop() {
-    asio::post(strand_, [self = shared_from_this()] { self->timer_.cancel(); });
+    asio::post(strand_, [self = shared_from_this()] {
+      self->is_stopped_ = true;
+      self->timer_.cancel();
+    });
   }
 
  private:
@@ -199,6 +202,7 @@ class HealthWatch::RollCall : public std::enable_shared_from_this<RollCall> {
   const std::shared_ptr<ProxyContext> context_;
   const asio::strand<asio::io_context::executor_type> strand_;
   asio::steady_timer timer_;
+  bool is_stopped_ = false;
 };
 
 HealthWatch::HealthWatch(std::shared_ptr<ProxyContext> context) : roll_call_(std::make_shared<RollCall>(context)) {

@@ -150,7 +150,7 @@ asio::awaitable<void> ProxyCall::run() {
   if (!forced) co_return refuse(ApiError(400, forced.error().message, "invalid_request_error"));
   const RequestFacts facts = read_request_facts(request_.body);
   std::vector<size_t> sent_to;
-  for (;;) {
+  while (!client_is_gone_) {
     auto place = context_->table.admit(facts, sent_to, *forced, weak_from_this(), steady_clock::now());
     if (!place && failure_) co_return answer_failure();
     if (!place) co_return refuse(describe(place.error()));
