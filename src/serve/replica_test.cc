@@ -31,7 +31,7 @@ class ReplicaTest : public testing::Test {
   static Request request(RequestId id, int max_tokens) {
     Request request;
     request.id = id;
-    request.tokens = {496, 499, 39, 68, 75, 75, 78, 0, 500, 501, 198};  // "Hello!" in nano's chat format
+    request.tokens = {496, 499, 440, 75, 75, 78, 0, 500, 501, 198};  // "Hello!" in nano's chat format
     request.num_prompt_tokens = static_cast<int>(request.tokens.size());
     request.sampling.temperature = 0;
     request.sampling.max_tokens = max_tokens;
