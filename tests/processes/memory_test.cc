@@ -57,8 +57,8 @@ TEST(MemoryOfRanks, IsTheirShardsAndNotTheCheckpoints) {
   expect_shards_alone({}, 40 * kMiB);
 }
 
-// By hand, for it takes a minute or more: a checkpoint of more than 2 GB.
-TEST(MemoryOfRanks, DISABLED_IsTheirShardsOfALargeCheckpoint) {
+// Of more than 2 GB.
+TEST(MemoryOfRanks, IsTheirShardsOfALargeCheckpoint) {
   expect_shards_alone({.num_layers = 32, .expert_width = 1536}, 512 * kMiB);
 }
 
