@@ -87,6 +87,7 @@ std::optional<int> Program::wait(milliseconds patience) {
   int status = 0;
   CHECK(waitpid(pid_, &status, 0) == pid_);
   status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  wait_for_silence(milliseconds(500));  // so that its last words are read; children may have more to say
   return status_;
 }
 
