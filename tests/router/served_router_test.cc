@@ -41,6 +41,7 @@ class Router : public testing::Test {
         "serve", "--model", nano_folder(), "--host", "127.0.0.1", "--port", std::to_string(ports_[idx]), "--threads",
         "1", "--num-gpu-blocks-override", "256", "--max-model-len", "2048"});
   }
+  // Until so many are up, no more and no less.
   bool wait_until_up(int64_t num_replicas) {
     const auto deadline = steady_clock::now() + seconds(60);
     while (steady_clock::now() < deadline) {
@@ -135,6 +136,7 @@ TEST_F(Router, LosesNoUnansweredRequestWhenAReplicaIsKilledAndStartedAgain) {
     replicas_[0]->signal(SIGKILL);
     ASSERT_TRUE(replicas_[0]->wait(seconds(5)));
     wait_for_answers(12);
+    ASSERT_TRUE(wait_until_up(1)) << output();
     start_replica(0);
     ASSERT_TRUE(wait_until_up(2)) << output();
   }
