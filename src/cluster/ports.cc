@@ -29,6 +29,7 @@ Status check_port(const std::string& host, uint16_t port, const char* key, const
   const int on = 1;  // as the servers do
   setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (bind(listener.get(), address->ai_addr, address->ai_addrlen) == 0 && listen(listener.get(), 1) == 0) return {};
+  if (errno == EADDRNOTAVAIL) return make_parameter_error(key, "{} is no address of this machine", host);
   return make_parameter_error(key, "{}:{} cannot be listened on: {}; {} sets another port", host, port,
                               std::strerror(errno), remedy);
 }
