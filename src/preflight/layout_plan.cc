@@ -118,7 +118,7 @@ Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConf
     parallel.tensor_parallel_rank = rank % plan.layout.tp_size;
     ASSIGN_OR_RETURN(RankMemory memory,
                      plan_rank_memory(options.engine, parallel, config, catalog, num_local, num_threads));
-    plan.ranks.push_back({rank, std::move(memory)});
+    plan.ranks.push_back({rank, memory});
   }
   if (options.node_bytes > 0) {
     Result<MemoryPlan> memory =

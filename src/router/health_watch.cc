@@ -205,7 +205,8 @@ class HealthWatch::RollCall : public std::enable_shared_from_this<RollCall> {
   bool is_stopped_ = false;
 };
 
-HealthWatch::HealthWatch(std::shared_ptr<ProxyContext> context) : roll_call_(std::make_shared<RollCall>(context)) {
+HealthWatch::HealthWatch(const std::shared_ptr<ProxyContext>& context)
+    : roll_call_(std::make_shared<RollCall>(context)) {
   roll_call_->wait();
   for (size_t replica = 0; replica < context->urls.size(); replica++) {
     watches_.push_back(std::make_shared<Watch>(context, replica));

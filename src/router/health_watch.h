@@ -10,7 +10,7 @@ namespace cachalot::router {
 // /health), and enters the answers into the table.
 class HealthWatch {
  public:
-  explicit HealthWatch(std::shared_ptr<ProxyContext> context);
+  explicit HealthWatch(const std::shared_ptr<ProxyContext>& context);
   // Stops asking; does not wait.
   ~HealthWatch();
   HealthWatch(const HealthWatch&) = delete;
