@@ -55,16 +55,8 @@ TEST_F(ChildTest, WithoutInputReadsNothing) {
 
 TEST_F(ChildTest, TellsHowItEnded) {
   Child child = start("kill -TERM $$");
-  EXPECT_EQ(Child::describe(wait_for(child)), "was ended by signal 15 (Terminated)");
-  EXPECT_EQ(Child::describe(1), "ended with status 1");
-  EXPECT_EQ(Child::describe(255), "ended with status 255") << "as ssh does when it fails";
-}
-
-TEST_F(ChildTest, AProgramThatIsNotThereIsNamedInTheLog) {
-  auto child = Child::start({.words = {"/nowhere/cachalot"}, .log = scratch_.path("log")});
-  ASSERT_TRUE(child.has_value());
-  EXPECT_EQ(wait_for(*child), 127);
-  EXPECT_EQ(log(), "cachalot: /nowhere/cachalot: No such file or directory\n");
+  EXPECT_EQ(wait_for(child), 128 + SIGTERM);
+  EXPECT_EQ(child.status(), 128 + SIGTERM) << "also when it is asked again";
 }
 
 TEST_F(ChildTest, DiesWithItsOwner) {

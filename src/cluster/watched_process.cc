@@ -2,6 +2,7 @@
 
 #include <csignal>
 
+#include "base/child_process.h"
 #include "cluster/lease.h"
 #include "serve/load_line.h"
 
@@ -73,7 +74,7 @@ void WatchedProcess::update() {
   read_log();
   if (status) {
     const std::string& reason = complaint_.empty() ? last_line_ : complaint_;
-    end_ = Child::describe(*status) + (reason.empty() ? "" : ": " + reason);
+    end_ = describe_end(*status) + (reason.empty() ? "" : ": " + reason);
     child_.reset();
     probe_.reset();
   }

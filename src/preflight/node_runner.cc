@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/file_descriptor.h"
 #include "cluster/child.h"
@@ -88,7 +89,7 @@ Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const s
       const std::optional<int> status = children[idx]->status();
       if (!status && !over) continue;
       const std::string how =
-          status ? Child::describe(*status) : "did not answer within " + std::to_string(patience.count()) + " s";
+          status ? describe_end(*status) : "did not answer within " + std::to_string(patience.count()) + " s";
       answers[idx] = read_answer(outputs[idx].text(), how);
       answers[idx].unix_seconds = unix_now();
       answers[idx].seconds_to_see = std::chrono::duration<double>(now - looked + kLook).count();

@@ -102,8 +102,7 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
   std::string ended;
   if (processes_) {
     processes_->watch([&](int child, const std::string& how) {
-      ended = fmt::format("a rank that this process started (pid {}) {}",
-                          processes_->pids()[static_cast<size_t>(child)], how);
+      ended = fmt::format("a rank that this process started (pid {}) {}", processes_->pid(child), how);
       stop.request_stop();
     });
   }

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/child_process.h"
 #include "base/error.h"
 #include "base/file_descriptor.h"
 
@@ -19,7 +20,7 @@ namespace cachalot {
 // order.
 class RankProcesses {
  public:
-  // To be called by the main thread, before it has others: children end when the thread that made them does.
+  // By the main thread, before it has others.
   // command_lines: of each child, the program's name first.
   static Result<std::unique_ptr<RankProcesses>> start(const std::vector<std::vector<std::string>>& command_lines,
                                                       const std::string& program = "/proc/self/exe");
@@ -31,14 +32,13 @@ class RankProcesses {
   // stop_watching().
   void watch(std::function<void(int child, const std::string& how)> on_exit);
   void stop_watching();
-  const std::vector<pid_t>& pids() const { return pids_; }
+  pid_t pid(int child) const { return children_[static_cast<size_t>(child)].pid; }
 
  private:
   RankProcesses() = default;
 
   std::chrono::milliseconds grace_{5'000};
-  std::vector<pid_t> pids_;
-  std::vector<FileDescriptor> pidfds_;
+  std::vector<ChildProcess> children_;
   FileDescriptor stop_fd_;  // an eventfd: ends the watcher
   std::thread watcher_;
 };

@@ -18,7 +18,7 @@ TEST(RankProcesses, TellsHowAChildEnded) {
   std::promise<std::pair<int, std::string>> ended;
   processes->watch([&](int which, const std::string& how) { ended.set_value({which, how}); });
   EXPECT_EQ(ended.get_future().get(), (std::pair<int, std::string>{1, "ended with status 7"}));
-  kill(processes->pids()[0], SIGKILL);
+  kill(processes->pid(0), SIGKILL);
 }
 
 TEST(RankProcesses, ChildrenDieWithTheProcessThatStartedThem) {
@@ -27,7 +27,7 @@ TEST(RankProcesses, ChildrenDieWithTheProcessThatStartedThem) {
   const pid_t middle = fork();
   if (middle == 0) {
     const auto processes = RankProcesses::start({shell("exec sleep 60")}, "/bin/sh").value();
-    const pid_t pid = processes->pids()[0];
+    const pid_t pid = processes->pid(0);
     if (write(ends[1], &pid, sizeof pid) != sizeof pid) _exit(1);
     raise(SIGKILL);
   }
