@@ -15,6 +15,7 @@ enum class ErrorCode {
   kCorrupt,           // a file or message that contradicts itself
   kIo,                // the operating system refused
   kOutOfMemory,       // does not fit
+  kTooLarge,          // more than a limit that somebody has set
   kUnavailable,       // a peer or service is not there now
   kDeadlineExceeded,  // did not finish in time
   kCancelled,         // given up by the one who asked

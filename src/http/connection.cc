@@ -200,7 +200,7 @@ asio::awaitable<bool> Connection::read_head(Parser& parser) {
   if (!socket_.is_open() || error == bhttp::error::end_of_stream) co_return false;
   std::optional<RequestFault> fault;
   if (error.category() == bhttp::make_error_code(bhttp::error::bad_version).category())
-    fault = parse_fault(error);
+    fault = parse_fault(error, options);
   else if (error)
     co_return false;
   else
@@ -227,7 +227,7 @@ asio::awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes) {
   deadline_.disarm();
   if (!error) co_return true;
   if (!socket_.is_open() || error.category() == asio::error::get_system_category()) co_return false;
-  const RequestFault fault = parse_fault(error);
+  const RequestFault fault = parse_fault(error, core_->options);
   co_await refuse(core_->error_format(fault.status, fault.message), parser);
   co_return false;
 }
@@ -350,7 +350,10 @@ asio::awaitable<Result<std::string>> Connection::read_piece() {
     const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
     error = read_error;
   }
-  if (error) co_return make_error(ErrorCode::kInvalidArgument, "{}", parse_fault(error).message);
+  if (error) {
+    const RequestFault fault = parse_fault(error, core_->options);
+    co_return make_error(fault.status == 413 ? ErrorCode::kTooLarge : ErrorCode::kInvalidArgument, "{}", fault.message);
+  }
   co_return std::exchange(parser.get().body(), {});
 }
 

@@ -38,7 +38,7 @@ class BodySource {
  public:
   virtual ~BodySource() = default;
   // The next piece, "" at the end; one read at a time. The callback comes on an I/O thread. kCancelled: nobody wants it
-  // any longer.
+  // any longer. kTooLarge: all of it is more than the server takes.
   virtual void read(std::function<void(Result<std::string>)> on_piece) = 0;
 };
 

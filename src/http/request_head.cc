@@ -4,6 +4,8 @@
 
 #include <boost/beast/http/error.hpp>
 
+#include "http/server.h"
+
 namespace cachalot::http {
 
 namespace bhttp = boost::beast::http;
@@ -36,10 +38,11 @@ std::optional<RequestFault> check_head(const RequestHead& head) {
   return std::nullopt;
 }
 
-RequestFault parse_fault(const boost::system::error_code& error) {
-  if (error == bhttp::error::body_limit) return {413, "the request's body is too large"};
+RequestFault parse_fault(const boost::system::error_code& error, const ServerOptions& options) {
+  if (error == bhttp::error::body_limit)
+    return {413, fmt::format("the request's body is larger than {} bytes", options.max_body_bytes)};
   if (error == bhttp::error::header_limit || error == bhttp::error::buffer_overflow)
-    return {431, "the request's header is too large"};
+    return {431, fmt::format("the request's header is larger than {} bytes", options.max_header_bytes)};
   return {400, fmt::format("not a valid HTTP request: {}", error.message())};
 }
 

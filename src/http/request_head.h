@@ -12,6 +12,8 @@ namespace cachalot::http {
 
 using RequestHead = boost::beast::http::request_header<boost::beast::http::fields>;
 
+struct ServerOptions;
+
 struct RequestFault {
   int status = 400;
   std::string message;
@@ -21,8 +23,8 @@ struct RequestFault {
 // read as a different length of the body (request smuggling).
 std::optional<RequestFault> check_head(const RequestHead& head);
 
-// The status for a request that Beast could not parse.
-RequestFault parse_fault(const boost::system::error_code& error);
+// The status for a request that Beast could not parse, or that is larger than the options allow.
+RequestFault parse_fault(const boost::system::error_code& error, const ServerOptions& options);
 
 bool expects_continue(const RequestHead& head);
 

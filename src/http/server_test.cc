@@ -13,6 +13,7 @@ namespace cachalot::http {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::AllOf;
 using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
@@ -150,7 +151,7 @@ TEST_F(ServerTest, TooLargeABodyIsRefusedBeforeItIsRead) {
   EXPECT_THAT(answer_to("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n"), StartsWith("HTTP/1.1 413 "));
   EXPECT_THAT(answer_to("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n60\r\n" +
                         std::string(96, 'x') + "\r\n60\r\n" + std::string(96, 'x') + "\r\n0\r\n\r\n"),
-              StartsWith("HTTP/1.1 413 "));
+              AllOf(StartsWith("HTTP/1.1 413 "), HasSubstr("the request's body is larger than 100 bytes")));
 }
 
 TEST_F(ServerTest, ARefusalReachesAClientThatIsStillSending) {
@@ -288,7 +289,10 @@ class Puller : public std::enable_shared_from_this<Puller> {
   void pull() {
     if (!source_) return responder_.respond(Response::text(200, std::to_string(num_bytes_)));
     source_->read([self = shared_from_this()](Result<std::string> piece) {
-      if (!piece) return self->responder_.respond(Response::text(400, piece.error().message));
+      if (!piece) {
+        const bool is_too_large = piece.error().code == ErrorCode::kTooLarge;
+        return self->responder_.respond(Response::text(is_too_large ? 413 : 400, piece.error().message));
+      }
       self->num_bytes_ += piece->size();
       if (piece->empty()) self->source_.reset();
       self->pull();
@@ -335,6 +339,11 @@ TEST_F(ServerTest, AnUploadsHandlerPullsWhatIsNotBuffered) {
 
   client.send(head + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "zz\r\n");
   EXPECT_THAT(client.read_to_end(), StartsWith("HTTP/1.1 400"));
+  RawClient endless = connect();
+  endless.send(head + "Transfer-Encoding: chunked\r\n\r\n");
+  for (int idx = 0; idx < 105; idx++) endless.send(chunk);
+  EXPECT_THAT(endless.read_to_end(),
+              AllOf(StartsWith("HTTP/1.1 413"), HasSubstr("the request's body is larger than 1048576 bytes")));
   RawClient refused = connect();
   refused.send("POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + std::string(5'000, 'x'));
   EXPECT_THAT(refused.read_until("no"), StartsWith("HTTP/1.1 403"));

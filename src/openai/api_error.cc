@@ -21,6 +21,8 @@ Kind kind_of(ErrorCode code) {
       return {400, "invalid_request_error"};
     case ErrorCode::kNotFound:
       return {404, "invalid_request_error"};
+    case ErrorCode::kTooLarge:
+      return {413, "invalid_request_error"};
     case ErrorCode::kUnavailable:
     case ErrorCode::kOutOfMemory:
       return {503, "service_unavailable"};

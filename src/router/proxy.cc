@@ -216,7 +216,7 @@ asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
     refuse(ApiError(504, error.message, "server_error"));
     co_return true;
   }
-  if (error.code == ErrorCode::kInvalidArgument) {  // the client's body
+  if (error.code == ErrorCode::kInvalidArgument || error.code == ErrorCode::kTooLarge) {  // the client's body
     refuse(ApiError(error));
     co_return true;
   }

@@ -170,8 +170,25 @@ TEST_F(RouterTest, LargeRequestsPassWithoutBeingHeldWhole) {
   for (int idx = 0; idx < 30; idx++) client.send("186a0\r\n" + std::string(100'000, 'x') + "\r\n");
   client.send("0\r\n\r\n");
   EXPECT_THAT(client.read_to_end(), EndsWith("\r\n\r\n3000000"));
-  // What is too large is refused at once where its length is known, and in the middle where it is not.
-  EXPECT_EQ(complete({}, std::string((32 << 20) + 1, 'x')).status, 413);
+}
+
+// Refused at once where the length is known, and in the middle where it is not: in the same words.
+TEST_F(RouterTest, TooLargeARequestIsRefusedWithOrWithoutALength) {
+  add_replica();
+  options_.max_body_bytes = 3 << 20;
+  start();
+  const std::string too_large((3 << 20) + 1, 'x');
+  const auto declared = complete({}, too_large);
+  EXPECT_EQ(declared.status, 413);
+  EXPECT_THAT(declared.body, HasSubstr("the request's body is larger than 3145728 bytes"));
+  http::RawClient client(router_->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+  for (size_t sent = 0; sent < too_large.size(); sent += 100'000)
+    client.send("186a0\r\n" + std::string(100'000, 'x') + "\r\n");
+  const std::string chunked = client.read_to_end();
+  EXPECT_THAT(chunked, StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(chunked, EndsWith(declared.body));
+  EXPECT_EQ(replica(0).num_requests, 0) << "it saw no whole request";
 }
 
 TEST_F(RouterTest, AClientThatGoesAwayEndsItsRequest) {
