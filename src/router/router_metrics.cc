@@ -25,71 +25,56 @@ const Histogram::BucketBoundaries kSeconds{0.0005, 0.001, 0.002, 0.005, 0.01, 0.
 }  // namespace
 
 struct RouterMetrics::Impl {
-  explicit Impl(const std::string& model) : model(model) {}
-
-  template <class Metric>
-  prometheus::Family<Metric>& family(prometheus::detail::Builder<Metric> builder, const char* name, const char* help) {
-    return builder.Name(name)
-        .Help(help)
-        .Labels(model.empty() ? Labels{} : Labels{{"model_name", model}})
-        .Register(registry);
+  // A time series of the family of that name, which is made once.
+  template <class Metric, class... Buckets>
+  Metric& series(prometheus::detail::Builder<Metric> builder, const char* name, const char* help, const Labels& labels,
+                 const Buckets&... buckets) {
+    return builder.Name(name).Help(help).Labels(common).Register(registry).Add(labels, buckets...);
   }
-  prometheus::Family<Counter>& counters(const char* name, const char* help) {
-    return family(prometheus::BuildCounter(), name, help);
+  Gauge& gauge(const char* name, const char* help, const Labels& labels) {
+    return series(prometheus::BuildGauge(), name, help, labels);
   }
-  prometheus::Family<Gauge>& gauges(const char* name, const char* help) {
-    return family(prometheus::BuildGauge(), name, help);
+  Counter& counter(const char* name, const char* help, const Labels& labels) {
+    return series(prometheus::BuildCounter(), name, help, labels);
   }
-  prometheus::Family<Histogram>& histograms(const char* name, const char* help) {
-    return family(prometheus::BuildHistogram(), name, help);
+  Histogram& histogram(const char* name, const char* help, const Labels& labels) {
+    return series(prometheus::BuildHistogram(), name, help, labels, kSeconds);
+  }
+  Counter& bytes(const std::string& url, const char* direction) {
+    return counter("cachalot:router_bytes_total", "Bytes of bodies passed on",
+                   {{"replica", url}, {"direction", direction}});
   }
 
   struct OfReplica {
-    OfReplica(Impl& all, const std::string& url)
-        : label{{"replica", url}},
-          up(all.up.Add(label)),
-          in_flight(all.in_flight.Add(label)),
-          retries(all.retries.Add(label)),
-          falls(all.falls.Add(label)),
-          broken(all.broken.Add(label)),
-          bytes_out(all.bytes.Add({{"replica", url}, {"direction", "to_replica"}})),
-          bytes_in(all.bytes.Add({{"replica", url}, {"direction", "to_client"}})),
-          first_byte(all.first_byte.Add(label, kSeconds)),
-          whole(all.whole.Add(label, kSeconds)) {}
-
-    Labels label;
-    Gauge &up, &in_flight;
-    Counter &retries, &falls, &broken, &bytes_out, &bytes_in;
-    Histogram &first_byte, &whole;
+    Impl& all;
+    std::string url;
+    Labels label{{"replica", url}};
+    Gauge& up = all.gauge("cachalot:router_replica_up", "1 while the replica gets requests", label);
+    Gauge& in_flight =
+        all.gauge("cachalot:router_in_flight", "Requests that are at the replica, as the router knows", label);
+    Counter& retries = all.counter("cachalot:router_retries_total",
+                                   "Requests that this replica did not answer and another one was sent", label);
+    Counter& falls = all.counter("cachalot:router_ejections_total", "How often the replica was taken out", label);
+    Counter& broken =
+        all.counter("cachalot:router_broken_answers_total", "Answers of the replica that broke off midway", label);
+    Counter& bytes_out = all.bytes(url, "to_replica");
+    Counter& bytes_in = all.bytes(url, "to_client");
+    Histogram& first_byte = all.histogram("cachalot:router_first_byte_seconds",
+                                          "From a request's arrival to its answer's first byte", label);
+    Histogram& whole =
+        all.histogram("cachalot:router_request_seconds", "From a request's arrival to its answer's end", label);
   };
 
-  const std::string model;
+  const Labels common;  // of every series
   prometheus::Registry registry;
   std::mutex render_mutex;
-  prometheus::Family<Gauge>& up = gauges("cachalot:router_replica_up", "1 while the replica gets requests");
-  prometheus::Family<Gauge>& in_flight =
-      gauges("cachalot:router_in_flight", "Requests that are at the replica, as the router knows");
-  prometheus::Family<Counter>& answers = counters("cachalot:router_answers_total", "Answers of the replica, by status");
-  prometheus::Family<Counter>& retries =
-      counters("cachalot:router_retries_total", "Requests that this replica did not answer and another one was sent");
-  prometheus::Family<Counter>& falls =
-      counters("cachalot:router_ejections_total", "How often the replica was taken out");
-  prometheus::Family<Counter>& broken =
-      counters("cachalot:router_broken_answers_total", "Answers of the replica that broke off midway");
-  prometheus::Family<Counter>& bytes = counters("cachalot:router_bytes_total", "Bytes of bodies passed on");
-  prometheus::Family<Counter>& refusals =
-      counters("cachalot:router_refused_total", "Requests that the router itself refused, by status");
-  prometheus::Family<Histogram>& first_byte =
-      histograms("cachalot:router_first_byte_seconds", "From a request's arrival to its answer's first byte");
-  prometheus::Family<Histogram>& whole =
-      histograms("cachalot:router_request_seconds", "From a request's arrival to its answer's end");
-  Gauge& connections = gauges("cachalot:router_client_connections", "Open connections of clients").Add({});
-  std::vector<OfReplica> replicas;
+  std::vector<OfReplica> replicas{};
+  Gauge& connections = gauge("cachalot:router_client_connections", "Open connections of clients", {});
 };
 
 RouterMetrics::RouterMetrics(const std::vector<std::string>& urls, const std::string& model)
-    : impl_(std::make_unique<Impl>(model)) {
-  for (const std::string& url : urls) impl_->replicas.emplace_back(*impl_, url);
+    : impl_(std::make_unique<Impl>(model.empty() ? Labels{} : Labels{{"model_name", model}})) {
+  for (const std::string& url : urls) impl_->replicas.push_back({.all = *impl_, .url = url});
 }
 
 RouterMetrics::~RouterMetrics() = default;
@@ -102,7 +87,10 @@ void RouterMetrics::answer_ended(size_t replica, int status, double seconds, boo
   Impl::OfReplica& of = impl_->replicas[replica];
   of.whole.Observe(seconds);
   if (!is_whole) of.broken.Increment();
-  impl_->answers.Add({{"replica", of.label["replica"]}, {"code", std::to_string(status)}}).Increment();
+  impl_
+      ->counter("cachalot:router_answers_total", "Answers of the replica, by status",
+                {{"replica", of.url}, {"code", std::to_string(status)}})
+      .Increment();
 }
 
 void RouterMetrics::passed_bytes(size_t replica, size_t num_to_replica, size_t num_to_client) {
@@ -115,7 +103,10 @@ void RouterMetrics::retried(size_t replica) {
 }
 
 void RouterMetrics::refused(int status) {
-  impl_->refusals.Add({{"code", std::to_string(status)}}).Increment();
+  impl_
+      ->counter("cachalot:router_refused_total", "Requests that the router itself refused, by status",
+                {{"code", std::to_string(status)}})
+      .Increment();
 }
 
 std::string RouterMetrics::render(const std::vector<ReplicaStatus>& replicas, int num_connections) {
