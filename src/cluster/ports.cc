@@ -18,20 +18,11 @@ namespace {
 
 // `remedy`: what sets another port.
 Status check_port(const std::string& host, uint16_t port, const char* key, const char* remedy) {
-  addrinfo hints{};
-  hints.ai_flags = AI_PASSIVE;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int failed = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); failed != 0)
-    return make_parameter_error(key, "{} cannot be listened on: {}", host, gai_strerror(failed));
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> address(found, freeaddrinfo);
-  const FileDescriptor listener(socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const int on = 1;  // as the servers do
-  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (bind(listener.get(), address->ai_addr, address->ai_addrlen) == 0 && listen(listener.get(), 1) == 0) return {};
-  if (errno == EADDRNOTAVAIL) return make_parameter_error(key, "{} is no address of this machine", host);
-  return make_parameter_error(key, "{}:{} cannot be listened on: {}; {} sets another port", host, port,
-                              std::strerror(errno), remedy);
+  const std::optional<ListenFault> fault = listen_fault(host, port);
+  if (!fault) return {};
+  if (fault->is_of_address) return make_parameter_error(key, "{} cannot be listened on: {}", host, fault->why);
+  return make_parameter_error(key, "{}:{} cannot be listened on: {}; {} sets another port", host, port, fault->why,
+                              remedy);
 }
 
 // One that is none of those taken already.
@@ -43,6 +34,21 @@ Result<uint16_t> another_free_port(std::set<uint16_t>& taken) {
 }
 
 }  // namespace
+
+std::optional<ListenFault> listen_fault(const std::string& host, uint16_t port) {
+  const addrinfo hints{.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+  addrinfo* list = nullptr;
+  if (const int failed = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list); failed != 0)
+    return ListenFault{.is_of_address = true, .why = gai_strerror(failed)};
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> found(list, freeaddrinfo);
+  const FileDescriptor listener(socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;  // as the servers do
+  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(listener.get(), found->ai_addr, found->ai_addrlen) == 0 && listen(listener.get(), 1) == 0)
+    return std::nullopt;
+  if (errno == EADDRNOTAVAIL) return ListenFault{.is_of_address = true, .why = "it is no address of this machine"};
+  return ListenFault{.is_of_address = false, .why = std::strerror(errno)};
+}
 
 Status choose_ports(ClusterFile& cluster, std::vector<PlacedReplica>& replicas) {
   std::set<uint16_t> taken{cluster.router.port, cluster.data_parallel_rpc_port};

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -14,5 +17,13 @@ Status choose_ports(ClusterFile& cluster, std::vector<PlacedReplica>& replicas);
 
 // Those of this machine can be listened on; else the error names the key that says otherwise.
 Status check_ports(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas);
+
+struct ListenFault {
+  bool is_of_address;  // at no port; else this port cannot be had
+  std::string why;
+};
+
+// Why nobody can listen there on this machine; nothing: one can. Port 0: any. Binds it for a moment.
+std::optional<ListenFault> listen_fault(const std::string& host, uint16_t port);
 
 }  // namespace cachalot

@@ -5,6 +5,7 @@
 
 #include <boost/json.hpp>
 
+#include "cluster/ports.h"
 #include "preflight/json_fields.h"
 #include "preflight/node_helper.h"
 #include "preflight/node_runner.h"
@@ -86,12 +87,13 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
 
 void check_router_port(const ClusterFile& cluster, CheckedCluster& checked) {
   if (!cluster.router.enabled || cluster.router.port == 0) return;
-  const std::string why = listen_fault(router_host(cluster), cluster.router.port);
-  if (why.empty()) return;
+  const std::optional<ListenFault> fault = listen_fault(router_host(cluster), cluster.router.port);
+  if (!fault) return;
   checked.findings.error("",
                          fmt::format("the router cannot listen at {}:{} on this machine: {}", router_host(cluster),
-                                     cluster.router.port, why),
-                         "end what has the port, or set `router.port` (and `router.host`)");
+                                     cluster.router.port, fault->why),
+                         fault->is_of_address ? "set `router.host` to an address of this machine, or leave it out"
+                                              : "end what has the port, or set `router.port`");
 }
 
 }  // namespace

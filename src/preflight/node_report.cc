@@ -2,20 +2,18 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <netdb.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 
 #include "base/file.h"
 #include "base/file_descriptor.h"
+#include "cluster/ports.h"
 #include "comm/node_id.h"
 #include "comm/ucx/network_interface.h"
 #include "config/version.h"
@@ -30,11 +28,12 @@ namespace cachalot {
 namespace {
 
 void inspect_network(const NodeQuestion& question, NodeReport& report) {
-  report.address_fault = listen_fault(question.address, 0);  // any port: whether the address is this node's
-  if (report.address_fault.empty()) {
+  if (auto fault = listen_fault(question.address, 0)) {  // any port: whether the address is this node's
+    report.address_fault = std::move(fault->why);
+  } else {
     for (const int port : question.ports) {
-      if (std::string why = listen_fault(question.address, port); !why.empty())
-        report.taken_ports.push_back({port, std::move(why)});
+      if (auto taken = listen_fault(question.address, static_cast<uint16_t>(port)))
+        report.taken_ports.push_back({port, std::move(taken->why)});
     }
     report.own_interface = network_interface_to(question.address).value_or("");
   }
@@ -112,19 +111,6 @@ void inspect_model(const NodeQuestion& question, NodeReport& report) {
 }
 
 }  // namespace
-
-std::string listen_fault(const std::string& host, int port) {
-  const addrinfo hints{.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-  addrinfo* list = nullptr;
-  const int code = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list);
-  if (code != 0) return gai_strerror(code);
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> found(list, freeaddrinfo);
-  const FileDescriptor listener(socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const int on = 1;  // as the servers do
-  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (bind(listener.get(), found->ai_addr, found->ai_addrlen) == 0 && listen(listener.get(), 1) == 0) return {};
-  return std::strerror(errno);
-}
 
 NodeReport inspect_node(const NodeQuestion& question) {
   NodeReport report;

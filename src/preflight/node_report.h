@@ -86,9 +86,6 @@ struct NodeReport {
   }
 };
 
-// Why nobody can listen there on this machine; empty: one can. Port 0: any.
-std::string listen_fault(const std::string& host, int port);
-
 // Looks at this machine. Binds the ports for a moment, and leaves nothing behind.
 NodeReport inspect_node(const NodeQuestion& question);
 
