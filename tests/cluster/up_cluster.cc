@@ -40,6 +40,7 @@ bool exists(pid_t pid) {
 }  // namespace
 
 UpCluster::UpCluster(const UpClusterOptions& options) : router_port_(free_port()), file_(scratch_ / "nano.yaml") {
+  const std::string key = options.api_key.empty() ? "" : ", api-key: " + options.api_key;
   std::ofstream(file_) << fmt::format(
       "model: {}\n"
       "served-model-name: nano\n"
@@ -48,10 +49,10 @@ UpCluster::UpCluster(const UpClusterOptions& options) : router_port_(free_port()
       "enable-expert-parallel: {}\n"
       "port: 0\n"
       "data-parallel-rpc-port: 0\n"
-      "serve: {{num-gpu-blocks-override: 256, max-model-len: 2048}}\n"
-      "router: {{port: {}}}\n"
+      "serve: {{num-gpu-blocks-override: 256, max-model-len: 2048{}}}\n"
+      "router: {{port: {}{}}}\n"
       "{}",
-      nano_folder(), options.expert_parallel, router_port_, options.more);
+      nano_folder(), options.expert_parallel, key, router_port_, key, options.more);
   watcher_ = run("up", options.flags);
 }
 

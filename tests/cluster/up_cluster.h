@@ -13,6 +13,7 @@ struct UpClusterOptions {
   bool expert_parallel = true;
   std::string more;                // lines of the cluster file
   std::vector<std::string> flags;  // of `up`
+  std::string api_key;             // of the servers and the router; empty: none
 };
 
 // `cachalot up` of the built-in model as two replicas with two ranks each and the router, from a cluster file of its

@@ -129,6 +129,16 @@ TEST(Cluster, StatusShowsWhereEachRankIsAndWhatItHolds) {
   EXPECT_THAT(cluster.watcher().output(), HasSubstr("24-31 of 32")) << "`up` shows the map, too";
 }
 
+// What they ask of the servers is open to all.
+TEST(Cluster, StatusAndDownNeedNoKeyOfTheApi) {
+  UpCluster cluster({.api_key = "secret"});
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  EXPECT_EQ(ApiClient().get(cluster.router_port(), "/replicas")->status, 401);
+  EXPECT_EQ(cluster.rank_pids().size(), 4U) << "as the servers tell `status`";
+  const auto down = cluster.run("down");
+  EXPECT_EQ(down->wait(seconds(30)), 0) << down->output();
+}
+
 TEST(Cluster, EndsWithItsWatcherWhateverEndsIt) {
   UpCluster cluster;
   ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
