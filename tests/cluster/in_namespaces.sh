@@ -7,27 +7,25 @@
 #
 # Status 77: this is not root, or what it takes is not installed.
 set -euo pipefail
+source "$(dirname "$0")/../namespaces/network_nodes.sh"
 launcher=$1
 binary=$(realpath "$2")
 model=$(realpath "$3")
 num_nodes=$4
 
-if [[ -z ${CACHALOT_IN_NAMESPACE:-} ]]; then
-  declare -A needed=([ssh]="ip /usr/sbin/sshd ssh-keygen" [slurm]="ip munged slurmctld slurmd salloc srun")
-  [[ $(id -u) == 0 ]] || { echo "skipped: daemons in namespaces take root"; exit 77; }
-  for program in ${needed[$launcher]}; do
-    command -v "$program" >/dev/null || { echo "skipped: no $program (iproute2, openssh-server, slurm-wlm)"; exit 77; }
-  done
-  unshare -nmu --pid --fork true 2>/dev/null || { echo "skipped: namespaces are not allowed here"; exit 77; }
-  CACHALOT_IN_NAMESPACE=1 exec unshare -nmu --pid --fork --kill-child --mount-proc "$0" "$@"
-fi
+[[ $(id -u) == 0 ]] || { echo "skipped: daemons in namespaces take root"; exit 77; }
+case $launcher in
+  ssh) needs ip /usr/sbin/sshd ssh-keygen ;;
+  slurm) needs ip munged slurmctld slurmd salloc srun ;;
+esac
+enter_namespaces -nmu "$0" "$@"
 
 folder=$(mktemp -d)
 cleanup() {
   local status=$?
   if ((status)); then tail -n 15 "$folder"/*.log; fi
   rm -rf "$folder"
-  kill -KILL -1 2>/dev/null || true # everything of this pid namespace
+  end_all
 }
 trap cleanup EXIT
 
@@ -43,27 +41,18 @@ wait_for() {
   exit 1
 }
 
-mount -t tmpfs tmpfs /run
-mkdir -p /run/netns /run/sshd
+make_bridge 10.78.0.254
+mkdir /run/sshd
 chmod 755 "$folder"
 hostname head
 echo "127.0.0.1 localhost
 10.78.0.254 head" >"$folder/hosts"
 mount --bind "$folder/hosts" /etc/hosts
-ip link set lo up
-ip link add bridge type bridge
-ip addr add 10.78.0.254/24 dev bridge
-ip link set bridge up
 addresses=()
 for ((node = 1; node <= num_nodes; node++)); do
   echo "10.78.0.$node node$node" >>"$folder/hosts"
   addresses+=("10.78.0.$node")
-  ip netns add "node$node"
-  ip link add "veth$node" type veth peer name eth0 netns "node$node"
-  ip link set "veth$node" master bridge up
-  ip -n "node$node" addr add "10.78.0.$node/24" dev eth0
-  ip -n "node$node" link set eth0 up
-  ip -n "node$node" link set lo up
+  add_node "$node" "10.78.0.$node"
 done
 # on_node NODE COMMAND...
 on_node() { ip netns exec "node$1" unshare -u bash -c 'hostname "$0" && exec "$@"' "node$1" "${@:2}"; }

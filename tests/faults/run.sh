@@ -5,6 +5,7 @@
 # and stopped on one node, and cut off between nodes, which are network namespaces where this machine allows them. Prints
 # the tables of docs/operations.md. The build folder is build/release unless told.
 set -euo pipefail
+source "$(dirname "$0")/../namespaces/network_nodes.sh"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=$root/build/release trials=(--trials 30)
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
@@ -15,9 +16,9 @@ fi
 cmake --build "$build" --target cachalot fault_trials >&2
 status=0
 "$build/bin/fault_trials" "${trials[@]}" "$@" || status=$?
-if ! command -v ip >/dev/null || ! unshare -Urnm --pid --fork true 2>/dev/null; then
+if ! command -v ip >/dev/null || ! may_unshare -Urnm; then
   echo "no link is cut: this machine has no \`ip\`, or allows no namespaces"
   exit $status
 fi
-unshare -Urnm --pid --fork --kill-child --mount-proc "$build/bin/fault_trials" --link-down "${trials[@]}" "$@" || status=$?
+unshare_all -Urnm "$build/bin/fault_trials" --link-down "${trials[@]}" "$@" || status=$?
 exit $status

@@ -9,21 +9,16 @@
 # Any folder with server.sh, router.sh and client.sh that keep the guide's values will do. Status 77: this machine lets
 # nobody make namespaces, or has no `ip` or no `curl`.
 set -euo pipefail
+source "$(dirname "$0")/../namespaces/network_nodes.sh"
+needs ip curl
+enter_namespaces -Urnm "$0" "$@"
 binary=$(realpath "$1")
 model=$(realpath "$2")
 scripts=$(realpath "${3:-$(dirname "$0")/../../examples/guide}")
-
-if [[ -z ${CACHALOT_IN_NAMESPACE:-} ]]; then
-  for program in ip curl; do
-    command -v $program >/dev/null || { echo "skipped: no $program"; exit 77; }
-  done
-  unshare -Urnm --pid --fork true 2>/dev/null || { echo "skipped: namespaces are not allowed here"; exit 77; }
-  CACHALOT_IN_NAMESPACE=1 exec unshare -Urnm --pid --fork --kill-child --mount-proc "$0" "$binary" "$model" "$scripts"
-fi
+make_bridge
 
 # The program, the model and the scripts are seen through /run, whatever is mounted over where they are.
-mount -t tmpfs tmpfs /run
-mkdir -p /run/netns /run/bin /run/model /run/scripts /run/program
+mkdir /run/bin /run/model /run/scripts /run/program
 mount --bind "$(dirname "$binary")" /run/program
 mount --bind "$model" /run/model
 mount --bind "$scripts" /run/scripts
@@ -38,22 +33,14 @@ ln -s /run/model $guide_model
 cleanup() {
   local status=$?
   if ((status)); then tail -n 8 /home/node*/logs/*/*.log /home/one.log 2>/dev/null || true; fi
-  kill -KILL -1 2>/dev/null || true # everything of this pid namespace
+  end_all
   exit $status
 }
 trap cleanup EXIT
 
 nodes=(192.168.1.2 192.168.1.3 192.168.1.4 192.168.1.5)
-ip link set lo up
-ip link add bridge type bridge
-ip link set bridge up
 for node in 0 1 2 3; do
-  ip netns add "node$node"
-  ip link add "veth$node" type veth peer name eth0 netns "node$node"
-  ip link set "veth$node" master bridge up
-  ip -n "node$node" addr add "${nodes[node]}/24" dev eth0
-  ip -n "node$node" link set eth0 up
-  ip -n "node$node" link set lo up
+  add_node "$node" "${nodes[node]}"
   cp -r /run/scripts "/home/node$node"
 done
 on() { # on NODE COMMAND...: runs it there, in the node's own folder

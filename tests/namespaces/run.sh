@@ -7,42 +7,27 @@
 #
 # Status 77: this machine lets nobody make namespaces, or has no `ip`.
 set -euo pipefail
+source "$(dirname "$0")/network_nodes.sh"
+needs ip
+enter_namespaces -Urnm "$0" "$@"
 binary=$(realpath "$1")
 model=$(realpath "$2")
-
-if [[ -z ${CACHALOT_IN_NAMESPACE:-} ]]; then
-  command -v ip >/dev/null || { echo "skipped: no ip (package iproute2)"; exit 77; }
-  unshare -Urnm --pid --fork true 2>/dev/null || { echo "skipped: namespaces are not allowed here"; exit 77; }
-  CACHALOT_IN_NAMESPACE=1 exec unshare -Urnm --pid --fork --kill-child --mount-proc "$0" "$binary" "$model"
-fi
 
 logs=$(mktemp -d)
 cleanup() {
   local status=$?
   if ((status)); then tail -n 20 "$logs"/*.log; fi
   rm -rf "$logs"
-  kill -KILL -1 2>/dev/null || true # everything of this pid namespace
+  end_all
 }
 trap cleanup EXIT
 
 num_nodes=4
 failure_timeout_ms=2000
 declare -a servers
-mount -t tmpfs tmpfs /run
 mount -t sysfs sysfs /sys # of these namespaces, for the links' counters
-mkdir -p /run/netns
-ip link set lo up
-ip link add bridge type bridge
-ip addr add 10.77.0.254/24 dev bridge
-ip link set bridge up
-for ((node = 1; node <= num_nodes; node++)); do
-  ip netns add "node$node"
-  ip link add "veth$node" type veth peer name eth0 netns "node$node"
-  ip link set "veth$node" master bridge up
-  ip -n "node$node" addr add "10.77.0.$node/24" dev eth0
-  ip -n "node$node" link set eth0 up
-  ip -n "node$node" link set lo up
-done
+make_bridge 10.77.0.254
+for ((node = 1; node <= num_nodes; node++)); do add_node "$node" "10.77.0.$node"; done
 
 for ((node = 1; node <= num_nodes; node++)); do
   ip netns exec "node$node" "$binary" serve --model "$model" --host "10.77.0.$node" --port 7555 --threads 1 \

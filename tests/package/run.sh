@@ -5,13 +5,14 @@
 #
 # Status 77: this is not root, or there is neither debootstrap nor a ROOT.
 set -euo pipefail
+source "$(dirname "$0")/../namespaces/network_nodes.sh"
 build=$(realpath "$1")
 base=${2:-$build/bare-debian12}
 source=$(realpath "$(dirname "$0")/../..")
 
 if [[ -z ${CACHALOT_IN_NAMESPACE:-} ]]; then
   [[ $(id -u) == 0 ]] || { echo "skipped: chroot takes root"; exit 77; }
-  unshare -nm --pid --fork true 2>/dev/null || { echo "skipped: namespaces are not allowed here"; exit 77; }
+  may_unshare -nm || { echo "skipped: namespaces are not allowed here"; exit 77; }
   if [[ ! -e $base/etc/debian_version ]]; then
     command -v debootstrap >/dev/null || { echo "skipped: no debootstrap"; exit 77; }
     rm -rf "$base"
@@ -23,13 +24,13 @@ if [[ -z ${CACHALOT_IN_NAMESPACE:-} ]]; then
     }
   fi
   "$source/package.sh" --build "$build" --out "$build/package"
-  CACHALOT_IN_NAMESPACE=1 exec unshare -nm --pid --fork --kill-child "$0" "$build" "$base"
+  enter_namespaces -nm "$0" "$build" "$base"
 fi
 
 # A scratch copy of the bare system, over the one that stays as it is.
 scratch=$(mktemp -d)
 cleanup() {
-  kill -KILL -1 2>/dev/null || true  # everything of this pid namespace
+  end_all
   umount -R "$scratch/root" 2>/dev/null || true
   umount "$scratch" 2>/dev/null || true
   rmdir "$scratch"
