@@ -25,20 +25,19 @@ const Histogram::BucketBoundaries kSeconds{0.0005, 0.001, 0.002, 0.005, 0.01, 0.
 }  // namespace
 
 struct RouterMetrics::Impl {
-  // A time series of the family of that name, which is made once.
-  template <class Metric, class... Buckets>
-  Metric& series(prometheus::detail::Builder<Metric> builder, const char* name, const char* help, const Labels& labels,
-                 const Buckets&... buckets) {
-    return builder.Name(name).Help(help).Labels(common).Register(registry).Add(labels, buckets...);
+  // The family of that name, which is made once.
+  template <class Metric>
+  prometheus::Family<Metric>& family(prometheus::detail::Builder<Metric> builder, const char* name, const char* help) {
+    return builder.Name(name).Help(help).Labels(common).Register(registry);
   }
   Gauge& gauge(const char* name, const char* help, const Labels& labels) {
-    return series(prometheus::BuildGauge(), name, help, labels);
+    return family(prometheus::BuildGauge(), name, help).Add(labels);
   }
   Counter& counter(const char* name, const char* help, const Labels& labels) {
-    return series(prometheus::BuildCounter(), name, help, labels);
+    return family(prometheus::BuildCounter(), name, help).Add(labels);
   }
   Histogram& histogram(const char* name, const char* help, const Labels& labels) {
-    return series(prometheus::BuildHistogram(), name, help, labels, kSeconds);
+    return family(prometheus::BuildHistogram(), name, help).Add(labels, kSeconds);
   }
   Counter& bytes(const std::string& url, const char* direction) {
     return counter("cachalot:router_bytes_total", "Bytes of bodies passed on",
@@ -70,6 +69,11 @@ struct RouterMetrics::Impl {
   std::mutex render_mutex;
   std::vector<OfReplica> replicas{};
   Gauge& connections = gauge("cachalot:router_client_connections", "Open connections of clients", {});
+  // Their series come with the statuses.
+  prometheus::Family<Counter>& answers =
+      family(prometheus::BuildCounter(), "cachalot:router_answers_total", "Answers of the replica, by status");
+  prometheus::Family<Counter>& refusals = family(prometheus::BuildCounter(), "cachalot:router_refused_total",
+                                                 "Requests that the router itself refused, by status");
 };
 
 RouterMetrics::RouterMetrics(const std::vector<std::string>& urls, const std::string& model)
@@ -87,10 +91,7 @@ void RouterMetrics::answer_ended(size_t replica, int status, double seconds, boo
   Impl::OfReplica& of = impl_->replicas[replica];
   of.whole.Observe(seconds);
   if (!is_whole) of.broken.Increment();
-  impl_
-      ->counter("cachalot:router_answers_total", "Answers of the replica, by status",
-                {{"replica", of.url}, {"code", std::to_string(status)}})
-      .Increment();
+  impl_->answers.Add({{"replica", of.url}, {"code", std::to_string(status)}}).Increment();
 }
 
 void RouterMetrics::passed_bytes(size_t replica, size_t num_to_replica, size_t num_to_client) {
@@ -103,10 +104,7 @@ void RouterMetrics::retried(size_t replica) {
 }
 
 void RouterMetrics::refused(int status) {
-  impl_
-      ->counter("cachalot:router_refused_total", "Requests that the router itself refused, by status",
-                {{"code", std::to_string(status)}})
-      .Increment();
+  impl_->refusals.Add({{"code", std::to_string(status)}}).Increment();
 }
 
 std::string RouterMetrics::render(const std::vector<ReplicaStatus>& replicas, int num_connections) {
