@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/make_group.h"
+
 namespace cachalot {
 namespace {
 
@@ -38,12 +40,11 @@ Result<std::unique_ptr<AllReduceCollective>> AllReduceCollective::create(Mesh& m
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
   const uint64_t num_values = bytes / dtype_size(options.dtype);
-  ASSIGN_OR_RETURN(auto group,
-                   MeshGroup::create(mesh, {.members = members, .max_summed_bytes = static_cast<int64_t>(bytes)}));
+  ASSIGN_OR_RETURN(auto group, make_group(mesh, {.members = members, .max_summed_bytes = static_cast<int64_t>(bytes)}));
   return std::unique_ptr<AllReduceCollective>(new AllReduceCollective(std::move(group), options.dtype, num_values));
 }
 
-AllReduceCollective::AllReduceCollective(std::unique_ptr<MeshGroup> group, DType dtype, uint64_t num_values)
+AllReduceCollective::AllReduceCollective(std::unique_ptr<Group> group, DType dtype, uint64_t num_values)
     : group_(std::move(group)), dtype_(dtype), values_(num_values * dtype_size(dtype)), sums_(kPeriod) {
   const int num_ranks = group_->size();
   for (int idx = 0; idx < kPeriod; idx++) {

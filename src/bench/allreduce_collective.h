@@ -4,7 +4,8 @@
 #include <vector>
 
 #include "bench/collective.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
+#include "comm/mesh.h"
 
 namespace cachalot {
 
@@ -25,7 +26,7 @@ class AllReduceCollective : public Collective {
   Result<uint64_t> check() override;
 
  private:
-  AllReduceCollective(std::unique_ptr<MeshGroup> group, DType dtype, uint64_t num_values);
+  AllReduceCollective(std::unique_ptr<Group> group, DType dtype, uint64_t num_values);
   int64_t values_per_pass() const { return static_cast<int64_t>(values_.size() / dtype_size(dtype_)); }
   ComputeView<1> values(int64_t count) { return {values_.data(), dtype_, count}; }
   template <class T>
@@ -33,7 +34,7 @@ class AllReduceCollective : public Collective {
   template <class T>
   uint64_t count_wrong(int64_t begin, int64_t count) const;
 
-  std::unique_ptr<MeshGroup> group_;
+  std::unique_ptr<Group> group_;
   DType dtype_;
   std::vector<std::byte> values_;
   std::vector<int> sums_;  // [kPeriod] what check() expects

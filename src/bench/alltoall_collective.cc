@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "comm/make_group.h"
+
 namespace cachalot {
 namespace {
 
@@ -42,11 +44,11 @@ Result<std::unique_ptr<AllToAllCollective>> AllToAllCollective::create(Mesh& mes
   ASSIGN_OR_RETURN(const uint64_t bytes, buffer_bytes(mesh.size(), max_size, max_bytes));
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(auto group, MeshGroup::create(mesh, {.members = std::move(members)}));
+  ASSIGN_OR_RETURN(auto group, make_group(mesh, {.members = std::move(members)}));
   return std::unique_ptr<AllToAllCollective>(new AllToAllCollective(std::move(group), bytes));
 }
 
-AllToAllCollective::AllToAllCollective(std::unique_ptr<MeshGroup> group, uint64_t buffer_bytes)
+AllToAllCollective::AllToAllCollective(std::unique_ptr<Group> group, uint64_t buffer_bytes)
     : group_(std::move(group)),
       sent_(buffer_bytes),
       received_(buffer_bytes),

@@ -4,7 +4,8 @@
 #include <vector>
 
 #include "bench/collective.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
+#include "comm/mesh.h"
 
 namespace cachalot {
 
@@ -23,7 +24,7 @@ class AllToAllCollective : public Collective {
   Result<uint64_t> check() override;
 
  private:
-  AllToAllCollective(std::unique_ptr<MeshGroup> group, uint64_t buffer_bytes);
+  AllToAllCollective(std::unique_ptr<Group> group, uint64_t buffer_bytes);
   uint64_t num_ranks() const { return static_cast<uint64_t>(group_->size()); }
   uint64_t bytes_per_pass() const { return sent_.size() / num_ranks(); }  // to one rank, at most
   Status exchange(uint64_t bytes);                                        // a pass of so many bytes to each rank
@@ -31,7 +32,7 @@ class AllToAllCollective : public Collective {
   void fill(uint64_t begin, uint64_t bytes);
   uint64_t count_wrong(uint64_t begin, uint64_t bytes) const;
 
-  std::unique_ptr<MeshGroup> group_;
+  std::unique_ptr<Group> group_;
   std::vector<std::byte> sent_, received_;  // a part a rank
   std::vector<std::span<const std::byte>> sent_parts_;
   std::vector<std::span<std::byte>> received_parts_;

@@ -80,7 +80,7 @@ class CorruptingTransport : public Transport {
 };
 
 std::vector<std::unique_ptr<Mesh>> corrupting_mesh() {
-  auto shm = make_local_shm(2, default_ring_bytes(2)).value();
+  auto shm = make_local_shm(2).value();
   std::vector<std::unique_ptr<Mesh>> meshes;
   for (int rank = 0; rank < 2; rank++) {
     std::vector<std::unique_ptr<Transport>> transports;

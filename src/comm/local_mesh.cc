@@ -8,8 +8,7 @@ namespace cachalot {
 
 Result<std::vector<std::unique_ptr<Mesh>>> make_local_mesh(int num_ranks, const MeshOptions& options,
                                                            uint32_t ring_bytes) {
-  ASSIGN_OR_RETURN(auto transports,
-                   make_local_shm(num_ranks, ring_bytes != 0 ? ring_bytes : default_ring_bytes(num_ranks)));
+  ASSIGN_OR_RETURN(auto transports, make_local_shm(num_ranks, ring_bytes));
   std::vector<std::unique_ptr<Mesh>> meshes;
   for (int rank = 0; rank < num_ranks; rank++) {
     MeshOptions own = options;

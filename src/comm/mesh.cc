@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -78,15 +79,18 @@ void Mesh::start(ReceiveOp& op) {
   if (!closed_) transport_of_[op.peer]->start(op);
 }
 
+Error Mesh::at_site(const CollectiveSite& site, Error error) const {
+  error.message = fmt::format("{}: {}: {}", site.text(), rank_name(rank()), error.message);
+  return error;
+}
+
 Result<bool> Mesh::move(const CollectiveSite* site) {
   bool moved = false;
   for (const auto& transport : transports_) {
     if (failed_.load()) break;
     Result<bool> result = transport->progress();
     if (!result) {
-      Error error = std::move(result.error());
-      if (site != nullptr) error.message = fmt::format("{}: {}: {}", site->text(), rank_name(rank()), error.message);
-      fail(std::move(error));
+      fail(site != nullptr ? at_site(*site, std::move(result.error())) : std::move(result.error()));
     }
     moved |= result && *result;
   }
@@ -100,28 +104,62 @@ Status Mesh::progress() {
   return {};
 }
 
-Status Mesh::wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site) {
+template <class Done, class Missing>
+Status Mesh::wait(Done done, Missing missing, std::span<const ReceiveOp> receives, const CollectiveSite& site) {
   const Clock::time_point deadline = Clock::now() + options_.deadline;
-  std::optional<Clock::time_point> idle_since;  // nothing has moved since then
+  constexpr Clock::time_point kNever = Clock::time_point::max();
+  Clock::time_point idle_since = kNever;  // nothing has moved since then
   for (;;) {
     ASSIGN_OR_RETURN(const bool moved, move(&site));
-    const bool done = std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done);
-    if (idle_since && (moved || done)) {
-      clock_.add_wait(*idle_since, Clock::now(), site.layer);
-      idle_since.reset();
-    }
-    if (done) return {};
+    const bool is_done = done();
+    if (idle_since != kNever && (moved || is_done))
+      clock_.add_wait(std::exchange(idle_since, kNever), Clock::now(), site.layer);
+    if (is_done) return {};
     if (moved) continue;
     const Clock::time_point now = Clock::now();
-    if (!idle_since) idle_since = now;
-    if (now < *idle_since + options_.spin) {
+    idle_since = std::min(idle_since, now);
+    if (now < idle_since + options_.spin) {
       pause_core();
     } else if (now < deadline) {
-      RETURN_IF_ERROR(sleep(receives, false, deadline));
+      RETURN_IF_ERROR(sleep(receives, false, done, deadline));
     } else {
-      fail(missed_deadline(sends, receives, site));
+      fail(missed_deadline(missing(), site));
     }
   }
+}
+
+Status Mesh::wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site) {
+  const auto done = [&] {
+    return std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done);
+  };
+  const auto missing = [&] {
+    std::vector<int> ranks;
+    for (const SendOp& op : sends) {
+      if (!op.done) ranks.push_back(op.peer);
+    }
+    for (const ReceiveOp& op : receives) {
+      if (!op.done) ranks.push_back(op.peer);
+    }
+    return ranks;
+  };
+  return wait(done, missing, receives, site);
+}
+
+Status Mesh::wait(const Board& board, const CollectiveSite& site) {
+  const auto done = [&] {
+    if (board.is_published()) return true;
+    if (Status members = board.check_members(); !members) fail(at_site(site, std::move(members.error())));
+    return false;
+  };
+  return wait(
+      done, [&] { return board.awaited(); }, {}, site);
+}
+
+std::unique_ptr<Board> Mesh::make_board(std::span<const int> members) {
+  for (const auto& transport : transports_) {
+    if (std::unique_ptr<Board> board = transport->make_board(members)) return board;
+  }
+  return nullptr;
 }
 
 Result<bool> Mesh::wait_for_any(std::span<ReceiveOp> receives) {
@@ -129,13 +167,17 @@ Result<bool> Mesh::wait_for_any(std::span<ReceiveOp> receives) {
     ASSIGN_OR_RETURN(const bool moved, move(nullptr));
     if (std::ranges::any_of(receives, &ReceiveOp::done)) return true;
     if (woken_.exchange(false)) return false;
-    if (!moved) RETURN_IF_ERROR(sleep(receives, true, Clock::time_point::max()));
+    if (!moved)
+      RETURN_IF_ERROR(sleep(
+          receives, true, [] { return false; }, Clock::time_point::max()));
   }
 }
 
-// The order is what loses no wake-up: a transport that has prepared is looked at once more, and what comes after that
-// look makes its descriptor readable. wake() and fail() write wake_fd_, which stays readable until it is read here.
-Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Clock::time_point deadline) {
+// The order is what loses no wake-up: a transport that has prepared is looked at once more, and a board too, and what
+// comes after that look makes its descriptor readable. wake() and fail() write wake_fd_, which stays readable until it
+// is read here.
+template <class Done>
+Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Done done, Clock::time_point deadline) {
   Status prepared;
   size_t num_prepared = 0;
   for (; num_prepared < transports_.size() && prepared; num_prepared++) {
@@ -144,7 +186,7 @@ Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Clock::time_po
   }
   if (!prepared) fail(prepared.error());
   const Result<bool> moved = move(nullptr);
-  if (moved && !*moved) poll_until(deadline);
+  if (moved && !*moved && !done()) poll_until(deadline);
   for (size_t idx = 0; idx < num_prepared; idx++) transports_[idx]->end_sleep();
   RETURN_IF_ERROR(moved);
   return {};
@@ -164,18 +206,14 @@ void Mesh::poll_until(Clock::time_point deadline) {
   }
 }
 
-Error Mesh::missed_deadline(std::span<const SendOp> sends, std::span<const ReceiveOp> receives,
-                            const CollectiveSite& site) const {
-  std::vector<bool> is_missing(size());
-  for (const SendOp& op : sends) is_missing[op.peer] = is_missing[op.peer] || !op.done;
-  for (const ReceiveOp& op : receives) is_missing[op.peer] = is_missing[op.peer] || !op.done;
-  std::string missing;
-  for (int peer = 0; peer < size(); peer++) {
-    if (is_missing[peer]) missing += (missing.empty() ? "" : ", ") + rank_name(peer);
-  }
-  return {ErrorCode::kDeadlineExceeded,
-          fmt::format("{}: {} waited {} ms for {}", site.text(), rank_name(rank()), options_.deadline.count(), missing),
-          {}};
+Error Mesh::missed_deadline(std::span<const int> missing, const CollectiveSite& site) const {
+  const std::set<int> ranks(missing.begin(), missing.end());
+  std::string names;
+  for (const int rank : ranks) names += (names.empty() ? "" : ", ") + rank_name(rank);
+  return {
+      ErrorCode::kDeadlineExceeded,
+      fmt::format("{}: {} waited {} ms for {}", site.text(), rank_name(this->rank()), options_.deadline.count(), names),
+      {}};
 }
 
 void Mesh::wake() {

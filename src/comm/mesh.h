@@ -48,6 +48,11 @@ class Mesh {
   // Waits until all these operations are done. The error of a missed deadline names the site and the ranks for which
   // operations are still open; after any error the mesh has failed for good, and every later call says so.
   Status wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site);
+  // The same, until the board's round is published.
+  Status wait(const Board& board, const CollectiveSite& site);
+  // Memory in common with the members of a group (Transport::make_board); none where messages must do. Borrows the
+  // mesh.
+  std::unique_ptr<Board> make_board(std::span<const int> members);
   // Sleeps, without a deadline, until one of the operations is done (true) or wake() was called since the last
   // wait_for_any() (false). For a rank with nothing to do.
   Result<bool> wait_for_any(std::span<ReceiveOp> receives);
@@ -78,10 +83,14 @@ class Mesh {
 
   // One look at every transport: whether anything moved, or the mesh's failure. `site` is named in a transport's error.
   Result<bool> move(const CollectiveSite* site);
-  Status sleep(std::span<const ReceiveOp> receives, bool any, Clock::time_point deadline);
+  // Moves and sleeps until `done()`; `missing()` gives the ranks that a missed deadline names.
+  template <class Done, class Missing>
+  Status wait(Done done, Missing missing, std::span<const ReceiveOp> receives, const CollectiveSite& site);
+  template <class Done>
+  Status sleep(std::span<const ReceiveOp> receives, bool any, Done done, Clock::time_point deadline);
   void poll_until(Clock::time_point deadline);
-  Error missed_deadline(std::span<const SendOp> sends, std::span<const ReceiveOp> receives,
-                        const CollectiveSite& site) const;
+  Error at_site(const CollectiveSite& site, Error error) const;
+  Error missed_deadline(std::span<const int> missing, const CollectiveSite& site) const;
   void close();
 
   MeshOptions options_;

@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "base/check.h"
+#include "comm/rank_sum.h"
 #include "device/device.h"
 
 namespace cachalot {
 namespace {
 
-constexpr int64_t kSumAtOnce = 1024;  // floats, which stay in the first-level cache while the ranks' values are added
 constexpr int64_t kLeastPart = 16 << 10;  // bytes of all_reduce() that are worth a rank of their own
 
 // How many ranks add up a part each in all_reduce(). Everybody sends each of them a message and gets one back, which
@@ -111,15 +111,6 @@ Status MeshGroup::exchange_parts(int64_t part_bytes, PartOf part_of, const Colle
   return exchange(site);
 }
 
-template <class T>
-void MeshGroup::add_up(const T* own, int64_t part_bytes, int64_t begin, int64_t count, float* sum) const {
-  std::fill_n(sum, count, 0.f);
-  for (int rank = 0; rank < size(); rank++) {
-    const T* part = (rank == rank_ ? own : reinterpret_cast<const T*>(staged(rank, part_bytes))) + begin;
-    for (int64_t idx = 0; idx < count; idx++) sum[idx] += static_cast<float>(part[idx]);
-  }
-}
-
 Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartition& partition, View<float, 2> own,
                                  const CollectiveSite& site) {
   const ExchangeClock::Call call(mesh_.clock(), site);
@@ -133,8 +124,11 @@ Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartiti
     RETURN_IF_ERROR(exchange_parts(
         part_bytes,
         [&](int peer) { return bytes_of(rows.row(partition.begin(peer)), partition.count(peer) * features); }, site));
-    for (int64_t row = 0; row < own.extent(0); row++)
-      add_up(rows.row(partition.begin(rank_)), part_bytes, row * features, features, own.row(row));
+    for (int64_t row = 0; row < own.extent(0); row++) {
+      const auto part_of = part_values(rows.row(partition.begin(rank_)), part_bytes);
+      add_in_rank_order<T>(
+          size(), [&](int rank) { return part_of(rank) + row * features; }, features, own.row(row));
+    }
     return {};
   });
 }
@@ -143,12 +137,7 @@ template <class T, class PartOf>
 Status MeshGroup::reduce_part(T* own, int64_t count, PartOf part_of, const CollectiveSite& site) {
   const int64_t part_bytes = count * static_cast<int64_t>(sizeof(T));
   RETURN_IF_ERROR(exchange_parts(part_bytes, part_of, site));
-  float sum[kSumAtOnce];
-  for (int64_t begin = 0; begin < count; begin += kSumAtOnce) {
-    const int64_t num_sums = std::min(kSumAtOnce, count - begin);
-    add_up(own, part_bytes, begin, num_sums, sum);
-    for (int64_t idx = 0; idx < num_sums; idx++) own[begin + idx] = static_cast<T>(sum[idx]);
-  }
+  add_and_round(size(), part_values<T>(own, part_bytes), count, own);
   return {};
 }
 

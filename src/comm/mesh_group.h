@@ -54,7 +54,7 @@ class MeshGroup : public Group {
   void receive(int from, std::span<std::byte> buffer);
   Status exchange(const CollectiveSite& site);
 
-  // Everybody's share of this rank's part to staging; the sums of what is there and `own` follow by add_up().
+  // Everybody's share of this rank's part to staging.
   template <class PartOf>
   Status exchange_parts(int64_t part_bytes, PartOf part_of, const CollectiveSite& site);
   std::byte* staged(int from, int64_t part_bytes) const {
@@ -63,9 +63,11 @@ class MeshGroup : public Group {
   // own [count] = the rounded sums of this rank's part.
   template <class T, class PartOf>
   Status reduce_part(T* own, int64_t count, PartOf part_of, const CollectiveSite& site);
-  // sum [count] = the ranks' values from element `begin` of their part on, in rank order; `own` is this rank's part.
+  // Gives any rank's values of this rank's part: `own` is what it has itself.
   template <class T>
-  void add_up(const T* own, int64_t part_bytes, int64_t begin, int64_t count, float* sum) const;
+  auto part_values(const T* own, int64_t part_bytes) const {
+    return [=, this](int rank) { return rank == rank_ ? own : reinterpret_cast<const T*>(staged(rank, part_bytes)); };
+  }
 
   Mesh& mesh_;
   std::vector<int> members_;

@@ -2,11 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "comm/board.h"
 #include "comm/counter.h"
 
 namespace cachalot {
@@ -54,6 +56,10 @@ class Transport {
   virtual Status prepare_sleep() = 0;
   virtual int event_fd() const = 0;
   virtual void end_sleep() = 0;
+
+  // Memory in common with other ranks, this one among `members`; none where it does not reach them all, and for every
+  // group but a rank's first: all members ask, in the same order among their groups. It goes before the transport.
+  virtual std::unique_ptr<Board> make_board(std::span<const int> /*members*/) { return nullptr; }
 
   // Gives up everything that is under way; no operation is touched afterwards. Peers that wait for this rank find out.
   virtual void close() = 0;

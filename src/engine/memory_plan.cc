@@ -21,7 +21,7 @@ std::string MemoryPlan::describe() const {
       "memory of this rank: {} of {} ({}), {} usable: weights {}, workspace {}, logits {}, buffers between ranks {}, "
       "shared memory {}, KV cache {} ({} blocks of {} tokens, {} bytes a token), rotary tables {}, scratch {}",
       mib(device_bytes), mib(node.total_bytes), node.source, mib(usable_bytes), mib(rank.model.weight_bytes),
-      mib(rank.model.workspace_bytes), mib(rank.logits_bytes), mib(rank.model.comm_bytes()), mib(rank.ring_bytes),
+      mib(rank.model.workspace_bytes), mib(rank.logits_bytes), mib(rank.model.comm_bytes()), mib(rank.shared_bytes),
       mib(cache_bytes), num_blocks, block_size, rank.model.cache_bytes_per_token, mib(rank.model.rope_bytes),
       mib(rank.model.scratch_bytes));
 }
@@ -45,7 +45,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
                         "--data-parallel-size with --enable-expert-parallel), "
                         "a smaller --max-num-batched-tokens or int4 weights would help",
                         mib(rank.model.weight_bytes), mib(rank.model.workspace_bytes), mib(rank.logits_bytes),
-                        mib(rank.model.comm_bytes()), mib(rank.ring_bytes), mib(rank.model.scratch_bytes),
+                        mib(rank.model.comm_bytes()), mib(rank.shared_bytes), mib(rank.model.scratch_bytes),
                         mib(rank.model.rope_bytes), mib(block_bytes), mib(fixed + block_bytes - plan.usable_bytes),
                         mib(plan.usable_bytes), options.gpu_memory_utilization, mib(plan.device_bytes));
     }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/log.h"
+#include "comm/make_group.h"
 #include "core/finish.h"
 #include "device/cores.h"
 #include "model/expert_rows.h"
@@ -67,10 +68,9 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   settings.max_positions = memory_.max_model_len;
 
   const int own_rank = placement_.mesh->rank();
-  ASSIGN_OR_RETURN(
-      tensor_group_,
-      MeshGroup::create(*placement_.mesh, {.members = consecutive(own_rank - settings.tp_rank, settings.tp_size),
-                                           .max_reduced_bytes = max_reduced_bytes(config, settings)}));
+  ASSIGN_OR_RETURN(tensor_group_,
+                   make_group(*placement_.mesh, {.members = consecutive(own_rank - settings.tp_rank, settings.tp_size),
+                                                 .max_reduced_bytes = max_reduced_bytes(config, settings)}));
   if (config.num_experts > 0) {
     const ExchangeLayout layout = exchange_layout(config, settings);
     if (settings.ep_size > 1) log::info("{}", layout.describe());

@@ -26,17 +26,17 @@ ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& p
           .max_positions = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings};
 }
 
-size_t ring_bytes(const ParallelOptions& parallel, int num_local_ranks) {
+size_t shared_memory_bytes(const ParallelOptions& parallel, int num_local_ranks) {
   const int num_peers = std::min(num_local_ranks, parallel.group_size()) - 1;
   if (num_peers == 0 || parallel.transports == "ucx") return 0;
-  return SegmentLayout(static_cast<uint32_t>(num_peers), default_ring_bytes(num_peers + 1)).size();
+  return SegmentLayout::of_node(num_peers).size();
 }
 
 }  // namespace
 
 size_t RankMemory::fixed_bytes() const {
   return model.weight_bytes + model.workspace_bytes + model.scratch_bytes + model.rope_bytes + model.comm_bytes() +
-         logits_bytes + ring_bytes;
+         logits_bytes + shared_bytes;
 }
 
 Result<RankMemory> plan_rank_memory(const EngineOptions& options, const ParallelOptions& parallel,
@@ -49,7 +49,7 @@ Result<RankMemory> plan_rank_memory(const EngineOptions& options, const Parallel
   RankMemory memory{.settings = settings_of(options, parallel, config)};
   ASSIGN_OR_RETURN(memory.model, DeepseekModel::plan(config, memory.settings, catalog, num_threads));
   memory.logits_bytes = static_cast<size_t>(memory.settings.max_logit_rows * config.vocab_size) * sizeof(float);
-  memory.ring_bytes = ring_bytes(parallel, num_local_ranks);
+  memory.shared_bytes = shared_memory_bytes(parallel, num_local_ranks);
   return memory;
 }
 

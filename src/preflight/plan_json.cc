@@ -25,7 +25,7 @@ object rank_json(const RankPlan& plan, const NodeLayout& layout) {
           {"logits_bytes", memory.logits_bytes},
           {"exchange_bytes", memory.model.exchange_bytes},
           {"reduce_bytes", memory.model.reduce_bytes},
-          {"shared_memory_bytes", memory.ring_bytes},
+          {"shared_memory_bytes", memory.shared_bytes},
           {"fixed_bytes", memory.fixed_bytes()}};
 }
 

@@ -70,7 +70,7 @@ std::string memory_table(const LayoutPlan& plan) {
   row(1, "logits", [](const RankMemory& rank) { return rank.logits_bytes; });
   row(1, "buffers of the expert exchange", [](const RankMemory& rank) { return rank.model.exchange_bytes; });
   row(1, "buffers of tensor-parallel sums", [](const RankMemory& rank) { return rank.model.reduce_bytes; });
-  row(1, "shared memory inside the node", [](const RankMemory& rank) { return rank.ring_bytes; });
+  row(1, "shared memory inside the node", [](const RankMemory& rank) { return rank.shared_bytes; });
   row(1, "all but the KV cache", [](const RankMemory& rank) { return rank.fixed_bytes(); });
   return text;
 }

@@ -34,6 +34,11 @@ void Bell::tell_published(uint32_t ring, int event_fd) {
     wake(event_fd);
 }
 
+void Bell::tell_closed(int event_fd) {
+  num_closed_.fetch_add(1);
+  wake(event_fd);
+}
+
 void Bell::wake(int event_fd) {
   if (sleeping_.load() == 0 || sleeping_.exchange(0) == 0) return;
   const uint64_t one = 1;

@@ -46,7 +46,10 @@ class Bell {
   // For peers.
   void tell_published(uint32_t ring, int event_fd);
   bool is_posted(uint32_t ring) const { return (posted_[RingSet::word_of(ring)].load() & RingSet::bit_of(ring)) != 0; }
-  void wake(int event_fd);  // the owner, if it sleeps
+  void wake(int event_fd);         // the owner, if it sleeps
+  void tell_closed(int event_fd);  // the peer sends nothing more
+  // For the owner: how many have said so.
+  uint32_t num_closed() const { return num_closed_.load(); }
 
  private:
   using Words = std::array<std::atomic<uint64_t>, RingSet::kWords>;
@@ -56,6 +59,7 @@ class Bell {
   std::atomic<uint32_t> any_;
   Words awaited_;  // set by the owner, cleared by peers
   alignas(64) Words posted_;
+  std::atomic<uint32_t> num_closed_;
 };
 static_assert(sizeof(Bell) == 128);
 

@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 
-#include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -20,17 +18,14 @@ Result<FileDescriptor> duplicate(int fd) {
 
 }  // namespace
 
-uint32_t default_ring_bytes(int num_local_ranks) {
-  constexpr uint32_t kTotal = 8 << 20, kMin = 64 << 10, kMax = 1 << 20;
-  return std::bit_floor(std::clamp(kTotal / static_cast<uint32_t>(std::max(num_local_ranks, 1)), kMin, kMax));
-}
-
 Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks, uint32_t ring_bytes, uint64_t epoch) {
+  const SegmentLayout of_node = SegmentLayout::of_node(num_ranks - 1, ring_bytes);
+  // Ring r of a segment is what rank r sends; a rank's own is never touched.
+  const SegmentLayout layout(static_cast<uint32_t>(num_ranks), of_node.ring_bytes(), of_node.slot_bytes());
   std::vector<Segment> segments;
   std::vector<FileDescriptor> event_fds;
   for (int rank = 0; rank < num_ranks; rank++) {
-    // Ring r of a segment is what rank r sends; a rank's own is never touched.
-    ASSIGN_OR_RETURN(Segment segment, Segment::create(rank, epoch, {static_cast<uint32_t>(num_ranks), ring_bytes}));
+    ASSIGN_OR_RETURN(Segment segment, Segment::create(rank, epoch, layout));
     segments.push_back(std::move(segment));
     event_fds.emplace_back(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!event_fds.back()) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));

@@ -8,12 +8,9 @@
 
 namespace cachalot {
 
-// Bytes of the ring between two ranks, where so many ranks share a node: 64 KiB to 1 MiB. It is a bound on what one
-// message can leave behind while its receiver is busy, not on a message's length.
-uint32_t default_ring_bytes(int num_local_ranks);
-
 // The transports of ranks that are threads of this process, for tests: transport r connects rank r to all others.
-Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks, uint32_t ring_bytes,
+// ring_bytes 0: as for processes.
+Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks, uint32_t ring_bytes = 0,
                                                                   uint64_t epoch = 1);
 
 }  // namespace cachalot

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -25,11 +26,25 @@ Result<std::byte*> map(int fd, size_t size) {
 
 }  // namespace
 
+SegmentLayout SegmentLayout::of_node(int num_peers, uint32_t ring_bytes) {
+  constexpr uint32_t kRings = 8 << 20, kMinRing = 64 << 10, kMaxRing = 1 << 20;
+  constexpr uint32_t kSlots = 64 << 20, kMinSlot = 64 << 10, kMaxSlot = 1 << 20;
+  const auto num_ranks = static_cast<uint32_t>(num_peers) + 1;
+  if (ring_bytes == 0) ring_bytes = std::bit_floor(std::clamp(kRings / num_ranks, kMinRing, kMaxRing));
+  return {static_cast<uint32_t>(num_peers), ring_bytes,
+          std::bit_floor(std::clamp(kSlots / num_ranks, kMinSlot, kMaxSlot))};
+}
+
+bool SegmentLayout::is_valid() const {
+  return num_rings_ <= RingSet::kMaxRings && std::has_single_bit(ring_bytes_) && ring_bytes_ >= kPage &&
+         slot_bytes_ >= kPage && slot_bytes_ % kPage == 0;
+}
+
 Result<Segment> Segment::create(int rank, uint64_t epoch, SegmentLayout layout) {
   if (layout.num_rings() > RingSet::kMaxRings)
     return make_error(ErrorCode::kUnsupported, "shared memory: {} ranks on a node, at most {}", layout.num_rings() + 1,
                       RingSet::kMaxRings + 1);
-  CHECK(std::has_single_bit(layout.ring_bytes()) && layout.ring_bytes() >= SegmentLayout::kPage);
+  CHECK(layout.is_valid());
   FileDescriptor memory(memfd_create("cachalot-rank", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   // Sealed: a peer that shrank it would make this rank's next access a SIGBUS.
   if (!memory || ftruncate(memory.get(), static_cast<off_t>(layout.size())) != 0 ||
@@ -37,9 +52,12 @@ Result<Segment> Segment::create(int rank, uint64_t epoch, SegmentLayout layout) 
     return make_error(ErrorCode::kIo, "shared memory: cannot make {} bytes (memfd): {}", layout.size(),
                       std::strerror(errno));
   ASSIGN_OR_RETURN(std::byte * base, map(memory.get(), layout.size()));
-  new (base)
-      SegmentHeader{.rank = rank, .epoch = epoch, .num_rings = layout.num_rings(), .ring_bytes = layout.ring_bytes()};
-  return Segment(std::move(memory), base, layout);
+  new (base) SegmentHeader{.rank = rank,
+                           .epoch = epoch,
+                           .num_rings = layout.num_rings(),
+                           .ring_bytes = layout.ring_bytes(),
+                           .slot_bytes = layout.slot_bytes()};
+  return Segment(std::move(memory), rank, base, layout);
 }
 
 Result<Segment> Segment::open(FileDescriptor memory, int rank, uint64_t epoch) {
@@ -54,20 +72,22 @@ Result<Segment> Segment::open(FileDescriptor memory, int rank, uint64_t epoch) {
   if (header.rank != rank || header.epoch != epoch)
     return make_error(ErrorCode::kCorrupt, "shared memory of rank {}: it is rank {}'s of epoch {}, wanted is epoch {}",
                       rank, header.rank, header.epoch, epoch);
-  const SegmentLayout layout(header.num_rings, header.ring_bytes);
+  const SegmentLayout layout(header.num_rings, header.ring_bytes, header.slot_bytes);
   const int seals = fcntl(memory.get(), F_GET_SEALS);
-  if (header.num_rings > RingSet::kMaxRings || !std::has_single_bit(header.ring_bytes) ||
-      header.ring_bytes < SegmentLayout::kPage || layout.size() != static_cast<size_t>(stat.st_size) || seals < 0 ||
+  if (!layout.is_valid() || layout.size() != static_cast<size_t>(stat.st_size) || seals < 0 ||
       (seals & F_SEAL_SHRINK) == 0)
     return make_error(ErrorCode::kCorrupt,
-                      "shared memory of rank {}: {} rings of {} bytes do not make its {} sealed bytes", rank,
-                      header.num_rings, header.ring_bytes, stat.st_size);
+                      "shared memory of rank {}: {} rings of {} bytes and slots of {} do not make its {} sealed bytes",
+                      rank, header.num_rings, header.ring_bytes, header.slot_bytes, stat.st_size);
   ASSIGN_OR_RETURN(std::byte * base, map(memory.get(), layout.size()));
-  return Segment(std::move(memory), base, layout);
+  return Segment(std::move(memory), rank, base, layout);
 }
 
 Segment::Segment(Segment&& other) noexcept
-    : memory_(std::move(other.memory_)), base_(std::exchange(other.base_, nullptr)), layout_(other.layout_) {}
+    : memory_(std::move(other.memory_)),
+      rank_(other.rank_),
+      base_(std::exchange(other.base_, nullptr)),
+      layout_(other.layout_) {}
 
 Segment::~Segment() {
   if (base_ != nullptr) munmap(base_, layout_.size());

@@ -15,7 +15,6 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "comm/shm/greeting.h"
-#include "comm/shm/local_shm.h"
 
 namespace cachalot {
 namespace {
@@ -184,7 +183,7 @@ Result<FileDescriptor> pidfd_of_this_process() {
 Result<ShmEndpoint> ShmEndpoint::create(ShmEndpointOptions options) {
   CHECK(options.rank >= 0);
   // What connect() makes is tried here, where there may still be another way.
-  RETURN_IF_ERROR(Segment::create(options.rank, options.epoch, {1, SegmentLayout::kPage}));
+  RETURN_IF_ERROR(Segment::create(options.rank, options.epoch, {1, SegmentLayout::kPage, SegmentLayout::kPage}));
   RETURN_IF_ERROR(pidfd_of_this_process());
   std::string name = random_socket_name();
   constexpr int kBacklog = 1024;  // all ranks of a node may call before this one answers
@@ -209,10 +208,8 @@ Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAd
   std::vector<ShmAddress> peers(addresses.begin(), addresses.end());
   std::erase_if(peers, [&](const ShmAddress& address) { return address.rank == options_.rank; });
 
-  const auto num_peers = static_cast<uint32_t>(peers.size());
-  const uint32_t ring_bytes =
-      options_.ring_bytes != 0 ? options_.ring_bytes : default_ring_bytes(static_cast<int>(num_peers) + 1);
-  ASSIGN_OR_RETURN(Segment segment, Segment::create(options_.rank, options_.epoch, {num_peers, ring_bytes}));
+  const SegmentLayout layout = SegmentLayout::of_node(static_cast<int>(peers.size()), options_.ring_bytes);
+  ASSIGN_OR_RETURN(Segment segment, Segment::create(options_.rank, options_.epoch, layout));
   FileDescriptor event_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
   ASSIGN_OR_RETURN(const FileDescriptor own_process, pidfd_of_this_process());

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "comm/shm/shm_board.h"
 
 namespace cachalot {
 
@@ -72,6 +73,7 @@ void ShmTransport::start(SendOp& op) {
   Link* link = link_of(op.peer);
   CHECK(link != nullptr, "rank {} is no peer in shared memory", op.peer);
   const bool first = link->sends.empty();
+  activate(*link);
   link->sends.push(op);
   if (first) link->push(bytes_sent_);
 }
@@ -79,21 +81,31 @@ void ShmTransport::start(SendOp& op) {
 void ShmTransport::start(ReceiveOp& op) {
   Link* link = link_of(op.peer);
   CHECK(link != nullptr, "rank {} is no peer in shared memory", op.peer);
+  activate(*link);
   link->receives.push(op);
   posted_.insert(link->peer.incoming_ring);
 }
 
+void ShmTransport::activate(Link& link) {
+  if (!std::exchange(link.active, true)) active_.push_back(&link);
+}
+
 Result<bool> ShmTransport::progress() {
   bool moved = false;
-  for (Link& link : links_) {
-    if (link.sends.empty() && link.receives.empty()) continue;
+  std::erase_if(active_, [](Link* link) {
+    if (link->is_idle() && !link->starving) link->active = false;
+    return !link->active;
+  });
+  for (Link* active : active_) {
+    Link& link = *active;
+    if (link.is_idle()) continue;
     // Looked at first: what the peer sent before it closed is all there.
     const bool closed = link.incoming.closed.load() != 0;
     const bool pushed = link.push(bytes_sent_);
     ASSIGN_OR_RETURN(const bool pulled, link.pull(bytes_received_));
     if (link.receives.empty()) posted_.erase(link.peer.incoming_ring);
     moved |= pushed || pulled;
-    if (closed && !pushed && !pulled && !(link.sends.empty() && link.receives.empty()))
+    if (closed && !pushed && !pulled && !link.is_idle())
       return make_error(ErrorCode::kUnavailable, "rank {} has closed its connections (shared memory)", link.peer.rank);
   }
   return moved;
@@ -110,11 +122,11 @@ void ShmTransport::await(std::span<const ReceiveOp> receives, bool any) {
 
 Status ShmTransport::prepare_sleep() {
   segment_.bell().prepare(posted_, awaited_, await_any_);
-  for (Link& link : links_) {
-    link.starving = !link.sends.empty();
-    if (!link.starving) continue;
-    link.outgoing.starved.store(1);
-    if (link.peer.segment.bell().is_posted(link.peer.outgoing_ring)) link.wake_peer();
+  for (Link* link : active_) {
+    link->starving = !link->sends.empty();
+    if (!link->starving) continue;
+    link->outgoing.starved.store(1);
+    if (link->peer.segment.bell().is_posted(link->peer.outgoing_ring)) link->wake_peer();
   }
   return {};
 }
@@ -124,18 +136,39 @@ void ShmTransport::end_sleep() {
     uint64_t count;
     [[maybe_unused]] const ssize_t size = read(event_fd_.get(), &count, sizeof(count));
   }
-  for (Link& link : links_) {
-    if (std::exchange(link.starving, false)) link.outgoing.starved.store(0);
+  for (Link* link : active_) {
+    if (std::exchange(link->starving, false)) link->outgoing.starved.store(0);
   }
+}
+
+std::unique_ptr<Board> ShmTransport::make_board(std::span<const int> members) {
+  if (has_board_) return nullptr;
+  std::vector<ShmBoard::Member> on_board;
+  int own = -1;
+  for (const int rank : members) {
+    Link* link = link_of(rank);
+    if (link != nullptr) {
+      on_board.push_back({rank, &link->peer.segment, link->peer.event_fd.get(), &link->incoming});
+    } else if (rank == segment_.rank()) {
+      own = static_cast<int>(on_board.size());
+      on_board.push_back({rank, &segment_, event_fd_.get(), nullptr});
+    } else {
+      return nullptr;
+    }
+  }
+  CHECK(own >= 0, "rank {} is not a member of its group", segment_.rank());
+  has_board_ = true;
+  return std::make_unique<ShmBoard>(std::move(on_board), own, bytes_sent_, bytes_received_);
 }
 
 void ShmTransport::close() {
   if (std::exchange(closed_, true)) return;
+  active_.clear();
   for (Link& link : links_) {
     link.sends.clear();
     link.receives.clear();
     link.outgoing.closed.store(1);
-    link.wake_peer();
+    link.peer.segment.bell().tell_closed(link.peer.event_fd.get());
   }
 }
 

@@ -45,6 +45,7 @@ class ShmTransport : public Transport {
   Status prepare_sleep() override;
   int event_fd() const override { return event_fd_.get(); }
   void end_sleep() override;
+  std::unique_ptr<Board> make_board(std::span<const int> members) override;
   void close() override;
 
   // Hands over the peers' pidfds, for the one who watches over processes.
@@ -56,6 +57,7 @@ class ShmTransport : public Transport {
     bool push(Counter& bytes_sent);              // gives whether anything moved
     Result<bool> pull(Counter& bytes_received);  // the same
     void feed_starved();
+    bool is_idle() const { return sends.empty() && receives.empty(); }
     void wake_peer() { peer.segment.bell().wake(peer.event_fd.get()); }
 
     ShmPeer peer;
@@ -65,18 +67,22 @@ class ShmTransport : public Transport {
     RingWriter writer;
     OpQueue<SendOp> sends;
     OpQueue<ReceiveOp> receives;
+    bool active = false;    // is in active_
     bool starving = false;  // outgoing.starved was set
   };
 
+  void activate(Link& link);  // before its first operation
   Link* link_of(int peer) const { return peer < static_cast<int>(link_of_.size()) ? link_of_[peer] : nullptr; }
 
   Segment segment_;
   FileDescriptor event_fd_;
   std::deque<Link> links_;      // they stay where they are
   std::vector<Link*> link_of_;  // [rank]
+  std::vector<Link*> active_;   // those with operations; what is done is found out by progress()
   RingSet posted_;              // rings where receives wait
   RingSet awaited_;             // by the next sleep, of these
   bool await_any_ = false;
+  bool has_board_ = false;
   bool closed_ = false;
 };
 

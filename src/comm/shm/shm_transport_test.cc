@@ -202,17 +202,21 @@ TEST_F(ShmTransportTest, CountsTheBytesOfMessages) {
   EXPECT_EQ(ranks_[0]->bytes_sent() + ranks_[1]->bytes_received(), 0);
 }
 
-TEST(DefaultRingBytes, ShrinkAsRanksGrow) {
-  EXPECT_EQ(default_ring_bytes(1), 1 << 20);
-  EXPECT_EQ(default_ring_bytes(8), 1 << 20);
-  EXPECT_EQ(default_ring_bytes(32), 256 << 10);
-  EXPECT_EQ(default_ring_bytes(48), 128 << 10) << "a power of two";
-  EXPECT_EQ(default_ring_bytes(1000), 64 << 10);
+TEST(SegmentLayout, ShrinksAsRanksGrow) {
+  const auto ring_bytes = [](int num_ranks) { return SegmentLayout::of_node(num_ranks - 1).ring_bytes(); };
+  EXPECT_EQ(ring_bytes(1), 1 << 20);
+  EXPECT_EQ(ring_bytes(8), 1 << 20);
+  EXPECT_EQ(ring_bytes(32), 256 << 10);
+  EXPECT_EQ(ring_bytes(48), 128 << 10) << "a power of two";
+  EXPECT_EQ(ring_bytes(1000), 64 << 10);
+  EXPECT_EQ(SegmentLayout::of_node(7).slot_bytes(), 1 << 20);
+  EXPECT_EQ(SegmentLayout::of_node(127).slot_bytes(), 512 << 10);
+  EXPECT_EQ(SegmentLayout::of_node(999).slot_bytes(), 64 << 10);
 }
 
 TEST(Segment, RefusesOneThatIsNotWhatItShouldBe) {
   const auto error_of = [](int rank, uint64_t epoch, auto spoil) {
-    Result<Segment> own = Segment::create(3, 7, {2, 4096});
+    Result<Segment> own = Segment::create(3, 7, {2, 4096, 4096});
     CHECK(own);
     spoil(own->memory_fd());
     const Result<Segment> opened = Segment::open(FileDescriptor(dup(own->memory_fd())), rank, epoch);
@@ -228,6 +232,7 @@ TEST(Segment, RefusesOneThatIsNotWhatItShouldBe) {
   EXPECT_THAT(error_of(3, 7, overwrite(offsetof(SegmentHeader, version), 99)), HasSubstr("version 99"));
   EXPECT_THAT(error_of(3, 7, overwrite(offsetof(SegmentHeader, num_rings), 3)), HasSubstr("3 rings of 4096 bytes"));
   EXPECT_THAT(error_of(3, 7, overwrite(offsetof(SegmentHeader, ring_bytes), 4097)), HasSubstr("2 rings of 4097 bytes"));
+  EXPECT_THAT(error_of(3, 7, overwrite(offsetof(SegmentHeader, slot_bytes), 64)), HasSubstr("and slots of 64"));
   EXPECT_THAT(error_of(3, 7, [](int fd) { EXPECT_NE(ftruncate(fd, 0), 0) << "nobody can shrink it"; }), "");
 }
 
