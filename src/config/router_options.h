@@ -19,7 +19,7 @@ struct RouterOptions {
   // Health. Silence means that a question has no answer for so long; `fall` questions that fail otherwise, or `rise`
   // good answers, change what is thought of a replica.
   std::chrono::milliseconds health_interval{250};
-  std::chrono::milliseconds health_timeout{1500};
+  std::chrono::milliseconds health_timeout{1000};  // as --failure-timeout-ms of the ranks
   int health_fall = 2, health_rise = 2;
   int eject_after_errors = 5;             // answers with a 5xx in a row
   std::chrono::seconds eject_time{5};     // doubled with each time in a row, up to a minute

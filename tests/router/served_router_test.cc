@@ -157,6 +157,7 @@ TEST_F(Router, AnswersWithin2SecondsWhenEveryReplicaIsStopped) {
   EXPECT_EQ(answer->status, 503);
   EXPECT_TRUE(answer->headers.contains("Retry-After"));
   EXPECT_EQ(client_.get(port_, "/health")->status, 503);
+  EXPECT_THAT(client_.get(port_, "/replicas")->body, HasSubstr("no answer to /load within 1000 ms"));
   for (const auto& replica : replicas_) replica->signal(SIGCONT);
   EXPECT_TRUE(wait_until_up(2)) << output();
   EXPECT_EQ(client_.complete(port_, completion_body("What is 17 + 25?", 8))->status, 200);
