@@ -22,7 +22,8 @@ double process_cpu_seconds() {
 }
 
 class ThreadPoolOfAnySize : public ::testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Sizes, ThreadPoolOfAnySize, ::testing::Values(1, 2, 3, 4, 8));
+INSTANTIATE_TEST_SUITE_P(Sizes, ThreadPoolOfAnySize, ::testing::Values(1, 2, 3, 4, 8),
+                         testing::PrintToStringParamName());
 
 TEST_P(ThreadPoolOfAnySize, RunsAJobOnceOnEveryThread) {
   ThreadPool pool({.num_threads = GetParam()});

@@ -44,7 +44,8 @@ TEST(LogitRow, ExpIsWithinTwoUnitsInTheLastPlace) {
 }
 
 class LogitRowOfSize : public testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Sizes, LogitRowOfSize, testing::Values(1, 2, 127, 128, 129, 333, 4096, 10'001));
+INSTANTIATE_TEST_SUITE_P(Sizes, LogitRowOfSize, testing::Values(1, 2, 127, 128, 129, 333, 4096, 10'001),
+                         testing::PrintToStringParamName());
 
 TEST_P(LogitRowOfSize, OrdersTokensAsASortDoes) {
   for (const float step : {0.f, 0.5f}) {

@@ -43,7 +43,12 @@ TEST_P(PlannedWeightsOf, ConfigAloneAreThoseOfTheFiles) {
 INSTANTIATE_TEST_SUITE_P(Formats, PlannedWeightsOf,
                          testing::Values(QuantTarget{}, QuantTarget{.format = WeightFormat::kFp8Block},
                                          QuantTarget{.format = WeightFormat::kAwq, .group_size = 32},
-                                         QuantTarget{.format = WeightFormat::kAwq, .group_size = 128}));
+                                         QuantTarget{.format = WeightFormat::kAwq, .group_size = 128}),
+                         [](const auto& info) -> std::string {
+                           if (info.param.format == WeightFormat::kAwq)
+                             return fmt::format("AwqOfGroup{}", info.param.group_size);
+                           return info.param.format == WeightFormat::kPlain ? "Plain" : "Fp8Block";
+                         });
 
 TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
   ModelConfig config = parse_model_config(kConfig, "config.json").value();

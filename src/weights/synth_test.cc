@@ -107,7 +107,12 @@ TEST_P(SynthFormats, IsTheSameForTheSameSeedOnly) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SynthFormats,
-                         testing::Values(WeightFormat::kPlain, WeightFormat::kFp8Block, WeightFormat::kAwq));
+                         testing::Values(WeightFormat::kPlain, WeightFormat::kFp8Block, WeightFormat::kAwq),
+                         [](const auto& info) {
+                           return info.param == WeightFormat::kPlain      ? "Plain"
+                                  : info.param == WeightFormat::kFp8Block ? "Fp8Block"
+                                                                          : "Awq";
+                         });
 
 TEST(Synth, SpreadsTokensEvenlyOverExperts) {
   const TestFolder folder;

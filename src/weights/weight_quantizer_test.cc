@@ -102,7 +102,14 @@ INSTANTIATE_TEST_SUITE_P(All, WeightQuantizer,
                                          Case{{.format = WeightFormat::kAwq, .group_size = 32}, 8, 32, 0.1},
                                          Case{{.format = WeightFormat::kAwq, .group_size = 128}, 136, 256, 0.11},
                                          Case{{.format = WeightFormat::kFp8Block}, 200, 300, 0.03},
-                                         Case{{.format = WeightFormat::kFp8Block}, 5, 7, 0.04}));
+                                         Case{{.format = WeightFormat::kFp8Block}, 5, 7, 0.04}),
+                         [](const auto& info) {
+                           const Case& of = info.param;
+                           const std::string shape = fmt::format("{}x{}", of.out, of.in);
+                           return of.target.format == WeightFormat::kFp8Block
+                                      ? fmt::format("Fp8Block_{}", shape)
+                                      : fmt::format("AwqOfGroup{}_{}", of.target.group_size, shape);
+                         });
 
 TEST(RowReader, GivesTheNumbersOfDequantize) {
   constexpr int64_t kOut = 140, kIn = 200;
