@@ -89,15 +89,17 @@ def random_list(rng, top):
 
 
 def extreme(rng):
-    """ "Largest: 012, 190, 007. 012<190, 190>007. So 190." """
+    """ "Largest: 012, 190, 007. 012 or 190: 190, 190 or 007: 190. So 190." Writing the better one decides digit by digit,
+    where a sign would decide all at once."""
     kind = rng.choice(["largest", "smallest"])
     numbers = random_list(rng, rng.choice([100, 100, 1000]))
     width = len(str(max(numbers)))
     padded = [str(number).rjust(width, "0") for number in numbers]
     best, steps = padded[0], []
     for number in padded[1:]:
-        steps.append(f"{best}{'<' if best < number else '>'}{number}")
-        best = (max if kind == "largest" else min)(best, number)
+        better = (max if kind == "largest" else min)(best, number)
+        steps.append(f"{best} or {number}: {better}")
+        best = better
     thought = f"{kind.capitalize()}: {', '.join(padded)}. {', '.join(steps)}. So {int(best)}."
     return Problem("extreme." + kind, {"list": ", ".join(map(str, numbers))}, thought, f"The {kind} is {int(best)}.")
 

@@ -28,13 +28,16 @@ def evaluate(expression):
 
 
 def check_steps(thought):
-    """Equations such as 8-6-1=1 and 4*7=28+2=30, and comparisons such as 190>007."""
+    """Equations such as 8-6-1=1 and 4*7=28+2=30, comparisons such as 3.80>3.11, and choices such as 012 or 190: 190."""
     for chain in re.findall(r"\d+(?:[-+*]\d+)+(?:=\d+(?:\+\d+)*)+", thought):
         sides = chain.split("=")
         for before, after in zip(sides, sides[1:]):  # in 4*7=28+2=30 a carry joins on the way
             assert evaluate(before) == int(after.split("+")[0]), f"{chain} in {thought!r}"
     for left, sign, right in re.findall(r"(?<![\d.*+-])(\d+(?:\.\d+)?) ?([<>]) ?(\d+(?:\.\d+)?)", thought):
         assert SIGNS[sign](fractions.Fraction(left), fractions.Fraction(right)), f"{left}{sign}{right} in {thought!r}"
+    for left, right, chosen in re.findall(r"(\d+) or (\d+): (\d+)", thought):
+        best = max if thought.startswith("Largest") else min
+        assert chosen == best(left, right, key=int), f"{left} or {right}: {chosen} in {thought!r}"
 
 
 def numbers_of(text):

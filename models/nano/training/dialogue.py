@@ -199,17 +199,18 @@ def dialogue_sample(rng, encoder, turns, system, thought_share=1.0):
     return sample
 
 
-def make_dialogue(rng, encoder, max_tokens=1024):
-    """A quarter are bare questions, a tenth have several turns, and some of these fill the context."""
+def make_dialogue(rng, encoder, max_tokens=1536):
+    """A quarter are bare questions, a tenth have several turns, and some of these are long: up to about 1,024 tokens, and
+    the thoughts of earlier turns beside them."""
     kind = rng.random()
     if kind < 0.25:
         return bare_sample(encoder, make_turn(rng))
     system = rng.choice(SYSTEM_PROMPTS) if rng.random() < 0.06 else ""
     turns = [make_turn(rng)]
     thought_share = 1.0
-    if kind > 0.99:
+    if kind > 0.98:
         thought_share = 0.2
-        wanted = rng.randint(300, 700)
+        wanted = rng.randint(300, 950)
         while len(encoder.chat_prompt(turns, system)) < wanted:
             turns.append(make_turn(rng))
     elif kind > 0.92:

@@ -19,7 +19,7 @@ from muon import Muon
 from torch.nn import functional as F
 
 SEED = 20260
-STEPS = 4600
+STEPS = 4800
 TOKENS_A_STEP = 6144  # before padding
 TOKENS_A_PASS = 2304  # with padding: what one forward and backward pass takes
 WARMUP_STEPS, HOLD = 60, 0.28  # the learning rate rises, holds for this share of the steps, then falls to zero
