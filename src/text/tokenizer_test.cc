@@ -53,7 +53,7 @@ TEST(Tokenizer, GivesTheIdsOfTheBuiltInModelsQuestions) {
                           "<｜begin▁of▁sentence｜><｜User｜>Which one is larger? 3.8 or "
                           "3.11<｜Assistant｜><think>\n",
                           false);
-  EXPECT_THAT(ids, ElementsAre(kBos, 499, 326, 72, 66, 71, 429, 286, 457, 30, 220, 18, 13, 23, 323, 220, 18, 13, 16, 16,
+  EXPECT_THAT(ids, ElementsAre(kBos, 499, 325, 72, 66, 71, 430, 286, 451, 30, 220, 18, 13, 23, 291, 220, 18, 13, 16, 16,
                                500, 501, 198));
 }
 
