@@ -10,10 +10,10 @@ COLORS = {"loss": ("next token", "#2166ac"), "mtp_loss": ("token after next (MTP
 
 
 def smoothed(points, window=15):
-    """The mean of each point and those before it, for a curve that can be read."""
-    for idx, (x, _) in enumerate(points):
-        recent = [y for _, y in points[max(0, idx + 1 - window) : idx + 1]]
-        yield x, sum(recent) / len(recent)
+    """The mean of so many steps at a time, for a curve that can be read."""
+    for begin in range(0, len(points), window):
+        some = points[begin : begin + window]
+        yield some[-1][0], sum(y for _, y in some) / len(some)
 
 
 def draw(rows):
