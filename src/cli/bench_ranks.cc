@@ -11,7 +11,6 @@
 #include "config/environment.h"
 #include "config/version.h"
 #include "device/core_share.h"
-#include "device/cores.h"
 #include "serve/loopback_port.h"
 
 namespace cachalot {
@@ -21,15 +20,9 @@ constexpr uint16_t kPort = 29550;  // as for serve
 
 // Ranks that do not outnumber the cores have one each: two that the kernel puts on one core would measure its mistake.
 void take_own_core(const World& world) {
-  const std::vector<Member>& members = world.members();
-  const Member& own = members[static_cast<size_t>(world.rank())];
-  int local_idx = 0, num_local = 0;
-  for (const Member& member : members) {
-    if (!(member.node == own.node)) continue;
-    local_idx += member.rank < own.rank;
-    num_local++;
-  }
-  const ThreadPoolOptions share = share_threads(numa_domains(allowed_cores()), local_idx, num_local, 0);
+  const CoreSharers sharers = core_sharers(world.members(), world.rank());
+  const std::vector<int>& cores = world.members()[static_cast<size_t>(world.rank())].cores;
+  const ThreadPoolOptions share = share_threads(numa_domains(cores), sharers.place, sharers.count, 0);
   if (share.cores.empty()) return;
   cpu_set_t core;
   CPU_ZERO(&core);

@@ -1,7 +1,5 @@
 #include "comm/world.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -16,11 +14,6 @@ namespace {
 
 // What a message between two waiting ranks takes; a longer look than that is lost on the others.
 constexpr std::chrono::microseconds kSpin{20};
-
-int num_usable_cores() {
-  cpu_set_t cores;
-  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
-}
 
 // A group that meets at a loopback address cannot be of two nodes.
 bool meets_on_loopback(const std::string& host) {
@@ -137,8 +130,8 @@ MeshOptions mesh_options(const Membership& membership, std::chrono::milliseconds
   const std::vector<Member>& members = membership.members();
   MeshOptions options{.rank = membership.rank(), .size = membership.size(), .deadline = deadline};
   for (const Member& member : members) options.rank_names.push_back(member.name());
-  const auto num_near = std::ranges::count(members, members[membership.rank()].node, &Member::node);
-  if (num_near <= num_usable_cores()) options.spin = kSpin;
+  const auto num_cores = std::ssize(members[membership.rank()].cores);
+  if (core_sharers(members, membership.rank()).count <= num_cores) options.spin = kSpin;
   return options;
 }
 

@@ -1,11 +1,13 @@
 #include "comm/world.h"
 
 #include <gmock/gmock.h>
+#include <sched.h>
 
 #include <array>
 #include <cstring>
 
 #include "comm/membership/loopback_test.h"
+#include "device/cores.h"
 
 namespace cachalot {
 namespace {
@@ -103,6 +105,32 @@ INSTANTIATE_TEST_SUITE_P(World, Transports,
                            if (instance.param == TransportChoice::kAuto) return "Auto";
                            return instance.param == TransportChoice::kShm ? "Shm" : "Ucx";
                          });
+
+TEST(World, KnowsOnWhichCoresEachRankMayRun) {
+  const std::vector<int> cores = allowed_cores();
+  const std::vector<JoinOptions> joins = control::group_options(2);
+  std::vector<WorldResult> worlds(joins.size());
+  {
+    std::vector<std::jthread> threads;
+    for (size_t i = 0; i < joins.size(); ++i) {
+      threads.emplace_back([&, i] {
+        if (i == 1) {  // bound to one core
+          cpu_set_t one;
+          CPU_ZERO(&one);
+          CPU_SET(cores.back(), &one);
+          ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+        }
+        worlds[i] = World::form({.join = joins[i]});
+      });
+    }
+  }
+  for (const WorldResult& world : worlds) {
+    ASSERT_TRUE(world.has_value()) << world.error().message;
+    EXPECT_EQ((*world)->members()[0].cores, cores);
+    EXPECT_EQ((*world)->members()[1].cores, std::vector{cores.back()});
+  }
+  part(worlds);
+}
 
 TEST(World, OfOneNeedsNoSockets) {
   JoinOptions join = control::group_options(1)[0];

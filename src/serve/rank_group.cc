@@ -10,7 +10,6 @@
 #include "base/log.h"
 #include "config/version.h"
 #include "device/core_share.h"
-#include "device/cores.h"
 #include "engine/participate.h"
 #include "serve/group_settings.h"
 #include "serve/loopback_port.h"
@@ -28,17 +27,12 @@ Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard
   return private_group && board ? board->secret() : std::string();
 }
 
-// Ranks of one node share its memory and cores in the order of their numbers.
+// Ranks of one node share its memory, and those on the same cores share these in the order of their numbers.
 void take_share_of_node(const std::vector<Member>& members, int rank, int num_threads, Placement& placement) {
-  const NodeId& node = members[static_cast<size_t>(rank)].node;
-  int local_idx = 0;
-  placement.num_local_ranks = 0;
-  for (const Member& member : members) {
-    if (!(member.node == node)) continue;
-    if (member.rank < rank) local_idx++;
-    placement.num_local_ranks++;
-  }
-  placement.threads = share_threads(numa_domains(allowed_cores()), local_idx, placement.num_local_ranks, num_threads);
+  const Member& own = members[static_cast<size_t>(rank)];
+  placement.num_local_ranks = static_cast<int>(std::ranges::count(members, own.node, &Member::node));
+  const CoreSharers sharers = core_sharers(members, rank);
+  placement.threads = share_threads(numa_domains(own.cores), sharers.place, sharers.count, num_threads);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/membership/secret.h"
+#include "device/cores.h"
 
 namespace cachalot::control {
 
@@ -50,6 +51,7 @@ Result<Hello> hello_of(const JoinOptions& options) {
                        .pid = getpid()},
       .has_secret = !options.secret.empty(),
       .node = std::move(node),
+      .cores = allowed_cores(),
       .shm_socket = options.shm_socket,
       .ucx_address = options.ucx_address,
       .isa_level = options.isa_level,
@@ -67,6 +69,7 @@ Member member_of(const Hello& hello, std::string_view control_address) {
       .host = introduction.host,
       .pid = introduction.pid,
       .node = hello.node,
+      .cores = hello.cores,
       .control_address = std::string(control_address),
       .shm_socket = hello.shm_socket,
       .ucx_address = hello.ucx_address,

@@ -1,5 +1,7 @@
 #include "comm/membership/member.h"
 
+#include <algorithm>
+
 namespace cachalot {
 
 std::string Member::name() const {
@@ -18,6 +20,19 @@ std::string Activity::text() const {
       return fmt::format("in step {}", step);
   }
   return "doing what this version does not know";
+}
+
+CoreSharers core_sharers(const std::vector<Member>& members, int rank) {
+  const Member& own = members[static_cast<size_t>(rank)];
+  CoreSharers sharers;
+  for (const Member& member : members) {
+    const bool meets =
+        member.node == own.node && std::ranges::find_first_of(member.cores, own.cores) != member.cores.end();
+    if (!meets && member.rank != rank) continue;
+    sharers.count++;
+    if (member.rank < rank) sharers.place++;
+  }
+  return sharers;
 }
 
 std::string LostRank::message() const {

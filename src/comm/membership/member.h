@@ -22,6 +22,7 @@ struct Member {
   std::string host;   // its name
   int64_t pid = 0;    // in its own pid namespace: for people only
   NodeId node;
+  std::vector<int> cores;       // that it may run on
   std::string control_address;  // under which rank 0 sees its host
   std::string shm_socket;       // where it hands out its shared memory; empty: it has none
   std::string ucx_address;      // bytes; empty: it has none
@@ -30,10 +31,17 @@ struct Member {
 
   template <class Archive, class Self>
   static void fields(Archive& archive, Self& self) {
-    archive(self.rank, self.label, self.host, self.pid, self.node, self.control_address, self.shm_socket,
+    archive(self.rank, self.label, self.host, self.pid, self.node, self.cores, self.control_address, self.shm_socket,
             self.ucx_address);
   }
 };
+
+// Among the ranks of its node that may run on a core of its own: a rank's place, and how many they are, with itself.
+// All ranks of the node as a rule, itself alone where somebody (Slurm, numactl, mpirun) has bound each to cores.
+struct CoreSharers {
+  int place = 0, count = 0;
+};
+CoreSharers core_sharers(const std::vector<Member>& members, int rank);
 
 enum class Phase : uint8_t {
   kLoading,

@@ -16,6 +16,24 @@ TEST(Member, RanksAreListedInWords) {
   EXPECT_EQ(rank_list({1, 2, 3, 4, 8, 9}), "ranks 1-4, 8 and 9");
 }
 
+TEST(Member, OnlyRanksThatMayRunOnTheSameCoresShareThem) {
+  const auto on = [](int rank, const char* host, std::vector<int> cores) {
+    return Member{.rank = rank, .node = {.boot_id = host}, .cores = std::move(cores)};
+  };
+  // Two and two on the halves of one node, one on another node that may run anywhere.
+  const std::vector<Member> members{on(0, "a", {0, 1}), on(1, "a", {2, 3}), on(2, "a", {0, 1}), on(3, "a", {2, 3}),
+                                    on(4, "b", {0, 1, 2, 3})};
+  const auto sharers = [&](int rank) {
+    const CoreSharers found = core_sharers(members, rank);
+    return std::pair(found.place, found.count);
+  };
+  EXPECT_EQ(sharers(0), std::pair(0, 2));
+  EXPECT_EQ(sharers(1), std::pair(0, 2));
+  EXPECT_EQ(sharers(2), std::pair(1, 2));
+  EXPECT_EQ(sharers(3), std::pair(1, 2));
+  EXPECT_EQ(sharers(4), std::pair(0, 1));
+}
+
 TEST(Member, ALossNamesRankCauseAndWhatItWasDoing) {
   LostRank lost{.rank = 5, .name = "rank 5 (host b, pid 77)", .cause = "its process died"};
   EXPECT_EQ(lost.message(), "rank 5 (host b, pid 77) is lost: its process died");

@@ -166,8 +166,8 @@ TEST(Membership, AnotherVersionOfTheProtocolEndsTheStartWithBothVersions) {
   joining.join();
   for (const JoinResult& result : group) {
     ASSERT_FALSE(result.has_value());
-    EXPECT_THAT(result.error().message,
-                AllOf(HasSubstr("version 9 of the control protocol"), HasSubstr("with version 1")));
+    EXPECT_THAT(result.error().message, AllOf(HasSubstr("version 9 of the control protocol"),
+                                              HasSubstr(fmt::format("with version {}", kProtocolVersion))));
   }
 }
 

@@ -34,7 +34,7 @@
 namespace cachalot::control {
 
 inline constexpr uint32_t kMagic = 0x4c484343;  // "CCHL"
-inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersion = 2;
 inline constexpr size_t kFrameHeaderBytes = 16;
 // A client that has not proved to be a rank may send no more in one message.
 inline constexpr size_t kMaxHelloBytes = 64 << 10;
@@ -99,6 +99,7 @@ struct Hello {
   Proof proof{};  // zeros while it is computed over the rest, and where there is no secret
   bool has_secret = false;
   NodeId node;
+  std::vector<int> cores;
   std::string shm_socket, ucx_address;
   int isa_level = 0;
   std::string isa_name;
@@ -107,8 +108,8 @@ struct Hello {
 
   template <class Archive, class Self>
   static void fields(Archive& archive, Self& self) {
-    archive(self.introduction, self.nonce, self.proof, self.has_secret, self.node, self.shm_socket, self.ucx_address,
-            self.isa_level, self.isa_name, self.model_fingerprint, self.settings);
+    archive(self.introduction, self.nonce, self.proof, self.has_secret, self.node, self.cores, self.shm_socket,
+            self.ucx_address, self.isa_level, self.isa_name, self.model_fingerprint, self.settings);
   }
 };
 
