@@ -239,7 +239,8 @@ Result<bool> BoardGroup::read_parts(std::span<const std::span<std::byte>> receiv
     const auto peer = static_cast<size_t>(peer_at(step));
     const std::span<const std::byte> slot = board_->of(static_cast<int>(peer));
     const Part part = values_in<Part>(slot)[rank()];
-    if (part.size != received[peer].size() || part.offset > slot.size() || part.size > slot.size() - part.offset) {
+    const bool fits = part.offset == 0 || (part.offset <= slot.size() && part.size <= slot.size() - part.offset);
+    if (part.size != received[peer].size() || !fits) {
       Error error{ErrorCode::kCorrupt,
                   fmt::format("{}: member {} of the group has {} bytes at {} for member {}, should be {}", site.text(),
                               peer, part.size, part.offset, rank(), received[peer].size()),

@@ -12,8 +12,9 @@ namespace cachalot {
 
 namespace {
 
-// What a message between two waiting ranks takes; a longer look than that is lost on the others.
-constexpr std::chrono::microseconds kSpin{20};
+// Longer than it takes to wake a sleeper (6 us, on virtual machines up to 40): two ranks of which one came late once would
+// send each other to sleep for good. Still longer looks are lost on others.
+constexpr std::chrono::microseconds kSpin{50};
 
 // A group that meets at a loopback address cannot be of two nodes.
 bool meets_on_loopback(const std::string& host) {

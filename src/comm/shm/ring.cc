@@ -15,16 +15,21 @@ uint64_t align_up(uint64_t position, uint64_t alignment) {
 
 }  // namespace
 
+// If all is read, or of this lap as much as the message takes: then the consumer has also gone back where it was told
+// to before, as that was in an earlier lap.
+bool RingWriter::may_rewind(uint64_t lap, uint64_t num_bytes) const {
+  return head_ == tail_ || head_ >= lap + num_bytes;
+}
+
 bool RingWriter::begin(uint64_t size) {
   uint64_t start = align_up(tail_, MessageHeader::kAlignment);
   const uint64_t offset = start & (data_.size() - 1);
   const bool far = offset >= SegmentLayout::kPage;  // within a page there is nothing to gain
   if (far || start + sizeof(MessageHeader) > head_ + data_.size()) look();
-  if (far && head_ == tail_) {
-    // Published with the tail. The consumer has read all, so it has gone back where it was told to before.
-    control_.rewound_at.store(start, std::memory_order_relaxed);
+  if (far && may_rewind(start - offset, sizeof(MessageHeader) + size)) {
+    control_.rewound_at.store(start, std::memory_order_relaxed);  // published with the tail
     start += data_.size() - offset;
-    head_ = start;
+    if (head_ == tail_) head_ = start;
   }
   if (start + sizeof(MessageHeader) > head_ + data_.size()) return false;
   const MessageHeader header{.size = size, .sequence = sequence_++, .epoch = epoch_};

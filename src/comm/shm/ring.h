@@ -14,9 +14,9 @@ namespace cachalot {
 //
 //   [ padding to 64 bytes ][ MessageHeader ][ size bytes, which may go round the ring's end ]
 //
-// A writer that finds the ring empty goes back to its start, where the caches are warm (and pages need not be touched
-// that no message needs): RingControl::rewound_at says from where, before the message is published. All of the ring is
-// then free for what follows.
+// A writer goes back to the ring's start as soon as a message has room there, since there the caches are warm (and
+// pages need not be touched that no message needs): RingControl::rewound_at says from where, before the message is
+// published. If the ring was empty, all of it is then free for what follows.
 struct MessageHeader {
   static constexpr uint64_t kAlignment = 64;  // so that headers do not go round the ring's end
 
@@ -41,6 +41,7 @@ class RingWriter {
 
  private:
   bool begin(uint64_t size);
+  bool may_rewind(uint64_t lap, uint64_t num_bytes) const;
   void look() { head_ = std::max(head_, control_.head.load()); }
   std::byte* at(uint64_t position) { return data_.data() + (position & (data_.size() - 1)); }
 

@@ -209,9 +209,9 @@ TEST(SegmentLayout, ShrinksAsRanksGrow) {
   EXPECT_EQ(ring_bytes(32), 256 << 10);
   EXPECT_EQ(ring_bytes(48), 128 << 10) << "a power of two";
   EXPECT_EQ(ring_bytes(1000), 64 << 10);
-  EXPECT_EQ(SegmentLayout::of_node(7).slot_bytes(), 1 << 20);
-  EXPECT_EQ(SegmentLayout::of_node(127).slot_bytes(), 512 << 10);
-  EXPECT_EQ(SegmentLayout::of_node(999).slot_bytes(), 64 << 10);
+  EXPECT_EQ(SegmentLayout::of_node(7).slot_bytes(), (512 << 10) + 4096);
+  EXPECT_EQ(SegmentLayout::of_node(127).slot_bytes(), (256 << 10) + 4096);
+  EXPECT_EQ(SegmentLayout::of_node(999).slot_bytes(), (64 << 10) + 4096);
 }
 
 TEST(Segment, RefusesOneThatIsNotWhatItShouldBe) {
