@@ -39,6 +39,9 @@ class Board {
 
   // For who waits. The error: a member that has not arrived has closed its connections.
   virtual Status check_members() const = 0;
+  // Gives a descriptor that becomes readable once the round is published; it is looked at once more before a poll().
+  virtual int prepare_sleep() = 0;
+  virtual void end_sleep() = 0;
   virtual std::vector<int> awaited() const = 0;  // ranks of the mesh that have not arrived, or not published
   // Bytes that this rank wrote for others, once for each who reads them, and that it read from others.
   virtual void count(uint64_t sent, uint64_t received) = 0;

@@ -58,6 +58,7 @@ Mesh::Mesh(MeshOptions options, std::vector<std::unique_ptr<Transport>> transpor
       wake_fd_(std::move(wake_fd)) {
   poll_fds_.push_back({.fd = wake_fd_.get(), .events = POLLIN});
   for (const auto& transport : transports_) poll_fds_.push_back({.fd = transport->event_fd(), .events = POLLIN});
+  poll_fds_.push_back({.fd = -1, .events = POLLIN});  // passed over
 }
 
 Mesh::~Mesh() {
@@ -105,7 +106,8 @@ Status Mesh::progress() {
 }
 
 template <class Done, class Missing>
-Status Mesh::wait(Done done, Missing missing, std::span<const ReceiveOp> receives, const CollectiveSite& site) {
+Status Mesh::wait(Done done, Missing missing, std::span<const ReceiveOp> receives, Board* board,
+                  const CollectiveSite& site) {
   const Clock::time_point deadline = Clock::now() + options_.deadline;
   constexpr Clock::time_point kNever = Clock::time_point::max();
   Clock::time_point idle_since = kNever;  // nothing has moved since then
@@ -121,7 +123,7 @@ Status Mesh::wait(Done done, Missing missing, std::span<const ReceiveOp> receive
     if (now < idle_since + options_.spin) {
       pause_core();
     } else if (now < deadline) {
-      RETURN_IF_ERROR(sleep(receives, false, done, deadline));
+      RETURN_IF_ERROR(sleep(receives, false, board, done, deadline));
     } else {
       fail(missed_deadline(missing(), site));
     }
@@ -142,17 +144,17 @@ Status Mesh::wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const 
     }
     return ranks;
   };
-  return wait(done, missing, receives, site);
+  return wait(done, missing, receives, nullptr, site);
 }
 
-Status Mesh::wait(const Board& board, const CollectiveSite& site) {
+Status Mesh::wait(Board& board, const CollectiveSite& site) {
   const auto done = [&] {
     if (board.is_published()) return true;
     if (Status members = board.check_members(); !members) fail(at_site(site, std::move(members.error())));
     return false;
   };
   return wait(
-      done, [&] { return board.awaited(); }, {}, site);
+      done, [&] { return board.awaited(); }, {}, &board, site);
 }
 
 std::unique_ptr<Board> Mesh::make_board(std::span<const int> members) {
@@ -169,7 +171,7 @@ Result<bool> Mesh::wait_for_any(std::span<ReceiveOp> receives) {
     if (woken_.exchange(false)) return false;
     if (!moved)
       RETURN_IF_ERROR(sleep(
-          receives, true, [] { return false; }, Clock::time_point::max()));
+          receives, true, nullptr, [] { return false; }, Clock::time_point::max()));
   }
 }
 
@@ -177,7 +179,7 @@ Result<bool> Mesh::wait_for_any(std::span<ReceiveOp> receives) {
 // comes after that look makes its descriptor readable. wake() and fail() write wake_fd_, which stays readable until it
 // is read here.
 template <class Done>
-Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Done done, Clock::time_point deadline) {
+Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Board* board, Done done, Clock::time_point deadline) {
   Status prepared;
   size_t num_prepared = 0;
   for (; num_prepared < transports_.size() && prepared; num_prepared++) {
@@ -185,8 +187,10 @@ Status Mesh::sleep(std::span<const ReceiveOp> receives, bool any, Done done, Clo
     prepared = transports_[num_prepared]->prepare_sleep();
   }
   if (!prepared) fail(prepared.error());
+  poll_fds_.back().fd = board != nullptr ? board->prepare_sleep() : -1;
   const Result<bool> moved = move(nullptr);
   if (moved && !*moved && !done()) poll_until(deadline);
+  if (board != nullptr) board->end_sleep();
   for (size_t idx = 0; idx < num_prepared; idx++) transports_[idx]->end_sleep();
   RETURN_IF_ERROR(moved);
   return {};

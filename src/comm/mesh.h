@@ -49,7 +49,7 @@ class Mesh {
   // operations are still open; after any error the mesh has failed for good, and every later call says so.
   Status wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const CollectiveSite& site);
   // The same, until the board's round is published.
-  Status wait(const Board& board, const CollectiveSite& site);
+  Status wait(Board& board, const CollectiveSite& site);
   // Memory in common with the members of a group (Transport::make_board); none where messages must do. Borrows the
   // mesh.
   std::unique_ptr<Board> make_board(std::span<const int> members);
@@ -85,9 +85,11 @@ class Mesh {
   Result<bool> move(const CollectiveSite* site);
   // Moves and sleeps until `done()`; `missing()` gives the ranks that a missed deadline names.
   template <class Done, class Missing>
-  Status wait(Done done, Missing missing, std::span<const ReceiveOp> receives, const CollectiveSite& site);
+  Status wait(Done done, Missing missing, std::span<const ReceiveOp> receives, Board* board,
+              const CollectiveSite& site);
+  // Until a transport or the board may have moved; not if it is `done()` already.
   template <class Done>
-  Status sleep(std::span<const ReceiveOp> receives, bool any, Done done, Clock::time_point deadline);
+  Status sleep(std::span<const ReceiveOp> receives, bool any, Board* board, Done done, Clock::time_point deadline);
   void poll_until(Clock::time_point deadline);
   Error at_site(const CollectiveSite& site, Error error) const;
   Error missed_deadline(std::span<const int> missing, const CollectiveSite& site) const;
@@ -98,7 +100,7 @@ class Mesh {
   std::vector<Transport*> transport_of_;  // [rank]; none for the rank itself
   bool closed_ = false;                   // the transports are
   FileDescriptor wake_fd_;                // an eventfd: wake() and fail() end a sleep
-  std::vector<pollfd> poll_fds_;          // wake_fd_ and the transports'
+  std::vector<pollfd> poll_fds_;          // wake_fd_, the transports' and, while one is waited for, a board's
   ExchangeClock clock_;
 
   std::atomic<bool> woken_{false};   // by wake(), which wait_for_any() has not told yet

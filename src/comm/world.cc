@@ -12,8 +12,8 @@ namespace cachalot {
 
 namespace {
 
-// Longer than it takes to wake a sleeper (6 us, on virtual machines up to 40): two ranks of which one came late once would
-// send each other to sleep for good. Still longer looks are lost on others.
+// Longer than it takes to wake a sleeper (6 us, on virtual machines up to 40): two ranks of which one came late once
+// would send each other to sleep for good. Still longer looks are lost on others.
 constexpr std::chrono::microseconds kSpin{50};
 
 // A group that meets at a loopback address cannot be of two nodes.

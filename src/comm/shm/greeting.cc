@@ -15,7 +15,7 @@
 namespace cachalot {
 namespace {
 
-constexpr size_t kNumFds = 3;
+constexpr size_t kNumFds = 5;
 
 struct Address {
   sockaddr_un un{};
@@ -55,7 +55,7 @@ struct Packet {
     header.msg_iov = &bytes;
     header.msg_iovlen = 1;
     header.msg_control = control;
-    header.msg_controllen = sizeof(control);
+    header.msg_controllen = CMSG_LEN(sizeof(int) * kNumFds);  // not one more has room, which CMSG_SPACE might give
   }
 
   iovec bytes;
@@ -73,7 +73,7 @@ Status send_greeting(int socket, const Greeting& greeting, const GreetingFds& fd
   control->cmsg_level = SOL_SOCKET;
   control->cmsg_type = SCM_RIGHTS;
   control->cmsg_len = CMSG_LEN(sizeof(int) * kNumFds);
-  const std::array<int, kNumFds> numbers = {fds.memory, fds.event_fd, fds.pidfd};
+  const std::array<int, kNumFds> numbers = {fds.memory, fds.event_fd, fds.board_fds[0], fds.board_fds[1], fds.pidfd};
   std::memcpy(CMSG_DATA(control), numbers.data(), sizeof(numbers));
   if (sendmsg(socket, &packet.header, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof(greeting)))
     return make_error(ErrorCode::kUnavailable, "cannot be greeted: {}", std::strerror(errno));
@@ -87,7 +87,8 @@ Result<ReceivedGreeting> receive_greeting(int socket) {
   const ssize_t size = recvmsg(socket, &packet.header, MSG_CMSG_CLOEXEC);
   if (size == 0) return make_error(ErrorCode::kUnavailable, "its process has ended or given up");
   if (size < 0) return make_error(ErrorCode::kUnavailable, "its greeting cannot be received: {}", std::strerror(errno));
-  std::array<FileDescriptor*, kNumFds> fds = {&received.memory, &received.event_fd, &received.pidfd};
+  std::array<FileDescriptor*, kNumFds> fds = {&received.memory, &received.event_fd, &received.board_fds[0],
+                                              &received.board_fds[1], &received.pidfd};
   const cmsghdr* control = CMSG_FIRSTHDR(&packet.header);
   const bool has_fds = control != nullptr && control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_RIGHTS;
   const size_t num_fds = has_fds ? (control->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;

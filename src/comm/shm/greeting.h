@@ -11,7 +11,7 @@
 namespace cachalot {
 
 // What two ranks of a node tell each other, once, over an abstract unix socket (SOCK_SEQPACKET): one packet each way,
-// with three file descriptors (SCM_RIGHTS). Descriptors mean the same in every container; a pid would not.
+// with file descriptors (SCM_RIGHTS). Descriptors mean the same in every container; a pid would not.
 struct Greeting {
   uint64_t magic = SegmentHeader::kMagic;
   uint32_t version = SegmentHeader::kVersion;
@@ -24,12 +24,15 @@ struct Greeting {
 struct GreetingFds {
   int memory = -1;  // the segment
   int event_fd = -1;
+  std::array<int, 2> board_fds{-1, -1};
   int pidfd = -1;  // of the sender
 };
 
 struct ReceivedGreeting {
   Greeting greeting;
-  FileDescriptor memory, event_fd, pidfd;
+  FileDescriptor memory, event_fd;
+  std::array<FileDescriptor, 2> board_fds;
+  FileDescriptor pidfd;
 };
 
 // `socket` is connected. Sends without waiting: one packet always has room.

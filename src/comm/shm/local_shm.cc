@@ -1,11 +1,12 @@
 #include "comm/shm/local_shm.h"
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "comm/shm/event_fd.h"
 
 namespace cachalot {
 namespace {
@@ -24,11 +25,12 @@ Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks,
   const SegmentLayout layout(static_cast<uint32_t>(num_ranks), of_node.ring_bytes(), of_node.slot_bytes());
   std::vector<Segment> segments;
   std::vector<FileDescriptor> event_fds;
+  std::vector<BoardFds> board_fds;
   for (int rank = 0; rank < num_ranks; rank++) {
     ASSIGN_OR_RETURN(Segment segment, Segment::create(rank, epoch, layout));
     segments.push_back(std::move(segment));
-    event_fds.emplace_back(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!event_fds.back()) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
+    ASSIGN_OR_RETURN(event_fds.emplace_back(), make_event_fd());
+    ASSIGN_OR_RETURN(board_fds.emplace_back(), make_board_fds());
   }
   std::vector<std::vector<ShmPeer>> peers(num_ranks);
   for (int rank = 0; rank < num_ranks; rank++) {
@@ -37,17 +39,20 @@ Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks,
       ASSIGN_OR_RETURN(FileDescriptor memory, duplicate(segments[peer].memory_fd()));
       ASSIGN_OR_RETURN(Segment segment, Segment::open(std::move(memory), peer, epoch));
       ASSIGN_OR_RETURN(FileDescriptor event_fd, duplicate(event_fds[peer].get()));
+      ASSIGN_OR_RETURN(FileDescriptor even, duplicate(board_fds[peer][0].get()));
+      ASSIGN_OR_RETURN(FileDescriptor odd, duplicate(board_fds[peer][1].get()));
       peers[rank].push_back({.rank = peer,
                              .incoming_ring = static_cast<uint32_t>(peer),
                              .outgoing_ring = static_cast<uint32_t>(rank),
                              .segment = std::move(segment),
-                             .event_fd = std::move(event_fd)});
+                             .event_fd = std::move(event_fd),
+                             .board_fds = {std::move(even), std::move(odd)}});
     }
   }
   std::vector<std::unique_ptr<ShmTransport>> transports;
   for (int rank = 0; rank < num_ranks; rank++) {
     transports.push_back(std::make_unique<ShmTransport>(std::move(segments[rank]), std::move(event_fds[rank]),
-                                                        std::move(peers[rank]), epoch));
+                                                        std::move(board_fds[rank]), std::move(peers[rank]), epoch));
   }
   return transports;
 }

@@ -33,12 +33,15 @@ struct SegmentHeader {
   uint32_t slot_bytes = 0;
 };
 
-// How far a group has come with its board (comm/board.h). Rounds count from 1.
+// How far a group has come with its board (comm/board.h). Rounds count from 1. Whoever sleeps does so on an eventfd of
+// the round's, one of two that take turns: one write wakes all, and the next round's last to arrive takes it back.
 struct BoardControl {
   alignas(64) std::atomic<uint64_t> num_arrived;  // of all rounds together
-  alignas(64) std::atomic<uint64_t> published;    // the last round whose slots may be read
-  std::atomic<uint32_t> last;                     // the member that arrived last in it
-  std::atomic<uint32_t> notes_agree;              // all its slots have the same note
+  std::atomic<uint32_t> num_sleeping;
+  alignas(64) std::atomic<uint64_t> published;  // the last round whose slots may be read
+  std::atomic<uint32_t> last;                   // the member that arrived last in it
+  std::atomic<uint32_t> notes_agree;            // all its slots have the same note
+  std::atomic<uint32_t> is_rung[2];             // the eventfd of even, of odd rounds is written
 };
 
 struct BoardSlot {

@@ -1,13 +1,17 @@
 #include "comm/shm/shm_board.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
 namespace cachalot {
 
-ShmBoard::ShmBoard(std::vector<Member> members, int rank, Counter& bytes_sent, Counter& bytes_received)
+ShmBoard::ShmBoard(std::vector<Member> members, int rank, std::array<int, 2> event_fds, Counter& bytes_sent,
+                   Counter& bytes_received)
     : members_(std::move(members)),
       rank_(rank),
+      event_fds_(event_fds),
       control_(members_.front().segment->board_control()),
       bytes_sent_(bytes_sent),
       bytes_received_(bytes_received) {
@@ -26,17 +30,28 @@ bool ShmBoard::arrive(uint64_t note) {
   for (int member = 0; member < size(); member++) agree = agree && slot(member).note == note;
   control_.notes_agree.store(agree ? 1 : 0, std::memory_order_relaxed);
   control_.last.store(static_cast<uint32_t>(rank_), std::memory_order_relaxed);
+  // Nobody sleeps in the round before any more.
+  if (control_.is_rung[(round_ + 1) % 2].exchange(0) != 0) {
+    uint64_t count;
+    [[maybe_unused]] const ssize_t size = read(event_fds_[(round_ + 1) % 2], &count, sizeof(count));
+  }
   return true;
 }
 
-// All others have arrived and do nothing but wait for this: who sleeps is woken. A rank that is going to sleep says so
-// and looks once more; here it is published first and looked for sleepers then (comm/shm/bell.h).
+// All others have arrived and do nothing but wait for this. A rank that is going to sleep says so and looks once more;
+// here it is published first and looked for sleepers then.
 void ShmBoard::publish() {
   control_.published.store(round_);
-  for (int step = 1; step < size(); step++) {
-    const Member& member = members_[(rank_ + step) % size()];
-    member.segment->bell().wake(member.event_fd);
-  }
+  if (control_.num_sleeping.load() == 0) return;
+  control_.is_rung[round_ % 2].store(1);
+  const uint64_t one = 1;
+  // It takes any number of ones; and whoever waits has a deadline.
+  [[maybe_unused]] const ssize_t size = write(event_fds_[round_ % 2], &one, sizeof(one));
+}
+
+int ShmBoard::prepare_sleep() {
+  control_.num_sleeping.fetch_add(1);
+  return event_fds_[round_ % 2];
 }
 
 int ShmBoard::last() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "comm/board.h"
@@ -13,12 +14,13 @@ class ShmBoard : public Board {
  public:
   struct Member {
     int rank = -1;                      // in the mesh
-    Segment* segment = nullptr;         // has its slots and its bell
-    int event_fd = -1;                  // wakes it
+    Segment* segment = nullptr;         // has its slots
     const RingControl* ring = nullptr;  // what it sends to this rank; none for this rank itself
   };
-  // rank: in the group. All of it is borrowed from the transport.
-  ShmBoard(std::vector<Member> members, int rank, Counter& bytes_sent, Counter& bytes_received);
+  // rank: in the group; event_fds: the first member's, of even and odd rounds. All of it is borrowed from the
+  // transport.
+  ShmBoard(std::vector<Member> members, int rank, std::array<int, 2> event_fds, Counter& bytes_sent,
+           Counter& bytes_received);
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(members_.size()); }
@@ -33,6 +35,8 @@ class ShmBoard : public Board {
   uint64_t note_of(int member) const override { return slot(member).note; }
   int last() const override;
   Status check_members() const override;
+  int prepare_sleep() override;
+  void end_sleep() override { control_.num_sleeping.fetch_sub(1); }
   std::vector<int> awaited() const override;
   void count(uint64_t sent, uint64_t received) override;
 
@@ -41,6 +45,7 @@ class ShmBoard : public Board {
 
   std::vector<Member> members_;
   int rank_;
+  std::array<int, 2> event_fds_;
   BoardControl& control_;
   size_t slot_bytes_;
   uint64_t round_ = 0;

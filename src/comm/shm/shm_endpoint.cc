@@ -1,7 +1,6 @@
 #include "comm/shm/shm_endpoint.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "comm/shm/event_fd.h"
 #include "comm/shm/greeting.h"
 
 namespace cachalot {
@@ -157,6 +157,7 @@ class Handshake {
                           .outgoing_ring = greeting.ring,
                           .segment = std::move(segment),
                           .event_fd = std::move(received.event_fd),
+                          .board_fds = std::move(received.board_fds),
                           .pidfd = std::move(received.pidfd)});
     peer.connected = true;
     peer.socket.reset();  // what was sent stays readable
@@ -210,15 +211,19 @@ Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAd
 
   const SegmentLayout layout = SegmentLayout::of_node(static_cast<int>(peers.size()), options_.ring_bytes);
   ASSIGN_OR_RETURN(Segment segment, Segment::create(options_.rank, options_.epoch, layout));
-  FileDescriptor event_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!event_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
+  ASSIGN_OR_RETURN(FileDescriptor event_fd, make_event_fd());
+  ASSIGN_OR_RETURN(BoardFds board_fds, make_board_fds());
   ASSIGN_OR_RETURN(const FileDescriptor own_process, pidfd_of_this_process());
 
   Handshake handshake(options_, listener.get(),
-                      {.memory = segment.memory_fd(), .event_fd = event_fd.get(), .pidfd = own_process.get()}, peers);
+                      {.memory = segment.memory_fd(),
+                       .event_fd = event_fd.get(),
+                       .board_fds = {board_fds[0].get(), board_fds[1].get()},
+                       .pidfd = own_process.get()},
+                      peers);
   const Status status = handshake.run();
-  auto transport = std::make_unique<ShmTransport>(std::move(segment), std::move(event_fd), handshake.take_connected(),
-                                                  options_.epoch);
+  auto transport = std::make_unique<ShmTransport>(std::move(segment), std::move(event_fd), std::move(board_fds),
+                                                  handshake.take_connected(), options_.epoch);
   if (!status) return std::unexpected(status.error());  // the transport closes: those who connected find out
   return transport;
 }

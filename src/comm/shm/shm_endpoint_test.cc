@@ -173,12 +173,14 @@ TEST(ShmEndpoint, EpochsMustAgree) {
   EXPECT_EQ(lower_message, "shared memory with rank 1: rank 1 of epoch 6 answers, in this rank's epoch 5");
 }
 
+constexpr GreetingFds kAnyFds{.memory = 0, .event_fd = 0, .board_fds = {0, 0}, .pidfd = 0};
+
 TEST(ShmEndpoint, VersionsMustAgree) {
   ShmEndpoint own = make_endpoint(0);
   std::thread other([name = socket_of(own)] {
     const Result<FileDescriptor> socket = connect_to(name);
     ASSERT_TRUE(socket);
-    ASSERT_TRUE(send_greeting(socket->get(), {.version = 77, .rank = 1, .epoch = 5}, {0, 0, 0}));
+    ASSERT_TRUE(send_greeting(socket->get(), {.version = 77, .rank = 1, .epoch = 5}, kAnyFds));
     pollfd polled{.fd = socket->get(), .events = POLLIN};
     ASSERT_EQ(poll(&polled, 1, 10'000), 1);
     const Result<ReceivedGreeting> answer = receive_greeting(socket->get());
@@ -198,7 +200,7 @@ TEST(ShmEndpoint, StrangersAreSentAway) {
                                unknown = connect_to(socket_of(lower));
   ASSERT_TRUE(silent && talking && unknown);
   ASSERT_EQ(write(talking->get(), "GET /", 5), 5);
-  ASSERT_TRUE(send_greeting(unknown->get(), {.rank = 9, .epoch = 5}, {0, 0, 0}));
+  ASSERT_TRUE(send_greeting(unknown->get(), {.rank = 9, .epoch = 5}, kAnyFds));
   std::thread other([&] { EXPECT_TRUE(lower.connect(addresses)); });
   EXPECT_TRUE(higher.connect(addresses));
   other.join();

@@ -57,8 +57,9 @@ Result<bool> ShmTransport::Link::pull(Counter& bytes_received) {
   return moved;
 }
 
-ShmTransport::ShmTransport(Segment segment, FileDescriptor event_fd, std::vector<ShmPeer> peers, uint64_t epoch)
-    : segment_(std::move(segment)), event_fd_(std::move(event_fd)) {
+ShmTransport::ShmTransport(Segment segment, FileDescriptor event_fd, BoardFds board_fds, std::vector<ShmPeer> peers,
+                           uint64_t epoch)
+    : segment_(std::move(segment)), event_fd_(std::move(event_fd)), board_fds_(std::move(board_fds)) {
   for (ShmPeer& peer : peers) {
     CHECK(peer.rank >= 0 && peer.incoming_ring < segment_.layout().num_rings() &&
           peer.outgoing_ring < peer.segment.layout().num_rings());
@@ -148,17 +149,19 @@ std::unique_ptr<Board> ShmTransport::make_board(std::span<const int> members) {
   for (const int rank : members) {
     Link* link = link_of(rank);
     if (link != nullptr) {
-      on_board.push_back({rank, &link->peer.segment, link->peer.event_fd.get(), &link->incoming});
+      on_board.push_back({rank, &link->peer.segment, &link->incoming});
     } else if (rank == segment_.rank()) {
       own = static_cast<int>(on_board.size());
-      on_board.push_back({rank, &segment_, event_fd_.get(), nullptr});
+      on_board.push_back({rank, &segment_, nullptr});
     } else {
       return nullptr;
     }
   }
   CHECK(own >= 0, "rank {} is not a member of its group", segment_.rank());
   has_board_ = true;
-  return std::make_unique<ShmBoard>(std::move(on_board), own, bytes_sent_, bytes_received_);
+  const BoardFds& fds = own == 0 ? board_fds_ : link_of(members.front())->peer.board_fds;
+  return std::make_unique<ShmBoard>(std::move(on_board), own, std::array{fds[0].get(), fds[1].get()}, bytes_sent_,
+                                    bytes_received_);
 }
 
 void ShmTransport::close() {

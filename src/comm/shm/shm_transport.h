@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <string_view>
@@ -13,6 +14,8 @@
 
 namespace cachalot {
 
+using BoardFds = std::array<FileDescriptor, 2>;  // eventfds, of even and odd rounds (comm/shm/segment.h)
+
 // What a rank has of a peer on its node.
 struct ShmPeer {
   int rank = -1;
@@ -20,6 +23,7 @@ struct ShmPeer {
   uint32_t outgoing_ring = 0;  // in the peer's segment: what this rank sends
   Segment segment;             // the peer's
   FileDescriptor event_fd;     // wakes the peer
+  BoardFds board_fds;          // wake the group whose first member it is
   FileDescriptor pidfd;        // of the peer's process; none between threads of one process
 };
 
@@ -32,8 +36,9 @@ struct PeerProcess {
 // make_local_shm for ranks of one process.
 class ShmTransport : public Transport {
  public:
-  // segment: this rank's; event_fd: an eventfd that its peers have too, non-blocking.
-  ShmTransport(Segment segment, FileDescriptor event_fd, std::vector<ShmPeer> peers, uint64_t epoch);
+  // segment: this rank's; event_fd, board_fds: eventfds that its peers have too, non-blocking.
+  ShmTransport(Segment segment, FileDescriptor event_fd, BoardFds board_fds, std::vector<ShmPeer> peers,
+               uint64_t epoch);
   ~ShmTransport() override { close(); }
 
   std::string_view name() const override { return "shm"; }
@@ -76,6 +81,7 @@ class ShmTransport : public Transport {
 
   Segment segment_;
   FileDescriptor event_fd_;
+  BoardFds board_fds_;
   std::deque<Link> links_;      // they stay where they are
   std::vector<Link*> link_of_;  // [rank]
   std::vector<Link*> active_;   // those with operations; what is done is found out by progress()
