@@ -22,7 +22,7 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
              {{"auto", ActivationDTypeOption::kAuto},
               {"bf16", ActivationDTypeOption::kBf16},
               {"int8", ActivationDTypeOption::kInt8}},
-             "What linears are fed: auto (int8 for int4 weights, else the compute dtype), bf16 or int8");
+             "What linears are fed: auto (int8 for int4 weights, else fp32), bf16 (never quantized) or int8");
   add_isa_flag(app, options);
   app.add_option("--threads", options.threads, "Compute threads; 0: one a core")
       ->check(CLI::Range(0, 4096))

@@ -46,12 +46,13 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
                  "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
       ->check(CLI::IsMember({"auto", "shm", "ucx"}))
       ->capture_default_str();
-  app.add_option("--visible-devices", options.visible_devices,
-                 "Which of the node's devices the replica's ranks take, separated by commas")
+  app.add_option(
+         "--visible-devices", options.visible_devices,
+         "Numbers of devices, separated by commas, as many as the replica has ranks; only their count is looked at")
       ->delimiter(',')
       ->envname("TOPS_VISIBLE_DEVICES");
   app.add_option("--exchange-max-bytes", options.exchange_max_bytes,
-                 "Bound of a rank's buffers for the expert exchange; 0: as the largest step asks for")
+                 "Bound of each buffer of the expert exchange; 0: twice what evenly spread experts need")
       ->envname("ECCL_ALLTOALLV_MAXSIZE")
       ->capture_default_str();
   app.add_option("--failure-timeout-ms", options.failure_timeout_ms, "Silence after which a rank counts as gone")
