@@ -59,7 +59,7 @@ class Bell {
   std::atomic<uint32_t> any_;
   Words awaited_;  // set by the owner, cleared by peers
   alignas(64) Words posted_;
-  std::atomic<uint32_t> num_closed_;
+  std::atomic<uint32_t> num_closed_;  // peers: one word to look at for all
 };
 static_assert(sizeof(Bell) == 128);
 
