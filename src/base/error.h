@@ -41,7 +41,8 @@ std::unexpected<Error> make_error(ErrorCode code, fmt::format_string<Args...> fo
 // The same, for a named parameter.
 template <class... Args>
 std::unexpected<Error> make_parameter_error(std::string parameter, fmt::format_string<Args...> format, Args&&... args) {
-  return std::unexpected(Error{ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...), std::move(parameter)});
+  return std::unexpected(
+      Error{ErrorCode::kInvalidArgument, fmt::format(format, std::forward<Args>(args)...), std::move(parameter)});
 }
 
 }  // namespace cachalot

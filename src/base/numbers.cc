@@ -4,7 +4,9 @@ namespace cachalot {
 namespace {
 
 // Rounds `value` to the nearest multiple of 2^exponent, ties to even (the default rounding mode).
-float round_to(float value, int exponent) { return std::ldexp(std::nearbyint(std::ldexp(value, -exponent)), exponent); }
+float round_to(float value, int exponent) {
+  return std::ldexp(std::nearbyint(std::ldexp(value, -exponent)), exponent);
+}
 
 }  // namespace
 
@@ -45,7 +47,8 @@ fp8e4m3::fp8e4m3(float value) {
   } else {
     const float rounded = round_to(magnitude, std::ilogb(magnitude) - 3);
     const int exponent = std::ilogb(rounded);
-    bits = sign | static_cast<uint8_t>((exponent + 7) << 3) | (static_cast<uint8_t>(std::ldexp(rounded, 3 - exponent)) & 7);
+    bits = sign | static_cast<uint8_t>((exponent + 7) << 3) |
+           (static_cast<uint8_t>(std::ldexp(rounded, 3 - exponent)) & 7);
   }
 }
 

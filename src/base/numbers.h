@@ -4,7 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-// The small floating-point numbers of checkpoints and caches, with plain conversions. Kernels have fast ones of their own.
+// The small floating-point numbers of checkpoints and caches, with plain conversions. Kernels have fast ones of their
+// own.
 namespace cachalot {
 
 // bfloat16: the upper half of a float. Conversion rounds to nearest, ties to even; NaN stays NaN.

@@ -20,7 +20,7 @@ ModelConfig shape(const char* name) {
   return parse_model_config(benchmark_config(name), name).value();
 }
 
-double sum(const std::vector<Operation>& operations, double Operation::*what) {
+double sum(const std::vector<Operation>& operations, double Operation::* what) {
   return std::accumulate(operations.begin(), operations.end(), 0.0,
                          [&](double total, const Operation& operation) { return total + operation.*what; });
 }

@@ -15,10 +15,8 @@ void add_isa_flag(CLI::App& app, EngineOptions& options);  // one of them
 // writes false into the variable of a flag "--x,!--no-x" that was never given.)
 template <class Target>
 void add_switch(CLI::App& app, const std::string& name, Target& target, const std::string& help) {
-  app.add_flag_callback(
-      "--" + name, [&target] { target = true; }, help);
-  app.add_flag_callback(
-      "--no-" + name, [&target] { target = false; }, "The opposite");
+  app.add_flag_callback("--" + name, [&target] { target = true; }, help);
+  app.add_flag_callback("--no-" + name, [&target] { target = false; }, "The opposite");
 }
 
 }  // namespace cachalot

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 Result<RunFolder> RunFolder::open(const std::string& path) {
   std::error_code ignored;
   fs::create_directories(fs::path(path).parent_path(), ignored);
-  struct stat info {};
+  struct stat info{};
   if ((mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) || stat(path.c_str(), &info) != 0)
     return make_error(ErrorCode::kIo, "{} cannot be made: {}", path, std::strerror(errno));
   if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid())
@@ -65,8 +65,7 @@ Result<RunLock> RunLock::take(const RunFolder& folder, const std::string& name) 
           name, owner.value_or(0), name, name);
     }
     // Whoever held it before may have taken the file away in between.
-    struct stat held {
-    }, named{};
+    struct stat held{}, named{};
     if (fstat(file.get(), &held) != 0 || stat(lock.lock_path_.c_str(), &named) != 0 || held.st_ino != named.st_ino)
       continue;
     const std::string pid = std::to_string(getpid()) + "\n";

@@ -29,7 +29,7 @@ constexpr seconds kEndMargin{10};
 
 // As nohup asks for with SIGHUP, and a shell's script with SIGINT for what it starts in the background.
 bool is_ignored(int signal) {
-  struct sigaction action {};
+  struct sigaction action{};
   return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 

@@ -80,8 +80,7 @@ Status BoardGroup::meet(Call call, int64_t bytes, LastDoes last_does, const Coll
 }
 
 Status BoardGroup::meet(Call call, int64_t bytes, const CollectiveSite& site) {
-  return meet(
-      call, bytes, [] {}, site);
+  return meet(call, bytes, [] {}, site);
 }
 
 Error BoardGroup::disagreement(const CollectiveSite& site) const {
@@ -133,8 +132,7 @@ Status BoardGroup::all_reduce_by_last(T* values, int64_t count, const Collective
   T* const slot = values_in<T>(board_->own());
   copy(values, slot, bytes);
   const auto add_up = [&] {
-    add_and_round(
-        size(), [&](int member) { return values_in<T>(board_->of(member)); }, count, slot);
+    add_and_round(size(), [&](int member) { return values_in<T>(board_->of(member)); }, count, slot);
   };
   RETURN_IF_ERROR(meet(Call::kAllReduce, bytes, add_up, site));
   copy(board_->of(board_->last()).data(), values, bytes);

@@ -46,7 +46,9 @@ TEST(ExchangeClock, NotesCallsAndTheirWaitsInATrace) {
     clock.add_wait(now, now, 2);
   }
   clock.set_trace(nullptr);
-  { const ExchangeClock::Call call(clock, "not noted", 0); }
+  {
+    const ExchangeClock::Call call(clock, "not noted", 0);
+  }
   ASSERT_EQ(trace.spans().size(), 2);
   EXPECT_EQ(trace.spans()[0].kind, TraceSpan::Kind::kWaiting);
   EXPECT_EQ(trace.spans()[1].name, "o_proj reduce-scatter");

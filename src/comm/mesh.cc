@@ -153,8 +153,7 @@ Status Mesh::wait(Board& board, const CollectiveSite& site) {
     if (Status members = board.check_members(); !members) fail(at_site(site, std::move(members.error())));
     return false;
   };
-  return wait(
-      done, [&] { return board.awaited(); }, {}, &board, site);
+  return wait(done, [&] { return board.awaited(); }, {}, &board, site);
 }
 
 std::unique_ptr<Board> Mesh::make_board(std::span<const int> members) {
@@ -169,9 +168,7 @@ Result<bool> Mesh::wait_for_any(std::span<ReceiveOp> receives) {
     ASSIGN_OR_RETURN(const bool moved, move(nullptr));
     if (std::ranges::any_of(receives, &ReceiveOp::done)) return true;
     if (woken_.exchange(false)) return false;
-    if (!moved)
-      RETURN_IF_ERROR(sleep(
-          receives, true, nullptr, [] { return false; }, Clock::time_point::max()));
+    if (!moved) RETURN_IF_ERROR(sleep(receives, true, nullptr, [] { return false; }, Clock::time_point::max()));
   }
 }
 

@@ -126,8 +126,7 @@ Status MeshGroup::reduce_scatter(const ComputeView<2>& partial, const RowPartiti
         [&](int peer) { return bytes_of(rows.row(partition.begin(peer)), partition.count(peer) * features); }, site));
     for (int64_t row = 0; row < own.extent(0); row++) {
       const auto part_of = part_values(rows.row(partition.begin(rank_)), part_bytes);
-      add_in_rank_order<T>(
-          size(), [&](int rank) { return part_of(rank) + row * features; }, features, own.row(row));
+      add_in_rank_order<T>(size(), [&](int rank) { return part_of(rank) + row * features; }, features, own.row(row));
     }
     return {};
   });
@@ -149,8 +148,7 @@ Status MeshGroup::all_reduce(const ComputeView<1>& values, const CollectiveSite&
     T* const all = values.as<T>().data();
     const int64_t count = values.extent(0);
     if (adds_up_all(count * kBytes, size())) {
-      return reduce_part(
-          all, count, [&](int /*peer*/) { return bytes_of(all, count); }, site);
+      return reduce_part(all, count, [&](int /*peer*/) { return bytes_of(all, count); }, site);
     }
     const RowPartition partition(count, num_owners(count * kBytes, size()));
     T* const own = all + partition.begin(rank_);

@@ -16,7 +16,7 @@ Result<NodeId> this_node() {
   while (!boot_id.empty() && boot_id.back() == '\n') boot_id.pop_back();
 
   const char* path = "/proc/self/ns/net";
-  struct stat info {};
+  struct stat info{};
   if (stat(path, &info) != 0) {
     return make_error(ErrorCode::kIo, "{} tells the network namespace and cannot be read: {}", path, strerror(errno));
   }

@@ -23,8 +23,7 @@ void add_and_round(int num_ranks, ValuesOf values_of, int64_t count, T* rounded)
   float sum[kAtOnce];
   for (int64_t begin = 0; begin < count; begin += kAtOnce) {
     const int64_t num_sums = std::min(kAtOnce, count - begin);
-    add_in_rank_order<T>(
-        num_ranks, [&](int rank) { return values_of(rank) + begin; }, num_sums, sum);
+    add_in_rank_order<T>(num_ranks, [&](int rank) { return values_of(rank) + begin; }, num_sums, sum);
     for (int64_t idx = 0; idx < num_sums; idx++) rounded[begin + idx] = static_cast<T>(sum[idx]);
   }
 }

@@ -28,7 +28,7 @@ struct EngineOptions {
   double gpu_memory_utilization = 0.9;
   int num_gpu_blocks_override = 0;  // 0: from memory
   int threads = 0;                  // 0: the rank's share of cores
-  std::optional<uint64_t> seed;  // of requests that bring none; absent: a random one each
+  std::optional<uint64_t> seed;     // of requests that bring none; absent: a random one each
 };
 
 }  // namespace cachalot

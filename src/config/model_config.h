@@ -25,9 +25,9 @@ struct YarnConfig {
 
 struct QuantizationConfig {
   WeightFormat format = WeightFormat::kPlain;
-  int group_size = 0;                      // kAwq: inputs that share a scale
-  bool zero_point = true;                  // kAwq
-  int block_rows = 128, block_cols = 128;  // kFp8Block: outputs x inputs that share a scale
+  int group_size = 0;                               // kAwq: inputs that share a scale
+  bool zero_point = true;                           // kAwq
+  int block_rows = 128, block_cols = 128;           // kFp8Block: outputs x inputs that share a scale
   std::vector<std::string> modules_to_not_convert;  // kAwq: what the file may hold unquantized (the file decides)
 };
 

@@ -26,7 +26,7 @@ struct RequestOutput {
 struct ReplicaStats {
   int num_running = 0, num_waiting = 0;
   int64_t num_pending_tokens = 0;  // of all requests, that are known and not computed yet
-  double kv_usage = 0;  // used blocks / blocks
+  double kv_usage = 0;             // used blocks / blocks
   uint64_t num_preemptions = 0;
   uint64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;
   uint64_t prompt_tokens = 0, generation_tokens = 0, num_rounds = 0, num_steps = 0;
@@ -40,10 +40,11 @@ class GenerationService {
   using Listener = std::function<void(RequestOutput)>;
 
   virtual RequestId next_id() = 0;
-  // kInvalidArgument: can never run (too long); kUnavailable: draining, or the queue is full. On error the listener is never
-  // called.
+  // kInvalidArgument: can never run (too long); kUnavailable: draining, or the queue is full. On error the listener is
+  // never called.
   virtual Status submit(Request request, Listener listener) = 0;
-  // The request stops by the end of the current round and its listener hears kAborted; unknown or finished ids are ignored.
+  // The request stops by the end of the current round and its listener hears kAborted; unknown or finished ids are
+  // ignored.
   virtual void abort(RequestId id) = 0;
   virtual ReplicaStats stats() const = 0;
   // True while requests are taken and the engine steps.

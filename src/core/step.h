@@ -14,20 +14,20 @@ namespace cachalot {
 // What one sequence does in a round. Spans and pointers are borrowed from the scheduler until commit().
 struct PlannedSequence {
   RequestId id = 0;
-  std::span<const TokenId> tokens;   // all tokens known so far, prompt first
-  int first_position = 0;            // tokens [first_position, first_position + num_tokens) go through the model ...
-  int num_tokens = 0;                // ... in the round's first step; earlier ones are in the cache
-  int num_prompt_tokens = 0;         // tokens before this position have the role prompt
+  std::span<const TokenId> tokens;  // all tokens known so far, prompt first
+  int first_position = 0;           // tokens [first_position, first_position + num_tokens) go through the model ...
+  int num_tokens = 0;               // ... in the round's first step; earlier ones are in the cache
+  int num_prompt_tokens = 0;        // tokens before this position have the role prompt
   // Covers first_position + num_tokens + num_steps - 1 slots, or the fewer after which max_tokens ends the sequence.
   std::span<const BlockId> blocks;
-  bool sample = false;               // the last of the tokens is the last known one: its logits give the next token
+  bool sample = false;  // the last of the tokens is the last known one: its logits give the next token
   const SamplingParams* sampling = nullptr;
   TokenConstraint* constraint = nullptr;  // may be null
 };
 
-// One scheduling decision: `num_steps` forward passes. More than one only if every sequence brings one token and samples;
-// then each sampled token is fed to the next step on the rank, until the sequence stops. A rank may run fewer steps (the
-// agreement of a group), not more.
+// One scheduling decision: `num_steps` forward passes. More than one only if every sequence brings one token and
+// samples; then each sampled token is fed to the next step on the rank, until the sequence stops. A rank may run fewer
+// steps (the agreement of a group), not more.
 struct StepPlan {
   uint64_t round = 0;
   int num_steps = 1;
@@ -57,8 +57,8 @@ struct SequenceResult {
   RequestId id = 0;
   std::vector<SampledToken> tokens;  // at most num_steps; ends with the stop token if there was one
   FinishReason finish = FinishReason::kNone;
-  // With prompt logprobs: an entry for each prompt token whose predecessor went through the model in this round, in order:
-  // tokens [first_position + 1, min(first_position + num_tokens, num_prompt_tokens - 1)].
+  // With prompt logprobs: an entry for each prompt token whose predecessor went through the model in this round, in
+  // order: tokens [first_position + 1, min(first_position + num_tokens, num_prompt_tokens - 1)].
   std::vector<SampledToken> prompt_logprobs;
   std::string error;  // finish == kError: this sequence alone failed (e.g. a constraint), the others are fine
 };

@@ -12,11 +12,11 @@ using RequestId = uint64_t;  // one choice of one API request; unique in a repli
 enum class TokenRole : uint8_t { kPrompt, kGenerated };
 
 enum class FinishReason : uint8_t {
-  kNone,      // still going
-  kStop,      // end of sequence, a stop id, or (decided above the engine) a stop string
-  kLength,    // max_tokens or max_model_len
-  kAborted,   // the client went away or the server drains
-  kError,     // the engine failed; the message says why
+  kNone,     // still going
+  kStop,     // end of sequence, a stop id, or (decided above the engine) a stop string
+  kLength,   // max_tokens or max_model_len
+  kAborted,  // the client went away or the server drains
+  kError,    // the engine failed; the message says why
 };
 
 }  // namespace cachalot

@@ -16,8 +16,10 @@ Result<Buffer> Device::allocate(size_t size) {
   if (size == 0) return Buffer();
   const size_t alignment = size >= kHugePage ? kHugePage : 4096;
   const size_t rounded = (size + alignment - 1) / alignment * alignment;
-  void* mapped = mmap(nullptr, rounded + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED) return make_error(ErrorCode::kOutOfMemory, "cannot allocate {} bytes: {}", size, std::strerror(errno));
+  void* mapped =
+      mmap(nullptr, rounded + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED)
+    return make_error(ErrorCode::kOutOfMemory, "cannot allocate {} bytes: {}", size, std::strerror(errno));
   // Trim to an aligned range, so that release needs no more than address and size.
   const auto address = reinterpret_cast<uintptr_t>(mapped);
   const uintptr_t aligned = (address + alignment - 1) / alignment * alignment;

@@ -15,8 +15,8 @@ class Device {
 
   ThreadPool& threads() { return threads_; }
 
-  // Zeroed memory, 2 MiB-aligned with huge pages where that is worth it; pages are touched on first use. The error says how
-  // much was asked for.
+  // Zeroed memory, 2 MiB-aligned with huge pages where that is worth it; pages are touched on first use. The error says
+  // how much was asked for.
   static Result<Buffer> allocate(size_t size);
 
  private:

@@ -17,14 +17,16 @@ size_t read_limit(const std::string& path) {
   return limit;
 }
 
-// This process's own path below a cgroup hierarchy: the line "0::/path" (version 2) or "N:...memory...:/path" (version 1).
+// This process's own path below a cgroup hierarchy: the line "0::/path" (version 2) or "N:...memory...:/path" (version
+// 1).
 std::string cgroup_path(bool version2) {
   std::ifstream file("/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
-    if (version2 ? controllers.empty() : controllers.find("memory") != std::string::npos) return line.substr(second + 1);
+    if (version2 ? controllers.empty() : controllers.find("memory") != std::string::npos)
+      return line.substr(second + 1);
   }
   return "/";
 }

@@ -16,7 +16,7 @@ struct RankMemory {
   ModelSettings settings;  // max_positions as wanted: a KV cache that holds fewer cuts it
   ModelMemory model;
   size_t logits_bytes = 0;  // that are read at a time
-  size_t shared_bytes = 0;    // shared memory that this rank receives through from its node's others
+  size_t shared_bytes = 0;  // shared memory that this rank receives through from its node's others
 
   size_t fixed_bytes() const;
   size_t block_bytes(int block_size) const { return model.cache_bytes_per_token * static_cast<size_t>(block_size); }

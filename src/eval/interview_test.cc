@@ -25,9 +25,8 @@ class InterviewTest : public testing::Test {
       });
     });
     server_.route("POST", "/v1/completions", [this](const http::Request& request, const http::Responder& reply) {
-      answer(json::parse(request.body), "/prompt", reply, [](const std::string& question) {
-        return json::object{{"text", "<think>hm</think>\n\n" + question}};
-      });
+      answer(json::parse(request.body), "/prompt", reply,
+             [](const std::string& question) { return json::object{{"text", "<think>hm</think>\n\n" + question}}; });
     });
     EXPECT_TRUE(server_.start());
   }
@@ -135,8 +134,8 @@ TEST_F(InterviewTest, WhatIsNoCompletionIsAFailure) {
   });
   ASSERT_TRUE(odd.start());
   const openai::ApiAddress address("127.0.0.1:" + std::to_string(odd.port()), "");
-  const Answers answers = ask_all(
-      http::Client(threads_), address, {{"f", "q", "a", 1}}, options_, [](size_t) {}, std::stop_token());
+  const Answers answers =
+      ask_all(http::Client(threads_), address, {{"f", "q", "a", 1}}, options_, [](size_t) {}, std::stop_token());
   EXPECT_THAT(answers.at(0).error().message, HasSubstr("no completion: {\"choices\":[]}"));
 }
 

@@ -14,9 +14,12 @@ IsaLevel detect_isa() {
 
 std::string_view isa_name(IsaLevel isa) {
   switch (isa) {
-    case IsaLevel::kReference: return "reference";
-    case IsaLevel::kAvx2: return "avx2";
-    case IsaLevel::kAvx512: return "avx512";
+    case IsaLevel::kReference:
+      return "reference";
+    case IsaLevel::kAvx2:
+      return "avx2";
+    case IsaLevel::kAvx512:
+      return "avx512";
   }
   return "unknown";
 }

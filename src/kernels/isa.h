@@ -4,7 +4,8 @@
 
 namespace cachalot {
 
-// Instruction levels, lowest first. Results may differ in their last bits between levels, so a group of ranks agrees on one.
+// Instruction levels, lowest first. Results may differ in their last bits between levels, so a group of ranks agrees on
+// one.
 enum class IsaLevel {
   kReference,  // plain loops, any x86-64
   kAvx2,       // AVX2, FMA, F16C

@@ -9,11 +9,16 @@ constexpr int kAwqShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};  // bit position of 
 
 float element(const void* data, DType dtype, int64_t idx) {
   switch (dtype) {
-    case DType::kF32: return static_cast<const float*>(data)[idx];
-    case DType::kBF16: return static_cast<float>(static_cast<const bf16*>(data)[idx]);
-    case DType::kF16: return static_cast<float>(static_cast<const fp16*>(data)[idx]);
-    case DType::kF8E4M3: return static_cast<float>(static_cast<const fp8e4m3*>(data)[idx]);
-    default: CHECK(false, "no number: {}", dtype_name(dtype));
+    case DType::kF32:
+      return static_cast<const float*>(data)[idx];
+    case DType::kBF16:
+      return static_cast<float>(static_cast<const bf16*>(data)[idx]);
+    case DType::kF16:
+      return static_cast<float>(static_cast<const fp16*>(data)[idx]);
+    case DType::kF8E4M3:
+      return static_cast<float>(static_cast<const fp8e4m3*>(data)[idx]);
+    default:
+      CHECK(false, "no number: {}", dtype_name(dtype));
   }
 }
 
@@ -24,7 +29,8 @@ AwqElement awq_element(const WeightSource& source, int64_t out, int64_t in) {
   const int64_t group = row / source.group_size;
   const int shift = kAwqShift[col % 8];
   const uint32_t weights = static_cast<const uint32_t*>(source.data)[row * words + col / 8];
-  const uint32_t zeros = source.zeros ? static_cast<const uint32_t*>(source.zeros)[group * words + col / 8] : 0x88888888u;
+  const uint32_t zeros =
+      source.zeros ? static_cast<const uint32_t*>(source.zeros)[group * words + col / 8] : 0x88888888u;
   return {.nibble = static_cast<uint8_t>((weights >> shift) & 15),
           .zero = static_cast<uint8_t>((zeros >> shift) & 15),
           .scale = element(source.scales, source.scale_dtype, group * source.out_features + col)};
@@ -36,11 +42,14 @@ void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t cou
   for (int64_t idx = 0; idx < count; idx++) {
     const int64_t col = source.in_begin + in + idx;
     switch (source.format) {
-      case SourceFormat::kPlain: values[idx] = element(source.data, source.dtype, row * source.in_features + col); break;
+      case SourceFormat::kPlain:
+        values[idx] = element(source.data, source.dtype, row * source.in_features + col);
+        break;
       case SourceFormat::kFp8Block: {
         const int64_t blocks = (source.in_features + source.block_cols - 1) / source.block_cols;
-        values[idx] = element(source.data, DType::kF8E4M3, row * source.in_features + col) *
-                      static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];
+        values[idx] =
+            element(source.data, DType::kF8E4M3, row * source.in_features + col) *
+            static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];
         break;
       }
       case SourceFormat::kAwq: {

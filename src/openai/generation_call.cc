@@ -39,10 +39,9 @@ void GenerationCall::start() {
       sequences_.back()->id = service_.next_id();
     }
   for (size_t i = 0; i < sequences_.size(); ++i) {
-    const Status status =
-        service_.submit(make_request(*sequences_[i], i), [self = shared_from_this(), i](RequestOutput output) {
-          self->post_mail({i, std::move(output)});
-        });
+    const Status status = service_.submit(
+        make_request(*sequences_[i], i),
+        [self = shared_from_this(), i](RequestOutput output) { self->post_mail({i, std::move(output)}); });
     if (status) continue;
     for (size_t earlier = 0; earlier < i; ++earlier) service_.abort(sequences_[earlier]->id);
     return responder_.respond(ApiError(status.error()).to_response(plan_.headers));

@@ -146,7 +146,7 @@ StepTraffic TrafficSum::take() {
 
 }  // namespace
 
-double StepTraffic::sum(double OperationTraffic::*bytes) const {
+double StepTraffic::sum(double OperationTraffic::* bytes) const {
   double total = 0;
   for (const OperationTraffic& operation : operations) total += operation.times * (operation.*bytes);
   return total;

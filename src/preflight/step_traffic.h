@@ -38,7 +38,7 @@ struct OperationTraffic {
 struct StepTraffic {
   std::vector<OperationTraffic> operations;  // in the order of a step; those that move nothing are left out
 
-  double sum(double OperationTraffic::*bytes) const;  // over a step
+  double sum(double OperationTraffic::* bytes) const;  // over a step
 };
 
 // `settings` are any rank's; `expert_input_group` is ModelMemory's.

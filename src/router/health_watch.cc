@@ -53,8 +53,7 @@ class HealthWatch::Watch : public std::enable_shared_from_this<Watch> {
         deadline_(strand_) {}
 
   void start() {
-    asio::co_spawn(
-        strand_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(strand_, [self = shared_from_this()] { return self->run(); }, asio::detached);
   }
 
   void stop() {

@@ -127,7 +127,9 @@ TEST_F(ReplicaTableTest, WhoWaitsForASilentReplicaHearsOfItOnce) {
   const auto here = std::make_shared<Listener>(), there = std::make_shared<Listener>(),
              gone = std::make_shared<Listener>();
   const auto at_0 = admit({}, {}, 0, here), at_1 = admit({}, {}, 1, there);
-  { const auto ended = admit({}, {}, 0, gone); }
+  {
+    const auto ended = admit({}, {}, 0, gone);
+  }
   table.heard_ill(0, "503");
   EXPECT_EQ(here->num_calls, 0) << "it finishes what it has";
   table.heard_nothing(0, "no answer");

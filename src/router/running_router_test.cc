@@ -369,9 +369,8 @@ TEST_F(RouterTest, ReplicasMayComeLaterAndGoAndComeBack) {
 TEST_F(RouterTest, ServersOfAnotherKindAreAskedForTheirHealth) {
   http::Server other(threads_, {.host = "127.0.0.1"});
   std::atomic<int> status = 200;
-  other.route("GET", "/health", [&](const http::Request&, const http::Responder& responder) {
-    responder.respond({status, {}, {}});
-  });
+  other.route("GET", "/health",
+              [&](const http::Request&, const http::Responder& responder) { responder.respond({status, {}, {}}); });
   ASSERT_TRUE(other.start());
   options_.server_urls = {"http://127.0.0.1:" + std::to_string(other.port())};
   start(1);

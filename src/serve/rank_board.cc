@@ -69,7 +69,7 @@ Result<std::unique_ptr<RankBoard>> RankBoard::create(int num_slots) {
 }
 
 Result<std::unique_ptr<RankBoard>> RankBoard::attach(int fd) {
-  struct stat status {};
+  struct stat status{};
   const auto not_a_board = [fd] {
     return make_parameter_error("--rank-board", "--rank-board {}: not a board of ranks", fd);
   };

@@ -32,7 +32,8 @@ class Buffer {
   template <class T, class... Extents>
   View<T, sizeof...(Extents)> view(Extents... extents) const {
     View<T, sizeof...(Extents)> view(reinterpret_cast<T*>(data_), extents...);
-    CHECK(static_cast<size_t>(view.size()) * sizeof(T) <= size_, "view of {} bytes on a buffer of {}", view.size() * sizeof(T), size_);
+    CHECK(static_cast<size_t>(view.size()) * sizeof(T) <= size_, "view of {} bytes on a buffer of {}",
+          view.size() * sizeof(T), size_);
     return view;
   }
 

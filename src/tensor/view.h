@@ -17,8 +17,8 @@ class View {
   View() = default;
   // Contiguous: View<float, 2> x(data, num_rows, num_cols).
   template <class... Extents>
-  requires(sizeof...(Extents) == Rank) explicit View(T* data, Extents... extents)
-      : data_(data), extents_{static_cast<int64_t>(extents)...} {
+    requires(sizeof...(Extents) == Rank)
+  explicit View(T* data, Extents... extents) : data_(data), extents_{static_cast<int64_t>(extents)...} {
     int64_t stride = 1;
     for (int dim = Rank - 1; dim >= 0; dim--) {
       strides_[dim] = stride;
@@ -29,7 +29,8 @@ class View {
       : data_(data), extents_(extents), strides_(strides) {}
   // View<T> to View<const T>.
   template <class U>
-  requires(std::is_same_v<const U, T>) View(const View<U, Rank>& other)  // NOLINT(google-explicit-constructor)
+    requires(std::is_same_v<const U, T>)
+  View(const View<U, Rank>& other)  // NOLINT(google-explicit-constructor)
       : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
 
   T* data() const { return data_; }
@@ -53,7 +54,8 @@ class View {
   }
 
   template <class... Indices>
-  requires(sizeof...(Indices) == Rank) T& operator()(Indices... indices) const {
+    requires(sizeof...(Indices) == Rank)
+  T& operator()(Indices... indices) const {
     const std::array<int64_t, Rank> index{static_cast<int64_t>(indices)...};
     int64_t offset = 0;
     for (int dim = 0; dim < Rank; dim++) offset += index[dim] * strides_[dim];
@@ -62,7 +64,9 @@ class View {
   // The address of a row of the first dimension; of a 1-D view, of an element.
   T* row(int64_t index) const { return data_ + index * strides_[0]; }
   // x[index]: one dimension less.
-  View<T, Rank - 1> operator[](int64_t index) const requires(Rank > 1) {
+  View<T, Rank - 1> operator[](int64_t index) const
+    requires(Rank > 1)
+  {
     std::array<int64_t, Rank - 1> extents, strides;
     for (int dim = 1; dim < Rank; dim++) extents[dim - 1] = extents_[dim], strides[dim - 1] = strides_[dim];
     return View<T, Rank - 1>(data_ + index * strides_[0], extents, strides);
@@ -94,8 +98,8 @@ class ComputeView {
   explicit ComputeView(View<T, Rank> view)
       : data_(view.data()), dtype_(dtype_of<T>()), extents_(view.extents()), strides_(view.strides()) {}
   template <class... Extents>
-  requires(sizeof...(Extents) == Rank) ComputeView(void* data, DType dtype, Extents... extents)
-      : data_(data), dtype_(dtype) {
+    requires(sizeof...(Extents) == Rank)
+  ComputeView(void* data, DType dtype, Extents... extents) : data_(data), dtype_(dtype) {
     const View<char, Rank> shape(nullptr, extents...);
     extents_ = shape.extents();
     strides_ = shape.strides();
@@ -113,7 +117,9 @@ class ComputeView {
     CHECK(dtype_of<T>() == dtype_, "a {} view read as {}", dtype_name(dtype_), dtype_name(dtype_of<T>()));
     return View<T, Rank>(static_cast<T*>(data_), extents_, strides_);
   }
-  ComputeView<Rank - 1> operator[](int64_t index) const requires(Rank > 1) {
+  ComputeView<Rank - 1> operator[](int64_t index) const
+    requires(Rank > 1)
+  {
     ComputeView<Rank - 1> view;
     view.data_ = static_cast<char*>(data_) + index * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
     view.dtype_ = dtype_;

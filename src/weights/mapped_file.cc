@@ -30,7 +30,7 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
   };
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return os_error("open");
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     ::close(fd);
     return make_error(ErrorCode::kIo, "{}: not a regular file", path);

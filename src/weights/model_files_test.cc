@@ -138,9 +138,7 @@ TEST_F(ModelFilesTest, NamesFileAndTensorOfAWrongShapeOrDtype) {
   const auto with = [&](auto change) { return message_of(open(tiny_config(), change)); };
   const std::string name = std::string(kOProj) + ".weight";
   EXPECT_THAT(
-      with([&](auto& tensors) {
-        spec(tensors, name).shape = {32, 64};
-      }),
+      with([&](auto& tensors) { spec(tensors, name).shape = {32, 64}; }),
       HasSubstr("model.safetensors: tensor " + name + ": its shape is [32, 64]; by config.json it must be [64, 32]"));
   EXPECT_THAT(with([&](auto& tensors) { spec(tensors, name).dtype = DType::kI32; }), HasSubstr("its dtype is I32"));
   EXPECT_THAT(with([&](auto& tensors) { spec(tensors, name).dtype = DType::kF8E4M3; }),
@@ -160,19 +158,13 @@ TEST_F(ModelFilesTest, NamesFileAndTensorOfAWrongShapeOrDtype) {
               HasSubstr(prefix + ".scales is missing"));
   EXPECT_THAT(quantized([&](auto& tensors) { replace(tensors, prefix + ".qzeros", {}); }),
               HasSubstr(prefix + ".qzeros is missing"));
-  EXPECT_THAT(quantized([&](auto& tensors) {
-                spec(tensors, prefix + ".scales").shape = {2, 64};
-              }),
+  EXPECT_THAT(quantized([&](auto& tensors) { spec(tensors, prefix + ".scales").shape = {2, 64}; }),
               HasSubstr("a multiple of 32 inputs"));
   EXPECT_THAT(quantized([&](auto& tensors) { spec(tensors, prefix + ".scales").dtype = DType::kI8; }),
               HasSubstr("its dtype is I8"));
-  EXPECT_THAT(quantized([&](auto& tensors) {
-                spec(tensors, prefix + ".qweight").shape = {64, 8};
-              }),
+  EXPECT_THAT(quantized([&](auto& tensors) { spec(tensors, prefix + ".qweight").shape = {64, 8}; }),
               HasSubstr("its shape is [64, 8]"));
-  EXPECT_THAT(quantized([&](auto& tensors) {
-                tensors.push_back({prefix + ".weight", DType::kBF16, {64, 32}});
-              }),
+  EXPECT_THAT(quantized([&](auto& tensors) { tensors.push_back({prefix + ".weight", DType::kBF16, {64, 32}}); }),
               HasSubstr("one of them"));
 }
 

@@ -55,7 +55,9 @@ TEST(Safetensors, ReadsWhatTheWriterWrote) {
 
 TEST(Safetensors, RemovesAnUnfinishedFile) {
   const TestFolder folder;
-  { ASSERT_TRUE(SafetensorsWriter::create(folder.path("a.safetensors"), {{"x", DType::kF32, {4}}})); }
+  {
+    ASSERT_TRUE(SafetensorsWriter::create(folder.path("a.safetensors"), {{"x", DType::kF32, {4}}}));
+  }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 

@@ -218,8 +218,10 @@ class Writer {
   }
   void put(const std::pair<std::string, std::string>& texts) { (*this)(texts.first, texts.second); }
   template <class Message>
-  requires std::is_class_v<Message>
-  void put(const Message& message) { Message::fields(*this, message); }
+    requires std::is_class_v<Message>
+  void put(const Message& message) {
+    Message::fields(*this, message);
+  }
 
   std::string bytes_;
 };
@@ -273,8 +275,10 @@ class Reader {
   }
   void get(std::pair<std::string, std::string>& texts) { (*this)(texts.first, texts.second); }
   template <class Message>
-  requires std::is_class_v<Message>
-  void get(Message& message) { Message::fields(*this, message); }
+    requires std::is_class_v<Message>
+  void get(Message& message) {
+    Message::fields(*this, message);
+  }
 
   std::string_view bytes_;
   bool failed_ = false;

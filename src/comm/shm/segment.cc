@@ -62,7 +62,7 @@ Result<Segment> Segment::create(int rank, uint64_t epoch, SegmentLayout layout) 
 }
 
 Result<Segment> Segment::open(FileDescriptor memory, int rank, uint64_t epoch) {
-  struct stat stat {};
+  struct stat stat{};
   SegmentHeader header;
   if (fstat(memory.get(), &stat) != 0 || pread(memory.get(), &header, sizeof(header), 0) != sizeof(header))
     return make_error(ErrorCode::kIo, "shared memory of rank {}: cannot be read: {}", rank, std::strerror(errno));

@@ -116,9 +116,7 @@ struct Simd {
     for (int i = 0; i < tail.count; i++) words[i] = p[i].bits;
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(words));
   }
-  static Floats doubled(Floats x) {
-    return _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-  }
+  static Floats doubled(Floats x) { return _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)); }
   static Floats from_bf16(__m128i bits) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
   }

@@ -11,10 +11,8 @@ namespace cachalot {
 // in registers (g++ 12 keeps them in memory behind loops). `body` is a lambda marked CACHALOT_INLINE.
 template <int N, class Body>
 CACHALOT_INLINE inline void unroll(Body&& body) {
-  [&]<int... I>(std::integer_sequence<int, I...>) CACHALOT_INLINE {
-    (body(std::integral_constant<int, I>{}), ...);
-  }
-  (std::make_integer_sequence<int, N>{});
+  [&]<int... I>(std::integer_sequence<int, I...>)
+      CACHALOT_INLINE { (body(std::integral_constant<int, I>{}), ...); }(std::make_integer_sequence<int, N>{});
 }
 
 }  // namespace cachalot
