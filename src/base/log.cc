@@ -1,10 +1,29 @@
 #include "base/log.h"
 
 #include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <string>
 
 namespace cachalot::log {
+namespace {
+
+spdlog::level::level_enum to_spdlog(Level level) {
+  switch (level) {
+    case Level::kDebug: return spdlog::level::debug;
+    case Level::kInfo: return spdlog::level::info;
+    case Level::kWarning: return spdlog::level::warn;
+    case Level::kError: return spdlog::level::err;
+    case Level::kOff: return spdlog::level::off;
+  }
+  return spdlog::level::off;
+}
+
+}  // namespace
+
+void write(Level level, fmt::string_view format, fmt::format_args args) {
+  if (shows(level)) spdlog::log(to_spdlog(level), spdlog::string_view_t(fmt::vformat(format, args)));
+}
 
 void init(std::string_view level, std::string_view who) {
   auto logger = std::make_shared<spdlog::logger>("cachalot", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
@@ -19,8 +38,10 @@ void set_who(std::string_view who) {
   spdlog::default_logger()->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%L%$ " + prefix + "%v");
 }
 
-void quieten() {
-  if (spdlog::get_level() == spdlog::level::info) spdlog::set_level(spdlog::level::warn);
+bool shows(Level level) { return spdlog::should_log(to_spdlog(level)); }
+
+void quieten(Level level) {
+  if (spdlog::get_level() == spdlog::level::info) spdlog::set_level(to_spdlog(level));
 }
 
 }  // namespace cachalot::log

@@ -1,23 +1,42 @@
 #pragma once
 
-#include <spdlog/spdlog.h>
+#include <fmt/core.h>
 
 #include <string_view>
 
-// Logging is spdlog to stderr: log::info("loaded {} tensors", count). Whoever detects a fault logs it, once.
+// Lines for people, to stderr: log::info("loaded {} tensors", count). Whoever detects a fault logs it, once. The library
+// behind it (spdlog) is seen by log.cc only: its headers cost seconds of every file that includes them.
 namespace cachalot::log {
 
-using spdlog::debug;
-using spdlog::error;
-using spdlog::info;
-using spdlog::warn;
+enum class Level { kDebug, kInfo, kWarning, kError, kOff };
+
+void write(Level level, fmt::string_view format, fmt::format_args args);
+
+template <class... Args>
+void debug(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::kDebug, format, fmt::make_format_args(args...));
+}
+template <class... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::kInfo, format, fmt::make_format_args(args...));
+}
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::kWarning, format, fmt::make_format_args(args...));
+}
+template <class... Args>
+void error(fmt::format_string<Args...> format, Args&&... args) {
+  write(Level::kError, format, fmt::make_format_args(args...));
+}
 
 // `level`: debug, info, warning, error or off. `who` stands in every line, e.g. "rank 3"; may be empty.
 void init(std::string_view level, std::string_view who);
 // From now on lines say so; the level stays.
 void set_who(std::string_view who);
-// Of what "info" shows, only warnings and errors from now on: something else is on the terminal. A level that somebody
-// chose otherwise stays.
-void quieten();
+// Whether lines of this level are written: for what is costly to say.
+bool shows(Level level);
+// Of what "info" shows, only lines of `level` and above from now on: something else is on the terminal. A level that
+// somebody chose otherwise stays.
+void quieten(Level level = Level::kWarning);
 
 }  // namespace cachalot::log

@@ -80,7 +80,7 @@ std::vector<CollectiveTable::Rank> describe_ranks(World& world) {
 // What every rank says of meeting the others would bury the table. Of what is not info somebody has asked for it.
 void be_quiet(const BenchPlace& place) {
   const bool others_may_be_missing = place.rank == 0 && !place.starts_others;
-  if (spdlog::get_level() == spdlog::level::info && !others_may_be_missing) spdlog::set_level(spdlog::level::err);
+  if (!others_may_be_missing) log::quieten(log::Level::kError);
 }
 
 void print(const std::string& text) {

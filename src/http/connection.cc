@@ -147,7 +147,7 @@ asio::awaitable<bool> Connection::serve_request() {
                          .head_only = request->method == "HEAD",
                          .keep_alive = parser.keep_alive() && !last_request_};
   const std::string line =
-      spdlog::should_log(spdlog::level::debug) ? request->method + " " + request->path : std::string();
+      log::shows(log::Level::kDebug) ? request->method + " " + request->path : std::string();
   if (!parser.is_done()) pull_ = std::make_unique<Pull>(socket_, parser);
   begin_exchange(std::move(decision), std::move(*request));
   bool keep_alive = co_await write_answer(answered);
