@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/math.h"
 #include "device/device.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/limits.h"
@@ -50,7 +51,7 @@ class Cache {
  public:
   Cache(const Shape& shape, int64_t sequences, int64_t positions)
       : width_(shape.latent + shape.rope),
-        blocks_of_sequence_((positions + kBlockSize - 1) / kBlockSize),
+        blocks_of_sequence_(ceil_div(positions, kBlockSize)),
         rows_(static_cast<size_t>(sequences * blocks_of_sequence_ * kBlockSize * width_), bf16(0.5f)),
         blocks_(static_cast<size_t>(sequences * blocks_of_sequence_)) {
     std::iota(blocks_.begin(), blocks_.end(), 0);

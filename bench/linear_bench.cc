@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/math.h"
 #include "kernels/cpu/limits.h"
 #include "kernels/ops.h"
 
@@ -32,11 +33,6 @@ struct Options {
   int num_threads = 2;
   IsaLevel isa = detect_isa();
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // Random int4 blocks, from which matrices of any shape are cut.
 class WeightPool {

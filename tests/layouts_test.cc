@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <random>
 
+#include "base/math.h"
 #include "model_harness.h"
 #include "routing_rows.h"
 
@@ -129,7 +130,7 @@ TEST_P(DataAndExpertParallel, BadRoutingThroughSmallBuffersChangesNoBit) {
         if (step < rows.size()) most_rows = std::max(most_rows, rows[step]);
       }
       if (most_rows < 0) break;
-      passes += static_cast<size_t>((most_rows + layout.tp_size - 1) / layout.tp_size);
+      passes += static_cast<size_t>(ceil_div(most_rows, layout.tp_size));
     }
     EXPECT_EQ(run.exchange(0).counters().num_passes - passes_before,
               passes * static_cast<size_t>(run.num_moe_layers()));

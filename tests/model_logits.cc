@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/math.h"
 #include "engine/step_batch.h"
 
 namespace cachalot {
@@ -33,7 +34,7 @@ Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int blo
     return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens,
                                 std::min(cache.extent(1), model.settings().max_positions));
   }
-  std::vector<BlockId> blocks(static_cast<size_t>((num_tokens + block_size - 1) / block_size));
+  std::vector<BlockId> blocks(static_cast<size_t>(ceil_div(num_tokens, block_size)));
   std::iota(blocks.begin(), blocks.end(), 0);
   StepBatch layout(max_rows, block_size);
   uint64_t step = 0;

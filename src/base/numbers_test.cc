@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "base/math.h"
+
 namespace cachalot {
 namespace {
 
@@ -61,6 +63,26 @@ TEST(Numbers, LargeValuesSaturateOrBecomeInfinite) {
   EXPECT_TRUE(std::isnan(static_cast<float>(bf16(NAN))));
   EXPECT_TRUE(std::isnan(static_cast<float>(fp16(NAN))));
   EXPECT_TRUE(std::isnan(static_cast<float>(fp8e4m3(NAN))));
+}
+
+TEST(Math, RoundsUpToUnits) {
+  static_assert(ceil_div(0, 64) == 0 && ceil_div(1, 64) == 1 && ceil_div(64, 64) == 1 && ceil_div(65, 64) == 2);
+  static_assert(round_up(size_t{4097}, 4096) == 8192 && round_up(int64_t{1} << 40, 3) == (int64_t{1} << 40) + 2);
+}
+
+TEST(Math, TheMedianOfAnEvenNumberIsTheMeanOfTheMiddleTwo) {
+  EXPECT_EQ(median({7}), 7);
+  EXPECT_EQ(median({9, 1, 5}), 5);
+  EXPECT_EQ(median({4, 1, 100, 2}), 3);
+}
+
+TEST(Math, SecretsAreEqualOnlyAsAWhole) {
+  EXPECT_TRUE(equal_in_constant_time("secret", "secret"));
+  EXPECT_FALSE(equal_in_constant_time("secretsecret", "secret"));
+  EXPECT_FALSE(equal_in_constant_time("secre", "secret"));
+  EXPECT_FALSE(equal_in_constant_time("", "secret"));
+  EXPECT_FALSE(equal_in_constant_time("", ""));
+  EXPECT_FALSE(equal_in_constant_time("x", ""));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <span>
 
+#include "base/math.h"
 #include "comm/mesh_group.h"
 
 namespace cachalot {
@@ -31,13 +32,6 @@ double bytes_sent_by(const Mesh& mesh) {
   double bytes = 0;
   for (const Mesh::Traffic& traffic : mesh.traffic()) bytes += static_cast<double>(traffic.bytes_sent);
   return bytes;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::ranges::nth_element(values, middle);
-  if (values.size() % 2) return *middle;
-  return (*std::max_element(values.begin(), middle) + *middle) / 2;
 }
 
 // Iterations follow each other without a barrier, as in a model's layers: no rank gets ahead of the others by more than

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "base/math.h"
 #include "engine/step_batch.h"
 #include "kernels/cpu/limits.h"
 
@@ -100,7 +101,7 @@ ModelBench::ModelBench(RankEngine& engine, const StoredModel& stored, const Mode
   const int length = options.context + options.steps, block_size = engine.memory().block_size;
   const int64_t max_rows = engine.model().settings().max_rows;
   const int max_batch = options.batches.empty() ? 0 : std::ranges::max(options.batches);
-  blocks_of_sequence_ = (length + block_size - 1) / block_size;
+  blocks_of_sequence_ = ceil_div(length, block_size);
   blocks_.resize(static_cast<size_t>(engine.memory().num_blocks));
   std::iota(blocks_.begin(), blocks_.end(), 0);
   tokens_.resize(static_cast<size_t>(std::max(options.prefill, max_batch * length)));
@@ -260,7 +261,7 @@ Result<std::vector<Figure>> ModelBench::run() {
 void reserve_for_bench(const ModelBenchOptions& options, EngineOptions& engine) {
   const int max_batch = options.batches.empty() ? 0 : std::ranges::max(options.batches);
   const int length = options.context + options.steps;
-  const auto blocks_of = [&](int num_tokens) { return (num_tokens + engine.block_size - 1) / engine.block_size; };
+  const auto blocks_of = [&](int num_tokens) { return ceil_div(num_tokens, engine.block_size); };
   engine.max_num_batched_tokens = std::max({options.prefill, std::min(options.context, 512), max_batch, 1});
   engine.max_num_seqs = std::max(max_batch, 1);
   engine.max_model_len = std::max(options.prefill, length);

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 
+#include "base/math.h"
 #include "bench/chrome_trace.h"
 #include "comm/mesh_group.h"
 
@@ -52,7 +53,7 @@ Player::Player(RankEngine& engine, const StepBenchOptions& options, int first_re
     : engine_(engine), options_(options), num_replicas_(num_replicas) {
   const int block_size = engine.memory().block_size;
   length_ = std::max(sequence_length(options), options.prompt);
-  blocks_of_sequence_ = (length_ + block_size - 1) / block_size;
+  blocks_of_sequence_ = ceil_div(length_, block_size);
   blocks_.resize(static_cast<size_t>(engine.memory().num_blocks));
   std::iota(blocks_.begin(), blocks_.end(), 0);
   for (int replica = first_replica; replica < first_replica + num_replicas; replica++) {
@@ -287,7 +288,7 @@ void reserve_for_steps(const StepBenchOptions& options, int num_replicas, Engine
       std::max({options.prompt * num_replicas, std::min(options.context, 512) * num_replicas, num_sequences});
   engine.max_num_seqs = num_sequences;
   engine.max_model_len = length;
-  engine.num_gpu_blocks_override = num_sequences * ((length + engine.block_size - 1) / engine.block_size);
+  engine.num_gpu_blocks_override = num_sequences * ceil_div(length, engine.block_size);
 }
 
 Result<StepBenchResult> run_step_bench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options) {

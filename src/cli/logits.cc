@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/file.h"
+#include "base/math.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -81,7 +82,7 @@ Status lead(const LogitsOptions& options, RankGroup& group) {
 
 Status run_logits(LogitsOptions options) {
   const auto num_tokens = static_cast<int>(options.tokens.size());
-  options.engine.num_gpu_blocks_override = (num_tokens + options.engine.block_size - 1) / options.engine.block_size;
+  options.engine.num_gpu_blocks_override = ceil_div(num_tokens, options.engine.block_size);
   options.engine.max_model_len = num_tokens;
   const bool started = options.parallel.rank_board_fd >= 0;
   if (!started) options.parallel.data_parallel_rank = options.replica;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "comm/rank_sum.h"
 
 namespace cachalot {
@@ -22,10 +23,6 @@ struct Part {
   uint64_t offset = 0;  // 0: they come as a message
   uint64_t size = 0;
 };
-
-size_t aligned(size_t bytes) {
-  return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
-}
 
 void copy(const void* from, void* to, int64_t bytes) {
   if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));  // nothing may be nowhere
@@ -214,8 +211,8 @@ Status BoardGroup::all_to_all(std::span<const std::span<const std::byte>> sent,
 }
 
 bool BoardGroup::write_parts(std::span<const std::span<const std::byte>> sent) {
-  size_t offset = aligned(sent.size() * sizeof(Part)), total = offset;
-  for (const auto& part : sent) total += aligned(part.size());
+  size_t offset = round_up(sent.size() * sizeof(Part), kCacheLine), total = offset;
+  for (const auto& part : sent) total += round_up(part.size(), kCacheLine);
   const bool on_board = total <= board_->slot_bytes();
   std::byte* const slot = board_->own().data();
   Part* const parts = values_in<Part>(board_->own());
@@ -225,7 +222,7 @@ bool BoardGroup::write_parts(std::span<const std::span<const std::byte>> sent) {
     if (!on_board) continue;
     copy(sent[peer].data(), slot + offset, std::ssize(sent[peer]));
     board_->count(sent[peer].size(), 0);
-    offset += aligned(sent[peer].size());
+    offset += round_up(sent[peer].size(), kCacheLine);
   }
   return on_board;
 }

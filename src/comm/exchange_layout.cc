@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
@@ -13,10 +14,6 @@ namespace {
 constexpr int64_t kHeadroom = 2;     // over evenly spread experts
 constexpr int64_t kLeastPairs = 64;  // from one rank to another: decode batches take one pass
 constexpr int64_t kLine = 64;
-
-int64_t ceil_div(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit;
-}
 
 }  // namespace
 
@@ -47,7 +44,7 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& exchange) : shape(exchange) 
 
 int64_t ExchangeLayout::message_bytes() const {
   const DispatchMessage largest{.num_rows = rows_per_peer, .row_bytes = shape.row_bytes, .top_k = shape.top_k};
-  return ceil_div(largest.bytes(), kLine) * kLine;
+  return round_up(largest.bytes(), kLine);
 }
 
 std::string ExchangeLayout::describe() const {

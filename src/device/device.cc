@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/math.h"
+
 namespace cachalot {
 namespace {
 
@@ -15,14 +17,14 @@ constexpr size_t kHugePage = size_t{2} << 20;
 Result<Buffer> Device::allocate(size_t size) {
   if (size == 0) return Buffer();
   const size_t alignment = size >= kHugePage ? kHugePage : 4096;
-  const size_t rounded = (size + alignment - 1) / alignment * alignment;
+  const size_t rounded = round_up(size, alignment);
   void* mapped =
       mmap(nullptr, rounded + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED)
     return make_error(ErrorCode::kOutOfMemory, "cannot allocate {} bytes: {}", size, std::strerror(errno));
   // Trim to an aligned range, so that release needs no more than address and size.
   const auto address = reinterpret_cast<uintptr_t>(mapped);
-  const uintptr_t aligned = (address + alignment - 1) / alignment * alignment;
+  const uintptr_t aligned = round_up(address, alignment);
   if (aligned > address) munmap(mapped, aligned - address);
   if (address + alignment > aligned) munmap(reinterpret_cast<void*>(aligned + rounded), address + alignment - aligned);
   auto* data = reinterpret_cast<std::byte*>(aligned);

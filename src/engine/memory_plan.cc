@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/math.h"
+
 namespace cachalot {
 namespace {
 
@@ -33,7 +35,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
   plan.usable_bytes = static_cast<size_t>(static_cast<double>(plan.device_bytes) * options.gpu_memory_utilization);
   const size_t fixed = rank.fixed_bytes(), block_bytes = rank.block_bytes(options.block_size);
   const int64_t wanted_len = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
-  const auto blocks_of = [&](int64_t tokens) { return (tokens + options.block_size - 1) / options.block_size; };
+  const auto blocks_of = [&](int64_t tokens) { return ceil_div(tokens, options.block_size); };
 
   int64_t num_blocks = options.num_gpu_blocks_override;
   if (num_blocks == 0) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/log.h"
+#include "base/math.h"
 #include "comm/make_group.h"
 #include "core/finish.h"
 #include "device/cores.h"
@@ -91,7 +92,7 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   for (int thread_idx = 0; leads() && thread_idx < num_threads(); thread_idx++)
     samplers_.push_back(std::make_unique<Sampler>(config.vocab_size));
   active_.reserve(static_cast<size_t>(options_.max_num_seqs));
-  const int blocks_per_sequence = (memory_.max_model_len + memory_.block_size - 1) / memory_.block_size;
+  const int blocks_per_sequence = ceil_div(memory_.max_model_len, memory_.block_size);
   lockstep_ = std::make_unique<Lockstep>(
       *placement_.mesh, placement_.parallel,
       max_round_bytes(options_.max_num_seqs, options_.max_num_batched_tokens, blocks_per_sequence));

@@ -4,6 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "base/math.h"
+
 namespace cachalot {
 
 Status compute_sequence_logits(RankEngine& leader, const SequenceLogitsRequest& request, View<float, 2> logits) {
@@ -14,7 +16,7 @@ Status compute_sequence_logits(RankEngine& leader, const SequenceLogitsRequest& 
   if (num_tokens > room)
     return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens, room);
   const int block_size = leader.memory().block_size;
-  std::vector<BlockId> blocks(static_cast<size_t>((num_tokens + block_size - 1) / block_size));
+  std::vector<BlockId> blocks(static_cast<size_t>(ceil_div(num_tokens, block_size)));
   std::iota(blocks.begin(), blocks.end(), 0);
 
   for (int position = 0; position < num_tokens;) {

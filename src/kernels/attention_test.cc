@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "base/math.h"
 #include "kernels/isa.h"
 
 namespace cachalot {
@@ -74,7 +75,7 @@ class Cache {
  public:
   Cache(const Dims& dims, int64_t positions, int block_size, DType dtype, std::mt19937& random)
       : width_(dims.latent + dims.rope), block_size_(block_size), dtype_(dtype) {
-    blocks_.resize(static_cast<size_t>((positions + block_size - 1) / block_size + 2));
+    blocks_.resize(static_cast<size_t>(ceil_div(positions, block_size) + 2));
     std::iota(blocks_.begin(), blocks_.end(), 0);
     std::ranges::shuffle(blocks_, random);
     const auto elements = static_cast<size_t>(std::ssize(blocks_) * block_size * width_);

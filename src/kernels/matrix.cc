@@ -5,15 +5,12 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
 
 constexpr int kFp8Block = 128;
-
-int64_t ceil_div(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit;
-}
 
 template <class T>
 T load(const std::byte* data, int64_t idx) {

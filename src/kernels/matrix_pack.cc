@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "kernels/row_cores.h"
 
 namespace cachalot {
@@ -49,7 +50,7 @@ void interleave_inputs(const WeightSource& source, int64_t strip, int64_t in, in
 }
 
 void pack_fp8_strip(const WeightSource& source, const MatrixShape& shape, int64_t strip, std::byte* out) {
-  const int64_t blocks_of_row = (source.in_features + source.block_cols - 1) / source.block_cols;
+  const int64_t blocks_of_row = ceil_div(source.in_features, source.block_cols);
   int64_t count = shape.first_block_inputs;
   for (int64_t in = 0; in < shape.in_features; in += count, count = shape.block_inputs, out += shape.block_bytes()) {
     count = std::min(count, shape.in_features - in);
@@ -96,7 +97,7 @@ void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t co
     const std::array<float, 256>& table = fp8_values();
     const auto* data = static_cast<const uint8_t*>(source.data) + first;
     const auto* scales = static_cast<const float*>(source.scales) +
-                         row / source.block_rows * ((source.in_features + source.block_cols - 1) / source.block_cols);
+                         row / source.block_rows * ceil_div(source.in_features, source.block_cols);
     for (int64_t idx = 0; idx < count;) {
       const int64_t column = source.in_begin + in + idx,
                     block_end = (column / source.block_cols + 1) * source.block_cols;

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "base/math.h"
 #include "kernels/weight_samples.h"
 
 namespace cachalot {
@@ -169,7 +170,7 @@ void expect_alternating(const WeightSource& gate, const WeightSource& up, const 
                         MatrixFormat format) {
   const MatrixShape shape = plan_gate_up(gate, up, policy);
   ASSERT_EQ(shape.format, format);
-  const int64_t strips = (gate.out_count + kStrip - 1) / kStrip;
+  const int64_t strips = ceil_div(gate.out_count, kStrip);
   ASSERT_EQ(shape.num_strips(), 2 * strips);
   Packed packed = allocate(shape);
   for (int64_t begin = 0; begin < shape.num_strips(); begin += 3)  // ranges that begin with either

@@ -3,16 +3,13 @@
 #include <iterator>
 #include <utility>
 
+#include "base/math.h"
 #include "kernels/shape_check.h"
 
 namespace cachalot {
 namespace {
 
 constexpr int64_t kPair = 2;  // rotated numbers come in pairs
-
-int64_t ceil_div(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit;
-}
 
 void check_quantized(const ShapeCheck& check, const QuantizedRows& rows, Dim num_rows, Dim features) {
   if (rows.empty()) return;
@@ -43,7 +40,7 @@ void check_matrix(const ShapeCheck& check, std::string_view name, const PackedMa
 }
 
 Dim gate_up_outputs(int64_t width) {
-  return {"out_features (2 x whole strips of width)", 2 * kStrip * ceil_div(width, kStrip)};
+  return {"out_features (2 x whole strips of width)", 2 * round_up(width, kStrip)};
 }
 
 void check_rope(const ShapeCheck& check, const RopeTable& rope, Dim rope_dim) {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/math.h"
 #include "kernels/ops_testing.h"
 
 namespace cachalot {
@@ -17,7 +18,7 @@ const Shape kShapes[] = {{1, 1},  {2, 7},  {3, 8},   {3, 15},  {5, 16},   {2, 31
 
 struct Quantized {
   Quantized(int64_t num_rows, int64_t features, int group)
-      : values(num_rows, features), scales(num_rows, (features + group - 1) / group), group(group) {}
+      : values(num_rows, features), scales(num_rows, ceil_div(features, group)), group(group) {}
   QuantizedRows view() { return {values.view(), scales.view(), group}; }
   void append_row(int64_t row, Bits& bits) {
     bits.append(values.row(row));

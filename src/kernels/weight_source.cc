@@ -1,6 +1,7 @@
 #include "kernels/weight_source.h"
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
@@ -46,7 +47,7 @@ void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t cou
         values[idx] = element(source.data, source.dtype, row * source.in_features + col);
         break;
       case SourceFormat::kFp8Block: {
-        const int64_t blocks = (source.in_features + source.block_cols - 1) / source.block_cols;
+        const int64_t blocks = ceil_div(source.in_features, source.block_cols);
         values[idx] =
             element(source.data, DType::kF8E4M3, row * source.in_features + col) *
             static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];

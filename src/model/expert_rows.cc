@@ -1,5 +1,7 @@
 #include "model/expert_rows.h"
 
+#include "base/math.h"
+
 namespace cachalot {
 
 ComputeView<2> ExpertRowFormat::values(View<std::byte, 2> rows) const {
@@ -11,14 +13,13 @@ QuantizedRows ExpertRowFormat::quantized(View<std::byte, 2> rows) const {
   const int64_t bytes = row_bytes(), num_rows = rows.extent(0);
   return {.values = View<int8_t, 2>(reinterpret_cast<int8_t*>(rows.data()), {num_rows, hidden}, {bytes, 1}),
           .scales = View<float, 2>(reinterpret_cast<float*>(rows.data() + scales_offset()),
-                                   {num_rows, (hidden + group - 1) / group}, {bytes / 4, 1}),
+                                   {num_rows, ceil_div(hidden, group)}, {bytes / 4, 1}),
           .group = group};
 }
 
 ExchangeLayout exchange_layout(const ModelConfig& config, const ModelSettings& settings) {
   // With expert parallelism a rank brings its own rows, else every row of the step (to itself).
-  const int64_t max_rows =
-      settings.expert_parallel ? (settings.max_rows + settings.tp_size - 1) / settings.tp_size : settings.max_rows;
+  const int64_t max_rows = settings.expert_parallel ? ceil_div(settings.max_rows, settings.tp_size) : settings.max_rows;
   return ExchangeLayout({.num_ranks = settings.ep_size,
                          .num_experts = config.num_experts,
                          .top_k = config.num_experts_per_token,

@@ -1,10 +1,12 @@
 #include "model/tensor_parallel.h"
 
+#include "base/math.h"
+
 namespace cachalot {
 
 int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settings) {
   if (settings.tp_size == 1) return 0;
-  const int64_t own_rows = (settings.max_rows + settings.tp_size - 1) / settings.tp_size;
+  const int64_t own_rows = ceil_div(settings.max_rows, settings.tp_size);
   return own_rows * config.hidden_size * static_cast<int64_t>(dtype_size(settings.compute_dtype));
 }
 

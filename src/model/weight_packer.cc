@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
@@ -20,7 +21,7 @@ std::string_view weight_kind_name(WeightKind kind) {
 }
 
 std::byte* WeightPacker::take(WeightKind kind, size_t bytes) {
-  const size_t begin = (used_ + kAlignment - 1) / kAlignment * kAlignment;
+  const size_t begin = round_up(used_, kAlignment);
   bytes_by_kind_[static_cast<size_t>(kind)] += begin + bytes - used_;
   used_ = begin + bytes;
   if (planning()) return nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/math.h"
 #include "model/expert_rows.h"
 
 namespace cachalot {
@@ -16,7 +17,7 @@ class Carver {
   template <class T, class... Extents>
   View<T, sizeof...(Extents)> take(Extents... extents) {
     View<T, sizeof...(Extents)> view(data_ ? reinterpret_cast<T*>(data_ + used_) : nullptr, extents...);
-    used_ += (static_cast<size_t>(view.size()) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    used_ += round_up(static_cast<size_t>(view.size()) * sizeof(T), kAlignment);
     return view;
   }
   size_t used() const { return used_; }
@@ -59,7 +60,7 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   latent_sum = f32(kAbsorbedChunk, heads, config.kv_lora_rank);
 
   const int64_t shared_width = int64_t{config.num_shared_experts} * config.moe_intermediate_size;
-  const int64_t dense_width = (config.intermediate_size + settings.tp_size - 1) / settings.tp_size;
+  const int64_t dense_width = ceil_div(config.intermediate_size, settings.tp_size);
   const int64_t width = std::max(shared_width, dense_width);
   intermediate = f32(rows, width);
   const auto quantized_store = [&](int64_t size, int64_t max_rows) {
@@ -78,8 +79,7 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   expert_rows = carver.template take<std::byte>(rows * ExpertRowFormat::max_row_bytes(hidden, settings.compute_dtype));
   if (experts > 0 && !settings.float32()) arrived = f32(exchange_layout(config, settings).max_arrived_rows(), hidden);
   logit_rows = f32(settings.max_logit_rows, hidden);
-  if (tensor_parallel)
-    logits_part = f32(settings.max_logit_rows, (config.vocab_size + settings.tp_size - 1) / settings.tp_size);
+  if (tensor_parallel) logits_part = f32(settings.max_logit_rows, ceil_div(config.vocab_size, settings.tp_size));
 }
 
 size_t Workspace::bytes(const ModelConfig& config, const ModelSettings& settings) {
@@ -97,7 +97,7 @@ Result<Workspace> Workspace::create(const ModelConfig& config, const ModelSettin
 }
 
 QuantizedRows Workspace::QuantizedStore::rows(int64_t num_rows, int64_t features, int group) const {
-  const int64_t num_groups = (features + group - 1) / group;
+  const int64_t num_groups = ceil_div(features, group);
   CHECK(num_rows * features <= values.size() && num_rows * num_groups <= scales.size(),
         "{} x {} int8 rows in a store of {}", num_rows, features, values.size());
   return {.values = View<int8_t, 2>(values.data(), num_rows, features),

@@ -2,21 +2,10 @@
 
 #include <algorithm>
 
+#include "base/math.h"
 #include "openai/api_error.h"
 
 namespace cachalot::openai {
-
-namespace {
-
-// Takes the same time wherever the first difference is.
-bool equal_in_constant_time(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i)
-    difference |= static_cast<unsigned char>(a[i] ^ b[b.empty() ? 0 : i % b.size()]);
-  return difference == 0 && !b.empty();
-}
-
-}  // namespace
 
 std::optional<http::Response> check_api_key(const http::Request& head, const std::vector<std::string>& keys,
                                             std::span<const std::string_view> open_paths) {

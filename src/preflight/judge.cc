@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "base/math.h"
 #include "preflight/binary_bytes.h"
 #include "preflight/cluster_check.h"
 #include "weights/planned_weights.h"
@@ -211,11 +212,6 @@ void judge_links(CheckedCluster& checked) {
       bandwidths.push_back(links.at(from, to).bytes_per_second);
     }
   }
-  const auto median = [](std::vector<double>& values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::ranges::nth_element(values, middle);
-    return *middle;
-  };
   const double usual_latency = median(latencies), usual_bandwidth = median(bandwidths);
   for (int from = 0; from < links.size; from++) {
     for (int to = 0; to < links.size; to++) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/math.h"
 #include "preflight/expert_spread.h"
 #include "weights/model_tensors.h"
 
@@ -96,14 +97,14 @@ const RankMemory& LayoutPlan::largest() const {
 
 size_t LayoutPlan::device_bytes_for(int num_requests) const {
   const int block_size = options.engine.block_size;
-  const int64_t num_blocks = int64_t{num_requests} * ((max_model_len + block_size - 1) / block_size);
+  const int64_t num_blocks = int64_t{num_requests} * ceil_div(max_model_len, block_size);
   const size_t bytes = largest().fixed_bytes() + static_cast<size_t>(num_blocks) * largest().block_bytes(block_size);
   return static_cast<size_t>(static_cast<double>(bytes) / options.engine.gpu_memory_utilization);
 }
 
 int64_t LayoutPlan::num_requests() const {
   const int block_size = memory->block_size;
-  return memory->num_blocks / ((memory->max_model_len + block_size - 1) / block_size);
+  return memory->num_blocks / ceil_div(memory->max_model_len, block_size);
 }
 
 Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConfig& config,

@@ -6,6 +6,7 @@
 #include <memory>
 #include <numeric>
 
+#include "base/math.h"
 #include "comm/mesh_group.h"
 
 namespace cachalot {
@@ -67,8 +68,7 @@ class Pair {
       RETURN_IF_ERROR(sends ? receive(message) : send(message));
       if (ping >= kWarmup) microseconds.push_back(seconds_since(start) * 1e6 / 2);
     }
-    std::ranges::nth_element(microseconds, microseconds.begin() + kPings / 2);
-    return microseconds[kPings / 2];
+    return median(std::move(microseconds));
   }
 
   // Seconds of so many pieces, one behind the other, until the other side has all.

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
@@ -100,7 +101,7 @@ LogitRow::Block LogitRow::block_down_to(const RankedToken& last, int block, floa
 
 void LogitRow::assign(std::span<const float> logits) {
   logits_ = logits;
-  block_maxima_.resize((logits.size() + kBlock - 1) / kBlock);
+  block_maxima_.resize(ceil_div(logits.size(), kBlock));
   maximum_ = -kInfinity;
   float copy[kBlock];
   for (int block = 0; block < num_blocks(); block++) {

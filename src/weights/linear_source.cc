@@ -4,15 +4,12 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
 
 constexpr int kNibblesPerWord = 8;
-
-int64_t ceil_div(int64_t value, int64_t divisor) {
-  return (value + divisor - 1) / divisor;
-}
 
 Status check_dtype(const TensorRef& tensor, DType wanted) {
   if (tensor.spec.dtype == wanted) return {};

@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {
@@ -69,9 +70,7 @@ std::vector<TensorSpec> quantized_specs(const ModelTensor& tensor, const QuantTa
   const int64_t out = tensor.rows, in = tensor.cols;
   if (target.format == WeightFormat::kFp8Block)
     return {{tensor.name + ".weight", DType::kF8E4M3, {out, in}},
-            {tensor.name + ".weight_scale_inv",
-             DType::kF32,
-             {(out + kFp8Block - 1) / kFp8Block, (in + kFp8Block - 1) / kFp8Block}}};
+            {tensor.name + ".weight_scale_inv", DType::kF32, {ceil_div(out, kFp8Block), ceil_div(in, kFp8Block)}}};
   const int64_t groups = in / target.group_size, words = out / kNibblesPerWord;
   return {{tensor.name + ".qweight", DType::kI32, {in, words}},
           {tensor.name + ".qzeros", DType::kI32, {groups, words}},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "base/numbers.h"
 
 namespace cachalot {
@@ -43,7 +44,7 @@ void RowReader::read(int64_t row, float* values) const {
     }
     case DType::kF8E4M3: {
       const uint8_t* bits = static_cast<const uint8_t*>(source_.data) + row * in;
-      const int64_t blocks = (in + source_.block_cols - 1) / source_.block_cols;
+      const int64_t blocks = ceil_div(in, source_.block_cols);
       const float* scales = static_cast<const float*>(source_.scales) + row / source_.block_rows * blocks;
       for (int64_t block = 0; block < blocks; block++) {
         const int64_t end = std::min(in, (block + 1) * source_.block_cols);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "weights/quantizers.h"
 #include "weights/row_reader.h"
 
@@ -98,7 +99,7 @@ std::array<float, 256> e4m3_values() {
 
 // Rounds one row of fp8 blocks: outputs [begin, end).
 ChunkSums quantize_fp8_rows(const RowReader& reader, int64_t in, int64_t begin, int64_t end, QuantizedWeight& result) {
-  const int64_t num_blocks = (in + kFp8Block - 1) / kFp8Block, num_rows = end - begin;
+  const int64_t num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
   std::vector<float> rows(static_cast<size_t>(num_rows * in));
   ChunkSums sums;
   for (int64_t row = 0; row < num_rows; row++) {
@@ -138,7 +139,7 @@ QuantizedWeight quantize_weight(const WeightSource& source, const QuantTarget& t
 
   const RowReader reader(source);
   const int64_t chunk = target.format == WeightFormat::kAwq ? kAwqChunk : kFp8Block;
-  std::vector<ChunkSums> sums(static_cast<size_t>((out + chunk - 1) / chunk));
+  std::vector<ChunkSums> sums(static_cast<size_t>(ceil_div(out, chunk)));
   threads.parallel_for(static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last, int) {
     for (int64_t idx = first; idx < last; idx++) {
       const int64_t begin = idx * chunk, end = std::min(out, begin + chunk);

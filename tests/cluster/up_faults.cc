@@ -13,6 +13,7 @@
 #include <random>
 #include <thread>
 
+#include "base/math.h"
 #include "cluster/up_cluster.h"
 #include "processes/api_client.h"
 
@@ -80,8 +81,8 @@ struct Row {
 
 std::string spread(std::vector<double> values) {
   if (values.empty()) return "-";
-  std::ranges::sort(values);
-  return fmt::format("{:.0f} / {:.0f} / {:.0f}", values.front(), values[values.size() / 2], values.back());
+  const auto [least, most] = std::ranges::minmax(values);
+  return fmt::format("{:.0f} / {:.0f} / {:.0f}", least, median(values), most);
 }
 
 // The first answer that began after the fault, ended whole, and came after a loss was known.

@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 
+#include "base/math.h"
 #include "faults/fault_trial.h"
 
 namespace cachalot::test {
@@ -41,8 +42,8 @@ void add(const TrialResult& result, Summary& summary) {
 
 std::string spread(std::vector<double> values) {
   if (values.empty()) return "-";
-  std::ranges::sort(values);
-  return fmt::format("{:.0f} / {:.0f} / {:.0f}", values.front(), values[values.size() / 2], values.back());
+  const auto [least, most] = std::ranges::minmax(values);
+  return fmt::format("{:.0f} / {:.0f} / {:.0f}", least, median(values), most);
 }
 
 int wrong_ends(const ClientCounts& clients) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "config/model_config.h"
 #include "weights/safetensors.h"
 
@@ -20,7 +21,6 @@ struct Matrix {
 
 // Outputs come in strips of 16, inputs in blocks.
 uint64_t packed_bytes(const Matrix& matrix) {
-  const auto round_up = [](int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; };
   const auto strips = static_cast<uint64_t>(round_up(matrix.out, 16) / 16);
   switch (matrix.packing) {
     case Packing::kFloat32:

@@ -1,11 +1,11 @@
 #include "comm/membership/secret.h"
 
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace cachalot::control {
 
@@ -44,7 +44,10 @@ Proof proof_of_rank0(std::string_view secret, const Nonce& rank0_nonce, const No
 }
 
 bool equal(const Proof& left, const Proof& right) {
-  return CRYPTO_memcmp(left.data(), right.data(), left.size()) == 0;
+  const auto text = [](const Proof& proof) {
+    return std::string_view(reinterpret_cast<const char*>(proof.data()), proof.size());
+  };
+  return equal_in_constant_time(text(left), text(right));
 }
 
 }  // namespace cachalot::control

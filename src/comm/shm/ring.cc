@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/math.h"
+
 namespace cachalot {
 namespace {
 
 // What is copied before it is published, so that both ends of a long message work at the same time.
 constexpr size_t kPortionBytes = 128 << 10;
-
-uint64_t align_up(uint64_t position, uint64_t alignment) {
-  return (position + alignment - 1) & ~(alignment - 1);
-}
 
 }  // namespace
 
@@ -22,7 +20,7 @@ bool RingWriter::may_rewind(uint64_t lap, uint64_t num_bytes) const {
 }
 
 bool RingWriter::begin(uint64_t size) {
-  uint64_t start = align_up(tail_, MessageHeader::kAlignment);
+  uint64_t start = round_up(tail_, MessageHeader::kAlignment);
   const uint64_t offset = start & (data_.size() - 1);
   const bool far = offset >= SegmentLayout::kPage;  // within a page there is nothing to gain
   if (far || start + sizeof(MessageHeader) > head_ + data_.size()) look();
@@ -72,10 +70,10 @@ Status RingReader::check(uint64_t position) const {
 
 Result<bool> RingReader::begin(size_t capacity) {
   tail_ = control_.tail.load();
-  uint64_t start = align_up(head_, MessageHeader::kAlignment);
+  uint64_t start = round_up(head_, MessageHeader::kAlignment);
   // Looked at after the tail, so what was said before the next message was published is seen here.
   if (start > 0 && start == control_.rewound_at.load(std::memory_order_relaxed))
-    start = align_up(start + 1, data_.size());
+    start = round_up(start + 1, data_.size());
   MessageHeader header;
   if (tail_ >= head_ && tail_ < start + sizeof(header)) return false;
   RETURN_IF_ERROR(check(start));

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/math.h"
 #include "kernels/cpu/unroll.h"
 
 namespace cachalot::avx2 {
@@ -147,7 +148,7 @@ void multiply_tiles(const IntCoreArgs& args) {
   using Kernel = void (*)(const IntCoreArgs&, int64_t, const int32_t*, float*);
   constexpr Kernel kOfRows[kTileRows] = {multiply_tile<Block, 1>, multiply_tile<Block, 2>, multiply_tile<Block, 3>,
                                          multiply_tile<Block, 4>};
-  const int64_t num_blocks = (args.shape.in_features + Block::kInputs - 1) / Block::kInputs;
+  const int64_t num_blocks = ceil_div(args.shape.in_features, Block::kInputs);
   const auto* records = reinterpret_cast<const int32_t*>(args.prepared);
   float* out = args.out;
   for (int64_t left = args.num_rows; left > 0; left -= kTileRows) {
@@ -183,7 +184,7 @@ void prepare_block(const int8_t* values, int block_inputs, float scale, int64_t 
 void prepare(const MatrixShape& shape, const IntRows& rows, std::byte* prepared) {
   constexpr int kMostInputs = 64;
   auto* tile = reinterpret_cast<int32_t*>(prepared);
-  const int64_t num_blocks = (shape.in_features + shape.block_inputs - 1) / shape.block_inputs;
+  const int64_t num_blocks = ceil_div(shape.in_features, shape.block_inputs);
   for (int64_t first = 0; first < rows.num_rows; first += kTileRows) {
     const int64_t tile_rows = rows.num_rows - first < kTileRows ? rows.num_rows - first : kTileRows;
     const int64_t record = record_dwords(shape.block_inputs) * tile_rows;

@@ -1,3 +1,4 @@
+#include "base/math.h"
 #include "kernels/avx2/int_core.h"
 #include "kernels/avx2/simd.h"
 #include "kernels/cores.h"
@@ -9,7 +10,7 @@ namespace {
 
 size_t prepared_bytes(int64_t in_features, int64_t num_rows) {
   constexpr int64_t kSmallestBlock = 32, kLargestBlock = 64;
-  const int64_t blocks = (in_features + kLargestBlock - 1) / kLargestBlock * (kLargestBlock / kSmallestBlock);
+  const int64_t blocks = ceil_div(in_features, kLargestBlock) * (kLargestBlock / kSmallestBlock);
   return static_cast<size_t>(num_rows * blocks * record_dwords(kSmallestBlock)) * sizeof(int32_t);
 }
 

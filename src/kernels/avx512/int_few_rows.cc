@@ -1,3 +1,4 @@
+#include "base/math.h"
 #include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
@@ -141,7 +142,7 @@ struct Kernels<Block, std::integer_sequence<int, kRows...>> {
 template <class Block>
 void multiply(const IntCoreArgs& args) {
   const RowTiles tiles(args.num_rows);
-  const int64_t num_blocks = (args.shape.in_features + Block::kInputs - 1) / Block::kInputs;
+  const int64_t num_blocks = ceil_div(args.shape.in_features, Block::kInputs);
   const auto* records = reinterpret_cast<const int32_t*>(args.prepared);
   int64_t first_row = 0;
   for (int tile = 0; tile < tiles.num_tiles; tile++) {

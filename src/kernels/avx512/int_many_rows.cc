@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "base/math.h"
 #include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
@@ -74,7 +75,7 @@ void unpack(const std::byte* const (&blocks)[kStrips], Panel<Block>& panel) {
 template <class Block, int kRows>
 class ManyRows {
   static constexpr int kSums = kStrips * kRows;  // of row r and strip s: r * kStrips + s, as in the results
-  static constexpr int kFinishedAQuad = (kSums + Block::kQuads - 1) / Block::kQuads;
+  static constexpr int kFinishedAQuad = ceil_div(kSums, Block::kQuads);
   static constexpr int kUnpackedAQuad = kStrips * Block::kVectors / Block::kQuads;
 
  public:
@@ -163,7 +164,7 @@ class ManyRows {
 template <class Block>
 void multiply(const IntCoreArgs& args) {
   const RowTiles tiles(args.num_rows);
-  const int64_t num_blocks = (args.shape.in_features + Block::kInputs - 1) / Block::kInputs;
+  const int64_t num_blocks = ceil_div(args.shape.in_features, Block::kInputs);
   static_assert(kPanelTileRows == 6);
   if (tiles.tile_rows == 6) {
     ManyRows<Block, 6>::multiply(args, num_blocks, tiles.num_tiles);

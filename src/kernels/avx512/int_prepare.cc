@@ -1,3 +1,4 @@
+#include "base/math.h"
 #include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
@@ -5,7 +6,7 @@ namespace cachalot::avx512 {
 namespace {
 
 constexpr int kGroupRows = 4;  // rows that are transposed together
-constexpr int kMostGroups = (kFewTileRows + kGroupRows - 1) / kGroupRows;
+constexpr int kMostGroups = ceil_div(kFewTileRows, kGroupRows);
 
 // Four rows of a block, transposed: dword r of 128-bit lane l of `quads[i]` holds inputs 4 * (4l + i) .. + 3 of row r.
 struct Transposed {
@@ -83,7 +84,7 @@ CACHALOT_INLINE inline void prepare_block(const IntRows& rows, int64_t first, in
 template <int kQuads, bool kBiased, int kGroups>
 void prepare_tile(int64_t in_features, const IntRows& rows, int64_t first, int64_t end, int tile_rows, int32_t* out) {
   constexpr int kInputs = 4 * kQuads;
-  const int64_t num_blocks = (in_features + kInputs - 1) / kInputs;
+  const int64_t num_blocks = ceil_div(in_features, kInputs);
   for (int64_t block = 0; block < num_blocks; block++, out += record_dwords(kInputs) * tile_rows) {
     const int64_t left = in_features - block * kInputs;
     const __mmask64 mask = ~uint64_t{0} >> (64 - (left < kInputs ? left : kInputs));
@@ -97,7 +98,7 @@ void prepare_rows(const MatrixShape& shape, const IntRows& rows, int32_t* out) {
   constexpr decltype(&prepare_tile<kQuads, kBiased, 1>) kOfGroups[] = {
       prepare_tile<kQuads, kBiased, 1>, prepare_tile<kQuads, kBiased, 2>, prepare_tile<kQuads, kBiased, 3>};
   const RowTiles tiles(rows.num_rows);
-  const int64_t row_dwords = (shape.in_features + 4 * kQuads - 1) / (4 * kQuads) * record_dwords(4 * kQuads);
+  const int64_t row_dwords = ceil_div(shape.in_features, 4 * kQuads) * record_dwords(4 * kQuads);
   for (int tile = 0; tile < tiles.num_tiles; tile++) {
     const int tile_rows = tiles.rows_of_tile(tile, rows.num_rows);
     const int64_t first = static_cast<int64_t>(tile) * tiles.tile_rows;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/math.h"
 #include "kernels/cpu/attention_scratch.h"
 #include "kernels/exp.h"
 
@@ -12,10 +13,6 @@ namespace {
 constexpr int64_t kFewestRows = 48;  // rows of a head that are worth packing its keys and values for
 constexpr int64_t kFewestHeads = 8;  // heads of a row that are worth packing the latents for
 constexpr int64_t kItemsPerThread = 3;
-
-int64_t ceil_div(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit;
-}
 
 // Where a tile's elements stand in memory. Places past its end repeat the last position, so that all can be read.
 using TileRows = const std::byte* [kAttentionTile];

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "kernels/cpu/carver.h"
 #include "kernels/cpu/product.h"
 
@@ -15,10 +16,6 @@ namespace {
 constexpr int64_t kStreamedRows = 96;       // results of so many rows are not read again before caches have lost them
 constexpr int64_t kQuantizedAlone = 16384;  // numbers that are not worth waking the other threads
 constexpr int64_t kQuantizedAtOnce = 2048;  // inputs of a row that a thread quantizes at a time: whole groups
-
-int64_t ceil_div(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit;
-}
 
 // What one call works on.
 struct Sizes {
@@ -63,7 +60,7 @@ class Workspace {
     return {rest_, {num_rows, features}, {row_floats(features), 1}};
   }
   int64_t most_rows(int64_t features) const { return rest_floats_ / row_floats(features); }
-  static int64_t row_floats(int64_t features) { return ceil_div(features, kStrip) * kStrip; }
+  static int64_t row_floats(int64_t features) { return round_up(features, kStrip); }
 
  private:
   const LinearCores& cores_;

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/math.h"
 #include "kernels/ops_testing.h"
 #include "kernels/weight_samples.h"
 
@@ -42,9 +43,9 @@ class Int8Rows {
  public:
   Int8Rows(int64_t num_rows, int64_t features, int group)
       : values_(static_cast<size_t>(num_rows * features)),
-        scales_(static_cast<size_t>(num_rows * ((features + group - 1) / group))) {
+        scales_(static_cast<size_t>(num_rows * ceil_div(features, group))) {
     rows_ = {View<int8_t, 2>(values_.data(), num_rows, features),
-             View<float, 2>(scales_.data(), num_rows, (features + group - 1) / group), group};
+             View<float, 2>(scales_.data(), num_rows, ceil_div(features, group)), group};
   }
   const QuantizedRows& view() const { return rows_; }
   QuantizedRows rows(int64_t begin, int64_t count) const {

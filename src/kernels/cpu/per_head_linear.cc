@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/math.h"
+
 namespace cachalot {
 namespace {
 
@@ -41,7 +43,7 @@ void per_head_linear(FloatCore core, const OpsContext& context, View<const float
   if (matrices.empty() || x.extent(0) == 0) return;
   const MatrixShape& shape = matrices[0].shape;  // the same for all heads
   const auto strips_of_chunk = static_cast<int64_t>(std::max<size_t>(kChunkBytes / shape.strip_bytes(), 1));
-  const int64_t chunks = (shape.num_strips() + strips_of_chunk - 1) / strips_of_chunk;
+  const int64_t chunks = ceil_div(shape.num_strips(), strips_of_chunk);
   context.threads->parallel_for(x.extent(1) * chunks, 1, [&](int64_t item_begin, int64_t item_end, int) {
     const float* rows[kRowTile];
     for (int64_t item = item_begin; item < item_end; item++) {

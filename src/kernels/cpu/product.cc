@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/math.h"
 #include "kernels/cpu/carver.h"
 
 namespace cachalot {
@@ -13,10 +14,6 @@ constexpr int64_t kLeastBlockRows = 48;     // blocks of rows are not made small
 constexpr int64_t kItemsOfThread = 4;       // what is aimed at
 constexpr int64_t kFloatStrips = 4;         // of an item in floats, at most
 constexpr int64_t kFloatTileWidth = kFloatStrips * kStrip;
-
-int64_t ceil_div(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit;
-}
 
 int strips_of_unit(ProductKind kind) {
   return kind == ProductKind::kGated ? 2 : 1;
