@@ -1,5 +1,5 @@
 # Headers that are compiled once. Most of a first build goes into the same few headers; each of the programs and libraries
-# takes one of these four instead. Only headers of other projects: one of ours would compile the whole tree anew at each change.
+# takes one of these instead. Only headers of other projects: one of ours would compile the whole tree anew at each change.
 function(cachalot_precompiled name)
   file(WRITE ${CMAKE_BINARY_DIR}/precompiled/${name}.cc "")
   add_library(${name} OBJECT ${CMAKE_BINARY_DIR}/precompiled/${name}.cc)
@@ -17,8 +17,6 @@ target_precompile_headers(cachalot_headers PRIVATE ${standard} <boost/json.hpp>)
 cachalot_precompiled(cachalot_network_headers cachalot_flags)
 target_precompile_headers(cachalot_network_headers PRIVATE ${standard} ${network})
 if(CACHALOT_TESTS)
-  cachalot_precompiled(cachalot_test_headers cachalot_test_flags)
-  target_precompile_headers(cachalot_test_headers PRIVATE ${standard} <boost/json.hpp> <gmock/gmock.h>)
   cachalot_precompiled(cachalot_network_test_headers cachalot_test_flags)
   target_precompile_headers(cachalot_network_test_headers PRIVATE ${standard} ${network} <gmock/gmock.h>)
 endif()

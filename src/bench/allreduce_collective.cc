@@ -8,7 +8,7 @@
 namespace cachalot {
 namespace {
 
-constexpr CollectiveSite kSite{.operation = "bench allreduce"};
+constexpr CollectiveSite kAllReduceSite{.operation = "bench allreduce"};
 constexpr int kPeriod = 251;        // of the numbers; no power of two, so that parts in the wrong place show
 constexpr int kLargestExact = 256;  // the integers up to here are exact in bf16, and so are sums that stay below
 
@@ -65,7 +65,7 @@ Result<CollectiveSize> AllReduceCollective::set_size(uint64_t size) {
 
 Status AllReduceCollective::run() {
   for (int64_t begin = 0; begin < count_; begin += values_per_pass()) {
-    RETURN_IF_ERROR(group_->all_reduce(values(std::min(values_per_pass(), count_ - begin)), kSite));
+    RETURN_IF_ERROR(group_->all_reduce(values(std::min(values_per_pass(), count_ - begin)), kAllReduceSite));
   }
   return {};
 }
@@ -76,7 +76,7 @@ Result<uint64_t> AllReduceCollective::check() {
     for (int64_t begin = 0; begin < count_; begin += values_per_pass()) {
       const int64_t count = std::min(values_per_pass(), count_ - begin);
       fill<T>(begin, count);
-      RETURN_IF_ERROR(group_->all_reduce(values(count), kSite));
+      RETURN_IF_ERROR(group_->all_reduce(values(count), kAllReduceSite));
       num_wrong += count_wrong<T>(begin, count);
     }
     return num_wrong;

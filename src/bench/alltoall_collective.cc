@@ -8,7 +8,7 @@
 namespace cachalot {
 namespace {
 
-constexpr CollectiveSite kSite{.operation = "bench alltoall"};
+constexpr CollectiveSite kAllToAllSite{.operation = "bench alltoall"};
 
 // Byte `idx` of what rank `from` sends to rank `to`. The period is no power of two, so that parts in the wrong place
 // show.
@@ -87,7 +87,7 @@ Status AllToAllCollective::exchange(uint64_t bytes) {
     sent_parts_[peer] = {sent_.data() + peer * bytes, bytes};
     received_parts_[peer] = {received_.data() + peer * bytes, bytes};
   }
-  return group_->all_to_all(sent_parts_, received_parts_, kSite);
+  return group_->all_to_all(sent_parts_, received_parts_, kAllToAllSite);
 }
 
 void AllToAllCollective::fill(uint64_t begin, uint64_t bytes) {

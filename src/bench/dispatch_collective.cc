@@ -8,7 +8,7 @@
 namespace cachalot {
 namespace {
 
-constexpr CollectiveSite kSite{.operation = "bench dispatch"};
+constexpr CollectiveSite kDispatchSite{.operation = "bench dispatch"};
 
 // DeepSeek-R1: a row's experts are the best of the best 4 of 8 groups of 32.
 constexpr int64_t kHidden = 7168;
@@ -132,7 +132,7 @@ DispatchRows DispatchCollective::own_rows() const {
 }
 
 Status DispatchCollective::run() {
-  RETURN_IF_ERROR(exchange_->dispatch(own_rows(), kSite));
+  RETURN_IF_ERROR(exchange_->dispatch(own_rows(), kDispatchSite));
   for (ArrivedRows arrived;;) {
     ASSIGN_OR_RETURN(const bool more, exchange_->next(arrived));
     if (!more) break;
@@ -144,7 +144,7 @@ Status DispatchCollective::run() {
 Result<uint64_t> DispatchCollective::check() {
   num_checks_++;
   uint64_t num_wrong = 0;
-  RETURN_IF_ERROR(exchange_->dispatch(own_rows(), kSite));
+  RETURN_IF_ERROR(exchange_->dispatch(own_rows(), kDispatchSite));
   for (ArrivedRows arrived;;) {
     ASSIGN_OR_RETURN(const bool more, exchange_->next(arrived));
     if (!more) break;

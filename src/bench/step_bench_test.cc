@@ -14,7 +14,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr const char* kSmallConfig = R"({
+constexpr const char* kStepConfig = R"({
   "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3",
   "vocab_size": 512, "hidden_size": 128, "num_hidden_layers": 3,
   "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": null,
@@ -30,7 +30,7 @@ constexpr const char* kSmallConfig = R"({
 class StepBenchTest : public testing::Test {
  protected:
   void SetUp() override {
-    const Result<SynthSummary> written = synthesize(kSmallConfig, "config.json", folder_.path(),
+    const Result<SynthSummary> written = synthesize(kStepConfig, "config.json", folder_.path(),
                                                     {.target = {.format = WeightFormat::kAwq, .quantize_head = true}});
     ASSERT_TRUE(written) << written.error().message;
   }

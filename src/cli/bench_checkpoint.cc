@@ -18,7 +18,7 @@
 namespace cachalot {
 namespace {
 
-const std::map<std::string, WeightFormat> kFormats{
+const std::map<std::string, WeightFormat> kBenchFormats{
     {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
 
 class PresentFolder : public BenchCheckpoint {
@@ -77,7 +77,7 @@ Status write_checkpoint(const BenchCheckpointFlags& flags, const std::string& fo
   ProgressBar bar("writing " + folder);
   // Every linear is quantized, the head included, so that engines compare.
   const SynthOptions options{
-      .target = {.format = kFormats.at(flags.quant), .group_size = 64, .quantize_head = true},
+      .target = {.format = kBenchFormats.at(flags.quant), .group_size = 64, .quantize_head = true},
       .on_progress = [&](uint64_t num_done, uint64_t num_total) { bar.update(num_done, num_total); }};
   RETURN_IF_ERROR(synthesize(config_of(flags), flags.shape, folder, options));
   return {};
@@ -114,7 +114,7 @@ Result<std::unique_ptr<BenchCheckpoint>> BenchCheckpoint::open(const BenchCheckp
 
 Result<std::string> weight_format_name(const std::string& folder) {
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(folder));
-  for (const auto& [name, format] : kFormats) {
+  for (const auto& [name, format] : kBenchFormats) {
     if (format == files.config().quantization.format) return name;
   }
   return std::string("mixed");

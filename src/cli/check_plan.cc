@@ -16,7 +16,7 @@ namespace cachalot {
 namespace {
 
 // The formats, also by the names that deployments of vLLM give to AWQ.
-const std::map<std::string, WeightFormat> kFormats{
+const std::map<std::string, WeightFormat> kPlanFormats{
     {"bf16", WeightFormat::kPlain},     {"fp8", WeightFormat::kFp8Block},  {"awq", WeightFormat::kAwq},
     {"awq_marlin", WeightFormat::kAwq}, {"moe_wna16", WeightFormat::kAwq}, {"moe_wna16_gcu", WeightFormat::kAwq}};
 
@@ -35,7 +35,7 @@ std::string weights_text(const QuantTarget& target) {
 QuantTarget target_for(const PlanFlags& flags, const ModelConfig& config) {
   QuantTarget target = target_of(config.quantization);
   if (!flags.quantization.empty()) {
-    target.format = kFormats.at(flags.quantization);
+    target.format = kPlanFormats.at(flags.quantization);
     if (flags.group_size > 0) target.group_size = flags.group_size;
   }
   target.quantize_head = flags.quantize_head;
@@ -88,7 +88,7 @@ void add_plan_flags(CLI::App& command, PlanFlags& flags) {
   command
       .add_option("--quantization", flags.quantization,
                   "How the weights would be stored: bf16, fp8 or awq; as the model says if absent")
-      ->check(CLI::IsMember(kFormats))
+      ->check(CLI::IsMember(kPlanFormats))
       ->option_text("bf16|fp8|awq");
   command.add_option("--group-size", flags.group_size, "awq: inputs that share a scale, a multiple of 32 (64)")
       ->check(CLI::PositiveNumber);

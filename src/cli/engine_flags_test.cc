@@ -5,7 +5,7 @@
 namespace cachalot {
 namespace {
 
-EngineOptions parse(std::vector<std::string> arguments) {
+EngineOptions parse_engine(std::vector<std::string> arguments) {
   CLI::App app;
   EngineOptions options;
   add_engine_flags(app, options);
@@ -16,7 +16,7 @@ EngineOptions parse(std::vector<std::string> arguments) {
 }
 
 TEST(EngineFlags, DefaultsAreThoseOfTheOptions) {
-  const EngineOptions options = parse({}), defaults;
+  const EngineOptions options = parse_engine({}), defaults;
   EXPECT_EQ(options.model, "m");
   EXPECT_EQ(options.dtype, defaults.dtype);
   EXPECT_EQ(options.isa, defaults.isa);
@@ -27,14 +27,15 @@ TEST(EngineFlags, DefaultsAreThoseOfTheOptions) {
 }
 
 TEST(EngineFlags, SwitchesHaveAnOpposite) {
-  EXPECT_FALSE(parse({"--no-enable-prefix-caching"}).enable_prefix_caching);
-  EXPECT_TRUE(parse({"--enable-prefix-caching"}).enable_prefix_caching);
+  EXPECT_FALSE(parse_engine({"--no-enable-prefix-caching"}).enable_prefix_caching);
+  EXPECT_TRUE(parse_engine({"--enable-prefix-caching"}).enable_prefix_caching);
 }
 
 TEST(EngineFlags, ReadsVllmsNames) {
-  const EngineOptions options = parse({"--dtype=bfloat16", "--max-model-len=2048", "--block-size=64",
-                                       "--num-scheduler-steps", "8", "--scheduling-policy", "priority",
-                                       "--gpu-memory-utilization=0.8", "--activation-dtype", "int8", "--isa", "avx2"});
+  const EngineOptions options =
+      parse_engine({"--dtype=bfloat16", "--max-model-len=2048", "--block-size=64", "--num-scheduler-steps", "8",
+                    "--scheduling-policy", "priority", "--gpu-memory-utilization=0.8", "--activation-dtype", "int8",
+                    "--isa", "avx2"});
   EXPECT_EQ(options.dtype, DTypeOption::kBFloat16);
   EXPECT_EQ(options.max_model_len, 2048);
   EXPECT_EQ(options.num_scheduler_steps, 8);
@@ -45,9 +46,9 @@ TEST(EngineFlags, ReadsVllmsNames) {
 }
 
 TEST(EngineFlags, RefusesValuesOutOfRange) {
-  EXPECT_THROW(parse({"--dtype", "float16"}), CLI::ValidationError);
-  EXPECT_THROW(parse({"--gpu-memory-utilization", "1.5"}), CLI::ValidationError);
-  EXPECT_THROW(parse({"--max-num-seqs", "0"}), CLI::ValidationError);
+  EXPECT_THROW(parse_engine({"--dtype", "float16"}), CLI::ValidationError);
+  EXPECT_THROW(parse_engine({"--gpu-memory-utilization", "1.5"}), CLI::ValidationError);
+  EXPECT_THROW(parse_engine({"--max-num-seqs", "0"}), CLI::ValidationError);
 }
 
 }  // namespace

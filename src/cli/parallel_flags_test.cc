@@ -6,7 +6,7 @@
 namespace cachalot {
 namespace {
 
-ParallelOptions parse(std::vector<std::string> arguments) {
+ParallelOptions parse_parallel(std::vector<std::string> arguments) {
   CLI::App app;
   ParallelOptions options;
   add_parallel_flags(app, options);
@@ -31,7 +31,7 @@ class Environment {
 };
 
 TEST(ParallelFlags, OneRankIsTheDefault) {
-  const ParallelOptions options = parse({});
+  const ParallelOptions options = parse_parallel({});
   EXPECT_EQ(options.group_size(), 1);
   EXPECT_FALSE(options.spans_replicas());
 }
@@ -45,8 +45,8 @@ TEST(ParallelFlags, ReadsTheEnvironmentOfAVllmDeployment) {
                                  {"ECCL_ALLTOALLV_MAXSIZE", "235929600"},
                                  {"GLOO_SOCKET_IFNAME", "ib0"},
                                  {"VLLM_GCU_ENABLE_SEQUENCE_PARALLEL", "1"}});
-  const ParallelOptions options = parse({"--tensor-parallel-size=4", "--enable-expert-parallel", "--trust-remote-code",
-                                         "--quantization", "moe_wna16_gcu"});
+  const ParallelOptions options = parse_parallel({"--tensor-parallel-size=4", "--enable-expert-parallel",
+                                                  "--trust-remote-code", "--quantization", "moe_wna16_gcu"});
   EXPECT_EQ(options.data_parallel_address, "192.168.1.2");
   EXPECT_EQ(options.data_parallel_rpc_port, 54999);
   EXPECT_THAT(options.visible_devices, testing::ElementsAre(4, 5, 6, 7));
@@ -59,18 +59,18 @@ TEST(ParallelFlags, ReadsTheEnvironmentOfAVllmDeployment) {
 
 TEST(ParallelFlags, AFlagWinsOverTheEnvironment) {
   const Environment environment(std::vector{std::pair<std::string, std::string>{"VLLM_DP_SIZE", "8"}});
-  EXPECT_EQ(parse({"--data-parallel-size", "2"}).data_parallel_size, 2);
+  EXPECT_EQ(parse_parallel({"--data-parallel-size", "2"}).data_parallel_size, 2);
 }
 
 TEST(ParallelFlags, ReplicasWithoutExpertParallelismAreGroupsOfTheirOwn) {
-  const ParallelOptions options = parse({"-t", "2", "--data-parallel-size", "3", "--data-parallel-rank", "1"});
+  const ParallelOptions options = parse_parallel({"-t", "2", "--data-parallel-size", "3", "--data-parallel-rank", "1"});
   EXPECT_EQ(options.group_size(), 2);
   EXPECT_EQ(options.group_rank(), 0);
 }
 
 TEST(ParallelFlags, RefusesWhatDoesNotFitTogether) {
   const auto message = [](std::vector<std::string> arguments) {
-    const Status status = check_parallel_options(parse(std::move(arguments)));
+    const Status status = check_parallel_options(parse_parallel(std::move(arguments)));
     return status ? "" : status.error().message;
   };
   EXPECT_THAT(message({"--data-parallel-size", "2", "--data-parallel-rank", "2"}), testing::HasSubstr("0 to 1"));

@@ -14,7 +14,8 @@
 namespace cachalot {
 namespace {
 
-const std::map<std::string, WeightFormat> kFormats{{"awq", WeightFormat::kAwq}, {"fp8", WeightFormat::kFp8Block}};
+const std::map<std::string, WeightFormat> kQuantizeFormats{{"awq", WeightFormat::kAwq},
+                                                           {"fp8", WeightFormat::kFp8Block}};
 
 struct QuantizeFlags {
   std::string model, folder;
@@ -48,7 +49,7 @@ void add_quantize_command(CLI::App& app) {
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
   command
       ->add_option_function<std::string>(
-          "--quant", [&options](const std::string& name) { options.target.format = kFormats.at(name); },
+          "--quant", [&options](const std::string& name) { options.target.format = kQuantizeFormats.at(name); },
           "Weight format: awq (int4) or fp8 (128x128 blocks)")
       ->check(CLI::IsMember({"awq", "fp8"}))
       ->option_text("FORMAT [awq]");

@@ -11,7 +11,7 @@
 namespace cachalot {
 namespace {
 
-const std::map<std::string, WeightFormat> kFormats{
+const std::map<std::string, WeightFormat> kSynthFormats{
     {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
 
 struct SynthFlags {
@@ -42,7 +42,7 @@ void add_synth_command(CLI::App& app) {
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
   command
       ->add_option_function<std::string>(
-          "--quant", [&options](const std::string& name) { options.target.format = kFormats.at(name); },
+          "--quant", [&options](const std::string& name) { options.target.format = kSynthFormats.at(name); },
           "Weight format: bf16, fp8 (128x128 blocks) or awq (int4)")
       ->check(CLI::IsMember({"bf16", "fp8", "awq"}))
       ->option_text("FORMAT [bf16]");

@@ -22,7 +22,7 @@ using testing::AnyOf;
 using testing::HasSubstr;
 using Meshes = std::vector<std::unique_ptr<Mesh>>;
 
-Meshes local_mesh(int num_ranks, const MeshOptions& options = {}, uint32_t ring_bytes = 0) {
+Meshes ring_mesh(int num_ranks, const MeshOptions& options = {}, uint32_t ring_bytes = 0) {
   auto meshes = make_local_mesh(num_ranks, options, ring_bytes);
   CHECK(meshes, "{}", meshes.error().message);
   return std::move(*meshes);
@@ -30,7 +30,7 @@ Meshes local_mesh(int num_ranks, const MeshOptions& options = {}, uint32_t ring_
 
 // body(mesh) on a thread a rank.
 template <class Body>
-void on_ranks(Meshes& meshes, Body body) {
+void on_meshes(Meshes& meshes, Body body) {
   std::vector<std::thread> threads;
   for (auto& mesh : meshes) threads.emplace_back([&body, &mesh] { body(*mesh); });
   for (std::thread& thread : threads) thread.join();
@@ -81,15 +81,15 @@ size_t random_size(int from, int to, int step, size_t max_size) {
 }
 
 TEST(Mesh, OneRankNeedsNoTransport) {
-  Meshes meshes = local_mesh(1);
+  Meshes meshes = ring_mesh(1);
   EXPECT_TRUE(meshes[0]->wait({}, {}, {"nothing"}));
   EXPECT_TRUE(meshes[0]->traffic().empty());
 }
 
 TEST(Mesh, EveryRankGetsWhatEveryOtherSends) {
   for (const int num_ranks : {2, 3, 8}) {
-    Meshes meshes = local_mesh(num_ranks);
-    on_ranks(meshes, [&](Mesh& mesh) {
+    Meshes meshes = ring_mesh(num_ranks);
+    on_meshes(meshes, [&](Mesh& mesh) {
       for (int step = 0; step < 20; step++)
         exchange(mesh, step, [&](int from, int to) { return random_size(from, to, step, 20'000); });
     });
@@ -97,8 +97,8 @@ TEST(Mesh, EveryRankGetsWhatEveryOtherSends) {
 }
 
 TEST(Mesh, MessagesMayBeFarLongerThanARing) {
-  Meshes meshes = local_mesh(3, {}, 4096);
-  on_ranks(meshes, [&](Mesh& mesh) {
+  Meshes meshes = ring_mesh(3, {}, 4096);
+  on_meshes(meshes, [&](Mesh& mesh) {
     for (int step = 0; step < 6; step++)
       exchange(mesh, step, [&](int from, int to) { return random_size(from, to, step, 3 << 20); });
   });
@@ -106,7 +106,7 @@ TEST(Mesh, MessagesMayBeFarLongerThanARing) {
 
 TEST(Mesh, AMissedDeadlineNamesTheSiteAndWhoIsMissing) {
   Meshes meshes =
-      local_mesh(3, {.rank_names = {"rank 0 (a)", "rank 1 (b)", "rank 2 (c)"}, .deadline = milliseconds(30)});
+      ring_mesh(3, {.rank_names = {"rank 0 (a)", "rank 1 (b)", "rank 2 (c)"}, .deadline = milliseconds(30)});
   std::byte byte{};
   SendOp send{.peer = 0, .data = {&byte, 1}};
   meshes[2]->start(send);
@@ -123,7 +123,7 @@ TEST(Mesh, AMissedDeadlineNamesTheSiteAndWhoIsMissing) {
 }
 
 TEST(Mesh, RanksThatWaitForAFailedRankFailToo) {
-  Meshes meshes = local_mesh(2);
+  Meshes meshes = ring_mesh(2);
   std::byte byte{};
   std::array receives = {ReceiveOp{.peer = 0, .buffer = {&byte, 1}}};
   meshes[1]->start(receives[0]);
@@ -141,8 +141,8 @@ TEST(Mesh, RanksThatWaitForAFailedRankFailToo) {
 // Ranks far outnumber cores, every rank sleeps in nearly every step, and rings are too small for many messages.
 TEST(Mesh, LosesNoWakeUpUnderStress) {
   for (const int num_ranks : {2, 5, 16, 32}) {
-    Meshes meshes = local_mesh(num_ranks, {.deadline = milliseconds(30'000)}, 4096);
-    on_ranks(meshes, [&](Mesh& mesh) {
+    Meshes meshes = ring_mesh(num_ranks, {.deadline = milliseconds(30'000)}, 4096);
+    on_meshes(meshes, [&](Mesh& mesh) {
       for (int step = 0; step < 2000 / num_ranks; step++)
         exchange(mesh, step, [&](int from, int to) { return random_size(from, to, step, 10'000); });
     });
@@ -151,8 +151,8 @@ TEST(Mesh, LosesNoWakeUpUnderStress) {
 
 TEST(Mesh, PingPongLosesNoWakeUpWithAndWithoutSpinning) {
   for (const int spin : {0, 3, 50}) {
-    Meshes meshes = local_mesh(2, {.deadline = milliseconds(30'000), .spin = std::chrono::microseconds(spin)});
-    on_ranks(meshes, [&](Mesh& mesh) {
+    Meshes meshes = ring_mesh(2, {.deadline = milliseconds(30'000), .spin = std::chrono::microseconds(spin)});
+    on_meshes(meshes, [&](Mesh& mesh) {
       for (uint32_t step = 0; step < 4000; step++) {
         uint32_t out = step * 2, in = 0;
         std::array sends = {SendOp{.peer = 1 - mesh.rank(), .data = std::as_bytes(std::span(&out, 1))}};
@@ -172,8 +172,8 @@ TEST(Mesh, PingPongLosesNoWakeUpWithAndWithoutSpinning) {
 // Rank 2 has a receive open from rank 0 but waits for rank 1 alone; rank 1 waits for rank 0, and rank 0 until its long
 // message to rank 2 is through. Rank 2 must take it while it waits for another.
 TEST(Mesh, ASleeperTakesWhatOthersMustGetRidOf) {
-  Meshes meshes = local_mesh(3, {.deadline = milliseconds(10'000)}, 4096);
-  on_ranks(meshes, [&](Mesh& mesh) {
+  Meshes meshes = ring_mesh(3, {.deadline = milliseconds(10'000)}, 4096);
+  on_meshes(meshes, [&](Mesh& mesh) {
     std::vector<std::byte> large(1 << 20), small(1);
     for (int step = 0; step < 200; step++) {
       if (mesh.rank() == 0) {
@@ -200,8 +200,8 @@ TEST(Mesh, ASleeperTakesWhatOthersMustGetRidOf) {
 }
 
 TEST(Mesh, MessagesMayBeReceivedLongAfterTheyWereSentAndInPortions) {
-  Meshes meshes = local_mesh(2);
-  on_ranks(meshes, [&](Mesh& mesh) {
+  Meshes meshes = ring_mesh(2);
+  on_meshes(meshes, [&](Mesh& mesh) {
     constexpr int kMessages = 1000;
     std::vector<uint32_t> words(kMessages);
     if (mesh.rank() == 0) {
@@ -226,7 +226,7 @@ TEST(Mesh, MessagesMayBeReceivedLongAfterTheyWereSentAndInPortions) {
 
 // A rank with nothing to do: woken by messages and by other threads, and none of either gets lost.
 TEST(Mesh, WaitForAnyTellsEveryWakeAndEveryMessage) {
-  Meshes meshes = local_mesh(2);
+  Meshes meshes = ring_mesh(2);
   constexpr int kRounds = 2000;
   std::atomic<int> num_told{0};
   std::thread waker([&] {
@@ -261,7 +261,7 @@ TEST(Mesh, WaitForAnyTellsEveryWakeAndEveryMessage) {
 }
 
 TEST(Mesh, AWakeInTheMiddleOfAWaitIsToldLater) {
-  Meshes meshes = local_mesh(2);
+  Meshes meshes = ring_mesh(2);
   uint32_t word = 0;
   std::array receives = {ReceiveOp{.peer = 1, .buffer = std::as_writable_bytes(std::span(&word, 1))}};
   meshes[0]->start(receives[0]);
@@ -279,7 +279,7 @@ TEST(Mesh, AWakeInTheMiddleOfAWaitIsToldLater) {
 }
 
 TEST(Mesh, AnIdleRankUsesNoProcessorTime) {
-  Meshes meshes = local_mesh(2, {.spin = std::chrono::microseconds(100)});
+  Meshes meshes = ring_mesh(2, {.spin = std::chrono::microseconds(100)});
   std::thread waker([&] {
     std::this_thread::sleep_for(milliseconds(300));
     meshes[0]->wake();
@@ -294,13 +294,13 @@ TEST(Mesh, AnIdleRankUsesNoProcessorTime) {
 
 TEST(Mesh, FailingWakesEveryWaiterAndTheFirstErrorStays) {
   constexpr int kRanks = 8;
-  Meshes meshes = local_mesh(kRanks);
+  Meshes meshes = ring_mesh(kRanks);
   std::thread failer([&] {
     std::this_thread::sleep_for(milliseconds(30));
     for (auto& mesh : meshes) mesh->fail({ErrorCode::kUnavailable, "rank 9 died"});
     for (auto& mesh : meshes) mesh->fail({ErrorCode::kUnavailable, "second"});
   });
-  on_ranks(meshes, [&](Mesh& mesh) {
+  on_meshes(meshes, [&](Mesh& mesh) {
     std::byte byte;
     std::array receives = {ReceiveOp{.peer = (mesh.rank() + 1) % kRanks, .buffer = {&byte, 1}}};
     mesh.start(receives[0]);
@@ -317,7 +317,7 @@ TEST(Mesh, FailingWakesEveryWaiterAndTheFirstErrorStays) {
 }
 
 TEST(Mesh, AFailureThatCameBetweenCallsIsToldByTheNext) {
-  Meshes meshes = local_mesh(2);
+  Meshes meshes = ring_mesh(2);
   EXPECT_FALSE(meshes[0]->failure());
   meshes[0]->fail({ErrorCode::kCancelled, "stopping"});
   std::byte byte{};
@@ -328,7 +328,7 @@ TEST(Mesh, AFailureThatCameBetweenCallsIsToldByTheNext) {
 }
 
 TEST(Mesh, AMessageLongerThanItsBufferIsAnErrorThatNamesTheSiteAndTheSender) {
-  Meshes meshes = local_mesh(2);
+  Meshes meshes = ring_mesh(2);
   std::vector<std::byte> bytes(11);
   std::array sends = {SendOp{.peer = 0, .data = bytes}};
   meshes[1]->start(sends[0]);
@@ -347,8 +347,8 @@ TEST(Mesh, ARankThatNoTransportConnectsIsNamed) {
 }
 
 TEST(Mesh, CountsTrafficAndTimeWaited) {
-  Meshes meshes = local_mesh(3);
-  on_ranks(meshes, [&](Mesh& mesh) {
+  Meshes meshes = ring_mesh(3);
+  on_meshes(meshes, [&](Mesh& mesh) {
     if (mesh.rank() == 0) std::this_thread::sleep_for(milliseconds(20));
     exchange(mesh, 0, [](int, int) { return size_t{1000}; });
   });

@@ -7,17 +7,17 @@
 namespace cachalot {
 namespace {
 
-constexpr int kMostRanks = 1 << 16;
+constexpr int kMostLaunchedRanks = 1 << 16;
 constexpr uint16_t kFirstPort = 20'000, kNumPorts = 12'000;
 
 // Open MPI sets the last two since version 4 and 2, MPICH's Hydra and Intel's the third of theirs.
-struct Launcher {
+struct JobLauncher {
   const char* rank;
   const char* size;
   const char* local_size;
   const char* job[2];  // together they tell a job from others
 };
-constexpr Launcher kLaunchers[] = {
+constexpr JobLauncher kLaunchers[] = {
     {"OMPI_COMM_WORLD_RANK",
      "OMPI_COMM_WORLD_SIZE",
      "OMPI_COMM_WORLD_LOCAL_SIZE",
@@ -39,7 +39,7 @@ Result<int> read_number(const Environment& environment, const std::string& name,
 }
 
 // The same on every rank, and seldom that of another job.
-uint16_t port_of_job(const Environment& environment, const Launcher& launcher, bool one_node) {
+uint16_t port_of_job(const Environment& environment, const JobLauncher& launcher, bool one_node) {
   uint32_t hash = 2'166'136'261;  // FNV-1a
   bool told = false;
   for (const char* name : launcher.job) {
@@ -81,10 +81,10 @@ std::string first_slurm_node(const std::string& nodes) {
 }
 
 Result<std::optional<LaunchedRank>> read_launched_rank(const Environment& environment) {
-  for (const Launcher& launcher : kLaunchers) {
+  for (const JobLauncher& launcher : kLaunchers) {
     if (!environment(launcher.rank)) continue;
     LaunchedRank launched{.variables = fmt::format("{} and {}", launcher.rank, launcher.size)};
-    ASSIGN_OR_RETURN(launched.size, read_number(environment, launcher.size, 1, kMostRanks));
+    ASSIGN_OR_RETURN(launched.size, read_number(environment, launcher.size, 1, kMostLaunchedRanks));
     ASSIGN_OR_RETURN(launched.rank, read_number(environment, launcher.rank, 0, launched.size - 1));
     if (launcher.local_size && environment(launcher.local_size)) {
       ASSIGN_OR_RETURN(launched.local_size, read_number(environment, launcher.local_size, 1, launched.size));

@@ -12,17 +12,17 @@
 namespace cachalot {
 namespace {
 
-struct Level {
+struct FloatCoreLevel {
   IsaLevel isa;
   FloatCore core;
 };
 
 // Those that this machine has, the reference first.
-std::vector<Level> levels() {
-  std::vector<Level> levels = {{IsaLevel::kReference, reference::float_core}};
-  if (detect_isa() >= IsaLevel::kAvx2) levels.push_back({IsaLevel::kAvx2, avx2::float_core});
-  if (detect_isa() >= IsaLevel::kAvx512) levels.push_back({IsaLevel::kAvx512, avx512::float_core});
-  return levels;
+std::vector<FloatCoreLevel> float_core_levels() {
+  std::vector<FloatCoreLevel> float_core_levels = {{IsaLevel::kReference, reference::float_core}};
+  if (detect_isa() >= IsaLevel::kAvx2) float_core_levels.push_back({IsaLevel::kAvx2, avx2::float_core});
+  if (detect_isa() >= IsaLevel::kAvx512) float_core_levels.push_back({IsaLevel::kAvx512, avx512::float_core});
+  return float_core_levels;
 }
 
 struct Case {
@@ -144,7 +144,7 @@ TEST(FloatCore, GivesTheSameBitsOnEveryLevel) {
         const PackedMatrix matrix = weights.matrix();
         const auto rows = random_rows(num_rows, in_features, random);
         const std::vector<float> expected = product(reference::float_core, matrix, rows, 0, matrix.shape.num_strips());
-        for (const Level& level : levels())
+        for (const FloatCoreLevel& level : float_core_levels())
           EXPECT_THAT(product(level.core, matrix, rows, 0, matrix.shape.num_strips()), testing::ContainerEq(expected))
               << test_case.name << " on " << isa_name(level.isa) << ", " << in_features << " inputs, " << num_rows
               << " rows";
@@ -153,7 +153,7 @@ TEST(FloatCore, GivesTheSameBitsOnEveryLevel) {
 
 TEST(FloatCore, GivesARowTheSameBitsAloneAndAmongOthersInAnyStrips) {
   std::mt19937 random(3);
-  for (const Level& level : levels())
+  for (const FloatCoreLevel& level : float_core_levels())
     for (const Case& test_case : kCases) {
       const int64_t in_features = 301, num_strips = 5;
       const RandomMatrix weights(test_case, num_strips * kStrip, in_features, random);
@@ -175,7 +175,7 @@ TEST(FloatCore, GivesARowTheSameBitsAloneAndAmongOthersInAnyStrips) {
 
 // Every e4m3 number, subnormals included.
 TEST(FloatCore, ExpandsEveryFp8NumberExactly) {
-  for (const Level& level : levels()) {
+  for (const FloatCoreLevel& level : float_core_levels()) {
     const MatrixShape shape{.format = MatrixFormat::kF8,
                             .out_features = 256,
                             .in_features = 1,

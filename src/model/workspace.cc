@@ -8,7 +8,7 @@
 namespace cachalot {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kViewAlignment = 64;
 
 // Hands out pieces of a buffer; without one, only counts.
 class Carver {
@@ -17,7 +17,7 @@ class Carver {
   template <class T, class... Extents>
   View<T, sizeof...(Extents)> take(Extents... extents) {
     View<T, sizeof...(Extents)> view(data_ ? reinterpret_cast<T*>(data_ + used_) : nullptr, extents...);
-    used_ += round_up(static_cast<size_t>(view.size()) * sizeof(T), kAlignment);
+    used_ += round_up(static_cast<size_t>(view.size()) * sizeof(T), kViewAlignment);
     return view;
   }
   size_t used() const { return used_; }

@@ -9,14 +9,14 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kOwn[] = {"messages",
-                                     "max_completion_tokens",
-                                     "top_logprobs",
-                                     "add_generation_prompt",
-                                     "continue_final_message",
-                                     "chat_template_kwargs",
-                                     "include_reasoning",
-                                     "reasoning_effort"};
+constexpr std::string_view kChatFields[] = {"messages",
+                                            "max_completion_tokens",
+                                            "top_logprobs",
+                                            "add_generation_prompt",
+                                            "continue_final_message",
+                                            "chat_template_kwargs",
+                                            "include_reasoning",
+                                            "reasoning_effort"};
 constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant"};
 
 // A string, or parts of type text, which stand on lines of their own.
@@ -115,7 +115,7 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
   ChatRequest request;
   GenerationParams& params = request.params;
   JsonKeys keys(object, kRequest);
-  check_field_names(object, keys, kOwn);
+  check_field_names(object, keys, kChatFields);
   read_conversation(keys, limits, request.conversation);
   read_generation_params(object, keys, defaults, limits, params);
   if (keys.find("max_completion_tokens"))

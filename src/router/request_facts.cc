@@ -8,7 +8,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr double kBytesPerToken = 4;
+constexpr double kMeanTokenBytes = 4;
 constexpr size_t kMostRead = 256 << 10;  // a millisecond's work; of what follows only the length counts
 
 // Hears a document's parts and keeps the text of its prompt: the strings (also the names, such as "content", so that
@@ -94,7 +94,7 @@ RequestFacts read_request_facts(std::string_view body) {
   const size_t num_read = std::min(body.size(), kMostRead);
   parser.write_some(true, body.data(), num_read, ignored);
   const PromptReader& reader = parser.handler();
-  return {.num_prompt_tokens = static_cast<double>(reader.num_bytes + body.size() - num_read) / kBytesPerToken +
+  return {.num_prompt_tokens = static_cast<double>(reader.num_bytes + body.size() - num_read) / kMeanTokenBytes +
                                static_cast<double>(reader.num_ids),
           .prefixes = prefixes_of(reader.text)};
 }

@@ -11,8 +11,6 @@
 namespace cachalot {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 // Four floats at once on every machine; sums keep 16 partial sums, so that their order is the same on all of them.
 using Lanes [[gnu::vector_size(16)]] = float;
 using IntLanes [[gnu::vector_size(16)]] = int32_t;

@@ -8,6 +8,8 @@
 
 namespace cachalot {
 
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
 // A token's place in the one order of tokens: by logit, equals by id.
 struct RankedToken {
   float logit = 0.f;

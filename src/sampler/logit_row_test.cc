@@ -11,8 +11,6 @@
 namespace cachalot {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 // Few distinct values where `step` > 0, so that equals are met everywhere, at the edges of blocks, too.
 std::vector<float> random_row(int size, float deviation, float step, uint32_t seed) {
   std::mt19937 random(seed);

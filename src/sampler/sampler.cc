@@ -11,7 +11,6 @@
 namespace cachalot {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kGreedyBelow = 1e-5f;  // vLLM takes lower temperatures for 0
 
 bool needs_adjusting(const SamplingInput& input) {

@@ -14,8 +14,6 @@
 namespace cachalot {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 struct Case {
   std::vector<float> logits;
   std::vector<TokenId> tokens = {0};

@@ -8,14 +8,14 @@
 namespace cachalot {
 namespace {
 
-struct HandleDeleter {
+struct TemplateDeleter {
   void operator()(cachalot_template* handle) const { cachalot_template_free(handle); }
 };
 
 }  // namespace
 
 struct ChatTemplate::Impl {
-  std::unique_ptr<cachalot_template, HandleDeleter> handle;
+  std::unique_ptr<cachalot_template, TemplateDeleter> handle;
 };
 
 ChatTemplate::ChatTemplate() : impl_(std::make_unique<Impl>()) {}

@@ -11,10 +11,10 @@
 namespace cachalot {
 namespace {
 
-struct HandleDeleter {
+struct TokenizerDeleter {
   void operator()(cachalot_tokenizer* handle) const { cachalot_tokenizer_free(handle); }
 };
-using Handle = std::unique_ptr<cachalot_tokenizer, HandleDeleter>;
+using Handle = std::unique_ptr<cachalot_tokenizer, TokenizerDeleter>;
 
 // The bytes of every token, one after another.
 struct TokenTable {

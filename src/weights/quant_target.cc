@@ -8,7 +8,7 @@
 namespace cachalot {
 namespace {
 
-constexpr int64_t kFp8Block = 128, kNibblesPerWord = 8;
+constexpr int64_t kFp8Block = 128, kValuesPerWord = 8;
 
 boost::json::object quantization_object(const QuantTarget& target, const std::vector<std::string>& kept) {
   boost::json::object object;
@@ -62,7 +62,7 @@ bool wants_quantization(const ModelTensor& tensor, const QuantTarget& target) {
 
 bool fits_quantization(const ModelTensor& tensor, const QuantTarget& target) {
   return target.format == WeightFormat::kFp8Block ||
-         (tensor.cols % target.group_size == 0 && tensor.rows % kNibblesPerWord == 0);
+         (tensor.cols % target.group_size == 0 && tensor.rows % kValuesPerWord == 0);
 }
 
 std::vector<TensorSpec> quantized_specs(const ModelTensor& tensor, const QuantTarget& target) {
@@ -71,7 +71,7 @@ std::vector<TensorSpec> quantized_specs(const ModelTensor& tensor, const QuantTa
   if (target.format == WeightFormat::kFp8Block)
     return {{tensor.name + ".weight", DType::kF8E4M3, {out, in}},
             {tensor.name + ".weight_scale_inv", DType::kF32, {ceil_div(out, kFp8Block), ceil_div(in, kFp8Block)}}};
-  const int64_t groups = in / target.group_size, words = out / kNibblesPerWord;
+  const int64_t groups = in / target.group_size, words = out / kValuesPerWord;
   return {{tensor.name + ".qweight", DType::kI32, {in, words}},
           {tensor.name + ".qzeros", DType::kI32, {groups, words}},
           {tensor.name + ".scales", DType::kF16, {groups, out}}};

@@ -14,7 +14,7 @@ namespace {
 using testing::HasSubstr;
 
 const std::string kNano = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";
-constexpr const char* kOProj = "model.layers.1.self_attn.o_proj";
+constexpr const char* kQuantizedProj = "model.layers.1.self_attn.o_proj";
 
 Result<ModelFiles> quantized(const std::string& model, const std::string& folder, const QuantizeOptions& options) {
   const Result<QuantizeSummary> summary = quantize_model(model, folder, options);
@@ -51,7 +51,7 @@ TEST(Quantize, TurnsTheBuiltInModelIntoInt4) {
   EXPECT_EQ(after->config().quantization.format, WeightFormat::kAwq);
   EXPECT_EQ(after->config().quantization.group_size, 32);
   EXPECT_EQ(after->num_mtp_layers(), before->num_mtp_layers());
-  EXPECT_EQ(after->linear(kOProj, 128, 256)->format, SourceFormat::kAwq);
+  EXPECT_EQ(after->linear(kQuantizedProj, 128, 256)->format, SourceFormat::kAwq);
   EXPECT_EQ(after->linear("model.layers.4.mlp.experts.0.up_proj", 64, 128)->format, SourceFormat::kAwq)
       << "MTP layers as well";
   for (const char* name :
@@ -67,15 +67,15 @@ TEST(Quantize, TurnsTheBuiltInModelIntoFp8AndThatIntoInt4) {
   const TestFolder folder;
   const Result<ModelFiles> fp8 = quantized(kNano, folder.path("fp8"), {.target = {.format = WeightFormat::kFp8Block}});
   ASSERT_TRUE(fp8) << message_of(fp8);
-  EXPECT_EQ(fp8->linear(kOProj, 128, 256)->format, SourceFormat::kFp8Block);
+  EXPECT_EQ(fp8->linear(kQuantizedProj, 128, 256)->format, SourceFormat::kFp8Block);
 
   const Result<ModelFiles> int4 =
       quantized(folder.path("fp8"), folder.path("awq"), {.target = {.format = WeightFormat::kAwq}});
   ASSERT_TRUE(int4) << message_of(int4);
-  const WeightSource rounded = int4->linear(kOProj, 128, 256).value();
+  const WeightSource rounded = int4->linear(kQuantizedProj, 128, 256).value();
   ASSERT_EQ(rounded.format, SourceFormat::kAwq);
   const Result<ModelFiles> plain = ModelFiles::open(kNano);
-  const WeightSource original = plain->linear(kOProj, 128, 256).value();
+  const WeightSource original = plain->linear(kQuantizedProj, 128, 256).value();
   double error = 0, norm = 0;
   for (int64_t out = 0; out < 128; out++) {
     float before[256], after[256];
@@ -108,16 +108,16 @@ TEST(Quantize, NamesTheTensorThatHoldsNoNumber) {
   std::filesystem::permissions(folder.path("m/model.safetensors"), std::filesystem::perms::owner_all);
   {
     const Result<ModelFiles> files = ModelFiles::open(folder.path("m"));
-    const std::string name = std::string(kOProj) + ".weight";
+    const std::string name = std::string(kQuantizedProj) + ".weight";
     const auto offset =
         files->checkpoint().find(name)->data.data() - files->checkpoint().files()[0].mapping().bytes().data();
     std::fstream file(folder.path("m/model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(offset + 20);
     file.write("\xc0\x7f", 2);
   }
-  EXPECT_THAT(
-      message_of(quantize_model(folder.path("m"), folder.path("q"), {})),
-      HasSubstr(std::string("model.safetensors: tensor ") + kOProj + ".weight: holds a number that is not finite"));
+  EXPECT_THAT(message_of(quantize_model(folder.path("m"), folder.path("q"), {})),
+              HasSubstr(std::string("model.safetensors: tensor ") + kQuantizedProj +
+                        ".weight: holds a number that is not finite"));
   EXPECT_FALSE(std::filesystem::exists(folder.path("q/config.json"))) << "a broken result must not look like a model";
 }
 

@@ -9,13 +9,13 @@
 namespace cachalot {
 namespace {
 
-struct Level {
+struct PerHeadLevel {
   IsaLevel isa;
   FloatCore core;
 };
-constexpr Level kLevels[] = {{IsaLevel::kReference, reference::float_core},
-                             {IsaLevel::kAvx2, avx2::float_core},
-                             {IsaLevel::kAvx512, avx512::float_core}};
+constexpr PerHeadLevel kPerHeadLevels[] = {{IsaLevel::kReference, reference::float_core},
+                                           {IsaLevel::kAvx2, avx2::float_core},
+                                           {IsaLevel::kAvx512, avx512::float_core}};
 
 constexpr int64_t kHeads = 3, kIn = 24, kOut = 40;  // neither is a whole number of strips or spans
 
@@ -87,7 +87,7 @@ TEST_F(PerHeadLinearTest, GivesTheSameBitsOnEveryLevelWithAnyThreads) {
   for (const int64_t num_rows : {1, 2, 7, 64, 65, 130}) {
     const std::vector<float> queries = random_queries(num_rows);
     const std::vector<float> expected = run(reference::float_core, 1, queries);
-    for (const Level& level : kLevels)
+    for (const PerHeadLevel& level : kPerHeadLevels)
       for (int num_threads = 1; level.isa <= detect_isa() && num_threads <= 4; num_threads++)
         EXPECT_EQ(run(level.core, num_threads, queries), expected)
             << isa_name(level.isa) << ", " << num_rows << " rows, " << num_threads << " threads";
