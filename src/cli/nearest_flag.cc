@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include "base/nearest_name.h"
+#include "base/text.h"
 
 namespace cachalot {
 

@@ -7,7 +7,7 @@
 #include <optional>
 #include <set>
 
-#include "base/nearest_name.h"
+#include "base/text.h"
 
 namespace cachalot {
 namespace {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "base/text.h"
+
 namespace cachalot {
 
 namespace json = boost::json;
@@ -60,12 +62,6 @@ std::vector<Question> spread_selection(const std::vector<Question>& questions, s
   std::vector<Question> selection;
   for (size_t idx = 0; idx < num_selected; idx++) selection.push_back(questions[idx * questions.size() / num_selected]);
   return selection;
-}
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kWhiteSpace = " \t\r\n\f\v";
-  const size_t begin = std::min(text.find_first_not_of(kWhiteSpace), text.size());
-  return text.substr(begin, text.find_last_not_of(kWhiteSpace) + 1 - begin);
 }
 
 }  // namespace cachalot

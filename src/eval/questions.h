@@ -22,7 +22,4 @@ Result<std::vector<Question>> parse_questions(std::string_view text, const std::
 // As many questions, evenly over the whole list and in its order: families usually stand together.
 std::vector<Question> spread_selection(const std::vector<Question>& questions, size_t num_wanted);
 
-// Without white space at its ends.
-std::string_view trimmed(std::string_view text);
-
 }  // namespace cachalot

@@ -54,11 +54,5 @@ TEST(Questions, ASelectionIsSpreadOverAll) {
   EXPECT_EQ(lines(99).size(), 10u);
 }
 
-TEST(Questions, TrimmingTakesWhiteSpaceAtBothEndsOnly) {
-  EXPECT_EQ(trimmed("\n\n a  b \t\r\n"), "a  b");
-  EXPECT_EQ(trimmed(" \n"), "");
-  EXPECT_EQ(trimmed(""), "");
-}
-
 }  // namespace
 }  // namespace cachalot

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "base/text.h"
+
 namespace cachalot {
 
 namespace json = boost::json;

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 
-#include "text/utf8.h"
+#include "base/text.h"
 
 namespace cachalot::openai {
 

@@ -4,6 +4,8 @@
 #include <array>
 #include <vector>
 
+#include "base/text.h"
+
 namespace cachalot::router {
 
 namespace {
@@ -20,12 +22,6 @@ constexpr std::array<std::string_view, 9> kHopByHop{
 // The router's own business.
 constexpr std::array<std::string_view, 6> kReplacedInRequests{"Host",        "Content-Length", "Expect",
                                                               kForwardedFor, kRequestId,       "X-data-parallel-rank"};
-
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t");
-  if (first == text.npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
 
 std::vector<std::string_view> named_by_connection(const http::Headers& headers) {
   std::vector<std::string_view> names;

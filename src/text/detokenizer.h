@@ -3,10 +3,10 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "core/types.h"
 #include "text/stop_matcher.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 namespace cachalot {
 

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "text/rust_bridge.h"
 #include "text/tokenizer_config.h"
-#include "text/utf8.h"
 
 namespace cachalot {
 namespace {

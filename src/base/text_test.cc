@@ -1,11 +1,68 @@
-#include "text/utf8.h"
+#include "base/text.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 namespace cachalot {
 namespace {
+
+TEST(Quoted, KeepsWhatAPersonCanRead) {
+  EXPECT_EQ(quoted(""), "''");
+  EXPECT_EQ(quoted("replica 1, tp 0"), "'replica 1, tp 0'");
+  EXPECT_EQ(quoted("Gr\u00fc\u00dfe \u65e5\u672c \U0001f433"), "'Gr\u00fc\u00dfe \u65e5\u672c \U0001f433'");
+}
+
+TEST(Quoted, NothingBreaksOutOfItsQuotesItsLineOrTheTerminal) {
+  EXPECT_EQ(quoted("it's a \\"), R"('it\'s a \\')");
+  EXPECT_EQ(quoted("a\n2026-11-01 error: b\r\t"), R"('a\n2026-11-01 error: b\r\t')");
+  EXPECT_EQ(quoted(std::string_view("\0\x1b[2J\x7f", 6)), R"('\x00\x1b[2J\x7f')");
+  EXPECT_EQ(quoted("\u009b2J\u202eabc\u2028\u200b\ufeff\U000e0041"),
+            R"('\u{9b}2J\u{202e}abc\u{2028}\u{200b}\u{feff}\u{e0041}')");
+}
+
+TEST(Quoted, AMessageKeepsItsOwnQuotes) {
+  EXPECT_EQ(escaped("--block-size is '32' on rank 2"), "--block-size is '32' on rank 2");
+  EXPECT_EQ(escaped("it's\nC:\\x \xff"), "it's\\nC:\\x \\xff");
+}
+
+TEST(Quoted, APlainNameStandsBare) {
+  EXPECT_EQ(name_text("replica 1, tp 0"), "replica 1, tp 0");
+  EXPECT_EQ(name_text("node-3.rack_2"), "node-3.rack_2");
+  EXPECT_EQ(name_text(""), "''");
+  EXPECT_EQ(name_text("load-line: rank -1 1094795585%"), "'load-line: rank -1 1094795585%'");
+  EXPECT_EQ(name_text("a) is well; rank 0 (b"), "'a) is well; rank 0 (b'");
+  EXPECT_EQ(name_text("abcd", 3), "'abc'... (4 bytes)");
+}
+
+TEST(Quoted, WhatIsNoUtf8IsShownByteForByte) {
+  EXPECT_EQ(quoted("a\xff\xe2\x82z\xed\xa0\x80\xf0\x9f"), R"('a\xff\xe2\x82z\xed\xa0\x80\xf0\x9f')");
+}
+
+TEST(Quoted, IsCutBetweenTwoCharactersAndSaysHowMuchThereWas) {
+  EXPECT_EQ(quoted("abcdef", 6), "'abcdef'");
+  EXPECT_EQ(quoted("abcdefg", 6), "'abcdef'... (7 bytes)");
+  EXPECT_EQ(quoted("abcde\u00e9", 6), "'abcde'... (7 bytes)");
+  EXPECT_EQ(escaped(std::string(70'000, 'x'), 3), "xxx... (70000 bytes)");
+}
+
+TEST(Quoted, IsOneLineOfValidUtf8WhateverComes) {
+  std::mt19937 random(1);
+  for (int round = 0; round < 2000; ++round) {
+    std::string bytes;
+    while (bytes.size() < 40) bytes += static_cast<char>(random());
+    const std::string text = quoted(bytes, random() % 50);
+    EXPECT_EQ(to_valid_utf8(text), text);
+    EXPECT_TRUE(std::ranges::none_of(text, [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; })) << text;
+  }
+}
+
+TEST(Trimmed, LosesWhiteSpaceAtBothEndsOnly) {
+  EXPECT_EQ(trimmed("\n\n a  b \t\r\n"), "a  b");
+  EXPECT_EQ(trimmed(" \n"), "");
+  EXPECT_EQ(trimmed(""), "");
+}
 
 std::string assemble(const std::vector<std::string>& pieces) {
   Utf8Assembler assembler;
