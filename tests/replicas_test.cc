@@ -27,28 +27,34 @@ struct Answer {
 // Replicas of a layout, the other ranks of each beside it.
 class Replicas {
  public:
-  Replicas(int dp_size, int tp_size, EngineOptions options) {
+  // blocks_of: of each rank, where they differ.
+  Replicas(int dp_size, int tp_size, EngineOptions options, const std::vector<int>& blocks_of = {}) {
     options.threads = 1;
     log::init("warning", "");  // not the memory plan of every rank
     const int num_ranks = dp_size * tp_size;
     meshes_ = make_local_mesh(num_ranks, {.deadline = std::chrono::seconds(60)}).value();
+    std::vector<std::future<Result<std::unique_ptr<RankEngine>>>> loading;
     for (int rank = 0; rank < num_ranks; rank++) {
+      if (!blocks_of.empty()) options.num_gpu_blocks_override = blocks_of[static_cast<size_t>(rank)];
       const ParallelOptions parallel{.tensor_parallel_size = tp_size,
                                      .tensor_parallel_rank = rank % tp_size,
                                      .data_parallel_size = dp_size,
                                      .data_parallel_rank = rank / tp_size,
                                      .enable_expert_parallel = true};
-      auto engine = RankEngine::create(options,
-                                       {.parallel = parallel,
-                                        .mesh = meshes_[static_cast<size_t>(rank)].get(),
-                                        .num_local_ranks = num_ranks,
-                                        .threads = {.num_threads = 1, .cores = {}, .spin_microseconds = 0},
-                                        .isa = detect_isa(),
-                                        .on_activity = {}},
-                                       {});
+      const Placement placement{.parallel = parallel,
+                                .mesh = meshes_[static_cast<size_t>(rank)].get(),
+                                .num_local_ranks = num_ranks,
+                                .threads = {.num_threads = 1, .cores = {}, .spin_microseconds = 0},
+                                .isa = detect_isa(),
+                                .on_activity = {}};
+      loading.push_back(std::async(std::launch::async, [=] { return RankEngine::create(options, placement, {}); }));
+    }
+    for (auto& loaded : loading) {
+      auto engine = loaded.get();
       CHECK(engine, "{}", engine.error().message);
-      if (parallel.is_leader()) {
-        const MemoryPlan& memory = (*engine)->memory();
+      memory_.push_back((*engine)->memory());
+      if ((*engine)->placement().parallel.is_leader()) {
+        const MemoryPlan& memory = memory_.back();
         const SchedulerOptions scheduler = make_scheduler_options(options, memory.num_blocks, memory.max_model_len);
         leaders_.push_back(std::make_unique<Replica>(std::move(*engine), scheduler, metrics_));
       } else {
@@ -90,9 +96,11 @@ class Replicas {
     return promise->get_future();
   }
   RankReport report(size_t replica) const { return leaders_[replica]->report(); }
+  const MemoryPlan& memory(int rank) const { return memory_[static_cast<size_t>(rank)]; }
 
  private:
   std::vector<std::unique_ptr<Mesh>> meshes_;
+  std::vector<MemoryPlan> memory_;  // of each rank
   Metrics metrics_{"test"};
   std::vector<std::unique_ptr<Replica>> leaders_;
   std::vector<std::thread> followers_;
@@ -158,6 +166,34 @@ TEST_P(RandomLayouts, AnswerAsOneRankDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Schedules, RandomLayouts, testing::Range(0, 12));
+
+// Each rank plans by its own memory; a replica's answers would be made of blocks that one of its ranks does not have.
+TEST(Replicas, RanksOfUnequalMemoryHaveTheLeastOfTheirReplicaAndAnswerAsOneRankDoes) {
+  EngineOptions options{.model = kModel};
+  options.dtype = DTypeOption::kFloat32;
+  options.max_model_len = 0;
+  options.block_size = 8;
+  options.num_gpu_blocks_override = 12;
+  std::mt19937 random(5);
+  std::vector<Request> requests = random_requests(random, 256);
+  while (requests.size() < 12) requests.push_back(std::move(random_requests(random, 256).front()));
+  for (size_t idx = 0; idx < requests.size(); idx++) requests[idx].id = idx + 1;
+
+  Replicas alone(1, 1, options), replicas(2, 2, options, {20, 12, 14, 40});
+  for (int rank = 0; rank < 4; rank++) {
+    EXPECT_EQ(replicas.memory(rank).num_blocks, rank < 2 ? 12 : 14) << rank;
+    EXPECT_EQ(replicas.memory(rank).max_model_len, 12 * 8) << rank << ": of all ranks";
+    EXPECT_EQ(replicas.memory(rank).cache_bytes,
+              replicas.memory(rank).rank.block_bytes(8) * static_cast<size_t>(replicas.memory(rank).num_blocks));
+  }
+  std::vector<std::future<Answer>> answers;
+  for (const Request& request : requests) answers.push_back(replicas.ask(request.id % 2, request));
+  for (size_t idx = 0; idx < answers.size(); idx++) {
+    const Answer answer = answers[idx].get(), expected = alone.ask(0, requests[idx]).get();
+    EXPECT_EQ(answer.error, "") << idx;
+    EXPECT_EQ(answer.tokens, expected.tokens) << idx;
+  }
+}
 
 TEST(Replicas, AnIdleReplicaBringsNoRowsAndTakesEveryStep) {
   EngineOptions options{.model = kModel};

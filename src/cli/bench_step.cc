@@ -63,16 +63,16 @@ void print(const StepFlags& flags, const std::string& weights, const RankGroup& 
 
 Status measure(const StepFlags& flags, RankGroup& group) {
   const bool first = !flags.started();
-  std::unique_ptr<RankEngine> alone;
-  if (first && flags.compare) {
-    ASSIGN_OR_RETURN(alone, load_alone(flags, group));
-  }
   EngineOptions options = flags.engine;
   reserve_for_steps(flags.bench, 1, options);
   ASSIGN_OR_RETURN(const auto engine,
                    RankEngine::create(options, group.placement(), [&](size_t num_done, size_t num_total) {
                      group.set_loaded(num_done, num_total);
                    }));
+  std::unique_ptr<RankEngine> alone;
+  if (first && flags.compare) {
+    ASSIGN_OR_RETURN(alone, load_alone(flags, group));
+  }
   RETURN_IF_ERROR(group.wait_until_all_ready());
   ASSIGN_OR_RETURN(const StepBenchResult result, run_step_bench(*engine, alone.get(), flags.bench));
   group.leave();

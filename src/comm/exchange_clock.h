@@ -57,6 +57,11 @@ class ExchangeClock {
   std::chrono::nanoseconds waiting() const { return std::chrono::nanoseconds(waiting_.value()); }
   std::chrono::nanoseconds total() const { return exchanging() + waiting(); }
 
+  // What was counted so far belongs to no step. By the thread that calls.
+  void forget() {
+    exchanging_ += uint64_t{0} - exchanging_.value();
+    waiting_ += uint64_t{0} - waiting_.value();
+  }
   // Calls and waits from now on are noted there; null: nowhere. Borrowed.
   void set_trace(StepTrace* trace) { trace_ = trace; }
   StepTrace* trace() const { return trace_; }

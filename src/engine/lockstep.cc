@@ -4,12 +4,13 @@
 
 namespace cachalot {
 
-Lockstep::Lockstep(Mesh& mesh, const ParallelOptions& parallel, size_t max_round_bytes) : mesh_(mesh) {
+Lockstep::Lockstep(Mesh& mesh, const ParallelOptions& parallel, const RoundLimits& limits)
+    : mesh_(mesh), limits_(limits) {
   const int tp_size = parallel.tensor_parallel_size, own_rank = parallel.group_rank();
   const int first_of_replica = own_rank - parallel.tensor_parallel_rank;
-  round_bytes_.reserve(max_round_bytes);
+  round_bytes_.reserve(limits.max_round_bytes());
   if (!parallel.is_leader()) {
-    round_bytes_.resize(max_round_bytes);
+    round_bytes_.resize(limits.max_round_bytes());
     receives_.push_back({.peer = first_of_replica});
     return;
   }
@@ -61,15 +62,22 @@ Result<Agreement> Lockstep::agree(const Wish& wish) {
   };
   hear(own_);
   for (size_t idx = 0; idx < words_.size(); idx++) {
-    if (receives_[idx].size != sizeof(Word) || words_[idx].agreement != num_agreements_) {
-      return make_error(ErrorCode::kInternal, "{} is at agreement {} (a message of {} bytes), this rank at {}",
-                        mesh_.rank_name(receives_[idx].peer), words_[idx].agreement, receives_[idx].size,
-                        num_agreements_);
-    }
+    RETURN_IF_ERROR(check(words_[idx], receives_[idx]));
     hear(words_[idx]);
   }
   num_agreements_++;
   return agreement;
+}
+
+Status Lockstep::check(const Word& word, const ReceiveOp& received) const {
+  if (received.size != sizeof(Word) || word.agreement != num_agreements_)
+    return make_error(ErrorCode::kInternal, "{} is at agreement {} (a message of {} bytes), this rank at {}",
+                      mesh_.rank_name(received.peer), word.agreement, received.size, num_agreements_);
+  if (word.num_rows < 0 || word.num_rows > limits_.max_rows || word.num_steps < 1 || word.num_steps > limits_.max_steps)
+    return make_error(ErrorCode::kCorrupt, "{} wishes {} steps of {} rows; at most {} of {} are possible",
+                      mesh_.rank_name(received.peer), word.num_steps, word.num_rows, limits_.max_steps,
+                      limits_.max_rows);
+  return {};
 }
 
 Status Lockstep::announce(const Round& round) {
@@ -95,6 +103,7 @@ Result<Round*> Lockstep::next_round() {
   listening_ = false;
   num_agreements_++;
   RETURN_IF_ERROR(decode_round(std::span(round_bytes_).first(receives_[0].size), round_));
+  RETURN_IF_ERROR(check_round(round_, limits_));
   return &round_;
 }
 

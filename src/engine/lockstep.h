@@ -29,11 +29,11 @@ struct Agreement {
 // sleep. A leader that gets work says so; its word wakes the other leaders, who join the agreement with zero rows, and
 // wake their ranks.
 //
-// Used by one thread, the engine's, but for wake(). Errors are the mesh's.
+// Used by one thread, the engine's, but for wake(). Errors are the mesh's, or tell what a peer says against the limits.
 class Lockstep {
  public:
-  // max_round_bytes: of the largest round that announce() is given.
-  Lockstep(Mesh& mesh, const ParallelOptions& parallel, size_t max_round_bytes);
+  // limits: of this rank's rounds, and of the words of other leaders.
+  Lockstep(Mesh& mesh, const ParallelOptions& parallel, const RoundLimits& limits);
 
   // Of a leader. Sleeps until another leader has begun an agreement (true) or wake() was called (false).
   Result<bool> wait_for_others();
@@ -41,7 +41,8 @@ class Lockstep {
   Result<Agreement> agree(const Wish& wish);
   Status announce(const Round& round);
 
-  // Of the other ranks of a replica. Sleeps until the leader announces a round; it is valid until the next call.
+  // Of the other ranks of a replica. Sleeps until the leader announces a round; it is valid until the next call. The
+  // error may also be the leader's: a round beyond the limits.
   Result<Round*> next_round();
 
   // That a leader took part in, and that the other ranks were told of.
@@ -54,8 +55,10 @@ class Lockstep {
     uint32_t leaving, reserved;
   };
   void listen();
+  Status check(const Word& word, const ReceiveOp& received) const;
 
   Mesh& mesh_;
+  const RoundLimits limits_;
   std::vector<ReceiveOp> receives_;  // a leader: one word of each other leader; else the round of the leader
   std::vector<SendOp> word_sends_, round_sends_;
   Word own_{};

@@ -20,12 +20,20 @@ ParallelOptions place(int dp_size, int tp_size, int rank) {
           .enable_expert_parallel = true};
 }
 
+constexpr RoundLimits kLimits{.max_num_seqs = 4,
+                              .max_rows = 16,
+                              .max_steps = 8,
+                              .max_model_len = 64,
+                              .block_size = 16,
+                              .num_blocks = 10,
+                              .vocab_size = 100};
+
 // Meshes and locksteps of all ranks of a layout, each used by a thread of its own.
 struct Ranks {
   Ranks(int dp_size, int tp_size) : meshes(make_local_mesh(dp_size * tp_size, {.deadline = 5s}).value()) {
     for (int rank = 0; rank < dp_size * tp_size; rank++)
       locksteps.push_back(
-          std::make_unique<Lockstep>(*meshes[static_cast<size_t>(rank)], place(dp_size, tp_size, rank), 4096));
+          std::make_unique<Lockstep>(*meshes[static_cast<size_t>(rank)], place(dp_size, tp_size, rank), kLimits));
   }
   template <class Body>
   void run(Body body) {
@@ -85,20 +93,49 @@ TEST(Lockstep, ALeadersRanksHearItsRoundsInOrder) {
   Ranks ranks(2, 2);
   ranks.run([](int rank, Lockstep& lockstep) {
     const std::vector<TokenId> tokens{7, 8, 9};
+    const std::vector<BlockId> blocks{2};
     for (uint64_t number = 0; number < 50; number++) {
       if (rank % 2 == 0) {
         ASSERT_TRUE(lockstep.agree({.num_rows = 3}));
-        ASSERT_TRUE(lockstep.announce(
-            {.number = number, .num_steps = rank, .sequences = {{.num_tokens = 3, .tokens = tokens, .blocks = {}}}}));
+        ASSERT_TRUE(
+            lockstep.announce({.number = 10 * number + static_cast<uint64_t>(rank),
+                               .num_steps = 1,
+                               .sequences = {{.num_tokens = 3, .sample = true, .tokens = tokens, .blocks = blocks}}}));
       } else {
         const auto round = lockstep.next_round();
         ASSERT_TRUE(round);
-        EXPECT_EQ((*round)->number, number);
-        EXPECT_EQ((*round)->num_steps, rank - 1) << "of its own leader";
+        EXPECT_EQ((*round)->number, 10 * number + static_cast<uint64_t>(rank - 1)) << "of its own leader";
         EXPECT_THAT((*round)->sequences[0].tokens, testing::ElementsAre(7, 8, 9));
       }
     }
   });
+}
+
+TEST(Lockstep, ARoundWithABlockThatAFollowerHasNotIsRefused) {
+  Ranks ranks(1, 2);
+  ranks.run([](int rank, Lockstep& lockstep) {
+    const std::vector<TokenId> tokens{7};
+    const std::vector<BlockId> blocks{10};
+    if (rank == 0) {
+      ASSERT_TRUE(lockstep.announce(
+          {.number = 3, .num_steps = 1, .sequences = {{.num_tokens = 1, .tokens = tokens, .blocks = blocks}}}));
+      return;
+    }
+    const auto round = lockstep.next_round();
+    ASSERT_FALSE(round);
+    EXPECT_THAT(round.error().message, testing::HasSubstr("block 10; this rank has 10 blocks"));
+  });
+}
+
+TEST(Lockstep, AWishBeyondTheLimitsIsRefused) {
+  for (const Wish& wish : {Wish{.num_rows = 17}, Wish{.num_rows = -1}, Wish{.num_rows = 1, .num_steps = 9},
+                           Wish{.num_rows = 1, .num_steps = 0}}) {
+    Ranks ranks(2, 1);
+    ranks.run([&](int rank, Lockstep& lockstep) {
+      const auto agreement = lockstep.agree(rank == 0 ? wish : Wish{});
+      EXPECT_EQ(agreement.has_value(), rank == 0) << wish.num_rows << " rows, " << wish.num_steps << " steps";
+    });
+  }
 }
 
 TEST(Lockstep, WhoSleepsHearsThatTheGroupHasFailed) {

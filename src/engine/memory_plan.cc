@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/math.h"
 
 namespace cachalot {
@@ -21,11 +22,21 @@ std::string mib(size_t bytes) {
 std::string MemoryPlan::describe() const {
   return fmt::format(
       "memory of this rank: {} of {} ({}), {} usable: weights {}, workspace {}, logits {}, buffers between ranks {}, "
-      "shared memory {}, KV cache {} ({} blocks of {} tokens, {} bytes a token), rotary tables {}, scratch {}",
+      "shared memory {}, KV cache {} ({} blocks of {} tokens{}, {} bytes a token), rotary tables {}, scratch {}",
       mib(device_bytes), mib(node.total_bytes), node.source, mib(usable_bytes), mib(rank.model.weight_bytes),
       mib(rank.model.workspace_bytes), mib(rank.logits_bytes), mib(rank.model.comm_bytes()), mib(rank.shared_bytes),
-      mib(cache_bytes), num_blocks, block_size, rank.model.cache_bytes_per_token, mib(rank.model.rope_bytes),
-      mib(rank.model.scratch_bytes));
+      mib(cache_bytes), num_blocks, block_size,
+      num_own_blocks > num_blocks ? fmt::format(" of {} that fit here", num_own_blocks) : "",
+      rank.model.cache_bytes_per_token, mib(rank.model.rope_bytes), mib(rank.model.scratch_bytes));
+}
+
+void MemoryPlan::cut_to(int common_blocks, int common_model_len) {
+  CHECK(common_blocks > 0 && common_blocks <= num_blocks && common_model_len > 0 && common_model_len <= max_model_len,
+        "{} blocks for {} tokens, agreed are {} for {}", num_blocks, max_model_len, common_blocks, common_model_len);
+  max_model_len_was_cut |= common_model_len < max_model_len;
+  num_blocks = common_blocks;
+  max_model_len = common_model_len;
+  cache_bytes = static_cast<size_t>(num_blocks) * rank.block_bytes(block_size);
 }
 
 Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const RankMemory& rank,
@@ -54,7 +65,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
     const int64_t useful = int64_t{options.max_num_seqs} * blocks_of(wanted_len) + blocks_of(kPrefixCacheTokens);
     num_blocks = std::min(static_cast<int64_t>((plan.usable_bytes - fixed) / block_bytes), useful);
   }
-  plan.num_blocks = static_cast<int>(std::min<int64_t>(num_blocks, INT32_MAX));
+  plan.num_own_blocks = plan.num_blocks = static_cast<int>(std::min<int64_t>(num_blocks, INT32_MAX));
   plan.cache_bytes = static_cast<size_t>(num_blocks) * block_bytes;
   const int64_t longest = num_blocks * options.block_size;
   if (wanted_len > longest && options.max_model_len > 0) {

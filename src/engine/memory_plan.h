@@ -17,9 +17,13 @@ struct MemoryPlan {
   size_t usable_bytes = 0;  // gpu_memory_utilization of it
   RankMemory rank;
   int block_size = 0, num_blocks = 0;
+  int num_own_blocks = 0;  // that this rank has memory for; another of its replica may have for fewer
   size_t cache_bytes = 0;
   int max_model_len = 0;
   bool max_model_len_was_cut = false;  // below the config's, because the cache holds no more
+
+  // To what the ranks have agreed on: never more than before.
+  void cut_to(int num_blocks, int max_model_len);
 
   // One line a kind, for the log.
   std::string describe() const;

@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "base/log.h"
-#include "base/math.h"
 #include "comm/make_group.h"
 #include "core/finish.h"
 #include "device/cores.h"
@@ -60,11 +59,7 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   const ModelConfig& config = files.config();
   ASSIGN_OR_RETURN(const RankMemory rank_memory, plan_rank_memory(options_, placement_.parallel, config, files,
                                                                   placement_.num_local_ranks, num_threads()));
-  ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, rank_memory, memory_info(), placement_.num_local_ranks));
-  log::info("{}", memory_.describe());
-  if (memory_.max_model_len_was_cut)
-    log::warn("max_model_len is {}: the KV cache holds no more; the model could do {}", memory_.max_model_len,
-              config.max_position_embeddings);
+  RETURN_IF_ERROR(plan(config, rank_memory));
   ModelSettings settings = rank_memory.settings;
   settings.max_positions = memory_.max_model_len;
 
@@ -92,10 +87,50 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   for (int thread_idx = 0; leads() && thread_idx < num_threads(); thread_idx++)
     samplers_.push_back(std::make_unique<Sampler>(config.vocab_size));
   active_.reserve(static_cast<size_t>(options_.max_num_seqs));
-  const int blocks_per_sequence = ceil_div(memory_.max_model_len, memory_.block_size);
-  lockstep_ = std::make_unique<Lockstep>(
-      *placement_.mesh, placement_.parallel,
-      max_round_bytes(options_.max_num_seqs, options_.max_num_batched_tokens, blocks_per_sequence));
+  limits_ = {.max_num_seqs = options_.max_num_seqs,
+             .max_rows = options_.max_num_batched_tokens,
+             .max_steps = options_.num_scheduler_steps,
+             .max_model_len = memory_.max_model_len,
+             .block_size = memory_.block_size,
+             .num_blocks = memory_.num_blocks,
+             .vocab_size = config.vocab_size};
+  lockstep_ = std::make_unique<Lockstep>(*placement_.mesh, placement_.parallel, limits_);
+  return {};
+}
+
+Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory) {
+  ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, rank_memory, memory_info(), placement_.num_local_ranks));
+  Mesh& mesh = *placement_.mesh;
+  if (mesh.size() > 1) {
+    const ModelSettings& settings = rank_memory.settings;
+    RankNumbers own{.num_blocks = memory_.num_blocks,
+                    .max_model_len = memory_.max_model_len,
+                    .block_size = memory_.block_size,
+                    .cache_bytes_per_token = static_cast<int64_t>(rank_memory.model.cache_bytes_per_token),
+                    .num_layers = config.num_layers,
+                    .vocab_size = config.vocab_size,
+                    .max_rows = settings.max_rows,
+                    .max_num_seqs = options_.max_num_seqs,
+                    .max_steps = options_.num_scheduler_steps,
+                    .max_logit_rows = settings.max_logit_rows,
+                    .isa_level = static_cast<int64_t>(placement_.isa),
+                    .expert_input_group = rank_memory.model.expert_input_group,
+                    .reduced_bytes = max_reduced_bytes(config, settings)};
+    if (config.num_experts > 0) {
+      const ExchangeLayout layout = exchange_layout(config, settings);
+      own.expert_rows_per_peer = layout.rows_per_peer;
+      own.expert_pairs_per_peer = layout.pairs_per_peer;
+      own.expert_row_bytes = layout.shape.row_bytes;
+    }
+    ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, own));
+    mesh.clock().forget();
+    memory_.cut_to(static_cast<int>(common.num_blocks), static_cast<int>(common.max_model_len));
+    if (leads()) log::info("all ranks have agreed on {}", common.text);
+  }
+  log::info("{}", memory_.describe());
+  if (memory_.max_model_len_was_cut)
+    log::warn("max_model_len is {}: the KV cache holds no more; the model could do {}", memory_.max_model_len,
+              config.max_position_embeddings);
   return {};
 }
 
@@ -140,11 +175,10 @@ Status RankEngine::dismiss() {
 
 Status RankEngine::follow(const Round& round) {
   CHECK(!leads());
-  if (round.all_logits) {
-    if (round.sequences.size() != 1)
-      return make_error(ErrorCode::kCorrupt, "the leader asks for all logits of {} sequences", round.sequences.size());
-    return run_all_logits(round.sequences[0], {});
-  }
+  if (round.number != num_steps_)
+    return make_error(ErrorCode::kInternal, "the leader's round begins with step {}, this rank is at step {}",
+                      round.number, num_steps_);
+  if (round.all_logits) return run_all_logits(round.sequences[0], {});
   active_.clear();
   for (const RoundSequence& sequence : round.sequences)
     active_.push_back({.now = sequence, .known = {}, .extended = {}});
@@ -181,7 +215,10 @@ Status RankEngine::run_steps(int num_steps) {
     running.clear();
     for (Active& sequence : active_) {
       if (sequence.finished) continue;
-      if (step_idx > 0) prepare_next_step(sequence);
+      if (step_idx > 0) {
+        prepare_next_step(sequence);
+        RETURN_IF_ERROR(check_step(sequence.now, limits_));
+      }
       running.push_back(&sequence);
     }
     if (running.empty() && !placement_.parallel.spans_replicas()) break;
@@ -358,6 +395,10 @@ Status RankEngine::share_tokens(std::span<Active*> active) {
   RETURN_IF_ERROR(tensor_group_->broadcast(std::as_writable_bytes(std::span(choices_)), 0,
                                            {.operation = "sampled tokens", .step = num_steps_}));
   for (size_t idx = 0; idx < active.size(); idx++) {
+    if (choices_[idx].token < 0 || choices_[idx].token >= limits_.vocab_size)
+      return make_error(ErrorCode::kCorrupt,
+                        "the leader sampled token {} for sequence {} of step {}; the vocabulary has {}",
+                        choices_[idx].token, idx, num_steps_, limits_.vocab_size);
     active[idx]->last = choices_[idx].token;
     active[idx]->finished = choices_[idx].finished != 0;
   }

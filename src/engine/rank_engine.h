@@ -12,6 +12,7 @@
 #include "config/engine_options.h"
 #include "core/step.h"
 #include "device/device.h"
+#include "engine/common_plan.h"
 #include "engine/lockstep.h"
 #include "engine/memory_plan.h"
 #include "engine/placement.h"
@@ -28,8 +29,9 @@ namespace cachalot {
 // Created and driven by one thread.
 class RankEngine {
  public:
-  // Loads the model of options.model. Errors: the folder (file and tensor named), memory, an instruction set that is
-  // not here, a layout that the model does not divide into.
+  // Loads the model of options.model. All ranks of the placement's mesh do so at the same time: before they load they
+  // agree on the memory plan. Errors: the folder (file and tensor named), memory, an instruction set that is not here,
+  // a layout that the model does not divide into, ranks whose plans do not fit together.
   static Result<std::unique_ptr<RankEngine>> create(const EngineOptions& options, const Placement& placement,
                                                     WeightPacker::Progress progress);
   // The one rank of a model that is not spread.
@@ -77,6 +79,8 @@ class RankEngine {
 
   RankEngine(const EngineOptions& options, const Placement& placement, std::unique_ptr<Mesh> own_mesh);
   Status load(WeightPacker::Progress progress);
+  // Plans this rank's memory, and cuts the plan to what all ranks can have.
+  Status plan(const ModelConfig& config, const RankMemory& rank_memory);
   bool leads() const { return placement_.parallel.is_leader(); }
 
   // Time of a round, without what the mesh counts of it.
@@ -102,6 +106,7 @@ class RankEngine {
   std::unique_ptr<DeepseekModel> model_;
   std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;
+  RoundLimits limits_;
   Buffer cache_memory_, logits_memory_;
   ComputeView<3> cache_;  // [num_layers, num_slots, kv_cache_dim]
   int64_t max_logit_rows_ = 0;

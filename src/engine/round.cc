@@ -1,5 +1,6 @@
 #include "engine/round.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace cachalot {
@@ -7,6 +8,7 @@ namespace {
 
 constexpr uint32_t kMagic = 0x52430001;  // "CR", version 1
 constexpr uint32_t kLeave = 1, kAllLogits = 2, kSample = 1, kPromptLogits = 2;
+constexpr uint32_t kRoundFlags = kLeave | kAllLogits, kSequenceFlags = kSample | kPromptLogits;
 
 struct RoundHeader {
   uint32_t magic, num_sequences;
@@ -49,7 +51,7 @@ class Reader {
 
 bool decode(Reader reader, Round& round) {
   RoundHeader header;
-  if (!reader.take(header) || header.magic != kMagic) return false;
+  if (!reader.take(header) || header.magic != kMagic || (header.flags & ~kRoundFlags) != 0) return false;
   round.number = header.number;
   round.num_steps = header.num_steps;
   round.leave = (header.flags & kLeave) != 0;
@@ -58,8 +60,8 @@ bool decode(Reader reader, Round& round) {
   for (uint32_t idx = 0; idx < header.num_sequences; idx++) {
     SequenceHeader fixed;
     RoundSequence sequence;
-    if (!reader.take(fixed) || !reader.take(sequence.tokens, fixed.num_tokens) ||
-        !reader.take(sequence.blocks, fixed.num_blocks))
+    if (!reader.take(fixed) || (fixed.flags & ~kSequenceFlags) != 0 ||
+        !reader.take(sequence.tokens, fixed.num_tokens) || !reader.take(sequence.blocks, fixed.num_blocks))
       return false;
     sequence.first_position = fixed.first_position;
     sequence.num_tokens = fixed.num_tokens;
@@ -93,9 +95,75 @@ Status decode_round(std::span<const std::byte> bytes, Round& round) {
   return make_error(ErrorCode::kCorrupt, "the leader's round of {} bytes cannot be read", bytes.size());
 }
 
-size_t max_round_bytes(int64_t num_sequences, int64_t num_tokens, int64_t blocks_per_sequence) {
-  return sizeof(RoundHeader) + static_cast<size_t>(num_sequences) * sizeof(SequenceHeader) +
-         static_cast<size_t>(num_tokens + num_sequences * blocks_per_sequence) * sizeof(int32_t);
+size_t RoundLimits::max_round_bytes() const {
+  const int64_t num_numbers = max_rows + int64_t{max_num_seqs} * blocks_per_sequence();
+  return sizeof(RoundHeader) + static_cast<size_t>(max_num_seqs) * sizeof(SequenceHeader) +
+         static_cast<size_t>(num_numbers) * sizeof(int32_t);
+}
+
+Status check_step(const RoundSequence& sequence, const RoundLimits& limits) {
+  const int64_t end = int64_t{sequence.first_position} + sequence.num_tokens;
+  const int64_t room = std::ssize(sequence.blocks) * limits.block_size;
+  if (sequence.first_position < 0 || sequence.num_tokens < 1 || end > std::min<int64_t>(room, limits.max_model_len))
+    return make_error(ErrorCode::kCorrupt,
+                      "{} tokens from position {} on; its {} blocks have {} slots, and max_model_len is {}",
+                      sequence.num_tokens, sequence.first_position, sequence.blocks.size(), room, limits.max_model_len);
+  return {};
+}
+
+namespace {
+
+Status check_sequence(const RoundSequence& sequence, const Round& round, const RoundLimits& limits) {
+  RETURN_IF_ERROR(check_step(sequence, limits));
+  if (std::ssize(sequence.blocks) > limits.blocks_per_sequence())
+    return make_error(ErrorCode::kCorrupt, "{} blocks; a sequence has at most {}", sequence.blocks.size(),
+                      limits.blocks_per_sequence());
+  if (sequence.num_prompt_tokens < 0 || sequence.num_prompt_tokens > limits.max_model_len)
+    return make_error(ErrorCode::kCorrupt, "{} prompt tokens; max_model_len is {}", sequence.num_prompt_tokens,
+                      limits.max_model_len);
+  // What a later step brings was sampled by the one before.
+  if (round.num_steps > 1 && (sequence.num_tokens != 1 || !sequence.sample))
+    return make_error(ErrorCode::kCorrupt, "{} tokens{} in a round of {} steps", sequence.num_tokens,
+                      sequence.sample ? "" : ", of which none is sampled,", round.num_steps);
+  const auto is_outside = [](int32_t limit) { return [=](int32_t id) { return id < 0 || id >= limit; }; };
+  if (const auto block = std::ranges::find_if(sequence.blocks, is_outside(limits.num_blocks));
+      block != sequence.blocks.end())
+    return make_error(ErrorCode::kCorrupt, "block {}; this rank has {} blocks", *block, limits.num_blocks);
+  if (const auto token = std::ranges::find_if(sequence.tokens, is_outside(limits.vocab_size));
+      token != sequence.tokens.end())
+    return make_error(ErrorCode::kCorrupt, "token {}; the vocabulary has {}", *token, limits.vocab_size);
+  return {};
+}
+
+Status check_counts(const Round& round, const RoundLimits& limits) {
+  const int max_steps = round.all_logits ? 1 : limits.max_steps;
+  if (round.num_steps < 1 || round.num_steps > max_steps)
+    return make_error(ErrorCode::kCorrupt, "{} steps; it may have 1 to {}", round.num_steps, max_steps);
+  if (std::ssize(round.sequences) > (round.all_logits ? 1 : limits.max_num_seqs) ||
+      (round.all_logits && round.sequences.empty()))
+    return make_error(ErrorCode::kCorrupt, "{} sequences{}; at most {} run at once", round.sequences.size(),
+                      round.all_logits ? " of which all logits are wanted" : "",
+                      round.all_logits ? 1 : limits.max_num_seqs);
+  int64_t num_rows = 0;
+  for (const RoundSequence& sequence : round.sequences) num_rows += sequence.num_tokens;
+  if (num_rows > limits.max_rows)
+    return make_error(ErrorCode::kCorrupt, "{} token rows; a step has at most {}", num_rows, limits.max_rows);
+  return {};
+}
+
+}  // namespace
+
+Status check_round(const Round& round, const RoundLimits& limits) {
+  if (round.leave && round.sequences.empty()) return {};
+  const auto refused = [&](const std::string& where, const Error& error) {
+    return make_error(error.code, "this rank refuses the leader's round {}: {}{}", round.number, where, error.message);
+  };
+  if (const Status counts = check_counts(round, limits); !counts) return refused("", counts.error());
+  for (size_t idx = 0; idx < round.sequences.size(); idx++) {
+    if (const Status sequence = check_sequence(round.sequences[idx], round, limits); !sequence)
+      return refused(fmt::format("sequence {} of {}: ", idx, round.sequences.size()), sequence.error());
+  }
+  return {};
 }
 
 }  // namespace cachalot

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "core/types.h"
 
 namespace cachalot {
@@ -30,6 +31,17 @@ struct Round {
   std::vector<RoundSequence> sequences;
 };
 
+// What a round may ask of a rank: what it has memory and tables for. The same on all ranks of a replica.
+struct RoundLimits {
+  int max_num_seqs = 0, max_rows = 0, max_steps = 1;
+  int max_model_len = 0;
+  int block_size = 0, num_blocks = 0;
+  int vocab_size = 0;
+
+  int blocks_per_sequence() const { return ceil_div(max_model_len, block_size); }
+  size_t max_round_bytes() const;  // of the largest round
+};
+
 // A round's bytes, all little-endian:
 //
 //   u32 magic and version, u32 num_sequences, u64 number, i32 num_steps, u32 flags (1: leave, 2: all_logits)
@@ -38,7 +50,11 @@ struct Round {
 void encode_round(const Round& round, std::vector<std::byte>& bytes);
 // The round's spans point into `bytes`, whose start is aligned to 8. kCorrupt: not a round, or cut off.
 Status decode_round(std::span<const std::byte> bytes, Round& round);
-// The largest size of a round of so many sequences, tokens and blocks a sequence.
-size_t max_round_bytes(int64_t num_sequences, int64_t num_tokens, int64_t blocks_per_sequence);
+// That nothing in a leader's round lies outside of what this rank has: token and block ids, positions, counts. The
+// error names the sequence, the number and the limit.
+Status check_round(const Round& round, const RoundLimits& limits);
+// Of one sequence's next step: that its positions are within its blocks and max_model_len. A round's later steps go
+// beyond what check_round() has seen.
+Status check_step(const RoundSequence& sequence, const RoundLimits& limits);
 
 }  // namespace cachalot

@@ -130,7 +130,10 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
   world_ = std::move(*formed);
 
   placement_.mesh = &world_->mesh();
-  placement_.isa = static_cast<IsaLevel>(world_->membership().isa_level());
+  const int level = world_->membership().isa_level();  // another rank's word
+  if (level < static_cast<int>(IsaLevel::kReference) || level > static_cast<int>(isa))
+    return make_error(ErrorCode::kCorrupt, "the group has agreed on an unknown instruction level, {}", level);
+  placement_.isa = static_cast<IsaLevel>(level);
   take_share_of_node(members(), parallel.group_rank(), options.engine.threads, placement_);
   placement_.on_activity = [this, last = uint64_t{0}](std::optional<uint64_t> step) mutable {
     last = step.value_or(last);

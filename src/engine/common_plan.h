@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+
+#include "base/error.h"
+#include "comm/mesh.h"
+#include "config/parallel_options.h"
+
+namespace cachalot {
+
+// What a rank has worked out for itself, from its own node, flags and files. Travels between ranks as it is; the first
+// word is the format's.
+struct RankNumbers {
+  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0001;  // "CRNK", version 1
+
+  uint64_t format = kFormat;
+  // What it has memory for: the least holds, of a replica's ranks and of all ranks of the group.
+  int64_t num_blocks = 0, max_model_len = 0;
+  // What messages and roundings follow from: alike on all ranks of the group.
+  int64_t block_size = 0, cache_bytes_per_token = 0, num_layers = 0, vocab_size = 0;
+  int64_t max_rows = 0, max_num_seqs = 0, max_steps = 0, max_logit_rows = 0;
+  int64_t isa_level = 0, expert_input_group = 0;
+  int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
+};
+static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 17 * sizeof(int64_t));
+
+// What all build on.
+struct CommonPlan {
+  int64_t num_blocks = 0, max_model_len = 0;
+  // "277 KV blocks, the least of the replica (rank 1 (...)), and max_model_len 17728, the least of all (rank 1 (...))"
+  std::string text;
+};
+
+// [rank]: of the group that `parallel` describes. The error, the same on all ranks, names what should be alike, both
+// numbers and both ranks.
+Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
+                                    std::span<const std::string> rank_names);
+
+// The same by asking: all ranks of the mesh call it, each with its own numbers.
+Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, const RankNumbers& own);
+
+}  // namespace cachalot
