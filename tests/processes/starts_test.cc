@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -33,10 +34,6 @@ class Start : public testing::Test {
                                    "127.0.0.1",
                                    "--port",
                                    "0",
-                                   "--num-gpu-blocks-override",
-                                   "64",
-                                   "--max-model-len",
-                                   "1024",
                                    "--enable-expert-parallel",
                                    "--data-parallel-size",
                                    std::to_string(dp_size),
@@ -44,6 +41,10 @@ class Start : public testing::Test {
                                    std::to_string(dp_rank),
                                    "--data-parallel-rpc-port",
                                    port_};
+    for (const auto& [flag, value] :
+         {std::pair("--num-gpu-blocks-override", "64"), std::pair("--max-model-len", "1024")}) {
+      if (std::ranges::find(more_flags, flag) == more_flags.end()) flags.insert(flags.end(), {flag, value});
+    }
     flags.insert(flags.end(), more_flags.begin(), more_flags.end());
     return std::make_unique<Program>(flags, program);
   }
@@ -139,9 +140,25 @@ TEST_F(Start, RefusesAWrongSecret) {
   const ScratchFolder folder;
   ASSERT_TRUE(write_file(folder / "one", "sesame"));
   ASSERT_TRUE(write_file(folder / "other", "open"));
-  const auto first = start(0, {"--group-secret-file", folder / "one"}),
+  const auto first = start(0, {"--group-secret-file", folder / "one", "--start-timeout", "4"}),
              second = start(1, {"--group-secret-file", folder / "other"});
-  for (Program* program : {first.get(), second.get()}) expect_end(*program, "secret");
+  expect_end(*second, "has another group secret (--group-secret-file) than rank 0");
+  EXPECT_TRUE(first->wait_for_line("rank 0 refuses a rank: rank 1", kPatience)) << first->output();
+  expect_end(*first, "rank 1 did not come to rank 0");  // whoever that was
+  EXPECT_THAT(first->output(), HasSubstr("; refused was: rank 1"));
+}
+
+// Each replica plans by its own memory; a request that one of them takes must fit all.
+TEST_F(Start, AgreesOnTheLongestSequenceThatAllRanksHaveMemoryFor) {
+  const auto first = start(0, {"--max-model-len", "0", "--num-gpu-blocks-override", "32"}),
+             second = start(1, {"--max-model-len", "0", "--num-gpu-blocks-override", "20"});
+  for (Program* program : {first.get(), second.get()}) {
+    ASSERT_TRUE(program->wait_for_line("ready: http", kPatience)) << program->output();
+    EXPECT_THAT(program->output(),
+                HasSubstr("and max_model_len 1280, the least of all (rank 1 (replica 1, tp 0, host"));
+  }
+  EXPECT_THAT(first->output(), HasSubstr("agreed on 32 KV blocks, the least of the replica (rank 0 ("));
+  EXPECT_THAT(second->output(), HasSubstr("agreed on 20 KV blocks, the least of the replica (rank 1 ("));
 }
 
 TEST_F(Start, SaysWhichChildEndedAndLeavesNone) {

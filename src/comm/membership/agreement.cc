@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "comm/membership/secret.h"
 #include "device/cores.h"
 
@@ -13,10 +14,8 @@ namespace cachalot::control {
 
 namespace {
 
-constexpr size_t kMaxShownBytes = 120;  // of a value
-
 std::string shown(const std::string* value) {
-  return value == nullptr ? "not set" : "'" + printable(*value, kMaxShownBytes) + "'";
+  return value == nullptr ? "not set" : quoted(*value);
 }
 
 // "--block-size: '64' there, '32' here" of each setting that differs.
@@ -31,8 +30,8 @@ std::optional<Error> find_different_setting(const Hello& rank0, const Hello& oth
     if (expected != nullptr && found != nullptr && *expected == *found) continue;
     if (parameter.empty()) parameter = name;
     if (!differences.empty()) differences += ", and ";
-    differences += fmt::format("{} is {} on {} and {} on {}", printable(name, kMaxShownBytes), shown(found),
-                               other.introduction.name(), shown(expected), rank0.introduction.name());
+    differences += fmt::format("{} is {} on {} and {} on {}", name_text(name), shown(found), other.introduction.name(),
+                               shown(expected), rank0.introduction.name());
   }
   if (differences.empty()) return std::nullopt;
   return make_parameter_error(std::move(parameter), "{}; it must be the same on all ranks", differences).error();
@@ -81,7 +80,7 @@ Error protocol_error(const Introduction& rank0, const Introduction& other, uint1
              ErrorCode::kUnsupported,
              "{} runs Cachalot {} with version {} of the control protocol, {} runs Cachalot {} with version {}; all "
              "ranks must run the same program",
-             other.name(), printable(other.program_version), protocol, rank0.name(), rank0.program_version,
+             other.name(), name_text(other.program_version), protocol, rank0.name(), rank0.program_version,
              kProtocolVersion)
       .error();
 }
@@ -115,7 +114,7 @@ std::optional<Error> find_difference(const Hello& rank0, const Hello& other) {
   if (found.program_version != expected.program_version) {
     return make_error(ErrorCode::kUnsupported,
                       "{} runs Cachalot {}, {} runs Cachalot {}; all ranks must run the same program", found.name(),
-                      printable(found.program_version), expected.name(), expected.program_version)
+                      name_text(found.program_version), expected.name(), expected.program_version)
         .error();
   }
   if (found.size != expected.size) {

@@ -9,6 +9,8 @@
 #include <boost/asio/write.hpp>
 #include <utility>
 
+#include "base/log.h"
+
 namespace cachalot::control {
 
 namespace asio = boost::asio;
@@ -51,34 +53,46 @@ void Connection::send_frame(std::string frame) {
   if (unsent_.size() == 1) write_next();
 }
 
+// A handler that throws ends its connection with a word: it would stay open, and nobody would read it any more.
+template <class Body>
+void Connection::attempt(Body body) {
+  if (ended_) return;
+  try {
+    body();
+  } catch (const std::exception& exception) {
+    log::error("a control connection to {} ends: {}", peer_, exception.what());
+    if (!ended_) end({.code = ErrorCode::kInternal, .message = exception.what()});
+  }
+}
+
 void Connection::write_next() {
   asio::async_write(socket_, asio::buffer(unsent_.front()), [self = shared_from_this()](error_code error, size_t) {
-    if (self->ended_) return;
-    if (error) {
-      // What the peer said before it went may still lie unread, and says more: the reader ends the connection.
-      self->sending_failed_ = true;
-      return self->unsent_.clear();
-    }
-    self->unsent_.pop_front();
-    if (!self->unsent_.empty()) {
-      self->write_next();
-    } else if (self->finishing_) {
-      self->shut_down_sending();
-    }
+    self->attempt([&] {
+      if (error) {
+        // What the peer said before it went may still lie unread, and says more: the reader ends the connection.
+        self->sending_failed_ = true;
+        return self->unsent_.clear();
+      }
+      self->unsent_.pop_front();
+      if (!self->unsent_.empty()) {
+        self->write_next();
+      } else if (self->finishing_) {
+        self->shut_down_sending();
+      }
+    });
   });
 }
 
 void Connection::read_header() {
   asio::async_read(socket_, asio::buffer(header_), [self = shared_from_this()](error_code error, size_t size) {
-    if (self->ended_) return;
-    const std::string_view bytes(self->header_.data(), size);
-    // What a stranger says is worth more than that it went away meanwhile.
-    if (error && size == 0) {
-      return self->end({.code = ErrorCode::kUnavailable, .message = error == asio::error::eof ? "" : error.message()});
-    }
-    Result<FrameHeader> header = decode_header(bytes, self->max_receive_bytes_);
-    if (!header) return self->end(header.error());
-    self->read_payload(*header);
+    self->attempt([&] {
+      const std::string_view bytes(self->header_.data(), size);
+      // What a stranger says is worth more than that it went away meanwhile.
+      if (error && size == 0) return self->end_read(error);
+      Result<FrameHeader> header = decode_header(bytes, self->max_receive_bytes_);
+      if (!header) return self->end(header.error());
+      self->read_payload(*header);
+    });
   });
 }
 
@@ -86,19 +100,24 @@ void Connection::read_payload(FrameHeader header) {
   frame_.header = header;
   frame_.payload.resize(header.length);
   asio::async_read(socket_, asio::buffer(frame_.payload), [self = shared_from_this()](error_code error, size_t) {
-    if (self->ended_) return;
-    if (error) {
-      return self->end({.code = ErrorCode::kUnavailable, .message = error == asio::error::eof ? "" : error.message()});
-    }
-    self->deliver();
-    if (!self->ended_) self->read_header();
+    self->attempt([&] {
+      if (error) return self->end_read(error);
+      self->deliver();
+      if (!self->ended_) self->read_header();
+    });
   });
 }
 
 void Connection::deliver() {
   if (finishing_) return;
   const std::shared_ptr<Events> events = events_;
-  events->frame(frame_);
+  try {
+    events->frame(frame_);
+  } catch (const std::exception& exception) {
+    // Another one follows; of all other messages there is only one.
+    if (frame_.header.type != MessageType::kHeartbeat) throw;
+    log::error("a heartbeat from {} is passed over: {}", peer_, exception.what());
+  }
 }
 
 void Connection::finish() {
@@ -114,6 +133,10 @@ void Connection::finish() {
 void Connection::shut_down_sending() {
   error_code ignored;
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
+}
+
+void Connection::end_read(error_code error) {
+  end({.code = ErrorCode::kUnavailable, .message = error == asio::error::eof ? "" : error.message()});
 }
 
 void Connection::end(const Error& error) {

@@ -18,8 +18,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   struct Events {
     std::function<void(const Frame&)> frame;
-    // Once, unless close() came before: the peer closed it (kUnavailable), sent what is no frame (kCorrupt), or
-    // finish() is through.
+    // Once, unless close() came before: the peer closed it (kUnavailable), sent what is no frame (kCorrupt), finish()
+    // is through, or there is no memory for what came (kInternal).
     std::function<void(const Error&)> closed;
   };
 
@@ -51,6 +51,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read_header();
   void read_payload(FrameHeader header);
   void deliver();
+  template <class Body>
+  void attempt(Body body);
+  void end_read(boost::system::error_code error);
   void end(const Error& error);
   void shut_down_sending();
 

@@ -6,6 +6,23 @@
 #include "base/log.h"
 
 namespace cachalot::control {
+namespace {
+
+// A handler that throws, or a line for which there is no memory, must not keep what follows from being done, nor end
+// the heartbeats of the thread that does it.
+template <class Body>
+void guarded(Body body) {
+  try {
+    body();
+  } catch (const std::exception& exception) {
+    try {
+      log::error("a handler of the membership failed: {}", exception.what());
+    } catch (const std::exception&) {  // not even for this line
+    }
+  }
+}
+
+}  // namespace
 
 void GroupState::set_formed(Formed formed) {
   const std::lock_guard lock(mutex_);
@@ -30,16 +47,17 @@ void GroupState::report_lost(int rank, std::string cause, std::optional<Activity
   {
     const std::lock_guard lock(mutex_);
     CHECK(start_ && *start_, "a rank can be lost only by a group");
-    if (absent_.contains(rank_) || !absent_.insert(rank).second) return;
     lost.name = start_->value().members[rank].name();
-    lost_.push_back(lost);
+    LostRank copy = lost;
+    if (absent_.contains(rank_) || !absent_.insert(rank).second) return;
+    lost_.push_back(std::move(copy));
     changed_.notify_all();
   }
   // Heartbeats are rare beside steps; but ranks step together, and this one knows where it is.
   const Activity own = activity();
   const bool tell_own = !lost.is_this_rank && own.phase == Phase::kStep;
-  log::error("{}{}", lost.message(), tell_own ? fmt::format("; this rank is {}", own.text()) : "");
-  if (lost_handler_) lost_handler_(lost);
+  guarded([&] { log::error("{}{}", lost.message(), tell_own ? fmt::format("; this rank is {}", own.text()) : ""); });
+  if (lost_handler_) guarded([&] { lost_handler_(lost); });
 }
 
 void GroupState::set_left(int rank) {
@@ -68,7 +86,7 @@ void GroupState::set_gone() {
 
 void GroupState::report_progress(int rank, const Activity& activity) {
   const std::lock_guard handler_lock(handler_mutex_);
-  if (progress_handler_) progress_handler_(rank, activity);
+  if (progress_handler_) guarded([&] { progress_handler_(rank, activity); });
 }
 
 Activity GroupState::activity() const {
@@ -113,7 +131,7 @@ void GroupState::set_lost_handler(std::function<void(const LostRank&)> handler) 
     const std::lock_guard lock(mutex_);
     before = lost_;
   }
-  for (const LostRank& lost : before) lost_handler_(lost);
+  for (const LostRank& lost : before) guarded([&] { lost_handler_(lost); });
 }
 
 void GroupState::set_progress_handler(std::function<void(int rank, const Activity&)> handler) {

@@ -19,7 +19,9 @@ namespace cachalot::control {
 // activity goes the other way.
 class GroupState {
  public:
-  explicit GroupState(const JoinOptions& options) : rank_(options.rank), size_(options.size) {}
+  explicit GroupState(const JoinOptions& options) : rank_(options.rank) {
+    lost_.reserve(static_cast<size_t>(options.size));  // so that a loss is noted whole or not at all
+  }
 
   // --- The control thread's.
   void set_formed(Formed formed);
@@ -54,7 +56,7 @@ class GroupState {
     return static_cast<uint64_t>(phase) << 56 | (step & (~0ull >> 8));
   }
 
-  const int rank_, size_;
+  const int rank_;
   // A heartbeat takes what it finds; nothing is read by way of these.
   std::atomic<uint64_t> activity_{pack(Phase::kLoading, 0)};
   std::atomic<int> percent_{0};

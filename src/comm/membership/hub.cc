@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "comm/membership/secret.h"
 
 namespace cachalot::control {
@@ -17,7 +18,6 @@ using boost::system::error_code;
 namespace {
 
 constexpr size_t kMaxStrangers = 1024;  // connections that have not proved to be ranks
-constexpr int kMaxDismissalsLogged = 20;
 
 }  // namespace
 
@@ -70,17 +70,23 @@ void Hub::start() {
 
 void Hub::accept() {
   acceptor_.async_accept([this](error_code error, tcp::socket socket) {
+    accepting_ = false;
     if (error == asio::error::operation_aborted) return;
     if (error) {  // no descriptors left, say
-      log::warn("rank 0 cannot take a connection at {}:{}: {}", options_.host, options_.port, error.message());
+      warn(strange_.add(Clock::now(), fmt::format("rank 0 cannot take a connection at {}:{}: {}", options_.host,
+                                                  options_.port, error.message())));
       accept_pause_.expires_after(std::chrono::milliseconds(100));
-      return accept_pause_.async_wait([this](error_code paused) {
+      accept_pause_.async_wait([this](error_code paused) {
+        accepting_ = false;
         if (!paused) accept();
       });
+      accepting_ = true;
+      return;
     }
     greet(std::move(socket));
     accept();
   });
+  accepting_ = true;
 }
 
 void Hub::greet(tcp::socket socket) {
@@ -99,11 +105,8 @@ void Hub::greet(tcp::socket socket) {
 }
 
 void Hub::dismiss_stranger(const ClientPtr& client, std::string_view what_it_did) {
-  if (++num_dismissed_ <= kMaxDismissalsLogged) {
-    log::warn("rank 0 at {}:{} turns away a client from {}, which is no rank: {}{}", options_.host, options_.port,
-              client->connection->peer(), what_it_did,
-              num_dismissed_ == kMaxDismissalsLogged ? " (further ones are not logged)" : "");
-  }
+  warn(strange_.add(Clock::now(), fmt::format("rank 0 at {}:{} turns away a client from {}, which is no rank: {}",
+                                              options_.host, options_.port, client->connection->peer(), what_it_did)));
   client->connection->close();
   strangers_.remove(ClientPtr(client));
 }
@@ -119,9 +122,7 @@ void Hub::on_hello(const ClientPtr& client, const Frame& frame) {
   if (!introduction) return dismiss_stranger(client, introduction.error().message);
   if (frame.header.protocol != kProtocolVersion) {
     client->hello = Hello{.introduction = *introduction};
-    const Error error = protocol_error(own_.introduction, *introduction, frame.header.protocol);
-    refuse(client, error);
-    return end_start(error);
+    return refuse(client, protocol_error(own_.introduction, *introduction, frame.header.protocol));
   }
   Result<Hello> hello = decode<Hello>(frame.payload);
   if (!hello) return dismiss_stranger(client, hello.error().message);
@@ -134,11 +135,14 @@ void Hub::on_hello(const ClientPtr& client, const Frame& frame) {
   admit(client);
 }
 
-// Whoever differs before the group has formed ends the start for all, a wrong secret too: it is most often a forgotten
-// file. So a stranger that speaks the protocol can keep a group from forming, but never joins it or disturbs it later.
+// A rank of the group that differs ends the start for all, who could only wait for it in vain. Who has not proved to be
+// one (another version of the protocol, no or another secret) is told, and nobody else is concerned. Without a secret
+// there is nothing to prove: then whoever speaks the protocol can keep a group from forming, or join it.
 void Hub::admit(const ClientPtr& client) {
   std::optional<Error> error = find_wrong_secret(options_.secret, client->nonce, own_, *client->hello);
-  if (!error && verdict_) error = verdict_;
+  if (error) return refuse(client, *error);
+  client->proved = true;
+  error = verdict_;
   if (!error && formed_) {
     error = make_error(
                 ErrorCode::kUnavailable,
@@ -151,8 +155,8 @@ void Hub::admit(const ClientPtr& client) {
   if (const ClientPtr first = member(client->rank()); !error && first)
     error = doubled_rank_error(*first->hello, *client->hello);
   if (error) {
-    refuse(client, *error);
-    return end_start(*error);
+    if (forming()) end_start(*error);
+    return refuse(client, *error);
   }
 
   client->joined = true;
@@ -167,7 +171,10 @@ void Hub::admit(const ClientPtr& client) {
 }
 
 void Hub::refuse(const ClientPtr& client, const Error& error) {
-  if (formed_) log::warn("rank 0 refuses a rank: {}", error.message);
+  if (!verdict_) {
+    warn(refused_.add(Clock::now(), fmt::format("rank 0 refuses a rank: {}", error.message)));
+    if (!formed_) last_refused_ = error.message;
+  }
   client->connection->send(Refused{.code = error.code, .message = error.message, .parameter = error.parameter});
   let_go(client);
 }
@@ -212,12 +219,14 @@ void Hub::on_message(const ClientPtr& client, const Frame& frame) {
     case MessageType::kHeartbeat:
       return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
         client->activity = heartbeat.activity;
+        client->activity.percent = std::clamp(client->activity.percent, 0, 100);
         if (client->asked) client->lateness.came(clock_.counted(Clock::now()) - *client->asked);
         client->asked.reset();
         if (formed_ && !all_ready_) state_.report_progress(client->rank(), client->activity);
       });
     case MessageType::kReady:
       client->ready = true;
+      client->activity.phase = Phase::kReady;  // from now on it has as long to answer as a rank that serves
       return tell_all_if_ready();
     case MessageType::kFailure:
       return take(Failure{}, [&](const Failure& failure) { on_failure(client, failure); });
@@ -234,15 +243,16 @@ void Hub::on_message(const ClientPtr& client, const Frame& frame) {
 
 void Hub::on_failure(const ClientPtr& client, const Failure& failure) {
   if (!formed_ || failure.rank < 0 || failure.rank >= own_.introduction.size) return;
-  if (failure.rank == 0) return step_down(fmt::format("{} says: {}", client->name(), failure.cause));
-  if (state_.is_present(failure.rank)) return lose(failure.rank, failure.cause);
+  if (failure.rank == 0) return step_down(fmt::format("{} says: {}", client->name(), escaped(failure.cause)));
+  if (state_.is_present(failure.rank)) return lose(failure.rank, escaped(failure.cause));
   // The news of a loss is on its way to the one who asks; that of a goodbye may have been sent before it asked.
   if (!member(failure.rank)) client->connection->send(Left{.rank = failure.rank});
 }
 
 void Hub::on_closed(const ClientPtr& client, const Error& error) {
   if (departing_.erase(client) > 0) {
-    if (verdict_ && client->rank() > 0 && client->rank() < own_.introduction.size) told_.insert(client->rank());
+    if (verdict_ && client->proved && client->rank() > 0 && client->rank() < own_.introduction.size)
+      told_.insert(client->rank());
     finish_failed_start_if_told();
     return finish_leaving_if_through();
   }
@@ -313,6 +323,11 @@ void Hub::process_ended(int rank) {
   lose(rank, std::string(kProcessDied));
 }
 
+void Hub::resume() {
+  if (!armed_) arm(Clock::now() + timing_.slack());
+  if (!accepting_ && acceptor_.is_open()) accept();
+}
+
 void Hub::give_up(std::string why) {
   send_to_all(Failure{
       .rank = 0, .cause = fmt::format("it gave up: {}", why), .activity_known = true, .activity = state_.activity()});
@@ -340,10 +355,14 @@ void Hub::finish_leaving_if_through() {
 
 void Hub::arm(Clock::time_point next) {
   planned_ = next;
+  armed_ = false;
   timer_.expires_at(next);
   timer_.async_wait([this](error_code error) {
-    if (!error) tick();
+    if (error) return;
+    armed_ = false;
+    tick();
   });
+  armed_ = true;
 }
 
 void Hub::tick() {
@@ -351,16 +370,19 @@ void Hub::tick() {
   Clock::time_point next = now + timing_.heartbeat_interval();
   if (clock_.woke(planned_, now)) next = std::min(next, judge(now));
   if (now >= next_beat_) {
-    beat(now);
     next_beat_ = now + timing_.heartbeat_interval();
+    beat(now);
   }
   if (forming() && now >= join_deadline_) {
     end_start({.code = ErrorCode::kDeadlineExceeded,
-               .message = fmt::format("{} did not come to rank 0 at {}:{} within {} s", rank_list(missing_ranks()),
-                                      options_.host, options_.port, options_.join_timeout.count() / 1000.0)});
+               .message = fmt::format("{} did not come to rank 0 at {}:{} within {} s{}{}", rank_list(missing_ranks()),
+                                      options_.host, options_.port, options_.join_timeout.count() / 1000.0,
+                                      last_refused_.empty() ? "" : "; refused was: ", last_refused_)});
   }
   finish_failed_start_if_told();
   if (notices_.due(now)) log_what_is_missing();
+  warn(strange_.due(now));
+  warn(refused_.due(now));
   arm(std::min(next, next_beat_));
 }
 
@@ -414,6 +436,10 @@ void Hub::log_what_is_missing() {
   }
   log::info("{} of {} ranks have loaded: {}{}", own_.introduction.size - num_loading, own_.introduction.size, loading,
             num_loading > kMaxShown ? ", ..." : "");
+}
+
+void Hub::warn(const std::optional<std::string>& line) {
+  if (line) log::warn("{}", *line);
 }
 
 Hub::ClientPtr Hub::member(int rank) const {

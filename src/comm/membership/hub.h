@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "base/notices.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
-#include "comm/membership/notices.h"
 #include "comm/membership/patient_clock.h"
 #include "comm/membership/role.h"
 
@@ -34,6 +34,7 @@ class Hub : public Role {
   void stop_joining() override;
   void set_ready() override;
   void process_ended(int rank) override;
+  void resume() override;
   void give_up(std::string why) override;
   void leave() override;
 
@@ -52,7 +53,7 @@ class Hub : public Role {
     std::optional<Clock::time_point> asked;  // by the heartbeat that it has not answered yet
     Lateness lateness;
     std::optional<Hello> hello;
-    bool joined = false, ready = false;
+    bool proved = false, joined = false, ready = false;  // proved: that it has the group secret, if there is one
     Activity activity;
 
     int rank() const { return hello ? hello->introduction.rank : -1; }
@@ -70,6 +71,7 @@ class Hub : public Role {
   void on_closed(const ClientPtr& client, const Error& error);
 
   void admit(const ClientPtr& client);
+  // Tells this one why it may not join; ends nobody else's start.
   void refuse(const ClientPtr& client, const Error& error);
   void dismiss_stranger(const ClientPtr& client, std::string_view what_it_did);
   void form();
@@ -91,6 +93,7 @@ class Hub : public Role {
   Clock::time_point judge(Clock::time_point now);
   void beat(Clock::time_point now);
   void log_what_is_missing();
+  static void warn(const std::optional<std::string>& line);
 
   ClientPtr member(int rank) const;
   std::vector<int> missing_ranks() const;
@@ -110,7 +113,11 @@ class Hub : public Role {
   boost::asio::steady_timer accept_pause_;
   PatientClock clock_;
   Clock::time_point planned_, next_beat_, join_deadline_;
-  Notices notices_;  // of what is missing
+  Notices notices_;               // of what is missing
+  Complaints strange_, refused_;  // of clients that are no ranks, of ranks that may not join
+  std::string last_refused_;      // while the group forms: why
+  bool armed_ = false;            // timer_ is
+  bool accepting_ = false;
 
   std::list<ClientPtr> strangers_;    // oldest first
   std::map<int, ClientPtr> members_;  // by rank; only those present
@@ -119,7 +126,6 @@ class Hub : public Role {
   std::set<int> told_;                // ranks that have got the verdict
   Clock::time_point linger_until_;
   bool formed_ = false, own_ready_ = false, all_ready_ = false, leaving_ = false;
-  int num_dismissed_ = 0;
 };
 
 }  // namespace cachalot::control

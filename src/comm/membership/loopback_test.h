@@ -19,17 +19,25 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "comm/membership/membership.h"
+#include "comm/membership/wire.h"
 
 namespace cachalot::control {
 
-// A port on the loopback that nobody listens at.
+// A socket that may share its port with one that only keeps it.
+inline int loopback_socket(uint16_t port) {
+  const int bound = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+  setsockopt(bound, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  CHECK(bind(bound, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0, "port {}", port);
+  return bound;
+}
+
+// A port on the loopback that nobody listens at. It is kept until this process ends, so that no other test gets it.
 inline uint16_t free_port() {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  const int keeper = loopback_socket(0);
+  sockaddr_in address{};
   socklen_t size = sizeof address;
-  CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  close(listener);
+  CHECK(getsockname(keeper, reinterpret_cast<sockaddr*>(&address), &size) == 0);
   return ntohs(address.sin_port);
 }
 
@@ -114,6 +122,8 @@ class RawClient {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
+  // The other end of who connects there.
+  static RawClient accepted_at(int listener) { return RawClient(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC), 0); }
   ~RawClient() { close(socket_); }
   RawClient(const RawClient&) = delete;
   RawClient& operator=(const RawClient&) = delete;
@@ -128,6 +138,15 @@ class RawClient {
     bytes.resize(received > 0 ? received : 0);
     return bytes;
   }
+  Frame receive_message() {
+    Frame frame;
+    const Result<FrameHeader> header = decode_header(receive(kFrameHeaderBytes), kMaxMessageBytes);
+    EXPECT_TRUE(header) << header.error().message;
+    if (!header) return frame;
+    frame.header = *header;
+    if (header->length > 0) frame.payload = receive(header->length);
+    return frame;
+  }
   // All until the peer closes.
   std::string receive_all() {
     std::string all;
@@ -136,6 +155,7 @@ class RawClient {
   }
 
  private:
+  RawClient(int connected, int /*tag*/) : socket_(connected) {}
   int socket_;
 };
 

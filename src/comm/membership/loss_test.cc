@@ -131,10 +131,8 @@ TEST(Membership, AGoodbyeIsNoLoss) {
 // A network between a rank and rank 0 that can be cut: no byte comes through then, and no end of the connection.
 class CuttableLine {
  public:
-  CuttableLine(uint16_t port, uint16_t to) : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), to_(to) {
-    const sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    CHECK(bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-          listen(listener_, 1) == 0);
+  CuttableLine(uint16_t port, uint16_t to) : listener_(loopback_socket(port)), to_(to) {
+    CHECK(listen(listener_, 1) == 0);
     thread_ = std::jthread([this](const std::stop_token& stop) { carry(stop); });
   }
   void cut() { cut_ = true; }

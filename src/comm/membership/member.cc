@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace cachalot {
 
 std::string Member::name() const {
-  return fmt::format("rank {} ({}{}host {}, pid {})", rank, label, label.empty() ? "" : ", ", host, pid);
+  return fmt::format("rank {} ({}host {}, pid {})", rank, label.empty() ? "" : name_text(label) + ", ", name_text(host),
+                     pid);
 }
 
 std::string Activity::text() const {

@@ -27,7 +27,7 @@ struct Member {
   std::string shm_socket;       // where it hands out its shared memory; empty: it has none
   std::string ucx_address;      // bytes; empty: it has none
 
-  std::string name() const;  // "rank 5 (replica 1, tp 0, host b, pid 77)"
+  std::string name() const;  // "rank 5 (replica 1, tp 0, host b, pid 77)", for logs and errors whatever it has said
 
   template <class Archive, class Self>
   static void fields(Archive& archive, Self& self) {

@@ -78,12 +78,18 @@ void prefer_this_thread() {
 // Memory that is not to be had costs one message, not the process's heartbeats.
 void Membership::Impl::run() {
   prefer_this_thread();
-  for (;;) {
+  for (bool has_failed = false;;) {
     try {
+      if (std::exchange(has_failed, false)) role->resume();
       context.run();
       return;
     } catch (const std::exception& exception) {
-      log::error("the control thread failed: {}", exception.what());
+      has_failed = true;
+      try {
+        log::error("the control thread goes on after: {}", exception.what());
+      } catch (const std::exception&) {  // not even for the line
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));  // memory may come back
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 
+#include "comm/membership/agreement.h"
 #include "comm/membership/loopback_test.h"
 #include "comm/membership/wire.h"
 
@@ -115,25 +116,72 @@ INSTANTIATE_TEST_SUITE_P(Membership, Disagreements,
                                                       [](auto& options) { options[3].rank = 2; },
                                                       {"rank 2 is there twice", "replica 2", "replica 3"},
                                                       "--data-parallel-rank"},
-                                         Disagreement{"WrongSecret",
+                                         Disagreement{"SettingOfARankThatHasTheSecret",
+                                                      [](auto& options) {
+                                                        for (JoinOptions& rank : options) rank.secret = "hush";
+                                                        options[2].settings[0].second = "32";
+                                                      },
+                                                      {"--block-size is '32' on rank 2"},
+                                                      "--block-size"}),
+                         [](const auto& instance) { return instance.param.name; });
+
+// A rank whose secret is not the group's may be anybody: it is told, and the others wait for the right one.
+class Secrets : public testing::TestWithParam<Disagreement> {};
+
+TEST_P(Secrets, ThatDifferConcernOnlyTheRankThatHasNotProvedItself) {
+  std::vector<JoinOptions> options = group_options(3);
+  GetParam().make(options);
+  const LogCapture log;
+  std::vector<JoinResult> group(3);
+  std::jthread others([&] {
+    std::vector<JoinResult> both = join_all({options[0], options[1]});
+    group[0] = std::move(both[0]);
+    group[1] = std::move(both[1]);
+  });
+  const JoinResult wrong = Membership::join(options[2]);
+  ASSERT_FALSE(wrong.has_value());
+  for (const std::string& part : GetParam().named) EXPECT_THAT(wrong.error().message, HasSubstr(part));
+  EXPECT_EQ(wrong.error().parameter, GetParam().parameter);
+  options[2].secret = options[0].secret;
+  group[2] = Membership::join(options[2]);
+  others.join();
+  for (const JoinResult& result : group) ASSERT_TRUE(result.has_value()) << result.error().message;
+  leave_all(group);
+  group.clear();
+  EXPECT_EQ(log.count("rank 0 refuses a rank: " + wrong.error().message), 1) << log.text();
+}
+
+INSTANTIATE_TEST_SUITE_P(Membership, Secrets,
+                         testing::Values(Disagreement{"Wrong",
                                                       [](auto& options) {
                                                         for (JoinOptions& rank : options) rank.secret = "hush";
                                                         options[2].secret = "hust";
                                                       },
                                                       {"rank 2", "has another group secret", "rank 0"},
                                                       "--group-secret-file"},
-                                         Disagreement{"NoSecret",
+                                         Disagreement{"None",
                                                       [](auto& options) {
                                                         for (JoinOptions& rank : options) rank.secret = "hush";
                                                         options[2].secret = "";
                                                       },
                                                       {"rank 2", "has no group secret", "rank 0"},
                                                       "--group-secret-file"},
-                                         Disagreement{"SecretThatOnlyOneHas",
-                                                      [](auto& options) { options[1].secret = "hush"; },
-                                                      {"rank 1", "has a group secret", "rank 0"},
+                                         Disagreement{"ThatOnlyOneHas",
+                                                      [](auto& options) { options[2].secret = "hush"; },
+                                                      {"rank 2", "has a group secret", "rank 0"},
                                                       "--group-secret-file"}),
                          [](const auto& instance) { return instance.param.name; });
+
+TEST(Membership, ARankThatWasRefusedAndDidNotComeAgainIsNamedAtTheEnd) {
+  std::vector<JoinOptions> options = group_options(2);
+  for (JoinOptions& rank : options) rank.join_timeout = milliseconds(400);
+  options[0].secret = "hush";
+  options[1].secret = "hust";
+  const std::vector<JoinResult> group = join_all(options);
+  ASSERT_FALSE(group[0].has_value());
+  EXPECT_THAT(group[0].error().message,
+              AllOf(HasSubstr("rank 1 did not come"), HasSubstr("refused was: " + group[1].error().message)));
+}
 
 TEST(Membership, ARankThatComesAfterTheFailedStartIsToldToo) {
   std::vector<JoinOptions> options = group_options(3);
@@ -150,25 +198,73 @@ TEST(Membership, ARankThatComesAfterTheFailedStartIsToldToo) {
 }
 
 // The beginning of a Hello is what versions have in common.
-TEST(Membership, AnotherVersionOfTheProtocolEndsTheStartWithBothVersions) {
-  const std::vector<JoinOptions> options = group_options(3);
-  std::vector<JoinResult> group;
-  std::jthread joining([&] { group = join_all({options[0], options[1]}); });
-  RawClient other(options[0].port);
-  const std::string payload =
-      encode(Introduction{.program_version = "9.0", .rank = 2, .size = 3, .host = "far", .pid = 7}) +
-      "fields of later times";
-  other.send(
-      encode_header(
-          {.protocol = 9, .type = MessageType::kHello, .epoch = 1, .length = static_cast<uint32_t>(payload.size())}) +
-      payload);
-  EXPECT_THAT(other.receive_all(), HasSubstr("rank 2 (host far, pid 7) runs Cachalot 9.0 with version 9"));
-  joining.join();
-  for (const JoinResult& result : group) {
-    ASSERT_FALSE(result.has_value());
-    EXPECT_THAT(result.error().message, AllOf(HasSubstr("version 9 of the control protocol"),
-                                              HasSubstr(fmt::format("with version {}", kProtocolVersion))));
+std::string hello_of_protocol_9(const Introduction& introduction) {
+  const std::string payload = encode(introduction) + "fields of later times";
+  return encode_header({.protocol = 9,
+                        .type = MessageType::kHello,
+                        .epoch = 1,
+                        .length = static_cast<uint32_t>(payload.size())}) +
+         payload;
+}
+
+class OtherProtocols : public testing::TestWithParam<std::string> {};
+
+// Whether the group has a secret or not: nothing that such a greeting says is proved.
+TEST_P(OtherProtocols, AreToldBothVersionsAndEndNobodysStart) {
+  std::vector<JoinOptions> options = group_options(3);
+  for (JoinOptions& rank : options) rank.secret = GetParam();
+  const LogCapture log;
+  std::vector<JoinResult> group(3);
+  std::jthread others([&] {
+    std::vector<JoinResult> both = join_all({options[0], options[1]});
+    group[0] = std::move(both[0]);
+    group[1] = std::move(both[1]);
+  });
+  {
+    RawClient other(options[0].port);
+    other.send(hello_of_protocol_9({.program_version = "9.0", .rank = 2, .size = 3, .host = "far", .pid = 7}));
+    EXPECT_THAT(other.receive_all(), AllOf(HasSubstr("rank 2 (host far, pid 7) runs Cachalot 9.0 with version 9 of the "
+                                                     "control protocol"),
+                                           HasSubstr(fmt::format("with version {}", kProtocolVersion))));
   }
+  group[2] = Membership::join(options[2]);
+  others.join();
+  for (const JoinResult& result : group) ASSERT_TRUE(result.has_value()) << result.error().message;
+  leave_all(group);
+  group.clear();
+  EXPECT_EQ(log.count("rank 0 refuses a rank: rank 2 (host far, pid 7) runs Cachalot 9.0"), 1) << log.text();
+}
+
+INSTANTIATE_TEST_SUITE_P(Membership, OtherProtocols, testing::Values("", "hush"), [](const auto& instance) {
+  return instance.param.empty() ? "WithoutASecret" : "WithASecret";
+});
+
+TEST(Membership, WhatAStrangerCallsItselfIsQuotedAndItsGreetingsFillNoLog) {
+  std::vector<JoinOptions> options = group_options(2);
+  const LogCapture log;
+  std::vector<JoinResult> group(2);
+  std::jthread rank0([&] { group[0] = Membership::join(options[0]); });
+  const std::string hello = hello_of_protocol_9({.program_version = "9\x1b[2J",
+                                                 .rank = 1,
+                                                 .size = 2,
+                                                 .host = "\xff\n2026-11-01 error: all is lost",
+                                                 .label = "load-line: rank -1 1094795585%" + std::string(4000, 'x')});
+  constexpr int kNumGreetings = 200;
+  for (int i = 0; i < kNumGreetings; ++i) {
+    RawClient stranger(options[0].port);
+    stranger.send(hello);
+    EXPECT_FALSE(stranger.receive_all().empty());
+  }
+  group[1] = Membership::join(options[1]);
+  rank0.join();
+  for (const JoinResult& result : group) ASSERT_TRUE(result.has_value()) << result.error().message;
+  leave_all(group);
+  group.clear();
+  EXPECT_LE(log.count("rank 0 refuses a rank"), 3) << "at most one line in ten seconds";
+  EXPECT_LT(log.text().size(), 4000u) << log.text();
+  EXPECT_THAT(log.text(),
+              AllOf(HasSubstr("('load-line: rank -1 1094795585%xxxx"),
+                    HasSubstr(R"(host '\xff\n2026-11-01 error: all is lost')"), HasSubstr(R"('9\x1b[2J')")));
 }
 
 TEST(Membership, ALateRankIsToldWhyAndHarmsNobody) {
@@ -307,8 +403,9 @@ TEST_P(Strangers, AreTurnedAwayWithALineAndTheGroupForms) {
 INSTANTIATE_TEST_SUITE_P(
     Membership, Strangers,
     testing::Values(
-        Stranger{"Http", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "'GET / HTTP/1.1..' begins no control message"},
-        Stranger{"Noise", std::string(1000, '\xee'), "'................' begins no control message"},
+        Stranger{"Http", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", R"('GET / HTTP/1.1\r\n' begins no control message)"},
+        Stranger{"Noise", std::string(1000, '\xee'),
+                 R"('\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee' begins no control message)"},
         Stranger{"AMessageWithoutEnd", encode_header({.type = MessageType::kHello, .length = 0xffffffff}),
                  "a control message of 4294967295 bytes; 65536 are the limit"},
         Stranger{"AGreetingThatIsCut",
@@ -342,11 +439,7 @@ TEST(Membership, ManySilentStrangersKeepNobodyOut) {
 // Plays rank 0 for one client.
 class FakeRank0 {
  public:
-  explicit FakeRank0(uint16_t port) : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    CHECK(bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-          listen(listener_, 1) == 0);
-  }
+  explicit FakeRank0(uint16_t port) : listener_(loopback_socket(port)) { CHECK(listen(listener_, 1) == 0); }
   ~FakeRank0() { close(listener_); }
 
   void say(const std::string& words) {
@@ -371,6 +464,22 @@ TEST(Membership, AnImpostorWithoutTheSecretIsNotTakenForRank0) {
   const JoinResult result = Membership::join(options);
   ASSERT_FALSE(result.has_value());
   EXPECT_THAT(result.error().message, HasSubstr("does not have the group secret"));
+}
+
+TEST(Membership, WhatSomebodyAtRank0sAddressSaysIsOneLine) {
+  const JoinOptions options = group_options(2)[1];
+  FakeRank0 other(options.port);
+  std::jthread speaking([&] {
+    other.say(encode_frame(Challenge{}, 1) +
+              encode_frame(Refused{.code = static_cast<ErrorCode>(99),
+                                   .message = "no\n2026-11-01 error: \xff" + std::string(9000, 'x')},
+                           1));
+  });
+  const JoinResult result = Membership::join(options);
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(result.error().message, HasSubstr(R"(no\n2026-11-01 error: \xffxxx)"));
+  EXPECT_LT(result.error().message.size(), 2500u);
 }
 
 TEST(Membership, AnotherServiceAtRank0sAddressIsNamed) {
@@ -415,6 +524,93 @@ TEST(Membership, EveryoneIsReadyOnceAllHaveLoaded) {
   leave_all(group);
   group.clear();
   EXPECT_GT(log.count("2 of 3 ranks have loaded: rank 2 is loading (40%)"), 0);
+}
+
+// The thread that exchanges heartbeats calls them.
+TEST(Membership, HandlersThatThrowEndNoHeartbeats) {
+  std::vector<JoinOptions> options = group_options(3);
+  for (JoinOptions& rank : options) rank.failure_timeout = milliseconds(200);
+  const LogCapture log;
+  std::vector<JoinResult> group = join_all(options);
+  std::atomic<int> num_calls{0};
+  (*group[0])->set_progress_handler([&](int /*rank*/, const Activity& /*activity*/) {
+    ++num_calls;
+    throw std::bad_alloc();
+  });
+  for (const JoinResult& rank : group)
+    (*rank)->set_lost_handler([](const LostRank& /*lost*/) { throw std::bad_alloc(); });
+  std::this_thread::sleep_for(milliseconds(700));  // longer than a rank that loads may be silent
+  EXPECT_GT(num_calls, 5);
+  for (const JoinResult& rank : group) EXPECT_FALSE((*rank)->first_lost().has_value());
+
+  // Of two losses each rank hears both.
+  (*group[1])->give_up("one");
+  const Status ready = (*group[0])->wait_until_all_ready();
+  ASSERT_FALSE(ready.has_value());
+  EXPECT_THAT(ready.error().message, HasSubstr("rank 1"));
+  (*group[2])->give_up("two");
+  std::vector<JoinResult> survivor;
+  survivor.push_back(std::move(group[0]));
+  leave_all(survivor);
+  group.clear();
+  survivor.clear();
+  EXPECT_EQ(log.count("it gave up: two"), 1) << log.text();
+  EXPECT_GT(log.count("a handler of the membership failed: std::bad_alloc"), 0);
+}
+
+// Plays a rank that has loaded, and from then on says nothing more.
+TEST(Membership, ARankThatFallsSilentRightAfterItHasLoadedIsFoundAsOneThatServes) {
+  std::vector<JoinOptions> options = group_options(2);
+  options[0].failure_timeout = milliseconds(1'000);
+  std::vector<JoinResult> group(2);
+  std::jthread rank0([&] { group[0] = Membership::join(options[0]); });
+  RawClient client(options[0].port);
+  ASSERT_EQ(client.receive_message().header.type, MessageType::kChallenge);
+  Hello hello = hello_of(options[1]).value();
+  client.send(encode_frame(hello, 1));
+  const auto next_but_heartbeats = [&] {
+    Frame frame = client.receive_message();
+    while (frame.header.type == MessageType::kHeartbeat) {
+      client.send(encode_frame(Heartbeat{}, 1));  // it is loading
+      frame = client.receive_message();
+    }
+    return frame.header.type;
+  };
+  ASSERT_EQ(next_but_heartbeats(), MessageType::kAccepted);
+  ASSERT_EQ(next_but_heartbeats(), MessageType::kFormed);
+  rank0.join();
+  ASSERT_EQ(client.receive_message().header.type, MessageType::kHeartbeat);
+  client.send(encode_frame(Heartbeat{}, 1) + encode_frame(Ready{}, 1));
+  const auto begin = Clock::now();
+  EXPECT_TRUE((*group[0])->wait_until_all_ready().has_value());
+  while (!(*group[0])->first_lost() && Clock::now() - begin < seconds(5)) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_LT(Clock::now() - begin, milliseconds(1'400)) << "2.7 s, if it still counts as loading";
+  (*group[0])->leave();
+}
+
+TEST(Membership, ARank0ThatFallsSilentRightAfterAllHaveLoadedIsFoundAsOneThatServes) {
+  const JoinOptions options = group_options(2)[1];
+  const int listener = loopback_socket(options.port);
+  ASSERT_EQ(listen(listener, 1), 0);
+  JoinResult rank1;
+  std::jthread joining([&] { rank1 = Membership::join(options); });
+  RawClient rank0 = RawClient::accepted_at(listener);
+  rank0.send(encode_frame(Challenge{}, 1));
+  ASSERT_EQ(rank0.receive_message().header.type, MessageType::kHello);
+  rank0.send(encode_frame(Accepted{.failure_timeout_ms = 1'000}, 1) + encode_frame(Heartbeat{}, 1) +
+             encode_frame(Formed{.members = {{.rank = 0}, {.rank = 1}}}, 1));
+  joining.join();
+  ASSERT_TRUE(rank1.has_value()) << rank1.error().message;
+  std::jthread loading([&] { EXPECT_TRUE((*rank1)->wait_until_all_ready().has_value()); });
+  while (rank0.receive_message().header.type != MessageType::kReady) {
+  }
+  rank0.send(encode_frame(Heartbeat{}, 1) + encode_frame(Ready{}, 1));
+  const auto begin = Clock::now();
+  loading.join();
+  while (!(*rank1)->first_lost() && Clock::now() - begin < seconds(5)) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_LT(Clock::now() - begin, milliseconds(1'400)) << "2.7 s, if it still counts as loading";
+  (*rank1)->leave();
+  close(listener);
 }
 
 TEST(Membership, ARankThatCannotLoadTellsAllOthersWhy) {

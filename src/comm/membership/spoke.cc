@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "comm/membership/secret.h"
 
 namespace cachalot::control {
@@ -58,7 +59,7 @@ void Spoke::connect(const tcp::resolver::results_type& endpoints) {
   });
   asio::async_connect(*attempt_, endpoints, [this, attempt = attempt_](error_code error, const tcp::endpoint&) {
     attempt_timer_.cancel();
-    if (state_.start_is_decided()) return;
+    if (state_.start_is_decided() || attempt != attempt_) return;
     if (!error && attempt->is_open()) return on_connected(std::move(*attempt));
     const bool cut_off = !error || error == asio::error::operation_aborted;
     retry(cut_off ? fmt::format("no answer within {} s", kConnectTimeout.count()) : error.message());
@@ -124,15 +125,17 @@ void Spoke::on_frame(const Frame& frame) {
     case MessageType::kAccepted:
       return take(Accepted{}, [&](const Accepted& accepted) { on_accepted(accepted); });
     case MessageType::kRefused:
-      return take(Refused{}, [&](Refused refused) {
-        fail_start(
-            {.code = refused.code, .message = std::move(refused.message), .parameter = std::move(refused.parameter)});
+      return take(Refused{}, [&](const Refused& refused) {
+        const bool known = refused.code <= ErrorCode::kInternal;
+        fail_start({.code = known ? refused.code : ErrorCode::kUnavailable,
+                    .message = escaped(refused.message),
+                    .parameter = escaped(refused.parameter)});
       });
     case MessageType::kFormed:
       return take(Formed{}, [&](Formed formed) { on_formed(std::move(formed)); });
     case MessageType::kHeartbeat:
       return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
-        rank0_activity_ = heartbeat.activity;
+        set_rank0_activity(heartbeat.activity);
         if (!connection_->has_unsent()) connection_->send(Heartbeat{.activity = state_.activity()});
       });
     case MessageType::kFailure:
@@ -141,6 +144,7 @@ void Spoke::on_frame(const Frame& frame) {
       return take(Left{}, [&](const Left& left) { on_left(left.rank); });
     case MessageType::kReady:
       lateness_ = Lateness(timing_.slack());
+      if (rank0_activity_ && rank0_activity_->phase == Phase::kLoading) set_rank0_activity({.phase = Phase::kReady});
       return state_.set_all_ready();
     default:
       return log::warn("rank {} passes over a control message of type {} from rank 0", options_.rank,
@@ -187,11 +191,18 @@ void Spoke::on_formed(Formed formed) {
   state_.set_formed(std::move(formed));
 }
 
+// A rank that has loaded has less time to answer, at once and not only when the longer time is over.
+void Spoke::set_rank0_activity(const Activity& activity) {
+  const bool was_loading = rank0_activity_ && rank0_activity_->phase == Phase::kLoading;
+  rank0_activity_ = activity;
+  if (was_loading && activity.phase != Phase::kLoading && accepted_) watch_rank0();
+}
+
 // --- Losses.
 
 void Spoke::on_failure(const Failure& failure) {
   if (!formed_ || failure.rank < 0 || failure.rank >= options_.size) return;
-  state_.report_lost(failure.rank, failure.cause,
+  state_.report_lost(failure.rank, escaped(failure.cause),
                      failure.activity_known ? std::optional(failure.activity) : std::nullopt);
 }
 
@@ -219,8 +230,8 @@ void Spoke::on_closed(const Error& error) {
 }
 
 void Spoke::lose_rank0(std::string cause) {
-  watch_timer_.cancel();
   if (state_.is_present(0)) state_.report_lost(0, std::move(cause), rank0_activity_);
+  watch_timer_.cancel();
 }
 
 void Spoke::process_ended(int rank) {
@@ -262,16 +273,29 @@ Spoke::Clock::duration Spoke::silence_limit() const {
 }
 
 void Spoke::watch_rank0() {
+  watching_ = false;
   const Clock::time_point now = Clock::now();
   planned_ = std::max(now + silence_limit() - (clock_.counted(now) - heard_), now + std::chrono::milliseconds(1));
   watch_timer_.expires_at(planned_);
   watch_timer_.async_wait([this](error_code error) {
-    if (!error) on_watch();
+    if (error) return;
+    watching_ = false;
+    on_watch();
   });
+  watching_ = true;
+}
+
+void Spoke::resume() {
+  const bool connected = connection_ && !connection_->ended();
+  if (connected && !watching_) return watch_rank0();
+  if (!connected && !state_.start_is_decided()) retry("the last attempt failed");
 }
 
 void Spoke::on_watch() {
-  if (connection_->ended()) return;
+  if (connection_->ended()) {  // and what followed from that may have failed
+    if (formed_ && !leaving_) lose_rank0(std::string(kConnectionClosed));
+    return;
+  }
   const Clock::time_point now = Clock::now();
   if (!clock_.woke(planned_, now)) {
     // What rank 0 said meanwhile lies unread: it gets another interval.

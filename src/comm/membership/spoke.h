@@ -8,10 +8,10 @@
 #include <optional>
 #include <string>
 
+#include "base/notices.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
-#include "comm/membership/notices.h"
 #include "comm/membership/patient_clock.h"
 #include "comm/membership/role.h"
 
@@ -27,6 +27,7 @@ class Spoke : public Role {
   void stop_joining() override;
   void set_ready() override;
   void process_ended(int rank) override;
+  void resume() override;
   void give_up(std::string why) override;
   void leave() override;
 
@@ -44,6 +45,7 @@ class Spoke : public Role {
   void on_challenge(const Challenge& challenge);
   void on_accepted(const Accepted& accepted);
   void on_formed(Formed formed);
+  void set_rank0_activity(const Activity& activity);
   void on_failure(const Failure& failure);
   void on_left(int rank);
   void on_closed(const Error& error);
@@ -73,6 +75,7 @@ class Spoke : public Role {
   Nonce rank0_nonce_{}, nonce_{};
   std::optional<Activity> rank0_activity_;
   bool accepted_ = false, formed_ = false, leaving_ = false;
+  bool watching_ = false;  // the watch timer is armed
 };
 
 }  // namespace cachalot::control

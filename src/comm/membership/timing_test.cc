@@ -1,6 +1,6 @@
 #include <gmock/gmock.h>
 
-#include "comm/membership/notices.h"
+#include "base/notices.h"
 #include "comm/membership/role.h"
 
 namespace cachalot::control {
@@ -55,6 +55,18 @@ TEST(Notices, TheFirstComesAtOnceUnlessItIsPutOff) {
   Notices notices(seconds(4));
   EXPECT_TRUE(notices.due(Notices::Time{} + seconds(1)));
   EXPECT_FALSE(notices.due(Notices::Time{} + seconds(2)));
+}
+
+TEST(Complaints, TheFirstIsToldAtOnceAndTheRestOneInAnInterval) {
+  const Complaints::Time start = Complaints::Time{} + seconds(100);
+  Complaints complaints(seconds(10));
+  EXPECT_EQ(complaints.due(start), std::nullopt);
+  EXPECT_EQ(complaints.add(start, "a"), "a");
+  for (int i = 0; i < 500; i++) EXPECT_EQ(complaints.add(start + milliseconds(10 * i), "b"), std::nullopt);
+  EXPECT_EQ(complaints.due(start + seconds(9)), std::nullopt);
+  EXPECT_EQ(complaints.due(start + seconds(10)), "b (the last of 500; at most one line in 10 s)");
+  EXPECT_EQ(complaints.due(start + seconds(30)), std::nullopt) << "nothing more came";
+  EXPECT_EQ(complaints.add(start + seconds(30), "c"), "c");
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 #include "comm/membership/wire.h"
 
+#include "base/text.h"
+
 namespace cachalot::control {
 
 std::string Introduction::name() const {
-  return Member{.rank = rank, .label = printable(label, 80), .host = printable(host, 80), .pid = pid}.name();
+  return Member{.rank = rank, .label = label, .host = host, .pid = pid}.name();
 }
 
 Result<Introduction> decode_introduction(std::string_view hello) {
@@ -26,21 +28,13 @@ Result<FrameHeader> decode_header(std::string_view bytes, size_t max_length) {
   Reader reader(bytes);
   reader(magic, header.protocol, header.type, header.epoch, header.length);
   if (!reader.complete() || magic != kMagic) {
-    return make_error(ErrorCode::kCorrupt, "'{}' begins no control message", printable(bytes));
+    return make_error(ErrorCode::kCorrupt, "{} begins no control message", quoted(bytes));
   }
   if (header.length > max_length) {
     return make_error(ErrorCode::kCorrupt, "a control message of {} bytes; {} are the limit here", header.length,
                       max_length);
   }
   return header;
-}
-
-std::string printable(std::string_view bytes, size_t max_length) {
-  std::string text(bytes.substr(0, max_length));
-  for (char& character : text) {
-    if (character < ' ' || character > '~') character = '.';
-  }
-  return text;
 }
 
 }  // namespace cachalot::control

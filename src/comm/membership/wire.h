@@ -318,7 +318,4 @@ std::string encode_frame(const Message& message, uint32_t epoch) {
          payload;
 }
 
-// Bytes of a stranger for a log line: the first ones, those that are not printable as dots.
-std::string printable(std::string_view bytes, size_t max_length = 24);
-
 }  // namespace cachalot::control

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/text.h"
 
 namespace cachalot {
 namespace {
@@ -118,6 +119,9 @@ Result<FileDescriptor> listen_on(const std::string& name, int backlog) {
 }
 
 Result<FileDescriptor> connect_to(const std::string& name) {
+  // A peer's word.
+  if (name.size() >= sizeof(sockaddr_un::sun_path))
+    return make_error(ErrorCode::kCorrupt, "{} is no name of a unix socket", quoted(name));
   ASSIGN_OR_RETURN(FileDescriptor socket, new_socket());
   const Address address = abstract_address(name);
   if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.un), address.size) == 0) return socket;
@@ -127,8 +131,9 @@ Result<FileDescriptor> connect_to(const std::string& name) {
         ErrorCode::kNotFound,
         "nobody listens on the abstract unix socket {}: its process has ended, or runs in another network "
         "namespace",
-        name);
-  return make_error(ErrorCode::kIo, "cannot connect to the abstract unix socket {}: {}", name, std::strerror(errno));
+        quoted(name));
+  return make_error(ErrorCode::kIo, "cannot connect to the abstract unix socket {}: {}", quoted(name),
+                    std::strerror(errno));
 }
 
 }  // namespace cachalot

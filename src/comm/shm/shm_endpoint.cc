@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/notices.h"
 #include "comm/shm/event_fd.h"
 #include "comm/shm/greeting.h"
 
@@ -115,20 +116,25 @@ class Handshake {
     return {};
   }
 
+  void send_away(const std::string& why) {
+    const auto line = sent_away_.add(Clock::now(), "shared memory: a caller is sent away: " + why);
+    if (line) log::warn("{}", *line);
+  }
+
   // A caller has said who it is. Strangers are sent away: anyone on the node may call.
   Status take_call(size_t caller_idx) {
     const FileDescriptor socket = std::move(callers_[caller_idx]);
     callers_.erase(callers_.begin() + static_cast<std::ptrdiff_t>(caller_idx));
     Result<ReceivedGreeting> received = receive_greeting(socket.get());
     if (!received) {
-      log::warn("shared memory: a caller is sent away: {}", received.error().message);
+      send_away(received.error().message);
       return {};
     }
     const int rank = received->greeting.rank;
     const auto peer = std::ranges::find(peers_, rank, [](const Peer& peer) { return peer.address.rank; });
     if (peer == peers_.end() || rank < options_.rank || peer->connected) {
-      log::warn("shared memory: a caller is sent away: rank {} is {}", rank,
-                peer == peers_.end() ? "no peer of this node" : "not to call, or has called");
+      send_away(fmt::format("rank {} is {}", rank,
+                            peer == peers_.end() ? "no peer of this node" : "not to call, or has called"));
       return {};
     }
     RETURN_IF_ERROR(greet(socket.get(), *peer));  // a wrong version too: so both sides know
@@ -170,6 +176,7 @@ class Handshake {
   std::vector<Peer> peers_;
   std::vector<FileDescriptor> callers_;  // who have not said yet who they are
   std::vector<ShmPeer> connected_;
+  Complaints sent_away_;
 };
 
 Result<FileDescriptor> pidfd_of_this_process() {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "comm/ucx/network_interface.h"
 #include "comm/ucx/ucx_transport.h"
 #include "comm/ucx/ucx_worker.h"
@@ -28,7 +29,8 @@ Result<std::string_view> worker_address(const UcxAddress& peer) {
     return make_error(ErrorCode::kCorrupt, "rank {} (ucx): its address of {} bytes is none of UCX", peer.rank,
                       address.size());
   return make_error(ErrorCode::kUnsupported, "rank {} (ucx): it runs {}, this rank {}; all must run the same",
-                    peer.rank, address.substr(0, head_end), std::string_view(head).substr(0, head.size() - 1));
+                    peer.rank, name_text(address.substr(0, head_end)),
+                    name_text(std::string_view(head).substr(0, head.size() - 1)));
 }
 
 bool is_set(const UcxEndpointOptions& options, std::string_view key) {
