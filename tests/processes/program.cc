@@ -155,12 +155,12 @@ ScratchFolder::~ScratchFolder() {
 }
 
 uint16_t free_port() {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int keeper = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+  setsockopt(keeper, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   sockaddr_in address{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
   socklen_t size = sizeof address;
-  CHECK(bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  CHECK(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  close(listener);
+  CHECK(bind(keeper, reinterpret_cast<sockaddr*>(&address), size) == 0);
+  CHECK(getsockname(keeper, reinterpret_cast<sockaddr*>(&address), &size) == 0);
   return ntohs(address.sin_port);
 }
 

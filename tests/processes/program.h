@@ -71,7 +71,8 @@ class ScratchFolder {
   std::string path_;
 };
 
-// A port on the loopback that nobody listens at.
+// A port on the loopback that nobody listens at. It is kept until this process ends: nobody else gets it, and servers
+// may listen there.
 uint16_t free_port();
 
 }  // namespace cachalot::test

@@ -1,8 +1,11 @@
 #include "comm/ucx/ucx_endpoint.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
+#include <array>
 #include <csignal>
 #include <cstring>
 #include <thread>
@@ -41,6 +44,37 @@ TEST(NetworkInterface, NamesAreChecked) {
     ASSERT_FALSE(status);
     EXPECT_THAT(status.error().message,
                 AllOf(HasSubstr("no network interface 'eth99' that is up, "), HasSubstr("there "), HasSubstr("lo")));
+  }
+}
+
+// Where this process listens for TCP.
+std::vector<std::string> listening_addresses() {
+  std::vector<std::string> addresses;
+  for (int fd = 0; fd < 1024; fd++) {
+    int listens = 0;
+    sockaddr_storage name{};
+    socklen_t size = sizeof listens, name_size = sizeof name;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0 ||
+        getsockname(fd, reinterpret_cast<sockaddr*>(&name), &name_size) != 0 || name.ss_family == AF_UNIX)
+      continue;
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    const void* address = name.ss_family == AF_INET
+                              ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in&>(name).sin_addr)
+                              : &reinterpret_cast<const sockaddr_in6&>(name).sin6_addr;
+    inet_ntop(name.ss_family, address, text.data(), text.size());
+    addresses.emplace_back(text.data());
+  }
+  return addresses;
+}
+
+// UCX believes whoever reaches its port.
+TEST(UcxEndpoint, ListensAtTheChosenInterfaceOnly) {
+  ASSERT_THAT(listening_addresses(), testing::IsEmpty());
+  for (const UcxEndpointOptions& options : {UcxEndpointOptions{.rank = 0, .network_interface = "lo"},
+                                            UcxEndpointOptions{.rank = 0, .route_to = "127.0.0.1"}}) {
+    const auto endpoint = UcxEndpoint::create(options);
+    ASSERT_TRUE(endpoint) << endpoint.error().message;
+    EXPECT_THAT(listening_addresses(), AllOf(testing::Not(testing::IsEmpty()), testing::Each("127.0.0.1")));
   }
 }
 
