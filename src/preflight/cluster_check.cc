@@ -79,7 +79,7 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
     checked.findings.error(checked.nodes[idx].address,
                            fmt::format("cannot exchange messages with the others: {}", answers[idx].error),
                            fmt::format("open TCP between the nodes, port {} of {} and those above 1024 (UCX takes free "
-                                       "ones), or name the right `network-interface`",
+                                       "ones), to the nodes only, or name the right `network-interface`",
                                        cluster.data_parallel_rpc_port, cluster.nodes[0].address));
   }
   return {};
