@@ -8,7 +8,7 @@
 #include <numeric>
 #include <thread>
 
-#include "comm/local_mesh.h"
+#include "comm/local_mesh_test_util.h"
 #include "model/expert_rows.h"
 #include "model/tensor_parallel.h"
 

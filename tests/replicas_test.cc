@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "base/log.h"
-#include "comm/local_mesh.h"
+#include "comm/local_mesh_test_util.h"
 #include "engine/participate.h"
 #include "scheduler/make_options.h"
 #include "serve/replica.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "comm/make_group.h"
+#include "comm/board_group.h"
 
 namespace cachalot {
 namespace {

@@ -9,8 +9,7 @@
 #include "bench/allreduce_collective.h"
 #include "bench/alltoall_collective.h"
 #include "bench/dispatch_collective.h"
-#include "comm/local_mesh.h"
-#include "comm/shm/local_shm.h"
+#include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
 namespace {

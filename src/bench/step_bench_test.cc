@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "base/test_folder.h"
-#include "comm/local_mesh.h"
+#include "comm/local_mesh_test_util.h"
 #include "weights/synth.h"
 
 namespace cachalot {

@@ -7,6 +7,7 @@
 #include "comm/board.h"
 #include "comm/group.h"
 #include "comm/mesh.h"
+#include "comm/mesh_group.h"
 
 namespace cachalot {
 
@@ -63,5 +64,10 @@ class BoardGroup : public Group {
   std::vector<std::span<const std::byte>> sent_left_;  // of all_to_all(), for messages
   std::vector<std::span<std::byte>> received_left_;
 };
+
+// Collectives among ranks of a mesh, which is borrowed, by the way that suits them: the board of three or more ranks of
+// one node, else messages (comm/mesh_group.h). A rank's first such group has the board; ranks make
+// their groups in the same order. The error: memory.
+Result<std::unique_ptr<Group>> make_group(Mesh& mesh, MeshGroupOptions options);
 
 }  // namespace cachalot

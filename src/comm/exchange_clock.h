@@ -1,13 +1,29 @@
 #pragma once
 
+#include <fmt/format.h>
+
 #include <chrono>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "base/step_trace.h"
-#include "comm/collective_site.h"
-#include "comm/counter.h"
+#include "comm/transport.h"
 
 namespace cachalot {
+
+// Where in a step a collective stands; every error names it.
+struct CollectiveSite {
+  std::string_view operation;  // what for, e.g. "o_proj reduce-scatter"
+  uint64_t step = 0;
+  int layer = -1;
+
+  // "o_proj reduce-scatter (layer 3, step 17)"
+  std::string text() const {
+    if (layer < 0) return fmt::format("{} (step {})", operation, step);
+    return fmt::format("{} (layer {}, step {})", operation, layer, step);
+  }
+};
 
 // Where a rank's time with messages goes: waiting, while nothing moves until a peer has done its part, and exchanging,
 // which is the rest of the calls to collectives and exchanges: packing, copying, adding up. Advanced by the engine's

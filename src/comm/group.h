@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "comm/collective_site.h"
+#include "comm/exchange_clock.h"
 #include "tensor/view.h"
 
 namespace cachalot {

@@ -13,8 +13,7 @@
 #include <thread>
 
 #include "comm/board_group.h"
-#include "comm/local_mesh.h"
-#include "comm/make_group.h"
+#include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
 namespace {

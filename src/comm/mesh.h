@@ -12,7 +12,6 @@
 
 #include "base/error.h"
 #include "base/file_descriptor.h"
-#include "comm/collective_site.h"
 #include "comm/exchange_clock.h"
 #include "comm/transport.h"
 

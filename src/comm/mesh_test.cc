@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "base/check.h"
-#include "comm/local_mesh.h"
+#include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -9,9 +10,21 @@
 
 #include "base/error.h"
 #include "comm/board.h"
-#include "comm/counter.h"
 
 namespace cachalot {
+
+// A count that one thread advances and any thread reads.
+class Counter {
+ public:
+  void operator+=(uint64_t amount) {
+    // One writer, so no locked addition; readers need no order with anything else.
+    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+  uint64_t value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
 
 // A message on its way to a peer. The caller keeps the operation and its bytes where they are until `done`.
 struct SendOp {

@@ -4,7 +4,7 @@
 
 #include <thread>
 
-#include "comm/local_mesh.h"
+#include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
 namespace {

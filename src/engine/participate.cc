@@ -1,5 +1,12 @@
 #include "engine/participate.h"
 
+#include <algorithm>
+#include <exception>
+#include <numeric>
+#include <vector>
+
+#include "base/math.h"
+
 namespace cachalot {
 
 namespace {
@@ -38,6 +45,40 @@ Status take_part_idle(RankEngine& engine, const RoundObserver& after_round) {
       if (agreement.all_leave) return engine.dismiss();
     }
   });
+}
+
+Status compute_sequence_logits(RankEngine& leader, const SequenceLogitsRequest& request, View<float, 2> logits) {
+  const auto num_tokens = static_cast<int>(request.tokens.size());
+  const int num_prompt = request.generated_from < 0 ? num_tokens : std::min(request.generated_from, num_tokens);
+  const auto max_rows = static_cast<int>(leader.model().settings().max_rows);
+  const int64_t room = std::min(leader.cache().extent(1), leader.model().settings().max_positions);
+  if (num_tokens > room)
+    return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens, room);
+  const int block_size = leader.memory().block_size;
+  std::vector<BlockId> blocks(static_cast<size_t>(ceil_div(num_tokens, block_size)));
+  std::iota(blocks.begin(), blocks.end(), 0);
+
+  for (int position = 0; position < num_tokens;) {
+    const int count = position < num_prompt ? std::min(max_rows, num_prompt - position) : 1;
+    RETURN_IF_ERROR(leader.lockstep().agree({.num_rows = count}));
+    RETURN_IF_ERROR(leader.run_for_logits(
+        {.first_position = position,
+         .num_tokens = count,
+         .num_prompt_tokens = num_prompt,
+         .tokens = request.tokens.subspan(static_cast<size_t>(position), static_cast<size_t>(count)),
+         .blocks = blocks},
+        logits.rows(position, count)));
+    position += count;
+  }
+  return {};
+}
+
+Status leave_group(RankEngine& leader) {
+  for (;;) {
+    ASSIGN_OR_RETURN(const Agreement agreement, leader.lockstep().agree({.leaving = true}));
+    if (agreement.all_leave) return leader.dismiss();
+    if (agreement.num_rows > 0) RETURN_IF_ERROR(leader.run(StepPlan{}, agreement.num_steps));
+  }
 }
 
 }  // namespace cachalot

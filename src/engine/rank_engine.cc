@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/log.h"
-#include "comm/make_group.h"
+#include "comm/board_group.h"
 #include "core/finish.h"
 #include "device/cores.h"
 #include "model/expert_rows.h"

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "comm/shm/local_shm.h"
 #include "comm/shm/segment.h"
 
 namespace cachalot {

@@ -5,7 +5,7 @@
 #include <set>
 #include <thread>
 
-#include "comm/local_mesh.h"
+#include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
 namespace {

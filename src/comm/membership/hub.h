@@ -16,7 +16,6 @@
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
-#include "comm/membership/patient_clock.h"
 #include "comm/membership/role.h"
 
 namespace cachalot::control {

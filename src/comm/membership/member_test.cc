@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "comm/membership/patient_clock.h"
+#include "comm/membership/role.h"
 #include "comm/membership/secret.h"
 
 namespace cachalot::control {

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "comm/board.h"
-#include "comm/counter.h"
 #include "comm/shm/segment.h"
+#include "comm/transport.h"
 
 namespace cachalot {
 

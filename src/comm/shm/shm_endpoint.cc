@@ -14,7 +14,6 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/notices.h"
-#include "comm/shm/event_fd.h"
 #include "comm/shm/greeting.h"
 
 namespace cachalot {

@@ -1,14 +1,29 @@
 #include "comm/shm/shm_transport.h"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
 #include "comm/shm/shm_board.h"
 
 namespace cachalot {
+
+Result<FileDescriptor> make_event_fd() {
+  FileDescriptor event_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
+  return event_fd;
+}
+
+Result<BoardFds> make_board_fds() {
+  ASSIGN_OR_RETURN(FileDescriptor even, make_event_fd());
+  ASSIGN_OR_RETURN(FileDescriptor odd, make_event_fd());
+  return BoardFds{std::move(even), std::move(odd)};
+}
 
 ShmTransport::Link::Link(ShmPeer the_peer, Segment& own, uint64_t epoch)
     : peer(std::move(the_peer)),

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/file_descriptor.h"
-#include "comm/op_queue.h"
 #include "comm/shm/ring.h"
 #include "comm/shm/segment.h"
 #include "comm/transport.h"
@@ -15,6 +14,36 @@
 namespace cachalot {
 
 using BoardFds = std::array<FileDescriptor, 2>;  // eventfds, of even and odd rounds (comm/shm/segment.h)
+
+// What ranks of a node wake each other with. The error: the system gives no more descriptors.
+Result<FileDescriptor> make_event_fd();
+Result<BoardFds> make_board_fds();
+
+// Started operations in order. Allocates only when it grows past what it ever held.
+template <class Op>
+class OpQueue {
+ public:
+  bool empty() const { return first_ == ops_.size(); }
+  Op& front() { return *ops_[first_]; }
+  void push(Op& op) {
+    if (first_ > 0 && ops_.size() == ops_.capacity()) {
+      ops_.erase(ops_.begin(), ops_.begin() + static_cast<std::ptrdiff_t>(first_));
+      first_ = 0;
+    }
+    ops_.push_back(&op);
+  }
+  void pop() {
+    if (++first_ == ops_.size()) clear();
+  }
+  void clear() {
+    ops_.clear();
+    first_ = 0;
+  }
+
+ private:
+  std::vector<Op*> ops_;
+  size_t first_ = 0;  // those before are through
+};
 
 // What a rank has of a peer on its node.
 struct ShmPeer {

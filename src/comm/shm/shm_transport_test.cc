@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "comm/shm/local_shm.h"
+#include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
 namespace {

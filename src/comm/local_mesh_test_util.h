@@ -1,25 +1,29 @@
-#include "comm/shm/local_shm.h"
+#pragma once
 
 #include <fcntl.h>
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 
-#include "comm/shm/event_fd.h"
+#include "base/error.h"
+#include "comm/mesh.h"
+#include "comm/shm/shm_transport.h"
 
+// Ranks that are threads of one process.
 namespace cachalot {
-namespace {
 
-Result<FileDescriptor> duplicate(int fd) {
+inline Result<FileDescriptor> duplicate(int fd) {
   FileDescriptor copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy) return make_error(ErrorCode::kIo, "cannot duplicate a file descriptor: {}", std::strerror(errno));
   return copy;
 }
 
-}  // namespace
-
-Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks, uint32_t ring_bytes, uint64_t epoch) {
+// Transport r connects rank r to all others. ring_bytes 0: as for processes.
+inline Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks, uint32_t ring_bytes = 0,
+                                                                         uint64_t epoch = 1) {
   const SegmentLayout of_node = SegmentLayout::of_node(num_ranks - 1, ring_bytes);
   // Ring r of a segment is what rank r sends; a rank's own is never touched.
   const SegmentLayout layout(static_cast<uint32_t>(num_ranks), of_node.ring_bytes(), of_node.slot_bytes());
@@ -55,6 +59,23 @@ Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num_ranks,
                                                         std::move(board_fds[rank]), std::move(peers[rank]), epoch));
   }
   return transports;
+}
+
+// Meshes connected through shared memory. `options` are every rank's, but for rank and size.
+inline Result<std::vector<std::unique_ptr<Mesh>>> make_local_mesh(int num_ranks, const MeshOptions& options = {},
+                                                                  uint32_t ring_bytes = 0) {
+  ASSIGN_OR_RETURN(auto transports, make_local_shm(num_ranks, ring_bytes));
+  std::vector<std::unique_ptr<Mesh>> meshes;
+  for (int rank = 0; rank < num_ranks; rank++) {
+    MeshOptions own = options;
+    own.rank = rank;
+    own.size = num_ranks;
+    std::vector<std::unique_ptr<Transport>> own_transports;
+    if (num_ranks > 1) own_transports.push_back(std::move(transports[rank]));
+    ASSIGN_OR_RETURN(auto mesh, Mesh::create(std::move(own), std::move(own_transports)));
+    meshes.push_back(std::move(mesh));
+  }
+  return meshes;
 }
 
 }  // namespace cachalot
