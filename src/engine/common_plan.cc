@@ -50,21 +50,25 @@ Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const
                           name, numbers.*number, rank_names[rank], first.*number, rank_names[0]);
     }
   }
-  const auto least = [](std::span<const RankNumbers> some, int64_t RankNumbers::* number) {
-    return std::ranges::min_element(some, {}, number) - some.begin();
+  // The least of some ranks' numbers, and whose it is where they differ.
+  struct Least {
+    int64_t number;
+    std::string whose;
   };
-  const auto tp_size = static_cast<size_t>(parallel.tensor_parallel_size);
+  const auto least = [&](size_t begin, size_t count, int64_t RankNumbers::* number, std::string_view of_whom) {
+    const auto [lowest, highest] = std::ranges::minmax_element(of_ranks.subspan(begin, count), {}, number);
+    const auto rank = static_cast<size_t>(&*lowest - of_ranks.data());
+    const bool differ = (*lowest).*number != (*highest).*number;
+    return Least{(*lowest).*number, differ ? fmt::format(", the least of {} ({})", of_whom, rank_names[rank]) : ""};
+  };
   const auto leader = static_cast<size_t>(parallel.group_rank() - parallel.tensor_parallel_rank);
-  const size_t fewest =
-                   leader + static_cast<size_t>(least(of_ranks.subspan(leader, tp_size), &RankNumbers::num_blocks)),
-               shortest = static_cast<size_t>(least(of_ranks, &RankNumbers::max_model_len));
-  const int64_t num_blocks = of_ranks[fewest].num_blocks, max_model_len = of_ranks[shortest].max_model_len;
-  return CommonPlan{
-      .num_blocks = num_blocks,
-      .max_model_len = max_model_len,
-      .text = fmt::format("{} KV blocks, the least of the replica ({}), and max_model_len {}, the least of "
-                          "all ({})",
-                          num_blocks, rank_names[fewest], max_model_len, rank_names[shortest])};
+  const Least blocks = least(leader, static_cast<size_t>(parallel.tensor_parallel_size), &RankNumbers::num_blocks,
+                             "the replica's"),
+              length = least(0, of_ranks.size(), &RankNumbers::max_model_len, "all ranks'");
+  return CommonPlan{.num_blocks = blocks.number,
+                    .max_model_len = length.number,
+                    .text = fmt::format("{} KV blocks{}, and max_model_len {}{}", blocks.number, blocks.whose,
+                                        length.number, length.whose)};
 }
 
 Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, const RankNumbers& own) {

@@ -30,7 +30,7 @@ static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) =
 // What all build on.
 struct CommonPlan {
   int64_t num_blocks = 0, max_model_len = 0;
-  // "277 KV blocks, the least of the replica (rank 1 (...)), and max_model_len 17728, the least of all (rank 1 (...))"
+  // "277 KV blocks, the least of the replica's (rank 1 (...)), and max_model_len 17728"
   std::string text;
 };
 

@@ -38,10 +38,15 @@ TEST(CommonPlan, HasTheFewestBlocksOfTheReplicaAndTheLeastLengthOfAll) {
     ASSERT_TRUE(common) << common.error().message;
     EXPECT_EQ(common->num_blocks, rank < 2 ? 277 : 300);
     EXPECT_EQ(common->max_model_len, 8000);
-    EXPECT_THAT(common->text, AllOf(HasSubstr(rank < 2 ? "277 KV blocks, the least of the replica (rank 1 (host a))"
-                                                       : "300 KV blocks, the least of the replica (rank 2 (host b))"),
-                                    HasSubstr("max_model_len 8000, the least of all (rank 2 (host b))")));
+    EXPECT_THAT(common->text, AllOf(HasSubstr(rank < 2 ? "277 KV blocks, the least of the replica's (rank 1 (host a))"
+                                                       : "300 KV blocks, the least of the replica's (rank 2 (host b))"),
+                                    HasSubstr("max_model_len 8000, the least of all ranks' (rank 2 (host b))")));
   }
+}
+
+TEST(CommonPlan, NamesNobodyWhereAllHaveTheSame) {
+  const std::vector<RankNumbers> of_ranks(4, numbers(281, 9000));
+  EXPECT_EQ(find_common_plan(of_ranks, rank_at(2, 2, 3), kNames)->text, "281 KV blocks, and max_model_len 9000");
 }
 
 TEST(CommonPlan, NamesWhatShouldBeAlikeBothNumbersAndBothRanks) {

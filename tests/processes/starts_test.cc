@@ -155,10 +155,10 @@ TEST_F(Start, AgreesOnTheLongestSequenceThatAllRanksHaveMemoryFor) {
   for (Program* program : {first.get(), second.get()}) {
     ASSERT_TRUE(program->wait_for_line("ready: http", kPatience)) << program->output();
     EXPECT_THAT(program->output(),
-                HasSubstr("and max_model_len 1280, the least of all (rank 1 (replica 1, tp 0, host"));
+                HasSubstr("and max_model_len 1280, the least of all ranks' (rank 1 (replica 1, tp 0, host"));
   }
-  EXPECT_THAT(first->output(), HasSubstr("agreed on 32 KV blocks, the least of the replica (rank 0 ("));
-  EXPECT_THAT(second->output(), HasSubstr("agreed on 20 KV blocks, the least of the replica (rank 1 ("));
+  EXPECT_THAT(first->output(), HasSubstr("agreed on 32 KV blocks, and"));
+  EXPECT_THAT(second->output(), HasSubstr("agreed on 20 KV blocks, and"));
 }
 
 TEST_F(Start, SaysWhichChildEndedAndLeavesNone) {
