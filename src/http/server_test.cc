@@ -488,7 +488,13 @@ TEST_F(ServerTest, DrainLetsARunningRequestFinish) {
   EXPECT_THAT(client.read_to_end(), EndsWith("e\r\nlate but whole\r\n0\r\n\r\n"));
   client.close();
   EXPECT_TRUE(drained.get());
-  EXPECT_THROW(connect(), std::exception);
+  EXPECT_TRUE(eventually([this] {  // the listener closes on a strand of its own
+    try {
+      return connect(), false;
+    } catch (const std::exception&) {
+      return true;
+    }
+  }));
 }
 
 TEST_F(ServerTest, DrainClosesWhatDoesNotFinishInTime) {
