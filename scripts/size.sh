@@ -7,10 +7,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 max_files=549
-max_lines=44300
+max_lines=49500
 
 files() { find "$@" -type f \( -name '*.cc' -o -name '*.h' -o -name '*.rs' \) -not -path '*/target/*' | sort; }
-is_test='_test(_util)?\.(cc|h)$|/fake_[a-z_]*\.(cc|h)$'
+is_test='_test(_util)?\.(cc|h)$'
 program() { files "$@" | grep -vE "$is_test" || true; }
 unit_tests() { files "$@" | grep -E "$is_test" || true; }
 lines() { xargs -r cat | wc -l; }

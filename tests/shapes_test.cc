@@ -5,7 +5,7 @@
 #include <cmath>
 #include <random>
 
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "model_harness.h"
 #include "weights/synth.h"
 
@@ -16,11 +16,13 @@ namespace {
 std::string odd_config(const std::string& variant) {
   const bool v2 = variant == "v2";
   return std::string(R"({"architectures": [")") + (v2 ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM") + R"("],
-    "vocab_size": 333, "hidden_size": 320, "intermediate_size": 416, "moe_intermediate_size": 96, "num_hidden_layers": 3,
-    "num_attention_heads": 8, "n_shared_experts": 1, "n_routed_experts": 24, "routed_scaling_factor": 2.0,
+    "vocab_size": 333, "hidden_size": 320, "intermediate_size": 416, "moe_intermediate_size": 96,
+    "num_hidden_layers": 3, "num_attention_heads": 8, "n_shared_experts": 1, "n_routed_experts": 24,
+    "routed_scaling_factor": 2.0,
     "kv_lora_rank": 96, "q_lora_rank": )" +
          (variant == "no_q_lora" ? "null" : "160") + R"(, "qk_rope_head_dim": 24,
-    "qk_nope_head_dim": 48, "v_head_dim": 40, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 5, "first_k_dense_replace": 1,
+    "qk_nope_head_dim": 48, "v_head_dim": 40, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 5,
+    "first_k_dense_replace": 1,
     "norm_topk_prob": )" +
          (v2 ? "false" : "true") + R"(, "scoring_func": ")" + (v2 ? "softmax" : "sigmoid") + R"(", "topk_method": ")" +
          (v2 ? "group_limited_greedy" : "noaux_tc") +

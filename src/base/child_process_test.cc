@@ -8,7 +8,7 @@
 #include <csignal>
 
 #include "base/file.h"
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -10,11 +10,16 @@ namespace {
 
 spdlog::level::level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::kDebug: return spdlog::level::debug;
-    case Level::kInfo: return spdlog::level::info;
-    case Level::kWarning: return spdlog::level::warn;
-    case Level::kError: return spdlog::level::err;
-    case Level::kOff: return spdlog::level::off;
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarning:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
+    case Level::kOff:
+      return spdlog::level::off;
   }
   return spdlog::level::off;
 }
@@ -38,7 +43,9 @@ void set_who(std::string_view who) {
   spdlog::default_logger()->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%L%$ " + prefix + "%v");
 }
 
-bool shows(Level level) { return spdlog::should_log(to_spdlog(level)); }
+bool shows(Level level) {
+  return spdlog::should_log(to_spdlog(level));
+}
 
 void quieten(Level level) {
   if (spdlog::get_level() == spdlog::level::info) spdlog::set_level(to_spdlog(level));

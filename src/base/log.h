@@ -4,8 +4,8 @@
 
 #include <string_view>
 
-// Lines for people, to stderr: log::info("loaded {} tensors", count). Whoever detects a fault logs it, once. The library
-// behind it (spdlog) is seen by log.cc only: its headers cost seconds of every file that includes them.
+// Lines for people, to stderr: log::info("loaded {} tensors", count). Whoever detects a fault logs it, once. The
+// library behind it (spdlog) is seen by log.cc only: its headers cost seconds of every file that includes them.
 namespace cachalot::log {
 
 enum class Level { kDebug, kInfo, kWarning, kError, kOff };

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <charconv>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +21,22 @@ std::string name_text(std::string_view bytes, size_t max_bytes = 80);
 
 // Without white space at both ends.
 std::string_view trimmed(std::string_view text);
+
+// The number that the whole text is, in decimal; none if it is anything else, or does not fit.
+template <class Number>
+std::optional<Number> parse_number(std::string_view text) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+// The number that a text begins with, and zero if it begins with none.
+template <class Number>
+Number leading_number(std::string_view text) {
+  Number number{};
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
 
 // Of the names that somebody may have meant, the one with the fewest letters changed; empty if none is like it.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known);

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
 

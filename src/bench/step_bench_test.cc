@@ -4,7 +4,7 @@
 
 #include <thread>
 
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "comm/local_mesh_test_util.h"
 #include "weights/synth.h"
 

@@ -1,9 +1,9 @@
 #include "bench/stored_model.h"
 
-#include <charconv>
 #include <string_view>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "weights/linear_source.h"
 
 namespace cachalot {
@@ -48,10 +48,9 @@ StoredModel describe_stored_model(const ModelConfig& config,
     } else if (tensor.role == TensorRole::kHead) {
       model.head = look_up(tensor);
     } else if (tensor.is_linear()) {
-      size_t layer = model.layers.size();
       const std::string_view name = tensor.name;
       CHECK(name.starts_with(kLayerPrefix));
-      std::from_chars(name.data() + kLayerPrefix.size(), name.data() + name.size(), layer);
+      const auto layer = leading_number<size_t>(name.substr(kLayerPrefix.size()));
       add_to_layer(model.layers.at(layer), name, look_up(tensor), config.num_experts);
     }
   }

@@ -6,7 +6,7 @@
 #include <csignal>
 
 #include "base/file.h"
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "cluster/log_tail.h"
 
 namespace cachalot {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <future>
 
+#include "base/text.h"
 #include "http/client.h"
 
 namespace cachalot {
@@ -27,10 +28,10 @@ ReplicaLoad read_replica_load(const MetricsText& metrics) {
     const std::string& rank = info.label("rank");
     const MetricsText::Labels of_rank{{"rank", rank}};
     RankLoad& of = load.ranks.emplace_back();
-    of.rank = std::atoi(rank.c_str());
+    of.rank = leading_number<int>(rank);
     of.host = info.label("host");
-    of.pid = std::atoll(info.label("pid").c_str());
-    of.first_expert = std::atoi(info.label("first_expert").c_str());
+    of.pid = leading_number<pid_t>(info.label("pid"));
+    of.first_expert = leading_number<int>(info.label("first_expert"));
     of.num_experts = static_cast<int>(metrics.value("cachalot:rank_experts", of_rank));
     of.weight_bytes = metrics.value("cachalot:rank_weight_bytes", of_rank);
     of.resident_bytes = metrics.value("cachalot:rank_resident_bytes", of_rank);

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 
 namespace cachalot {
 namespace {

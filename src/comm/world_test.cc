@@ -6,7 +6,7 @@
 #include <array>
 #include <cstring>
 
-#include "comm/membership/loopback_test.h"
+#include "comm/membership/loopback_test_util.h"
 #include "device/cores.h"
 
 namespace cachalot {

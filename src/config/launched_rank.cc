@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include <charconv>
+#include "base/text.h"
 
 namespace cachalot {
 namespace {
@@ -29,13 +29,11 @@ constexpr JobLauncher kLaunchers[] = {
 Result<int> read_number(const Environment& environment, const std::string& name, int least, int most) {
   const std::optional<std::string> text = environment(name);
   if (!text) return make_parameter_error(name, "{} is not set, though its companion is", name);
-  int value = 0;
-  const char* const end = text->data() + text->size();
-  const auto [stop, error] = std::from_chars(text->data(), end, value);
-  if (error != std::errc{} || stop != end || value < least || value > most) {
+  const std::optional<int> value = parse_number<int>(*text);
+  if (!value || *value < least || *value > most) {
     return make_parameter_error(name, "{}={} is no number from {} to {}", name, *text, least, most);
   }
-  return value;
+  return *value;
 }
 
 // The same on every rank, and seldom that of another job.

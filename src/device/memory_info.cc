@@ -2,8 +2,9 @@
 
 #include <unistd.h>
 
-#include <charconv>
 #include <fstream>
+
+#include "base/text.h"
 
 namespace cachalot {
 namespace {
@@ -12,9 +13,7 @@ namespace {
 size_t read_limit(const std::string& path) {
   std::ifstream file(path);
   std::string text;
-  size_t limit = 0;
-  if (file >> text) std::from_chars(text.data(), text.data() + text.size(), limit);
-  return limit;
+  return file >> text ? leading_number<size_t>(text) : 0;
 }
 
 // This process's own path below a cgroup hierarchy: the line "0::/path" (version 2) or "N:...memory...:/path" (version

@@ -1,3 +1,4 @@
+// How much memory this process may take.
 #pragma once
 
 #include <cstddef>

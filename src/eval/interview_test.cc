@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "base/text.h"
 #include "http/server.h"
 
 namespace cachalot {
@@ -39,7 +40,7 @@ class InterviewTest : public testing::Test {
     const int num_before = num_asked_[question]++;
     if (question.starts_with("503") && num_before >= num_refusals_) {
       // It has time now.
-    } else if (const int status = std::atoi(question.c_str())) {
+    } else if (const int status = leading_number<int>(question)) {
       return reply.respond(http::Response::json(status, R"({"error":{"message":"no such luck"}})"));
     }
     json::object choice = choice_of(question);

@@ -146,8 +146,7 @@ asio::awaitable<bool> Connection::serve_request() {
   AnswerFraming answered{.is_http_10 = parser.get().version() == 10,
                          .head_only = request->method == "HEAD",
                          .keep_alive = parser.keep_alive() && !last_request_};
-  const std::string line =
-      log::shows(log::Level::kDebug) ? request->method + " " + request->path : std::string();
+  const std::string line = log::shows(log::Level::kDebug) ? request->method + " " + request->path : std::string();
   if (!parser.is_done()) pull_ = std::make_unique<Pull>(socket_, parser);
   begin_exchange(std::move(decision), std::move(*request));
   bool keep_alive = co_await write_answer(answered);

@@ -6,7 +6,7 @@
 #include <random>
 #include <thread>
 
-#include "http/loopback_test.h"
+#include "http/loopback_test_util.h"
 #include "http/sse.h"
 
 namespace cachalot::http {

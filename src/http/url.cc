@@ -1,7 +1,8 @@
 #include "http/url.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "base/text.h"
 
 namespace cachalot::http {
 
@@ -41,9 +42,8 @@ Result<Url> parse_url(std::string_view text) {
   }
   if (url.host.empty()) return bad("names no host");
   if (!port.empty()) {
-    const auto parsed = std::from_chars(port.data() + 1, port.data() + port.size(), url.port);
-    if (port[0] != ':' || parsed.ec != std::errc() || parsed.ptr != port.data() + port.size() || url.port == 0)
-      return bad("has no valid port");
+    url.port = port[0] == ':' ? parse_number<uint16_t>(port.substr(1)).value_or(0) : 0;
+    if (url.port == 0) return bad("has no valid port");
   }
   return url;
 }

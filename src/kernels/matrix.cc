@@ -78,22 +78,6 @@ MatrixShape plan_awq(const WeightSource& source, const MatrixPolicy& policy) {
 
 }  // namespace
 
-std::string_view matrix_format_name(MatrixFormat format) {
-  switch (format) {
-    case MatrixFormat::kF32:
-      return "fp32";
-    case MatrixFormat::kBF16:
-      return "bf16";
-    case MatrixFormat::kF8:
-      return "fp8";
-    case MatrixFormat::kI8:
-      return "int8";
-    case MatrixFormat::kI4:
-      return "int4";
-  }
-  return "unknown";
-}
-
 int64_t MatrixShape::num_blocks() const {
   return 1 + ceil_div(std::max<int64_t>(in_features - first_block_inputs, 0), block_inputs);
 }

@@ -28,7 +28,6 @@ namespace cachalot {
 inline constexpr int kStrip = 16;
 
 enum class MatrixFormat : uint8_t { kF32, kBF16, kF8, kI8, kI4 };
-std::string_view matrix_format_name(MatrixFormat format);
 
 struct MatrixShape {
   MatrixFormat format = MatrixFormat::kBF16;

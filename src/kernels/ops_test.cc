@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/ops_testing.h"
+#include "kernels/ops_test_util.h"
 
 namespace cachalot {
 namespace {

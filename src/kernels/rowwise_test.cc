@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "base/math.h"
-#include "kernels/ops_testing.h"
+#include "kernels/ops_test_util.h"
 
 namespace cachalot {
 namespace {

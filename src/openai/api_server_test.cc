@@ -7,7 +7,7 @@
 
 #include "http/client.h"
 #include "http/sse.h"
-#include "openai/fake_service_test.h"
+#include "openai/fake_service_test_util.h"
 
 namespace cachalot::openai {
 namespace {

@@ -6,11 +6,11 @@
 #include <array>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <charconv>
 #include <cmath>
 #include <limits>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace cachalot::openai {
 
@@ -149,9 +149,8 @@ void read_logit_bias(JsonKeys& keys, const RequestLimits& limits, SamplingParams
     return keys.fault("logit_bias", fmt::format("names {} tokens", biases->size()),
                       fmt::format("an object of at most {}", limits.max_logit_biases));
   for (const auto& [key, value] : *biases) {
-    TokenId token = -1;
-    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), token);
-    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || token < 0 || token >= vocab_size)
+    const TokenId token = parse_number<TokenId>(key).value_or(-1);
+    if (token < 0 || token >= vocab_size)
       return keys.fault("logit_bias", fmt::format("names the token \"{}\"", std::string_view(key.data(), key.size())),
                         fmt::format("an object of token ids below {}", vocab_size));
     if (!value.is_number() || std::fabs(value.to_number<double>()) > 100)

@@ -9,10 +9,10 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/json/serialize.hpp>
-#include <charconv>
 #include <random>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "http/await.h"
 #include "http/sse.h"
 #include "openai/api_error.h"
@@ -41,13 +41,6 @@ std::string make_request_id() {
 std::string request_id_of(const http::Request& request) {
   const std::string_view given = request.headers.find("X-Request-Id").value_or("");
   return given.empty() || given.size() > kMaxRequestIdBytes ? make_request_id() : std::string(given);
-}
-
-std::optional<size_t> number_in(std::string_view text) {
-  size_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
 }
 
 // Another replica may do better.
@@ -168,7 +161,7 @@ asio::awaitable<void> ProxyCall::run() {
 Result<std::optional<size_t>> ProxyCall::forced_replica() const {
   const auto text = request_.headers.find(kForcedReplica);
   if (!text) return std::nullopt;
-  const auto number = number_in(*text);
+  const auto number = parse_number<size_t>(*text);
   if (number && *number < context_->urls.size()) return number;
   return make_error(ErrorCode::kInvalidArgument, "{} is \"{}\"; the replicas are 0 to {}", kForcedReplica, *text,
                     context_->urls.size() - 1);
@@ -182,7 +175,7 @@ http::ClientRequest ProxyCall::make_request(size_t replica) {
   request.url.target = request_.target;
   if (!request_.more_body) return request;
   request.more_body = std::move(request_.more_body);
-  request.body_size = number_in(request_.headers.find("Content-Length").value_or(""));
+  request.body_size = parse_number<size_t>(request_.headers.find("Content-Length").value_or(""));
   body_is_spent_ = true;
   return request;
 }
@@ -249,7 +242,7 @@ asio::awaitable<void> ProxyCall::pass_answer(size_t replica, const http::Respons
   context_->metrics.answer_began(replica, seconds());
   const auto length = head.headers.find("Content-Length");
   http::Headers fields = response_fields(head.headers, id_);
-  const bool is_whole = piece.empty() || (length && number_in(*length) == piece.size());
+  const bool is_whole = piece.empty() || (length && parse_number<size_t>(*length) == piece.size());
   context_->metrics.passed_bytes(replica, num_request_bytes, 0);
   if (!is_whole || (request_.method == "HEAD" && length)) {
     co_await stream_answer(replica, head.status, std::move(fields), std::move(piece));

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "http/client.h"
-#include "http/loopback_test.h"
-#include "router/fake_replica_test.h"
+#include "http/loopback_test_util.h"
+#include "router/fake_replica_test_util.h"
 
 namespace cachalot::router {
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "scheduler/fake_rank.h"
+#include "scheduler/fake_rank_test_util.h"
 #include "scheduler/scheduler.h"
 
 namespace cachalot {

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "scheduler/fake_rank.h"
+#include "scheduler/fake_rank_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -1,3 +1,4 @@
+// Kinds of elements, with the names that safetensors give them.
 #pragma once
 
 #include <cstddef>

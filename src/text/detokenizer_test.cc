@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "text/huggingface_fixture.h"
+#include "text/huggingface_test_util.h"
 
 namespace cachalot {
 namespace {

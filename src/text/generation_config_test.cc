@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "text/huggingface_fixture.h"
+#include "text/huggingface_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -7,7 +7,7 @@
 #include "base/file.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
-#include "text/huggingface_fixture.h"
+#include "text/huggingface_test_util.h"
 #include "text/tokenizer.h"
 
 namespace cachalot {

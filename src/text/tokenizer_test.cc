@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "base/file.h"
-#include "base/test_folder.h"
-#include "text/huggingface_fixture.h"
+#include "base/folder_test_util.h"
+#include "text/huggingface_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "weights/files_test_util.h"
 #include "weights/fingerprint.h"
-#include "weights/test_files.h"
 
 namespace cachalot {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <fstream>
 
-#include "weights/test_files.h"
+#include "weights/files_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "weights/files_test_util.h"
 #include "weights/model_tensors.h"
-#include "weights/test_files.h"
 
 namespace cachalot {
 namespace {

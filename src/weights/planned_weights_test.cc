@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "weights/files_test_util.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
-#include "weights/test_files.h"
 
 namespace cachalot {
 namespace {

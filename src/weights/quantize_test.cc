@@ -3,10 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "weights/files_test_util.h"
 #include "weights/linear_source.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
-#include "weights/test_files.h"
 
 namespace cachalot {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <random>
 
-#include "weights/test_files.h"
+#include "weights/files_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -8,9 +8,9 @@
 #include <numeric>
 #include <random>
 
+#include "weights/files_test_util.h"
 #include "weights/linear_source.h"
 #include "weights/model_files.h"
-#include "weights/test_files.h"
 
 namespace cachalot {
 namespace {

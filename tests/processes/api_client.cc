@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "base/text.h"
 #include "processes/served_group.h"
 
 namespace cachalot::test {
@@ -106,7 +107,7 @@ double ApiClient::metric(uint16_t port, const std::string& name, const std::stri
   for (std::string line; std::getline(lines, line);) {
     if (!line.starts_with(name) || (line[name.size()] != '{' && line[name.size()] != ' ')) continue;
     if (line.find(labels) == std::string::npos) continue;
-    sum += std::stod(line.substr(line.rfind(' ') + 1));
+    sum += leading_number<double>(std::string_view(line).substr(line.rfind(' ') + 1));
     found = true;
   }
   return found ? sum : -1;

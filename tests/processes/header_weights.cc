@@ -1,11 +1,11 @@
 #include "processes/header_weights.h"
 
-#include <charconv>
 #include <filesystem>
 #include <optional>
 
 #include "base/check.h"
 #include "base/math.h"
+#include "base/text.h"
 #include "config/model_config.h"
 #include "weights/safetensors.h"
 
@@ -81,8 +81,7 @@ class Shares {
   // "model.layers.1.mlp.experts.17.up_proj.weight"
   bool holds(const std::string& name) const {
     constexpr std::string_view kBefore = ".experts.";
-    int expert = -1;
-    std::from_chars(name.data() + name.find(kBefore) + kBefore.size(), name.data() + name.size(), expert);
+    const int expert = leading_number<int>(std::string_view(name).substr(name.find(kBefore) + kBefore.size()));
     return expert / (config_.num_experts / layout_.num_ranks()) == rank_;
   }
 

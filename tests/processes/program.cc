@@ -19,6 +19,7 @@
 #include <fstream>
 
 #include "base/check.h"
+#include "base/text.h"
 
 namespace cachalot::test {
 namespace {
@@ -32,7 +33,7 @@ SystemTime time_of(const std::string& line, SystemTime came) {
   const char* rest = strptime(line.c_str(), "%Y-%m-%d %H:%M:%S", &parts);
   if (rest == nullptr || *rest != '.') return came;
   parts.tm_isdst = -1;
-  return std::chrono::system_clock::from_time_t(mktime(&parts)) + milliseconds(std::atoi(rest + 1));
+  return std::chrono::system_clock::from_time_t(mktime(&parts)) + milliseconds(leading_number<int>(rest + 1));
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <charconv>
+#include "base/text.h"
 
 namespace cachalot::test {
 
@@ -55,10 +55,8 @@ ServedGroup::ServedGroup(const ServedGroupOptions& options) : layout_(options.la
       ADD_FAILURE() << "a replica is not ready\n" << output();
       return;
     }
-    uint16_t port = 0;
-    const char* begin = line->text.data() + line->text.find(before) + before.size();
-    std::from_chars(begin, line->text.data() + line->text.size(), port);
-    ports_.push_back(port);
+    const std::string_view text = line->text;
+    ports_.push_back(leading_number<uint16_t>(text.substr(text.find(before) + before.size())));
   }
 }
 

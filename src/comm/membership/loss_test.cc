@@ -3,8 +3,8 @@
 
 #include <atomic>
 
-#include "comm/membership/loopback_test.h"
-#include "comm/membership/rank_process_test.h"
+#include "comm/membership/loopback_test_util.h"
+#include "comm/membership/rank_process_test_util.h"
 
 // Ranks that die, stop, pause or are cut off, in processes of their own.
 namespace cachalot::control {

@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "comm/membership/agreement.h"
-#include "comm/membership/loopback_test.h"
+#include "comm/membership/loopback_test_util.h"
 #include "comm/membership/wire.h"
 
 namespace cachalot::control {

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "comm/membership/loopback_test.h"
+#include "comm/membership/loopback_test_util.h"
 
 namespace {
 

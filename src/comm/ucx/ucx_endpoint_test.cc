@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "comm/ucx/network_interface.h"
-#include "comm/ucx/ucx_ranks_test.h"
+#include "comm/ucx/ucx_ranks_test_util.h"
 
 namespace cachalot::ucx_test {
 namespace {

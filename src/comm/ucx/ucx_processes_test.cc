@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "comm/ucx/network_interface.h"
-#include "comm/ucx/ucx_ranks_test.h"
+#include "comm/ucx/ucx_ranks_test_util.h"
 
 // Ranks as processes of their own, killed, stopped, and in network namespaces.
 namespace cachalot::ucx_test {

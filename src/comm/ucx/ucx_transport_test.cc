@@ -4,7 +4,7 @@
 #include <ctime>
 
 #include "comm/mesh_group.h"
-#include "comm/ucx/ucx_ranks_test.h"
+#include "comm/ucx/ucx_ranks_test_util.h"
 
 namespace cachalot::ucx_test {
 namespace {

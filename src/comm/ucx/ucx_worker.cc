@@ -21,8 +21,7 @@ std::unexpected<Error> ucx_error(ErrorCode code, std::string_view what, ucs_stat
 // asked for (UCX_LOG_LEVEL) stays.
 void quiet_ucx() {
   std::array<char, 32> level{};
-  if (log::shows(log::Level::kDebug) ||
-      ucs_global_opts_get_value("LOG_LEVEL", level.data(), level.size()) != UCS_OK)
+  if (log::shows(log::Level::kDebug) || ucs_global_opts_get_value("LOG_LEVEL", level.data(), level.size()) != UCS_OK)
     return;
   if (std::string_view(level.data()) == "WARN") ucs_global_opts_set_value("LOG_LEVEL", "FATAL");
 }

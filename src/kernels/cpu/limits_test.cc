@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/ops_testing.h"
+#include "kernels/ops_test_util.h"
 
 namespace cachalot {
 namespace {

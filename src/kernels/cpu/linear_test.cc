@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/math.h"
-#include "kernels/ops_testing.h"
+#include "kernels/ops_test_util.h"
 #include "kernels/weight_samples.h"
 
 namespace cachalot {

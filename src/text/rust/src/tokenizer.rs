@@ -44,8 +44,8 @@ impl Tokenizer {
     }
 }
 
-/// As the ByteLevel decoder reads a token: one byte a character, or, if any character is not of its alphabet (a token with
-/// a space in it can only be an added one), the token's own text.
+/// As the ByteLevel decoder reads a token: one byte a character, or, if any character is not of its alphabet (a token
+/// with a space in it can only be an added one), the token's own text.
 fn token_bytes(token: &str, byte_of_char: &HashMap<char, u8>) -> Vec<u8> {
     let bytes: Option<Vec<u8>> = token.chars().map(|c| byte_of_char.get(&c).copied()).collect();
     bytes.unwrap_or_else(|| token.as_bytes().to_vec())

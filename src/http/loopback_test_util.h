@@ -10,6 +10,8 @@
 #include <future>
 #include <string>
 
+#include "base/text.h"
+
 namespace cachalot::http {
 
 // For tests: a client that sends and receives exactly the bytes that it is told, with a deadline on reading.
@@ -49,7 +51,7 @@ class RawClient {
     std::string response = read_until("\r\n\r\n");
     const auto field = response.find("Content-Length: ");
     if (field == response.npos) return response;
-    const size_t length = std::stoul(response.substr(field + 16));
+    const size_t length = leading_number<size_t>(std::string_view(response).substr(field + 16));
     while (received_.size() < length && read_some()) {
     }
     response += received_.substr(0, length);

@@ -11,7 +11,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "weights/checkpoint_writer.h"
 
 // Folders and files for this folder's tests.

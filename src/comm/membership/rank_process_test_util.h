@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "comm/membership/loopback_test.h"
+#include "comm/membership/loopback_test_util.h"
 
 namespace cachalot::control {
 
