@@ -1,12 +1,20 @@
 #include "base/file.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 
 namespace cachalot {
 namespace {
+
+constexpr off_t kMostTextBytes = off_t{1} << 30;
 
 std::unexpected<Error> os_error(const std::string& path, std::string_view action) {
   const int code = errno;
@@ -14,27 +22,74 @@ std::unexpected<Error> os_error(const std::string& path, std::string_view action
                     std::strerror(code));
 }
 
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+Status check_kind(const std::string& path, const struct stat& info) {
+  if (S_ISREG(info.st_mode)) return {};
+  return make_error(ErrorCode::kIo, "{} is {}; a file is wanted there", path, kind_of(info.st_mode));
+}
+
 }  // namespace
 
-Result<std::string> read_file(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
+Result<FileDescriptor> open_file(const std::string& path) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0) return os_error(path, "open");
+  RETURN_IF_ERROR(check_kind(path, info));  // before it is opened: some devices act on that
+  FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!file) return os_error(path, "open");
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (file.bad() || errno == EISDIR) return os_error(path, "read");
-  return text;
+  if (fstat(file.get(), &info) != 0) return os_error(path, "read");
+  RETURN_IF_ERROR(check_kind(path, info));
+  return file;
+}
+
+Result<std::string> read_file(const std::string& path) {
+  ASSIGN_OR_RETURN(const FileDescriptor file, open_file(path));
+  struct stat info{};
+  if (fstat(file.get(), &info) != 0) return os_error(path, "read");
+  if (info.st_size > kMostTextBytes)
+    return make_error(ErrorCode::kTooLarge, "{} has {} bytes; no file of this kind has more than {}", path,
+                      info.st_size, kMostTextBytes);
+  std::string text;
+  std::array<char, 1 << 16> part;
+  for (;;) {
+    const ssize_t size = read(file.get(), part.data(), part.size());
+    if (size == 0) return text;
+    if (size < 0 && errno != EINTR) return os_error(path, "read");
+    if (size > 0) text.append(part.data(), static_cast<size_t>(size));
+  }
 }
 
 Status write_file(const std::string& path, std::string_view text) {
   const std::string part = path + ".part";
-  errno = 0;
-  std::ofstream file(part, std::ios::binary | std::ios::trunc);
+  // A FIFO there would keep its writer waiting.
+  FileDescriptor file(open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666));
   if (!file) return os_error(part, "create");
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  file.close();
-  if (!file) return os_error(part, "write");
+  while (!text.empty()) {
+    const ssize_t size = write(file.get(), text.data(), text.size());
+    if (size < 0 && errno != EINTR) return os_error(part, "write");
+    if (size > 0) text.remove_prefix(static_cast<size_t>(size));
+  }
+  if (!file.close()) return os_error(part, "write");
   if (std::rename(part.c_str(), path.c_str()) != 0) return os_error(path, "rename into place");
   return {};
+}
+
+bool readable_within(int fd, std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    pollfd polled{.fd = fd, .events = POLLIN, .revents = 0};
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const int wait_ms = patience.count() < 0 ? -1 : static_cast<int>(std::clamp<int64_t>(left.count(), 0, 1 << 30));
+    const int num_ready = poll(&polled, 1, wait_ms);
+    if (num_ready > 0) return true;
+    if (num_ready == 0 && left.count() <= 1 << 30) return false;
+    if (num_ready < 0 && errno != EINTR) return false;
+  }
 }
 
 }  // namespace cachalot

@@ -1,16 +1,26 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "base/file_descriptor.h"
 
 namespace cachalot {
 
-// A whole file as text. Errors name the path and what the operating system said.
+// Opens a file for reading, and nothing that could keep its reader waiting: a directory, a FIFO, a socket or a device
+// is an error that says so. Errors name the path and what the operating system said.
+Result<FileDescriptor> open_file(const std::string& path);
+
+// A whole file as text.
 Result<std::string> read_file(const std::string& path);
 
 // Writes beside the path and renames, so that a reader sees the old file or the whole new one.
 Status write_file(const std::string& path, std::string_view text);
+
+// Whether a descriptor can be read, or has come to its end, within `patience`; negative: waits for ever. A signal does
+// not shorten it.
+bool readable_within(int fd, std::chrono::milliseconds patience);
 
 }  // namespace cachalot

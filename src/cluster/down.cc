@@ -1,8 +1,6 @@
 #include "cluster/down.h"
 
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/syscall.h>
 
 #include <chrono>
 #include <csignal>
@@ -10,6 +8,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/process.h"
 #include "cluster/cluster_state.h"
 
 namespace cachalot {
@@ -18,26 +17,11 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-class Process {
- public:
-  explicit Process(pid_t pid) : pid_(pid), pidfd_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))) {}
-  void signal(int number) const { syscall(SYS_pidfd_send_signal, pidfd_.get(), number, nullptr, 0); }
-  bool ends_within(milliseconds patience) const {
-    if (!pidfd_) return true;
-    pollfd ended{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
-    return poll(&ended, 1, static_cast<int>(patience.count())) > 0;
-  }
-
- private:
-  pid_t pid_;
-  FileDescriptor pidfd_;
-};
-
 // What the watcher left behind: each holds its lease no longer and ends by itself.
 void wait_for_members(const ClusterState& state) {
   for (const auto* members : {&state.replicas, &state.router}) {
     for (const MemberState& member : *members) {
-      if (member.pid != 0) Process(member.pid).ends_within(seconds(15));
+      if (member.pid != 0) ProcessHandle(member.pid).ends_within(seconds(15));
     }
   }
 }
@@ -47,7 +31,7 @@ void wait_for_members(const ClusterState& state) {
 Status run_down(const RunFolder& folder, const std::string& name, bool now) {
   const std::optional<pid_t> owner = folder.owner(name);
   if (!owner) return make_error(ErrorCode::kNotFound, "cluster {} is not up", name);
-  const Process watcher(*owner);
+  const ProcessHandle watcher(*owner);
   std::optional<ClusterState> state;
   if (const auto text = read_file(folder.state_path(name))) {
     if (auto parsed = parse_cluster_state(*text, folder.state_path(name))) state = std::move(*parsed);

@@ -9,18 +9,17 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <fstream>
 #include <optional>
 
 #include "base/log.h"
-#include "cluster/child.h"
+#include "base/process.h"
 
 namespace cachalot {
 namespace {
 
 class Lease {
  public:
-  Lease(Child program, std::chrono::seconds longest_silence)
+  Lease(Process program, std::chrono::seconds longest_silence)
       : program_(std::move(program)), longest_silence_(longest_silence) {}
 
   int run(int signals) {
@@ -68,14 +67,12 @@ class Lease {
   // What the program started is this process' now (a subreaper). It dies with the program; this makes sure of it, and
   // waits.
   static void end_descendants() {
-    for (;;) {
-      std::ifstream children("/proc/thread-self/children");
-      for (pid_t pid = 0; children >> pid;) kill(pid, SIGKILL);
-      if (waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) return;
-    }
+    do {
+      kill_children(std::chrono::seconds(1));
+    } while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR);
   }
 
-  Child program_;
+  Process program_;
   const std::chrono::seconds longest_silence_;
   bool ended_ = false;
   Clock::time_point renewed_ = Clock::now();
@@ -91,7 +88,7 @@ Result<int> run_leased(const std::vector<std::string>& words, std::chrono::secon
   const FileDescriptor signals(signalfd(-1, &handled, SFD_CLOEXEC));
   if (!signals || prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
     return make_error(ErrorCode::kIo, "cannot watch over a program: {}", std::strerror(errno));
-  ASSIGN_OR_RETURN(Child program, Child::start({.words = words}));
+  ASSIGN_OR_RETURN(Process program, Process::start({.words = words}));
   return Lease(std::move(program), longest_silence).run(signals.get());
 }
 

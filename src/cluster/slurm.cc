@@ -1,21 +1,18 @@
 #include "cluster/slurm.h"
 
-#include <cstdio>
-#include <memory>
+#include <sstream>
+
+#include "base/process.h"
 
 namespace cachalot {
 
 Result<std::vector<std::string>> slurm_nodes() {
-  const auto close = [](FILE* pipe) { pclose(pipe); };
-  const std::unique_ptr<FILE, decltype(close)> pipe(popen("scontrol show hostnames 2>/dev/null", "re"), close);
+  ASSIGN_OR_RETURN(const ProgramOutput names,
+                   run_program({.words = {"scontrol", "show", "hostnames"}}, std::chrono::seconds(30)));
+  std::istringstream lines(names.output);
   std::vector<std::string> nodes;
-  std::string name;
-  for (int character = 0; pipe && (character = fgetc(pipe.get())) != EOF;) {
-    if (character != '\n') {
-      name += static_cast<char>(character);
-    } else if (!name.empty()) {
-      nodes.push_back(std::exchange(name, {}));
-    }
+  for (std::string name; std::getline(lines, name);) {
+    if (!name.empty()) nodes.push_back(name);
   }
   if (nodes.empty())
     return make_error(ErrorCode::kUnavailable,

@@ -2,7 +2,6 @@
 
 #include <csignal>
 
-#include "base/child_process.h"
 #include "cluster/lease.h"
 #include "serve/load_line.h"
 
@@ -42,8 +41,8 @@ Status WatchedProcess::start() {
   last_line_.clear();
   was_told_to_end_ = false;
   probe_.reset();
-  ASSIGN_OR_RETURN(Child child,
-                   Child::start({.words = plan_.words, .folder = plan_.folder, .log = plan_.log, .input = true}));
+  ASSIGN_OR_RETURN(Process child,
+                   Process::start({.words = plan_.words, .folder = plan_.folder, .log = plan_.log, .input = true}));
   child_.emplace(std::move(child));
   return {};
 }
@@ -54,7 +53,7 @@ void WatchedProcess::terminate() {
 
 void WatchedProcess::kill() {
   if (!child_) return;
-  if (was_told_to_end_) child_->signal(SIGKILL);
+  if (was_told_to_end_) child_->kill();
   child_->write(kKillLease);
   was_told_to_end_ = true;
 }

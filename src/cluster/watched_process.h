@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cluster/child.h"
+#include "base/process.h"
 #include "cluster/cluster_state.h"
 #include "cluster/commands.h"
 #include "cluster/health_probe.h"
@@ -56,7 +56,7 @@ class WatchedProcess {
   const ProcessPlan plan_;
   HealthProbe probe_;
   LogTail tail_;
-  std::optional<Child> child_;
+  std::optional<Process> child_;
   std::optional<std::string> end_;
   bool was_told_to_end_ = false;
   HealthProbe::Clock::time_point renewed_;

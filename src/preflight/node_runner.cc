@@ -8,10 +8,9 @@
 #include <optional>
 #include <thread>
 
-#include "base/child_process.h"
 #include "base/file.h"
 #include "base/file_descriptor.h"
-#include "cluster/child.h"
+#include "base/process.h"
 #include "cluster/lease.h"
 
 namespace cachalot {
@@ -66,13 +65,12 @@ Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const s
                                              const std::vector<Words>& arguments, std::chrono::seconds patience) {
   signal(SIGPIPE, SIG_IGN);  // a child that has ended reads no more
   std::vector<Output> outputs;
-  std::vector<std::optional<Child>> children(arguments.size());
+  std::vector<std::optional<Process>> children(arguments.size());
   for (size_t idx = 0; idx < arguments.size(); idx++) {
     const Words words = launch_words(cluster, cluster.nodes[idx], program, arguments[idx]);
     ASSIGN_OR_RETURN(Output output, Output::create());
     outputs.push_back(std::move(output));
-    ASSIGN_OR_RETURN(Child child,
-                     Child::start({.words = words, .folder = {}, .log = outputs[idx].path(), .input = true}));
+    ASSIGN_OR_RETURN(Process child, Process::start({.words = words, .log = outputs[idx].path(), .input = true}));
     children[idx].emplace(std::move(child));
   }
   std::vector<NodeAnswer> answers(arguments.size());

@@ -9,9 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "base/child_process.h"
 #include "base/error.h"
 #include "base/file_descriptor.h"
+#include "base/process.h"
 
 namespace cachalot {
 
@@ -32,13 +32,13 @@ class RankProcesses {
   // stop_watching().
   void watch(std::function<void(int child, const std::string& how)> on_exit);
   void stop_watching();
-  pid_t pid(int child) const { return children_[static_cast<size_t>(child)].pid; }
+  pid_t pid(int child) const { return children_[static_cast<size_t>(child)].pid(); }
 
  private:
   RankProcesses() = default;
 
   std::chrono::milliseconds grace_{5'000};
-  std::vector<ChildProcess> children_;
+  std::vector<Process> children_;
   FileDescriptor stop_fd_;  // an eventfd: ends the watcher
   std::thread watcher_;
 };

@@ -1,10 +1,10 @@
 #include "serve/rank_processes.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <csignal>
 #include <future>
+
+#include "base/process_test_util.h"
 
 namespace cachalot {
 namespace {
@@ -24,25 +24,16 @@ TEST(RankProcesses, TellsHowAChildEnded) {
 TEST(RankProcesses, ChildrenDieWithTheProcessThatStartedThem) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
-  const pid_t middle = fork();
-  if (middle == 0) {
+  Process middle = fork_process([&] {
     const auto processes = RankProcesses::start({shell("exec sleep 60")}, "/bin/sh").value();
     const pid_t pid = processes->pid(0);
-    if (write(ends[1], &pid, sizeof pid) != sizeof pid) _exit(1);
-    raise(SIGKILL);
-  }
+    if (write(ends[1], &pid, sizeof pid) != sizeof pid) return 1;
+    return raise(SIGKILL);
+  });
   pid_t grandchild = 0;
   ASSERT_EQ(read(ends[0], &grandchild, sizeof grandchild), static_cast<ssize_t>(sizeof grandchild));
-  int status = 0;
-  waitpid(middle, &status, 0);
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-  bool gone = false;
-  for (int attempt = 0; attempt < 500 && !gone; attempt++) {
-    // A zombie that nobody reaps, in a container without an init, has ended too.
-    gone = kill(grandchild, 0) != 0 || access(("/proc/" + std::to_string(grandchild) + "/exe").c_str(), F_OK) != 0;
-    if (!gone) usleep(10'000);
-  }
-  EXPECT_TRUE(gone);
+  EXPECT_EQ(middle.wait(), 128 + SIGKILL);
+  EXPECT_TRUE(ProcessHandle(grandchild).ends_within(std::chrono::seconds(5)));
   close(ends[0]);
   close(ends[1]);
 }

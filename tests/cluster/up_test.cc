@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <csignal>
 #include <filesystem>
@@ -219,27 +218,18 @@ TEST(Cluster, AnUnknownFlagOfAServerIsNamedWithItsLine) {
 }
 
 TEST(Lease, EndsWithItsInputAndWithItAllThatItStarted) {
-  std::array<int, 2> input{};
-  ASSERT_EQ(pipe(input.data()), 0);
-  const pid_t lease = fork();
-  if (lease == 0) {
-    dup2(input[0], STDIN_FILENO);
-    close(input[1]);
-    execl(CACHALOT_PROGRAM, CACHALOT_PROGRAM, "lease", "--", "sh", "-c", "sleep 1000 & kill -STOP $!; sleep 1000",
-          nullptr);
-    _exit(127);
-  }
-  close(input[0]);
+  Process lease =
+      Process::start({.words = {CACHALOT_PROGRAM, "lease", "--", "sh", "-c", "sleep 1000 & kill -STOP $!; sleep 1000"},
+                      .input = true})
+          .value();
   std::vector<pid_t> below;
   for (int attempt = 0; attempt < 500 && below.size() < 3; attempt++) {
     usleep(10'000);
-    below = descendants_of(lease);
+    below = descendants_of(lease.pid());
   }
   EXPECT_EQ(below.size(), 3U) << "a shell and two that sleep";
-  close(input[1]);
-  int status = 0;
-  EXPECT_EQ(waitpid(lease, &status, 0), lease);
-  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGKILL);
+  lease.close_input();
+  EXPECT_EQ(lease.wait(), 128 + SIGKILL);
   EXPECT_THAT(still_there(below, seconds(0)), IsEmpty());
 }
 

@@ -3,11 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,58 +34,39 @@ SystemTime time_of(const std::string& line, SystemTime came) {
 
 }  // namespace
 
-Program::Program(const std::vector<std::string>& arguments, const std::string& path) {
+Program::Program(const std::vector<std::string>& arguments, const std::string& path)
+    : Program(ProcessOptions{}, arguments, path) {}
+
+Program::Program(ProcessOptions options, const std::vector<std::string>& arguments, const std::string& path) {
   std::array<int, 2> output{};
   CHECK(pipe2(output.data(), O_CLOEXEC) == 0);
-  std::vector<std::string> words{path};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<char*> pointers;
-  for (std::string& word : words) pointers.push_back(word.data());
-  pointers.push_back(nullptr);
-  pid_ = fork();
-  CHECK(pid_ >= 0);
-  if (pid_ == 0) {                     // nothing but system calls: this is a copy of a process with threads
-    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that is itself killed leaves nothing behind
-    dup2(output[1], STDOUT_FILENO);
-    dup2(output[1], STDERR_FILENO);
-    execv(path.c_str(), pointers.data());
-    _exit(127);
-  }
+  options.words = {path};
+  options.words.insert(options.words.end(), arguments.begin(), arguments.end());
+  options.output = output[1];
+  auto process = Process::start(options);
+  CHECK(process, "{}", process.error().message);
+  process_.emplace(std::move(*process));
   close(output[1]);
-  pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
-  CHECK(pidfd_ >= 0);
   reader_ = std::thread([this, fd = output[0]] { read_output(fd); });
 }
 
 Program::~Program() {
-  if (!status_) {
-    signal(SIGKILL);
-    wait(std::chrono::minutes(1));
-  }
+  process_->kill();
+  process_->wait();
   reader_.join();
-  close(pidfd_);
-}
-
-void Program::signal(int number) const {
-  if (!status_) kill(pid_, number);
 }
 
 std::vector<pid_t> Program::children() const {
-  std::ifstream file(fmt::format("/proc/{}/task/{}/children", pid_, pid_));
+  std::ifstream file(fmt::format("/proc/{}/task/{}/children", pid(), pid()));
   std::vector<pid_t> children;
   for (pid_t child = 0; file >> child;) children.push_back(child);
   return children;
 }
 
 std::optional<int> Program::wait(milliseconds patience) {
-  if (status_) return status_;
-  pollfd ended{.fd = pidfd_, .events = POLLIN, .revents = 0};
-  if (poll(&ended, 1, static_cast<int>(patience.count())) <= 0) return std::nullopt;
-  int status = 0;
-  CHECK(waitpid(pid_, &status, 0) == pid_);
-  status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-  wait_for_silence(milliseconds(500));  // so that its last words are read; children may have more to say
-  return status_;
+  const std::optional<int> status = process_->wait_for(patience);
+  if (status) wait_for_silence(milliseconds(500));  // so that its last words are read; children may have more to say
+  return status;
 }
 
 bool Program::wait_for_silence(milliseconds patience) {

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -11,6 +9,8 @@
 #include <string_view>
 #include <thread>
 #include <vector>
+
+#include "base/process.h"
 
 // `cachalot`, as a user would run it, with what it prints.
 namespace cachalot::test {
@@ -24,13 +24,16 @@ class Program {
 
   // The program under test, or another one, by its path. It dies with the calling thread.
   explicit Program(const std::vector<std::string>& arguments, const std::string& path = CACHALOT_PROGRAM);
+  // The same with more of how it starts; words[0] and the output are set here.
+  Program(ProcessOptions options, const std::vector<std::string>& arguments,
+          const std::string& path = CACHALOT_PROGRAM);
   // Kills it, and with it, as the program promises, the ranks that it started.
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  pid_t pid() const { return pid_; }
-  void signal(int number) const;
+  pid_t pid() const { return process_->pid(); }
+  void signal(int number) const { process_->signal(number); }
   // The processes that it started, in the order of their start.
   std::vector<pid_t> children() const;
 
@@ -48,9 +51,7 @@ class Program {
  private:
   void read_output(int fd);
 
-  pid_t pid_ = -1;
-  int pidfd_ = -1;
-  std::optional<int> status_;
+  std::optional<Process> process_;
   std::thread reader_;
   mutable std::mutex mutex_;  // guards what follows
   mutable std::condition_variable changed_;

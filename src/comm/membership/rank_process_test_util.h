@@ -4,9 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -17,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/process_test_util.h"
 #include "comm/membership/loopback_test_util.h"
 
 namespace cachalot::control {
@@ -35,34 +34,27 @@ class RankProcess {
   RankProcess(const JoinOptions& options, bool watch, int num_busy_threads = 0) {
     std::array<int, 2> reports{}, commands{};
     CHECK(pipe2(reports.data(), O_CLOEXEC) == 0 && pipe2(commands.data(), O_CLOEXEC) == 0);
-    pid_ = fork();
-    CHECK(pid_ >= 0);
-    if (pid_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
+    process_.emplace(fork_process([&] {
       close(commands[1]);
       log::init("off", "");
       live(options, watch, num_busy_threads, reports[1], commands[0]);
-      _exit(0);
-    }
+      return 0;
+    }));
     close(reports[1]);
     close(commands[0]);
     reports_ = reports[0];
     commands_ = commands[1];
   }
   ~RankProcess() {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
+    process_.reset();
     close(reports_);
     close(commands_);
   }
   RankProcess(const RankProcess&) = delete;
   RankProcess& operator=(const RankProcess&) = delete;
 
-  void signal(int number) { kill(pid_, number); }
-  void wait_for_end() {
-    siginfo_t info;
-    waitid(P_PID, pid_, &info, WEXITED | WNOWAIT);
-  }
+  void signal(int number) { process_->signal(number); }
+  void wait_for_end() { process_->wait(); }
   bool formed() { return next_line(std::chrono::seconds(20)) == "formed"; }
   // Tells it to say goodbye and end.
   void dismiss() { [[maybe_unused]] const ssize_t written = write(commands_, "q", 1); }
@@ -133,7 +125,7 @@ class RankProcess {
     }
   }
 
-  pid_t pid_ = -1;
+  std::optional<Process> process_;
   int reports_ = -1, commands_ = -1;
   std::string unread_;
 };

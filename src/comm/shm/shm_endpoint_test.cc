@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/process_test_util.h"
 #include "comm/mesh.h"
 #include "comm/shm/greeting.h"
 
@@ -50,37 +50,23 @@ class RankProcesses {
       addresses.push_back({rank, endpoints.back().address()});
     }
     for (int rank = 0; rank < num_ranks; rank++) {
-      pids_.push_back(fork());
-      CHECK(pids_.back() >= 0);
-      if (pids_.back() != 0) continue;
-      ShmEndpoint own = std::move(endpoints[rank]);
-      endpoints.clear();  // so that a dead rank's socket is gone
-      auto transport = own.connect(addresses);
-      if (!transport) {
-        fmt::print(stderr, "{}\n", transport.error().message);
-        _exit(100);
-      }
-      auto mesh = make_mesh(rank, num_ranks, std::move(*transport));
-      const int answer = body(*mesh);
-      mesh.reset();
-      _exit(answer);
+      processes_.push_back(fork_process([&] {
+        ShmEndpoint own = std::move(endpoints[rank]);
+        endpoints.clear();  // so that a dead rank's socket is gone
+        auto transport = own.connect(addresses);
+        if (!transport) {
+          fmt::print(stderr, "{}\n", transport.error().message);
+          return 100;
+        }
+        return body(*make_mesh(rank, num_ranks, std::move(*transport)));
+      }));
     }
   }
-  ~RankProcesses() {
-    for (const pid_t pid : pids_) {
-      if (pid > 0) kill(pid, SIGKILL);
-      if (pid > 0) waitpid(pid, nullptr, 0);
-    }
-  }
-  void end(int rank, int signal_number) { kill(pids_[rank], signal_number); }
-  int answer(int rank) {
-    int status = 0;
-    CHECK(waitpid(std::exchange(pids_[rank], -1), &status, 0) > 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
+  void end(int rank, int signal_number) { processes_[rank].signal(signal_number); }
+  int answer(int rank) { return processes_[rank].wait(); }
 
  private:
-  std::vector<pid_t> pids_;
+  std::vector<Process> processes_;
 };
 
 uint32_t word_of(int from, int to, int step) {
@@ -229,13 +215,11 @@ TEST(ShmEndpoint, AKilledPeerIsKnownByItsPidfdAndTheWaitEnds) {
   endpoints.push_back(make_endpoint(0));
   endpoints.push_back(make_endpoint(1));
   const std::vector<ShmAddress> addresses = {{0, endpoints[0].address()}, {1, endpoints[1].address()}};
-  const pid_t victim = fork();
-  ASSERT_GE(victim, 0);
-  if (victim == 0) {
+  Process victim = fork_process([&] {
     const auto transport = endpoints[1].connect(addresses);
     while (transport) pause();
-    _exit(1);
-  }
+    return 1;
+  });
   auto transport = endpoints[0].connect(addresses);
   ASSERT_TRUE(transport) << transport.error().message;
   std::vector<PeerProcess> processes = (*transport)->take_peer_pidfds();
@@ -245,7 +229,7 @@ TEST(ShmEndpoint, AKilledPeerIsKnownByItsPidfdAndTheWaitEnds) {
   std::thread watcher([&] {
     pollfd polled{.fd = processes[0].pidfd.get(), .events = POLLIN};
     EXPECT_EQ(poll(&polled, 1, 50), 0) << "it lives";
-    kill(victim, SIGKILL);
+    victim.signal(SIGKILL);
     EXPECT_EQ(poll(&polled, 1, 10'000), 1);
     mesh->fail({ErrorCode::kUnavailable, "rank 1 died"});
   });
@@ -254,7 +238,7 @@ TEST(ShmEndpoint, AKilledPeerIsKnownByItsPidfdAndTheWaitEnds) {
   mesh->start(receives[0]);
   const Status status = mesh->wait({}, receives, {"never"});
   watcher.join();
-  waitpid(victim, nullptr, 0);
+  victim.wait();
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().message, "rank 1 died");
 }
@@ -274,7 +258,7 @@ TEST(ShmEndpoint, RanksSurviveAPeerThatIsKilledInTheMiddleOfALongMessage) {
     watcher.join();
     return !status && status.error().message == "rank 0 died" ? 0 : 1;
   });
-  EXPECT_EQ(processes.answer(0), -SIGKILL);
+  EXPECT_EQ(processes.answer(0), 128 + SIGKILL);
   EXPECT_EQ(processes.answer(1), 0);
 }
 

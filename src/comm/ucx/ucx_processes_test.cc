@@ -55,7 +55,7 @@ TEST(UcxProcesses, AKilledPeerIsAnErrorThatNamesItAtOnce) {
   std::this_thread::sleep_for(milliseconds(1000));
   processes.signal(1, SIGKILL);
   const Clock::time_point killed = Clock::now();
-  EXPECT_EQ(processes.answer(1), -SIGKILL);
+  EXPECT_EQ(processes.answer(1), 128 + SIGKILL);
   EXPECT_EQ(processes.answer(0), 0);
   EXPECT_EQ(processes.answer(2), 0);
   EXPECT_LT(Clock::now() - killed, milliseconds(1000));
@@ -70,7 +70,7 @@ TEST(UcxProcesses, APeerThatIsKilledInTheMiddleOfALongMessageIsAnError) {
     const Status status = mesh.wait(sends, {}, {"long"});
     return !status && status.error().message.contains("rank 1 (ucx): ") ? 0 : 1;
   });
-  EXPECT_EQ(processes.answer(1), -SIGKILL);
+  EXPECT_EQ(processes.answer(1), 128 + SIGKILL);
   EXPECT_EQ(processes.answer(0), 0);
 }
 
@@ -183,15 +183,10 @@ constexpr const char* kNoNodes = "users cannot make network namespaces here, or 
 // be no such nodes.
 std::optional<int> with_two_nodes(const std::function<int(const TwoNodes&)>& body) {
   constexpr int kImpossible = 99;
-  const pid_t pid = fork();
-  CHECK(pid >= 0);
-  if (pid == 0) {
-    TwoNodes nodes;
-    _exit(nodes.make() ? body(nodes) : kImpossible);
-  }
-  int status = 0;
-  CHECK(waitpid(pid, &status, 0) == pid);
-  const int answer = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  const int answer = fork_process([&] {
+                       TwoNodes nodes;
+                       return nodes.make() ? body(nodes) : kImpossible;
+                     }).wait();
   return answer == kImpossible ? std::nullopt : std::optional(answer);
 }
 
@@ -242,13 +237,11 @@ TEST(UcxNamespaces, AHostThatDoesNotAnswerIsNamedByTheDeadline) {
   const std::optional<int> answer = with_two_nodes([](const TwoNodes& nodes) {
     std::array<int, 2> pipes{};
     CHECK(pipe(pipes.data()) == 0);
-    const pid_t silent = fork();
-    if (silent == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
+    Process silent = fork_process([&]() -> int {
       const UcxEndpoint endpoint = make_endpoint(nodes.enter(1));
       CHECK(write(pipes[1], endpoint.address().data(), endpoint.address().size()) > 0);
       for (;;) pause();
-    }
+    });
     std::string address(4096, 0);
     address.resize(static_cast<size_t>(std::max<ssize_t>(read(pipes[0], address.data(), address.size()), 0)));
     UcxEndpointOptions options = nodes.enter(0);
@@ -258,7 +251,7 @@ TEST(UcxNamespaces, AHostThatDoesNotAnswerIsNamedByTheDeadline) {
     const Clock::time_point begin = Clock::now();
     const auto transport = make_endpoint(options).connect(std::array{UcxAddress{1, address}});
     const bool in_time = Clock::now() - begin < milliseconds(2000);
-    kill(silent, SIGKILL);
+    silent.kill();
     if (transport || !transport.error().message.contains("rank 1")) return 1;
     return in_time ? 0 : complain(transport.error().message + ", late");
   });

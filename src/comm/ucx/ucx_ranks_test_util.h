@@ -1,9 +1,7 @@
 #pragma once
 
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +17,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/process_test_util.h"
 #include "comm/mesh.h"
 #include "comm/ucx/ucx_endpoint.h"
 
@@ -100,12 +99,7 @@ class RankProcesses {
     for (int rank = 0; rank < num_ranks; rank++) {
       std::array<int, 2> sockets{};
       CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets.data()) == 0);
-      pids_.push_back(fork());
-      CHECK(pids_.back() >= 0);
-      if (pids_.back() == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(live(num_ranks, rank, sockets[1], body, options));
-      }
+      processes_.push_back(fork_process([&] { return live(num_ranks, rank, sockets[1], body, options); }));
       close(sockets[1]);
       sockets_.emplace_back(sockets[0]);
     }
@@ -115,18 +109,8 @@ class RankProcesses {
       for (const std::string& address : addresses) send(socket.get(), address.data(), address.size(), MSG_NOSIGNAL);
     }
   }
-  ~RankProcesses() {
-    for (const pid_t pid : pids_) {
-      if (pid > 0) kill(pid, SIGKILL);
-      if (pid > 0) waitpid(pid, nullptr, 0);
-    }
-  }
-  void signal(int rank, int number) { kill(pids_[rank], number); }
-  int answer(int rank) {
-    int status = 0;
-    CHECK(waitpid(std::exchange(pids_[rank], -1), &status, 0) > 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
+  void signal(int rank, int number) { processes_[rank].signal(number); }
+  int answer(int rank) { return processes_[rank].wait(); }
 
  private:
   static std::string receive(int socket) {
@@ -149,7 +133,7 @@ class RankProcesses {
     return body(*mesh);
   }
 
-  std::vector<pid_t> pids_;
+  std::vector<Process> processes_;
   std::vector<FileDescriptor> sockets_;
 };
 
