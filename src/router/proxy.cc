@@ -9,7 +9,9 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/json/serialize.hpp>
+#include <functional>
 #include <random>
+#include <stop_token>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -31,6 +33,7 @@ namespace {
 constexpr size_t kWindowBytes = 64 << 10;   // of an answer, on their way to a client that may be slow
 constexpr size_t kMaxErrorBytes = 1 << 20;  // of an answer that is kept while another replica is asked
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr std::string_view kShutDown = "the router is shutting down";
 constexpr std::string_view kForcedReplica = "X-data-parallel-rank";
 
 std::string make_request_id() {
@@ -82,6 +85,14 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
 
   void start() {
     responder_.on_close([self = shared_from_this()] { asio::post(self->strand_, [self] { self->client_left(); }); });
+    on_shutdown_.emplace(context_->shutdown.get_token(), [weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (!self) return;
+      asio::post(self->strand_, [self] {
+        self->wake_timer_.cancel();
+        if (self->call_) self->call_->cancel();
+      });
+    });
     asio::co_spawn(
         strand_, [self = shared_from_this()] { return self->run(); },
         [self = shared_from_this()](const std::exception_ptr& exception) {
@@ -117,6 +128,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   void refuse(const ApiError& error);
   void client_left();
   void wait_for_silent_replica();
+  bool is_shut_down() const { return context_->shutdown.stop_requested(); }
   double seconds() const { return std::chrono::duration<double>(steady_clock::now() - arrival_).count(); }
 
   const std::shared_ptr<ProxyContext> context_;
@@ -136,6 +148,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   bool was_silent_ = false;     // the call was given up because its replica was
   uint64_t num_pieces_ = 0;
   std::optional<http::Response> failure_;  // what the last replica said, or what is to be said for it
+  std::optional<std::stop_callback<std::function<void()>>> on_shutdown_;
 };
 
 asio::awaitable<void> ProxyCall::run() {
@@ -144,6 +157,7 @@ asio::awaitable<void> ProxyCall::run() {
   const RequestFacts facts = read_request_facts(request_.body);
   std::vector<size_t> sent_to;
   while (!client_is_gone_) {
+    if (is_shut_down()) co_return refuse(ApiError(503, std::string(kShutDown), "service_unavailable"));
     auto place = context_->table.admit(facts, sent_to, *forced, weak_from_this(), steady_clock::now());
     if (!place && failure_) co_return answer_failure();
     if (!place) co_return refuse(describe(place.error()));
@@ -151,6 +165,7 @@ asio::awaitable<void> ProxyCall::run() {
     const bool is_over = co_await try_replica(replica);
     if (is_over) co_return;
     sent_to.push_back(replica);
+    if (is_shut_down()) continue;
     const bool is_last_try =
         static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced || body_is_spent_;
     if (is_last_try) co_return answer_failure();
@@ -203,6 +218,7 @@ asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
     co_return true;
   }
   if (client_is_gone_) co_return true;
+  if (is_shut_down()) co_return false;
   const Error error = head ? piece.error() : head.error();
   log::warn("request {}: {}{}", id_, error.message, was_silent_ ? " because its server is silent" : "");
   if (error.code == ErrorCode::kDeadlineExceeded) {
@@ -295,15 +311,19 @@ asio::awaitable<bool> ProxyCall::write(std::string bytes) {
       self->wake_timer_.cancel();
     });
   });
-  while (num_unwritten_ > kWindowBytes && !client_is_gone_)
+  while (num_unwritten_ > kWindowBytes && !client_is_gone_ && !is_shut_down())
     co_await wake_timer_.async_wait(asio::as_tuple(asio::use_awaitable));
   co_return !client_is_gone_;
 }
 
 void ProxyCall::end_broken(size_t replica, bool is_events, const std::string& reason) {
-  log::warn("request {}: {}{}; its answer had begun", id_, reason, was_silent_ ? " because its server is silent" : "");
-  if (!was_silent_) context_->table.request_failed(replica, reason, steady_clock::now());
-  const ApiError error(502, "the replica that was answering is gone; the answer is incomplete", "server_error");
+  log::warn("request {}: {}{}; its answer had begun", id_, is_shut_down() ? kShutDown : reason,
+            was_silent_ ? " because its server is silent" : "");
+  if (!was_silent_ && !is_shut_down()) context_->table.request_failed(replica, reason, steady_clock::now());
+  const ApiError error(502,
+                       fmt::format("{}; the answer is incomplete",
+                                   is_shut_down() ? kShutDown : "the replica that was answering is gone"),
+                       "server_error");
   if (is_events) responder_.write(http::format_sse(boost::json::serialize(error.to_json())));
   responder_.abort();
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct ProxyContext {
   ReplicaTable table;
   RouterMetrics metrics;
   const http::Client client;
+  std::stop_source shutdown;  // of what still runs: the drain is over
 };
 
 // Passes a request on to a replica and its answer back, piece by piece. A request that no byte of an answer has come

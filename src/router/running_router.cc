@@ -5,10 +5,10 @@
 #include <atomic>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
-#include <csignal>
 #include <thread>
 
 #include "base/log.h"
+#include "base/ports.h"
 #include "base/stop_signals.h"
 #include "config/version.h"
 #include "openai/api_error.h"
@@ -25,6 +25,7 @@ using std::chrono::steady_clock;
 
 namespace {
 
+constexpr std::chrono::seconds kEndMargin{5};  // beyond the drain
 constexpr std::array<std::string_view, 4> kOpenToAll{"/health", "/ping", "/version", "/metrics"};
 
 Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
@@ -159,7 +160,7 @@ Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions option
   auto parts = std::make_unique<Parts>(std::move(options), std::move(urls));
   parts->add_routes();
   RETURN_IF_ERROR(parts->http.start());
-  log::info("routing http://{}:{} to {} replicas, as they come up", parts->options.host, parts->http.port(),
+  log::info("routing http://{} to {} replicas, as they come up", address_text(parts->options.host, parts->http.port()),
             parts->options.server_urls.size());
   parts->watch = std::make_unique<HealthWatch>(parts->context);
   return std::unique_ptr<RunningRouter>(new RunningRouter(std::move(parts)));
@@ -175,24 +176,22 @@ uint16_t RunningRouter::port() const {
 
 void RunningRouter::stop(Deadline deadline) {
   parts_->is_draining = true;
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - steady_clock::now());
-  const bool all_ended = parts_->http.drain(std::max(left, std::chrono::milliseconds(0)));
-  if (!all_ended) log::warn("answers that were still running are cut");
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
+  if (parts_->http.drain(std::max(left, std::chrono::milliseconds(0)), [this] { end_answers(); })) return;
+  log::warn("answers that were still running are cut");
 }
 
 void RunningRouter::end_answers() {
-  parts_->http.drain(std::chrono::milliseconds(0));
+  parts_->context->shutdown.request_stop();
 }
 
 Status run_router(const RouterOptions& options) {
-  const StopSignals signals;
   ASSIGN_OR_RETURN(const auto router, RunningRouter::start(options));
-  const int signal = signals.wait();
-  log::info("{}: no new requests; running ones have {} s", signal == SIGTERM ? "SIGTERM" : "SIGINT",
-            options.drain_seconds);
+  StopSignals signals(std::chrono::seconds(options.drain_seconds) + kEndMargin);
+  log::info("{}: no new requests; running ones have {} s", signal_name(signals.wait()), options.drain_seconds);
   std::jthread waiter([&](const std::stop_token& stopped) {
     while (!stopped.stop_requested()) {
-      if (!signals.arrived_within(std::chrono::milliseconds(200))) continue;
+      if (signals.wait_for(std::chrono::milliseconds(200)) == 0) continue;
       log::warn("second signal: the running answers are cut");
       return router->end_answers();
     }

@@ -33,7 +33,7 @@ class RunningRouter {
   std::unique_ptr<Parts> parts_;
 };
 
-// Runs a router until SIGTERM or SIGINT, drains, and returns. A second signal ends the drain.
+// Runs a router until SIGTERM, SIGINT or SIGHUP, drains, and returns. A second signal ends the drain.
 Status run_router(const RouterOptions& options);
 
 }  // namespace cachalot::router

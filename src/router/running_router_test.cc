@@ -453,6 +453,42 @@ TEST_F(RouterTest, CountsWhatItDoes) {
   EXPECT_THAT(metrics, HasSubstr("cachalot:router_refused_total{code=\"503\"} 1"));
 }
 
+TEST_F(RouterTest, StreamsThatADrainDoesNotWaitForEndWithAnError) {
+  std::vector<http::Responder> asked;
+  std::atomic<int> num_asked = 0;
+  add_replica().on_completion = [&](const http::Request& request, http::Responder responder) {
+    if (request.body == "stream") {
+      responder.begin(200, {{"Content-Type", "text/event-stream"}});
+      responder.write("data: 0\n\ndata: hal");
+    }
+    asked.push_back(std::move(responder));
+    num_asked++;
+  };
+  start();
+  const auto ask = [&](const std::string& body) {
+    return std::async(std::launch::async, [&, body] {
+      http::RawClient client(router_->port());
+      client.send(
+          fmt::format("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}", body.size(), body));
+      return client.read_to_end();
+    });
+  };
+  auto stream = ask("stream");
+  EXPECT_TRUE(eventually([&] { return num_asked == 1; }));
+  auto silent = ask("silent");
+  EXPECT_TRUE(eventually([&] { return num_asked == 2; }));
+  const auto begin = steady_clock::now();
+  router_->stop(begin + milliseconds(100));
+  EXPECT_LT(steady_clock::now() - begin, seconds(2));
+  const std::string events = stream.get();
+  EXPECT_THAT(events, HasSubstr("data: 0\n\n"));
+  EXPECT_THAT(events,
+              HasSubstr("data: {\"error\":{\"message\":\"the router is shutting down; the answer is incomplete\""));
+  EXPECT_THAT(events, Not(HasSubstr("hal"))) << "only whole events";
+  EXPECT_THAT(events, Not(EndsWith("0\r\n\r\n"))) << "it must not look complete";
+  EXPECT_THAT(silent.get(), StartsWith("HTTP/1.1 503 "));
+}
+
 TEST_F(RouterTest, ADrainLetsARunningAnswerFinish) {
   std::promise<http::Responder> asked;
   add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
