@@ -30,9 +30,11 @@ function(cachalot_module name)
   endif()
 endfunction()
 
-# cachalot_test(NAME SOURCES file... DEPS target... [TIMEOUT seconds])
+# cachalot_test(NAME SOURCES file... DEPS target... [TIMEOUT seconds] [LOCK name])
+#
+# LOCK: no two tests with the same run at a time.
 function(cachalot_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;LOCK" "SOURCES;DEPS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
@@ -42,5 +44,6 @@ function(cachalot_test name)
   target_precompile_headers(${name} REUSE_FROM cachalot_network_test_headers)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ${CACHALOT_UNITY} UNITY_BUILD_BATCH_SIZE 6)
   include(GoogleTest)
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT} RESOURCE_LOCK "${ARG_LOCK}")
 endfunction()

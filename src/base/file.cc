@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 
 namespace cachalot {
 namespace {
@@ -77,6 +79,16 @@ Status write_file(const std::string& path, std::string_view text) {
   if (!file.close()) return os_error(part, "write");
   if (std::rename(part.c_str(), path.c_str()) != 0) return os_error(path, "rename into place");
   return {};
+}
+
+std::vector<std::string> names_in_folder(const std::string& path) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, decltype([](DIR* folder) { closedir(folder); })> folder(opendir(path.c_str()));
+  for (const dirent* entry = folder ? readdir(folder.get()) : nullptr; entry; entry = readdir(folder.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  return names;
 }
 
 bool readable_within(int fd, std::chrono::milliseconds patience) {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file_descriptor.h"
@@ -18,6 +19,9 @@ Result<std::string> read_file(const std::string& path);
 
 // Writes beside the path and renames, so that a reader sees the old file or the whole new one.
 Status write_file(const std::string& path, std::string_view text);
+
+// The names of what is in a folder; none where it cannot be read, or has gone.
+std::vector<std::string> names_in_folder(const std::string& path);
 
 // Whether a descriptor can be read, or has come to its end, within `patience`; negative: waits for ever. A signal does
 // not shorten it.

@@ -30,6 +30,12 @@ void write(Level level, fmt::string_view format, fmt::format_args args) {
   if (shows(level)) spdlog::log(to_spdlog(level), spdlog::string_view_t(fmt::vformat(format, args)));
 }
 
+void write_text(std::FILE* to, fmt::string_view format, fmt::format_args args) {
+  const std::string text = fmt::vformat(format, args);
+  std::fwrite(text.data(), 1, text.size(), to);
+  std::fflush(to);
+}
+
 void init(std::string_view level, std::string_view who) {
   auto logger = std::make_shared<spdlog::logger>("cachalot", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_level(spdlog::level::from_str(std::string(level)));

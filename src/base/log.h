@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <cstdio>
 #include <string_view>
 
 // Lines for people, to stderr: log::info("loaded {} tensors", count). Whoever detects a fault logs it, once. The
@@ -27,6 +28,14 @@ void warn(fmt::format_string<Args...> format, Args&&... args) {
 template <class... Args>
 void error(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::kError, format, fmt::make_format_args(args...));
+}
+
+// Text for a person who looks at it now, not for a log. Where nobody reads it any more (a pipe that was closed), it is
+// lost, and nothing else happens.
+void write_text(std::FILE* to, fmt::string_view format, fmt::format_args args);
+template <class... Args>
+void print(std::FILE* to, fmt::format_string<Args...> format, Args&&... args) {
+  write_text(to, format, fmt::make_format_args(args...));
 }
 
 // `level`: debug, info, warning, error or off. `who` stands in every line, e.g. "rank 3"; may be empty.

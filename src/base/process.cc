@@ -11,7 +11,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "base/file.h"
@@ -76,9 +75,8 @@ std::vector<std::string> environment_with(const std::vector<std::string>& change
 
 std::vector<pid_t> children_of_this_process() {
   std::vector<pid_t> children;
-  std::error_code ignored;
-  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
-    std::ifstream file(thread.path() / "children");
+  for (const std::string& thread : names_in_folder("/proc/self/task")) {
+    std::ifstream file("/proc/self/task/" + thread + "/children");
     for (pid_t child = 0; file >> child;) children.push_back(child);
   }
   return children;
@@ -169,7 +167,7 @@ void Process::release() {
 }
 
 void Process::write(std::string_view text) {
-  // SIGPIPE is ignored by whoever owns children with input: one that has ended is seen by its pidfd.
+  // SIGPIPE is ignored (base/stop_signals.h): one that has ended is seen by its pidfd.
   if (input_ && ::write(input_.get(), text.data(), text.size()) < 0 && errno == EPIPE) input_.reset();
 }
 

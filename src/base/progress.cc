@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/log.h"
+
 namespace cachalot {
 namespace {
 
@@ -46,7 +48,7 @@ ProgressBar::ProgressBar(std::string label, std::string things)
     : label_(std::move(label)), things_(std::move(things)), on_terminal_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressBar::~ProgressBar() {
-  if (on_terminal_ && drawn_) fmt::print(stderr, "\n");
+  if (on_terminal_ && drawn_) log::print(stderr, "\n");
 }
 
 void ProgressBar::update(uint64_t num_done, uint64_t num_total) {
@@ -58,7 +60,7 @@ void ProgressBar::update(uint64_t num_done, uint64_t num_total) {
   const std::string line =
       progress_line(label_, num_done, num_total, std::chrono::duration<double>(now - start_).count(), things_);
   // The escape clears what a longer line has left.
-  on_terminal_ ? fmt::print(stderr, "\r{}\x1b[K", line) : fmt::print(stderr, "{}\n", line);
+  on_terminal_ ? log::print(stderr, "\r{}\x1b[K", line) : log::print(stderr, "{}\n", line);
 }
 
 }  // namespace cachalot

@@ -1,17 +1,14 @@
 #include "cli/bench_checkpoint.h"
 
-#include <unistd.h>
-
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <boost/json.hpp>
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <map>
-#include <thread>
+#include <stop_token>
 
 #include "base/progress.h"
+#include "base/stop_signals.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
 
@@ -37,34 +34,21 @@ class TemporaryFolder : public BenchCheckpoint {
     if (!mkdtemp(path.data())) return make_error(ErrorCode::kIo, "no temporary folder can be made: {}", path);
     return std::unique_ptr<TemporaryFolder>(new TemporaryFolder(std::move(path)));
   }
-  ~TemporaryFolder() override {
-    signals_context_.stop();
-    signals_thread_.join();
-    remove();
-  }
+  ~TemporaryFolder() override { remove(); }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   const std::string& folder() const override { return path_; }
 
  private:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {
-    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
-      if (error) return;
-      remove();
-      _exit(128 + signal);
-    });
-    signals_thread_ = std::thread([this] { signals_context_.run(); });
-  }
+  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
   void remove() const {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
 
   const std::string path_;
-  boost::asio::io_context signals_context_;
-  boost::asio::signal_set signals_{signals_context_, SIGINT, SIGTERM};
-  std::thread signals_thread_;
+  const std::stop_callback<std::function<void()>> on_signal_{stop_token_of_signals(), [this] { remove(); }};
 };
 
 std::string config_of(const BenchCheckpointFlags& flags) {

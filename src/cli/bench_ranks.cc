@@ -11,7 +11,6 @@
 #include "config/environment.h"
 #include "config/version.h"
 #include "device/core_share.h"
-#include "serve/loopback_port.h"
 
 namespace cachalot {
 namespace {
@@ -149,7 +148,9 @@ Result<std::unique_ptr<BenchRanks>> BenchRanks::meet(const BenchRanksOptions& op
   std::string ended;
   if (place.starts_others) {
     if (place.port == 0) {
-      ASSIGN_OR_RETURN(place.port, free_loopback_port());
+      ASSIGN_OR_RETURN(KeptPort port, KeptPort::keep());
+      place.port = port.port();
+      ranks->meeting_port_.emplace(std::move(port));
     }
     ASSIGN_OR_RETURN(ranks->processes_, start_others(place));
     // One that ends while all are being waited for ends the waiting.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/ports.h"
 #include "comm/world.h"
 #include "config/launched_rank.h"
 #include "serve/rank_processes.h"
@@ -56,6 +57,7 @@ class BenchRanks {
  private:
   BenchRanks() = default;
 
+  std::optional<KeptPort> meeting_port_;      // where this process starts the others
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
   std::unique_ptr<World> world_;
 };

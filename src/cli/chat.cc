@@ -1,15 +1,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
-#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "base/stop_signals.h"
 #include "cli/chat_session.h"
 #include "cli/commands.h"
 
@@ -77,21 +75,8 @@ class Printer {
   std::string held_;  // line breaks
 };
 
-// While it lives, Ctrl-C stops the answer instead of the program.
-class StopOnInterrupt {
- public:
-  StopOnInterrupt(const http::IoThreads& threads, ChatSession& session) : signals_(threads.context(), SIGINT) {
-    signals_.async_wait([&session](const boost::system::error_code& error, int) {
-      if (!error) session.stop();
-    });
-  }
-
- private:
-  boost::asio::signal_set signals_;
-};
-
-Status answer(const http::IoThreads& threads, ChatSession& session, const std::string& question, Printer& printer) {
-  const StopOnInterrupt stop(threads, session);
+Status answer(ChatSession& session, const std::string& question, Printer& printer) {
+  const InterruptHandler stops_the_answer([&] { session.stop(); });  // instead of the program
   const auto finish = session.ask(question, [&](auto part, std::string_view text) { printer.write(part, text); });
   if (!finish && finish.error().code == ErrorCode::kCancelled) {
     printer.finish("stopped");
@@ -103,7 +88,7 @@ Status answer(const http::IoThreads& threads, ChatSession& session, const std::s
   return {};
 }
 
-void converse(const http::IoThreads& threads, ChatSession& session, Printer& printer) {
+void converse(ChatSession& session, Printer& printer) {
   const bool is_terminal = isatty(STDIN_FILENO) == 1;
   if (is_terminal) fmt::print("{}. Ctrl-C stops an answer, /reset forgets, /quit leaves.\n", session.model());
   for (std::string line;;) {
@@ -115,7 +100,7 @@ void converse(const http::IoThreads& threads, ChatSession& session, Printer& pri
       session.reset();
     } else if (line.starts_with('/') && line.find(' ') == line.npos) {
       fmt::print("{} is not known; there are /reset and /quit\n", line);
-    } else if (const Status status = answer(threads, session, line, printer); !status) {
+    } else if (const Status status = answer(session, line, printer); !status) {
       fmt::print(stderr, "{}\n", status.error().message);
     }
   }
@@ -126,8 +111,8 @@ Status run_chat(ChatOptions options, const std::string& question, bool shows_rea
   ChatSession session(threads, std::move(options));
   Printer printer(shows_reasoning);
   RETURN_IF_ERROR(session.connect());
-  if (!question.empty()) return answer(threads, session, question, printer);
-  converse(threads, session, printer);
+  if (!question.empty()) return answer(session, question, printer);
+  converse(session, printer);
   return {};
 }
 

@@ -54,6 +54,13 @@ void add_run_folder_flag(CLI::App& app, std::string& run_folder) {
       ->capture_default_str();
 }
 
+std::string run_folder_words(const std::string& run_folder) {
+  const char* const of_environment = std::getenv("CACHALOT_RUN_FOLDER");
+  const std::string found =
+      of_environment != nullptr && *of_environment != '\0' ? of_environment : default_run_folder();
+  return run_folder == found ? "" : " --run-folder " + shell_quoted(run_folder);
+}
+
 Status check_cluster_flags(const ClusterFile& cluster) {
   for (const FlagSetting& flag : cluster.serve_flags)
     RETURN_IF_ERROR(check_flag(cluster, flag, "serve", add_serve_command, {"--model=" + cluster.model}));

@@ -11,6 +11,9 @@ namespace cachalot {
 
 // Where clusters that are up leave word; the same for `up`, `down` and `status`.
 void add_run_folder_flag(CLI::App& app, std::string& run_folder);
+// What the commands of a person who typed this one need in order to find the same folder: " --run-folder X", or
+// nothing.
+std::string run_folder_words(const std::string& run_folder);
 
 // The sections `serve` and `router` hold flags that those commands know, with values that they take; else the error
 // names file, line and key.

@@ -15,7 +15,7 @@ struct DownFlags {
 };
 
 Status down(const DownFlags& flags) {
-  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(flags.run_folder));
+  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(flags.run_folder, run_folder_words(flags.run_folder)));
   ASSIGN_OR_RETURN(const std::string name, find_cluster_name(folder, flags.cluster));
   return run_down(folder, name, flags.now);
 }

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "base/stop_signals.h"
 #include "cli/commands.h"
 
 namespace cachalot {
@@ -9,7 +10,7 @@ namespace cachalot {
 void finish_command(const Status& status) {
   if (status) return;
   fmt::print(stderr, "cachalot: {}\n", status.error().message);
-  throw CLI::RuntimeError(1);
+  throw CLI::RuntimeError(received_stop_signal() != 0 ? status_of_stop_signal() : 1);
 }
 
 }  // namespace cachalot

@@ -1,14 +1,18 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
+#include <system_error>
 
 #include "base/log.h"
+#include "base/stop_signals.h"
 #include "cli/commands.h"
 #include "cli/nearest_flag.h"
 #include "config/version.h"
 
 int main(int argc, char** argv) {
   using namespace cachalot;  // NOLINT(google-build-using-namespace)
+  take_stop_signals();
   CLI::App app{"Cachalot serves DeepSeek-R1 and its relatives (V2, V2-Lite, V3, Moonlight) on ordinary servers."};
   app.set_version_flag("--version", std::string("cachalot ") + kVersion);
   app.require_subcommand(1);
@@ -40,6 +44,10 @@ int main(int argc, char** argv) {
     return 2;
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
+  } catch (const std::system_error& error) {  // of a print, most likely: nobody reads the output any more
+    if (error.code() == std::errc::broken_pipe) return 128 + SIGPIPE;
+    fmt::print(stderr, "cachalot: {}\n", error.what());
+    return 1;
   }
   return 0;
 }

@@ -102,7 +102,9 @@ void add_router_command(CLI::App& app) {
                    "Beginnings of prompts to remember, to send more of the same to the same replica; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--drain-seconds", options->drain_seconds, "How long running answers may take after SIGTERM")
+  command
+      ->add_option("--drain-seconds", options->drain_seconds,
+                   "How long running answers may take after SIGTERM, SIGINT or SIGHUP")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_health_flags(*command, *options);

@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "base/stop_signals.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -13,6 +14,7 @@ namespace {
 Status serve(ServeOptions& options) {
   RETURN_IF_ERROR(check_parallel_options(options.parallel));
   ASSIGN_OR_RETURN(options.command_line, own_command_line());
+  options.stop = stop_token_of_signals();
   return run_server(options);
 }
 
@@ -36,7 +38,9 @@ void add_serve_command(CLI::App& app) {
   command->add_option("--io-threads", options->io_threads, "Threads for connections")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
-  command->add_option("--drain-seconds", options->drain_seconds, "How long running answers may take after SIGTERM")
+  command
+      ->add_option("--drain-seconds", options->drain_seconds,
+                   "How long running answers may take after SIGTERM, SIGINT or SIGHUP")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_flag("--load-lines", options->load_lines)->group("");  // for `up`

@@ -17,7 +17,7 @@ struct StatusFlags {
 };
 
 Status print_status(const StatusFlags& flags) {
-  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(flags.run_folder));
+  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(flags.run_folder, run_folder_words(flags.run_folder)));
   ASSIGN_OR_RETURN(const std::string name, find_cluster_name(folder, flags.cluster));
   if (!folder.owner(name)) return make_error(ErrorCode::kNotFound, "cluster {} is not up", name);
   ASSIGN_OR_RETURN(const std::string text, read_file(folder.state_path(name)));

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 
 #include <array>
@@ -13,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/stop_signals.h"
 
 namespace cachalot {
 namespace {
@@ -22,7 +22,7 @@ class Lease {
   Lease(Process program, std::chrono::seconds longest_silence)
       : program_(std::move(program)), longest_silence_(longest_silence) {}
 
-  int run(int signals) {
+  int run(StopSignals& signals) {
     while (!program_.status()) wait(signals);
     end_descendants();
     return *program_.status();
@@ -31,16 +31,13 @@ class Lease {
  private:
   using Clock = std::chrono::steady_clock;
 
-  void wait(int signals) {
+  void wait(StopSignals& signals) {
     std::array<pollfd, 3> polled{{{.fd = program_.pidfd(), .events = POLLIN, .revents = 0},
-                                  {.fd = signals, .events = POLLIN, .revents = 0},
+                                  {.fd = signals.fd(), .events = POLLIN, .revents = 0},
                                   {.fd = ended_ ? -1 : STDIN_FILENO, .events = POLLIN, .revents = 0}}};
     const int timeout_ms = longest_silence_.count() > 0 && !ended_ ? 500 : -1;
     if (poll(polled.data(), polled.size(), timeout_ms) < 0) return;
-    if (polled[1].revents) {
-      signalfd_siginfo info{};
-      if (read(signals, &info, sizeof info) == sizeof info) program_.signal(static_cast<int>(info.ssi_signo));
-    }
+    if (polled[1].revents) program_.signal(signals.wait());
     if (polled[2].revents) read_input();
     if (!ended_ && timeout_ms > 0 && Clock::now() - renewed_ > longest_silence_)
       end("nothing has come from whoever started this for too long");
@@ -81,15 +78,11 @@ class Lease {
 }  // namespace
 
 Result<int> run_leased(const std::vector<std::string>& words, std::chrono::seconds longest_silence) {
-  sigset_t handled;
-  sigemptyset(&handled);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, signal);
-  sigprocmask(SIG_BLOCK, &handled, nullptr);
-  const FileDescriptor signals(signalfd(-1, &handled, SFD_CLOEXEC));
-  if (!signals || prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+  StopSignals signals{std::nullopt};
+  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
     return make_error(ErrorCode::kIo, "cannot watch over a program: {}", std::strerror(errno));
   ASSIGN_OR_RETURN(Process program, Process::start({.words = words}));
-  return Lease(std::move(program), longest_silence).run(signals.get());
+  return Lease(std::move(program), longest_silence).run(signals);
 }
 
 }  // namespace cachalot

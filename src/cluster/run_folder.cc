@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "base/file.h"
 
@@ -19,23 +20,29 @@ namespace fs = std::filesystem;
 
 }  // namespace
 
-Result<RunFolder> RunFolder::open(const std::string& path) {
-  std::error_code ignored;
-  fs::create_directories(fs::path(path).parent_path(), ignored);
+Result<RunFolder> RunFolder::open(const std::string& path, std::string flag) {
+  std::error_code failed;
+  if (fs::path(path).has_parent_path()) fs::create_directories(fs::path(path).parent_path(), failed);
   struct stat info{};
-  if ((mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) || stat(path.c_str(), &info) != 0)
-    return make_error(ErrorCode::kIo, "{} cannot be made: {}", path, std::strerror(errno));
+  if (failed || (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) || stat(path.c_str(), &info) != 0)
+    return make_error(ErrorCode::kIo, "the run folder {} cannot be made: {}; --run-folder names another one", path,
+                      failed ? failed.message() : std::strerror(errno));
   if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid())
     return make_error(ErrorCode::kIo, "{} is no folder of this user's; --run-folder names another one", path);
-  return RunFolder(path);
+  return RunFolder(path, std::move(flag));
 }
 
 std::optional<pid_t> RunFolder::owner(const std::string& name) const {
-  const FileDescriptor lock(::open(lock_path(name).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!lock || flock(lock.get(), LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) return std::nullopt;
-  std::ifstream file(lock_path(name));
-  pid_t pid = 0;
-  return file >> pid ? std::optional(pid) : std::nullopt;
+  const Result<FileDescriptor> lock = open_file(lock_path(name));
+  if (!lock || flock(lock->get(), LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) return std::nullopt;
+  // Whoever has just taken it is about to write its number.
+  for (int attempt = 0; attempt < 100; attempt++) {
+    std::ifstream file(lock_path(name));
+    pid_t pid = 0;
+    if (file >> pid) return pid;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return std::nullopt;
 }
 
 std::vector<std::string> RunFolder::names() const {
@@ -55,14 +62,16 @@ Result<RunLock> RunLock::take(const RunFolder& folder, const std::string& name) 
   lock.state_path_ = folder.state_path(name);
   for (;;) {
     FileDescriptor file(::open(lock.lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!file) return make_error(ErrorCode::kIo, "{} cannot be written: {}", lock.lock_path_, std::strerror(errno));
+    if (!file)
+      return make_error(ErrorCode::kIo, "{} cannot be written: {}; --run-folder names another folder", lock.lock_path_,
+                        std::strerror(errno));
     if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
       const std::optional<pid_t> owner = folder.owner(name);
       return make_error(
           ErrorCode::kUnavailable,
-          "cluster {} is already up (pid {}): `cachalot status {}` shows it, `cachalot down {}` stops it; "
+          "cluster {0} is already up (pid {1}): `cachalot status {0}{2}` shows it, `cachalot down {0}{2}` stops it; "
           "another one needs another `name` in its file",
-          name, owner.value_or(0), name, name);
+          name, owner.value_or(0), folder.flag_);
     }
     // Whoever held it before may have taken the file away in between.
     struct stat held{}, named{};

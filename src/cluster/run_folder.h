@@ -16,8 +16,9 @@ namespace cachalot {
 // was killed.
 class RunFolder {
  public:
-  // Makes the folder, for this user alone.
-  static Result<RunFolder> open(const std::string& path);
+  // Makes the folder, for this user alone. `flag`: what commands need in order to find it, " --run-folder X" or
+  // nothing.
+  static Result<RunFolder> open(const std::string& path, std::string flag = {});
 
   std::string state_path(const std::string& name) const { return path_ + "/" + name + ".json"; }
   // The process that watches over the cluster; nothing if it is not up.
@@ -27,10 +28,10 @@ class RunFolder {
 
  private:
   friend class RunLock;
-  explicit RunFolder(std::string path) : path_(std::move(path)) {}
+  RunFolder(std::string path, std::string flag) : path_(std::move(path)), flag_(std::move(flag)) {}
   std::string lock_path(const std::string& name) const { return path_ + "/" + name + ".lock"; }
 
-  std::string path_;
+  std::string path_, flag_;
 };
 
 // The right to run the cluster of that name; its end takes the files away.

@@ -5,6 +5,8 @@
 
 #include <cstdio>
 
+#include "base/log.h"
+
 namespace cachalot {
 namespace {
 
@@ -44,17 +46,16 @@ void StartProgress::show(const ClusterState& state) {
   last_ = now;
   on_terminal_ ? redraw(lines) : write_changes(lines, shown_.empty());
   shown_ = lines;
-  std::fflush(stdout);
 }
 
 void StartProgress::redraw(const std::vector<std::string>& lines) {
-  if (!shown_.empty()) fmt::print("\033[{}A", shown_.size());
-  for (const std::string& line : lines) fmt::print("\r\033[K{}\n", line);
+  if (!shown_.empty()) log::print(stdout, "\033[{}A", shown_.size());
+  for (const std::string& line : lines) log::print(stdout, "\r\033[K{}\n", line);
 }
 
 void StartProgress::write_changes(const std::vector<std::string>& lines, bool all) {
   for (size_t idx = 0; idx < lines.size(); idx++) {
-    if (all || lines[idx] != shown_[idx]) fmt::print("{}\n", lines[idx]);
+    if (all || lines[idx] != shown_[idx]) log::print(stdout, "{}\n", lines[idx]);
   }
 }
 

@@ -2,18 +2,15 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/signalfd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <climits>
-#include <csignal>
-#include <cstring>
 #include <ctime>
 #include <filesystem>
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/stop_signals.h"
 
 namespace cachalot {
 namespace {
@@ -26,32 +23,19 @@ constexpr seconds kConnectTimeout{5}, kIdleTimeout{5};  // of questions for heal
 constexpr milliseconds kTurn{50};
 // What a server takes to end beyond the time that it has to drain.
 constexpr seconds kEndMargin{10};
-
-// As nohup asks for with SIGHUP, and a shell's script with SIGINT for what it starts in the background.
-bool is_ignored(int signal) {
-  struct sigaction action{};
-  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
-}
+// What one takes that has not served, or was killed.
+constexpr milliseconds kUnservedEnd{700};
 
 }  // namespace
 
 struct Supervisor::Io {
-  FileDescriptor signals;
+  StopSignals signals{std::nullopt};
   http::IoThreads threads{1};
   http::Client client{threads, {.connect_timeout = kConnectTimeout, .idle_timeout = kIdleTimeout}};
 };
 
 Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options, Observer on_change) {
-  sigset_t handled;
-  sigemptyset(&handled);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
-    if (!is_ignored(signal)) sigaddset(&handled, signal);
-  }
-  pthread_sigmask(SIG_BLOCK, &handled, nullptr);
-  signal(SIGPIPE, SIG_IGN);  // a child that has ended is seen by other means
   std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(options), std::move(on_change)));
-  supervisor->io_->signals = FileDescriptor(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!supervisor->io_->signals) return make_error(ErrorCode::kIo, "signalfd: {}", std::strerror(errno));
   RETURN_IF_ERROR(supervisor->add_processes());
   supervisor->add_groups();
   supervisor->publish();
@@ -133,11 +117,10 @@ Status Supervisor::run() {
 }
 
 void Supervisor::wait_and_update() {
-  std::vector<pollfd> polled{{.fd = io_->signals.get(), .events = POLLIN, .revents = 0}};
+  std::vector<pollfd> polled{{.fd = io_->signals.fd(), .events = POLLIN, .revents = 0}};
   for (const auto& process : processes_) polled.push_back({.fd = process->pidfd(), .events = POLLIN, .revents = 0});
   poll(polled.data(), polled.size(), static_cast<int>(kTurn.count()));
-  signalfd_siginfo info{};
-  while (read(io_->signals.get(), &info, sizeof info) == sizeof info) num_signals_++;
+  while (io_->signals.wait_for(milliseconds(0)) != 0) num_signals_++;
   for (const auto& process : processes_) process->update();
 }
 
@@ -215,23 +198,26 @@ void Supervisor::drain() {
   publish();
   std::vector<WatchedProcess*> routers, servers;
   for (const auto& process : processes_) (process->plan().num_ranks == 0 ? routers : servers).push_back(process.get());
+  // What has never served has nothing to finish.
+  const bool has_served = std::ranges::any_of(servers, [&](WatchedProcess* server) { return server->was_up(); });
+  const milliseconds patience = has_served ? seconds(options_.cluster.drain_seconds) + kEndMargin : kUnservedEnd;
   // The router first: what it has begun, its servers finish.
-  const seconds patience(options_.cluster.drain_seconds);
   for (WatchedProcess* router : routers) router->terminate();
-  bool in_time = wait_until_ended(routers, patience + kEndMargin);
+  bool in_time = !has_served || wait_until_ended(routers, patience);
   for (WatchedProcess* server : servers) server->terminate();
-  in_time = wait_until_ended(servers, patience + kEndMargin) && in_time;
-  if (!in_time) log::warn("what has not ended in time is killed");
+  in_time = wait_until_ended(servers, patience) && in_time;
+  in_time = wait_until_ended(routers, milliseconds(0)) && in_time;
+  if (!in_time && has_served) log::warn("what has not ended in time is killed");
   signals_when_draining_ = INT_MAX;  // nothing is left that a further one could hasten
   std::vector<WatchedProcess*> all = std::move(servers);
   all.insert(all.end(), routers.begin(), routers.end());
-  while (!wait_until_ended(all, seconds(0))) {
+  while (!wait_until_ended(all, milliseconds(0))) {
     for (WatchedProcess* process : all) process->kill();
-    wait_until_ended(all, seconds(2));
+    wait_until_ended(all, kUnservedEnd);
   }
 }
 
-bool Supervisor::wait_until_ended(const std::vector<WatchedProcess*>& processes, seconds patience) {
+bool Supervisor::wait_until_ended(const std::vector<WatchedProcess*>& processes, milliseconds patience) {
   for (const Clock::time_point deadline = Clock::now() + patience;;) {
     if (std::ranges::none_of(processes, &WatchedProcess::runs)) return true;
     if (Clock::now() >= deadline || num_signals_ > signals_when_draining_) return false;

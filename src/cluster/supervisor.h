@@ -26,7 +26,7 @@ class Supervisor {
  public:
   using Observer = std::function<void(const ClusterState&)>;
 
-  // Blocks SIGTERM, SIGINT and SIGHUP, so that no other thread may be there yet. `on_change` is told each new state.
+  // From now on it ends this process at SIGTERM, SIGINT and SIGHUP. `on_change` is told each new state.
   static Result<std::unique_ptr<Supervisor>> create(SupervisorOptions options, Observer on_change);
   ~Supervisor();
 
@@ -56,7 +56,7 @@ class Supervisor {
   Status check_groups() const;
   void drain();
   // False if some still run after `patience`, or a signal came since the drain began.
-  bool wait_until_ended(const std::vector<WatchedProcess*>& processes, std::chrono::seconds patience);
+  bool wait_until_ended(const std::vector<WatchedProcess*>& processes, std::chrono::milliseconds patience);
   MemberState describe(const Group& group, const WatchedProcess& process) const;
   void publish();
 

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -11,8 +11,11 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "base/log.h"
+#include "base/process.h"
+#include "base/stop_signals.h"
 #include "cluster/cluster_load.h"
 #include "cluster/ports.h"
 #include "cluster/run_folder.h"
@@ -34,28 +37,24 @@ Result<std::string> own_program() {
 }
 
 // What a person is told when the cluster is ready.
-void greet(const ClusterState& state, const std::string& program) {
-  fmt::print("\n{}\n", rank_map_text(state, collect_loads(state)));
+void greet(const ClusterState& state, const std::string& program, const std::string& flag) {
+  log::print(stdout, "\n{}\n", rank_map_text(state, collect_loads(state)));
   const std::string url = (state.router.empty() ? state.replicas[0].url : state.router[0].url) + "/v1";
-  fmt::print(
-      "ready: OpenAI's API at {0}, model {1}\n\n"
-      "  {3} chat --url {0}\n"
-      "  curl {0}/completions -H 'Content-Type: application/json' \\\n"
-      "    -d '{{\"model\": \"{1}\", \"prompt\": \"Which one is larger? 3.8 or 3.11\", \"max_tokens\": 1024, "
-      "\"temperature\": "
-      "0}}'\n\n"
-      "`{3} status {2}` shows its ranks and their load; `{3} down {2}` stops it.\n",
-      url, state.model, state.name, program);
-  std::fflush(stdout);
+  log::print(stdout,
+             "ready: OpenAI's API at {0}, model {1}\n\n"
+             "  {3} chat --url {0}\n"
+             "  curl {0}/completions -H 'Content-Type: application/json' \\\n"
+             "    -d '{{\"model\": \"{1}\", \"prompt\": \"Which one is larger? 3.8 or 3.11\", \"max_tokens\": 1024, "
+             "\"temperature\": "
+             "0}}'\n\n"
+             "`{3} status {2}{4}` shows its ranks and their load; `{3} down {2}{4}` stops it.\n",
+             url, state.model, state.name, program, flag);
 }
 
-// The side of `--detach` that goes on: told by its parent's end if it should not, until it is ready.
+// The side of `--detach` that goes on: until it is ready, its parent's end ends it, too.
 class Background {
  public:
-  explicit Background(FileDescriptor word) : word_(std::move(word)) {
-    setsid();
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-  }
+  explicit Background(FileDescriptor word) : word_(std::move(word)) {}
 
   // From now on nobody waits for this process: what it says goes to a log.
   void ready(const std::string& log) {
@@ -89,16 +88,15 @@ Status run_here(UpOptions& options, Background* background) {
   ClusterFile& cluster = options.cluster;
   if (cluster.nodes.empty()) RETURN_IF_ERROR(take_nodes_of_allocation(cluster));
   ASSIGN_OR_RETURN(std::vector<PlacedReplica> replicas, place_replicas(cluster));
-  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(options.run_folder));
+  ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(options.run_folder, options.run_folder_flag));
   ASSIGN_OR_RETURN(const RunLock lock, RunLock::take(folder, cluster.name));
-  RETURN_IF_ERROR(choose_ports(cluster, replicas));
+  ASSIGN_OR_RETURN(const std::vector<KeptPort> kept_ports, choose_ports(cluster, replicas));
   RETURN_IF_ERROR(check_ports(cluster, replicas));
   ASSIGN_OR_RETURN(const std::string program, own_program());
   const std::string logs = (fs::path(cluster.folder) / cluster.logs).string();
-  fmt::print("cluster {}: {} x {} ranks of {}{}; logs in {}\n", cluster.name, cluster.data_parallel_size,
+  log::print(stdout, "cluster {}: {} x {} ranks of {}{}; logs in {}\n", cluster.name, cluster.data_parallel_size,
              cluster.tensor_parallel_size, cluster.model,
              cluster.enable_expert_parallel ? ", experts over all of them" : "", logs);
-  std::fflush(stdout);
   StartProgress progress;
   bool greeted = false;
   ASSIGN_OR_RETURN(const auto supervisor, Supervisor::create({.cluster = cluster,
@@ -110,37 +108,56 @@ Status run_here(UpOptions& options, Background* background) {
                                                                progress.show(state);
                                                                if (!state.ready()) return;
                                                                greeted = true;
-                                                               greet(state, options.program_name);
+                                                               greet(state, options.program_name,
+                                                                     options.run_folder_flag);
                                                                if (background) background->ready(logs + "/up.log");
                                                              }));
-  return supervisor->run();
+  RETURN_IF_ERROR(supervisor->run());
+  if (!greeted)
+    return make_error(ErrorCode::kCancelled, "{}: stopped before cluster {} was ready",
+                      signal_name(received_stop_signal()), cluster.name);
+  return {};
 }
 
 // Starts the side that goes on, and waits until it is ready or has ended.
-Status run_detached(UpOptions& options) {
+Result<int> run_detached(const UpOptions& options) {
+  StopSignals signals{std::nullopt};
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) return make_error(ErrorCode::kIo, "pipe: {}", std::strerror(errno));
-  FileDescriptor word(ends[0]), ready(ends[1]);
-  const pid_t child = fork();
-  if (child < 0) return make_error(ErrorCode::kIo, "fork: {}", std::strerror(errno));
-  if (child == 0) {
-    word.reset();
-    Background background(std::move(ready));
-    return run_here(options, &background);
-  }
+  const FileDescriptor word(ends[0]);
+  FileDescriptor ready(ends[1]);
+  std::vector<std::string> words = options.command_line;
+  words.push_back(fmt::format("--ready-fd={}", ready.get()));
+  ASSIGN_OR_RETURN(Process process, Process::start({.words = std::move(words),
+                                                    .program = "/proc/self/exe",
+                                                    .kept = ready.get(),
+                                                    .parent_death = SIGTERM,
+                                                    .new_session = true}));
   ready.reset();
-  char yes = 0;
-  if (read(word.get(), &yes, 1) == 1) return {};
-  // It has said why.
-  int status = 0;
-  waitpid(child, &status, 0);
-  return make_error(ErrorCode::kUnavailable, "the cluster is not up");
+  for (;;) {
+    std::array<pollfd, 2> polled{
+        {{.fd = word.get(), .events = POLLIN, .revents = 0}, {.fd = signals.fd(), .events = POLLIN, .revents = 0}}};
+    if (poll(polled.data(), polled.size(), -1) < 0) continue;
+    if (polled[1].revents) process.signal(signals.wait());
+    if (!polled[0].revents) continue;
+    char yes = 0;
+    if (read(word.get(), &yes, 1) != 1) return process.wait();
+    process.release();
+    return 0;
+  }
 }
 
 }  // namespace
 
-Status run_up(UpOptions options) {
-  return options.detach ? run_detached(options) : run_here(options, nullptr);
+Result<int> run_up(UpOptions options) {
+  if (options.ready_fd < 0 && options.detach) return run_detached(options);
+  std::optional<Background> background;
+  if (options.ready_fd >= 0) {
+    fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);  // what this process starts does not have it
+    background.emplace(FileDescriptor(options.ready_fd));
+  }
+  RETURN_IF_ERROR(run_here(options, background ? &*background : nullptr));
+  return 0;
 }
 
 Result<std::string> find_built_in_model() {

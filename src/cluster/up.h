@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "config/cluster_file.h"
@@ -10,14 +11,18 @@ namespace cachalot {
 struct UpOptions {
   ClusterFile cluster;
   std::string run_folder;
-  std::string program_name = "cachalot";  // as the person typed it, for what they may do next
+  // As the person typed it, for what they may do next, and what other commands need so as to find the run folder.
+  std::string program_name = "cachalot", run_folder_flag;
   bool detach = false;                    // return when it is ready; it goes on behind
+  int ready_fd = -1;                      // of the process that goes on: tells the one that started it
+  std::vector<std::string> command_line;  // of this process
 };
 
 // Starts the cluster, shows how far it is, says how to talk to it, and watches over it until SIGTERM, SIGINT or SIGHUP.
-// To be called by the main thread, before it has others. Errors: what the file asks for cannot be; the cluster is up
-// already; a port is taken; a start that failed.
-Status run_up(UpOptions options);
+// To be called by the main thread. Errors: what the file asks for cannot be; the cluster is up already; a port is
+// taken; a start that failed, or was stopped by a signal. With `detach`, the status of the process that goes on, if it
+// has ended: it has said why.
+Result<int> run_up(UpOptions options);
 
 // The folder of the built-in model: models/nano below the working folder, or below a folder that the program lies in,
 // or there in share/cachalot.

@@ -78,6 +78,7 @@ void WatchedProcess::update() {
     probe_.reset();
   }
   if (!child_) return;
+  was_up_ |= is_up();
   probe_.ask(takes_requests() ? kAskWhileUp : kAskWhileStarting);
   const auto now = HealthProbe::Clock::now();
   if (now - renewed_ < kRenewEvery) return;

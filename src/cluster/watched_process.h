@@ -41,6 +41,7 @@ class WatchedProcess {
   // A server: that it takes requests. The router: that it answers; it may have nobody to send requests to yet.
   bool is_up() const;
   bool takes_requests() const { return probe_.status() == 200; }
+  bool was_up() const { return was_up_; }  // at any time
   // What it answered before counts no more.
   void ask_anew() { probe_.reset(); }
   // It was up, but has not answered for so long that nobody should wait for it.
@@ -58,7 +59,7 @@ class WatchedProcess {
   LogTail tail_;
   std::optional<Process> child_;
   std::optional<std::string> end_;
-  bool was_told_to_end_ = false;
+  bool was_told_to_end_ = false, was_up_ = false;
   HealthProbe::Clock::time_point renewed_;
   std::vector<int> percentages_;
   std::string complaint_, last_line_;  // of its log since the start: the first error, and the last of all

@@ -1,5 +1,7 @@
 #include "http/server.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -11,6 +13,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "base/ports.h"
 #include "http/connection.h"
 #include "http/server_core.h"
 
@@ -81,7 +84,11 @@ RouteMatch Routes::match(std::string_view method, std::string_view path) const {
 
 Status ServerCore::listen() {
   const auto failed = [&](const boost::system::error_code& error) {
-    return make_error(ErrorCode::kIo, "cannot listen on {}:{}: {}", options.host, options.port, error.message());
+    return make_error(ErrorCode::kIo, "cannot listen on {}: {}{}", address_text(options.host, options.port),
+                      error.category() == boost::system::system_category()
+                          ? listen_error_text(error.value(), options.port)
+                          : error.message(),
+                      error == asio::error::address_in_use ? "; --port names another port" : "");
   };
   boost::system::error_code error;
   tcp::resolver resolver(context);
@@ -89,6 +96,7 @@ Status ServerCore::listen() {
   if (error) return failed(error);
   const tcp::endpoint endpoint = found.begin()->endpoint();
   acceptor.open(endpoint.protocol(), error);
+  if (!error) fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);  // a process that is started has its own
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error && endpoint.address().is_v6()) acceptor.set_option(asio::ip::v6_only(false), error);
   if (!error) acceptor.bind(endpoint, error);
@@ -205,8 +213,12 @@ void Server::set_error_format(ErrorFormat format) {
   core_->error_format = std::move(format);
 }
 
+Status Server::listen() {
+  return core_->listen();
+}
+
 Status Server::start() {
-  RETURN_IF_ERROR(core_->listen());
+  if (!core_->acceptor.is_open()) RETURN_IF_ERROR(core_->listen());
   asio::co_spawn(core_->acceptor.get_executor(), core_->accept_connections(), asio::detached);
   return {};
 }
@@ -218,10 +230,14 @@ int Server::num_connections() const {
   return core_->num_connections();
 }
 
-bool Server::drain(std::chrono::milliseconds deadline) {
+bool Server::drain(std::chrono::milliseconds deadline, const std::function<void()>& end_answers) {
   core_->stop_accepting();
   for (const auto& connection : core_->all_connections()) connection->close_when_idle();
   if (core_->wait_until_empty(deadline)) return true;
+  if (end_answers) {
+    end_answers();
+    core_->wait_until_empty(std::chrono::milliseconds(500));
+  }
   for (const auto& connection : core_->all_connections()) connection->close();
   core_->wait_until_empty(std::chrono::seconds(5));
   return false;

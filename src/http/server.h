@@ -87,13 +87,16 @@ class Server {
   void set_head_check(HeadCheck check);
   void set_error_format(ErrorFormat format);
 
+  // Takes the address: clients that come before start() wait until then. start() does it where nobody has.
+  Status listen();
   Status start();
-  uint16_t port() const;  // after start()
+  uint16_t port() const;  // after listen()
   int num_connections() const;
 
-  // Stops accepting, closes idle connections, lets running requests finish until the deadline, then closes the rest.
-  // Blocks; true if everything finished.
-  bool drain(std::chrono::milliseconds deadline);
+  // Stops accepting, closes idle connections, lets running requests finish until the deadline, then calls
+  // `end_answers`, which has a moment to end them in an orderly way, then closes the rest. Blocks; true if everything
+  // finished by itself.
+  bool drain(std::chrono::milliseconds deadline, const std::function<void()>& end_answers = {});
 
  private:
   std::shared_ptr<ServerCore> core_;

@@ -526,7 +526,7 @@ TEST_F(ServerTest, ListensOnIpv6AndNamesAPortThatIsTaken) {
   Server second(threads_, options_);
   const Status status = second.start();
   ASSERT_FALSE(status);
-  EXPECT_THAT(status.error().message, HasSubstr("cannot listen on ::1:" + std::to_string(server.port())));
+  EXPECT_THAT(status.error().message, HasSubstr("cannot listen on [::1]:" + std::to_string(server.port())));
 }
 
 TEST(ResponseHead, ValuesCannotStartFieldsOfTheirOwn) {

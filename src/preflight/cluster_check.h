@@ -47,7 +47,7 @@ struct ClusterCheckOptions {
   bool hash_everything = false;
 };
 
-// Asks all nodes, measures the links between them, and judges. To be called by the main thread, before it has others.
+// Asks all nodes, measures the links between them, and judges. To be called by the main thread.
 // Leaves nothing behind. The error: this machine cannot ask at all.
 Result<CheckedCluster> check_cluster(const ClusterCheckOptions& options);
 

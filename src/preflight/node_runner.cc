@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <optional>
 #include <thread>
@@ -63,7 +62,6 @@ NodeAnswer read_answer(const std::string& output, const std::string& how) {
 
 Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const std::string& program,
                                              const std::vector<Words>& arguments, std::chrono::seconds patience) {
-  signal(SIGPIPE, SIG_IGN);  // a child that has ended reads no more
   std::vector<Output> outputs;
   std::vector<std::optional<Process>> children(arguments.size());
   for (size_t idx = 0; idx < arguments.size(); idx++) {

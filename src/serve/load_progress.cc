@@ -22,7 +22,7 @@ void LoadProgress::report(size_t done, size_t total) {
                                        100.0 * static_cast<double>(done) / static_cast<double>(total),
                                        static_cast<double>(done) / gib, static_cast<double>(total) / gib, seconds);
   if (terminal) {
-    fmt::print(stderr, "\r{}{}", text, finished ? "\n" : "");
+    log::print(stderr, "\r{}{}", text, finished ? "\n" : "");
   } else {
     log::info("{}", text);
   }

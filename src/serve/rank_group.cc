@@ -8,11 +8,12 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/stop_signals.h"
 #include "config/version.h"
 #include "device/core_share.h"
 #include "engine/participate.h"
+#include "engine/rank_memory.h"
 #include "serve/group_settings.h"
-#include "serve/loopback_port.h"
 #include "weights/model_files.h"
 
 namespace cachalot {
@@ -48,6 +49,11 @@ Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& optio
     RETURN_IF_ERROR(group->start_children(options));
   }
   RETURN_IF_ERROR(group->form_world(options));
+  group->on_stop_.emplace(options.stop, [raw = group.get()] {
+    const std::string why = fmt::format("{} came before it served", signal_name(received_stop_signal()));
+    log::warn("this rank ends: {}", why);
+    raw->world_->membership().give_up(why);
+  });
   return group;
 }
 
@@ -64,7 +70,9 @@ Status RankGroup::start_children(const RankGroupOptions& options) {
   const bool own_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
   if (own_group && parallel.group_size() > 1) {
     parallel.data_parallel_address = "127.0.0.1";
-    ASSIGN_OR_RETURN(parallel.data_parallel_rpc_port, free_loopback_port());
+    ASSIGN_OR_RETURN(KeptPort port, KeptPort::keep());
+    parallel.data_parallel_rpc_port = port.port();
+    meeting_port_.emplace(std::move(port));
   }
   if (parallel.group_size() > 1) {
     ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
@@ -84,6 +92,10 @@ Status RankGroup::start_children(const RankGroupOptions& options) {
     }
   }
   if (command_lines.empty()) return {};
+  // What no rank can do (a layout that does not divide, a folder without a model) is said once, before there are
+  // others.
+  ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
+  RETURN_IF_ERROR(plan_rank_memory(options.engine, parallel, files.config(), files, 1, 1));
   ASSIGN_OR_RETURN(processes_, RankProcesses::start(command_lines));
   return {};
 }
@@ -100,6 +112,7 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
       stop.request_stop();
     });
   }
+  const std::stop_callback on_stop(options.stop, [&] { stop.request_stop(); });
   WorldOptions world{.join = {.rank = parallel.group_rank(), .size = parallel.group_size()}};
   if (parallel.group_size() > 1) {
     ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
@@ -162,7 +175,9 @@ Error RankGroup::give_up(const Error& error) {
 }
 
 Status RankGroup::wait_until_all_ready() {
-  return world_->membership().wait_until_all_ready();
+  const Status ready = world_->membership().wait_until_all_ready();
+  on_stop_.reset();
+  return ready;
 }
 
 void RankGroup::publish(const RankReport& report) {
@@ -179,13 +194,15 @@ std::vector<RankReport> RankGroup::reports() const {
 
 namespace {
 
-Status take_part(const EngineOptions& options, RankGroup& group) {
+Status take_part(const EngineOptions& options, RankGroup& group, std::optional<std::chrono::milliseconds> patience) {
   ASSIGN_OR_RETURN(const auto engine,
                    RankEngine::create(options, group.placement(), [&](size_t num_done, size_t num_total) {
                      group.set_loaded(num_done, num_total);
                    }));
   group.publish(engine->report());
   RETURN_IF_ERROR(group.wait_until_all_ready());
+  std::optional<StopSignals> signals;
+  if (patience) signals.emplace(patience);
   const RoundObserver publish = [&](RankEngine& rank) { group.publish(rank.report()); };
   RETURN_IF_ERROR(group.parallel().is_leader() ? take_part_idle(*engine, publish) : follow_leader(*engine, publish));
   group.publish(engine->report());
@@ -196,7 +213,7 @@ Status take_part(const EngineOptions& options, RankGroup& group) {
 
 Status run_started_rank(const RankGroupOptions& options) {
   ASSIGN_OR_RETURN(const auto group, RankGroup::join(options));
-  if (const Status status = take_part(options.engine, *group); !status)
+  if (const Status status = take_part(options.engine, *group, options.patience); !status)
     return std::unexpected(group->give_up(status.error()));
   group->leave();
   return {};

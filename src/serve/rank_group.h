@@ -1,11 +1,14 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
+#include "base/ports.h"
 #include "comm/world.h"
 #include "config/engine_options.h"
 #include "config/parallel_options.h"
@@ -29,10 +32,13 @@ struct RankGroupOptions {
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process; its children's with a few flags behind
   bool load_lines = false;                // log how far loading is, for a program to read
+  std::stop_token stop;                   // until all ranks are ready: this process ends, and tells the others
+  // A rank that another process started goes on for so long after it was told to end: its leader drains.
+  std::optional<std::chrono::milliseconds> patience;
 };
 
 // This process among the ranks that run one model together: starts those that it is to start, meets all, and says where
-// the rank stands. To be made by the main thread before it has others, and to outlive the engine.
+// the rank stands. To be made by the main thread, and to outlive the engine.
 class RankGroup {
  public:
   // Waits for all ranks. Errors: what the ranks disagree on; a rank that did not come, or ended.
@@ -66,9 +72,11 @@ class RankGroup {
   Placement placement_;
   std::optional<LoadLines> load_lines_;
   std::chrono::milliseconds failure_timeout_{0};
+  std::optional<KeptPort> meeting_port_;      // of a group of this machine alone
   std::unique_ptr<RankBoard> board_;          // of a group of more than one
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
   std::unique_ptr<World> world_;
+  std::optional<std::stop_callback<std::function<void()>>> on_stop_;  // until all are ready
 };
 
 // The life of a rank that another process started: loads its part, takes part until the leader has enough.

@@ -20,7 +20,7 @@ namespace cachalot {
 // order.
 class RankProcesses {
  public:
-  // By the main thread, before it has others.
+  // By the main thread: they die with it.
   // command_lines: of each child, the program's name first.
   static Result<std::unique_ptr<RankProcesses>> start(const std::vector<std::vector<std::string>>& command_lines,
                                                       const std::string& program = "/proc/self/exe");

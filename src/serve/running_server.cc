@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "base/ports.h"
 #include "config/version.h"
 #include "http/io_threads.h"
 #include "http/server.h"
@@ -47,7 +48,9 @@ RankGroupOptions group_options(const ServeOptions& options) {
           .parallel = options.parallel,
           .starts = options.starts,
           .command_line = options.command_line,
-          .load_lines = options.load_lines};
+          .load_lines = options.load_lines,
+          .stop = options.stop,
+          .patience = options.end_time()};
 }
 
 RunningServer::RunningServer(const ServeOptions& options) : options_(options), parts_(std::make_unique<Parts>()) {}
@@ -64,10 +67,14 @@ Result<std::unique_ptr<RunningServer>> RunningServer::start(const ServeOptions& 
 
 Status RunningServer::start_parts(FailureHandler on_failure) {
   const std::string& folder = options_.engine.model;
+  // A port that is taken is known before anything is loaded.
+  parts_->io_threads = std::make_unique<http::IoThreads>(options_.io_threads);
+  parts_->http = std::make_unique<http::Server>(*parts_->io_threads,
+                                                http::ServerOptions{.host = options_.host, .port = options_.port});
+  RETURN_IF_ERROR(parts_->http->listen());
   ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder));
   ASSIGN_OR_RETURN(parts_->chat_template, load_template(folder));
   ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder));
-  // Children are started before this process has threads.
   ASSIGN_OR_RETURN(parts_->group, RankGroup::join(group_options(options_)));
   LoadProgress progress;
   const auto on_progress = [&, show = progress.callback()](size_t num_done, size_t num_total) {
@@ -104,12 +111,9 @@ Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandl
   parts_->replica = std::make_unique<Replica>(std::move(engine), scheduler, *parts_->metrics,
                                               [group = parts_->group.get(), on_failure = std::move(on_failure)](
                                                   const Error& error) { on_failure(group->give_up(error)); });
-  parts_->io_threads = std::make_unique<http::IoThreads>(options_.io_threads);
   parts_->api = std::make_unique<openai::ApiServer>(*parts_->replica, *parts_->tokenizer, parts_->chat_template.get(),
                                                     *parts_->io_threads, api_options);
   parts_->api->set_metrics([this] { return render_metrics(); });
-  parts_->http = std::make_unique<http::Server>(*parts_->io_threads,
-                                                http::ServerOptions{.host = options_.host, .port = options_.port});
   parts_->api->register_routes(*parts_->http);
   RETURN_IF_ERROR(parts_->http->start());
   log::info("ready: {}, model {}", url(), names.front());
@@ -117,7 +121,7 @@ Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandl
 }
 
 std::string RunningServer::url() const {
-  return fmt::format("http://{}:{}/v1", options_.host, parts_->http->port());
+  return fmt::format("http://{}/v1", address_text(options_.host, parts_->http->port()));
 }
 
 std::string RunningServer::render_metrics() const {

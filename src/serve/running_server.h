@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,10 @@ struct ServeOptions {
   std::vector<std::string> api_keys;
   std::optional<bool> reasoning;  // absent: if the tokenizer has <think> and </think>
   int io_threads = 2;
-  int drain_seconds = 30;  // how long running answers may take after SIGTERM or SIGINT
+  int drain_seconds = 30;  // how long running answers may take after SIGTERM, SIGINT or SIGHUP
+  std::stop_token stop;    // gives up a start
+  // What a process may take to end after a signal: beyond the drain, the other replicas have some time to leave, too.
+  std::chrono::seconds end_time() const { return std::chrono::seconds(drain_seconds + 8); }
 };
 
 RankGroupOptions group_options(const ServeOptions& options);
@@ -41,8 +45,8 @@ class RunningServer {
   using FailureHandler = std::function<void(const Error&)>;
   using Deadline = std::chrono::steady_clock::time_point;
 
-  // Starts the ranks, before which this process must have no other threads, meets those that others start, loads the
-  // model, listens. Errors: the model's folder, memory, the address; what the ranks disagree on; a rank that was lost.
+  // Takes the address, starts the ranks, meets those that others start, loads the model, serves. Errors: the model's
+  // folder, memory, the address; what the ranks disagree on; a rank that was lost.
   static Result<std::unique_ptr<RunningServer>> start(const ServeOptions& options, FailureHandler on_failure);
   // Ends what stop() has not ended.
   ~RunningServer();

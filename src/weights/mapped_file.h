@@ -9,14 +9,15 @@
 
 namespace cachalot {
 
-// A file mapped read-only. Pages come in on first use; the page cache is shared by all processes that map the file.
+// A file mapped read-only. Pages come in on first use; the page cache is shared by all processes that map the file. One
+// that is cut short meanwhile, or cannot be read, ends the process with a message that names it.
 class MappedFile {
  public:
   static Result<MappedFile> open(const std::string& path);
 
   MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
   MappedFile& operator=(MappedFile&& other) noexcept {
-    std::swap(bytes_, other.bytes_);
+    std::swap(bytes_, other.bytes_);  // the list of mappings goes by their addresses
     return *this;
   }
   ~MappedFile();

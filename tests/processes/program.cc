@@ -1,9 +1,7 @@
 #include "processes/program.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include <fstream>
 
 #include "base/check.h"
+#include "base/ports.h"
 #include "base/text.h"
 
 namespace cachalot::test {
@@ -133,13 +132,9 @@ ScratchFolder::~ScratchFolder() {
 }
 
 uint16_t free_port() {
-  const int keeper = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
-  setsockopt(keeper, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in address{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
-  socklen_t size = sizeof address;
-  CHECK(bind(keeper, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  CHECK(getsockname(keeper, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  return ntohs(address.sin_port);
+  static std::vector<KeptPort> kept;
+  kept.push_back(KeptPort::keep().value());
+  return kept.back().port();
 }
 
 }  // namespace cachalot::test

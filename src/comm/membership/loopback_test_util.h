@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/ports.h"
 #include "comm/membership/membership.h"
 #include "comm/membership/wire.h"
 
@@ -34,11 +35,9 @@ inline int loopback_socket(uint16_t port) {
 
 // A port on the loopback that nobody listens at. It is kept until this process ends, so that no other test gets it.
 inline uint16_t free_port() {
-  const int keeper = loopback_socket(0);
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  CHECK(getsockname(keeper, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  return ntohs(address.sin_port);
+  static std::vector<KeptPort> kept;
+  kept.push_back(KeptPort::keep().value());
+  return kept.back().port();
 }
 
 // Options of `size` ranks that agree on everything.

@@ -100,8 +100,8 @@ TEST(UcxEndpoint, WhatTheEnvironmentSaysHolds) {
 }
 
 #if !defined(__SANITIZE_ADDRESS__)  // it catches crashes itself
-TEST(UcxEndpoint, CrashesAreNotCaughtByUcx) {
-  for (const int signal : {SIGSEGV, SIGILL, SIGBUS, SIGFPE}) {
+TEST(UcxEndpoint, CrashesAndHangUpsAreNotCaughtByUcx) {
+  for (const int signal : {SIGSEGV, SIGILL, SIGBUS, SIGFPE, SIGHUP}) {
     struct sigaction action{};
     ASSERT_EQ(sigaction(signal, nullptr, &action), 0);
     EXPECT_EQ(action.sa_handler, SIG_DFL) << strsignal(signal);

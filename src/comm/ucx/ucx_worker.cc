@@ -1,9 +1,13 @@
 #include "comm/ucx/ucx_worker.h"
 
+#include <sys/syscall.h>
 #include <ucs/config/global_opts.h>
 #include <ucs/debug/debug.h>
+#include <unistd.h>
 
 #include <array>
+#include <csignal>
+#include <cstdlib>
 #include <string_view>
 
 #include "base/log.h"
@@ -26,9 +30,28 @@ void quiet_ucx() {
   if (std::string_view(level.data()) == "WARN") ucs_global_opts_set_value("LOG_LEVEL", "FATAL");
 }
 
-// UCX, once loaded, catches signals of crashes and prints a trace of its own. They are none of its business, unless the
-// user has chosen what it does (UCX_HANDLE_ERRORS). Runs when the program is loaded, after UCX.
+// As the kernel has it on these machines.
+struct KernelAction {
+  void* handler;
+  unsigned long flags;
+  void* restorer;
+  unsigned long mask;
+};
+KernelAction hangup_action;
+
+// Before any library is loaded: what UCX takes SIGHUP from, nohup's decision for one. Nothing but a system call yet.
+void note_hangup_action(int, char**, char**) {
+  syscall(SYS_rt_sigaction, SIGHUP, nullptr, &hangup_action, sizeof hangup_action.mask);
+}
+[[gnu::section(".preinit_array"), gnu::used]] void (*const note_hangup_action_first)(int, char**,
+                                                                                     char**) = note_hangup_action;
+
+// UCX, once loaded, catches SIGHUP for a debugger, and signals of crashes, for which it prints a trace of its own. They
+// are none of its business, unless the user has chosen what it does (UCX_DEBUG_SIGNO, UCX_HANDLE_ERRORS). Runs when the
+// program is loaded, after UCX.
 [[gnu::constructor]] void give_back_signals() {
+  if (std::getenv("UCX_DEBUG_SIGNO") == nullptr)
+    signal(SIGHUP, hangup_action.handler == reinterpret_cast<void*>(SIG_IGN) ? SIG_IGN : SIG_DFL);
   std::array<char, 64> handling{};
   if (ucs_global_opts_get_value("HANDLE_ERRORS", handling.data(), handling.size()) != UCS_OK ||
       std::string_view(handling.data()) != "bt")
