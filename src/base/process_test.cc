@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/folder_test_util.h"
 #include "base/process_test_util.h"
+#include "base/text.h"
 
 namespace cachalot {
 namespace {
@@ -122,7 +123,7 @@ TEST_F(ProcessTest, DiesWithItsOwnerAndWithItsGroup) {
     Process child = start("sleep 1000 & echo $!; wait");
     process.emplace(child.pid());
     while (log().empty()) poll(nullptr, 0, 5);
-    grandchild.emplace(std::stoi(log()));
+    grandchild.emplace(parse_number<pid_t>(log().substr(0, log().find('\n'))).value());
     EXPECT_FALSE(grandchild->ends_within(milliseconds(0)));
   }
   EXPECT_TRUE(process->ends_within(milliseconds(0)));

@@ -4,8 +4,8 @@
 #include <poll.h>
 
 #include "base/file.h"
-#include "base/process.h"
 #include "base/folder_test_util.h"
+#include "base/process.h"
 
 namespace cachalot {
 namespace {
