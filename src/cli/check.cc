@@ -36,17 +36,6 @@ Result<std::string> own_program() {
   return path.string();
 }
 
-// Without nodes in its file, a cluster in a Slurm allocation takes the allocation's.
-Status complete_nodes(ClusterFile& cluster) {
-  if (!cluster.nodes.empty()) return {};
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, slurm_nodes());
-  for (const std::string& name : names) {
-    cluster.nodes.push_back(cluster.any_node);
-    cluster.nodes.back().address = name;
-  }
-  return {};
-}
-
 Result<ClusterFile> read_cluster(const std::string& file) {
   if (file.empty()) {
     ASSIGN_OR_RETURN(const std::string model, find_built_in_model());

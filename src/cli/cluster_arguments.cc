@@ -28,7 +28,7 @@ Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std
   add_command(app);
   CLI::App* const command = app.get_subcommand(section);
   command->callback([] {});
-  const std::string where = fmt::format("{}:{}: {}.{}", cluster.path, flag.line, section, flag.name);
+  const std::string where = fmt::format("{}:{}:{}: {}.{}", cluster.path, flag.line, flag.column, section, flag.name);
   if (flag.name == "help") return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`", where, section);
   arguments.insert(arguments.begin(), section);
   std::ranges::copy(flag_words(flag), std::back_inserter(arguments));
@@ -74,6 +74,9 @@ Result<std::string> find_cluster_name(const RunFolder& folder, const std::string
     ASSIGN_OR_RETURN(const ClusterFile cluster, read_cluster_file(file_or_name));
     return cluster.name;
   }
+  if (std::error_code ignored; std::filesystem::is_directory(file_or_name, ignored))
+    return make_error(ErrorCode::kInvalidArgument, "{} is a folder; a cluster's file is wanted, or its name",
+                      file_or_name);
   if (!file_or_name.empty()) return file_or_name;
   const std::vector<std::string> names = folder.names();
   if (names.empty()) return make_error(ErrorCode::kNotFound, "no cluster is up");

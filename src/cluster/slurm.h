@@ -1,13 +1,12 @@
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "base/error.h"
+#include "config/cluster_file.h"
 
 namespace cachalot {
 
-// The nodes of the allocation that this process runs in, as `scontrol` spells them out.
-Result<std::vector<std::string>> slurm_nodes();
+// Settles who the nodes are: without any in its file, a cluster in a Slurm allocation takes the allocation's, as
+// `scontrol` spells them out; then finds their addresses (config/cluster_layout.h).
+Status complete_nodes(ClusterFile& cluster);
 
 }  // namespace cachalot

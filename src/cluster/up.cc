@@ -75,18 +75,9 @@ class Background {
   FileDescriptor word_;
 };
 
-Status take_nodes_of_allocation(ClusterFile& cluster) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, slurm_nodes());
-  for (const std::string& name : names) {
-    cluster.nodes.push_back(cluster.any_node);
-    cluster.nodes.back().address = name;
-  }
-  return {};
-}
-
 Status run_here(UpOptions& options, Background* background) {
   ClusterFile& cluster = options.cluster;
-  if (cluster.nodes.empty()) RETURN_IF_ERROR(take_nodes_of_allocation(cluster));
+  RETURN_IF_ERROR(complete_nodes(cluster));
   ASSIGN_OR_RETURN(std::vector<PlacedReplica> replicas, place_replicas(cluster));
   ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(options.run_folder, options.run_folder_flag));
   ASSIGN_OR_RETURN(const RunLock lock, RunLock::take(folder, cluster.name));

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <string_view>
 
 #include "base/file.h"
+#include "base/text.h"
+#include "config/cluster_layout.h"
 #include "config/yaml_keys.h"
 
 namespace cachalot {
@@ -15,6 +18,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMostDevices = 4096, kMostReplicas = 4096, kMostRanks = 1024;
+constexpr size_t kMostBytes = 4 << 20;   // of a file; a thousand nodes with all their keys are a tenth of it
+constexpr size_t kLongestAddress = 253;  // as DNS has it
+constexpr size_t kLongestName = 100;     // of a cluster: files are named after it
 
 // Flags of `serve` that are no business of the section `serve`.
 constexpr std::string_view kTopLevelFlags[] = {"model",
@@ -40,7 +46,8 @@ std::vector<FlagSetting> read_flags(YamlKeys& keys, const std::vector<std::strin
   std::vector<FlagSetting> flags;
   for (const std::string& name : keys.keys()) {
     if (std::ranges::find(own_keys, name) != own_keys.end()) continue;
-    FlagSetting flag{.name = name, .line = keys.find(name).Mark().line + 1};
+    const YAML::Mark mark = keys.find(name).Mark();
+    FlagSetting flag{.name = name, .line = mark.line + 1, .column = mark.column + 1};
     keys.read(name, flag.values);
     flags.push_back(std::move(flag));
   }
@@ -61,9 +68,19 @@ void read_node_keys(YamlKeys& keys, ClusterNode& node) {
   keys.read("devices", node.devices, 1, kMostDevices);
   keys.read("program", node.program);
   keys.read("folder", node.folder);
-  if (!fs::path(node.folder).is_absolute()) keys.fault("folder", "an absolute path");
+  if (keys.find("folder").IsDefined() && !fs::path(node.folder).is_absolute()) keys.fault("folder", "an absolute path");
   keys.read("environment", node.environment);
+  for (const auto& [name, value] : node.environment) {
+    if (name.contains('=')) keys.fault("environment", "a mapping of names without '=' to texts");
+  }
   keys.add(read_ssh(keys.nested("ssh"), node.ssh));
+}
+
+bool is_address(const std::string& text) {
+  constexpr std::string_view kMarks = ".-:_%";
+  return text.size() <= kLongestAddress && !text.starts_with('-') && std::ranges::all_of(text, [&](char c) {
+           return std::isalnum(static_cast<unsigned char>(c)) || kMarks.contains(c);
+         });
 }
 
 Status read_nodes(YamlKeys& file, const std::string& path, ClusterFile& cluster) {
@@ -84,14 +101,16 @@ Status read_nodes(YamlKeys& file, const std::string& path, ClusterFile& cluster)
       read_node_keys(keys, node);
       RETURN_IF_ERROR(keys.finish());
     }
-    if (node.address.empty()) file.fault_at(nodes[idx], prefix + " has no address");
+    if (node.address.empty()) {
+      file.fault_at(nodes[idx], prefix + " has no address");
+    } else if (!is_address(node.address)) {
+      file.fault_at(nodes[idx], fmt::format("{} has the address {}; it must be an IP address or the name of a host",
+                                            prefix, cachalot::quoted(node.address)));
+    }
+    node.place = yaml_place(nodes[idx].Mark());
     cluster.nodes.push_back(std::move(node));
   }
   return {};
-}
-
-bool is_loopback(const std::string& address) {
-  return address == "localhost" || address == "::1" || address.starts_with("127.");
 }
 
 void read_launcher(YamlKeys& file, ClusterFile& cluster) {
@@ -117,7 +136,12 @@ Status read_serve(YamlKeys keys, ClusterFile& cluster) {
   return keys.finish();
 }
 
-Status read_router(YamlKeys& file, RouterSettings& router) {
+void note_place(YamlKeys& keys, const char* key, const char* name, ClusterFile& cluster) {
+  if (std::string place = keys.place(key); !place.empty()) cluster.places[name] = std::move(place);
+}
+
+Status read_router(YamlKeys& file, ClusterFile& cluster) {
+  RouterSettings& router = cluster.router;
   const YAML::Node section = file.find("router");
   if (section.IsDefined() && section.IsScalar()) {
     file.read("router", router.enabled);
@@ -126,7 +150,10 @@ Status read_router(YamlKeys& file, RouterSettings& router) {
   }
   YamlKeys keys = file.nested("router");
   keys.read("host", router.host);
+  if (!router.host.empty() && !is_address(router.host)) keys.fault("host", "an IP address or the name of a host");
   keys.read("port", router.port);
+  note_place(keys, "host", "router.host", cluster);
+  note_place(keys, "port", "router.port", cluster);
   router.flags = read_flags(keys, {"host", "port"});
   for (const FlagSetting& flag : router.flags) {
     if (is_among(flag.name, kDerivedRouterFlags))
@@ -163,22 +190,33 @@ Status read_keys(YamlKeys& file, ClusterFile& cluster) {
   file.read("port", cluster.port);
   file.read("data-parallel-rpc-port", cluster.data_parallel_rpc_port);
   file.add(read_serve(file.nested("serve"), cluster));
-  file.add(read_router(file, cluster.router));
+  file.add(read_router(file, cluster));
   file.read("logs", cluster.logs);
   file.read("drain-seconds", cluster.drain_seconds, 0, 86'400);
   file.add(read_restart(file.nested("restart"), cluster.restart));
+  for (const char* key : {"name", "model", "port", "data-parallel-rpc-port", "data-parallel-size", "nodes", "devices",
+                          "tensor-parallel-size"})
+    note_place(file, key, key, cluster);
   return file.finish();
+}
+
+bool is_cluster_name(const std::string& name) {
+  return !name.empty() && name.size() <= kLongestName && !name.starts_with('.') &&
+         std::ranges::none_of(name, [](char c) { return c == '/' || std::iscntrl(static_cast<unsigned char>(c)); });
 }
 
 Status check(ClusterFile& cluster) {
   if (cluster.model.empty())
     return make_parameter_error("model", "{} has no `model`; it must name the model's folder", cluster.path);
-  if (cluster.name.empty() || cluster.name.find('/') != std::string::npos)
-    return make_parameter_error("name", "{}: name is '{}'; it must be a name without '/'", cluster.path, cluster.name);
-  if (cluster.launcher != Launcher::kLocal && (cluster.port == 0 || cluster.data_parallel_rpc_port == 0))
-    return make_parameter_error(
-        "port", "{}: port and data-parallel-rpc-port may be 0 (any free one) only with `launcher: local`",
-        cluster.path);
+  if (!is_cluster_name(cluster.name))
+    return make_parameter_error("name", "{} is {}; it must be a name of at most {} bytes without '/'",
+                                cluster.where("name"), cachalot::quoted(cluster.name), kLongestName);
+  for (const auto& [key, port] :
+       {std::pair("port", cluster.port), std::pair("data-parallel-rpc-port", cluster.data_parallel_rpc_port)}) {
+    if (cluster.launcher != Launcher::kLocal && port == 0)
+      return make_parameter_error(key, "{} is 0 (any free one); it may be so only with `launcher: local`",
+                                  cluster.where(key));
+  }
   if (cluster.nodes.empty() && cluster.launcher == Launcher::kSsh)
     return make_parameter_error("nodes", "{} has no `nodes`; `launcher: ssh` needs their addresses", cluster.path);
   if (cluster.nodes.empty() && cluster.launcher == Launcher::kLocal) {
@@ -190,26 +228,61 @@ Status check(ClusterFile& cluster) {
   return {};
 }
 
+// What the parser would pass on, cut at NULs, or take for another encoding.
+Status check_encoding(const std::string& text, const std::string& path) {
+  if (text.size() > kMostBytes)
+    return make_error(ErrorCode::kTooLarge, "{} has {} bytes; a cluster file has at most {}", path, text.size(),
+                      kMostBytes);
+  const std::string valid = to_valid_utf8(text);
+  size_t wrong = std::min(text.find('\0'), text.size());
+  if (text != valid)
+    wrong = std::min(wrong, static_cast<size_t>(std::ranges::mismatch(text, valid).in1 - text.begin()));
+  if (wrong == text.size()) return {};
+  const std::string_view before(text.data(), wrong);
+  return make_error(ErrorCode::kInvalidArgument, "{}:{}:{}: this is no text in UTF-8: byte 0x{:02x}", path,
+                    std::ranges::count(before, '\n') + 1, wrong - (before.rfind('\n') + 1) + 1,
+                    static_cast<unsigned char>(text[wrong]));
+}
+
 }  // namespace
 
+std::string ClusterFile::where(const std::string& key) const {
+  const auto place = places.find(key);
+  const std::string file = path.empty() ? "the cluster" : path;
+  return place == places.end() ? fmt::format("{}: {}", file, key) : fmt::format("{}:{}: {}", file, place->second, key);
+}
+
+std::string ClusterFile::where(size_t node) const {
+  const std::string file = path.empty() ? "the cluster" : path, &place = nodes[node].place;
+  return fmt::format("{}{}{}: nodes[{}]", file, place.empty() ? "" : ":", place, node);
+}
+
 Result<ClusterFile> parse_cluster_file(const std::string& text, const std::string& path) {
-  YAML::Node root;
+  RETURN_IF_ERROR(check_encoding(text, path));
   try {
-    root = YAML::Load(text);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1)
+      return make_error(ErrorCode::kInvalidArgument, "{}:{}: another document begins; a cluster file is one", path,
+                        yaml_place(documents[1].Mark()));
+    ClusterFile cluster{.path = path};
+    cluster.name = fs::path(path).stem().string();
+    cluster.folder = fs::absolute(path).parent_path().lexically_normal().string();
+    YamlKeys file(documents.empty() ? YAML::Node() : documents[0], path);
+    RETURN_IF_ERROR(read_keys(file, cluster));
+    RETURN_IF_ERROR(check(cluster));
+    return cluster;
   } catch (const YAML::Exception& exception) {
-    return make_error(ErrorCode::kInvalidArgument, "{}:{}: this is no YAML: {}", path, exception.mark.line + 1,
+    const std::string place = yaml_place(exception.mark);
+    return make_error(ErrorCode::kInvalidArgument, "{}{}{}: this is no YAML: {}", path, place.empty() ? "" : ":", place,
                       exception.msg);
   }
-  ClusterFile cluster{.path = path};
-  cluster.name = fs::path(path).stem().string();
-  cluster.folder = fs::absolute(path).parent_path().lexically_normal().string();
-  YamlKeys file(root, path);
-  RETURN_IF_ERROR(read_keys(file, cluster));
-  RETURN_IF_ERROR(check(cluster));
-  return cluster;
 }
 
 Result<ClusterFile> read_cluster_file(const std::string& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored))
+    return make_error(ErrorCode::kInvalidArgument, "{} is a folder; a cluster file is wanted, such as {}", path,
+                      (fs::path(path) / "cluster.yaml").string());
   ASSIGN_OR_RETURN(const std::string text, read_file(path));
   return parse_cluster_file(text, path);
 }

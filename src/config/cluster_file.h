@@ -14,7 +14,7 @@ namespace cachalot {
 struct FlagSetting {
   std::string name;                 // "max-model-len"
   std::vector<std::string> values;  // of a list several; of a switch "true" or "false"
-  int line = 0;                     // of the file
+  int line = 0, column = 0;         // of the file
 };
 
 // What goes to OpenSSH's `ssh`; what is empty, its own configuration decides.
@@ -27,11 +27,15 @@ struct SshSettings {
 
 struct ClusterNode {
   std::string address;  // where its servers listen and all others reach them
+  std::string place;    // of the address in the file: "3:11" (line and column); empty: none
+  std::string numeric;  // the address as this machine has found it, for servers elsewhere; empty: as typed
   int devices = 0;      // 0: not said
   std::string program;  // path of `cachalot` there; empty: that of this process
   std::string folder;   // in which it works there, absolute; that of the file unless said
   std::map<std::string, std::string> environment;
   SshSettings ssh;
+
+  const std::string& listen_address() const { return numeric.empty() ? address : numeric; }
 };
 
 enum class Launcher {
@@ -87,10 +91,16 @@ struct ClusterFile {
   int drain_seconds = 30;
   RestartPolicy restart;
 
+  std::map<std::string, std::string> places;  // of keys in the file: {"port", "12:7"}; absent: not in it
+
+  // How an error of that key begins: "r1.yaml:12:7: port"; "r1.yaml: port" if it is not in the file.
+  std::string where(const std::string& key) const;
+  std::string where(size_t node) const;  // "r1.yaml:3:11: nodes[0]"
+
   bool spans_replicas() const { return enable_expert_parallel && data_parallel_size > 1; }
 };
 
-// Errors name file, line and key, the value, and what would be right.
+// Whatever the file holds, errors name file, line, column and key, the value, and what would be right.
 Result<ClusterFile> read_cluster_file(const std::string& path);
 Result<ClusterFile> parse_cluster_file(const std::string& text, const std::string& path);
 

@@ -129,27 +129,94 @@ TEST(ClusterFile, WithoutNodesIsThisMachineAndWithoutRouterHasNone) {
 
 TEST(ClusterFile, ErrorsNameFileLineKeyValueAndWhatWouldBeRight) {
   EXPECT_EQ(error_of("model: m\ntensor_parallel_size: 4\n"),
-            "r1.yaml:2: tensor_parallel_size: no such key; the nearest is tensor-parallel-size");
+            "r1.yaml:2:1: tensor_parallel_size: no such key; the nearest is tensor-parallel-size");
   EXPECT_EQ(error_of("model: m\nrouter:\n  prot: 8\n"), "no error");  // a flag, perhaps: cli/ knows
   EXPECT_EQ(error_of("model: m\ndevices: eight\n"),
-            "r1.yaml:2: devices is 'eight'; it must be a whole number from 1 to 4096");
+            "r1.yaml:2:10: devices is 'eight'; it must be a whole number from 1 to 4096");
   EXPECT_EQ(error_of("model: m\nnodes:\n  - address: a\n    ssh: {usr: me}\n"),
-            "r1.yaml:4: nodes[0].ssh.usr: no such key; the nearest is user");
-  EXPECT_EQ(error_of("model: m\nnodes:\n  - devices: 4\n"), "r1.yaml:3: nodes[0] has no address");
+            "r1.yaml:4:11: nodes[0].ssh.usr: no such key; the nearest is user");
+  EXPECT_EQ(error_of("model: m\nnodes:\n  - devices: 4\n"), "r1.yaml:3:5: nodes[0] has no address");
   EXPECT_EQ(error_of("model: m\nlauncher: docker\n"),
-            "r1.yaml:2: launcher is 'docker'; it must be local, ssh or slurm");
+            "r1.yaml:2:11: launcher is 'docker'; it must be local, ssh or slurm");
   EXPECT_EQ(error_of("model: m\nserve: {block-size: 64, port: 80}\n"),
-            "r1.yaml:2: serve.port stands in the wrong place; port is a key of the file itself");
+            "r1.yaml:2:31: serve.port stands in the wrong place; port is a key of the file itself");
   EXPECT_EQ(error_of("model: m\nserve: {host: a}\n"),
-            "r1.yaml:2: serve.host cannot be set here; it follows from nodes and sizes");
-  EXPECT_EQ(error_of("model: m\nfolder: data\n"), "r1.yaml:2: folder is 'data'; it must be an absolute path");
-  EXPECT_EQ(error_of("model: m\nmodel: n\n"), "r1.yaml:2: model stands here twice");
-  EXPECT_EQ(error_of("- a\n- b\n"), "r1.yaml:1: the file is a list; it must be a mapping of keys");
+            "r1.yaml:2:15: serve.host cannot be set here; it follows from nodes and sizes");
+  EXPECT_EQ(error_of("model: m\nfolder: data\n"), "r1.yaml:2:9: folder is 'data'; it must be an absolute path");
+  EXPECT_EQ(error_of("model: m\nmodel: n\n"), "r1.yaml:2:1: model stands here twice");
+  EXPECT_EQ(error_of("- a\n- b\n"), "r1.yaml:1:1: the file is a list; it must be a mapping of keys");
   EXPECT_EQ(error_of("devices: 3\n"), "r1.yaml has no `model`; it must name the model's folder");
   EXPECT_EQ(error_of("model: m\nport: 0\nnodes: [10.0.0.1]\n"),
-            "r1.yaml: port and data-parallel-rpc-port may be 0 (any free one) only with `launcher: local`");
-  EXPECT_THAT(error_of("model: [a\n"), HasSubstr("r1.yaml:2: this is no YAML: "));
-  EXPECT_THAT(error_of("model: m\nrouter: true\n"), HasSubstr("r1.yaml:2: router is 'true'; it must be false, or"));
+            "r1.yaml:2:7: port is 0 (any free one); it may be so only with `launcher: local`");
+  EXPECT_THAT(error_of("model: [a\n"), HasSubstr("r1.yaml:2:1: this is no YAML: "));
+  EXPECT_THAT(error_of("model: m\nrouter: true\n"), HasSubstr("r1.yaml:2:9: router is 'true'; it must be false, or"));
+}
+
+// A person's slips, one of each kind that YAML allows.
+TEST(ClusterFile, EveryShapeIsAFileOrAnError) {
+  struct Case {
+    std::string text, error;
+  };
+  const std::string nodes = "model: m\nnodes: ";
+  for (const Case& shape : std::vector<Case>{
+           {"", "r1.yaml has no `model`"},
+           {"\n# nothing\n", "r1.yaml has no `model`"},
+           {"~", "r1.yaml has no `model`"},
+           {"model", "r1.yaml:1:1: the file is 'model'; it must be a mapping of keys"},
+           {"model: ~\n", "r1.yaml:1:8: model is empty; it must be a text"},
+           {"model: ''\n", "r1.yaml:1:8: model is empty; it must be a text"},
+           {"model: [m]\n", "r1.yaml:1:8: model is a list; it must be a text"},
+           {"model: {a: b}\n", "r1.yaml:1:8: model is a mapping; it must be a text"},
+           {"model: m\nfolder: rel\nnodes: [{address: 127.0.0.1, devices: 1}]\n",
+            "r1.yaml:2:9: folder is 'rel'; it must be an absolute path"},
+           {"model: m\nnodes: [{address: a, folder: rel}]\n", "r1.yaml:2:30: nodes[0].folder is 'rel'; it must be an"},
+           {nodes + "~\n", "r1.yaml:2:8: nodes is empty; it must be a list of addresses"},
+           {nodes + "[]\n", "r1.yaml:2:8: nodes is a list; it must be a list of addresses"},
+           {nodes + "a\n", "r1.yaml:2:8: nodes is 'a'; it must be a list of addresses"},
+           {nodes + "{a: 1}\n", "r1.yaml:2:8: nodes is a mapping; it must be a list of addresses"},
+           {nodes + "[~]\n", "r1.yaml:2:9: nodes[0] has no address"},
+           {nodes + "[[a, b]]\n", "r1.yaml:2:9: nodes[0] is a list; it must be a mapping of keys"},
+           {nodes + "[{address: [a]}]\n", "r1.yaml:2:19: nodes[0].address is a list; it must be a text"},
+           {nodes + "[a b]\n", "r1.yaml:2:9: nodes[0] has the address 'a b'; it must be an IP address or the name"},
+           {nodes + "[-oProxyCommand=x]\n", "r1.yaml:2:9: nodes[0] has the address '-oProxyCommand=x'"},
+           {nodes + "&n [a, *n]\n", "nodes[1] is a list; it must be a mapping of keys"},
+           {nodes + "[*n]\n", "r1.yaml:2:9: this is no YAML: "},
+           {"&all {model: m, serve: *all}\n", "serve.serve is a mapping; it must be a text or a list of texts"},
+           {"model: m\nserve: [block-size]\n", "r1.yaml:2:8: serve is a list; it must be a mapping of keys"},
+           {"model: m\nserve: on\n", "r1.yaml:2:8: serve is 'on'; it must be a mapping of keys"},
+           {"model: m\nserve: {block-size: {a: 1}}\n", "r1.yaml:2:21: serve.block-size is a mapping; it must be"},
+           {"model: m\nserve: {block-size: ~}\n", "r1.yaml:2:21: serve.block-size is empty; it must be"},
+           {"model: m\nserve: {api-key: \"a\\0b\"}\n", "serve.api-key is 'a\\x00b'; it must be a text"},
+           {"model: m\nrouter: [8002]\n", "r1.yaml:2:9: router is a list; it must be a mapping of keys"},
+           {"model: m\nrestart: {most: -1}\n", "r1.yaml:2:17: restart.most is '-1'; it must be a whole number from 0"},
+           {"model: m\nrestart: {window: nan}\n", "r1.yaml:2:19: restart.window is 'nan'; it must be a number from"},
+           {"model: m\n? [a, b]\n: c\n", "r1.yaml:2:3: a key of the file is a list; it must be a name"},
+           {"model: m\n? ~\n: c\n", "a key of the file is empty; it must be a name"},
+           {"model: m\nenvironment: {? [a] : b}\n", "a key of environment is a list; it must be a name"},
+           {"model: m\nenvironment: {A: [b]}\n", "environment.A is a list; it must be a text"},
+           {"model: m\nenvironment: {A=B: c}\n",
+            "r1.yaml:2:14: environment is a mapping; it must be a mapping of names"},
+           {"model: m\ndevices: 99999999999999999999\n", "r1.yaml:2:10: devices is '99999999999999999999'; it must be"},
+           {"model: m\nport: 65536\n", "r1.yaml:2:7: port is '65536'; it must be a whole number from 0 to 65535"},
+           {"model: m\nport: -1\n", "r1.yaml:2:7: port is '-1'; it must be"},
+           {"model: m\nport: 1e3\n", "r1.yaml:2:7: port is '1e3'; it must be"},
+           {"model: m\nname: ../up\n", "r1.yaml:2:7: name is '../up'; it must be a name"},
+           {"model: m\n\tport: 1\n", "this is no YAML: "},
+           {"model: m\n---\nmodel: n\n", "r1.yaml:3:1: another document begins"},
+           {"model: m\nname: \xff\n", "r1.yaml:2:7: this is no text in UTF-8: byte 0xff"},
+           {std::string("model: m\nname: a\0b\n", 18), "r1.yaml:2:8: this is no text in UTF-8: byte 0x00"},
+           {"model: m\n\x1b[2J: 1\n", "r1.yaml:2:1: '\\x1b[2J': no such key"},
+           {"<<: {model: m}\n", "'<<': no such key"},
+           {std::string(100'000, '['), "this is no YAML: "},
+           {std::string(100'000, '{'), "this is no YAML: "},
+           {std::string((4 << 20) + 1, '#'), "r1.yaml has 4194305 bytes; a cluster file has at most 4194304"}})
+    EXPECT_THAT(error_of(shape.text), HasSubstr(shape.error)) << shape.text.substr(0, 200);
+}
+
+TEST(ClusterFile, AFolderInPlaceOfTheFileIsSaidToBeOne) {
+  const Result<ClusterFile> cluster = read_cluster_file("/tmp");
+  ASSERT_FALSE(cluster.has_value());
+  EXPECT_EQ(cluster.error().message, "/tmp is a folder; a cluster file is wanted, such as /tmp/cluster.yaml");
 }
 
 TEST(ClusterFile, AFileThatIsNotThereIsNamed) {
@@ -183,6 +250,72 @@ TEST(ClusterLayout, SaysHowManyReplicasFit) {
   const auto unknown = place_replicas(cluster);
   ASSERT_FALSE(unknown.has_value());
   EXPECT_THAT(unknown.error().message, HasSubstr("node 192.168.1.3 has no `devices`"));
+}
+
+std::string placing_error(const std::string& text) {
+  ClusterFile cluster = parse_cluster_file(text, "r1.yaml").value();
+  const auto replicas = place_replicas(cluster);
+  return replicas ? "no error" : replicas.error().message;
+}
+
+TEST(ClusterLayout, PortsThatTwoWouldShareOrThatDoNotExistAreFoundInTheFile) {
+  const std::string here = "model: m\nenable-expert-parallel: true\nnodes: [{address: 127.0.0.1, devices: 3}]\n";
+  EXPECT_EQ(placing_error(here), "no error");
+  EXPECT_EQ(placing_error(here + "port: 65534\n"),
+            "r1.yaml:4:7: port is 65534: the port of the server of replica 2 would be 65536; the last one is 65535");
+  EXPECT_EQ(
+      placing_error(here + "port: 8000\n"),
+      "r1.yaml: router.port: the server of replica 2 and the router would both listen at 127.0.0.1:8002; give one "
+      "of them another port");
+  EXPECT_EQ(
+      placing_error(here + "router: {port: 7556}\n"),
+      "r1.yaml:4:16: router.port: the server of replica 1 and the router would both listen at 127.0.0.1:7556; give "
+      "one of them another port");
+  EXPECT_THAT(placing_error(here + "router: {port: 7556, host: 0.0.0.0}\n"), HasSubstr("would both listen"));
+  EXPECT_EQ(placing_error(here + "router: {port: 7556, host: 127.0.0.9}\n"), "no error");
+  EXPECT_EQ(
+      placing_error(here + "data-parallel-rpc-port: 7557\n"),
+      "r1.yaml: port: the rendezvous of the ranks (data-parallel-rpc-port) and the server of replica 2 would both "
+      "listen at 127.0.0.1:7557; give one of them another port");
+  EXPECT_EQ(placing_error("model: m\nnodes: [{address: 127.0.0.1, devices: 3}]\ndata-parallel-rpc-port: 7557\n"),
+            "no error")
+      << "replicas that run apart meet elsewhere";
+  EXPECT_EQ(placing_error(here + "port: 0\ndata-parallel-rpc-port: 0\nrouter: {port: 0}\n"), "no error");
+}
+
+TEST(ClusterLayout, AddressesAreResolvedAndJudgedBeforeAnythingStarts) {
+  const auto resolve = [](const std::string& name) -> Result<std::vector<std::string>> {
+    if (name == "node1") return std::vector<std::string>{"10.0.0.1"};
+    if (name == "node1.local") return std::vector<std::string>{"fe80::1", "10.0.0.1"};
+    if (name == "node2") return std::vector<std::string>{"10.0.0.2"};
+    if (name == "me") return std::vector<std::string>{"127.0.1.1"};
+    if (name[0] >= '0' && name[0] <= '9') return std::vector<std::string>{name};
+    return make_error(ErrorCode::kNotFound, "Name or service not known");
+  };
+  ClusterFile cluster;
+  const auto error_of_nodes = [&](const std::string& nodes) {
+    cluster = parse_cluster_file("model: m\nnodes: [" + nodes + "]\n", "r1.yaml").value();
+    const Status status = resolve_addresses(cluster, resolve);
+    return status ? "no error" : status.error().message;
+  };
+  EXPECT_EQ(error_of_nodes("node1, 10.0.0.2"), "no error");
+  EXPECT_EQ(cluster.nodes[0].listen_address(), "10.0.0.1") << "there its name may mean 127.0.1.1";
+  EXPECT_EQ(cluster.nodes[1].listen_address(), "10.0.0.2");
+  EXPECT_EQ(error_of_nodes("node1, nod2"),
+            "r1.yaml:2:16: nodes[1] has the address nod2, which does not resolve on this machine: Name or service not "
+            "known");
+  EXPECT_EQ(error_of_nodes("node1, node2, node1"),
+            "r1.yaml:2:23: nodes[2] has the address node1, the same as nodes[0], node1; a node stands here once, with "
+            "all its devices");
+  EXPECT_EQ(error_of_nodes("node1, node1.local"),
+            "r1.yaml:2:16: nodes[1] has the address node1.local, the same (10.0.0.1) as nodes[0], node1; a node stands "
+            "here once, with all its devices");
+  EXPECT_EQ(
+      error_of_nodes("me, node2"),
+      "r1.yaml:2:9: nodes[0] has the address me, on this machine 127.0.1.1, which no other node reaches; give the "
+      "address under which the others reach it (`ip addr` there), or take its name off that line of /etc/hosts");
+  EXPECT_EQ(error_of_nodes("me"), "no error");
+  EXPECT_EQ(cluster.nodes[0].listen_address(), "me");
 }
 
 }  // namespace

@@ -21,26 +21,41 @@ std::optional<Number> number_of(const std::string& text) {
   return value;
 }
 
+// Words of a command line and names end at a NUL.
+bool is_text(const YAML::Node& node) {
+  return node.IsScalar() && !node.Scalar().empty() && !node.Scalar().contains('\0');
+}
+
 std::string what_it_is(const YAML::Node& node) {
-  if (node.IsScalar()) return fmt::format("'{}'", node.Scalar());
+  if (!node.IsDefined()) return "absent";  // of a node that is not there nothing else may be asked
+  if (node.IsScalar()) return node.Scalar().empty() ? "empty" : cachalot::quoted(node.Scalar());
   return node.IsMap() ? "a mapping" : node.IsSequence() ? "a list" : "empty";
 }
 
 }  // namespace
 
+std::string yaml_place(const YAML::Mark& mark) {
+  return mark.is_null() ? std::string() : fmt::format("{}:{}", mark.line + 1, mark.column + 1);
+}
+
 YamlKeys::YamlKeys(YAML::Node node, std::string path, std::string prefix)
     : node_(std::move(node)), path_(std::move(path)), prefix_(std::move(prefix)) {
   if (!node_.IsDefined() || node_.IsNull()) return;
   if (!node_.IsMap()) {
-    const std::string where = prefix_.empty() ? "the file" : prefix_.substr(0, prefix_.size() - 1);
-    fault_at(node_, fmt::format("{} is {}; it must be a mapping of keys", where, what_it_is(node_)));
+    fault_at(node_, fmt::format("{} is {}; it must be a mapping of keys", where(), what_it_is(node_)));
     return;
   }
   std::set<std::string> seen;
   for (const auto& entry : node_) {
-    if (!seen.insert(entry.first.Scalar()).second)
-      fault_at(entry.first, fmt::format("{}{} stands here twice", prefix_, entry.first.Scalar()));
+    if (!entry.first.IsScalar())
+      fault_at(entry.first, fmt::format("a key of {} is {}; it must be a name", where(), what_it_is(entry.first)));
+    else if (!seen.insert(entry.first.Scalar()).second)
+      fault_at(entry.first, fmt::format("{}{} stands here twice", prefix_, name_text(entry.first.Scalar())));
   }
+}
+
+std::string YamlKeys::where() const {
+  return prefix_.empty() ? "the file" : prefix_.substr(0, prefix_.size() - 1);
 }
 
 YAML::Node YamlKeys::find(const std::string& key) {
@@ -56,14 +71,21 @@ YamlKeys YamlKeys::nested(const std::string& key) {
 std::vector<std::string> YamlKeys::keys() const {
   std::vector<std::string> keys;
   if (!node_.IsDefined() || !node_.IsMap()) return keys;
-  for (const auto& entry : node_) keys.push_back(entry.first.Scalar());
+  for (const auto& entry : node_)
+    if (entry.first.IsScalar()) keys.push_back(entry.first.Scalar());
   return keys;
 }
 
 void YamlKeys::fault_at(const YAML::Node& node, std::string message) {
   if (!first_fault_) return;
-  const YAML::Mark mark = node.IsDefined() ? node.Mark() : node_.Mark();
-  first_fault_ = make_error(ErrorCode::kInvalidArgument, "{}:{}: {}", path_, mark.line + 1, message);
+  const YAML::Node& known = node.IsDefined() ? node : node_;
+  const std::string place = known.IsDefined() ? yaml_place(known.Mark()) : std::string();
+  first_fault_ = make_error(ErrorCode::kInvalidArgument, "{}{}{}: {}", path_, place.empty() ? "" : ":", place, message);
+}
+
+std::string YamlKeys::place(const std::string& key) {
+  const YAML::Node node = find(key);
+  return node.IsDefined() ? yaml_place(node.Mark()) : std::string();
 }
 
 void YamlKeys::fault(const std::string& key, std::string_view wanted) {
@@ -78,7 +100,7 @@ void YamlKeys::add(const Status& status) {
 const std::string* YamlKeys::scalar(const std::string& key, std::string_view wanted) {
   const YAML::Node node = find(key);
   if (!node.IsDefined()) return nullptr;
-  if (node.IsScalar() && !node.Scalar().empty()) return &node.Scalar();
+  if (is_text(node)) return &node.Scalar();
   fault(key, wanted);
   return nullptr;
 }
@@ -121,7 +143,6 @@ void YamlKeys::read(const std::string& key, double& field, double min, double ma
 void YamlKeys::read(const std::string& key, std::vector<std::string>& field) {
   const YAML::Node node = find(key);
   if (!node.IsDefined()) return;
-  const auto is_text = [](const YAML::Node& item) { return item.IsScalar() && !item.Scalar().empty(); };
   if (is_text(node)) {
     field = {node.Scalar()};
   } else if (node.IsSequence() && node.size() > 0 && std::all_of(node.begin(), node.end(), is_text)) {
@@ -137,9 +158,12 @@ void YamlKeys::read(const std::string& key, std::map<std::string, std::string>& 
   if (!node.IsDefined()) return;
   if (!node.IsMap()) return fault(key, "a mapping of names to texts");
   for (const auto& entry : node) {
-    if (!entry.second.IsScalar())
-      return fault_at(entry.second, fmt::format("{}{}.{} is {}; it must be a text", prefix_, key, entry.first.Scalar(),
-                                                what_it_is(entry.second)));
+    if (!entry.first.IsScalar() || entry.first.Scalar().empty())
+      return fault_at(entry.first,
+                      fmt::format("a key of {}{} is {}; it must be a name", prefix_, key, what_it_is(entry.first)));
+    if (!entry.second.IsScalar() || entry.second.Scalar().contains('\0'))
+      return fault_at(entry.second, fmt::format("{}{}.{} is {}; it must be a text", prefix_, key,
+                                                name_text(entry.first.Scalar()), what_it_is(entry.second)));
     field[entry.first.Scalar()] = entry.second.Scalar();
   }
 }
@@ -147,10 +171,11 @@ void YamlKeys::read(const std::string& key, std::map<std::string, std::string>& 
 Status YamlKeys::finish() {
   if (!node_.IsDefined() || !node_.IsMap()) return first_fault_;
   for (const auto& entry : node_) {
+    if (!entry.first.IsScalar()) continue;  // has been told
     const std::string& key = entry.first.Scalar();
     if (std::ranges::find(asked_, key) != asked_.end()) continue;
     const std::string known = nearest_name(key, asked_);
-    fault_at(entry.first, fmt::format("{}{}: no such key{}", prefix_, key,
+    fault_at(entry.first, fmt::format("{}{}: no such key{}", prefix_, name_text(key),
                                       known.empty() ? "" : fmt::format("; the nearest is {}", known)));
   }
   return first_fault_;

@@ -12,9 +12,12 @@
 
 namespace cachalot {
 
+// "12:7" (line and column); empty where the parser knows none.
+std::string yaml_place(const YAML::Mark& mark);
+
 // Reads the keys of one mapping of a YAML file into typed fields, each checked for type and range; a key that is absent
-// leaves its field as it is. Reading goes on after a fault. finish() reports the first one, with file, line and key; a
-// key that nothing asked for is one, too.
+// leaves its field as it is. Reading goes on after a fault. finish() reports the first one, with file, line, column and
+// key; a key that nothing asked for is one, too.
 class YamlKeys {
  public:
   // `prefix` stands before every key in errors ("router.").
@@ -34,13 +37,17 @@ class YamlKeys {
   // All keys in their order, for a mapping whose keys the caller knows.
   std::vector<std::string> keys() const;
 
-  // Notes a fault: "cluster.yaml:4: devices is 'eight'; it must be a whole number from 1 to 1024".
+  // Where the key's value stands, "12:7" (line and column); empty if it is absent.
+  std::string place(const std::string& key);
+
+  // Notes a fault: "cluster.yaml:4:10: devices is 'eight'; it must be a whole number from 1 to 1024".
   void fault(const std::string& key, std::string_view wanted);
   void fault_at(const YAML::Node& node, std::string message);
   void add(const Status& status);  // of a nested mapping
   Status finish();
 
  private:
+  std::string where() const;
   // The scalar's text; null, with a fault, if it is none.
   const std::string* scalar(const std::string& key, std::string_view wanted);
 

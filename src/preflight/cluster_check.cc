@@ -62,7 +62,7 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
     arguments.push_back({"--log-level=error", "check", "--measure-links",
                          to_json_line(LinkQuestion{.rank = rank,
                                                    .size = size,
-                                                   .host = cluster.nodes[0].address,
+                                                   .host = cluster.nodes[0].listen_address(),
                                                    .port = cluster.data_parallel_rpc_port,
                                                    .network_interface = options.parallel.network_interface,
                                                    .group_secret_file = options.parallel.group_secret_file})});

@@ -72,6 +72,11 @@ void judge_network(const CheckedNode& node, bool many_nodes, Findings& findings)
   if (!report.interface_fault.empty()) {
     findings.error(node.address, report.interface_fault,
                    "set `network-interface` in the section `serve` to one that reaches the other nodes");
+  } else if (report.own_interface == "lo") {
+    findings.error(
+        node.address, "there this is an address of its loopback, which no other node reaches",
+        "give the address under which the others reach it (`ip addr` there), or take its name off the line of "
+        "127.0.1.1 in its /etc/hosts");
   } else if (report.interface == "lo") {
     findings.error(node.address, "reaches the first node through its loopback",
                    "give each node the address under which the others reach it");
@@ -172,8 +177,8 @@ std::vector<NodeQuestion> questions_for(const ClusterFile& cluster, const std::v
                                         const ParallelOptions& parallel, bool hash_everything) {
   std::vector<NodeQuestion> questions;
   for (const ClusterNode& node : cluster.nodes) {
-    questions.push_back({.address = node.address,
-                         .first_address = cluster.nodes[0].address,
+    questions.push_back({.address = node.listen_address(),
+                         .first_address = cluster.nodes[0].listen_address(),
                          .network_interface = parallel.network_interface,
                          .model = cluster.model,
                          .hash_everything = hash_everything});

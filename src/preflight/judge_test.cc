@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -82,6 +83,18 @@ TEST_F(Judge, TellsWhatTheNetworkCannot) {
   EXPECT_THAT(text, HasSubstr("error: b: nobody can listen at this address there"));
   EXPECT_THAT(text, HasSubstr("error: c: reaches the first node through its loopback"));
   EXPECT_THAT(text, HasSubstr("warning: d: reaches the first node through eth0, while its address is on ib0"));
+}
+
+// Debian's /etc/hosts: a node's own name is 127.0.1.1 there.
+TEST_F(Judge, AnAddressOnTheLoopbackOfItsNodeIsAnErrorWhoseAdviceMendsIt) {
+  report(1).own_interface = "lo";
+  report(0).own_interface = report(0).interface = "lo";
+  const std::string text = judged();
+  for (const char* node : {"a", "b"})
+    EXPECT_THAT(text, HasSubstr(fmt::format("error: {}: there this is an address of its loopback", node)));
+  EXPECT_THAT(text, HasSubstr("take its name off the line of 127.0.1.1 in its /etc/hosts"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("network-interface: lo")));
+  EXPECT_EQ(count(Severity::kError), 2);
 }
 
 TEST_F(Judge, TellsOfMemoryThatIsTooSmallOrTaken) {
