@@ -24,11 +24,17 @@ json::value finish_word(FinishReason reason) {
   return nullptr;
 }
 
+json::value word_or_null(const std::string& text) {
+  return text.empty() ? json::value() : json::value(text);
+}
+
 json::object envelope(const AnswerHead& head, const char* object, json::array choices) {
   return {{"id", head.id},
           {"object", object},
           {"created", head.created},
           {"model", head.model},
+          {"system_fingerprint", word_or_null(head.system_fingerprint)},
+          {"service_tier", word_or_null(head.service_tier)},
           {"choices", std::move(choices)}};
 }
 
@@ -74,8 +80,11 @@ class ChatFormat : public AnswerFormat {
   ChatFormat(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options)
       : style_{tokenizer, options.tokens_as_ids}, head_(std::move(head)), options_(options) {}
 
+  // The prompt is all choices' own, so its probabilities stand beside them, as in vLLM, whose field it is.
   json::object whole(json::array choices) const override {
-    return envelope(head_, "chat.completion", std::move(choices));
+    json::object answer = envelope(head_, "chat.completion", std::move(choices));
+    answer["prompt_logprobs"] = prompt_logprobs_;
+    return answer;
   }
   json::object chunk(json::array choices) const override {
     return envelope(head_, "chat.completion.chunk", std::move(choices));
@@ -88,7 +97,7 @@ class ChatFormat : public AnswerFormat {
     message["tool_calls"] = json::array();
     json::object choice = {{"index", index}, {"message", std::move(message)}, {"logprobs", logprobs(text)}};
     put_finish(choice, text);
-    if (options_.prompt_logprobs) choice["prompt_logprobs"] = prompt_logprobs(style_, text.prompt_tokens);
+    if (options_.prompt_logprobs && index == 0) prompt_logprobs_ = prompt_logprobs(style_, text.prompt_tokens);
     return choice;
   }
 
@@ -127,6 +136,7 @@ class ChatFormat : public AnswerFormat {
   const LogprobsStyle style_;
   const AnswerHead head_;
   const AnswerOptions options_;
+  json::value prompt_logprobs_;  // null until the first choice is written, and where nobody asked
 };
 
 }  // namespace
@@ -135,7 +145,8 @@ json::object Usage::to_json() const {
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
           {"total_tokens", prompt_tokens + completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}}};
+          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}},
+          {"completion_tokens_details", {{"reasoning_tokens", reasoning_tokens}}}};
 }
 
 std::unique_ptr<AnswerFormat> make_completion_format(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options,

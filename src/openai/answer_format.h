@@ -11,7 +11,7 @@
 namespace cachalot::openai {
 
 struct Usage {
-  int prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
+  int prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0, reasoning_tokens = 0;
   boost::json::object to_json() const;
 };
 
@@ -20,6 +20,8 @@ struct AnswerHead {
   std::string id;  // "cmpl-...", "chatcmpl-..."
   int64_t created = 0;
   std::string model;
+  std::string system_fingerprint;  // of the server: version, model, settings; empty: null
+  std::string service_tier;        // that served it; empty: null, none was asked for
 };
 
 struct AnswerOptions {

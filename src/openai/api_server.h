@@ -21,6 +21,7 @@ struct ApiServerOptions {
   std::string model_path;                       // what /v1/models tells as root
   std::vector<std::string> api_keys;            // any of them opens; none: no key is asked for
   std::string version;
+  std::string system_fingerprint;  // stands in answers: equal where version, model and settings are
   int max_model_len = 0;
   int vocab_size = 0;                  // the model's; ids of prompts are below it
   GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 
+#include "config/json_text.h"
 #include "http/sse.h"
 #include "openai/api_error.h"
 
@@ -21,7 +21,7 @@ ChoiceOptions with_thought(ChoiceOptions options, bool starts_in_thought) {
 }  // namespace
 
 GenerationCall::Sequence::Sequence(const Tokenizer& tokenizer, ChoiceOptions given, const Prompt& prompt)
-    : prompt(prompt), options(std::move(given)), choice(tokenizer, options, prompt.tokens, prompt.text) {}
+    : prompt(prompt), options(std::move(given)), choice(tokenizer, options, prompt) {}
 
 GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& tokenizer, const http::IoThreads& threads,
                                http::Responder responder, GenerationPlan plan)
@@ -62,6 +62,8 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
   request.sampling.max_tokens = sequence.prompt.max_tokens;
   // Within the prompt: a list of prompts gets what each of them would get alone.
   request.sampling.choice = static_cast<uint32_t>(index % static_cast<size_t>(plan_.choices_per_prompt));
+  request.parent = sequences_[index - request.sampling.choice]->id;
+  request.num_choices = plan_.choices_per_prompt;
   request.priority = plan_.priority;
   request.arrival_ns = plan_.arrival_ns;
   request.cache_salt = plan_.cache_salt;
@@ -124,14 +126,14 @@ void GenerationCall::begin_stream() {
 void GenerationCall::end_answer(std::string& events) {
   over_ = true;
   if (!plan_.stream) {
-    http::Response response = http::Response::json(200, json::serialize(whole_answer()));
+    http::Response response = http::Response::json(200, json_text(whole_answer()));
     for (const auto& [name, value] : plan_.headers) response.headers.set(name, value);
     return responder_.respond(std::move(response));
   }
   if (plan_.include_usage) {
     json::object chunk = plan_.format->chunk({});
     chunk["usage"] = usage();
-    events += http::format_sse(json::serialize(chunk));
+    events += http::format_sse(json_text(chunk));
   }
   events += http::format_sse("[DONE]");
 }
@@ -142,7 +144,7 @@ void GenerationCall::fail(const std::string& message, std::string& events) {
   abort_all();
   const ApiError error(500, "the engine failed: " + message, "server_error");
   if (plan_.stream)
-    events += http::format_sse(json::serialize(error.to_json()));
+    events += http::format_sse(json_text(error.to_json()));
   else
     responder_.respond(error.to_response(plan_.headers));
 }
@@ -164,6 +166,7 @@ json::object GenerationCall::usage() const {
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Choice& choice = sequences_[i]->choice;
     usage.completion_tokens += choice.num_generated();
+    usage.reasoning_tokens += choice.num_reasoning();
     // A prompt counts once, however many choices it has.
     if (i % static_cast<size_t>(plan_.choices_per_prompt) != 0) continue;
     usage.prompt_tokens += static_cast<int>(sequences_[i]->prompt.tokens.size());
@@ -180,7 +183,7 @@ void GenerationCall::add_chunk(json::object choice, std::string& events) const {
     chunk["usage"] = usage();
   else if (plan_.include_usage)
     chunk["usage"] = nullptr;
-  events += http::format_sse(json::serialize(chunk));
+  events += http::format_sse(json_text(chunk));
 }
 
 }  // namespace cachalot::openai

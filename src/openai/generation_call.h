@@ -13,13 +13,6 @@
 
 namespace cachalot::openai {
 
-struct Prompt {
-  std::vector<TokenId> tokens;
-  std::string text;  // if it is to be echoed
-  bool opens_thought = false;
-  int max_tokens = 0;
-};
-
 // One API request, understood: what to generate and how to say it.
 struct GenerationPlan {
   std::vector<Prompt> prompts;

@@ -33,6 +33,7 @@ std::string completion_text(const LogprobsStyle& style, TokenId token) {
   return text;
 }
 
+// That begin in these bytes: of a character over several tokens, the first has it.
 int num_characters(std::string_view text) {
   return static_cast<int>(
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
@@ -61,7 +62,7 @@ json::object completion_logprobs(const LogprobsStyle& style, std::span<const Rep
     const SampledToken& sampled = reported.sampled;
     const std::string text = completion_text(style, sampled.token);
     offsets.emplace_back(text_offset);
-    text_offset += num_characters(text);
+    if (reported.is_in_text) text_offset += num_characters(style.tokenizer.token_bytes(sampled.token, false));
     if (reported.has_logprob) {
       logprobs.emplace_back(finite(sampled.logprob));
       json::object top;
