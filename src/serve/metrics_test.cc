@@ -3,7 +3,8 @@
 #include <gmock/gmock.h>
 
 #include <regex>
-#include <set>
+
+#include "base/text.h"
 
 namespace cachalot {
 namespace {
@@ -86,7 +87,7 @@ TEST(Metrics, CountsARequestsChoicesAndItsLongestOnce) {
   const auto value = [&](const std::string& name) {
     std::smatch match;
     EXPECT_TRUE(std::regex_search(text, match, std::regex("\nvllm:" + name + R"(\{[^}]*\} ([^\n]*))"))) << name;
-    return match.empty() ? -1 : std::stod(match[1]);
+    return match.empty() ? -1 : parse_number<double>(match[1].str()).value_or(-1);
   };
   EXPECT_EQ(value("request_params_n_sum"), 2);
   EXPECT_EQ(value("prompt_tokens_cached_total"), 4);
@@ -108,7 +109,7 @@ TEST(Metrics, TellsOfItsProcess) {
                            "process_start_time_seconds", "process_open_fds", "process_max_fds"}) {
     std::smatch match;
     ASSERT_TRUE(std::regex_search(text, match, std::regex(std::string("\n") + name + " ([^\n]*)"))) << text;
-    EXPECT_GT(std::stod(match[1]), 0) << name;
+    EXPECT_GT(parse_number<double>(match[1].str()).value_or(-1), 0) << name;
   }
 }
 
