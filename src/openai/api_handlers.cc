@@ -64,6 +64,7 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
       reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
       created_(unix_seconds()),
       prompts_(tokenizer, chat_template, options_.max_model_len),
+      budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
       workers_(options_.num_workers) {
   CHECK(!options_.served_model_names.empty());
   CHECK(options_.max_model_len > 1, "max_model_len is {}", options_.max_model_len);
@@ -136,6 +137,7 @@ GenerationPlan ApiHandlers::common_plan(GenerationParams& params) const {
   if (!params.ignore_eos) std::ranges::copy(eos_token_ids_, std::back_inserter(plan.sampling.stop_token_ids));
   plan.priority = params.priority;
   plan.cache_salt = std::move(params.cache_salt);
+  plan.budget = budget_;
   plan.arrival_ns = std::chrono::steady_clock::now().time_since_epoch().count();
   plan.stream = params.stream;
   plan.include_usage = params.include_usage;

@@ -67,6 +67,7 @@ class ApiHandlers {
   bool reasoning_;
   int64_t created_;
   PromptMaker prompts_;
+  std::shared_ptr<AnswerBudget> budget_;
   http::IoThreads workers_;
 };
 

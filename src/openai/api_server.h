@@ -29,6 +29,7 @@ struct ApiServerOptions {
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   RequestLimits limits;                // vocab_size and max_model_len are filled in
+  int64_t max_answer_bytes = int64_t{512} << 20;  // of all answers under way, until they are sent
   int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
 };
 

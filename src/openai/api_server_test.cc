@@ -786,6 +786,21 @@ TEST_F(ApiServerTest, AFullQueueIsSaidSo) {
   EXPECT_TRUE(answer.headers.contains("Retry-After"));
 }
 
+TEST_F(ApiServerTest, AnswersHoldNoMoreThanTheirBudget) {
+  service_.answer_with("", false);
+  options_.max_model_len = 1 << 20;
+  options_.max_answer_bytes = 200'000;
+  const std::string fields = R"({"prompt":"a","n":4,"logprobs":20,"max_tokens":)";
+  const Answer answer = ask("POST", "/v1/completions", fields + "100000}");
+  EXPECT_EQ(answer.status, 429);
+  EXPECT_EQ(answer.error().at("code"), "answers_too_large");
+  EXPECT_TRUE(service_.wait_until_idle());
+  // It was given back; and a stream holds nothing.
+  EXPECT_EQ(ask("POST", "/v1/completions", fields + "20}").status, 200);
+  EXPECT_EQ(stream("/v1/completions", fields + R"(200,"stream":true})").back(), "[DONE]");
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","max_tokens":5000})").status, 200);
+}
+
 TEST_F(ApiServerTest, WritesNumbersAsAPersonDoes) {
   service_.set_stats({.kv_usage = 0});
   service_.answer_with("x");
