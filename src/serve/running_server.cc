@@ -13,6 +13,7 @@
 #include "http/server.h"
 #include "openai/api_server.h"
 #include "scheduler/make_options.h"
+#include "serve/group_settings.h"
 #include "serve/load_progress.h"
 #include "serve/metrics.h"
 #include "serve/rank_info.h"
@@ -33,6 +34,14 @@ std::map<std::string, std::string> cache_config(const EngineOptions& options, co
           {"cache_dtype", options.dtype == DTypeOption::kFloat32 ? "float32" : "auto"},
           {"enable_prefix_caching", options.enable_prefix_caching ? "True" : "False"},
           {"gpu_memory_utilization", fmt::format("{}", options.gpu_memory_utilization)}};
+}
+
+// What decides an answer's bits, in a word: equal where that is.
+std::string system_fingerprint(const ServeOptions& options, IsaLevel isa) {
+  std::string all = fmt::format("{} {}", options.engine.model, isa_name(isa));
+  for (const auto& [flag, value] : group_settings(options.engine, options.parallel))
+    all += fmt::format(" {}={}", flag, value);
+  return fmt::format("cachalot-{}-{:08x}", kVersion, std::hash<std::string>()(all) & 0xffffffff);
 }
 
 QueueLimits queue_limits(const ServiceOptions& service, int max_model_len) {
@@ -125,6 +134,7 @@ Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandl
                                        .model_path = folder,
                                        .api_keys = options_.api_keys,
                                        .version = kVersion,
+                                       .system_fingerprint = system_fingerprint(options_, engine->isa()),
                                        .max_model_len = memory.max_model_len,
                                        .vocab_size = config.vocab_size,
                                        .generation_config = parts_->generation_config,
