@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "text/huggingface_fixture.h"
+#include "text/huggingface_test_util.h"
 
 namespace cachalot {
 namespace {
