@@ -1,5 +1,7 @@
 #include "serve/replica.h"
 
+#include <unordered_set>
+
 #include "base/log.h"
 
 namespace cachalot {
@@ -184,8 +186,13 @@ void Replica::take_mail() {
     mailbox_.leave = mail.leave;
     count(mail, stats_);  // until the round's end, when the scheduler has counted them
   }
+  const std::unordered_set<RequestId> gone(mail.aborts.begin(), mail.aborts.end());
   for (Submission& submission : mail.submissions) {
     const RequestId id = submission.request.id;
+    if (gone.contains(id)) {
+      submission.listener({.id = id, .finish = FinishReason::kAborted});
+      continue;
+    }
     Stream stream{std::move(submission.listener), metrics_.start_request(submission.request)};
     if (Status added = scheduler_.add(std::move(submission.request)); !added) {
       stream.listener({.id = id, .finish = FinishReason::kError, .error = added.error().message});

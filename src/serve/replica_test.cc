@@ -92,6 +92,26 @@ TEST_F(ReplicaTest, AnAbortedRequestStopsAndGivesItsBlocksBack) {
   EXPECT_EQ(replica_->stats().kv_usage, 0);
 }
 
+TEST_F(ReplicaTest, ARequestWhoseClientIsGoneEntersNoRound) {
+  start({.max_num_batched_tokens = 2048});
+  // A round that takes long enough.
+  Request long_prompt = request(replica_->next_id(), 1);
+  long_prompt.tokens.resize(2000, 1);
+  long_prompt.num_prompt_tokens = 2000;
+  std::future<Heard> first = ask(std::move(long_prompt));
+  std::vector<std::future<Heard>> gone;
+  for (int idx = 0; idx < 50; idx++) {
+    Request request = ReplicaTest::request(replica_->next_id(), 100);
+    const RequestId id = request.id;
+    gone.push_back(ask(std::move(request)));
+    replica_->abort(id);
+  }
+  for (auto& answer : gone) EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
+  first.get();
+  replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(10));
+  EXPECT_EQ(replica_->stats().prefix_queried_tokens, 2000u);
+}
+
 TEST_F(ReplicaTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
   start({});
   std::promise<void> begun;
