@@ -101,7 +101,7 @@ class Replicas {
  private:
   std::vector<std::unique_ptr<Mesh>> meshes_;
   std::vector<MemoryPlan> memory_;  // of each rank
-  Metrics metrics_{"test"};
+  Metrics metrics_{{.model_name = "test"}};
   std::vector<std::unique_ptr<Replica>> leaders_;
   std::vector<std::thread> followers_;
 };

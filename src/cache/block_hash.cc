@@ -1,35 +1,74 @@
 #include "cache/block_hash.h"
 
-#define XXH_INLINE_ALL  // header only; the inputs are short, and inlined they cost half
-#include <xxhash.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+
+#include <cstring>
+
+#include "base/check.h"
 
 namespace cachalot {
 namespace {
 
-// Another function than the root's, so that no salt, which a client chooses, can pose as a block.
-constexpr uint64_t kChainSeed = 0x6361636861;
+// The first bytes behind the key. Of fixed size, so that no two inputs read the same; `kind` keeps a salt, which a
+// client chooses, from posing as a block.
+struct Header {
+  enum Kind : uint64_t { kRoot = 1, kBlock = 2 };
+  uint64_t kind, parent_low, parent_high, num_prompt_tokens;
+};
 
-BlockHash block_hash(XXH128_hash_t hash) {
-  return {.low = hash.low64, .high = hash.high64};
+// Fetched once: a look-up by name costs more than the hash.
+const EVP_MD* sha256() {
+  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  CHECK(algorithm != nullptr, "OpenSSL has no SHA-256");
+  return algorithm;
+}
+
+BlockHash hashed(EVP_MD_CTX* context, const BlockHashKey& key, const Header& header, std::span<const std::byte> body) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
+  const bool done = EVP_DigestInit_ex2(context, sha256(), nullptr) == 1 &&
+                    EVP_DigestUpdate(context, key.data(), key.size()) == 1 &&
+                    EVP_DigestUpdate(context, &header, sizeof(header)) == 1 &&
+                    EVP_DigestUpdate(context, body.data(), body.size()) == 1 &&
+                    EVP_DigestFinal_ex(context, digest.data(), nullptr) == 1;
+  CHECK(done, "SHA-256 failed");
+  BlockHash hash;
+  std::memcpy(&hash.low, digest.data(), sizeof(hash.low));
+  std::memcpy(&hash.high, digest.data() + sizeof(hash.low), sizeof(hash.high));
+  return hash;
 }
 
 }  // namespace
 
-BlockHash root_hash(std::string_view salt, uint64_t seed) {
-  return block_hash(XXH3_128bits_withSeed(salt.data(), salt.size(), seed));
+BlockHashKey random_block_hash_key() {
+  BlockHashKey key;
+  CHECK(RAND_bytes(key.data(), static_cast<int>(key.size())) == 1, "the system gives no random bytes");
+  return key;
 }
 
-// The parent and the number of prompt tokens are a header of fixed size, so that no two inputs read the same.
-BlockHash chained_hash(const BlockHash& parent, std::span<const TokenId> tokens, int num_prompt_tokens) {
-  const struct {
-    uint64_t low, high, num_prompt_tokens;
-  } header = {parent.low, parent.high, static_cast<uint64_t>(num_prompt_tokens)};
-  XXH3_state_t state;
-  XXH3_INITSTATE(&state);
-  XXH3_128bits_reset_withSeed(&state, kChainSeed);
-  XXH3_128bits_update(&state, &header, sizeof(header));
-  XXH3_128bits_update(&state, tokens.data(), tokens.size_bytes());
-  return block_hash(XXH3_128bits_digest(&state));
+void BlockHasher::Free::operator()(evp_md_ctx_st* context) const {
+  EVP_MD_CTX_free(context);
+}
+
+BlockHasher::BlockHasher(const BlockHashKey& key) : key_(key), context_(EVP_MD_CTX_new()) {
+  CHECK(context_ != nullptr, "no memory for a hash");
+}
+
+BlockHasher::~BlockHasher() = default;
+
+BlockHash BlockHasher::root(std::string_view salt) const {
+  return hashed(context_.get(), key_,
+                {.kind = Header::kRoot, .parent_low = 0, .parent_high = 0, .num_prompt_tokens = 0},
+                std::as_bytes(std::span(salt)));
+}
+
+BlockHash BlockHasher::chained(const BlockHash& parent, std::span<const TokenId> tokens, int num_prompt_tokens) const {
+  return hashed(context_.get(), key_,
+                {.kind = Header::kBlock,
+                 .parent_low = parent.low,
+                 .parent_high = parent.high,
+                 .num_prompt_tokens = static_cast<uint64_t>(num_prompt_tokens)},
+                std::as_bytes(tokens));
 }
 
 }  // namespace cachalot

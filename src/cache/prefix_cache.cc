@@ -6,7 +6,8 @@
 
 namespace cachalot {
 
-PrefixCache::PrefixCache(const PrefixCacheOptions& options) : options_(options), pool_(options.num_blocks) {
+PrefixCache::PrefixCache(const PrefixCacheOptions& options)
+    : options_(options), hasher_(options.hash_key), pool_(options.num_blocks) {
   CHECK(options_.block_size > 0, "blocks of {} tokens", options_.block_size);
 }
 
@@ -16,8 +17,8 @@ void PrefixCache::extend_hashes(BlockTable& table, const SequenceTokens& sequenc
     const int begin = idx * block_size;
     const int num_prompt_tokens =
         options_.across_roles ? 0 : std::clamp(sequence.num_prompt_tokens - begin, 0, block_size);
-    const BlockHash parent = idx == 0 ? root_hash(sequence.salt, options_.hash_seed) : table.hashes.back();
-    table.hashes.push_back(chained_hash(parent, sequence.tokens.subspan(begin, block_size), num_prompt_tokens));
+    const BlockHash parent = idx == 0 ? hasher_.root(sequence.salt) : table.hashes.back();
+    table.hashes.push_back(hasher_.chained(parent, sequence.tokens.subspan(begin, block_size), num_prompt_tokens));
   }
 }
 

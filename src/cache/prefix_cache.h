@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -16,7 +15,7 @@ struct PrefixCacheOptions {
   int block_size = 64;
   bool enabled = true;        // off: blocks are handed out, but nothing is found again
   bool across_roles = false;  // on: roles are left out of the hash, so that an answer in the next prompt is found
-  uint64_t hash_seed = 0;
+  BlockHashKey hash_key = {};
 };
 
 // What a sequence says about itself.
@@ -66,6 +65,7 @@ class PrefixCache {
   void extend_hashes(BlockTable& table, const SequenceTokens& sequence, int num_blocks) const;
 
   PrefixCacheOptions options_;
+  BlockHasher hasher_;
   BlockPool pool_;
 };
 

@@ -31,4 +31,13 @@ struct EngineOptions {
   std::optional<uint64_t> seed;     // of requests that bring none; absent: a random one each
 };
 
+// What a server allows its clients, and what its log says of them.
+struct ServiceOptions {
+  int max_logprobs = 20;              // alternatives of a token; -1: the whole vocabulary
+  int max_num_queued_reqs = 2048;     // requests that wait; 0: no bound
+  int64_t max_num_queued_tokens = 0;  // tokens of their prompts; 0: 16 times the longest sequence
+  bool log_stats = true;              // rates, every ten seconds in which there were requests
+  bool log_requests = false;          // one line for each request
+};
+
 }  // namespace cachalot

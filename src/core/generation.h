@@ -25,6 +25,7 @@ struct RequestOutput {
 // The load of a replica, for /metrics and the router.
 struct ReplicaStats {
   int num_running = 0, num_waiting = 0;
+  int64_t num_waiting_tokens = 0;  // of their prompts
   int64_t num_pending_tokens = 0;  // of all requests, that are known and not computed yet
   double kv_usage = 0;             // used blocks / blocks
   uint64_t num_preemptions = 0;
@@ -40,8 +41,8 @@ class GenerationService {
   using Listener = std::function<void(RequestOutput)>;
 
   virtual RequestId next_id() = 0;
-  // kInvalidArgument: can never run (too long); kUnavailable: draining, or the queue is full. On error the listener is
-  // never called.
+  // kInvalidArgument: can never run (too long); kUnavailable: draining, or the engine has failed; kOutOfMemory: too
+  // many wait already. On error the listener is never called.
   virtual Status submit(Request request, Listener listener) = 0;
   // The request stops by the end of the current round and its listener hears kAborted; unknown or finished ids are
   // ignored.

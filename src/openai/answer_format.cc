@@ -2,6 +2,8 @@
 
 #include <boost/json/array.hpp>
 
+#include "config/json_text.h"
+
 namespace cachalot::openai {
 
 namespace json = boost::json;
@@ -24,12 +26,29 @@ json::value finish_word(FinishReason reason) {
   return nullptr;
 }
 
-json::object envelope(const AnswerHead& head, const char* object, json::array choices) {
-  return {{"id", head.id},
-          {"object", object},
-          {"created", head.created},
-          {"model", head.model},
-          {"choices", std::move(choices)}};
+json::value word_or_null(const std::string& text) {
+  return text.empty() ? json::value() : json::value(text);
+}
+
+std::string envelope(const AnswerHead& head, const char* object, std::string_view choices,
+                     const std::optional<json::value>& usage, std::string_view prompt_logprobs = {}) {
+  std::string text;
+  text.reserve(choices.size() + prompt_logprobs.size() + 512);
+  JsonPieces answer(text, "{}");
+  answer.add("id", json::value(head.id));
+  answer.add("object", object);
+  answer.add("created", head.created);
+  answer.add("model", json::value(head.model));
+  answer.add("system_fingerprint", word_or_null(head.system_fingerprint));
+  answer.add("service_tier", word_or_null(head.service_tier));
+  std::string& list = answer.next("choices");
+  list += '[';
+  list += choices;
+  list += ']';
+  if (usage) answer.add("usage", *usage);
+  if (!prompt_logprobs.empty()) answer.next("prompt_logprobs") += prompt_logprobs;
+  answer.end();
+  return text;
 }
 
 class CompletionFormat : public AnswerFormat {
@@ -37,32 +56,39 @@ class CompletionFormat : public AnswerFormat {
   CompletionFormat(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options, size_t num_choices)
       : style_{tokenizer, options.tokens_as_ids}, head_(std::move(head)), options_(options), offsets_(num_choices) {}
 
-  json::object whole(json::array choices) const override {
-    return envelope(head_, "text_completion", std::move(choices));
+  std::string whole(std::string_view choices, const Usage& usage) const override {
+    return chunk(choices, usage.to_json());
   }
-  json::object chunk(json::array choices) const override { return whole(std::move(choices)); }
-
-  json::object whole_choice(size_t index, const ChoiceText& text) override {
-    json::object choice = chunk_choice(index, text);
-    if (options_.prompt_logprobs) choice["prompt_logprobs"] = prompt_logprobs(style_, text.prompt_tokens);
-    return choice;
+  std::string chunk(std::string_view choices, const std::optional<json::value>& usage) const override {
+    return envelope(head_, "text_completion", choices, usage);
   }
 
-  json::object chunk_choice(size_t index, const ChoiceText& text) override {
-    json::value logprobs;
-    if (options_.num_logprobs >= 0)
-      logprobs = completion_logprobs(style_, text.tokens, options_.num_logprobs, offsets_[index]);
-    return {{"index", index},
-            {"text", text.content},
-            {"logprobs", std::move(logprobs)},
-            {"finish_reason", finish_word(text.finish)},
-            {"stop_reason", text.stop_reason}};
+  void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) override {
+    append_choice(index, text, options_.prompt_logprobs, choices);
+  }
+  void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) override {
+    append_choice(index, text, false, choices);
   }
 
   bool has_opening() const override { return false; }
-  json::object opening_choice(size_t) const override { return {}; }
+  void append_opening_choice(size_t, std::string&) const override {}
 
  private:
+  void append_choice(size_t index, const ChoiceText& text, bool with_prompt, std::string& choices) {
+    JsonPieces choice(choices, "{}");
+    choice.add("index", index);
+    append_json_string(text.content, choice.next("text"));
+    std::string& logprobs = choice.next("logprobs");
+    if (options_.num_logprobs >= 0)
+      append_completion_logprobs(style_, text.tokens, options_.num_logprobs, offsets_[index], logprobs);
+    else
+      logprobs += "null";
+    choice.add("finish_reason", finish_word(text.finish));
+    choice.add("stop_reason", text.stop_reason);
+    if (with_prompt) append_prompt_logprobs(style_, text.prompt_tokens, choice.next("prompt_logprobs"));
+    choice.end();
+  }
+
   const LogprobsStyle style_;
   const AnswerHead head_;
   const AnswerOptions options_;
@@ -74,59 +100,77 @@ class ChatFormat : public AnswerFormat {
   ChatFormat(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options)
       : style_{tokenizer, options.tokens_as_ids}, head_(std::move(head)), options_(options) {}
 
-  json::object whole(json::array choices) const override {
-    return envelope(head_, "chat.completion", std::move(choices));
+  // The prompt is all choices' own, so its probabilities stand beside them, as in vLLM, whose field it is.
+  std::string whole(std::string_view choices, const Usage& usage) const override {
+    return envelope(head_, "chat.completion", choices, usage.to_json(), prompt_logprobs_);
   }
-  json::object chunk(json::array choices) const override {
-    return envelope(head_, "chat.completion.chunk", std::move(choices));
-  }
-
-  json::object whole_choice(size_t index, const ChoiceText& text) override {
-    json::object message = {{"role", "assistant"}, {"content", text.content}, {"refusal", nullptr}};
-    if (options_.reasoning)
-      put_reasoning(message, text.reasoning.empty() ? json::value() : json::value(text.reasoning));
-    message["tool_calls"] = json::array();
-    json::object choice = {{"index", index}, {"message", std::move(message)}, {"logprobs", logprobs(text)}};
-    put_finish(choice, text);
-    if (options_.prompt_logprobs) choice["prompt_logprobs"] = prompt_logprobs(style_, text.prompt_tokens);
-    return choice;
+  std::string chunk(std::string_view choices, const std::optional<json::value>& usage) const override {
+    return envelope(head_, "chat.completion.chunk", choices, usage);
   }
 
-  json::object chunk_choice(size_t index, const ChoiceText& text) override {
-    json::object delta;
-    if (!text.reasoning.empty()) put_reasoning(delta, json::value(text.reasoning));
-    if (!text.content.empty()) delta["content"] = text.content;
-    json::object choice = {{"index", index}, {"delta", std::move(delta)}, {"logprobs", logprobs(text)}};
-    put_finish(choice, text);
-    return choice;
+  void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) override {
+    JsonPieces choice(choices, "{}");
+    choice.add("index", index);
+    JsonPieces message(choice.next("message"), "{}");
+    message.add("role", "assistant");
+    append_json_string(text.content, message.next("content"));
+    message.add("refusal", nullptr);
+    if (options_.reasoning) {
+      for (const char* name : kReasoningNames)
+        message.add(name, text.reasoning.empty() ? json::value() : json::value(text.reasoning));
+    }
+    message.add("tool_calls", json::array());
+    message.end();
+    append_logprobs(text, choice.next("logprobs"));
+    append_finish(text, choice);
+    choice.end();
+    if (!options_.prompt_logprobs || index > 0) return;
+    prompt_logprobs_.clear();
+    append_prompt_logprobs(style_, text.prompt_tokens, prompt_logprobs_);
+  }
+
+  void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) override {
+    JsonPieces choice(choices, "{}");
+    choice.add("index", index);
+    JsonPieces delta(choice.next("delta"), "{}");
+    if (!text.reasoning.empty()) {
+      for (const char* name : kReasoningNames) append_json_string(text.reasoning, delta.next(name));
+    }
+    if (!text.content.empty()) append_json_string(text.content, delta.next("content"));
+    delta.end();
+    append_logprobs(text, choice.next("logprobs"));
+    append_finish(text, choice);
+    choice.end();
   }
 
   bool has_opening() const override { return true; }
-  json::object opening_choice(size_t index) const override {
-    return {{"index", index},
-            {"delta", {{"role", "assistant"}, {"content", ""}}},
-            {"logprobs", nullptr},
-            {"finish_reason", nullptr}};
+  void append_opening_choice(size_t index, std::string& choices) const override {
+    append_json({{"index", index},
+                 {"delta", {{"role", "assistant"}, {"content", ""}}},
+                 {"logprobs", nullptr},
+                 {"finish_reason", nullptr}},
+                choices);
   }
 
  private:
-  // Under vLLM's newer name and the older one, which DeepSeek's own API uses.
-  static void put_reasoning(json::object& message, const json::value& reasoning) {
-    message["reasoning"] = reasoning;
-    message["reasoning_content"] = reasoning;
+  // vLLM's newer name and the older one, which DeepSeek's own API uses.
+  static constexpr const char* kReasoningNames[] = {"reasoning", "reasoning_content"};
+
+  static void append_finish(const ChoiceText& text, JsonPieces& choice) {
+    choice.add("finish_reason", finish_word(text.finish));
+    if (text.finish != FinishReason::kNone) choice.add("stop_reason", text.stop_reason);
   }
-  static void put_finish(json::object& choice, const ChoiceText& text) {
-    choice["finish_reason"] = finish_word(text.finish);
-    if (text.finish != FinishReason::kNone) choice["stop_reason"] = text.stop_reason;
-  }
-  json::value logprobs(const ChoiceText& text) const {
-    if (options_.num_logprobs < 0) return nullptr;
-    return chat_logprobs(style_, text.tokens, options_.num_logprobs);
+  void append_logprobs(const ChoiceText& text, std::string& logprobs) const {
+    if (options_.num_logprobs < 0)
+      logprobs += "null";
+    else
+      append_chat_logprobs(style_, text.tokens, options_.num_logprobs, logprobs);
   }
 
   const LogprobsStyle style_;
   const AnswerHead head_;
   const AnswerOptions options_;
+  std::string prompt_logprobs_ = "null";
 };
 
 }  // namespace
@@ -135,7 +179,8 @@ json::object Usage::to_json() const {
   return {{"prompt_tokens", prompt_tokens},
           {"completion_tokens", completion_tokens},
           {"total_tokens", prompt_tokens + completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}}};
+          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}},
+          {"completion_tokens_details", {{"reasoning_tokens", reasoning_tokens}}}};
 }
 
 std::unique_ptr<AnswerFormat> make_completion_format(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options,

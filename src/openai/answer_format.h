@@ -2,7 +2,9 @@
 
 #include <boost/json/object.hpp>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "openai/choice.h"
@@ -11,7 +13,7 @@
 namespace cachalot::openai {
 
 struct Usage {
-  int prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
+  int prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0, reasoning_tokens = 0;
   boost::json::object to_json() const;
 };
 
@@ -20,6 +22,8 @@ struct AnswerHead {
   std::string id;  // "cmpl-...", "chatcmpl-..."
   int64_t created = 0;
   std::string model;
+  std::string system_fingerprint;  // of the server: version, model, settings; empty: null
+  std::string service_tier;        // that served it; empty: null, none was asked for
 };
 
 struct AnswerOptions {
@@ -29,19 +33,20 @@ struct AnswerOptions {
   bool reasoning = false;  // the answer may have a thought
 };
 
-// The wording of one endpoint's answers, whole and in chunks. One answer, one thread at a time.
+// The wording of one endpoint's answers, whole and in chunks: JSON, piece by piece. One answer, one thread at a time.
 class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;
 
-  // Objects with these choices.
-  virtual boost::json::object whole(boost::json::array choices) const = 0;
-  virtual boost::json::object chunk(boost::json::array choices) const = 0;
-  virtual boost::json::object whole_choice(size_t index, const ChoiceText& text) = 0;
-  virtual boost::json::object chunk_choice(size_t index, const ChoiceText& text) = 0;
+  // Objects with these choices, which stand in one text with commas between them.
+  virtual std::string whole(std::string_view choices, const Usage& usage) const = 0;
+  // `usage`: absent: the field, too; null: its value.
+  virtual std::string chunk(std::string_view choices, const std::optional<boost::json::value>& usage) const = 0;
+  virtual void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) = 0;
+  virtual void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) = 0;
   // Whether a stream begins with a chunk for every choice, before there is any text.
   virtual bool has_opening() const = 0;
-  virtual boost::json::object opening_choice(size_t index) const = 0;
+  virtual void append_opening_choice(size_t index, std::string& choices) const = 0;
 };
 
 // Borrow the tokenizer.

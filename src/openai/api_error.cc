@@ -1,6 +1,6 @@
 #include "openai/api_error.h"
 
-#include <boost/json/serialize.hpp>
+#include "config/json_text.h"
 
 namespace cachalot::openai {
 
@@ -23,8 +23,9 @@ Kind kind_of(ErrorCode code) {
       return {404, "invalid_request_error"};
     case ErrorCode::kTooLarge:
       return {413, "invalid_request_error"};
-    case ErrorCode::kUnavailable:
     case ErrorCode::kOutOfMemory:
+      return {429, "rate_limit_error"};
+    case ErrorCode::kUnavailable:
       return {503, "service_unavailable"};
     default:
       return {500, "server_error"};
@@ -47,6 +48,7 @@ ApiError::ApiError(int status, std::string message, std::string type, std::strin
 ApiError::ApiError(const Error& error)
     : ApiError(kind_of(error.code).status, error.message, kind_of(error.code).type, error.parameter) {
   if (error.code == ErrorCode::kUnsupported) code = "unsupported_parameter";
+  if (error.code == ErrorCode::kOutOfMemory) code = "queue_full";
 }
 
 json::object ApiError::to_json() const {
@@ -55,9 +57,9 @@ json::object ApiError::to_json() const {
 }
 
 http::Response ApiError::to_response(const http::Headers& headers) const {
-  http::Response response = http::Response::json(status, json::serialize(to_json()));
+  http::Response response = http::Response::json(status, json_text(to_json()));
   for (const auto& [name, value] : headers) response.headers.set(name, value);
-  if (status == 503) response.headers.add("Retry-After", "1");
+  if (status == 503 || status == 429) response.headers.add("Retry-After", "1");
   if (status == 401) response.headers.add("WWW-Authenticate", "Bearer");
   return response;
 }

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 #include <chrono>
 #include <random>
 
 #include "base/check.h"
+#include "base/text.h"
+#include "config/json_text.h"
 #include "openai/api_key.h"
 
 namespace cachalot::openai {
@@ -31,7 +32,21 @@ uint64_t random_word() {
 }
 
 http::Response json_response(const json::value& value) {
-  return http::Response::json(200, json::serialize(value));
+  return http::Response::json(200, json_text(value));
+}
+
+// Bytes that are no text, or move a reader's cursor, are no name.
+bool is_usable_id(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxRequestIdBytes && to_valid_utf8(name) == name &&
+         std::ranges::none_of(name, [](char byte) { return static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f; });
+}
+
+PromptMaker::Fit fit_of(const GenerationParams& params, std::optional<int> default_max_tokens) {
+  return {.max_tokens = params.max_tokens,
+          .default_max_tokens = default_max_tokens,
+          .truncate = params.truncate_prompt_tokens,
+          .truncates_end = params.truncates_end,
+          .prompt_only = false};
 }
 
 json::array to_json(const std::vector<TokenId>& ids) {
@@ -44,11 +59,12 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
                          const http::IoThreads& io_threads, ApiServerOptions options)
     : service_(service),
       tokenizer_(tokenizer),
-      chat_template_(chat_template),
       io_threads_(io_threads),
       options_(std::move(options)),
       reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
       created_(unix_seconds()),
+      prompts_(tokenizer, chat_template, options_.max_model_len),
+      budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
       workers_(options_.num_workers) {
   CHECK(!options_.served_model_names.empty());
   CHECK(options_.max_model_len > 1, "max_model_len is {}", options_.max_model_len);
@@ -69,9 +85,10 @@ std::optional<http::Response> ApiHandlers::check_key(const http::Request& head) 
 
 ApiHandlers::Identity ApiHandlers::identify(const http::Request& request, const char* prefix) const {
   const std::string_view given = request.headers.find("X-Request-Id").value_or("");
-  const bool usable = !given.empty() && given.size() <= kMaxRequestIdBytes;
-  const std::string name = usable ? std::string(given) : fmt::format("{:016x}{:016x}", random_word(), random_word());
-  return {prefix + name, {{"X-Request-Id", name}}};
+  const bool is_made_up = !is_usable_id(given);
+  const std::string name =
+      is_made_up ? fmt::format("{:016x}{:016x}", random_word(), random_word()) : std::string(given);
+  return {.prefix = prefix, .name = name, .headers = {{"X-Request-Id", name}}, .is_made_up = is_made_up};
 }
 
 ApiResult<void> ApiHandlers::check_model(const json::object& body) const {
@@ -81,7 +98,8 @@ ApiResult<void> ApiHandlers::check_model(const json::object& body) const {
   if (name.empty() || std::ranges::find(options_.served_model_names, name) != options_.served_model_names.end())
     return {};
   return std::unexpected(ApiError(
-      404, fmt::format("the model `{}` does not exist; served here: {}", name, options_.served_model_names.front()),
+      404,
+      fmt::format("the model {} does not exist; served here: {}", quoted(name), options_.served_model_names.front()),
       "invalid_request_error", "model", "model_not_found"));
 }
 
@@ -119,6 +137,7 @@ GenerationPlan ApiHandlers::common_plan(GenerationParams& params) const {
   if (!params.ignore_eos) std::ranges::copy(eos_token_ids_, std::back_inserter(plan.sampling.stop_token_ids));
   plan.priority = params.priority;
   plan.cache_salt = std::move(params.cache_salt);
+  plan.budget = budget_;
   plan.arrival_ns = std::chrono::steady_clock::now().time_since_epoch().count();
   plan.stream = params.stream;
   plan.include_usage = params.include_usage;
@@ -127,7 +146,12 @@ GenerationPlan ApiHandlers::common_plan(GenerationParams& params) const {
 }
 
 AnswerHead ApiHandlers::answer_head(const GenerationParams& params, const Identity& identity) const {
-  return {identity.id, unix_seconds(), params.model.empty() ? options_.served_model_names.front() : params.model};
+  const std::string& name = identity.is_made_up && is_usable_id(params.request_id) ? params.request_id : identity.name;
+  return {.id = identity.prefix + name,
+          .created = unix_seconds(),
+          .model = params.model.empty() ? options_.served_model_names.front() : params.model,
+          .system_fingerprint = options_.system_fingerprint,
+          .service_tier = params.service_tier.empty() ? "" : "default"};
 }
 
 ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& request, const Identity& identity) const {
@@ -142,17 +166,16 @@ ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& requ
   const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
                              .prompt_logprobs = prompt_logprobs,
                              .tokens_as_ids = params.tokens_as_ids};
+  PromptMaker::Fit fit = fit_of(params, kDefaultCompletionTokens);
+  fit.prompt_only = prompt_only;
   std::vector<Prompt> prompts;
   for (auto& given : parsed.prompts) {
-    Prompt& prompt = prompts.emplace_back();
-    if (auto* text = std::get_if<std::string>(&given)) {
-      ASSIGN_OR_RETURN(prompt.tokens, tokenizer_.encode(*text, parsed.add_special_tokens));
-      prompt.text = std::move(*text);
-    } else {
-      prompt.tokens = std::move(std::get<std::vector<TokenId>>(given));
-      if (parsed.echo) prompt.text = tokenizer_.decode(prompt.tokens, params.skip_special_tokens);
-    }
-    RETURN_IF_ERROR(fit(params, kDefaultCompletionTokens, prompt_only, prompt));
+    auto* text = std::get_if<std::string>(&given);
+    ASSIGN_OR_RETURN(Prompt prompt,
+                     text ? prompts_.from_text(std::move(*text), parsed.add_special_tokens, parsed.echo, fit)
+                          : prompts_.from_ids(std::move(std::get<std::vector<TokenId>>(given)), parsed.echo,
+                                              params.skip_special_tokens, fit));
+    prompts.push_back(std::move(prompt));
   }
   const AnswerHead head = answer_head(params, identity);
   GenerationPlan plan = common_plan(params);
@@ -174,10 +197,8 @@ ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request, c
                              .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
                              .tokens_as_ids = params.tokens_as_ids,
                              .reasoning = reasoning_};
-  Prompt prompt;
-  ASSIGN_OR_RETURN(prompt.tokens, tokenize_chat(parsed.conversation, prompt.text));
-  prompt.opens_thought = ReasoningParser::opens_thought(prompt.text);
-  RETURN_IF_ERROR(fit(params, options_.generation_config.max_new_tokens, false, prompt));
+  ASSIGN_OR_RETURN(Prompt prompt,
+                   prompts_.from_chat(parsed.conversation, fit_of(params, options_.generation_config.max_new_tokens)));
   const AnswerHead head = answer_head(params, identity);
   GenerationPlan plan = common_plan(params);
   plan.prompts.push_back(std::move(prompt));
@@ -186,45 +207,6 @@ ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request, c
   plan.choice.prompt_logprobs = answer.prompt_logprobs;
   plan.format = make_chat_format(tokenizer_, head, answer);
   return plan;
-}
-
-ApiResult<void> ApiHandlers::fit(const GenerationParams& params, std::optional<int> default_max_tokens,
-                                 bool prompt_only, Prompt& prompt) const {
-  if (const auto kept = params.truncate_prompt_tokens) {
-    const size_t limit = static_cast<size_t>(*kept < 0 ? options_.max_model_len - 1 : *kept);
-    if (prompt.tokens.size() > limit)
-      prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<int64_t>(limit));
-  }
-  const auto too_long = [&](std::string asked) {
-    return std::unexpected(ApiError(
-        400,
-        fmt::format("This model's maximum context length is {} tokens, but {}. Shorten the prompt or ask for fewer.",
-                    options_.max_model_len, asked),
-        "invalid_request_error", "", "context_length_exceeded"));
-  };
-  if (prompt.tokens.empty())
-    return std::unexpected(
-        ApiError(400, "the prompt holds no token; there must be at least one", "invalid_request_error", "prompt"));
-  const int num_tokens = static_cast<int>(prompt.tokens.size());
-  const int room = options_.max_model_len - num_tokens;
-  if (room < 1) return too_long(fmt::format("the prompt has {} tokens and the answer needs at least one", num_tokens));
-  if (params.max_tokens.value_or(0) > room)
-    return too_long(fmt::format("{} tokens were requested ({} in the prompt, {} in the answer)",
-                                int64_t{num_tokens} + *params.max_tokens, num_tokens, *params.max_tokens));
-  prompt.max_tokens = prompt_only ? 1 : params.max_tokens.value_or(std::min(room, default_max_tokens.value_or(room)));
-  return {};
-}
-
-Result<std::vector<TokenId>> ApiHandlers::tokenize_chat(const Conversation& conversation, std::string& text) const {
-  if (!chat_template_)
-    return make_parameter_error("messages", "{}: this model has no chat template; use /v1/completions", kRequest);
-  auto rendered = render(conversation, *chat_template_);
-  if (!rendered) {
-    if (rendered.error().parameter.empty()) rendered.error().parameter = "messages";
-    return std::unexpected(std::move(rendered.error()));
-  }
-  text = std::move(*rendered);
-  return tokenizer_.encode(text, conversation.add_special_tokens);
 }
 
 http::Response ApiHandlers::tokenize(const http::Request& request) const {
@@ -244,8 +226,8 @@ http::Response ApiHandlers::tokenize(const http::Request& request) const {
     keys.optional("return_token_strs", return_token_strs);
     RETURN_IF_ERROR(keys.status());
     ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, conversation.messages.empty()
-                                                            ? tokenizer_.encode(prompt, add_special_tokens)
-                                                            : tokenize_chat(conversation, prompt));
+                                                            ? prompts_.tokenize(prompt, add_special_tokens)
+                                                            : prompts_.tokenize(conversation));
     json::value texts;
     if (return_token_strs) {
       json::array& list = texts.emplace_array();

@@ -11,6 +11,7 @@
 #include "openai/chat_request.h"
 #include "openai/completion_request.h"
 #include "openai/generation_call.h"
+#include "openai/prompt_maker.h"
 
 namespace cachalot::openai {
 
@@ -43,8 +44,9 @@ class ApiHandlers {
  private:
   // The identity of an answer, from the client's X-Request-Id or made up.
   struct Identity {
-    std::string id;
+    std::string prefix, name;
     http::Headers headers;
+    bool is_made_up = false;  // a request_id in the body goes before it
   };
   Identity identify(const http::Request& request, const char* prefix) const;
 
@@ -56,19 +58,16 @@ class ApiHandlers {
   // What both endpoints' plans have in common; moves out of the params.
   GenerationPlan common_plan(GenerationParams& params) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
-  // Fits the prompt into the model's context, or says by how much it is too long.
-  ApiResult<void> fit(const GenerationParams& params, std::optional<int> default_max_tokens, bool prompt_only,
-                      Prompt& prompt) const;
-  Result<std::vector<TokenId>> tokenize_chat(const Conversation& conversation, std::string& text) const;
 
   GenerationService& service_;
   const Tokenizer& tokenizer_;
-  const ChatTemplate* chat_template_;
   const http::IoThreads& io_threads_;
   ApiServerOptions options_;
   std::vector<TokenId> eos_token_ids_;
   bool reasoning_;
   int64_t created_;
+  PromptMaker prompts_;
+  std::shared_ptr<AnswerBudget> budget_;
   http::IoThreads workers_;
 };
 

@@ -21,6 +21,7 @@ struct ApiServerOptions {
   std::string model_path;                       // what /v1/models tells as root
   std::vector<std::string> api_keys;            // any of them opens; none: no key is asked for
   std::string version;
+  std::string system_fingerprint;  // stands in answers: equal where version, model and settings are
   int max_model_len = 0;
   int vocab_size = 0;                  // the model's; ids of prompts are below it
   GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
@@ -28,6 +29,7 @@ struct ApiServerOptions {
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   RequestLimits limits;                // vocab_size and max_model_len are filled in
+  int64_t max_answer_bytes = int64_t{512} << 20;  // of all answers under way, until they are sent
   int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
 };
 

@@ -31,6 +31,7 @@ class ApiServerTest : public testing::Test {
     options_.served_model_names = {"nano", "deepseek/nano"};
     options_.max_model_len = 200;
     options_.version = "1.2.3";
+    options_.system_fingerprint = "fp";
   }
 
   void start() {
@@ -106,7 +107,10 @@ TEST_F(ApiServerTest, CompletesAPromptAsOpenAiDoes) {
                                  {{"prompt_tokens", num_prompt},
                                   {"completion_tokens", num_tokens},
                                   {"total_tokens", num_prompt + num_tokens},
-                                  {"prompt_tokens_details", {{"cached_tokens", 3}}}}}};
+                                  {"prompt_tokens_details", {{"cached_tokens", 3}}},
+                                  {"completion_tokens_details", {{"reasoning_tokens", 0}}}}},
+                                {"system_fingerprint", "fp"},
+                                {"service_tier", nullptr}};
   EXPECT_EQ(json::value(body), expected) << json::serialize(body);
 
   const Request& request = service_.requests().front();
@@ -581,6 +585,230 @@ TEST_F(ApiServerTest, SurvivesBodiesThatAreNotJson) {
   }
   EXPECT_GT(num_accepted, 0);
   EXPECT_EQ(send("GET", "/health").status, 200);
+}
+
+std::string chat_of(const std::string& user, const std::string& more = {}) {
+  return R"({"messages":[{"role":"user","content":)" + json::serialize(json::value(user)) + "}]" + more + "}";
+}
+
+TEST_F(ApiServerTest, OnlyAThoughtThatTheTemplateOpenedBeginsTheAnswer) {
+  service_.answer_with("Monday");
+  // A template as V2-Lite's, which opens none.
+  chat_template_ = ChatTemplate::from_source(
+                       "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+                       "{% if add_generation_prompt %}Assistant:{% endif %}",
+                       "", "")
+                       .value();
+  const auto message = [&](const std::string& body) {
+    const Answer answer = ask("POST", "/v1/chat/completions", body);
+    EXPECT_EQ(answer.status, 200) << json::serialize(answer.body);
+    return answer.body.at("choices").at(0).at("message");
+  };
+  for (const char* user : {"<think>", "what does <think> mean?", "a <think>\n"})
+    for (const char* more : {"", R"(,"add_generation_prompt":false)"}) {
+      EXPECT_EQ(message(chat_of(user, more)).at("content"), "Monday") << user << more;
+      EXPECT_TRUE(message(chat_of(user, more)).at("reasoning").is_null()) << user << more;
+    }
+}
+
+TEST_F(ApiServerTest, AUsersTagDoesNotHideTheTemplatesOwn) {
+  service_.answer_with("see</think>Monday");
+  for (const char* user : {"<think>", "</think>", "a"}) {
+    const Answer answer = ask("POST", "/v1/chat/completions", chat_of(user));
+    EXPECT_EQ(answer.body.at("choices").at(0).at("message").at("reasoning"), "see") << user;
+    EXPECT_EQ(answer.body.at("choices").at(0).at("message").at("content"), "Monday") << user;
+  }
+  // Without a generation prompt nothing was written for the answer.
+  service_.answer_with("Monday");
+  const Answer answer = ask("POST", "/v1/chat/completions", chat_of("<think>", R"(,"add_generation_prompt":false)"));
+  EXPECT_EQ(answer.body.at("choices").at(0).at("message").at("content"), "Monday");
+  // A message that is continued may have begun with one.
+  service_.answer_with("see</think>Monday");
+  const Answer continued = ask("POST", "/v1/chat/completions",
+                               R"({"messages":[{"role":"user","content":"a"},{"role":"assistant",
+                                   "content":"<think>I"}],"continue_final_message":true})");
+  EXPECT_EQ(continued.body.at("choices").at(0).at("message").at("reasoning"), "see");
+}
+
+TEST_F(ApiServerTest, CountsTheTokensOfTheThought) {
+  service_.answer_with("see</think>Monday");
+  Answer answer = ask("POST", "/v1/chat/completions", chat_of("a"));
+  const auto num_see = static_cast<int64_t>(tokenizer_->encode("see", false)->size());
+  EXPECT_EQ(answer.body.at("usage").at("completion_tokens_details").at("reasoning_tokens"), num_see);
+  EXPECT_EQ(answer.body.at("system_fingerprint"), "fp");
+  EXPECT_TRUE(answer.body.at("service_tier").is_null());
+  answer = ask("POST", "/v1/chat/completions", chat_of("a", R"(,"service_tier":"auto","request_id":"mine")"));
+  EXPECT_EQ(answer.body.at("service_tier"), "default");
+  EXPECT_EQ(answer.body.at("id"), "chatcmpl-mine");
+}
+
+TEST_F(ApiServerTest, ThoughtsInTheHistoryReachTheTemplateUnderEitherName) {
+  service_.answer_with("x");
+  chat_template_ = ChatTemplate::from_source(
+                       "{% for m in messages %}[{{ m.reasoning_content or '-' }}|{{ m.reasoning or '-' }}|"
+                       "{{ m.content }}]{% endfor %}",
+                       "", "")
+                       .value();
+  const auto prompt = [&](const std::string& fields) {
+    const Answer answer = ask("POST", "/v1/chat/completions",
+                              R"({"messages":[{"role":"assistant")" + fields + R"(},{"role":"user","content":"b"}]})");
+    EXPECT_EQ(answer.status, 200) << json::serialize(answer.body);
+    return tokenizer_->decode(service_.requests().back().tokens, false);
+  };
+  EXPECT_EQ(prompt(R"(,"content":"a","reasoning":"t")"), "[t|t|a][-|-|b]");
+  EXPECT_EQ(prompt(R"(,"content":"a","reasoning_content":"t")"), "[t|t|a][-|-|b]");
+  EXPECT_EQ(prompt(R"(,"content":"a","reasoning_content":"old","reasoning":"new")"), "[new|new|a][-|-|b]");
+  EXPECT_EQ(prompt(R"(,"content":null,"reasoning":null)"), "[-|-|][-|-|b]");
+  EXPECT_EQ(prompt(R"(,"content":null,"tool_calls":[])"), "[-|-|][-|-|b]");
+  EXPECT_EQ(prompt(""), "[-|-|][-|-|b]");
+}
+
+TEST_F(ApiServerTest, AnEchoIsOfThePromptThatWasUsed) {
+  service_.answer_with(" z");
+  const auto choice = [&](const std::string& fields) {
+    const Answer answer = ask("POST", "/v1/completions", R"({"echo":true,"logprobs":0,)" + fields + "}");
+    EXPECT_EQ(answer.status, 200) << json::serialize(answer.body);
+    return answer.body.at("choices").at(0);
+  };
+  for (const char* fields :
+       {R"("prompt":"One two three four")", R"("prompt":"One two three four","truncate_prompt_tokens":3)",
+        R"("prompt":"One two three four","truncate_prompt_tokens":3,"truncation_side":"right")",
+        R"("prompt":"\u65e5\u66dc\u65e5 \ud83d\ude00!","max_tokens":4)", R"("prompt":[496,65,66,67])",
+        R"("prompt":[496,65,66,67],"skip_special_tokens":false)"}) {
+    const json::value echoed = choice(fields);
+    const std::string text(echoed.at("text").as_string());
+    const json::object& logprobs = echoed.at("logprobs").as_object();
+    // Each token that stands in the text stands where its offset says, counted in characters.
+    std::u32string characters;
+    for (size_t idx = 0; idx < text.size(); idx++)
+      if ((static_cast<unsigned char>(text[idx]) & 0xc0) != 0x80) characters += static_cast<char32_t>(idx);
+    for (size_t idx = 0; idx < logprobs.at("tokens").as_array().size(); idx++) {
+      const std::string token(logprobs.at("tokens").at(idx).as_string());
+      const auto offset = static_cast<size_t>(logprobs.at("text_offset").at(idx).as_int64());
+      if (token.starts_with("bytes:") || token.starts_with("<\uff5c")) continue;
+      ASSERT_LT(offset, characters.size()) << fields;
+      EXPECT_EQ(text.substr(characters[offset], token.size()), token) << fields << " token " << idx;
+    }
+  }
+  const std::vector<TokenId> ids = *tokenizer_->encode("One two three four", true);
+  const std::string kept = tokenizer_->decode(std::span(ids).last(3), false);
+  EXPECT_THAT(std::string(choice(R"("prompt":"One two three four","truncate_prompt_tokens":3)").at("text").as_string()),
+              testing::StartsWith(kept));
+}
+
+TEST_F(ApiServerTest, TruncatesToWhatFitsBesideTheAnswer) {
+  service_.answer_with("x");
+  const std::string words(300, 'q');
+  for (const auto& [fields, num_tokens] :
+       std::vector<std::pair<std::string, int>>{{R"("truncate_prompt_tokens":-1,"max_tokens":5)", 195},
+                                                {R"("truncate_prompt_tokens":-1,"max_tokens":199)", 1},
+                                                {R"("truncate_prompt_tokens":-1)", 200 - 16},
+                                                {R"("truncate_prompt_tokens":-1,"max_tokens":0,"echo":true)", 199}}) {
+    const Answer answer = ask("POST", "/v1/completions", R"({"prompt":")" + words + R"(",)" + fields + "}");
+    EXPECT_EQ(answer.status, 200) << fields << json::serialize(answer.body);
+    EXPECT_EQ(answer.body.at("usage").at("prompt_tokens"), num_tokens) << fields;
+  }
+  EXPECT_EQ(ask("POST", "/v1/chat/completions", chat_of(words, R"(,"truncate_prompt_tokens":-1,"max_tokens":5)"))
+                .body.at("usage")
+                .at("prompt_tokens"),
+            195);
+}
+
+TEST_F(ApiServerTest, AChatsPromptProbabilitiesStandAtTheTop) {
+  service_.answer_with("x");
+  const Answer answer = ask("POST", "/v1/chat/completions", chat_of("a", R"(,"prompt_logprobs":1,"n":2)"));
+  EXPECT_EQ(answer.body.at("prompt_logprobs").as_array().size(), service_.requests().back().tokens.size());
+  EXPECT_FALSE(answer.body.at("choices").at(0).as_object().contains("prompt_logprobs"));
+  EXPECT_TRUE(ask("POST", "/v1/chat/completions", chat_of("a")).body.at("prompt_logprobs").is_null());
+}
+
+TEST_F(ApiServerTest, RefusesByNameWhatChangesAnswersElsewhere) {
+  service_.answer_with("x");
+  for (const char* field :
+       {R"("thinking_token_budget":5)", R"("bad_words":["a"])", R"("allowed_token_ids":[1])", R"("watermarking":true)",
+        R"("logprob_token_ids":[1])", R"("repetition_detection":{"max_pattern_size":3})", R"("vllm_xargs":{"a":1})",
+        R"("ec_transfer_params":{"a":1})", R"("return_prompt_text":true)", R"("return_token_ids":true)",
+        R"("thinking":{"type":"disabled"})", R"("enable_thinking":true)", R"("tool_choice":"required")",
+        R"("verbosity":"low")", R"("truncation_side":"middle")", R"("reasoning_effort":"enormous")",
+        R"("service_tier":"gold")", R"("documents":"a")"}) {
+    const Answer answer = ask("POST", "/v1/chat/completions", chat_of("a", "," + std::string(field)));
+    EXPECT_EQ(answer.status, 400) << field;
+    const std::string name = std::string(field).substr(1, std::string(field).find('"', 1) - 1);
+    EXPECT_EQ(answer.error().at("param"), json::value(name)) << json::serialize(answer.body);
+  }
+  for (const char* field :
+       {R"("thinking_token_budget":-1)", R"("thinking_token_budget":null)", R"("bad_words":[])",
+        R"("tool_choice":"auto")", R"("watermarking":false)", R"("vllm_xargs":{})", R"("session_id":"a")",
+        R"("stream_interval":4)", R"("reasoning_effort":"low")", R"("documents":[{"title":"a","text":"b"}])",
+        R"("nobody_knows":[1])", R"("truncation_side":"left")"})
+    EXPECT_EQ(ask("POST", "/v1/chat/completions", chat_of("a", "," + std::string(field))).status, 200) << field;
+}
+
+TEST_F(ApiServerTest, HopelesslyLongTextsAreRefusedBeforeTheyAreTokenized) {
+  service_.answer_with("x");
+  const auto start = std::chrono::steady_clock::now();
+  const std::string digits(20'000'000, '7'), spaces(10'001'000, ' ');
+  for (const std::string& text : {digits, spaces}) {
+    for (const auto& [path, body] : std::vector<std::pair<std::string, std::string>>{
+             {"/v1/completions", R"({"prompt":")" + text + "\"}"},
+             {"/v1/completions", R"({"prompt":["a",")" + text + "\"]}"},
+             {"/v1/completions", R"({"truncate_prompt_tokens":5,"prompt":")" + text + "\"}"},
+             {"/v1/chat/completions", chat_of(text)},
+             {"/tokenize", R"({"prompt":")" + text + "\"}"}}) {
+      const Answer answer = ask("POST", path, body);
+      EXPECT_EQ(answer.status, 400) << path;
+      EXPECT_EQ(answer.error().at("code"), "context_length_exceeded") << path;
+    }
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
+TEST_F(ApiServerTest, WhatItSaysIsAlwaysValidUtf8) {
+  service_.answer_with("x");
+  for (const char* id : {"\xff", "a\xc3", "\xed\xa0\x80", "a\x7f"}) {
+    headers_.set("X-Request-Id", id);
+    const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a"})");  // parses, or it would fail there
+    EXPECT_EQ(answer.status, 200);
+    EXPECT_NE(answer.headers.find("X-Request-Id"), id);
+  }
+  headers_ = {};
+  for (const char* path : {"/nowhere%ff", "/v1/models/%ff%fe", "/v1/models/a%c3", "/v1%80/models"})
+    EXPECT_EQ(ask("GET", path).status, 404) << path;
+  const std::string umlauts = "aä" + std::string(40, 'x') + "äöüäöüäöüäöüäöüäöü";
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","temperature":")" + umlauts + "\"}").status, 400);
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","model":")" + umlauts + "\"}").status, 404);
+}
+
+TEST_F(ApiServerTest, AFullQueueIsSaidSo) {
+  service_.refuse_after(0, {ErrorCode::kOutOfMemory, "2048 requests wait already"});
+  const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a"})");
+  EXPECT_EQ(answer.status, 429);
+  EXPECT_EQ(answer.error().at("code"), "queue_full");
+  EXPECT_TRUE(answer.headers.contains("Retry-After"));
+}
+
+TEST_F(ApiServerTest, AnswersHoldNoMoreThanTheirBudget) {
+  service_.answer_with("", false);
+  options_.max_model_len = 1 << 20;
+  options_.max_answer_bytes = 200'000;
+  const std::string fields = R"({"prompt":"a","n":4,"logprobs":20,"max_tokens":)";
+  const Answer answer = ask("POST", "/v1/completions", fields + "100000}");
+  EXPECT_EQ(answer.status, 429);
+  EXPECT_EQ(answer.error().at("code"), "answers_too_large");
+  EXPECT_TRUE(service_.wait_until_idle());
+  // It was given back; and a stream holds nothing.
+  EXPECT_EQ(ask("POST", "/v1/completions", fields + "20}").status, 200);
+  EXPECT_EQ(stream("/v1/completions", fields + R"(200,"stream":true})").back(), "[DONE]");
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","max_tokens":5000})").status, 200);
+}
+
+TEST_F(ApiServerTest, WritesNumbersAsAPersonDoes) {
+  service_.set_stats({.kv_usage = 0});
+  service_.answer_with("x");
+  EXPECT_THAT(send("GET", "/load").body, HasSubstr("\"kv_usage\":0.0"));
+  EXPECT_THAT(send("POST", "/v1/completions", R"({"prompt":"a","logprobs":1})").body, HasSubstr("-0.5"));
+  EXPECT_THAT(send("POST", "/v1/completions", R"({"prompt":"a","logit_bias":{"5":1000.5}})").body,
+              HasSubstr("holds 1000.5"));
 }
 
 }  // namespace

@@ -1,7 +1,11 @@
 #include "openai/chat_request.h"
 
 #include <algorithm>
-#include <boost/json/serialize.hpp>
+
+#include "base/text.h"
+#include "config/json_text.h"
+#include "openai/request_fields.h"
+#include "text/reasoning_parser.h"
 
 namespace cachalot::openai {
 
@@ -9,14 +13,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kChatFields[] = {"messages",
-                                            "max_completion_tokens",
-                                            "top_logprobs",
-                                            "add_generation_prompt",
-                                            "continue_final_message",
-                                            "chat_template_kwargs",
-                                            "include_reasoning",
-                                            "reasoning_effort"};
 constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant"};
 
 // A string, or parts of type text, which stand on lines of their own.
@@ -33,7 +29,7 @@ void read_content(const json::value& content, std::string_view where, JsonKeys& 
     const json::value* part_text = object ? object->if_contains("text") : nullptr;
     if (!type || !type->is_string()) return keys.fault(where, "holds a part without a type", "parts of type text");
     if (type->get_string() != "text")
-      return keys.fault(where, "holds a part of type " + std::string(type->get_string()), "parts of type text",
+      return keys.fault(where, "holds a part of type " + quoted(type->get_string()), "parts of type text",
                         ErrorCode::kUnsupported);
     if (!part_text || !part_text->is_string())
       return keys.fault(where, "holds a part without a text", "parts with one");
@@ -49,7 +45,7 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   if (!role || !role->is_string()) return keys.fault(where + ".role", "is missing", "system, user or assistant");
   std::string role_name(role->get_string());
   if (std::ranges::find(kRoles, role_name) == std::end(kRoles))
-    return keys.fault(where + ".role", "is " + json::serialize(*role), "system, developer, user or assistant",
+    return keys.fault(where + ".role", "is " + quoted(role_name), "system, developer, user or assistant",
                       ErrorCode::kUnsupported);
   for (const char* name : {"tool_calls", "function_call", "audio"}) {
     const json::value* field = object->if_contains(name);
@@ -57,14 +53,18 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
       return keys.fault(where + "." + name, "is given", "left out: it is not supported", ErrorCode::kUnsupported);
   }
   const json::value* content = object->if_contains("content");
-  if (!content || content->is_null())
-    return keys.fault(where + ".content", "is missing", "a string or a list of parts");
   std::string text;
-  read_content(*content, where + ".content", keys, text);
+  if (content && !content->is_null())
+    read_content(*content, where + ".content", keys, text);
+  else if (role_name != "assistant")  // who may have said nothing, but only thought
+    return keys.fault(where + ".content", "is missing", "a string or a list of parts");
   // Templates of open models know no developer: it is OpenAI's newer name for the system.
   json::object message = {{"role", role_name == "developer" ? "system" : role_name}, {"content", text}};
-  for (const char* name : {"name", "reasoning_content"})
-    if (const json::value* field = object->if_contains(name); field && field->is_string()) message[name] = *field;
+  if (const json::value* name = object->if_contains("name"); name && name->is_string()) message["name"] = *name;
+  // Under vLLM's newer name and the older one; templates know one or the other.
+  for (const char* name : {"reasoning_content", "reasoning"})
+    if (const json::value* thought = object->if_contains(name); thought && thought->is_string())
+      message["reasoning"] = message["reasoning_content"] = *thought;
   messages.push_back(std::move(message));
 }
 
@@ -108,6 +108,17 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
     keys.fault("continue_final_message", "is true", "false when add_generation_prompt is true");
   keys.optional("add_special_tokens", conversation.add_special_tokens);
   if (const json::object* kwargs = keys.object("chat_template_kwargs")) conversation.template_kwargs = *kwargs;
+  if (const json::value* documents = keys.find("documents")) {
+    if (documents->is_array() && std::ranges::all_of(documents->get_array(), &json::value::is_object))
+      conversation.documents = documents->get_array();
+    else
+      keys.fault("documents", "is something else", "a list of objects");
+  }
+  keys.optional("reasoning_effort", conversation.reasoning_effort);
+  constexpr std::string_view kEfforts[] = {"", "none", "minimal", "low", "medium", "high", "xhigh", "max"};
+  if (std::ranges::find(kEfforts, conversation.reasoning_effort) == std::end(kEfforts))
+    keys.fault("reasoning_effort", "is " + quoted(conversation.reasoning_effort),
+               "none, minimal, low, medium, high, xhigh or max");
 }
 
 ApiResult<ChatRequest> parse_chat_request(const json::object& object, const GenerationConfig& defaults,
@@ -115,7 +126,7 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
   ChatRequest request;
   GenerationParams& params = request.params;
   JsonKeys keys(object, kRequest);
-  check_field_names(object, keys, kChatFields);
+  check_field_names(object, keys, Endpoint::kChats);
   read_conversation(keys, limits, request.conversation);
   read_generation_params(object, keys, defaults, limits, params);
   if (keys.find("max_completion_tokens"))
@@ -137,13 +148,35 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
   return request;
 }
 
-Result<std::string> render(const Conversation& conversation, const ChatTemplate& chat_template) {
+Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template) {
   json::object context = conversation.template_kwargs;
   context["messages"] = conversation.messages;
-  context["add_generation_prompt"] = conversation.add_generation_prompt;
-  ASSIGN_OR_RETURN(std::string prompt, chat_template.render(json::serialize(context)));
-  if (!conversation.continue_final_message) return prompt;
-  return cut_after_final_message(std::move(prompt), conversation.messages);
+  if (!conversation.documents.empty()) context["documents"] = conversation.documents;
+  if (!conversation.reasoning_effort.empty()) {
+    context.emplace("reasoning_effort", conversation.reasoning_effort);
+    context.emplace("enable_thinking", conversation.reasoning_effort != "none");
+  }
+  const auto render_text = [&](bool add_generation_prompt) {
+    context["add_generation_prompt"] = add_generation_prompt;
+    return chat_template.render(json_text(context));
+  };
+  RenderedChat chat;
+  ASSIGN_OR_RETURN(chat.text, render_text(conversation.add_generation_prompt));
+  if (conversation.continue_final_message) {
+    ASSIGN_OR_RETURN(chat.text, cut_after_final_message(std::move(chat.text), conversation.messages));
+    const json::object& last = conversation.messages.back().get_object();
+    const std::string_view begun = trimmed(last.at("content").get_string());
+    chat.opens_thought =
+        last.at("role") == "assistant" && begun.starts_with("<think>") && ReasoningParser::opens_thought(begun);
+    return chat;
+  }
+  // What the template writes for the answer is what it leaves out where no answer is asked for: tags in the messages
+  // are not looked at.
+  if (!conversation.add_generation_prompt || !ReasoningParser::opens_thought(chat.text)) return chat;
+  ASSIGN_OR_RETURN(const std::string without, render_text(false));
+  const auto begin = std::ranges::mismatch(chat.text, without).in1 - chat.text.begin();
+  chat.opens_thought = ReasoningParser::opens_thought(std::string_view(chat.text).substr(static_cast<size_t>(begin)));
+  return chat;
 }
 
 }  // namespace cachalot::openai

@@ -15,6 +15,14 @@ struct Conversation {
   bool add_generation_prompt = true, continue_final_message = false;
   bool add_special_tokens = false;  // the template brings its own begin-of-sequence token
   boost::json::object template_kwargs;
+  // Of what the template is given beside the kwargs.
+  boost::json::array documents;
+  std::string reasoning_effort;
+};
+
+struct RenderedChat {
+  std::string text;            // that the model continues
+  bool opens_thought = false;  // what the template wrote for the answer, or the message that is continued, opens one
 };
 
 // A body of POST /v1/chat/completions.
@@ -28,7 +36,6 @@ ApiResult<ChatRequest> parse_chat_request(const boost::json::object& object, con
                                           const RequestLimits& limits);
 void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation& conversation);
 
-// The text that the model continues.
-Result<std::string> render(const Conversation& conversation, const ChatTemplate& chat_template);
+Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template);
 
 }  // namespace cachalot::openai

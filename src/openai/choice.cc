@@ -15,11 +15,10 @@ void ChoiceText::append(ChoiceText&& later) {
   error = std::move(later.error);
 }
 
-Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const std::vector<TokenId>& prompt,
-               const std::string& prompt_text)
+Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const Prompt& prompt)
     : options_(options),
       prompt_(prompt),
-      prompt_text_(prompt_text),
+      tokenizer_(tokenizer),
       detokenizer_(tokenizer, options.stop, options.skip_special_tokens, options.include_stop) {
   if (options.parse_reasoning) reasoning_.emplace(options.starts_in_thought);
 }
@@ -39,10 +38,13 @@ ChoiceText Choice::add(RequestOutput output) {
 }
 
 void Choice::add_prompt(ChoiceText& text) {
-  if (options_.echo) text.content = prompt_text_;
+  if (options_.echo) text.content = prompt_.text;
   std::vector<ReportedToken> tokens;
-  tokens.push_back({.sampled = {.token = prompt_.front()}, .has_logprob = false});
-  for (SampledToken& token : prompt_logprobs_) tokens.push_back({std::move(token)});
+  tokens.push_back(
+      {.sampled = {.token = prompt_.tokens.front()}, .has_logprob = false, .is_in_text = !prompt_.first_is_added});
+  for (SampledToken& token : prompt_logprobs_) tokens.push_back({.sampled = std::move(token)});
+  for (ReportedToken& token : tokens)
+    if (prompt_.skips_special && tokenizer_.is_special(token.sampled.token)) token.is_in_text = false;
   if (options_.echo && options_.logprobs) text.tokens = tokens;
   if (options_.prompt_logprobs) text.prompt_tokens = std::move(tokens);
   prompt_logprobs_ = {};
@@ -52,14 +54,18 @@ void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& t
   if (options_.prompt_only) return;
   ++num_generated_;
   const TokenId id = token.token;
-  if (options_.logprobs) text.tokens.push_back({std::move(token)});
+  if (options_.logprobs)
+    text.tokens.push_back(
+        {.sampled = std::move(token), .is_in_text = !(options_.skip_special_tokens && tokenizer_.is_special(id))});
   if (is_last_of_stop) {
     const auto& explicit_ids = options_.explicit_stop_ids;
     if (std::ranges::find(explicit_ids, id) != explicit_ids.end()) text.stop_reason = id;
     // The token that ends an answer is not a part of it.
     if (!options_.include_stop) return;
   }
+  const bool was_in_thought = reasoning_ && reasoning_->in_thought();
   put(detokenizer_.add(id, num_generated_ > options_.min_tokens), text);
+  if (was_in_thought && reasoning_->in_thought()) ++num_reasoning_;
   if (!detokenizer_.stopped()) return;
   text.stop_reason = detokenizer_.stop_string();
   must_abort_ = !is_last_of_stop;

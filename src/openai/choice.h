@@ -11,10 +11,20 @@
 
 namespace cachalot::openai {
 
+struct Prompt {
+  std::vector<TokenId> tokens;
+  std::string text;             // if it is to be echoed
+  bool first_is_added = false;  // a begin-of-sequence token that the text does not hold
+  bool skips_special = false;   // the text holds no special tokens
+  bool opens_thought = false;
+  int max_tokens = 0;
+};
+
 // A token whose probability is reported; the first of a prompt has none.
 struct ReportedToken {
   SampledToken sampled;
   bool has_logprob = true;
+  bool is_in_text = true;  // false: an added or skipped special token
 };
 
 // What is new of one choice, or all of it so far.
@@ -48,8 +58,7 @@ struct ChoiceOptions {
 class Choice {
  public:
   // Borrows the tokenizer and the prompt.
-  Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const std::vector<TokenId>& prompt,
-         const std::string& prompt_text);
+  Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const Prompt& prompt);
 
   // What is certain now. After finished(), nothing.
   ChoiceText add(RequestOutput output);
@@ -58,6 +67,7 @@ class Choice {
   // It ended at a stop string, which the engine does not know of yet.
   bool must_abort() const { return must_abort_; }
   int num_generated() const { return num_generated_; }
+  int num_reasoning() const { return num_reasoning_; }  // of them, in the thought
   int num_cached() const { return num_cached_; }
 
  private:
@@ -67,14 +77,14 @@ class Choice {
   void finish(FinishReason reason, ChoiceText& text);
 
   const ChoiceOptions& options_;
-  const std::vector<TokenId>& prompt_;
-  const std::string& prompt_text_;
+  const Prompt& prompt_;
+  const Tokenizer& tokenizer_;
   StreamingDetokenizer detokenizer_;
   std::optional<ReasoningParser> reasoning_;
   std::vector<SampledToken> prompt_logprobs_;
   bool prompt_done_ = false;
   bool finished_ = false, must_abort_ = false;
-  int num_generated_ = 0, num_cached_ = 0;
+  int num_generated_ = 0, num_reasoning_ = 0, num_cached_ = 0;
 };
 
 }  // namespace cachalot::openai

@@ -1,7 +1,8 @@
 #include "openai/completion_request.h"
 
 #include <algorithm>
-#include <boost/json/serialize.hpp>
+
+#include "openai/request_fields.h"
 
 namespace cachalot::openai {
 
@@ -9,7 +10,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kCompletionFields[] = {"prompt"};
 constexpr std::string_view kPromptForms = "a string, a list of strings, a list of token ids, or a list of such lists";
 
 // A list of prompts is all strings, or all ids (one prompt), or all lists of ids: never mixed.
@@ -52,7 +52,7 @@ ApiResult<CompletionRequest> parse_completion_request(const json::object& object
   CompletionRequest request;
   GenerationParams& params = request.params;
   JsonKeys keys(object, kRequest);
-  check_field_names(object, keys, kCompletionFields);
+  check_field_names(object, keys, Endpoint::kCompletions);
   read_prompts(keys, limits, request);
   read_generation_params(object, keys, defaults, limits, params);
   keys.optional("echo", request.echo);

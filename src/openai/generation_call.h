@@ -1,6 +1,6 @@
 #pragma once
 
-#include <boost/json/object.hpp>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -9,15 +9,27 @@
 #include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/answer_format.h"
+#include "openai/api_error.h"
 #include "openai/choice.h"
 
 namespace cachalot::openai {
 
-struct Prompt {
-  std::vector<TokenId> tokens;
-  std::string text;  // if it is to be echoed
-  bool opens_thought = false;
-  int max_tokens = 0;
+// Bytes that answers under way may hold together until they are sent. Thread-safe.
+class AnswerBudget {
+ public:
+  explicit AnswerBudget(int64_t limit) : limit_(limit) {}
+
+  int64_t limit() const { return limit_; }
+  bool take(int64_t num_bytes) {
+    if (held_.fetch_add(num_bytes) + num_bytes <= limit_) return true;
+    give_back(num_bytes);
+    return false;
+  }
+  void give_back(int64_t num_bytes) { held_.fetch_sub(num_bytes); }
+
+ private:
+  const int64_t limit_;
+  std::atomic<int64_t> held_{0};
 };
 
 // One API request, understood: what to generate and how to say it.
@@ -32,6 +44,7 @@ struct GenerationPlan {
   bool stream = false, include_usage = false, continuous_usage = false;
   http::Headers headers;  // of the response
   std::unique_ptr<AnswerFormat> format;
+  std::shared_ptr<AnswerBudget> budget;
 };
 
 // Runs a plan: a core request for each choice, and the answer, whole or streamed, when they are done or as they go. The
@@ -41,6 +54,7 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
  public:
   GenerationCall(GenerationService& service, const Tokenizer& tokenizer, const http::IoThreads& threads,
                  http::Responder responder, GenerationPlan plan);
+  ~GenerationCall();
   void start();
 
  private:
@@ -66,11 +80,12 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   void take(Mail mail, std::string& events);
   void begin_stream();
   void end_answer(std::string& events);
-  void fail(const std::string& message, std::string& events);
+  bool may_hold(const RequestOutput& output);
+  void fail(const ApiError& error, std::string& events);
   void abort_all();
-  boost::json::object whole_answer();
-  boost::json::object usage() const;
-  void add_chunk(boost::json::object choice, std::string& events) const;
+  std::string whole_answer();
+  Usage usage() const;
+  void add_chunk(std::string_view choice, std::string& events) const;
 
   GenerationService& service_;
   const Tokenizer& tokenizer_;
@@ -85,6 +100,7 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
 
   // Of the thread that reads.
   size_t num_finished_ = 0;
+  int64_t num_held_bytes_ = 0;  // of the budget
   bool over_ = false;
 };
 

@@ -1,16 +1,13 @@
 #include "openai/generation_params.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <array>
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <cmath>
 #include <limits>
 
-#include "base/log.h"
 #include "base/text.h"
+#include "config/json_text.h"
 
 namespace cachalot::openai {
 
@@ -19,93 +16,6 @@ namespace json = boost::json;
 namespace {
 
 constexpr int kMaxInt = std::numeric_limits<int>::max();
-
-// What every endpoint that generates understands.
-constexpr std::array<std::string_view, 32> kShared = {"model",
-                                                      "n",
-                                                      "best_of",
-                                                      "temperature",
-                                                      "top_p",
-                                                      "top_k",
-                                                      "min_p",
-                                                      "presence_penalty",
-                                                      "frequency_penalty",
-                                                      "repetition_penalty",
-                                                      "logit_bias",
-                                                      "seed",
-                                                      "max_tokens",
-                                                      "min_tokens",
-                                                      "stop",
-                                                      "stop_token_ids",
-                                                      "ignore_eos",
-                                                      "include_stop_str_in_output",
-                                                      "skip_special_tokens",
-                                                      "spaces_between_special_tokens",
-                                                      "stream",
-                                                      "stream_options",
-                                                      "priority",
-                                                      "cache_salt",
-                                                      "prompt_logprobs",
-                                                      "logprobs",
-                                                      "echo",
-                                                      "add_special_tokens",
-                                                      "truncate_prompt_tokens",
-                                                      "return_tokens_as_token_ids",
-                                                      "user",
-                                                      "request_id"};
-
-// Of no consequence here: accounting and hints.
-constexpr std::array<std::string_view, 10> kHarmless = {"metadata",
-                                                        "store",
-                                                        "service_tier",
-                                                        "safety_identifier",
-                                                        "prompt_cache_key",
-                                                        "prediction",
-                                                        "parallel_tool_calls",
-                                                        "verbosity",
-                                                        "prompt_cache_retention",
-                                                        "tool_choice"};
-
-constexpr std::array<std::string_view, 23> kUnsupported = {"suffix",
-                                                           "tools",
-                                                           "functions",
-                                                           "function_call",
-                                                           "response_format",
-                                                           "modalities",
-                                                           "audio",
-                                                           "web_search_options",
-                                                           "use_beam_search",
-                                                           "length_penalty",
-                                                           "guided_json",
-                                                           "guided_regex",
-                                                           "guided_choice",
-                                                           "guided_grammar",
-                                                           "structured_outputs",
-                                                           "allowed_token_ids",
-                                                           "bad_words",
-                                                           "logits_processors",
-                                                           "chat_template",
-                                                           "documents",
-                                                           "prompt_embeds",
-                                                           "kv_transfer_params",
-                                                           "return_token_ids"};
-
-// Whether the value of an unsupported field asks for nothing.
-bool asks_for_nothing(std::string_view name, const json::value& value) {
-  if (value.is_null() || value == json::value(false)) return true;
-  if (value.is_string()) return value.get_string().empty();
-  if (value.is_array()) {
-    const json::array& list = value.get_array();
-    return list.empty() || (name == "modalities" && list.size() == 1 && list[0] == json::value("text"));
-  }
-  if (value.is_object()) {
-    const json::object& object = value.get_object();
-    if (object.empty()) return true;
-    const json::value* type = object.if_contains("type");
-    return name == "response_format" && type && *type == json::value("text");
-  }
-  return name == "length_penalty" && value.is_number() && value.to_number<double>() == 1;
-}
 
 void read_float(JsonKeys& keys, std::string_view key, float& field, double min, double max) {
   double value = field;
@@ -151,10 +61,10 @@ void read_logit_bias(JsonKeys& keys, const RequestLimits& limits, SamplingParams
   for (const auto& [key, value] : *biases) {
     const TokenId token = parse_number<TokenId>(key).value_or(-1);
     if (token < 0 || token >= vocab_size)
-      return keys.fault("logit_bias", fmt::format("names the token \"{}\"", std::string_view(key.data(), key.size())),
+      return keys.fault("logit_bias", "names the token " + quoted(std::string_view(key.data(), key.size())),
                         fmt::format("an object of token ids below {}", vocab_size));
     if (!value.is_number() || std::fabs(value.to_number<double>()) > 100)
-      return keys.fault("logit_bias", "holds " + json::serialize(value), "numbers from -100 to 100");
+      return keys.fault("logit_bias", "holds " + json_text(value), "numbers from -100 to 100");
     sampling.logit_bias.emplace_back(token, static_cast<float>(value.to_number<double>()));
   }
 }
@@ -168,7 +78,7 @@ void read_seed(JsonKeys& keys, std::optional<uint64_t>& seed) {
   else if (value->is_uint64())
     seed = value->get_uint64();
   else
-    keys.fault("seed", "is " + json::serialize(*value), "a whole number of 64 bits");
+    keys.fault("seed", "is " + json_text(*value), "a whole number of 64 bits");
 }
 
 void read_stop(JsonKeys& keys, const RequestLimits& limits, std::vector<std::string>& stop) {
@@ -218,7 +128,7 @@ void read_stream(JsonKeys& keys, GenerationParams& params) {
     const json::value* value = options->if_contains(name);
     if (!value || value->is_null()) continue;
     if (!value->is_bool())
-      return keys.fault("stream_options", fmt::format("holds {}: {}", name, json::serialize(*value)),
+      return keys.fault("stream_options", fmt::format("holds {}: {}", name, json_text(*value)),
                         "an object of true or false");
     *field = value->get_bool();
   }
@@ -248,6 +158,15 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
     keys.optional("truncate_prompt_tokens", kept, -1, kMaxInt);
     if (kept == 0) keys.fault("truncate_prompt_tokens", "is 0", "at least 1, or -1 for as many as the model takes");
   }
+  std::string side = "left";
+  keys.optional("truncation_side", side);
+  if (side != "left" && side != "right") keys.fault("truncation_side", "is " + quoted(side), "left or right");
+  params.truncates_end = side == "right";
+  keys.optional("request_id", params.request_id);
+  keys.optional("service_tier", params.service_tier);
+  constexpr std::array<std::string_view, 6> kTiers{"", "auto", "default", "flex", "scale", "priority"};
+  if (std::ranges::find(kTiers, params.service_tier) == kTiers.end())
+    keys.fault("service_tier", "is " + quoted(params.service_tier), "auto, default, flex, scale or priority");
   read_choices(keys, limits, params);
   read_stream(keys, params);
   if (params.stream && params.sampling.num_prompt_logprobs >= 0)
@@ -257,20 +176,6 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   if (const json::value* salt = object.if_contains("cache_salt");
       salt && salt->is_string() && params.cache_salt.empty())
     keys.fault("cache_salt", "is empty", "a string with something in it");
-}
-
-void check_field_names(const json::object& object, JsonKeys& keys, std::span<const std::string_view> own) {
-  std::vector<std::string_view> unknown;
-  for (const auto& [key, value] : object) {
-    const std::string_view name(key.data(), key.size());
-    const auto is_in = [&](const auto& names) { return std::ranges::find(names, name) != std::ranges::end(names); };
-    if (is_in(kShared) || is_in(own) || is_in(kHarmless)) continue;
-    if (!is_in(kUnsupported))
-      unknown.push_back(name);
-    else if (!asks_for_nothing(name, value))
-      keys.fault(name, "is given", "left out: it is not supported", ErrorCode::kUnsupported);
-  }
-  if (!unknown.empty()) log::debug("fields of a request are ignored: {}", fmt::join(unknown, ", "));
 }
 
 ApiResult<json::object> parse_body(std::string_view body) {
@@ -296,7 +201,7 @@ void read_token_ids(const json::array& list, std::string_view key, JsonKeys& key
   for (const json::value& item : list) {
     const int64_t* id = item.if_int64();
     if (!id || *id < 0 || *id >= vocab_size)
-      return keys.fault(key, "holds " + json::serialize(item), fmt::format("token ids from 0 to {}", vocab_size - 1));
+      return keys.fault(key, "holds " + json_text(item), fmt::format("token ids from 0 to {}", vocab_size - 1));
     ids.push_back(static_cast<TokenId>(*id));
   }
 }

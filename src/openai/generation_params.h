@@ -2,7 +2,6 @@
 
 #include <boost/json/object.hpp>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +39,8 @@ struct GenerationParams {
   bool skip_special_tokens = true;
   bool tokens_as_ids = false;  // return_tokens_as_token_ids
   std::optional<int> truncate_prompt_tokens;
+  bool truncates_end = false;  // truncation_side: the prompt's beginning is kept
+  std::string request_id, service_tier;
   bool stream = false, include_usage = false, continuous_usage = false;
   int priority = 0;
   std::string cache_salt;
@@ -48,10 +49,6 @@ struct GenerationParams {
 // Reads them. `keys` stands on `object`.
 void read_generation_params(const boost::json::object& object, JsonKeys& keys, const GenerationConfig& defaults,
                             const RequestLimits& limits, GenerationParams& params);
-
-// Refuses, by name, fields that ask for what is not there, unless their value asks for nothing (null, [], {"type":
-// "text"}); fields that nobody knows are ignored with a debug line. `own` are the endpoint's own fields.
-void check_field_names(const boost::json::object& object, JsonKeys& keys, std::span<const std::string_view> own);
 
 // The body as a JSON object.
 ApiResult<boost::json::object> parse_body(std::string_view body);

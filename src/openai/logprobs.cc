@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/json/array.hpp>
 
 #include "base/text.h"
+#include "config/json_text.h"
 
 namespace cachalot::openai {
-
-namespace json = boost::json;
 
 namespace {
 
@@ -33,19 +31,19 @@ std::string completion_text(const LogprobsStyle& style, TokenId token) {
   return text;
 }
 
+// That begin in these bytes: of a character over several tokens, the first has it.
 int num_characters(std::string_view text) {
   return static_cast<int>(
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
-json::object chat_token(const LogprobsStyle& style, TokenId token, float logprob) {
+void append_chat_token(const LogprobsStyle& style, TokenId token, float logprob, JsonPieces& object) {
   const std::string_view bytes = style.tokenizer.token_bytes(token, false);
-  json::array byte_list;
-  byte_list.reserve(bytes.size());
-  for (const char byte : bytes) byte_list.emplace_back(static_cast<unsigned char>(byte));
-  return {{"token", style.tokens_as_ids ? id_text(token) : to_valid_utf8(bytes)},
-          {"logprob", finite(logprob)},
-          {"bytes", std::move(byte_list)}};
+  append_json_string(style.tokens_as_ids ? id_text(token) : to_valid_utf8(bytes), object.next("token"));
+  append_json_number(finite(logprob), object.next("logprob"));
+  JsonPieces list(object.next("bytes"), "[]");
+  for (const char byte : bytes) fmt::format_to(std::back_inserter(list.next()), "{}", static_cast<unsigned char>(byte));
+  list.end();
 }
 
 std::span<const TokenLogprob> first(const std::vector<TokenLogprob>& top, int count) {
@@ -54,69 +52,87 @@ std::span<const TokenLogprob> first(const std::vector<TokenLogprob>& top, int co
 
 }  // namespace
 
-json::object completion_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
-                                 int& text_offset) {
-  json::array offsets, logprobs, texts, tops;
+void append_completion_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
+                                int& text_offset, std::string& text) {
+  std::string texts_text, tops_text, offsets_text;
+  JsonPieces texts(texts_text, "[]"), tops(tops_text, "[]"), offsets(offsets_text, "[]");
+  JsonPieces lists(text, "{}");
+  JsonPieces logprobs(lists.next("token_logprobs"), "[]");
   for (const ReportedToken& reported : tokens) {
     const SampledToken& sampled = reported.sampled;
-    const std::string text = completion_text(style, sampled.token);
-    offsets.emplace_back(text_offset);
-    text_offset += num_characters(text);
-    if (reported.has_logprob) {
-      logprobs.emplace_back(finite(sampled.logprob));
-      json::object top;
-      for (const TokenLogprob& other : first(sampled.top, num_top)) {
-        // Two ids with one text: the likelier one stands.
-        top.emplace(completion_text(style, other.token), finite(other.logprob));
-      }
-      top.emplace(text, finite(sampled.logprob));
-      tops.push_back(std::move(top));
-    } else {
-      logprobs.emplace_back(nullptr);
-      tops.emplace_back(nullptr);
+    const std::string token = completion_text(style, sampled.token);
+    append_json_string(token, texts.next());
+    fmt::format_to(std::back_inserter(offsets.next()), "{}", text_offset);
+    if (reported.is_in_text) text_offset += num_characters(style.tokenizer.token_bytes(sampled.token, false));
+    if (!reported.has_logprob) {
+      logprobs.next() += "null";
+      tops.next() += "null";
+      continue;
     }
-    texts.emplace_back(text);
+    append_json_number(finite(sampled.logprob), logprobs.next());
+    JsonPieces top(tops.next(), "{}");
+    std::vector<std::string> written;
+    const auto add = [&](std::string other, float logprob) {
+      // Two ids with one text: the likelier one stands.
+      if (std::ranges::find(written, other) != written.end()) return;
+      append_json_number(finite(logprob), top.next(other));
+      written.push_back(std::move(other));
+    };
+    for (const TokenLogprob& other : first(sampled.top, num_top))
+      add(completion_text(style, other.token), other.logprob);
+    add(token, sampled.logprob);
+    top.end();
   }
-  return {{"text_offset", std::move(offsets)},
-          {"token_logprobs", std::move(logprobs)},
-          {"tokens", std::move(texts)},
-          {"top_logprobs", std::move(tops)}};
+  logprobs.end(), texts.end(), tops.end(), offsets.end();
+  lists.next("text_offset") += offsets_text;
+  lists.next("tokens") += texts_text;
+  lists.next("top_logprobs") += tops_text;
+  lists.end();
 }
 
-json::object chat_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top) {
-  json::array content;
+void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
+                          std::string& text) {
+  JsonPieces object(text, "{}");
+  JsonPieces content(object.next("content"), "[]");
   for (const ReportedToken& reported : tokens) {
     const SampledToken& sampled = reported.sampled;
-    json::object token = chat_token(style, sampled.token, sampled.logprob);
-    json::array top;
-    for (const TokenLogprob& other : first(sampled.top, num_top))
-      top.push_back(chat_token(style, other.token, other.logprob));
-    token["top_logprobs"] = std::move(top);
-    content.push_back(std::move(token));
+    JsonPieces token(content.next(), "{}");
+    append_chat_token(style, sampled.token, sampled.logprob, token);
+    JsonPieces list(token.next("top_logprobs"), "[]");
+    for (const TokenLogprob& other : first(sampled.top, num_top)) {
+      JsonPieces alternative(list.next(), "{}");
+      append_chat_token(style, other.token, other.logprob, alternative);
+      alternative.end();
+    }
+    list.end();
+    token.end();
   }
-  return {{"content", std::move(content)}};
+  content.end();
+  object.end();
 }
 
-json::array prompt_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens) {
-  json::array list;
+void append_prompt_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, std::string& text) {
+  JsonPieces list(text, "[]");
   for (const ReportedToken& reported : tokens) {
     if (!reported.has_logprob) {
-      list.emplace_back(nullptr);
+      list.next() += "null";
       continue;
     }
     const SampledToken& sampled = reported.sampled;
-    json::object entry;
+    JsonPieces entry(list.next(), "{}");
     const auto add = [&](TokenId token, float logprob, int rank) {
-      entry.emplace(std::to_string(token),
-                    json::object{{"logprob", finite(logprob)},
-                                 {"rank", rank},
-                                 {"decoded_token", to_valid_utf8(style.tokenizer.token_bytes(token, false))}});
+      JsonPieces object(entry.next(std::to_string(token)), "{}");
+      append_json_number(finite(logprob), object.next("logprob"));
+      object.add("rank", rank);
+      append_json_string(style.tokenizer.token_bytes(token, false), object.next("decoded_token"));
+      object.end();
     };
     add(sampled.token, sampled.logprob, sampled.rank);
-    for (const TokenLogprob& other : sampled.top) add(other.token, other.logprob, other.rank);
-    list.push_back(std::move(entry));
+    for (const TokenLogprob& other : sampled.top)
+      if (other.token != sampled.token) add(other.token, other.logprob, other.rank);
+    entry.end();
   }
-  return list;
+  list.end();
 }
 
 }  // namespace cachalot::openai

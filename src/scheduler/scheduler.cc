@@ -56,8 +56,6 @@ int Scheduler::max_answer(const Request& request) const {
 Status Scheduler::add(Request request) {
   if (is_draining_)
     return make_error(ErrorCode::kUnavailable, "the server is shutting down and takes no more requests");
-  if (options_.max_num_waiting > 0 && static_cast<int>(waiting_.size()) >= options_.max_num_waiting)
-    return make_error(ErrorCode::kUnavailable, "{} requests are waiting already; try again later", waiting_.size());
   RETURN_IF_ERROR(check(request));
   request.sampling.max_tokens = max_answer(request);
 
@@ -322,6 +320,7 @@ ReplicaStats Scheduler::stats() const {
   ReplicaStats stats = stats_;
   stats.num_running = static_cast<int>(running_.size());
   stats.num_waiting = static_cast<int>(waiting_.size());
+  for (const Sequence* sequence : waiting_) stats.num_waiting_tokens += sequence->num_tokens();
   for (const auto& [id, sequence] : sequences_)
     stats.num_pending_tokens += sequence->num_tokens() - sequence->num_computed;
   stats.kv_usage = static_cast<double>(cache_.pool().num_held()) / cache_.pool().num_blocks();

@@ -24,7 +24,6 @@ struct SchedulerOptions {
   int max_num_seqs = 256;             // running at once
   int max_model_len = 0;              // prompt and answer together
   int num_scheduler_steps = 1;
-  int max_num_waiting = 0;  // 0: no limit
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
   PrefixCacheOptions cache;
 };
@@ -45,7 +44,7 @@ class Scheduler {
 
   // kInvalidArgument: can never run, with the numbers. Looks at nothing that changes: any thread may ask.
   Status check(const Request& request) const;
-  // The same check; and kUnavailable: draining, or too many wait.
+  // The same check; and kUnavailable: draining.
   Status add(Request request);
 
   // The next round; empty if there is nothing to do. Its spans and pointers hold until commit(). More than one step

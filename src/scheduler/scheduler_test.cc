@@ -542,19 +542,6 @@ TEST(Scheduler, DrainingItRefusesNewcomersAndServesTheRest) {
   EXPECT_EQ(house.num_heard(1), 5);
 }
 
-TEST(Scheduler, RefusesWhenTooManyWait) {
-  SchedulerOptions options = small_options();
-  options.max_num_waiting = 2;
-  House house(options);
-  house.add(House::request(1, 4, 5));
-  house.add(House::request(2, 4, 5));
-  const Status status = house.scheduler.add(House::request(3, 4, 5));
-  ASSERT_FALSE(status);
-  EXPECT_EQ(status.error().code, ErrorCode::kUnavailable);
-  house.round();
-  house.add(House::request(3, 4, 5));
-}
-
 void expect_refused(House& house, Request request, const std::string& parameter,
                     const std::vector<std::string>& numbers) {
   const Status status = house.scheduler.add(std::move(request));

@@ -1,14 +1,23 @@
 #include "serve/metrics.h"
 
+#include <fmt/format.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
-#include <map>
+#include <ctime>
+#include <filesystem>
 #include <mutex>
+#include <sstream>
+#include <unordered_map>
+
+#include "base/file.h"
 
 namespace cachalot {
 namespace {
@@ -23,9 +32,19 @@ const Buckets kFirstToken{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25,
                           1,     2.5,   5,    7.5,  10,   20,   40,   80,  160,  640, 2560};
 const Buckets kPerToken{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
 const Buckets kRequest{0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
-const Buckets kTokens{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
-const Buckets kRoundTokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
+const Buckets kChoices{1, 2, 5, 10, 20};
+const Buckets kRoundTokens{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 const Buckets kRoundSeconds{0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30};
+
+// 1, 2, 5, 10, ... up to the longest sequence.
+Buckets token_buckets(int max_model_len) {
+  Buckets buckets;
+  for (double unit = 1;; unit *= 10)
+    for (const double factor : {1, 2, 5}) {
+      if (unit * factor > max_model_len) return buckets;
+      buckets.push_back(unit * factor);
+    }
+}
 
 double seconds(std::chrono::steady_clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -34,7 +53,18 @@ double seconds(std::chrono::steady_clock::duration duration) {
 }  // namespace
 
 struct Metrics::Impl {
-  explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {}
+  explicit Impl(const MetricsOptions& options)
+      : labels{{"model_name", options.model_name}, {"engine", std::to_string(options.engine)}},
+        token_counts(token_buckets(options.max_model_len)) {
+    auto config = options.cache_config;
+    config["engine"] = labels["engine"];
+    prometheus::BuildGauge()
+        .Name("vllm:cache_config_info")
+        .Help("1, with the KV cache's settings as labels")
+        .Register(registry)
+        .Add(config)
+        .Set(1);
+  }
 
   Gauge& gauge(const char* name, const char* help) {
     return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
@@ -45,22 +75,43 @@ struct Metrics::Impl {
   Histogram& histogram(const char* name, const char* help, const Buckets& buckets) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, buckets);
   }
-  Counter& finished(const char* reason) {
-    auto& family = prometheus::BuildCounter()
-                       .Name("vllm:request_success_total")
-                       .Help("Finished requests, by reason")
-                       .Register(registry);
-    auto with_reason = labels;
-    with_reason["finished_reason"] = reason;
-    return family.Add(with_reason);
+  Histogram& token_histogram(const char* name, const char* help) { return histogram(name, help, token_counts); }
+  std::map<std::string, std::string> labels_with(const char* name, const char* value) const {
+    auto with_one_more = labels;
+    with_one_more[name] = value;
+    return with_one_more;
   }
+  Counter& finished(const char* reason) {
+    return prometheus::BuildCounter()
+        .Name("vllm:request_success_total")
+        .Help("Finished requests, by reason")
+        .Register(registry)
+        .Add(labels_with("finished_reason", reason));
+  }
+  Gauge& waiting_because(const char* reason) {
+    return prometheus::BuildGauge()
+        .Name("vllm:num_requests_waiting_by_reason")
+        .Help("Requests that wait, for room (capacity) or for something else (deferred: never here)")
+        .Register(registry)
+        .Add(labels_with("reason", reason));
+  }
+
+  // Of a prompt with several choices: the longest so far, and how many are still running.
+  struct Siblings {
+    int num_left = 0, longest = 0;
+  };
+  std::mutex siblings_mutex;
+  std::unordered_map<RequestId, Siblings> siblings;
 
   prometheus::Registry registry;
   std::map<std::string, std::string> labels;
+  const Buckets token_counts;
   std::mutex render_mutex;
 
   Gauge& running = gauge("vllm:num_requests_running", "Requests in the running batch");
   Gauge& waiting = gauge("vllm:num_requests_waiting", "Requests that wait for room");
+  Gauge& waiting_for_room = waiting_because("capacity");
+  Gauge& waiting_for_else = waiting_because("deferred");
   Gauge& kv_usage = gauge("vllm:kv_cache_usage_perc", "Used KV blocks; 1 is all of them");
   Gauge& gpu_usage = gauge("vllm:gpu_cache_usage_perc", "The same under vLLM's older name");
   Gauge& healthy = gauge("cachalot:healthy", "1 while the engine steps and takes requests");
@@ -69,53 +120,113 @@ struct Metrics::Impl {
   Counter& prefix_queries = counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache");
   Counter& prefix_hits = counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache");
   Counter& prompt_tokens = counter("vllm:prompt_tokens_total", "Prompt tokens of the requests so far");
+  Counter& prompt_tokens_cached =
+      counter("vllm:prompt_tokens_cached_total", "Prompt tokens that were found in the prefix cache");
   Counter& generation_tokens = counter("vllm:generation_tokens_total", "Generated tokens so far");
   Counter& rounds = counter("cachalot:rounds_total", "Scheduling decisions");
   Histogram& first_token =
       histogram("vllm:time_to_first_token_seconds", "From arrival to the first token", kFirstToken);
-  Histogram& per_token = histogram("vllm:time_per_output_token_seconds", "Between a request's tokens", kPerToken);
+  Histogram& between_tokens = histogram("vllm:inter_token_latency_seconds", "Between a request's tokens", kPerToken);
+  Histogram& per_token = histogram("vllm:time_per_output_token_seconds", "The same under vLLM's older name", kPerToken);
+  Histogram& request_per_token =
+      histogram("vllm:request_time_per_output_token_seconds", "Between a request's tokens, its mean", kPerToken);
   Histogram& request_latency =
       histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token", kRequest);
-  Histogram& request_prompt = histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", kTokens);
-  Histogram& request_generation = histogram("vllm:request_generation_tokens", "Generated tokens of a request", kTokens);
-  Histogram& request_max_tokens = histogram("vllm:request_params_max_tokens", "max_tokens of a request", kTokens);
+  Histogram& request_queue =
+      histogram("vllm:request_queue_time_seconds", "From arrival until its prompt was computed on", kRequest);
+  Histogram& request_prefill = histogram("vllm:request_prefill_time_seconds", "From then to the first token", kRequest);
+  Histogram& request_decode =
+      histogram("vllm:request_decode_time_seconds", "From the first to the last token", kRequest);
+  Histogram& request_inference =
+      histogram("vllm:request_inference_time_seconds", "Prefill and decode together", kRequest);
+  Histogram& request_prompt = token_histogram("vllm:request_prompt_tokens", "Prompt tokens of a request");
+  Histogram& request_generation = token_histogram("vllm:request_generation_tokens", "Generated tokens of a request");
+  Histogram& request_max_generation = token_histogram("vllm:request_max_num_generation_tokens",
+                                                      "Generated tokens of the longest of a request's choices");
+  Histogram& request_max_tokens = token_histogram("vllm:request_params_max_tokens", "max_tokens of a request");
+  Histogram& request_choices = histogram("vllm:request_params_n", "n of a request", kChoices);
   Histogram& round_tokens =
       histogram("vllm:iteration_tokens_total", "Token rows of a round's first step", kRoundTokens);
   Histogram& round_seconds = histogram("cachalot:round_seconds", "Time of a round", kRoundSeconds);
   // In the order of FinishReason, from kStop.
   std::array<Counter*, 4> finishes{&finished("stop"), &finished("length"), &finished("abort"), &finished("error")};
+
+  void observe_end(const RequestTimer& timer, FinishReason reason, RequestTimer::Time now);
 };
 
-Metrics::Metrics(const std::string& model_name) : impl_(std::make_unique<Impl>(model_name)) {}
+// A request that ends before a phase has no time in it.
+void Metrics::Impl::observe_end(const RequestTimer& timer, FinishReason reason, RequestTimer::Time now) {
+  const RequestTimer::Time admission = timer.admission.value_or(now);
+  const RequestTimer::Time first = timer.first_token.value_or(now);
+  const RequestTimer::Time last = timer.first_token ? timer.last_token : now;
+  request_latency.Observe(seconds(now - timer.arrival));
+  request_queue.Observe(seconds(admission - timer.arrival));
+  request_prefill.Observe(seconds(first - admission));
+  request_decode.Observe(seconds(last - first));
+  request_inference.Observe(seconds(last - admission));
+  if (timer.num_generated_tokens > 1)
+    request_per_token.Observe(seconds(last - first) / (timer.num_generated_tokens - 1));
+  request_prompt.Observe(timer.num_prompt_tokens);
+  request_generation.Observe(timer.num_generated_tokens);
+  request_max_tokens.Observe(timer.max_tokens);
+  finishes[static_cast<size_t>(reason) - 1]->Increment();
+  int longest = timer.num_generated_tokens;
+  if (timer.num_choices > 1) {
+    const std::lock_guard lock(siblings_mutex);
+    const auto entry = siblings.find(timer.parent);
+    longest = entry->second.longest = std::max(entry->second.longest, longest);
+    if (--entry->second.num_left > 0) return;
+    siblings.erase(entry);
+  }
+  request_max_generation.Observe(longest);
+}
+
+Metrics::Metrics(const MetricsOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 Metrics::~Metrics() = default;
 
 RequestTimer Metrics::start_request(const Request& request) const {
-  const auto now = std::chrono::steady_clock::now();
-  return {.arrival = now,
-          .last_token = now,
+  using Time = RequestTimer::Time;
+  // Where it came in; what it waited for before it came here counts, too.
+  const Time arrival =
+      request.arrival_ns > 0 ? Time(std::chrono::nanoseconds(request.arrival_ns)) : std::chrono::steady_clock::now();
+  if (request.sampling.choice == 0) impl_->request_choices.Observe(request.num_choices);
+  if (request.num_choices > 1) {
+    const std::lock_guard lock(impl_->siblings_mutex);
+    impl_->siblings[request.parent].num_left++;
+  }
+  return {.arrival = arrival,
+          .admission = {},
+          .first_token = {},
+          .last_token = arrival,
+          .parent = request.parent,
+          .num_choices = request.num_choices,
           .num_prompt_tokens = request.num_prompt_tokens,
           .max_tokens = request.sampling.max_tokens};
+}
+
+void Metrics::note_admission(RequestTimer& timer, RequestTimer::Time now) {
+  if (!timer.admission) timer.admission = now;
 }
 
 void Metrics::observe(RequestTimer& timer, const RequestOutput& output) {
   const auto now = std::chrono::steady_clock::now();
   const auto num_new = static_cast<int>(output.tokens.size());
   if (num_new > 0) {
-    if (timer.num_generated_tokens == 0) {
+    if (!timer.first_token) {
+      timer.first_token = now;
       impl_->first_token.Observe(seconds(now - timer.arrival));
+      impl_->prompt_tokens_cached.Increment(output.num_cached_tokens);
     } else {
       // A round of several steps gives its tokens together.
-      for (int token = 0; token < num_new; token++) impl_->per_token.Observe(seconds(now - timer.last_token) / num_new);
+      for (int token = 0; token < num_new; token++) {
+        impl_->between_tokens.Observe(seconds(now - timer.last_token) / num_new);
+        impl_->per_token.Observe(seconds(now - timer.last_token) / num_new);
+      }
     }
     timer.num_generated_tokens += num_new;
     timer.last_token = now;
   }
-  if (output.finish == FinishReason::kNone) return;
-  impl_->request_latency.Observe(seconds(now - timer.arrival));
-  impl_->request_prompt.Observe(timer.num_prompt_tokens);
-  impl_->request_generation.Observe(timer.num_generated_tokens);
-  impl_->request_max_tokens.Observe(timer.max_tokens);
-  impl_->finishes[static_cast<size_t>(output.finish) - 1]->Increment();
+  if (output.finish != FinishReason::kNone) impl_->observe_end(timer, output.finish, now);
 }
 
 void Metrics::observe_round(double round_seconds, int num_tokens) {
@@ -127,6 +238,8 @@ std::string Metrics::render(const ReplicaStats& stats, bool healthy) {
   const std::lock_guard lock(impl_->render_mutex);
   impl_->running.Set(stats.num_running);
   impl_->waiting.Set(stats.num_waiting);
+  impl_->waiting_for_room.Set(stats.num_waiting);
+  impl_->waiting_for_else.Set(0);
   impl_->kv_usage.Set(stats.kv_usage);
   impl_->gpu_usage.Set(stats.kv_usage);
   impl_->healthy.Set(healthy ? 1 : 0);
@@ -140,6 +253,66 @@ std::string Metrics::render(const ReplicaStats& stats, bool healthy) {
   raise_to(impl_->generation_tokens, stats.generation_tokens);
   raise_to(impl_->rounds, stats.num_rounds);
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+}
+
+std::string render_process_metrics() {
+  using prometheus::MetricType;
+  std::vector<prometheus::MetricFamily> families;
+  const auto add = [&](const char* name, const char* help, MetricType type, double value) {
+    prometheus::ClientMetric metric;
+    metric.gauge.value = metric.counter.value = value;
+    families.push_back({.name = name, .help = help, .type = type, .metric = {metric}});
+  };
+  // Fields 14, 15, 22 and 23 of /proc/self/stat, counted behind the name in brackets: user and system time, start,
+  // size.
+  const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
+  const auto page = static_cast<double>(sysconf(_SC_PAGESIZE));
+  const std::string stat = read_file("/proc/self/stat").value_or("");
+  std::istringstream fields(stat.substr(std::min(stat.rfind(')') + 1, stat.size())));
+  std::vector<double> values;
+  std::string state;
+  fields >> state;
+  for (double value; fields >> value;) values.push_back(value);
+  if (values.size() > 20) {
+    timespec now{}, since_boot{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_BOOTTIME, &since_boot);
+    const double booted = static_cast<double>(now.tv_sec - since_boot.tv_sec) +
+                          static_cast<double>(now.tv_nsec - since_boot.tv_nsec) * 1e-9;
+    add("process_cpu_seconds_total", "Processor time, user's and system's", MetricType::Counter,
+        (values[10] + values[11]) / ticks);
+    add("process_start_time_seconds", "Start, in seconds since 1970", MetricType::Gauge, booted + values[18] / ticks);
+    add("process_virtual_memory_bytes", "Size of the address space", MetricType::Gauge, values[19]);
+    add("process_resident_memory_bytes", "Memory in use", MetricType::Gauge, values[20] * page);
+  }
+  std::error_code error;
+  double num_open = 0;
+  for (std::filesystem::directory_iterator entry("/proc/self/fd", error), end; !error && entry != end;
+       entry.increment(error))
+    num_open++;
+  add("process_open_fds", "Open descriptors", MetricType::Gauge, num_open);
+  if (rlimit limit{}; getrlimit(RLIMIT_NOFILE, &limit) == 0)
+    add("process_max_fds", "Descriptors that may be open", MetricType::Gauge, static_cast<double>(limit.rlim_cur));
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+std::optional<std::string> StatsLine::next(Time now, const ReplicaStats& stats) {
+  const double interval = std::max(seconds(now - time_), 1e-9);
+  const ReplicaStats before = std::exchange(stats_, stats);
+  time_ = now;
+  const uint64_t num_prompt = stats.prompt_tokens - before.prompt_tokens;
+  const uint64_t num_generated = stats.generation_tokens - before.generation_tokens;
+  const bool is_busy = num_prompt > 0 || num_generated > 0 || stats.num_running > 0 || stats.num_waiting > 0;
+  if (!std::exchange(was_busy_, is_busy) && !is_busy) return std::nullopt;
+  const uint64_t num_queried = stats.prefix_queried_tokens - before.prefix_queried_tokens;
+  const uint64_t num_hit = stats.prefix_hit_tokens - before.prefix_hit_tokens;
+  return fmt::format(
+      "requests: {} running, {} waiting; prompts {:.1f} tokens/s, answers {:.1f} tokens/s; KV cache {:.1f} % used, "
+      "{:.1f} "
+      "% of prompts found in it",
+      stats.num_running, stats.num_waiting, static_cast<double>(num_prompt) / interval,
+      static_cast<double>(num_generated) / interval, 100 * stats.kv_usage,
+      num_queried > 0 ? 100 * static_cast<double>(num_hit) / static_cast<double>(num_queried) : 0.0);
 }
 
 }  // namespace cachalot

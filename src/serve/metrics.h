@@ -1,29 +1,44 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "core/generation.h"
 
 namespace cachalot {
 
-// When a request came and when it last gave a token; kept by the replica beside the request.
+// What became of a request so far; kept by the replica beside it.
 struct RequestTimer {
-  std::chrono::steady_clock::time_point arrival, last_token;
-  int num_prompt_tokens = 0, num_generated_tokens = 0;
-  int max_tokens = 0;
+  using Time = std::chrono::steady_clock::time_point;
+  Time arrival;
+  std::optional<Time> admission, first_token;  // when its prompt was first computed on, when its first token came
+  Time last_token;
+  RequestId parent = 0;
+  int num_choices = 1, num_prompt_tokens = 0, num_generated_tokens = 0, max_tokens = 0;
+};
+
+struct MetricsOptions {
+  std::string model_name;
+  int engine = 0;  // the replica's number
+  int max_model_len = 131072;
+  std::map<std::string, std::string> cache_config;  // what vllm:cache_config_info says
 };
 
 // What an operator watches, in Prometheus' text format, under vLLM's names and buckets where vLLM has the metric.
 // Thread-safe.
 class Metrics {
  public:
-  // `model_name` is the label of every metric.
-  explicit Metrics(const std::string& model_name);
+  // Model's name and engine are the labels of every metric.
+  explicit Metrics(const MetricsOptions& options);
   ~Metrics();
 
   RequestTimer start_request(const Request& request) const;
+  // It is part of a round that begins now.
+  static void note_admission(RequestTimer& timer, RequestTimer::Time now);
   void observe(RequestTimer& timer, const RequestOutput& output);
   // One round of the engine: how long, and how many token rows it had.
   void observe_round(double seconds, int num_tokens);
@@ -33,6 +48,23 @@ class Metrics {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+};
+
+// What every process's exporter tells of it: processor time, memory, descriptors, its start.
+std::string render_process_metrics();
+
+// Rates of the last interval for the log; nothing where nothing has happened in it and the one before.
+class StatsLine {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  StatsLine(Time now, const ReplicaStats& stats) : time_(now), stats_(stats) {}
+  std::optional<std::string> next(Time now, const ReplicaStats& stats);
+
+ private:
+  Time time_;
+  ReplicaStats stats_;
+  bool was_busy_ = false;
 };
 
 }  // namespace cachalot

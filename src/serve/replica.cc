@@ -1,12 +1,19 @@
 #include "serve/replica.h"
 
+#include <unordered_set>
+
 #include "base/log.h"
 
 namespace cachalot {
 
 Replica::Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics,
-                 FailureHandler on_failure)
-    : engine_(std::move(engine)), metrics_(metrics), on_failure_(std::move(on_failure)), scheduler_(options) {
+                 FailureHandler on_failure, const QueueLimits& queue)
+    : queue_(queue),
+      max_num_seqs_(options.max_num_seqs),
+      engine_(std::move(engine)),
+      metrics_(metrics),
+      on_failure_(std::move(on_failure)),
+      scheduler_(options) {
   report_ = engine_->report();
   thread_ = std::thread([this] { loop(); });
 }
@@ -22,10 +29,30 @@ Status Replica::submit(Request request, Listener listener) {
     const std::lock_guard lock(mutex_);
     if (draining_) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
     if (!healthy()) return make_error(ErrorCode::kUnavailable, "the engine has failed; see the server's log");
+    const auto num_tokens = static_cast<int>(request.tokens.size());
+    RETURN_IF_ERROR(check_queue(num_tokens));
+    mailbox_.num_tokens += num_tokens;
     mailbox_.submissions.push_back({std::move(request), std::move(listener)});
     is_idle_ = false;
   }
   engine_->lockstep().wake();
+  return {};
+}
+
+// With the lock held. What is in the mailbox has not been looked at yet: it starts with the next round, or waits.
+Status Replica::check_queue(int num_tokens) const {
+  const auto num_new = static_cast<int>(mailbox_.submissions.size());
+  if (stats_.num_waiting == 0 && stats_.num_running + num_new < max_num_seqs_) return {};
+  const int num_queued = stats_.num_waiting + num_new;
+  if (queue_.max_requests > 0 && num_queued >= queue_.max_requests)
+    return make_error(ErrorCode::kOutOfMemory,
+                      "{} requests wait already, as many as may (--max-num-queued-reqs); try again later", num_queued);
+  const int64_t num_queued_tokens = stats_.num_waiting_tokens + mailbox_.num_tokens;
+  if (queue_.max_tokens > 0 && num_queued_tokens + num_tokens > queue_.max_tokens)
+    return make_error(ErrorCode::kOutOfMemory,
+                      "requests of {} tokens wait already, and this one has {}: more than {} may not wait "
+                      "(--max-num-queued-tokens); try again later",
+                      num_queued_tokens, num_tokens, queue_.max_tokens);
   return {};
 }
 
@@ -40,10 +67,14 @@ void Replica::abort(RequestId id) {
 ReplicaStats Replica::stats() const {
   const std::lock_guard lock(mutex_);
   ReplicaStats stats = stats_;
-  stats.num_waiting += static_cast<int>(mailbox_.submissions.size());
-  for (const Submission& submission : mailbox_.submissions)
-    stats.num_pending_tokens += submission.request.num_prompt_tokens;
+  count(mailbox_, stats);
   return stats;
+}
+
+void Replica::count(const Mailbox& mail, ReplicaStats& stats) {
+  stats.num_waiting += static_cast<int>(mail.submissions.size());
+  stats.num_waiting_tokens += mail.num_tokens;
+  stats.num_pending_tokens += mail.num_tokens;
 }
 
 RankReport Replica::report() const {
@@ -120,6 +151,11 @@ Status Replica::step_together() {
 
 Status Replica::run_round(const StepPlan& plan, int num_steps) {
   const auto start = std::chrono::steady_clock::now();
+  for (const PlannedSequence& sequence : plan.sequences) {
+    const bool may_be_new = sequence.first_position < sequence.num_prompt_tokens;
+    if (const auto stream = may_be_new ? streams_.find(sequence.id) : streams_.end(); stream != streams_.end())
+      Metrics::note_admission(stream->second.timer, start);
+  }
   ASSIGN_OR_RETURN(StepResult result, engine_->run(plan, num_steps));
   if (plan.sequences.empty()) return {};
   metrics_.observe_round(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
@@ -148,9 +184,15 @@ void Replica::take_mail() {
     const std::lock_guard lock(mutex_);
     std::swap(mail, mailbox_);
     mailbox_.leave = mail.leave;
+    count(mail, stats_);  // until the round's end, when the scheduler has counted them
   }
+  const std::unordered_set<RequestId> gone(mail.aborts.begin(), mail.aborts.end());
   for (Submission& submission : mail.submissions) {
     const RequestId id = submission.request.id;
+    if (gone.contains(id)) {
+      submission.listener({.id = id, .finish = FinishReason::kAborted});
+      continue;
+    }
     Stream stream{std::move(submission.listener), metrics_.start_request(submission.request)};
     if (Status added = scheduler_.add(std::move(submission.request)); !added) {
       stream.listener({.id = id, .finish = FinishReason::kError, .error = added.error().message});

@@ -15,6 +15,12 @@
 
 namespace cachalot {
 
+// How many requests may wait for room; those that can start at once do not wait.
+struct QueueLimits {
+  int max_requests = 0;    // 0: no bound
+  int64_t max_tokens = 0;  // of their prompts; 0: no bound
+};
+
 // One replica: its scheduler and the leader of its ranks, driven by one thread of its own that sleeps while no replica
 // of the group has anything to do. The public calls are thread-safe: they leave word in a mailbox, which the thread
 // empties between two rounds.
@@ -25,7 +31,7 @@ class Replica : public GenerationService {
 
   // Takes the rank over; `metrics` is borrowed.
   Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics,
-          FailureHandler on_failure = {});
+          FailureHandler on_failure = {}, const QueueLimits& queue = {});
   // Leaves the group, if leave() was not called.
   ~Replica() override;
 
@@ -53,11 +59,14 @@ class Replica : public GenerationService {
   };
   struct Mailbox {
     std::vector<Submission> submissions;
+    int64_t num_tokens = 0;  // of the submissions
     std::vector<RequestId> aborts;
     bool end_all = false;  // of what is left
     bool leave = false;
   };
 
+  static void count(const Mailbox& mail, ReplicaStats& stats);
+  Status check_queue(int num_tokens) const;
   void loop();
   Status step_together();
   void take_mail();
@@ -66,6 +75,8 @@ class Replica : public GenerationService {
   void deliver(std::vector<RequestOutput> outputs);
   void publish_stats();
 
+  const QueueLimits queue_;
+  const int max_num_seqs_;
   std::unique_ptr<RankEngine> engine_;
   Metrics& metrics_;
   std::atomic<RequestId> next_id_{1};

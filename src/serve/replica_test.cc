@@ -19,14 +19,14 @@ struct Heard {
 
 class ReplicaTest : public testing::Test {
  protected:
-  void start(EngineOptions options) {
+  void start(EngineOptions options, const QueueLimits& queue = {}) {
     options.model = kNano;
     options.threads = 1;
     auto engine = RankEngine::create(options, {});
     ASSERT_TRUE(engine) << engine.error().message;
     const MemoryPlan& memory = (*engine)->memory();
     const SchedulerOptions scheduler = make_scheduler_options(options, memory.num_blocks, memory.max_model_len);
-    replica_ = std::make_unique<Replica>(std::move(*engine), scheduler, metrics_);
+    replica_ = std::make_unique<Replica>(std::move(*engine), scheduler, metrics_, nullptr, queue);
   }
   static Request request(RequestId id, int max_tokens) {
     Request request;
@@ -52,7 +52,7 @@ class ReplicaTest : public testing::Test {
     return promise->get_future();
   }
 
-  Metrics metrics_{"nano"};
+  Metrics metrics_{{.model_name = "nano", .engine = 3}};
   std::unique_ptr<Replica> replica_;
 };
 
@@ -70,11 +70,12 @@ TEST_F(ReplicaTest, AnswersSeveralRequestsTogetherAndCountsThem) {
   EXPECT_EQ(stats.num_running, 0);
   EXPECT_EQ(stats.kv_usage, 0);
   const std::string text = metrics_.render(stats, replica_->healthy());
-  EXPECT_NE(text.find("vllm:generation_tokens_total{model_name=\"nano\"} 80"), std::string::npos) << text;
-  EXPECT_NE(text.find("vllm:request_success_total{finished_reason=\"length\",model_name=\"nano\"} 4"),
+  EXPECT_NE(text.find("vllm:generation_tokens_total{engine=\"3\",model_name=\"nano\"} 80"), std::string::npos) << text;
+  EXPECT_NE(text.find("vllm:request_success_total{engine=\"3\",finished_reason=\"length\",model_name=\"nano\"} 4"),
             std::string::npos)
       << text;
-  EXPECT_NE(text.find("vllm:time_to_first_token_seconds_count{model_name=\"nano\"} 4"), std::string::npos) << text;
+  EXPECT_NE(text.find("vllm:time_to_first_token_seconds_count{engine=\"3\",model_name=\"nano\"} 4"), std::string::npos)
+      << text;
 }
 
 TEST_F(ReplicaTest, AnAbortedRequestStopsAndGivesItsBlocksBack) {
@@ -89,6 +90,26 @@ TEST_F(ReplicaTest, AnAbortedRequestStopsAndGivesItsBlocksBack) {
   EXPECT_LT(heard.tokens.size(), 10u);
   replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(10));
   EXPECT_EQ(replica_->stats().kv_usage, 0);
+}
+
+TEST_F(ReplicaTest, ARequestWhoseClientIsGoneEntersNoRound) {
+  start({.max_num_batched_tokens = 2048});
+  // A round that takes long enough.
+  Request long_prompt = request(replica_->next_id(), 1);
+  long_prompt.tokens.resize(2000, 1);
+  long_prompt.num_prompt_tokens = 2000;
+  std::future<Heard> first = ask(std::move(long_prompt));
+  std::vector<std::future<Heard>> gone;
+  for (int idx = 0; idx < 50; idx++) {
+    Request request = ReplicaTest::request(replica_->next_id(), 100);
+    const RequestId id = request.id;
+    gone.push_back(ask(std::move(request)));
+    replica_->abort(id);
+  }
+  for (auto& answer : gone) EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
+  first.get();
+  replica_->drain(std::chrono::steady_clock::now() + std::chrono::seconds(10));
+  EXPECT_LE(replica_->stats().prefix_queried_tokens, 2010u);  // one may be looked at before it is aborted
 }
 
 TEST_F(ReplicaTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
@@ -112,6 +133,45 @@ TEST_F(ReplicaTest, ADrainThatTakesTooLongEndsTheRest) {
   std::future<Heard> answer = ask(request(replica_->next_id(), 3000));
   replica_->drain(std::chrono::steady_clock::now());
   EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
+}
+
+TEST_F(ReplicaTest, OnlySoManyRequestsWait) {
+  start({.max_num_seqs = 1}, {.max_requests = 3, .max_tokens = 1000});
+  std::promise<void> begun;
+  std::vector<std::future<Heard>> answers;
+  answers.push_back(ask(request(replica_->next_id(), 2000), [&](const Heard& heard) {
+    if (heard.tokens.size() == 1) begun.set_value();
+  }));
+  begun.get_future().wait();
+  for (int idx = 0; idx < 3; idx++) answers.push_back(ask(request(replica_->next_id(), 5)));
+  const Status refused = replica_->submit(request(99, 5), [](const RequestOutput&) { FAIL(); });
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kOutOfMemory);
+  EXPECT_NE(refused.error().message.find("--max-num-queued-reqs"), std::string::npos) << refused.error().message;
+  EXPECT_EQ(replica_->stats().num_waiting, 3);
+  EXPECT_EQ(replica_->stats().num_waiting_tokens, 30);
+  replica_->abort(1);
+  for (auto& answer : answers) answer.get();
+  // Where there is room nobody waits, however long.
+  Request long_prompt = request(100, 5);
+  long_prompt.tokens.resize(1500, 1);
+  long_prompt.num_prompt_tokens = 1500;
+  ask(std::move(long_prompt)).get();
+}
+
+TEST_F(ReplicaTest, OnlySoManyTokensWait) {
+  start({.max_num_seqs = 1}, {.max_requests = 0, .max_tokens = 25});
+  std::promise<void> begun;
+  std::future<Heard> first = ask(request(replica_->next_id(), 2000), [&](const Heard& heard) {
+    if (heard.tokens.size() == 1) begun.set_value();
+  });
+  begun.get_future().wait();
+  std::future<Heard> second = ask(request(replica_->next_id(), 5)), third = ask(request(replica_->next_id(), 5));
+  const Status refused = replica_->submit(request(99, 5), [](const RequestOutput&) { FAIL(); });
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("--max-num-queued-tokens"), std::string::npos) << refused.error().message;
+  replica_->abort(1);
+  first.get(), second.get(), third.get();
 }
 
 TEST_F(ReplicaTest, ARequestThatCanNeverRunIsRefusedAtOnce) {

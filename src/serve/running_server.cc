@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+
 #include "base/log.h"
 #include "base/ports.h"
 #include "config/version.h"
@@ -9,6 +14,7 @@
 #include "http/server.h"
 #include "openai/api_server.h"
 #include "scheduler/make_options.h"
+#include "serve/group_settings.h"
 #include "serve/load_progress.h"
 #include "serve/metrics.h"
 #include "serve/rank_info.h"
@@ -20,6 +26,43 @@
 
 namespace cachalot {
 namespace {
+
+constexpr std::chrono::seconds kStatsInterval{10};
+
+std::map<std::string, std::string> cache_config(const EngineOptions& options, const MemoryPlan& memory) {
+  return {{"block_size", std::to_string(memory.block_size)},
+          {"num_gpu_blocks", std::to_string(memory.num_blocks)},
+          {"cache_dtype", options.dtype == DTypeOption::kFloat32 ? "float32" : "auto"},
+          {"enable_prefix_caching", options.enable_prefix_caching ? "True" : "False"},
+          {"gpu_memory_utilization", fmt::format("{}", options.gpu_memory_utilization)}};
+}
+
+// What decides an answer's bits, in a word: equal where that is.
+std::string system_fingerprint(const ServeOptions& options, IsaLevel isa) {
+  std::string all = fmt::format("{} {}", options.engine.model, isa_name(isa));
+  for (const auto& [flag, value] : group_settings(options.engine, options.parallel))
+    all += fmt::format(" {}={}", flag, value);
+  return fmt::format("cachalot-{}-{:08x}", kVersion, std::hash<std::string>()(all) & 0xffffffff);
+}
+
+QueueLimits queue_limits(const ServiceOptions& service, int max_model_len) {
+  constexpr int64_t kSequences = 16;
+  return {.max_requests = service.max_num_queued_reqs,
+          .max_tokens = service.max_num_queued_tokens > 0 ? service.max_num_queued_tokens : kSequences * max_model_len};
+}
+
+// One line of rates in each interval that had any.
+void log_stats(const std::stop_token& stopped, const Replica& replica) {
+  StatsLine line(std::chrono::steady_clock::now(), replica.stats());
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  std::unique_lock lock(mutex);
+  for (;;) {
+    changed.wait_for(lock, stopped, kStatsInterval, [] { return false; });
+    if (stopped.stop_requested()) return;
+    if (const auto text = line.next(std::chrono::steady_clock::now(), replica.stats())) log::info("{}", *text);
+  }
+}
 
 Result<std::unique_ptr<ChatTemplate>> load_template(const std::string& folder) {
   auto chat_template = ChatTemplate::load(folder);
@@ -41,6 +84,7 @@ struct RunningServer::Parts {
   std::unique_ptr<http::IoThreads> io_threads;  // may abort requests until they are joined
   std::unique_ptr<openai::ApiServer> api;       // its workers may submit until they are joined
   std::unique_ptr<http::Server> http;
+  std::jthread stats_log;
 };
 
 RankGroupOptions group_options(const ServeOptions& options) {
@@ -97,6 +141,7 @@ Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandl
                                        .model_path = folder,
                                        .api_keys = options_.api_keys,
                                        .version = kVersion,
+                                       .system_fingerprint = system_fingerprint(options_, engine->isa()),
                                        .max_model_len = memory.max_model_len,
                                        .vocab_size = config.vocab_size,
                                        .generation_config = parts_->generation_config,
@@ -106,17 +151,27 @@ Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandl
   log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
             isa_name(engine->isa()), memory.max_model_len);
 
-  parts_->metrics = std::make_unique<Metrics>(names.front());
+  parts_->metrics = std::make_unique<Metrics>(MetricsOptions{.model_name = names.front(),
+                                                             .engine = engine->placement().parallel.data_parallel_rank,
+                                                             .max_model_len = memory.max_model_len,
+                                                             .cache_config = cache_config(options_.engine, memory)});
+  const QueueLimits queue = queue_limits(options_.service, memory.max_model_len);
   const SchedulerOptions scheduler = make_scheduler_options(options_.engine, memory.num_blocks, memory.max_model_len);
-  parts_->replica = std::make_unique<Replica>(std::move(engine), scheduler, *parts_->metrics,
-                                              [group = parts_->group.get(), on_failure = std::move(on_failure)](
-                                                  const Error& error) { on_failure(group->give_up(error)); });
+  parts_->replica = std::make_unique<Replica>(
+      std::move(engine), scheduler, *parts_->metrics,
+      [group = parts_->group.get(), on_failure = std::move(on_failure)](const Error& error) {
+        on_failure(group->give_up(error));
+      },
+      queue);
   parts_->api = std::make_unique<openai::ApiServer>(*parts_->replica, *parts_->tokenizer, parts_->chat_template.get(),
                                                     *parts_->io_threads, api_options);
   parts_->api->set_metrics([this] { return render_metrics(); });
   parts_->api->register_routes(*parts_->http);
   RETURN_IF_ERROR(parts_->http->start());
   log::info("ready: {}, model {}", url(), names.front());
+  if (options_.service.log_stats)
+    parts_->stats_log = std::jthread(
+        [replica = parts_->replica.get()](const std::stop_token& stopped) { log_stats(stopped, *replica); });
   return {};
 }
 
@@ -130,7 +185,7 @@ std::string RunningServer::render_metrics() const {
   std::vector<RankReport> reports = parts_->group->reports();
   if (reports.empty()) reports.push_back(own);
   return parts_->metrics->render(parts_->replica->stats(), parts_->replica->healthy()) + render_rank_reports(reports) +
-         render_rank_info(reports, parts_->group->members());
+         render_rank_info(reports, parts_->group->members()) + render_process_metrics();
 }
 
 void RunningServer::stop(Deadline deadline) {

@@ -18,6 +18,7 @@ namespace cachalot {
 
 struct ServeOptions {
   EngineOptions engine;
+  ServiceOptions service;
   ParallelOptions parallel;
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process, for the ranks that it starts

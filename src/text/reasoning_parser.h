@@ -20,7 +20,10 @@ class ReasoningParser {
   // The answer ends here: what was held back, because it might have become a tag.
   Piece finish();
 
-  // Whether a rendered prompt ends inside an open <think>.
+  // The next character is a part of the thought, as far as one can tell.
+  bool in_thought() const { return state_ == State::kThought || (state_ == State::kStart && starts_inside_); }
+
+  // Whether a text, the end of a prompt, ends inside an open <think>.
   static bool opens_thought(std::string_view prompt);
 
  private:

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "openai/api_error.h"
+#include "openai/chat_request.h"
+#include "openai/choice.h"
+#include "text/chat_template.h"
+#include "text/text_bounds.h"
+#include "text/tokenizer.h"
+
+namespace cachalot::openai {
+
+// Texts, ids and conversations to prompts that fit into the model's context. What cannot fit is refused before it is
+// tokenized; a fault of the tokenizer or the template is the request's own. Thread-safe.
+class PromptMaker {
+ public:
+  // Borrows both; `chat_template` may be null.
+  PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len);
+
+  struct Fit {
+    std::optional<int> max_tokens, default_max_tokens;  // of the answer; neither: what is left
+    std::optional<int> truncate;                        // truncate_prompt_tokens; -1: to what fits
+    bool truncates_end = false;                         // keeps the prompt's beginning
+    bool prompt_only = false;
+  };
+  // `echo`: the prompt's text will be asked for.
+  ApiResult<Prompt> from_text(std::string text, bool add_special_tokens, bool echo, const Fit& fit) const;
+  ApiResult<Prompt> from_ids(std::vector<TokenId> ids, bool echo, bool skip_special, const Fit& fit) const;
+  ApiResult<Prompt> from_chat(const Conversation& conversation, const Fit& fit) const;
+
+  // Without regard to an answer, for /tokenize.
+  ApiResult<std::vector<TokenId>> tokenize(std::string_view text, bool add_special_tokens,
+                                           const char* parameter = "prompt", bool may_be_cut = false) const;
+  ApiResult<std::vector<TokenId>> tokenize(const Conversation& conversation) const;
+
+ private:
+  ApiResult<RenderedChat> render_chat(const Conversation& conversation) const;
+  // True if the prompt was cut.
+  ApiResult<bool> fit_in(const Fit& fit, Prompt& prompt) const;
+  std::unexpected<ApiError> too_long(const std::string& asked) const;
+
+  const Tokenizer& tokenizer_;
+  const ChatTemplate* chat_template_;
+  const int max_model_len_;
+  const TextBounds bounds_;
+};
+
+}  // namespace cachalot::openai

@@ -1,0 +1,139 @@
+#include "serve/metrics.h"
+
+#include <gmock/gmock.h>
+
+#include <regex>
+
+#include "base/text.h"
+
+namespace cachalot {
+namespace {
+
+using testing::HasSubstr;
+
+Request request(RequestId parent, int choice, int num_choices) {
+  Request request;
+  request.id = parent + static_cast<RequestId>(choice);
+  request.tokens = {1, 2, 3};
+  request.num_prompt_tokens = 3;
+  request.parent = parent;
+  request.num_choices = num_choices;
+  request.sampling.choice = static_cast<uint32_t>(choice);
+  return request;
+}
+
+// A request of two choices, of which the longer has five tokens.
+void serve_one(Metrics& metrics) {
+  for (const int choice : {0, 1}) {
+    RequestTimer timer = metrics.start_request(request(7, choice, 2));
+    if (choice == 0) {
+      // Both are there before one ends.
+      RequestTimer sibling = metrics.start_request(request(7, 1, 2));
+      metrics.observe(sibling, {.id = 8, .finish = FinishReason::kAborted});
+    }
+    Metrics::note_admission(timer, std::chrono::steady_clock::now());
+    metrics.observe(timer, {.id = 7, .tokens = {{}}, .num_cached_tokens = 2});
+    metrics.observe(timer, {.id = 7, .tokens = {{}, {}, {}, {}}, .finish = FinishReason::kStop});
+  }
+}
+
+// The series of vLLM's own dashboards (examples/observability/prometheus_grafana/grafana.json and the ones beside it).
+TEST(Metrics, VllmsDashboardFindsItsSeries) {
+  Metrics metrics({.model_name = "m", .engine = 2, .max_model_len = 300, .cache_config = {{"block_size", "64"}}});
+  serve_one(metrics);
+  const std::string text = metrics.render({.num_running = 1, .num_waiting = 4}, true);
+  for (const char* name : {"e2e_request_latency_seconds_bucket",
+                           "e2e_request_latency_seconds_sum",
+                           "e2e_request_latency_seconds_count",
+                           "prompt_tokens_total",
+                           "generation_tokens_total",
+                           "inter_token_latency_seconds_bucket",
+                           "inter_token_latency_seconds_sum",
+                           "inter_token_latency_seconds_count",
+                           "num_requests_running",
+                           "num_requests_waiting",
+                           "time_to_first_token_seconds_bucket",
+                           "time_to_first_token_seconds_sum",
+                           "time_to_first_token_seconds_count",
+                           "kv_cache_usage_perc",
+                           "request_prompt_tokens_bucket",
+                           "request_generation_tokens_bucket",
+                           "request_success_total",
+                           "request_queue_time_seconds_sum",
+                           "request_prefill_time_seconds_sum",
+                           "request_decode_time_seconds_sum",
+                           "request_inference_time_seconds_count",
+                           "request_max_num_generation_tokens_sum",
+                           "request_params_n_bucket",
+                           "request_params_max_tokens_bucket",
+                           "prompt_tokens_cached_total",
+                           "iteration_tokens_total_bucket",
+                           "num_preemptions_total",
+                           "prefix_cache_queries_total",
+                           "prefix_cache_hits_total"})
+    EXPECT_TRUE(std::regex_search(
+        text, std::regex(std::string("\nvllm:") + name + R"(\{[^}]*engine="2"[^}]*model_name="m"[^}]*\} )")))
+        << name << "\n"
+        << text;
+  EXPECT_THAT(text, HasSubstr(R"(vllm:num_requests_waiting_by_reason{engine="2",model_name="m",reason="capacity"} 4)"));
+  EXPECT_THAT(text, HasSubstr(R"(vllm:num_requests_waiting_by_reason{engine="2",model_name="m",reason="deferred"} 0)"));
+  EXPECT_THAT(text, HasSubstr(R"(vllm:cache_config_info{block_size="64",engine="2"} 1)"));
+}
+
+TEST(Metrics, CountsARequestsChoicesAndItsLongestOnce) {
+  Metrics metrics({.model_name = "m"});
+  serve_one(metrics);
+  const std::string text = metrics.render({}, true);
+  const auto value = [&](const std::string& name) {
+    std::smatch match;
+    EXPECT_TRUE(std::regex_search(text, match, std::regex("\nvllm:" + name + R"(\{[^}]*\} ([^\n]*))"))) << name;
+    return match.empty() ? -1 : parse_number<double>(match[1].str()).value_or(-1);
+  };
+  EXPECT_EQ(value("request_params_n_sum"), 2);
+  EXPECT_EQ(value("prompt_tokens_cached_total"), 4);
+  EXPECT_EQ(value("request_max_num_generation_tokens_sum"), 10);  // two groups here, of five each
+  EXPECT_EQ(value("inter_token_latency_seconds_count"), 8);
+}
+
+TEST(Metrics, BucketsReachTheLongestSequence) {
+  Metrics metrics({.model_name = "m", .max_model_len = 300});
+  const std::string text = metrics.render({}, true);
+  EXPECT_THAT(text, HasSubstr(R"(vllm:request_prompt_tokens_bucket{engine="0",model_name="m",le="200"})"));
+  EXPECT_THAT(text,
+              testing::Not(HasSubstr(R"(vllm:request_prompt_tokens_bucket{engine="0",model_name="m",le="500"})")));
+}
+
+TEST(Metrics, TellsOfItsProcess) {
+  const std::string text = render_process_metrics();
+  for (const char* name : {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+                           "process_start_time_seconds", "process_open_fds", "process_max_fds"}) {
+    std::smatch match;
+    ASSERT_TRUE(std::regex_search(text, match, std::regex(std::string("\n") + name + " ([^\n]*)"))) << text;
+    EXPECT_GT(parse_number<double>(match[1].str()).value_or(-1), 0) << name;
+  }
+}
+
+TEST(StatsLine, SaysRatesWhileThereIsWork) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto after = [&](int seconds) { return start + std::chrono::seconds(seconds); };
+  StatsLine line(start, {});
+  EXPECT_FALSE(line.next(after(10), {}));
+  const ReplicaStats busy{.num_running = 2,
+                          .num_waiting = 1,
+                          .kv_usage = 0.5,
+                          .prefix_queried_tokens = 100,
+                          .prefix_hit_tokens = 25,
+                          .prompt_tokens = 1000,
+                          .generation_tokens = 300};
+  const auto text = line.next(after(20), busy);
+  ASSERT_TRUE(text);
+  for (const char* part : {"2 running", "1 waiting", "100.0 tokens/s", "30.0 tokens/s", "50.0 %", "25.0 %"})
+    EXPECT_THAT(*text, HasSubstr(part));
+  ReplicaStats idle = busy;
+  idle.num_running = idle.num_waiting = 0;
+  EXPECT_TRUE(line.next(after(30), idle));  // the line that says that it is over
+  EXPECT_FALSE(line.next(after(40), idle));
+}
+
+}  // namespace
+}  // namespace cachalot
