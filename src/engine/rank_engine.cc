@@ -100,6 +100,7 @@ Status RankEngine::load(WeightPacker::Progress progress) {
 
 Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory) {
   ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, rank_memory, memory_info(), placement_.num_local_ranks));
+  arithmetic_ = arithmetic_hash(config);
   Mesh& mesh = *placement_.mesh;
   if (mesh.size() > 1) {
     const ModelSettings& settings = rank_memory.settings;
@@ -115,7 +116,8 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
                     .max_logit_rows = settings.max_logit_rows,
                     .isa_level = static_cast<int64_t>(placement_.isa),
                     .expert_input_group = rank_memory.model.expert_input_group,
-                    .reduced_bytes = max_reduced_bytes(config, settings)};
+                    .reduced_bytes = max_reduced_bytes(config, settings),
+                    .arithmetic = arithmetic_};
     if (config.num_experts > 0) {
       const ExchangeLayout layout = exchange_layout(config, settings);
       own.expert_rows_per_peer = layout.rows_per_peer;
@@ -265,6 +267,7 @@ RankReport RankEngine::report() const {
                     .dp_rank = parallel.data_parallel_rank,
                     .tp_rank = parallel.tensor_parallel_rank,
                     .pid = getpid(),
+                    .arithmetic = arithmetic_,
                     .weight_bytes = model_->weight_bytes(),
                     .planned_weight_bytes = memory_.rank.model.weight_bytes,
                     .sequence_parallel_rows = sequence_parallel_rows_,

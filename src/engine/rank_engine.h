@@ -106,6 +106,7 @@ class RankEngine {
   std::unique_ptr<DeepseekModel> model_;
   std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;
+  int64_t arithmetic_ = 0;
   RoundLimits limits_;
   Buffer cache_memory_, logits_memory_;
   ComputeView<3> cache_;  // [num_layers, num_slots, kv_cache_dim]

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/elementary.h"
 #include "sampler/philox.h"
 
 namespace cachalot {
@@ -47,7 +48,7 @@ Result<SampledToken> Sampler::describe(View<const float, 1> logits, TokenId toke
   const std::span<const float> row = checked_row(logits);
   CHECK(token >= 0 && token < vocab_size_, "token {} of a vocabulary of {}", token, vocab_size_);
   RETURN_IF_ERROR(assign(row));
-  const double log_sum = row_.maximum() + std::log(row_.weight_sum(1.f, kLastOfAll));
+  const double log_sum = row_.maximum() + portable::log(row_.weight_sum(1.f, kLastOfAll));
   const auto logprob = [&](float logit) { return static_cast<float>(logit - log_sum); };
   SampledToken described{.token = token, .logprob = logprob(row[token]), .rank = row_.rank(token)};
   if (num_logprobs <= 0) return described;
@@ -135,8 +136,10 @@ Status Sampler::apply_constraint(TokenConstraint& constraint) {
 TokenId Sampler::draw(const SamplingParams& sampling, uint64_t position) {
   const float scale = 1.f / sampling.temperature;
   RankedToken last = kLastOfAll;
-  if (sampling.min_p > 0)
-    last.logit = std::max(last.logit, row_.maximum() + std::log(sampling.min_p) * sampling.temperature);
+  if (sampling.min_p > 0) {
+    const auto log_min_p = static_cast<float>(portable::log(sampling.min_p));
+    last.logit = std::max(last.logit, row_.maximum() + log_min_p * sampling.temperature);
+  }
   if (sampling.top_k > 0 && sampling.top_k < vocab_size_)
     last = std::min(last, row_.likeliest(sampling.top_k).back(), is_likelier);
   double sum = row_.weight_sum(scale, last);
@@ -151,6 +154,28 @@ TokenId Sampler::draw(const SamplingParams& sampling, uint64_t position) {
     sum = row_.weight_sum(scale, {row_.at(token).logit, token - 1});
     if (sum < nucleus || sum == 0) return token;
   }
+}
+
+uint64_t hash_of_draws() {
+  constexpr int kVocabSize = 1000, kDraws = 64;
+  std::vector<float> logits(kVocabSize);
+  for (int token = 0; token < kVocabSize; token++)
+    logits[static_cast<size_t>(token)] = 8 * static_cast<float>(uniform_at(1, 0, static_cast<uint64_t>(token), 0));
+  SamplingParams sampling{.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.01f, .num_logprobs = 0};
+  std::vector<TokenId> tokens{0};
+  Sampler sampler(kVocabSize);
+  portable::BitHash hash;
+  for (int draw = 0; draw < kDraws; draw++) {
+    const auto sampled = sampler.sample({.logits = View<const float, 1>(logits.data(), kVocabSize),
+                                         .tokens = tokens,
+                                         .num_prompt_tokens = 1,
+                                         .sampling = &sampling});
+    CHECK(sampled.has_value());
+    hash.add(static_cast<uint64_t>(sampled->token));
+    hash.add(double{sampled->logprob});
+    tokens.push_back(sampled->token);
+  }
+  return hash.value();
 }
 
 }  // namespace cachalot

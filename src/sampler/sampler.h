@@ -56,4 +56,8 @@ class Sampler {
   std::vector<uint32_t> mask_;  // [ceil(vocab_size / 32)]
 };
 
+// Of some draws from fixed logits, and their logprobs, by bits: machines whose streams continue each other have the
+// same.
+uint64_t hash_of_draws();
+
 }  // namespace cachalot
