@@ -78,8 +78,8 @@ Result<Rope> Rope::create(const ModelConfig& config, int64_t max_positions) {
   for (int64_t position = 0; position < max_positions; position++) {
     for (int pair = 0; pair < num_pairs; pair++) {
       const portable::SinCos values = angles.at(position, pair);
-      cos(position, pair) = static_cast<float>(values.cos);
-      sin(position, pair) = static_cast<float>(values.sin);
+      cos(position, pair) = static_cast<float>(values.cos);  // host: once, at load
+      sin(position, pair) = static_cast<float>(values.sin);  // host: as above
     }
   }
   rope.table_ = {cos, sin};

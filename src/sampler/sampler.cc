@@ -16,9 +16,9 @@ constexpr float kGreedyBelow = 1e-5f;  // vLLM takes lower temperatures for 0
 
 bool needs_adjusting(const SamplingInput& input) {
   const SamplingParams& sampling = *input.sampling;
-  const int num_generated = static_cast<int>(input.tokens.size()) - input.num_prompt_tokens;
-  return num_generated < sampling.min_tokens || !sampling.logit_bias.empty() || sampling.repetition_penalty != 1.f ||
-         sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f || input.constraint;
+  return input.num_generated() < sampling.min_tokens || !sampling.logit_bias.empty() ||
+         sampling.repetition_penalty != 1.f || sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f ||
+         input.constraint;
 }
 
 }  // namespace
@@ -26,6 +26,8 @@ bool needs_adjusting(const SamplingInput& input) {
 Sampler::Sampler(int vocab_size)
     : vocab_size_(vocab_size), adjusted_(vocab_size), num_occurrences_(vocab_size), mask_((vocab_size + 31) / 32) {
   CHECK(vocab_size > 0);
+  row_.reserve(vocab_size);
+  occurring_.reserve(static_cast<size_t>(vocab_size));
 }
 
 Result<SampledToken> Sampler::sample(const SamplingInput& input) {
@@ -38,7 +40,7 @@ Result<SampledToken> Sampler::sample(const SamplingInput& input) {
     RETURN_IF_ERROR(assign(logits));
   }
   SampledToken sampled{.token =
-                           sampling.temperature < kGreedyBelow ? row_.argmax() : draw(sampling, input.tokens.size())};
+                           sampling.temperature < kGreedyBelow ? row_.argmax() : draw(sampling, input.num_tokens())};
   if (input.constraint) RETURN_IF_ERROR(input.constraint->accept(sampled.token));
   if (sampling.num_logprobs < 0) return sampled;
   return describe(input.logits, sampled.token, sampling.num_logprobs);
@@ -53,6 +55,7 @@ Result<SampledToken> Sampler::describe(View<const float, 1> logits, TokenId toke
   SampledToken described{.token = token, .logprob = logprob(row[token]), .rank = row_.rank(token)};
   if (num_logprobs <= 0) return described;
 
+  described.top.reserve(static_cast<size_t>(std::min(num_logprobs, vocab_size_)));
   for (const RankedToken& likely : row_.likeliest(num_logprobs)) {
     const int rank = static_cast<int>(described.top.size()) + 1;
     described.top.push_back({.token = likely.token, .logprob = logprob(likely.logit), .rank = rank});
@@ -79,7 +82,7 @@ Status Sampler::assign(std::span<const float> logits) {
 Status Sampler::adjust(const SamplingInput& input) {
   const SamplingParams& sampling = *input.sampling;
   std::copy_n(input.logits.data(), vocab_size_, adjusted_.begin());
-  if (static_cast<int>(input.tokens.size()) - input.num_prompt_tokens < sampling.min_tokens) {
+  if (input.num_generated() < sampling.min_tokens) {
     for (const TokenId token : sampling.stop_token_ids)
       if (token >= 0 && token < vocab_size_) adjusted_[token] = -kInfinity;
   }
@@ -102,8 +105,10 @@ void Sampler::apply_penalties(const SamplingInput& input) {
   // Of the generated tokens; in the prompt alone: kInPrompt.
   constexpr int32_t kInPrompt = std::numeric_limits<int32_t>::min();
   occurring_.clear();
-  for (const TokenId token : input.tokens.subspan(input.num_prompt_tokens))
-    if (num_occurrences_[token]++ == 0) occurring_.push_back(token);
+  for (const std::span<const TokenId> generated : {input.tokens.subspan(input.num_prompt_tokens), input.newer}) {
+    for (const TokenId token : generated)
+      if (num_occurrences_[token]++ == 0) occurring_.push_back(token);
+  }
   if (repetition) {
     for (const TokenId token : input.tokens.first(input.num_prompt_tokens)) {
       if (num_occurrences_[token] != 0) continue;
