@@ -78,6 +78,21 @@ check_buffers() {  # SOURCE_FOLDER
   done < <(sources "$1" | grep -vE "^$1/(tensor|device|kernels|comm)/" | xargs -r grep -l '\.data()')
 }
 
+# The same of views, in the folders that compute with them: an element, a row's address or a copy through a view's address. The
+# few places where the host does follow one say so in the line: "// host: why".
+check_views() {  # SOURCE_FOLDER
+  local file names found folder
+  while read -r file; do
+    names=$({ cat "$file" "${file%.cc}.h" 2>/dev/null || true; } | sed -E 's,//.*,,' |
+      grep -oP 'View<[^;(){}]*> \K[a-z_]+(?![a-z_]|\((View|Compute|const|[A-Z)]|int))' | sort -u | paste -sd '|' || true)
+    # Expressions through workspace_ too, whose views are declared elsewhere.
+    names="workspace_\\.[a-z_]+${names:+|$names}"
+    found=$(grep -nHP "\\.row\\(|(^|[^.:a-zA-Z_>])($names)\\((?!View|std::)|(copy_n|fill_n|memcpy|memmove|memset)\\(.*\\.data\\(\\)|\\*[^;,=(]*\\b($names)\\.data\\(\\)|\\b($names)\\.data\\(\\)\\)?\\[" "$file" |
+      grep -vE '// host: |: *//|^[^:]*:[0-9]*: *: |View<[^;()]*> [a-zA-Z_:]+\(' || true)
+    [ -z "$found" ] || complain "a view's memory is followed on the host above kernels and comm, and its line does not say // host: why"$'\n'"$found"
+  done < <(for folder in model engine; do [ ! -d "$1/$folder" ] || sources "$1/$folder"; done | grep -vE '_test\.(cc|h)$')
+}
+
 check() {  # SOURCE_FOLDER
   failed=0
   check_includes "$1"
@@ -85,6 +100,7 @@ check() {  # SOURCE_FOLDER
   check_only_in "$1" '#include <boost/beast' "Boost.Beast is included" http
   check_only_in "$1" '#include <uc[mpst]/' "UCX is included" comm/ucx
   check_buffers "$1"
+  check_views "$1"
   return $failed
 }
 
@@ -100,6 +116,8 @@ self_check() {
   done
   echo '#include "base/log.h"  // getenv("HOME") in a comment is none' > src/model/good.cc
   printf '%s\n' 'Buffer memory_;' 'x = View(memory_.data(), 3);' > src/model/buffers.h
+  printf '%s\n' 'void f(View<float, 2> rows) {' '  g(View<float, 2>(rows.data(), 3, 2), rows.rows(0, 1));' '  x = rows(0, 1);  // host: once, at load' \
+    > src/model/views.cc
   echo 'getenv("HOME"); argv[1];' > src/config/environment.cc
   echo '#include <boost/beast/core.hpp>' > src/http/server.cc
   report=$(check src) || { echo "the self-check failed: a sound tree is refused: $report"; return 1; }
@@ -122,7 +140,11 @@ self_check() {
     expect_complaint src/comm/mesh.cc '#include <ucp/api/ucp.h>' 'UCX is included only in: comm/ucx' &&
     expect_complaint src/engine/first.cc $'Buffer cache = make();\nx = *cache.data();' 'src/engine/first.cc:2:' &&
     expect_complaint src/model/first.cc $'Buffer cache = make();\nreinterpret_cast<float*>(cache.data())[0] = 1;' 'src/model/first.cc:2:' &&
-    expect_complaint src/model/first.cc $'Buffer cache, logits;\nmemcpy(x, logits.data(), 8);' 'src/model/first.cc:2:'
+    expect_complaint src/model/first.cc $'Buffer cache, logits;\nmemcpy(x, logits.data(), 8);' 'src/model/first.cc:2:' &&
+    expect_complaint src/model/first.cc $'void f(View<float, 2> rows) {\nx = rows(0, 1);' 'src/model/first.cc:2:' &&
+    expect_complaint src/model/first.cc $'x = workspace_.ids(0);' 'src/model/first.cc:1:' &&
+    expect_complaint src/engine/first.cc $'const View<const float, 2> all = f();\nx = *all.row(0);' 'src/engine/first.cc:2:' &&
+    expect_complaint src/engine/first.cc $'const View<float, 2> all = f();\nstd::copy_n(all.data(), 3, x);' 'src/engine/first.cc:2:'
 }
 
 (self_check)

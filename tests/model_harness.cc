@@ -52,6 +52,7 @@ void ModelRun::load_ranks() {
     rank->device =
         std::make_unique<Device>(ThreadPoolOptions{.num_threads = options_.num_threads, .spin_microseconds = 0});
     const ModelSettings settings{.compute_dtype = options_.compute_dtype,
+                                 .isa = options_.isa,
                                  .activation_dtype = options_.activation_dtype,
                                  .tp_rank = rank->tp_rank,
                                  .tp_size = layout.tp_size,
@@ -78,8 +79,8 @@ void ModelRun::load_ranks() {
       ASSERT_TRUE(exchange) << exchange.error().message;
       rank->exchange = std::move(*exchange);
     }
-    auto model = DeepseekModel::load(config(), settings, *files_, *rank->device, options_.isa, *rank->group,
-                                     rank->exchange.get(), {});
+    auto model =
+        DeepseekModel::load(config(), settings, *files_, *rank->device, *rank->group, rank->exchange.get(), {});
     ASSERT_TRUE(model) << model.error().message;
     rank->model = std::move(*model);
     const int64_t num_slots = 4096;

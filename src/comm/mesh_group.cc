@@ -48,19 +48,18 @@ Result<std::unique_ptr<MeshGroup>> MeshGroup::create(Mesh& mesh, MeshGroupOption
   CHECK(self != options.members.end(), "rank {} is not a member of its group", mesh.rank());
   const auto rank = static_cast<int>(self - options.members.begin());
   ASSIGN_OR_RETURN(Buffer staging, Device::allocate(static_cast<size_t>(options.staging_bytes())));
-  const int64_t max_part_bytes = options.max_part_bytes();
-  return std::unique_ptr<MeshGroup>(
-      new MeshGroup(mesh, std::move(options.members), rank, max_part_bytes, std::move(staging)));
+  return std::unique_ptr<MeshGroup>(new MeshGroup(mesh, options, rank, std::move(staging)));
 }
 
-MeshGroup::MeshGroup(Mesh& mesh, std::vector<int> members, int rank, int64_t max_part_bytes, Buffer staging)
+MeshGroup::MeshGroup(Mesh& mesh, const MeshGroupOptions& options, int rank, Buffer staging)
     : mesh_(mesh),
-      members_(std::move(members)),
+      members_(options.members),
       rank_(rank),
-      max_part_bytes_(max_part_bytes),
+      max_part_bytes_(options.max_part_bytes()),
       staging_(std::move(staging)) {
-  sends_.reserve(members_.size());
-  receives_.reserve(members_.size());
+  const size_t rows = static_cast<size_t>(options.max_gathered_rows), others = members_.size() - 1;
+  sends_.reserve(std::max(rows, others));
+  receives_.reserve(std::max<size_t>(rows, 1) * others);
 }
 
 MeshGroup::~MeshGroup() {

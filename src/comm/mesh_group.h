@@ -13,6 +13,7 @@ struct MeshGroupOptions {
   std::vector<int> members;       // ranks of the mesh, this one among them; their order is the group's
   int64_t max_reduced_bytes = 0;  // of one rank's part in reduce_scatter(), as it travels
   int64_t max_summed_bytes = 0;   // of all values in all_reduce()
+  int64_t max_gathered_rows = 0;  // in gather_columns()
 
   int64_t max_part_bytes() const;  // of what one rank adds up
   // What the group allocates: the others' shares of this rank's part.
@@ -44,7 +45,7 @@ class MeshGroup : public Group {
   Status barrier(const CollectiveSite& site) override;
 
  private:
-  MeshGroup(Mesh& mesh, std::vector<int> members, int rank, int64_t max_part_bytes, Buffer staging);
+  MeshGroup(Mesh& mesh, const MeshGroupOptions& options, int rank, Buffer staging);
 
   // The others in the order in which this rank turns to them: not everybody to the first one first.
   int peer_at(int step) const { return (rank_ + step) % size(); }

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -11,6 +12,8 @@ namespace cachalot {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+
+std::atomic<size_t> given{0};
 
 }  // namespace
 
@@ -29,7 +32,12 @@ Result<Buffer> Device::allocate(size_t size) {
   if (address + alignment > aligned) munmap(reinterpret_cast<void*>(aligned + rounded), address + alignment - aligned);
   auto* data = reinterpret_cast<std::byte*>(aligned);
   if (alignment == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
+  given += size;
   return Buffer(data, rounded, [](std::byte* data, size_t size) { munmap(data, size); });
+}
+
+size_t Device::bytes_given() {
+  return given;
 }
 
 }  // namespace cachalot

@@ -18,6 +18,8 @@ class Device {
   // Zeroed memory, 2 MiB-aligned with huge pages where that is worth it; pages are touched on first use. The error says
   // how much was asked for.
   static Result<Buffer> allocate(size_t size);
+  // All that allocate() has given in this process so far: what a plan is held against.
+  static size_t bytes_given();
 
  private:
   ThreadPool threads_;

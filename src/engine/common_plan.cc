@@ -5,7 +5,10 @@
 #include <numeric>
 #include <vector>
 
+#include "base/elementary.h"
 #include "comm/mesh_group.h"
+#include "model/rope.h"
+#include "sampler/sampler.h"
 
 namespace cachalot {
 namespace {
@@ -14,7 +17,7 @@ struct Alike {
   const char* name;
   int64_t RankNumbers::* number;
 };
-constexpr std::array<Alike, 14> kAlike{{
+constexpr std::array<Alike, 15> kAlike{{
     {"tokens of a KV block (--block-size)", &RankNumbers::block_size},
     {"KV bytes of a token", &RankNumbers::cache_bytes_per_token},
     {"layers", &RankNumbers::num_layers},
@@ -29,10 +32,18 @@ constexpr std::array<Alike, 14> kAlike{{
     {"results of a message to a rank's experts", &RankNumbers::expert_pairs_per_peer},
     {"bytes of a row to experts", &RankNumbers::expert_row_bytes},
     {"bytes of a sum between ranks", &RankNumbers::reduced_bytes},
+    {"arithmetic of rotary tables and draws (a hash)", &RankNumbers::arithmetic},
 }};
 static_assert(sizeof(RankNumbers) == (kAlike.size() + 3) * sizeof(int64_t), "a number is missing in the table");
 
 }  // namespace
+
+int64_t arithmetic_hash(const ModelConfig& config) {
+  portable::BitHash hash;
+  hash.add(Rope::hash(config, config.max_position_embeddings));
+  hash.add(hash_of_draws());
+  return static_cast<int64_t>(hash.value() >> 11);
+}
 
 Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
                                     std::span<const std::string> rank_names) {

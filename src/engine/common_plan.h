@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "comm/mesh.h"
+#include "config/model_config.h"
 #include "config/parallel_options.h"
 
 namespace cachalot {
@@ -14,7 +15,7 @@ namespace cachalot {
 // What a rank has worked out for itself, from its own node, flags and files. Travels between ranks as it is; the first
 // word is the format's.
 struct RankNumbers {
-  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0001;  // "CRNK", version 1
+  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0002;  // "CRNK", version 2
 
   uint64_t format = kFormat;
   // What it has memory for: the least holds, of a replica's ranks and of all ranks of the group.
@@ -24,8 +25,13 @@ struct RankNumbers {
   int64_t max_rows = 0, max_num_seqs = 0, max_steps = 0, max_logit_rows = 0;
   int64_t isa_level = 0, expert_input_group = 0;
   int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
+  int64_t arithmetic = 0;  // arithmetic_hash()
 };
-static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 17 * sizeof(int64_t));
+static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 18 * sizeof(int64_t));
+
+// Of numbers that ranks compute for themselves and must have alike to the bit, rotary tables and draws, and that no
+// file or flag says: a build or a machine that computes others is found at the start. 53 bits, so that JSON holds them.
+int64_t arithmetic_hash(const ModelConfig& config);
 
 // What all build on.
 struct CommonPlan {

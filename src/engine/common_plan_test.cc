@@ -68,6 +68,7 @@ TEST(CommonPlan, NamesWhatShouldBeAlikeBothNumbersAndBothRanks) {
   EXPECT_THAT(refused(&RankNumbers::cache_bytes_per_token),
               HasSubstr("KV bytes of a token: 7 on rank 2 (host b) and 640 on rank 0 (host a)"));
   EXPECT_THAT(refused(&RankNumbers::max_rows), HasSubstr("--max-num-batched-tokens): 7 on rank 2"));
+  EXPECT_THAT(refused(&RankNumbers::arithmetic), HasSubstr("rotary tables and draws (a hash): 7 on rank 2 (host b)"));
   // Every number behind those of which the least holds.
   for (size_t word = 3; word < sizeof(RankNumbers) / sizeof(int64_t); word++) {
     std::vector<RankNumbers> of_ranks(2, numbers(100, 6400));
@@ -97,6 +98,15 @@ TEST(CommonPlan, IsFoundByAskingAllRanks) {
       EXPECT_EQ(common->max_model_len, 6400);
     });
   }
+}
+
+// Of a model with YaRN, as R1's and as the built-in one's: on every machine, by every compiler.
+TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
+  const auto nano = load_model_config(CACHALOT_SOURCE_DIR "/models/nano");
+  const auto r1 = load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/r1-bf16");
+  ASSERT_TRUE(nano && r1 && r1->yarn);
+  EXPECT_EQ(arithmetic_hash(*nano), 887214717548433);
+  EXPECT_EQ(arithmetic_hash(*r1), 3311955895559589);
 }
 
 }  // namespace

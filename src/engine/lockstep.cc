@@ -9,6 +9,7 @@ Lockstep::Lockstep(Mesh& mesh, const ParallelOptions& parallel, const RoundLimit
   const int tp_size = parallel.tensor_parallel_size, own_rank = parallel.group_rank();
   const int first_of_replica = own_rank - parallel.tensor_parallel_rank;
   round_bytes_.reserve(limits.max_round_bytes());
+  round_.sequences.reserve(static_cast<size_t>(limits.max_num_seqs));
   if (!parallel.is_leader()) {
     round_bytes_.resize(limits.max_round_bytes());
     receives_.push_back({.peer = first_of_replica});

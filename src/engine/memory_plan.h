@@ -10,7 +10,7 @@
 
 namespace cachalot {
 
-// How a device's memory is shared out, decided before anything is allocated.
+// How a device's memory is shared out, decided before any buffer is allocated.
 struct MemoryPlan {
   MemoryInfo node;
   size_t device_bytes = 0;  // this rank's share of the node's memory

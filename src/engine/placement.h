@@ -24,6 +24,9 @@ struct Placement {
   std::function<void(std::optional<uint64_t> step)> on_activity;
 };
 
+// The highest level that the option allows: what is planned with for machines that are not here.
+IsaLevel highest_isa(IsaOption option);
+
 // The instruction level that this machine is to run, as the option says. The error: it has not got it.
 Result<IsaLevel> choose_isa(IsaOption option);
 

@@ -58,7 +58,9 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options_.model));
   const ModelConfig& config = files.config();
   ASSIGN_OR_RETURN(const RankMemory rank_memory, plan_rank_memory(options_, placement_.parallel, config, files,
-                                                                  placement_.num_local_ranks, num_threads()));
+                                                                  {.num_local_ranks = placement_.num_local_ranks,
+                                                                   .num_threads = num_threads(),
+                                                                   .isa = placement_.isa}));
   RETURN_IF_ERROR(plan(config, rank_memory));
   ModelSettings settings = rank_memory.settings;
   settings.max_positions = memory_.max_model_len;
@@ -66,7 +68,8 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   const int own_rank = placement_.mesh->rank();
   ASSIGN_OR_RETURN(tensor_group_,
                    make_group(*placement_.mesh, {.members = consecutive(own_rank - settings.tp_rank, settings.tp_size),
-                                                 .max_reduced_bytes = max_reduced_bytes(config, settings)}));
+                                                 .max_reduced_bytes = max_reduced_bytes(config, settings),
+                                                 .max_gathered_rows = settings.max_logit_rows}));
   if (config.num_experts > 0) {
     const ExchangeLayout layout = exchange_layout(config, settings);
     if (settings.ep_size > 1) log::info("{}", layout.describe());
@@ -74,8 +77,8 @@ Status RankEngine::load(WeightPacker::Progress progress) {
                      MeshExpertExchange::create(*placement_.mesh,
                                                 consecutive(own_rank - settings.ep_rank, settings.ep_size), layout));
   }
-  ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, placement_.isa, *tensor_group_,
-                                               exchange_.get(), std::move(progress)));
+  ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
+                                               std::move(progress)));
 
   const int64_t num_slots = int64_t{memory_.num_blocks} * memory_.block_size;
   ASSIGN_OR_RETURN(cache_memory_, Device::allocate(memory_.cache_bytes));
@@ -86,7 +89,7 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   batch_ = std::make_unique<StepBatch>(settings.max_rows, memory_.block_size);
   for (int thread_idx = 0; leads() && thread_idx < num_threads(); thread_idx++)
     samplers_.push_back(std::make_unique<Sampler>(config.vocab_size));
-  active_.reserve(static_cast<size_t>(options_.max_num_seqs));
+  reserve_lists();
   limits_ = {.max_num_seqs = options_.max_num_seqs,
              .max_rows = options_.max_num_batched_tokens,
              .max_steps = options_.num_scheduler_steps,
@@ -100,6 +103,7 @@ Status RankEngine::load(WeightPacker::Progress progress) {
 
 Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory) {
   ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, rank_memory, memory_info(), placement_.num_local_ranks));
+  arithmetic_ = arithmetic_hash(config);
   Mesh& mesh = *placement_.mesh;
   if (mesh.size() > 1) {
     const ModelSettings& settings = rank_memory.settings;
@@ -115,7 +119,8 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
                     .max_logit_rows = settings.max_logit_rows,
                     .isa_level = static_cast<int64_t>(placement_.isa),
                     .expert_input_group = rank_memory.model.expert_input_group,
-                    .reduced_bytes = max_reduced_bytes(config, settings)};
+                    .reduced_bytes = max_reduced_bytes(config, settings),
+                    .arithmetic = arithmetic_};
     if (config.num_experts > 0) {
       const ExchangeLayout layout = exchange_layout(config, settings);
       own.expert_rows_per_peer = layout.rows_per_peer;
@@ -136,9 +141,10 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
 
 Result<StepResult> RankEngine::run(const StepPlan& plan, int num_steps) {
   CHECK(leads() && (plan.sequences.empty() || num_steps <= plan.num_steps));
+  CHECK(std::ssize(plan.sequences) <= options_.max_num_seqs && num_steps <= options_.num_scheduler_steps);
   StepResult result{.round = plan.round, .sequences = std::vector<SequenceResult>(plan.sequences.size())};
   active_.clear();
-  round_ = {.number = num_steps_, .num_steps = num_steps, .sequences = {}};
+  start_round(num_steps);
   for (size_t idx = 0; idx < plan.sequences.size(); idx++) {
     const PlannedSequence& planned = plan.sequences[idx];
     result.sequences[idx].id = planned.id;
@@ -151,11 +157,8 @@ Result<StepResult> RankEngine::run(const StepPlan& plan, int num_steps) {
                                                                   static_cast<size_t>(planned.num_tokens)),
                                  .blocks = planned.blocks};
     round_.sequences.push_back(sequence);
-    active_.push_back({.now = sequence,
-                       .planned = &planned,
-                       .result = &result.sequences[idx],
-                       .known = planned.tokens,
-                       .extended = {}});
+    result.sequences[idx].tokens.reserve(planned.sample ? static_cast<size_t>(num_steps) : 0);
+    activate(sequence, &planned, &result.sequences[idx]);
   }
   RETURN_IF_ERROR(lockstep_->announce(round_));
   RETURN_IF_ERROR(run_steps(num_steps));
@@ -163,13 +166,16 @@ Result<StepResult> RankEngine::run(const StepPlan& plan, int num_steps) {
 }
 
 Status RankEngine::run_for_logits(const RoundSequence& sequence, View<float, 2> logits) {
-  round_ = {.number = num_steps_, .num_steps = 1, .all_logits = true, .sequences = {sequence}};
+  start_round(1);
+  round_.all_logits = true;
+  round_.sequences.push_back(sequence);
   RETURN_IF_ERROR(lockstep_->announce(round_));
   return run_all_logits(sequence, logits);
 }
 
 Status RankEngine::dismiss() {
-  round_ = {.number = num_steps_, .leave = true, .sequences = {}};
+  start_round(0);
+  round_.leave = true;
   return lockstep_->announce(round_);
 }
 
@@ -180,9 +186,40 @@ Status RankEngine::follow(const Round& round) {
                       round.number, num_steps_);
   if (round.all_logits) return run_all_logits(round.sequences[0], {});
   active_.clear();
-  for (const RoundSequence& sequence : round.sequences)
-    active_.push_back({.now = sequence, .known = {}, .extended = {}});
+  for (const RoundSequence& sequence : round.sequences) activate(sequence, nullptr, nullptr);
   return run_steps(round.num_steps);
+}
+
+void RankEngine::reserve_lists() {
+  const auto sequences = static_cast<size_t>(options_.max_num_seqs),
+             rows = static_cast<size_t>(options_.max_num_batched_tokens);
+  active_.reserve(sequences);
+  running_.reserve(sequences);
+  choices_.reserve(sequences);
+  round_.sequences.reserve(sequences);
+  wanted_.reserve(std::max(rows, sequences));
+  row_ids_.reserve(std::max(rows, sequences));
+  if (leads()) sampled_.resize(sequences * static_cast<size_t>(options_.num_scheduler_steps));
+}
+
+void RankEngine::start_round(int num_steps) {
+  round_.number = num_steps_;
+  round_.num_steps = num_steps;
+  round_.leave = round_.all_logits = false;
+  round_.sequences.clear();
+}
+
+void RankEngine::activate(const RoundSequence& now, const PlannedSequence* planned, SequenceResult* result) {
+  Active sequence{.now = now, .planned = planned, .result = result, .room = {}};
+  const auto max_steps = static_cast<size_t>(options_.num_scheduler_steps);
+  if (planned) sequence.room = std::span(sampled_).subspan(active_.size() * max_steps, max_steps);
+  active_.push_back(sequence);
+}
+
+std::span<const int32_t> RankEngine::wanted_ids(size_t begin, size_t count) {
+  row_ids_.clear();
+  for (const WantedRow& wanted : std::span(wanted_).subspan(begin, count)) row_ids_.push_back(wanted.row);
+  return row_ids_;
 }
 
 class RankEngine::ComputeTime {
@@ -210,20 +247,19 @@ void RankEngine::set_trace(StepTrace* trace) {
 // Where replicas step together, a replica whose sequences have all ended goes on with zero rows.
 Status RankEngine::run_steps(int num_steps) {
   const ComputeTime time(*this);
-  std::vector<Active*> running;
   for (int step_idx = 0; step_idx < num_steps; step_idx++) {
-    running.clear();
+    running_.clear();
     for (Active& sequence : active_) {
       if (sequence.finished) continue;
       if (step_idx > 0) {
         prepare_next_step(sequence);
         RETURN_IF_ERROR(check_step(sequence.now, limits_));
       }
-      running.push_back(&sequence);
+      running_.push_back(&sequence);
     }
-    if (running.empty() && !placement_.parallel.spans_replicas()) break;
+    if (running_.empty() && !placement_.parallel.spans_replicas()) break;
     if (placement_.on_activity) placement_.on_activity(num_steps_);
-    RETURN_IF_ERROR(step(running, step_idx + 1 == num_steps));
+    RETURN_IF_ERROR(step(running_, step_idx + 1 == num_steps));
   }
   if (placement_.on_activity) placement_.on_activity(std::nullopt);
   return {};
@@ -265,6 +301,7 @@ RankReport RankEngine::report() const {
                     .dp_rank = parallel.data_parallel_rank,
                     .tp_rank = parallel.tensor_parallel_rank,
                     .pid = getpid(),
+                    .arithmetic = arithmetic_,
                     .weight_bytes = model_->weight_bytes(),
                     .planned_weight_bytes = memory_.rank.model.weight_bytes,
                     .sequence_parallel_rows = sequence_parallel_rows_,
@@ -299,13 +336,13 @@ Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> 
                .num_prompt_tokens = sequence.num_prompt_tokens,
                .blocks = sequence.blocks});
   RETURN_IF_ERROR(forward());
-  std::vector<int32_t> row_ids(static_cast<size_t>(sequence.num_tokens));
-  std::iota(row_ids.begin(), row_ids.end(), 0);
+  row_ids_.resize(static_cast<size_t>(sequence.num_tokens));
+  std::iota(row_ids_.begin(), row_ids_.end(), 0);
   for (int64_t begin = 0; begin < sequence.num_tokens; begin += max_logit_rows_) {
     const int64_t count = std::min<int64_t>(max_logit_rows_, sequence.num_tokens - begin);
     ASSIGN_OR_RETURN(const auto rows,
-                     logits(std::span(row_ids).subspan(static_cast<size_t>(begin), static_cast<size_t>(count))));
-    if (leads()) std::copy_n(rows.data(), rows.size(), all.row(begin));
+                     logits(std::span(row_ids_).subspan(static_cast<size_t>(begin), static_cast<size_t>(count))));
+    if (leads()) std::copy_n(rows.data(), rows.size(), all.row(begin));  // host: logits, as for the sampler
   }
   return {};
 }
@@ -320,30 +357,24 @@ Result<View<float, 2>> RankEngine::logits(std::span<const int32_t> row_ids) {
 
 // Logprobs of the prompt's tokens, for the sequences that ask: the row of a token speaks of the next one.
 Status RankEngine::report_prompt(std::span<Active*> active) {
-  struct Row {
-    Active* sequence;
-    int32_t row;
-    int next_position;
-  };
-  std::vector<Row> rows;
+  wanted_.clear();
   for (size_t idx = 0; idx < active.size(); idx++) {
     const RoundSequence& now = active[idx]->now;
     if (!now.prompt_logits) continue;
     const int end = std::min(now.first_position + now.num_tokens, now.num_prompt_tokens - 1);
+    if (leads() && end > now.first_position)
+      active[idx]->result->prompt_logprobs.reserve(static_cast<size_t>(end - now.first_position));
     for (int position = now.first_position; position < end; position++)
-      rows.push_back({active[idx], batch_->row_of(idx, position), position + 1});
+      wanted_.push_back({active[idx], batch_->row_of(idx, position), position + 1});
   }
-  std::vector<int32_t> row_ids;
-  for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(max_logit_rows_)) {
-    const std::span<Row> chunk(rows.data() + begin,
-                               std::min(rows.size() - begin, static_cast<size_t>(max_logit_rows_)));
-    row_ids.clear();
-    for (const Row& row : chunk) row_ids.push_back(row.row);
-    ASSIGN_OR_RETURN(const auto logits, this->logits(row_ids));
+  for (size_t begin = 0; begin < wanted_.size(); begin += static_cast<size_t>(max_logit_rows_)) {
+    const std::span chunk =
+        std::span(wanted_).subspan(begin, std::min(wanted_.size() - begin, static_cast<size_t>(max_logit_rows_)));
+    ASSIGN_OR_RETURN(const auto logits, this->logits(wanted_ids(begin, chunk.size())));
     for (size_t idx = 0; leads() && idx < chunk.size(); idx++) {
       Active& sequence = *chunk[idx].sequence;
       auto described = samplers_[0]->describe(logits[static_cast<int64_t>(idx)],
-                                              sequence.known[static_cast<size_t>(chunk[idx].next_position)],
+                                              sequence.planned->tokens[static_cast<size_t>(chunk[idx].next_position)],
                                               sequence.planned->sampling->num_prompt_logprobs);
       if (described) {
         sequence.result->prompt_logprobs.push_back(std::move(*described));
@@ -357,26 +388,24 @@ Status RankEngine::report_prompt(std::span<Active*> active) {
 
 // Samples for every sequence whose last known token went through the model, rows shared out over the threads.
 Status RankEngine::sample(std::span<Active*> active) {
-  std::vector<Active*> sampling;
-  std::vector<int32_t> row_ids;
+  wanted_.clear();
   for (size_t idx = 0; idx < active.size(); idx++) {
     const RoundSequence& now = active[idx]->now;
-    if (!now.sample) continue;
-    sampling.push_back(active[idx]);
-    row_ids.push_back(batch_->row_of(idx, now.first_position + now.num_tokens - 1));
+    if (now.sample) wanted_.push_back({active[idx], batch_->row_of(idx, now.first_position + now.num_tokens - 1), 0});
   }
-  for (size_t begin = 0; begin < sampling.size(); begin += static_cast<size_t>(max_logit_rows_)) {
-    const size_t count = std::min(sampling.size() - begin, static_cast<size_t>(max_logit_rows_));
-    ASSIGN_OR_RETURN(const auto logits, this->logits(std::span(row_ids).subspan(begin, count)));
+  for (size_t begin = 0; begin < wanted_.size(); begin += static_cast<size_t>(max_logit_rows_)) {
+    const size_t count = std::min(wanted_.size() - begin, static_cast<size_t>(max_logit_rows_));
+    ASSIGN_OR_RETURN(const auto logits, this->logits(wanted_ids(begin, count)));
     if (!leads()) continue;
     const TraceScope span(trace_, "sampling");
     device_->threads().parallel_for(static_cast<int64_t>(count), 1, [&](int64_t first, int64_t last, int thread_idx) {
       for (int64_t idx = first; idx < last; idx++) {
-        Active& sequence = *sampling[begin + static_cast<size_t>(idx)];
+        Active& sequence = *wanted_[begin + static_cast<size_t>(idx)].sequence;
         if (sequence.finished) continue;  // its prompt's logprobs failed
         take_token(sequence, samplers_[static_cast<size_t>(thread_idx)]->sample(
                                  {.logits = logits[idx],
-                                  .tokens = sequence.known,
+                                  .tokens = sequence.planned->tokens,
+                                  .newer = sequence.sampled(),
                                   .num_prompt_tokens = sequence.planned->num_prompt_tokens,
                                   .sampling = sequence.planned->sampling,
                                   .constraint = sequence.planned->constraint}));
@@ -416,18 +445,15 @@ void RankEngine::take_token(Active& sequence, Result<SampledToken> sampled) {
   }
   sequence.last = sampled->token;
   result.tokens.push_back(std::move(*sampled));
-  const int num_generated = static_cast<int>(sequence.known.size()) + 1 - sequence.planned->num_prompt_tokens;
+  const int num_known = static_cast<int>(sequence.planned->tokens.size()) + sequence.num_sampled;
+  const int num_generated = num_known + 1 - sequence.planned->num_prompt_tokens;
   result.finish = finish_reason(*sequence.planned->sampling, num_generated, sequence.last);
   sequence.finished = result.finish != FinishReason::kNone;
 }
 
 // The token sampled last is what the sequence brings to the next step of the round.
 void RankEngine::prepare_next_step(Active& sequence) {
-  if (sequence.planned) {
-    if (sequence.extended.empty()) sequence.extended.assign(sequence.known.begin(), sequence.known.end());
-    sequence.extended.push_back(sequence.last);
-    sequence.known = sequence.extended;
-  }
+  if (sequence.planned) sequence.room[static_cast<size_t>(sequence.num_sampled++)] = sequence.last;
   sequence.now.first_position += sequence.now.num_tokens;
   sequence.now.num_tokens = 1;
   sequence.now.prompt_logits = false;

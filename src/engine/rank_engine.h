@@ -73,8 +73,15 @@ class RankEngine {
     // A leader's.
     const PlannedSequence* planned = nullptr;
     SequenceResult* result = nullptr;
-    std::span<const TokenId> known;  // the scheduler's tokens, or `extended` after the first of several steps
-    std::vector<TokenId> extended;
+    std::span<TokenId> room;  // for what the round samples, [max_steps]
+    int num_sampled = 0;      // of which so many are there
+    std::span<const TokenId> sampled() const { return room.first(static_cast<size_t>(num_sampled)); }
+  };
+  // A row whose logits are wanted, and for what.
+  struct WantedRow {
+    Active* sequence;
+    int32_t row;
+    int next_position;  // of the prompt's token that they speak of
   };
 
   RankEngine(const EngineOptions& options, const Placement& placement, std::unique_ptr<Mesh> own_mesh);
@@ -94,6 +101,11 @@ class RankEngine {
   Status share_tokens(std::span<Active*> active);
   void take_token(Active& sequence, Result<SampledToken> sampled);
   static void prepare_next_step(Active& sequence);
+  void reserve_lists();
+  void start_round(int num_steps);
+  void activate(const RoundSequence& now, const PlannedSequence* planned, SequenceResult* result);
+  // Ids of the rows [begin, begin + count) of wanted_.
+  std::span<const int32_t> wanted_ids(size_t begin, size_t count);
   // The logits of rows of the last step: on the leader, in memory that the next call reuses; elsewhere nothing.
   Result<View<float, 2>> logits(std::span<const int32_t> row_ids);
 
@@ -106,14 +118,20 @@ class RankEngine {
   std::unique_ptr<DeepseekModel> model_;
   std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;
+  int64_t arithmetic_ = 0;
   RoundLimits limits_;
   Buffer cache_memory_, logits_memory_;
   ComputeView<3> cache_;  // [num_layers, num_slots, kv_cache_dim]
   int64_t max_logit_rows_ = 0;
   std::unique_ptr<StepBatch> batch_;
   std::vector<std::unique_ptr<Sampler>> samplers_;  // one a thread; a leader's
+  // Of a round and of a step; reserved for the largest.
   std::vector<Active> active_;
-  Round round_;  // that a leader announces
+  std::vector<Active*> running_;
+  std::vector<WantedRow> wanted_;
+  std::vector<int32_t> row_ids_;
+  std::vector<TokenId> sampled_;  // [max_num_seqs, max_steps]
+  Round round_;                   // that a leader announces
   struct Choice {
     TokenId token;
     int32_t finished;

@@ -39,16 +39,17 @@ size_t RankMemory::fixed_bytes() const {
 }
 
 Result<RankMemory> plan_rank_memory(const EngineOptions& options, const ParallelOptions& parallel,
-                                    const ModelConfig& config, const WeightCatalog& catalog, int num_local_ranks,
-                                    int num_threads) {
+                                    const ModelConfig& config, const WeightCatalog& catalog,
+                                    const RankResources& resources) {
   if (options.max_model_len > config.max_position_embeddings) {
     return make_parameter_error("--max-model-len", "--max-model-len {}: the model has max_position_embeddings {} ({})",
                                 options.max_model_len, config.max_position_embeddings, catalog.name());
   }
   RankMemory memory{.settings = settings_of(options, parallel, config)};
-  ASSIGN_OR_RETURN(memory.model, DeepseekModel::plan(config, memory.settings, catalog, num_threads));
+  memory.settings.isa = resources.isa;
+  ASSIGN_OR_RETURN(memory.model, DeepseekModel::plan(config, memory.settings, catalog, resources.num_threads));
   memory.logits_bytes = static_cast<size_t>(memory.settings.max_logit_rows * config.vocab_size) * sizeof(float);
-  memory.shared_bytes = shared_memory_bytes(parallel, num_local_ranks);
+  memory.shared_bytes = shared_memory_bytes(parallel, resources.num_local_ranks);
   return memory;
 }
 

@@ -22,9 +22,16 @@ struct RankMemory {
   size_t block_bytes(int block_size) const { return model.cache_bytes_per_token * static_cast<size_t>(block_size); }
 };
 
-// `num_local_ranks` share the node. Errors: a layout that the model does not divide into; a length beyond the model's.
+// What a rank computes with.
+struct RankResources {
+  int num_local_ranks = 1;  // that share the node
+  int num_threads = 1;      // of this rank
+  IsaLevel isa = IsaLevel::kReference;
+};
+
+// Errors: a layout that the model does not divide into; a length beyond the model's.
 Result<RankMemory> plan_rank_memory(const EngineOptions& options, const ParallelOptions& parallel,
-                                    const ModelConfig& config, const WeightCatalog& catalog, int num_local_ranks,
-                                    int num_threads);
+                                    const ModelConfig& config, const WeightCatalog& catalog,
+                                    const RankResources& resources);
 
 }  // namespace cachalot

@@ -8,6 +8,7 @@ namespace cachalot {
 // What one rank holds and has done. Plain numbers, so that it can be read across processes (serve/rank_board.h).
 struct RankReport {
   int64_t rank = 0, dp_rank = 0, tp_rank = 0, pid = 0;
+  int64_t arithmetic = 0;  // a hash of numbers that ranks compute for themselves (engine/common_plan.h)
   int64_t first_expert = 0, num_experts = 0;  // that it holds, of every layer
   uint64_t weight_bytes = 0, planned_weight_bytes = 0;
 

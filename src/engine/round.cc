@@ -33,7 +33,7 @@ class Reader {
   template <class T>
   bool take(T& value) {
     if (rest_.size() < sizeof value) return false;
-    std::memcpy(&value, rest_.data(), sizeof value);
+    std::memcpy(&value, rest_.data(), sizeof value);  // host: a message
     rest_ = rest_.subspan(sizeof value);
     return true;
   }

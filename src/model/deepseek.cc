@@ -53,17 +53,17 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
   ASSIGN_OR_RETURN(const ModelWeights weights, load_weights(config, settings, catalog, planner));
   const auto with_experts = std::ranges::find_if(weights.layers, [](const LayerWeights& layer) { return !!layer.moe; });
   const int64_t exchange_bytes = config.num_experts > 0 ? exchange_layout(config, settings).bytes() : 0;
-  return ModelMemory{
-      .weight_bytes = planner.bytes(),
-      .workspace_bytes = Workspace::bytes(config, settings),
-      .scratch_bytes = ops_table(IsaLevel::kReference).scratch_bytes(ops_limits(config, settings), num_threads),
-      .rope_bytes = Rope::table_bytes(config, settings.max_positions),
-      .weights_by_kind = planner.bytes_by_kind(),
-      .exchange_bytes = static_cast<size_t>(exchange_bytes),
-      .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
-      .cache_bytes_per_token = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.kv_cache_dim()) *
-                               dtype_size(settings.compute_dtype),
-      .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group};
+  return ModelMemory{.weight_bytes = planner.bytes(),
+                     .workspace_bytes = Workspace::bytes(config, settings),
+                     .scratch_bytes = ops_table(settings.isa).scratch_bytes(ops_limits(config, settings), num_threads),
+                     .rope_bytes = Rope::table_bytes(config, settings.max_positions),
+                     .weights_by_kind = planner.bytes_by_kind(),
+                     .exchange_bytes = static_cast<size_t>(exchange_bytes),
+                     .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
+                     .cache_bytes_per_token = static_cast<size_t>(config.num_layers) *
+                                              static_cast<size_t>(config.kv_cache_dim()) *
+                                              dtype_size(settings.compute_dtype),
+                     .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group};
 }
 
 DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace,
@@ -78,11 +78,11 @@ DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& set
       feed_forward_(config_, settings_, ops_, workspace_, parallel_, exchange) {}
 
 Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& config, const ModelSettings& settings,
-                                                           const WeightCatalog& catalog, Device& device, IsaLevel isa,
+                                                           const WeightCatalog& catalog, Device& device,
                                                            Group& tensor_group, ExpertExchange* exchange,
                                                            WeightPacker::Progress progress) {
   CHECK(exchange || config.num_experts == 0);
-  ASSIGN_OR_RETURN(Ops ops, Ops::create(isa, device, ops_limits(config, settings)));
+  ASSIGN_OR_RETURN(Ops ops, Ops::create(settings.isa, device, ops_limits(config, settings)));
   ASSIGN_OR_RETURN(Workspace workspace, Workspace::create(config, settings));
   ASSIGN_OR_RETURN(Rope rope, Rope::create(config, settings.max_positions));
   std::unique_ptr<DeepseekModel> model(new DeepseekModel(config, settings, std::move(ops), std::move(workspace),

@@ -42,9 +42,8 @@ class DeepseekModel {
                                   const WeightCatalog& catalog, int num_threads);
   // Borrows everything; `exchange` may be null for a model without experts.
   static Result<std::unique_ptr<DeepseekModel>> load(const ModelConfig& config, const ModelSettings& settings,
-                                                     const WeightCatalog& catalog, Device& device, IsaLevel isa,
-                                                     Group& tensor_group, ExpertExchange* exchange,
-                                                     WeightPacker::Progress progress);
+                                                     const WeightCatalog& catalog, Device& device, Group& tensor_group,
+                                                     ExpertExchange* exchange, WeightPacker::Progress progress);
 
   // One step through all layers. cache: [num_layers, num_slots, kv_cache_dim] of the compute dtype. An error comes from
   // a peer; the step is then abandoned.

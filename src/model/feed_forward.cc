@@ -145,7 +145,8 @@ void FeedForward::route(const MoeWeights& weights, const ModelBatch& batch, View
               .weights = workspace_.expert_weights.rows(0, num_rows)});
   if (batch.chosen_expert_ids.empty()) return;
   const View<int32_t, 2> chosen = batch.chosen_expert_ids[moe_layer];
-  for (int64_t row = 0; row < num_rows; row++) std::copy_n(ids.row(row), ids.extent(1), chosen.row(first_row + row));
+  for (int64_t row = 0; row < num_rows; row++)
+    std::copy_n(ids.row(row), ids.extent(1), chosen.row(first_row + row));  // host: to compare routings
 }
 
 LinearInput FeedForward::arrived_input(const ExpertRowFormat& format, const ArrivedRows& arrived) const {

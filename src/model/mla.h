@@ -25,7 +25,9 @@ class Attention {
         workspace_(workspace),
         parallel_(parallel),
         rope_(rope),
-        softmax_scale_(softmax_scale) {}
+        softmax_scale_(softmax_scale) {
+    absorbed_rows_.reserve(kAbsorbedChunk);
+  }
 
   // normed: this rank's own rows [own, hidden], normalized. The result, own rows of the output of o_proj, goes to
   // workspace.delta. cache: this layer's [num_slots, kv_cache_dim].

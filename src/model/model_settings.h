@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "config/engine_options.h"
+#include "kernels/isa.h"
 #include "kernels/matrix.h"
 #include "tensor/dtype.h"
 
@@ -11,6 +12,7 @@ namespace cachalot {
 // How one rank runs the model: numbers, its place in the layout, and the largest step.
 struct ModelSettings {
   DType compute_dtype = DType::kBF16;
+  IsaLevel isa = IsaLevel::kReference;
   ActivationDTypeOption activation_dtype = ActivationDTypeOption::kAuto;
   int tp_rank = 0, tp_size = 1;
   bool expert_parallel = true;  // else each expert's width is split over the TP ranks

@@ -5,23 +5,25 @@
 #include <numbers>
 #include <vector>
 
+#include "base/elementary.h"
+
 namespace cachalot {
 namespace {
 
 double yarn_mscale(double factor, double mscale) {
-  return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
+  return factor <= 1 ? 1 : 0.1 * mscale * portable::log(factor) + 1;
 }
 
 // The (fractional) pair whose wave turns `num_rotations` times over the original context.
 double correction_dim(double num_rotations, double dim, double theta, double original_positions) {
-  return dim * std::log(original_positions / (num_rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
+  return dim * portable::log(original_positions / (num_rotations * 2 * std::numbers::pi)) / (2 * portable::log(theta));
 }
 
 std::vector<double> inverse_frequencies(const ModelConfig& config) {
   const int dim = config.qk_rope_head_dim;
   std::vector<double> frequencies(static_cast<size_t>(dim / 2));
   for (int pair = 0; pair < dim / 2; pair++)
-    frequencies[static_cast<size_t>(pair)] = std::pow(config.rope_theta, -2.0 * pair / dim);
+    frequencies[static_cast<size_t>(pair)] = portable::pow(config.rope_theta, -2.0 * pair / dim);
   if (!config.yarn) return frequencies;
   const YarnConfig& yarn = *config.yarn;
   const double low = std::max(
@@ -37,6 +39,28 @@ std::vector<double> inverse_frequencies(const ModelConfig& config) {
   return frequencies;
 }
 
+// What a row of the table holds for a pair.
+class Angles {
+ public:
+  explicit Angles(const ModelConfig& config) : frequencies_(inverse_frequencies(config)) {
+    if (config.yarn)
+      magnitude_ = yarn_mscale(config.yarn->factor, config.yarn->mscale) /
+                   yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim);
+  }
+  int num_pairs() const { return static_cast<int>(frequencies_.size()); }
+
+  portable::SinCos at(int64_t position, int pair) const {
+    // The angle as a float product, like the models were trained with: at far positions its rounding is a visible part.
+    const float angle = static_cast<float>(position) * static_cast<float>(frequencies_[static_cast<size_t>(pair)]);
+    const auto [sin, cos] = portable::sin_cos(static_cast<double>(angle));
+    return {sin * magnitude_, cos * magnitude_};
+  }
+
+ private:
+  std::vector<double> frequencies_;
+  double magnitude_ = 1;
+};
+
 }  // namespace
 
 size_t Rope::table_bytes(const ModelConfig& config, int64_t max_positions) {
@@ -46,31 +70,43 @@ size_t Rope::table_bytes(const ModelConfig& config, int64_t max_positions) {
 Result<Rope> Rope::create(const ModelConfig& config, int64_t max_positions) {
   Rope rope;
   ASSIGN_OR_RETURN(rope.buffer_, Device::allocate(table_bytes(config, max_positions)));
-  const int num_pairs = config.qk_rope_head_dim / 2;
+  const Angles angles(config);
+  const int num_pairs = angles.num_pairs();
   auto* data = reinterpret_cast<float*>(rope.buffer_.data());
   const View<float, 2> cos(data, max_positions, num_pairs),
       sin(data + max_positions * num_pairs, max_positions, num_pairs);
-  const std::vector<double> frequencies = inverse_frequencies(config);
-  const double magnitude = config.yarn ? yarn_mscale(config.yarn->factor, config.yarn->mscale) /
-                                             yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim)
-                                       : 1;
   for (int64_t position = 0; position < max_positions; position++) {
     for (int pair = 0; pair < num_pairs; pair++) {
-      // The angle as a float product, like the models were trained with: at far positions its rounding is a visible
-      // part.
-      const float angle = static_cast<float>(position) * static_cast<float>(frequencies[static_cast<size_t>(pair)]);
-      cos(position, pair) = static_cast<float>(std::cos(static_cast<double>(angle)) * magnitude);
-      sin(position, pair) = static_cast<float>(std::sin(static_cast<double>(angle)) * magnitude);
+      const portable::SinCos values = angles.at(position, pair);
+      cos(position, pair) = static_cast<float>(values.cos);  // host: once, at load
+      sin(position, pair) = static_cast<float>(values.sin);  // host: as above
     }
   }
   rope.table_ = {cos, sin};
   return rope;
 }
 
+uint64_t Rope::hash(const ModelConfig& config, int64_t max_positions) {
+  constexpr int64_t kRows = 2048;
+  const Angles angles(config);
+  portable::BitHash hash;
+  hash.add(double{softmax_scale(config)});
+  for (int64_t row = 0; row < kRows; row++) {
+    for (int pair = 0; pair < angles.num_pairs(); pair++) {
+      const portable::SinCos values = angles.at(row * max_positions / kRows, pair);
+      hash.add(values.sin);
+      hash.add(values.cos);
+    }
+  }
+  return hash.value();
+}
+
 float Rope::softmax_scale(const ModelConfig& config) {
   double scale = 1 / std::sqrt(static_cast<double>(config.qk_head_dim()));
-  if (config.yarn && config.yarn->mscale_all_dim != 0)
-    scale *= std::pow(yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim), 2);
+  if (config.yarn && config.yarn->mscale_all_dim != 0) {
+    const double mscale = yarn_mscale(config.yarn->factor, config.yarn->mscale_all_dim);
+    scale *= mscale * mscale;
+  }
   return static_cast<float>(scale);
 }
 

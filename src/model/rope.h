@@ -13,6 +13,8 @@ class Rope {
  public:
   static Result<Rope> create(const ModelConfig& config, int64_t max_positions);
   static size_t table_bytes(const ModelConfig& config, int64_t max_positions);
+  // Of some thousand rows of the table and the softmax's scale: ranks that compute together have the same one.
+  static uint64_t hash(const ModelConfig& config, int64_t max_positions);
 
   const RopeTable& table() const { return table_; }
   // 1/sqrt(qk_head_dim), times YaRN's mscale(factor, mscale_all_dim) squared.

@@ -35,8 +35,8 @@ void WeightPacker::report() {
 }
 
 View<const float, 1> WeightPacker::vector(const std::vector<float>& values) {
-  std::byte* data = take(WeightKind::kVectors, values.size() * sizeof(float));
-  if (data) std::memcpy(data, values.data(), values.size() * sizeof(float));
+  std::byte* data = take(WeightKind::kVectors, values.size() * sizeof(float));  // host: once, at load
+  if (data) std::memcpy(data, values.data(), values.size() * sizeof(float));    // host: once, at load
   return View<const float, 1>(reinterpret_cast<const float*>(data), values.size());
 }
 
@@ -46,7 +46,7 @@ const void* WeightPacker::table(WeightKind kind, std::span<const std::byte> tabl
   constexpr int64_t kChunk = int64_t{1} << 20;
   const std::byte* const source = table.data() + table_begin;
   device_->threads().parallel_for(static_cast<int64_t>(size), kChunk, [&](int64_t begin, int64_t end, int) {
-    std::memcpy(data + begin, source + begin, static_cast<size_t>(end - begin));
+    std::memcpy(data + begin, source + begin, static_cast<size_t>(end - begin));  // host: once, at load
   });
   report();
   return data;

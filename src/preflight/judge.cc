@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/math.h"
+#include "engine/placement.h"
 #include "preflight/binary_bytes.h"
 #include "preflight/cluster_check.h"
 #include "weights/planned_weights.h"
@@ -161,8 +162,10 @@ void plan_memory_of_all(const EngineOptions& engine, const ParallelOptions& para
   const PlannedWeights weights(*config, target_of(config->quantization), engine.model + "/config.json");
   for (CheckedNode& node : checked.nodes) {
     if (!node.report || node.num_ranks == 0) continue;
-    const auto rank =
-        plan_rank_memory(engine, parallel, *config, weights, node.num_sharing, threads_of_rank(engine, node));
+    const auto rank = plan_rank_memory(engine, parallel, *config, weights,
+                                       {.num_local_ranks = node.num_sharing,
+                                        .num_threads = threads_of_rank(engine, node),
+                                        .isa = highest_isa(engine.isa)});
     if (!rank) {  // the same on every node
       checked.findings.error("", rank.error().message, "change the cluster's sizes; `check --plan` tries them out");
       return;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/math.h"
+#include "engine/placement.h"
 #include "preflight/expert_spread.h"
 #include "weights/model_tensors.h"
 
@@ -117,8 +118,10 @@ Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConf
     ParallelOptions parallel = options.parallel;
     parallel.data_parallel_rank = rank / plan.layout.tp_size;
     parallel.tensor_parallel_rank = rank % plan.layout.tp_size;
-    ASSIGN_OR_RETURN(RankMemory memory,
-                     plan_rank_memory(options.engine, parallel, config, catalog, num_local, num_threads));
+    ASSIGN_OR_RETURN(RankMemory memory, plan_rank_memory(options.engine, parallel, config, catalog,
+                                                         {.num_local_ranks = num_local,
+                                                          .num_threads = num_threads,
+                                                          .isa = highest_isa(options.engine.isa)}));
     plan.ranks.push_back({rank, memory});
   }
   if (options.node_bytes > 0) {

@@ -97,6 +97,12 @@ LogitRow::Block LogitRow::block_down_to(const RankedToken& last, int block, floa
   return {copy, bound};
 }
 
+void LogitRow::reserve(int vocab_size) {
+  const auto blocks = static_cast<size_t>(ceil_div(vocab_size, kBlock));
+  for (std::vector<float>* list : {&block_maxima_, &block_sums_, &maxima_by_size_}) list->reserve(blocks);
+  likeliest_.reserve(static_cast<size_t>(vocab_size));
+}
+
 void LogitRow::assign(std::span<const float> logits) {
   logits_ = logits;
   block_maxima_.resize(ceil_div(logits.size(), kBlock));

@@ -33,6 +33,9 @@ class LogitRow {
  public:
   static constexpr int kBlock = 128;
 
+  // Later calls allocate nothing for rows up to this size.
+  void reserve(int vocab_size);
+
   // Reads the whole row, which is borrowed until the next call.
   void assign(std::span<const float> logits);
 

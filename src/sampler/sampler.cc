@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/elementary.h"
 #include "sampler/philox.h"
 
 namespace cachalot {
@@ -15,9 +16,9 @@ constexpr float kGreedyBelow = 1e-5f;  // vLLM takes lower temperatures for 0
 
 bool needs_adjusting(const SamplingInput& input) {
   const SamplingParams& sampling = *input.sampling;
-  const int num_generated = static_cast<int>(input.tokens.size()) - input.num_prompt_tokens;
-  return num_generated < sampling.min_tokens || !sampling.logit_bias.empty() || sampling.repetition_penalty != 1.f ||
-         sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f || input.constraint;
+  return input.num_generated() < sampling.min_tokens || !sampling.logit_bias.empty() ||
+         sampling.repetition_penalty != 1.f || sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f ||
+         input.constraint;
 }
 
 }  // namespace
@@ -25,6 +26,8 @@ bool needs_adjusting(const SamplingInput& input) {
 Sampler::Sampler(int vocab_size)
     : vocab_size_(vocab_size), adjusted_(vocab_size), num_occurrences_(vocab_size), mask_((vocab_size + 31) / 32) {
   CHECK(vocab_size > 0);
+  row_.reserve(vocab_size);
+  occurring_.reserve(static_cast<size_t>(vocab_size));
 }
 
 Result<SampledToken> Sampler::sample(const SamplingInput& input) {
@@ -37,7 +40,7 @@ Result<SampledToken> Sampler::sample(const SamplingInput& input) {
     RETURN_IF_ERROR(assign(logits));
   }
   SampledToken sampled{.token =
-                           sampling.temperature < kGreedyBelow ? row_.argmax() : draw(sampling, input.tokens.size())};
+                           sampling.temperature < kGreedyBelow ? row_.argmax() : draw(sampling, input.num_tokens())};
   if (input.constraint) RETURN_IF_ERROR(input.constraint->accept(sampled.token));
   if (sampling.num_logprobs < 0) return sampled;
   return describe(input.logits, sampled.token, sampling.num_logprobs);
@@ -47,11 +50,12 @@ Result<SampledToken> Sampler::describe(View<const float, 1> logits, TokenId toke
   const std::span<const float> row = checked_row(logits);
   CHECK(token >= 0 && token < vocab_size_, "token {} of a vocabulary of {}", token, vocab_size_);
   RETURN_IF_ERROR(assign(row));
-  const double log_sum = row_.maximum() + std::log(row_.weight_sum(1.f, kLastOfAll));
+  const double log_sum = row_.maximum() + portable::log(row_.weight_sum(1.f, kLastOfAll));
   const auto logprob = [&](float logit) { return static_cast<float>(logit - log_sum); };
   SampledToken described{.token = token, .logprob = logprob(row[token]), .rank = row_.rank(token)};
   if (num_logprobs <= 0) return described;
 
+  described.top.reserve(static_cast<size_t>(std::min(num_logprobs, vocab_size_)));
   for (const RankedToken& likely : row_.likeliest(num_logprobs)) {
     const int rank = static_cast<int>(described.top.size()) + 1;
     described.top.push_back({.token = likely.token, .logprob = logprob(likely.logit), .rank = rank});
@@ -78,7 +82,7 @@ Status Sampler::assign(std::span<const float> logits) {
 Status Sampler::adjust(const SamplingInput& input) {
   const SamplingParams& sampling = *input.sampling;
   std::copy_n(input.logits.data(), vocab_size_, adjusted_.begin());
-  if (static_cast<int>(input.tokens.size()) - input.num_prompt_tokens < sampling.min_tokens) {
+  if (input.num_generated() < sampling.min_tokens) {
     for (const TokenId token : sampling.stop_token_ids)
       if (token >= 0 && token < vocab_size_) adjusted_[token] = -kInfinity;
   }
@@ -101,8 +105,10 @@ void Sampler::apply_penalties(const SamplingInput& input) {
   // Of the generated tokens; in the prompt alone: kInPrompt.
   constexpr int32_t kInPrompt = std::numeric_limits<int32_t>::min();
   occurring_.clear();
-  for (const TokenId token : input.tokens.subspan(input.num_prompt_tokens))
-    if (num_occurrences_[token]++ == 0) occurring_.push_back(token);
+  for (const std::span<const TokenId> generated : {input.tokens.subspan(input.num_prompt_tokens), input.newer}) {
+    for (const TokenId token : generated)
+      if (num_occurrences_[token]++ == 0) occurring_.push_back(token);
+  }
   if (repetition) {
     for (const TokenId token : input.tokens.first(input.num_prompt_tokens)) {
       if (num_occurrences_[token] != 0) continue;
@@ -135,8 +141,10 @@ Status Sampler::apply_constraint(TokenConstraint& constraint) {
 TokenId Sampler::draw(const SamplingParams& sampling, uint64_t position) {
   const float scale = 1.f / sampling.temperature;
   RankedToken last = kLastOfAll;
-  if (sampling.min_p > 0)
-    last.logit = std::max(last.logit, row_.maximum() + std::log(sampling.min_p) * sampling.temperature);
+  if (sampling.min_p > 0) {
+    const auto log_min_p = static_cast<float>(portable::log(sampling.min_p));
+    last.logit = std::max(last.logit, row_.maximum() + log_min_p * sampling.temperature);
+  }
   if (sampling.top_k > 0 && sampling.top_k < vocab_size_)
     last = std::min(last, row_.likeliest(sampling.top_k).back(), is_likelier);
   double sum = row_.weight_sum(scale, last);
@@ -151,6 +159,28 @@ TokenId Sampler::draw(const SamplingParams& sampling, uint64_t position) {
     sum = row_.weight_sum(scale, {row_.at(token).logit, token - 1});
     if (sum < nucleus || sum == 0) return token;
   }
+}
+
+uint64_t hash_of_draws() {
+  constexpr int kVocabSize = 1000, kDraws = 64;
+  std::vector<float> logits(kVocabSize);
+  for (int token = 0; token < kVocabSize; token++)
+    logits[static_cast<size_t>(token)] = 8 * static_cast<float>(uniform_at(1, 0, static_cast<uint64_t>(token), 0));
+  SamplingParams sampling{.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.01f, .num_logprobs = 0};
+  std::vector<TokenId> tokens{0};
+  Sampler sampler(kVocabSize);
+  portable::BitHash hash;
+  for (int draw = 0; draw < kDraws; draw++) {
+    const auto sampled = sampler.sample({.logits = View<const float, 1>(logits.data(), kVocabSize),
+                                         .tokens = tokens,
+                                         .num_prompt_tokens = 1,
+                                         .sampling = &sampling});
+    CHECK(sampled.has_value());
+    hash.add(static_cast<uint64_t>(sampled->token));
+    hash.add(double{sampled->logprob});
+    tokens.push_back(sampled->token);
+  }
+  return hash.value();
 }
 
 }  // namespace cachalot

@@ -16,10 +16,14 @@ namespace cachalot {
 
 struct SamplingInput {
   View<const float, 1> logits;      // [vocab_size], of the last known token
-  std::span<const TokenId> tokens;  // all known ones, prompt first
+  std::span<const TokenId> tokens;  // all known ones, prompt first ...
+  std::span<const TokenId> newer;   // ... but for those that this round has sampled: behind them
   int num_prompt_tokens = 0;
   const SamplingParams* sampling = nullptr;
   TokenConstraint* constraint = nullptr;  // may be null
+
+  size_t num_tokens() const { return tokens.size() + newer.size(); }
+  int num_generated() const { return static_cast<int>(num_tokens()) - num_prompt_tokens; }
 };
 
 // Chooses the next token of a sequence from its logits. In vLLM's order: min_tokens, logit_bias, penalties and the
@@ -28,7 +32,8 @@ struct SamplingInput {
 // remains in the order of ids up to a random number keyed by (seed, choice, position) alone, and the arithmetic is the
 // same on every machine. Logprobs are those of the model's own logits, before all of that (vLLM's "raw_logprobs").
 //
-// Remembers nothing from call to call but its work space. Used by one thread; threads that share a batch have one each.
+// Remembers nothing from call to call but its work space, and allocates nothing but the alternatives that are asked
+// for. Used by one thread; threads that share a batch have one each.
 class Sampler {
  public:
   explicit Sampler(int vocab_size);
@@ -55,5 +60,9 @@ class Sampler {
   std::vector<TokenId> occurring_;
   std::vector<uint32_t> mask_;  // [ceil(vocab_size / 32)]
 };
+
+// Of some draws from fixed logits, and their logprobs, by bits: machines whose streams continue each other have the
+// same.
+uint64_t hash_of_draws();
 
 }  // namespace cachalot

@@ -33,6 +33,7 @@ json::object describe(const RankReport& report, const std::vector<Member>& membe
           {"tp_rank", report.tp_rank},
           {"pid", report.pid},
           {"node", member == members.end() ? "" : member->host},
+          {"arithmetic", report.arithmetic},
           {"experts", ids(report.first_expert, report.num_experts)},
           {"weight_bytes", report.weight_bytes},
           {"planned_weight_bytes", report.planned_weight_bytes},

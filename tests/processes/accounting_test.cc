@@ -57,6 +57,8 @@ TEST_P(Accounting, EveryRankIsAProcessOfItsOwnAndSaysWhoItIs) {
     EXPECT_EQ(number(idx, "tp_rank"), static_cast<uint64_t>(idx % layout_.tp_size));
     EXPECT_FALSE(rank(idx).at("node").as_string().empty());
     EXPECT_GT(rank(idx).at("resident_bytes").to_number<int64_t>(), 0);
+    EXPECT_EQ(number(idx, "arithmetic"), number(0, "arithmetic"));
+    EXPECT_GT(number(idx, "arithmetic"), 0u);
     pids.insert(number(idx, "pid"));
   }
   EXPECT_EQ(pids.size(), answer_.ranks.size());

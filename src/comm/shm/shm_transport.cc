@@ -75,6 +75,7 @@ Result<bool> ShmTransport::Link::pull(Counter& bytes_received) {
 ShmTransport::ShmTransport(Segment segment, FileDescriptor event_fd, BoardFds board_fds, std::vector<ShmPeer> peers,
                            uint64_t epoch)
     : segment_(std::move(segment)), event_fd_(std::move(event_fd)), board_fds_(std::move(board_fds)) {
+  active_.reserve(peers.size());
   for (ShmPeer& peer : peers) {
     CHECK(peer.rank >= 0 && peer.incoming_ring < segment_.layout().num_rings() &&
           peer.outgoing_ring < peer.segment.layout().num_rings());

@@ -19,10 +19,11 @@ using BoardFds = std::array<FileDescriptor, 2>;  // eventfds, of even and odd ro
 Result<FileDescriptor> make_event_fd();
 Result<BoardFds> make_board_fds();
 
-// Started operations in order. Allocates only when it grows past what it ever held.
+// Started operations in order. Allocates only for more of them than there are rows in the largest gather of logits.
 template <class Op>
 class OpQueue {
  public:
+  OpQueue() { ops_.reserve(kUsualOps); }
   bool empty() const { return first_ == ops_.size(); }
   Op& front() { return *ops_[first_]; }
   void push(Op& op) {
@@ -41,6 +42,8 @@ class OpQueue {
   }
 
  private:
+  static constexpr size_t kUsualOps = 320;
+
   std::vector<Op*> ops_;
   size_t first_ = 0;  // those before are through
 };
