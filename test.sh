@@ -2,17 +2,28 @@
 # Builds Cachalot and passes its tests, from a bare Debian 12 on.
 #   ./test.sh                     everything
 #   ./test.sh --sanitize          the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   ./test.sh --tsan              the tests of threads and processes under ThreadSanitizer
+#   ./test.sh --fuzz SECONDS      fuzzes each reader of strangers' bytes for so long (clang 19)
 #   ./test.sh --tidy              clang-tidy over the sources instead
 #   ./test.sh -R Scheduler        further arguments go to ctest
 set -euo pipefail
 cd "$(dirname "$0")"
 
-preset=release
+preset=release targets=()
 case "${1:-}" in
-  --help | -h) sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  --help | -h) sed -n '2,8p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
   --sanitize) preset=sanitize; shift ;;
+  --tsan)
+    preset=tsan targets=(comm_test http_test router_test serve_test cluster_test)
+    shift
+    set -- -L "^($(IFS='|'; echo "${targets[*]}"))\$" "$@" ;;
+  --fuzz)
+    [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "./test.sh --fuzz SECONDS [TARGET...]" >&2; exit 2; }
+    scripts/install_packages.sh clang-19 libclang-rt-19-dev
+    scripts/build.sh fuzz cachalot_fuzz
+    exec tests/fuzz/run.sh build/fuzz "${@:2}" ;;
   --tidy) exec scripts/tidy.sh ;;
 esac
 
-scripts/build.sh "$preset"
+scripts/build.sh "$preset" "${targets[@]}"
 ctest --test-dir "build/$preset" --output-on-failure --parallel "$(nproc)" --no-tests=error "$@" </dev/null

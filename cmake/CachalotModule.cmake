@@ -45,5 +45,5 @@ function(cachalot_test name)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ${CACHALOT_UNITY} UNITY_BUILD_BATCH_SIZE 6)
   include(GoogleTest)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES
-    PROPERTIES TIMEOUT ${ARG_TIMEOUT} RESOURCE_LOCK "${ARG_LOCK}")
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS ${name} RESOURCE_LOCK "${ARG_LOCK}")
 endfunction()

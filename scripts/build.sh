@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds a preset:
-#   scripts/build.sh [release|debug|sanitize] [target...]
+#   scripts/build.sh [release|debug|sanitize|tsan|fuzz] [target...]
 #   scripts/build.sh --configure release      without building
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,0 +1,192 @@
+#include "targets.h"
+
+#include <boost/json.hpp>
+#include <filesystem>
+#include <string>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "comm/membership/wire.h"
+#include "config/cluster_file.h"
+#include "config/cluster_layout.h"
+#include "config/model_config.h"
+#include "openai/chat_request.h"
+#include "openai/completion_request.h"
+#include "router/event_boundary.h"
+#include "router/load_report.h"
+#include "router/request_facts.h"
+#include "text/chat_template.h"
+#include "text/generation_config.h"
+#include "text/tokenizer.h"
+#include "text/tokenizer_config.h"
+#include "weights/checkpoint.h"
+#include "weights/safetensors.h"
+
+namespace cachalot::fuzz {
+namespace {
+
+namespace json = boost::json;
+
+// What an error says goes into logs and JSON.
+template <class Value>
+bool passed(const Result<Value>& result) {
+  if (!result) CHECK(to_valid_utf8(result.error().message) == result.error().message);
+  return result.has_value();
+}
+
+// A model's folder in memory with one file of it written anew each time; goes with the process.
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = "/dev/shm/cachalot-fuzz-XXXXXX";
+    CHECK(mkdtemp(pattern.data()) != nullptr);
+    path_ = pattern;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& with(const std::string& name, std::string_view bytes) const {
+    CHECK(write_file(path_ + "/" + name, bytes).has_value());
+    return path_;
+  }
+
+ private:
+  std::string path_;
+};
+
+void read_config(std::string_view bytes) {
+  passed(parse_model_config(std::string(bytes), "config.json"));
+}
+
+void read_generation_config(std::string_view bytes) {
+  passed(parse_generation_config(std::string(bytes), "generation_config.json"));
+}
+
+void read_cluster(std::string_view bytes) {
+  auto cluster = parse_cluster_file(std::string(bytes), "cluster.yaml");
+  if (passed(cluster)) passed(place_replicas(*cluster));
+}
+
+void read_tokenizer(std::string_view bytes) {
+  static const Folder folder;
+  const auto tokenizer = Tokenizer::load(folder.with("tokenizer.json", bytes));
+  if (!passed(tokenizer)) return;
+  const auto ids = (*tokenizer)->encode("The whale's 12 songs\n\t\xf0\x9f\x90\x8b <|end|>", true);
+  if (!passed(ids)) return;
+  for (const TokenId id : *ids) CHECK(id >= 0 && id < (*tokenizer)->vocab_size());
+  (*tokenizer)->decode(*ids, false);
+}
+
+void read_tokenizer_config(std::string_view bytes) {
+  static const Folder folder;
+  passed(load_tokenizer_config(folder.with("tokenizer_config.json", bytes)));
+}
+
+void render_template(std::string_view bytes) {
+  const auto chat_template = ChatTemplate::from_source(bytes, "<bos>", "<eos>");
+  if (!passed(chat_template)) return;
+  passed(
+      (*chat_template)->render(R"({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
+                         "tools": [{"type": "function", "function": {"name": "f"}}], "add_generation_prompt": true})"));
+}
+
+void read_safetensors(std::string_view bytes) {
+  for (const uint64_t file_size : {uint64_t{bytes.size()}, uint64_t{bytes.size()} + 4096}) {
+    const auto places = parse_safetensors_header(std::as_bytes(std::span(bytes)), file_size, "model.safetensors");
+    if (!passed(places)) continue;
+    for (const TensorPlace& place : *places) CHECK(place.begin <= place.end && place.end <= file_size);
+  }
+}
+
+void read_index(std::string_view bytes) {
+  static const Folder folder;
+  static const std::string kHeader = R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+  static const bool written = [] {
+    std::string file(8, '\0');
+    file[0] = static_cast<char>(kHeader.size());
+    folder.with("one.safetensors", file + kHeader + "abcd");
+    return true;
+  }();
+  CHECK(written);
+  passed(Checkpoint::open(folder.with("model.safetensors.index.json", bytes)));
+}
+
+void read_request(std::string_view bytes) {
+  const auto body = openai::parse_body(bytes);
+  if (!body) return;
+  const openai::RequestLimits limits{.vocab_size = 1000, .max_model_len = 4096};
+  if (const auto chat = openai::parse_chat_request(*body, {}, limits)) {
+    static const auto chat_template =
+        ChatTemplate::from_source("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", "<bos>", "<eos>");
+    passed(openai::render(chat->conversation, **chat_template));
+  }
+  (void)openai::parse_completion_request(*body, {}, limits);
+}
+
+template <class Message>
+void decode_as(std::string_view payload) {
+  const auto message = control::decode<Message>(payload);
+  if (!passed(message)) return;
+  // What was understood is said again in the same bytes.
+  CHECK(control::encode(*message) == payload);
+}
+
+void read_membership(std::string_view bytes) {
+  const auto header = control::decode_header(bytes.substr(0, control::kFrameHeaderBytes), control::kMaxMessageBytes);
+  if (!passed(header)) return;
+  const std::string_view payload = bytes.substr(std::min(bytes.size(), control::kFrameHeaderBytes));
+  passed(control::decode_introduction(payload));
+  decode_as<control::Challenge>(payload);
+  decode_as<control::Hello>(payload);
+  decode_as<control::Accepted>(payload);
+  decode_as<control::Refused>(payload);
+  decode_as<control::Formed>(payload);
+  decode_as<control::Heartbeat>(payload);
+  decode_as<control::Failure>(payload);
+  decode_as<control::Left>(payload);
+}
+
+void read_router(std::string_view bytes) {
+  router::read_request_facts(bytes);
+  passed(router::parse_load_report(bytes));
+  // Events pass whole and unchanged, however they are cut on the way.
+  router::EventBoundary boundary;
+  std::string passed_on;
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t length = std::min<size_t>(bytes.size() - at, 1 + static_cast<uint8_t>(bytes[at]) % 7);
+    passed_on += boundary.pass(std::string(bytes.substr(at, length)));
+    at += length;
+  }
+  CHECK(passed_on + boundary.take_rest() == bytes);
+}
+
+constexpr Target kTargets[] = {
+    {"config", read_config, 1 << 16},
+    {"generation_config", read_generation_config, 1 << 14},
+    {"cluster", read_cluster, 1 << 14},
+    {"tokenizer", read_tokenizer, 1 << 16},
+    {"tokenizer_config", read_tokenizer_config, 1 << 14},
+    {"chat_template", render_template, 1 << 12},
+    {"safetensors", read_safetensors, 1 << 14},
+    {"index", read_index, 1 << 14},
+    {"request", read_request, 1 << 14},
+    {"membership", read_membership, 1 << 12},
+    {"router", read_router, 1 << 14},
+};
+
+}  // namespace
+
+std::span<const Target> targets() {
+  return kTargets;
+}
+
+const Target* find_target(std::string_view name) {
+  for (const Target& target : kTargets) {
+    if (target.name == name) return &target;
+  }
+  return nullptr;
+}
+
+}  // namespace cachalot::fuzz

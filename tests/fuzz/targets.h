@@ -1,0 +1,19 @@
+// What is fuzzed: every reader of bytes that come from strangers or from files that somebody made elsewhere.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+namespace cachalot::fuzz {
+
+struct Target {
+  std::string_view name;  // and the folder of its seeds, below tests/fuzz/seeds
+  // Takes any bytes. Whatever they are, it returns; a sanitizer or CHECK ends the process where that is not so.
+  void (*run)(std::string_view bytes);
+  size_t max_bytes;  // larger inputs only take longer
+};
+
+std::span<const Target> targets();
+const Target* find_target(std::string_view name);
+
+}  // namespace cachalot::fuzz
