@@ -95,7 +95,7 @@ Status RankGroup::start_children(const RankGroupOptions& options) {
   // What no rank can do (a layout that does not divide, a folder without a model) is said once, before there are
   // others.
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
-  RETURN_IF_ERROR(plan_rank_memory(options.engine, parallel, files.config(), files, 1, 1));
+  RETURN_IF_ERROR(plan_rank_memory(options.engine, parallel, files.config(), files, RankResources{}));
   ASSIGN_OR_RETURN(processes_, RankProcesses::start(command_lines));
   return {};
 }
