@@ -51,11 +51,11 @@ check_includes() {  # SOURCE_FOLDER
   return 0
 }
 
-# What only some folders may do.
+# What only some folders, or files, may do.
 check_only_in() {  # SOURCE_FOLDER PATTERN WHAT FOLDER...
   local root=$1 pattern=$2 what=$3 found
   shift 3
-  found=$(sources "$root" | grep -vE "^$root/($(IFS='|'; echo "$*"))/" | grep_code "$pattern")
+  found=$(sources "$root" | grep -vE "^$root/($(IFS='|'; echo "$*"))[/.]" | grep_code "$pattern")
   [ -z "$found" ] || complain "$what only in: $*"$'\n'"$found"
 }
 
@@ -96,7 +96,8 @@ check_views() {  # SOURCE_FOLDER
 check() {  # SOURCE_FOLDER
   failed=0
   check_includes "$1"
-  check_only_in "$1" '\b(secure_)?getenv *\(|\benviron\b|\bargv\b' "environment and arguments are read" config cli
+  check_only_in "$1" '\b(secure_)?getenv *\(|\benviron\b|\bargv\b' "environment and arguments are read" config cli \
+    base/process comm/ucx  # what a child inherits; what UCX's own variables say about signals
   check_only_in "$1" '#include <boost/beast' "Boost.Beast is included" http
   check_only_in "$1" '#include <uc[mpst]/' "UCX is included" comm/ucx
   check_buffers "$1"

@@ -211,7 +211,7 @@ TEST(Cluster, AnUnknownFlagOfAServerIsNamedWithItsLine) {
   Program up({"up", scratch / "a.yaml", "--run-folder", scratch / "run"});
   EXPECT_EQ(up.wait(seconds(10)), 1);
   EXPECT_TRUE(
-      up.wait_for_line("a.yaml:4: serve.max-model-length: no such flag of `cachalot serve`; the nearest is "
+      up.wait_for_line("a.yaml:4:21: serve.max-model-length: no such flag of `cachalot serve`; the nearest is "
                        "max-model-len",
                        seconds(5)))
       << up.output();
