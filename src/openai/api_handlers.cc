@@ -168,6 +168,7 @@ ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& requ
                              .tokens_as_ids = params.tokens_as_ids};
   PromptMaker::Fit fit = fit_of(params, kDefaultCompletionTokens);
   fit.prompt_only = prompt_only;
+  fit.reserve = kDefaultCompletionTokens;
   std::vector<Prompt> prompts;
   for (auto& given : parsed.prompts) {
     auto* text = std::get_if<std::string>(&given);

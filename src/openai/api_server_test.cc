@@ -747,7 +747,7 @@ TEST_F(ApiServerTest, RefusesByNameWhatChangesAnswersElsewhere) {
 TEST_F(ApiServerTest, HopelesslyLongTextsAreRefusedBeforeTheyAreTokenized) {
   service_.answer_with("x");
   const auto start = std::chrono::steady_clock::now();
-  const std::string digits(20'000'000, '7'), spaces(10'001'000, ' ');
+  const std::string digits(2'000'000, '7'), spaces(2'000'000, ' ');
   for (const std::string& text : {digits, spaces}) {
     for (const auto& [path, body] : std::vector<std::pair<std::string, std::string>>{
              {"/v1/completions", R"({"prompt":")" + text + "\"}"},
@@ -799,7 +799,7 @@ TEST_F(ApiServerTest, AnswersHoldNoMoreThanTheirBudget) {
   // It was given back; and a stream holds nothing.
   EXPECT_EQ(ask("POST", "/v1/completions", fields + "20}").status, 200);
   EXPECT_EQ(stream("/v1/completions", fields + R"(200,"stream":true})").back(), "[DONE]");
-  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","max_tokens":5000})").status, 200);
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","max_tokens":500})").status, 200);
 }
 
 TEST_F(ApiServerTest, WritesNumbersAsAPersonDoes) {

@@ -101,7 +101,7 @@ ApiResult<bool> PromptMaker::fit_in(const Fit& fit, Prompt& prompt) const {
   bool was_cut = false;
   std::vector<TokenId>& tokens = prompt.tokens;
   if (fit.truncate) {
-    const int room = max_model_len_ - std::clamp(fit.max_tokens.value_or(1), 1, max_model_len_ - 1);
+    const int room = max_model_len_ - std::clamp(fit.max_tokens.value_or(fit.reserve), 1, max_model_len_ - 1);
     const auto limit = static_cast<size_t>(*fit.truncate < 0 ? room : *fit.truncate);
     was_cut = tokens.size() > limit;
     if (was_cut && fit.truncates_end) {

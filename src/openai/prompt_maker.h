@@ -22,7 +22,8 @@ class PromptMaker {
 
   struct Fit {
     std::optional<int> max_tokens, default_max_tokens;  // of the answer; neither: what is left
-    std::optional<int> truncate;                        // truncate_prompt_tokens; -1: to what fits
+    std::optional<int> truncate;                        // truncate_prompt_tokens; -1: to what fits ...
+    int reserve = 1;                                    // ... beside max_tokens or, if there are none, so many
     bool truncates_end = false;                         // keeps the prompt's beginning
     bool prompt_only = false;
   };

@@ -137,6 +137,7 @@ Status Replica::step_together() {
     ASSIGN_OR_RETURN(others_wait_, engine_->lockstep().wait_for_others());
     return {};
   }
+  if (!plan.sequences.empty()) publish_stats();  // a round may take seconds
   others_wait_ = false;
   has_said_so_ = leaving_;
   ASSIGN_OR_RETURN(
@@ -184,7 +185,7 @@ void Replica::take_mail() {
     const std::lock_guard lock(mutex_);
     std::swap(mail, mailbox_);
     mailbox_.leave = mail.leave;
-    count(mail, stats_);  // until the round's end, when the scheduler has counted them
+    count(mail, stats_);  // until the round is planned, when the scheduler has counted them
   }
   const std::unordered_set<RequestId> gone(mail.aborts.begin(), mail.aborts.end());
   for (Submission& submission : mail.submissions) {
