@@ -140,7 +140,7 @@ TEST_F(ReplicaTest, OnlySoManyRequestsWait) {
   std::promise<void> begun;
   std::vector<std::future<Heard>> answers;
   answers.push_back(ask(request(replica_->next_id(), 2000), [&](const Heard& heard) {
-    if (heard.tokens.size() == 1) begun.set_value();
+    if (heard.tokens.size() == 1 && heard.finish == FinishReason::kNone) begun.set_value();
   }));
   begun.get_future().wait();
   for (int idx = 0; idx < 3; idx++) answers.push_back(ask(request(replica_->next_id(), 5)));
@@ -163,7 +163,7 @@ TEST_F(ReplicaTest, OnlySoManyTokensWait) {
   start({.max_num_seqs = 1}, {.max_requests = 0, .max_tokens = 25});
   std::promise<void> begun;
   std::future<Heard> first = ask(request(replica_->next_id(), 2000), [&](const Heard& heard) {
-    if (heard.tokens.size() == 1) begun.set_value();
+    if (heard.tokens.size() == 1 && heard.finish == FinishReason::kNone) begun.set_value();
   });
   begun.get_future().wait();
   std::future<Heard> second = ask(request(replica_->next_id(), 5)), third = ask(request(replica_->next_id(), 5));
