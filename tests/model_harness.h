@@ -9,7 +9,7 @@
 #include "comm/mesh_expert_exchange.h"
 #include "comm/mesh_group.h"
 #include "config/engine_options.h"
-#include "engine/step_batch.h"
+#include "engine/round.h"
 #include "model/deepseek.h"
 #include "model_logits.h"
 #include "weights/model_files.h"

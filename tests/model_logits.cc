@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/math.h"
-#include "engine/step_batch.h"
+#include "engine/round.h"
 
 namespace cachalot {
 namespace {

@@ -8,7 +8,7 @@
 #include <random>
 
 #include "base/math.h"
-#include "engine/step_batch.h"
+#include "engine/round.h"
 #include "kernels/cpu/limits.h"
 
 namespace cachalot {

@@ -9,7 +9,7 @@
 
 #include "base/check.h"
 #include "base/math.h"
-#include "comm/rank_sum.h"
+#include "comm/group.h"
 
 namespace cachalot {
 namespace {

@@ -4,7 +4,6 @@
 #include <string_view>
 #include <vector>
 
-#include "comm/exchange_layout.h"
 #include "comm/expert_exchange.h"
 #include "comm/mesh.h"
 #include "tensor/buffer.h"
@@ -13,7 +12,7 @@ namespace cachalot {
 
 // The expert exchange over some ranks of a mesh; rank r of it holds experts [r * local, (r + 1) * local).
 //
-// An exchange runs in passes, as many as its fixed buffers need (exchange_layout.h), agreed upon pair by pair: in a
+// An exchange runs in passes, as many as its fixed buffers need (expert_exchange.h), agreed upon pair by pair: in a
 // pass, a rank sends a message to whom it has not told "no more", and expects one from who has not told it so. In every
 // pass, what goes from a rank to another is, in this order, the rows (also none: that, too, the other has to know) and
 // the results for rows that came from there, if there were any. So each side knows what comes next without asking.

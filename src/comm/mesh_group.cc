@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "comm/rank_sum.h"
+#include "comm/group.h"
 #include "device/device.h"
 
 namespace cachalot {

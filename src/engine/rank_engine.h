@@ -18,7 +18,6 @@
 #include "engine/placement.h"
 #include "engine/rank_report.h"
 #include "engine/round.h"
-#include "engine/step_batch.h"
 #include "model/deepseek.h"
 #include "sampler/sampler.h"
 

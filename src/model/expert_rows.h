@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "comm/exchange_layout.h"
+#include "comm/expert_exchange.h"
 #include "config/model_config.h"
 #include "kernels/ops.h"
 #include "model/model_settings.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "comm/exchange_layout.h"
+#include "comm/expert_exchange.h"
 #include "comm/group.h"
 #include "model/expert_rows.h"
 #include "preflight/expert_spread.h"

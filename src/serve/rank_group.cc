@@ -11,8 +11,8 @@
 #include "base/stop_signals.h"
 #include "config/version.h"
 #include "device/core_share.h"
+#include "engine/memory_plan.h"
 #include "engine/participate.h"
-#include "engine/rank_memory.h"
 #include "serve/group_settings.h"
 #include "weights/model_files.h"
 

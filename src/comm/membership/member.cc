@@ -1,10 +1,34 @@
 #include "comm/membership/member.h"
 
-#include <algorithm>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/file.h"
 #include "base/text.h"
 
 namespace cachalot {
+
+Result<NodeId> this_node() {
+  ASSIGN_OR_RETURN(std::string boot_id, read_file("/proc/sys/kernel/random/boot_id"));
+  while (!boot_id.empty() && boot_id.back() == '\n') boot_id.pop_back();
+
+  const char* path = "/proc/self/ns/net";
+  struct stat info{};
+  if (stat(path, &info) != 0) {
+    return make_error(ErrorCode::kIo, "{} tells the network namespace and cannot be read: {}", path, strerror(errno));
+  }
+  return NodeId{.boot_id = std::move(boot_id), .net_namespace = info.st_ino};
+}
+
+std::string this_host() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
 
 std::string Member::name() const {
   return fmt::format("rank {} ({}host {}, pid {})", rank, label.empty() ? "" : name_text(label) + ", ", name_text(host),

@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/notices.h"
-#include "comm/shm/greeting.h"
+#include "comm/shm/segment.h"
 
 namespace cachalot {
 namespace {

@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "base/process_test_util.h"
 #include "comm/mesh.h"
-#include "comm/shm/greeting.h"
+#include "comm/shm/segment.h"
 
 namespace cachalot {
 namespace {

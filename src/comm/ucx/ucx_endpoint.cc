@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "base/text.h"
-#include "comm/ucx/network_interface.h"
 #include "comm/ucx/ucx_transport.h"
 #include "comm/ucx/ucx_worker.h"
 

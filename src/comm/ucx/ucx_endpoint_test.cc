@@ -10,8 +10,8 @@
 #include <cstring>
 #include <thread>
 
-#include "comm/ucx/network_interface.h"
 #include "comm/ucx/ucx_ranks_test_util.h"
+#include "comm/ucx/ucx_worker.h"
 
 namespace cachalot::ucx_test {
 namespace {

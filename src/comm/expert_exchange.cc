@@ -1,4 +1,4 @@
-#include "comm/exchange_layout.h"
+#include "comm/expert_exchange.h"
 
 #include <fmt/format.h>
 
@@ -9,6 +9,7 @@
 #include "base/math.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr int64_t kHeadroom = 2;     // over evenly spread experts

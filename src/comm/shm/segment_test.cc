@@ -1,4 +1,4 @@
-#include "comm/shm/bell.h"
+#include "comm/shm/segment.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -11,6 +11,7 @@
 #include "base/file_descriptor.h"
 
 namespace cachalot {
+
 namespace {
 
 struct Sleeper {
@@ -124,4 +125,5 @@ TEST(Bell, LosesNoWakeUpBetweenManyPeers) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

@@ -1,9 +1,10 @@
-#include "comm/exchange_layout.h"
+#include "comm/expert_exchange.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace cachalot {
+
 namespace {
 
 // R1 on 8 x 4 ranks, 2048 tokens a step and replica.
@@ -83,4 +84,5 @@ TEST(ExchangeLayout, SaysWhatItTakes) {
 }
 
 }  // namespace
+
 }  // namespace cachalot
