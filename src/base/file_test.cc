@@ -61,7 +61,8 @@ TEST_F(FileTest, WhatCannotBeOpenedIsNamed) {
   EXPECT_THAT(error_of(scratch_.path("round")), HasSubstr("Too many levels of symbolic links"));
   ASSERT_TRUE(write_file(scratch_.path("secret"), "x"));
   ASSERT_EQ(chmod(scratch_.path("secret").c_str(), 0), 0);
-  if (geteuid() != 0) EXPECT_THAT(error_of(scratch_.path("secret")), HasSubstr("cannot open: Permission denied"));
+  if (geteuid() == 0) return;  // may read everything
+  EXPECT_THAT(error_of(scratch_.path("secret")), HasSubstr("cannot open: Permission denied"));
 }
 
 TEST_F(FileTest, ATextOfUnlikelySizeIsRefused) {

@@ -115,6 +115,7 @@ void take_stop_signals() {
     if (fd > STDERR_FILENO) close(fd);
   }
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGINT, SIG_DFL);
   sigset_t handled;
   sigemptyset(&handled);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {

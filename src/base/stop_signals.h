@@ -11,8 +11,9 @@
 // somebody has taken that upon itself (StopSignals).
 namespace cachalot {
 
-// By main(), before all else: later threads inherit what it blocks. A signal that is ignored stays so, as nohup and
-// shell scripts want it. From now on SIGPIPE does nothing either: whoever writes sees that nobody reads any more. The
+// By main(), before all else: later threads inherit what it blocks. SIGHUP or SIGTERM that is ignored stays so, as
+// nohup wants it; SIGINT is taken though a shell's script ignores it for what it starts in the background: whoever
+// sends it there means it. From now on SIGPIPE does nothing either: whoever writes sees that nobody reads any more. The
 // descriptors of input, output and errors are open afterwards, so that none of them is taken by a file or a socket.
 void take_stop_signals();
 

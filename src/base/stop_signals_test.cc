@@ -154,15 +154,17 @@ TEST(StopSignals, WakeIsNoSignal) {
   EXPECT_EQ(process.next_word(), '0');
 }
 
-TEST(StopSignals, WhatIsIgnoredStaysSo) {
+TEST(StopSignals, AHangUpThatIsIgnoredStaysSoAndAnInterruptDoesNot) {
   const auto before = signal(SIGHUP, SIG_IGN);
+  signal(SIGINT, SIG_IGN);  // as a shell's script does for what it starts in the background
   Stubborn process;
   signal(SIGHUP, before);
+  signal(SIGINT, SIG_DFL);
   ASSERT_EQ(process.next_word(), 'r');
   process.signal(SIGHUP);
   EXPECT_EQ(process.ends_within(milliseconds(500)), std::nullopt);
-  process.signal(SIGTERM);
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGTERM);
+  process.signal(SIGINT);
+  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGINT);
 }
 
 TEST(StopSignals, AReaderThatGoesAwayEndsNothingAndStandardDescriptorsAreTaken) {

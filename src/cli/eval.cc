@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/stop_signals.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -110,6 +111,7 @@ Status question_model(EvalFlags& flags) {
   if (!started) server_options.parallel.data_parallel_rank = 0;
   RETURN_IF_ERROR(check_parallel_options(server_options.parallel));
   server_options.starts = Starts::kGroup;
+  server_options.stop = stop_token_of_signals();
   server_options.host = "127.0.0.1";
   server_options.port = 0;
   log::quieten();

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/math.h"
+#include "base/stop_signals.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
@@ -87,8 +88,11 @@ Status run_logits(LogitsOptions options) {
   const bool started = options.parallel.rank_board_fd >= 0;
   if (!started) options.parallel.data_parallel_rank = options.replica;
   RETURN_IF_ERROR(check_parallel_options(options.parallel));
-  RankGroupOptions group_options{
-      .engine = options.engine, .parallel = options.parallel, .starts = Starts::kGroup, .command_line = {}};
+  RankGroupOptions group_options{.engine = options.engine,
+                                 .parallel = options.parallel,
+                                 .starts = Starts::kGroup,
+                                 .command_line = {},
+                                 .stop = stop_token_of_signals()};
   if (started) return run_started_rank(group_options);
   ASSIGN_OR_RETURN(group_options.command_line, own_command_line());
   ASSIGN_OR_RETURN(const auto group, RankGroup::join(group_options));

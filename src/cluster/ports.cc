@@ -31,6 +31,9 @@ Result<uint16_t> another_free_port(std::set<uint16_t>& taken, std::vector<KeptPo
 Result<std::vector<KeptPort>> choose_ports(ClusterFile& cluster, std::vector<PlacedReplica>& replicas) {
   std::vector<KeptPort> kept;
   std::set<uint16_t> taken{cluster.router.port, cluster.data_parallel_rpc_port};
+  if (cluster.router.enabled && cluster.router.port == 0) {
+    ASSIGN_OR_RETURN(cluster.router.port, another_free_port(taken, kept));
+  }
   if (cluster.data_parallel_rpc_port == 0) {
     ASSIGN_OR_RETURN(cluster.data_parallel_rpc_port, another_free_port(taken, kept));
   }

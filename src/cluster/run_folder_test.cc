@@ -49,6 +49,26 @@ TEST_F(RunFolderTest, ALockOfAProcessThatWasKilledIsFree) {
   EXPECT_TRUE(RunLock::take(folder_, "r1").has_value());
 }
 
+TEST_F(RunFolderTest, WhatCannotBeAFolderOrALockIsNamedWithTheWayOut) {
+  std::ofstream(scratch_.path("file")) << "x";
+  const auto below_a_file = RunFolder::open(scratch_.path("file/run"));
+  ASSERT_FALSE(below_a_file.has_value());
+  EXPECT_THAT(below_a_file.error().message, HasSubstr("the run folder " + scratch_.path("file/run") +
+                                                      " cannot be made: Not a directory; --run-folder"));
+  std::filesystem::create_directory(scratch_.path("run/r1.lock"));
+  const auto lock = RunLock::take(folder_, "r1");
+  ASSERT_FALSE(lock.has_value());
+  EXPECT_THAT(lock.error().message, HasSubstr("run/r1.lock cannot be written: Is a directory; --run-folder"));
+  EXPECT_EQ(folder_.owner("r1"), std::nullopt);
+}
+
+TEST_F(RunFolderTest, HintsNameTheFolderThatTheyNeed) {
+  const RunFolder folder = *RunFolder::open(scratch_.path("run"), " --run-folder x");
+  const auto lock = RunLock::take(folder, "r1");
+  EXPECT_THAT(RunLock::take(folder, "r1").error().message,
+              HasSubstr("`cachalot status r1 --run-folder x` shows it, `cachalot down r1 --run-folder x` stops it"));
+}
+
 TEST_F(RunFolderTest, AFileInItsPlaceIsRefused) {
   std::ofstream(scratch_.path("file")) << "x";
   const auto folder = RunFolder::open(scratch_.path("file"));

@@ -45,7 +45,7 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path, std
   const std::string header = header_text(tensors);
 
   const std::string part = path + ".part";
-  const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
   if (fd < 0) return os_error(part, "create");
   SafetensorsWriter writer(path, fd);
   const uint64_t header_size = header.size();

@@ -51,7 +51,9 @@ void on_bus_error(int number, siginfo_t* info, void* context) {
     _exit(1);
   }
   if ((action_before.sa_flags & SA_SIGINFO) != 0) return action_before.sa_sigaction(number, info, context);
-  signal(SIGBUS, action_before.sa_handler == SIG_IGN ? SIG_DFL : action_before.sa_handler);  // it comes again at once
+  signal(SIGBUS,
+         action_before.sa_handler == SIG_IGN ? SIG_DFL : action_before.sa_handler);  // a fault comes again at once
+  if (info->si_code <= 0) raise(number);                                             // what somebody has sent does not
 }
 
 void note(const std::string& path, std::span<const std::byte> bytes) {

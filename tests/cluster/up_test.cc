@@ -154,9 +154,15 @@ TEST(Cluster, InTheBackgroundItGoesOnWhenItIsReady) {
   UpCluster cluster({.flags = {"--detach"}});
   EXPECT_EQ(cluster.watcher().wait(seconds(60)), 0) << cluster.logs();
   EXPECT_THAT(cluster.watcher().output(), HasSubstr("ready: OpenAI's API at "));
-  const auto second = cluster.run("up");
-  EXPECT_EQ(second->wait(seconds(10)), 1);
-  EXPECT_TRUE(second->wait_for_line("cluster nano is already up", seconds(5)).has_value()) << second->output();
+  const std::string flag = " --run-folder " + cluster.folder() + "run";
+  EXPECT_THAT(cluster.watcher().output(), HasSubstr(" down nano" + flag + "` stops it"));
+  for (const char* second_flag : {"--detach", "--port=0"}) {
+    const auto second = cluster.run("up", {second_flag});
+    EXPECT_EQ(second->wait(seconds(10)), 1);
+    EXPECT_EQ(second->lines().size(), 1U) << second->output();
+    EXPECT_THAT(second->output(), HasSubstr("cluster nano is already up"));
+    EXPECT_THAT(second->output(), HasSubstr("`cachalot down nano" + flag + "` stops it"));
+  }
   EXPECT_TRUE(answers(cluster, ApiClient())) << cluster.logs();
   const std::vector<pid_t> ranks = cluster.rank_pids();
   EXPECT_EQ(cluster.run("down", {"--now"})->wait(seconds(30)), 0);
