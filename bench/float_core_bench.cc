@@ -85,8 +85,8 @@ const bool registered = [] {
   const Format formats[] = {{"f32", MatrixFormat::kF32, 2},   {"bf16", MatrixFormat::kBF16, 2},
                             {"f8", MatrixFormat::kF8, 128},   {"i8", MatrixFormat::kI8, 64},
                             {"i4_64", MatrixFormat::kI4, 64}, {"i4_32", MatrixFormat::kI4, 32}};
-  for (const auto& [isa, core] :
-       {std::pair<IsaLevel, FloatCore>{IsaLevel::kAvx512, avx512::float_core}, {IsaLevel::kAvx2, avx2::float_core}})
+  for (const auto& [isa, core] : {std::pair<IsaLevel, FloatCore>{IsaLevel::kAvx512, avx512::kLinearCores.float_core},
+                                  {IsaLevel::kAvx2, avx2::kLinearCores.float_core}})
     for (const Format& format : formats)
       if (detect_isa() >= isa)
         benchmark::RegisterBenchmark((std::string(isa_name(isa)) + "/" + format.name).c_str(),

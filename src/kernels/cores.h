@@ -27,16 +27,6 @@ struct FloatCoreArgs {
 inline constexpr int kFloatSpan = 128;  // inputs a span of kF32 and kBF16, and the most of any format
 using FloatCore = void (*)(const FloatCoreArgs&);
 
-namespace reference {
-void float_core(const FloatCoreArgs& args);
-}
-namespace avx2 {
-void float_core(const FloatCoreArgs& args);
-}
-namespace avx512 {
-void float_core(const FloatCoreArgs& args);
-}
-
 // Integer matrices times int8 rows of their group: out[r][s][o] = acc, where acc = fma(float(sum over the block of
 // (q - zero) * a), weight scale * activation scale, acc), blocks in order. The sums are exact, so that every way to
 // compute them gives the same bits.
@@ -70,10 +60,17 @@ struct IntCore {
   void (*multiply)(const IntCoreArgs& args);
 };
 
+namespace avx2 {
+extern const IntCore kIntCore;
+}
+namespace avx512 {
+extern const IntCore kIntCore;
+}
+
 // What a level brings to the drivers of linears.
 struct LinearCores {
   FloatCore float_core;
-  IntCore int_core;
+  const IntCore* int_core;
   // The rule of QuantizedRows, one row.
   void (*quantize)(const float* x, int64_t count, int group, int8_t* values, float* scales);
   // gate = silu(gate) * up on tiles [num_rows][kStrip], rows `stride` floats apart: with e = exp(-|gate|) as in exp.h,

@@ -19,9 +19,10 @@ struct FloatCoreLevel {
 
 // Those that this machine has, the reference first.
 std::vector<FloatCoreLevel> float_core_levels() {
-  std::vector<FloatCoreLevel> float_core_levels = {{IsaLevel::kReference, reference::float_core}};
-  if (detect_isa() >= IsaLevel::kAvx2) float_core_levels.push_back({IsaLevel::kAvx2, avx2::float_core});
-  if (detect_isa() >= IsaLevel::kAvx512) float_core_levels.push_back({IsaLevel::kAvx512, avx512::float_core});
+  std::vector<FloatCoreLevel> float_core_levels = {{IsaLevel::kReference, reference::kLinearCores.float_core}};
+  if (detect_isa() >= IsaLevel::kAvx2) float_core_levels.push_back({IsaLevel::kAvx2, avx2::kLinearCores.float_core});
+  if (detect_isa() >= IsaLevel::kAvx512)
+    float_core_levels.push_back({IsaLevel::kAvx512, avx512::kLinearCores.float_core});
   return float_core_levels;
 }
 
@@ -120,7 +121,8 @@ TEST(FloatCore, MultipliesByTheWeightsOfThePackedLayout) {
     const RandomMatrix weights(test_case, 40, 300, random);
     const PackedMatrix matrix = weights.matrix();
     const auto rows = random_rows(2, 300, random);
-    const std::vector<float> out = product(reference::float_core, matrix, rows, 0, matrix.shape.num_strips());
+    const std::vector<float> out =
+        product(reference::kLinearCores.float_core, matrix, rows, 0, matrix.shape.num_strips());
     for (int64_t row = 0; row < 2; row++)
       for (int64_t output = 0; output < 40; output++) {
         double sum = 0, magnitude = 0;
@@ -143,7 +145,8 @@ TEST(FloatCore, GivesTheSameBitsOnEveryLevel) {
         const RandomMatrix weights(test_case, 40, in_features, random);
         const PackedMatrix matrix = weights.matrix();
         const auto rows = random_rows(num_rows, in_features, random);
-        const std::vector<float> expected = product(reference::float_core, matrix, rows, 0, matrix.shape.num_strips());
+        const std::vector<float> expected =
+            product(reference::kLinearCores.float_core, matrix, rows, 0, matrix.shape.num_strips());
         for (const FloatCoreLevel& level : float_core_levels())
           EXPECT_THAT(product(level.core, matrix, rows, 0, matrix.shape.num_strips()), testing::ContainerEq(expected))
               << test_case.name << " on " << isa_name(level.isa) << ", " << in_features << " inputs, " << num_rows

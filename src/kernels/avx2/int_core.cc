@@ -1,15 +1,16 @@
-#include "kernels/avx2/int_core.h"
-
 #include <immintrin.h>
 
 #include <cstring>
 
 #include "base/math.h"
+#include "kernels/cores.h"
+#include "kernels/cpu/int_records.h"
 #include "kernels/cpu/unroll.h"
 
 namespace cachalot::avx2 {
 namespace {
 
+constexpr int kTileRows = 4;              // times a strip's two vectors: eight sums in registers
 constexpr int kHalves = 2;                // of a strip: vectors of eight outputs
 constexpr int64_t kPrefetchAhead = 2048;  // bytes of a strip: the next ones of its stream at the end
 
@@ -29,10 +30,10 @@ using Sums = __m256i[kRows * kHalves];
 // kI4. A product of a nibble and an int8 pair fits 16 bits eight times over (8 * 2 * 15 * 127 < 2^15): the quads of
 // four vectors are added before they are widened.
 template <int kBlockInputs>
-struct Int4 {
-  static constexpr int kInputs = kBlockInputs, kQuads = kInputs / 4, kVectors = kInputs / 8;
+struct Int4 : Int4Layout<kBlockInputs> {
+  using Layout = Int4Layout<kBlockInputs>;
+  using Layout::kQuads, Layout::kVectors, Layout::kScales, Layout::kZeros;
   static constexpr int kVectorsAtOnce = 4;
-  static constexpr int64_t kScales = kVectors * 64, kZeros = kScales + 32, kBytes = kZeros + 8;
 
   CACHALOT_INLINE static __m256 scales(const std::byte* block, int half) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kScales + 16 * half)));
@@ -90,10 +91,7 @@ struct Int4 {
 };
 
 // kI8. |w| is the unsigned factor and the row's int8 take over its sign: 2 * 127 * 127 fits 16 bits once.
-struct Int8 {
-  static constexpr int kInputs = 64, kQuads = kInputs / 4;
-  static constexpr int64_t kScales = kQuads * 64, kBytes = kScales + 64;
-
+struct Int8 : Int8Layout {
   CACHALOT_INLINE static __m256 scales(const std::byte* block, int half) {
     return _mm256_loadu_ps(reinterpret_cast<const float*>(block + kScales + 32 * half));
   }
@@ -179,8 +177,6 @@ void prepare_block(const int8_t* values, int block_inputs, float scale, int64_t 
   record[(quads + 1) * tile_rows] = -sum_of(parts);
 }
 
-}  // namespace
-
 void prepare(const MatrixShape& shape, const IntRows& rows, std::byte* prepared) {
   constexpr int kMostInputs = 64;
   auto* tile = reinterpret_cast<int32_t*>(prepared);
@@ -204,13 +200,11 @@ void prepare(const MatrixShape& shape, const IntRows& rows, std::byte* prepared)
 }
 
 void multiply(const IntCoreArgs& args) {
-  if (args.shape.format == MatrixFormat::kI8) {
-    multiply_tiles<Int8>(args);
-  } else if (args.shape.block_inputs == 64) {
-    multiply_tiles<Int4<64>>(args);
-  } else {
-    multiply_tiles<Int4<32>>(args);
-  }
+  with_block_of<Int4, Int8>(args.shape, [&]<class Block>() { multiply_tiles<Block>(args); });
 }
+
+}  // namespace
+
+constinit const IntCore kIntCore = {.prepared_bytes = prepared_bytes<0>, .prepare = prepare, .multiply = multiply};
 
 }  // namespace cachalot::avx2

@@ -2,15 +2,17 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/numbers.h"
+#include "kernels/cpu/unroll.h"
 #include "kernels/exp.h"
 
-// Vectors of floats of the AVX2 level, by the names that code written once for several levels uses
-// (cpu/row_cores_impl.h).
+// What code that is written once for several levels (cpu/*_impl.h, cpu/*_loops.h) needs of AVX2.
 namespace cachalot::avx2 {
 
+// Rows of any length, and everything that is done to their elements.
 struct Simd {
   using Floats = __m256;
   static constexpr int kLanes = 8;
@@ -137,4 +139,118 @@ struct Simd {
   }
 };
 
+// Register tiles over whole vectors. Unnamed, so that their code stays in each file.
+namespace {
+
+struct TileSimd {
+  using Floats = __m256;
+  static constexpr int kWidth = 8;
+  static constexpr int kTwoUnitRows = 1;  // float_core: rows with which two units are worked on at a time, 8 sums a row
+  static constexpr int kStreamRows = 2;   // float_core: rows that share a pass over the weights
+  static constexpr int kPanelRows = 3;    // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kAttentionRows = 6;  // rows of a tile of attention, 2 sums each
+
+  CACHALOT_INLINE static Floats zero() { return _mm256_setzero_ps(); }
+  CACHALOT_INLINE static Floats set(float value) { return _mm256_set1_ps(value); }
+  CACHALOT_INLINE static Floats load(const float* data) { return _mm256_loadu_ps(data); }
+  CACHALOT_INLINE static void store(float* data, Floats x) { _mm256_storeu_ps(data, x); }
+  // Four floats to every 128-bit lane.
+  CACHALOT_INLINE static Floats broadcast_quad(const float* data) {
+    return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(data));
+  }
+  CACHALOT_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  CACHALOT_INLINE static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  CACHALOT_INLINE static Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+  CACHALOT_INLINE static void prefetch(const void* data) { _mm_prefetch(static_cast<const char*>(data), _MM_HINT_T0); }
+
+  CACHALOT_INLINE static Floats unpack_low(Floats a, Floats b) { return _mm256_unpacklo_ps(a, b); }
+  CACHALOT_INLINE static Floats unpack_high(Floats a, Floats b) { return _mm256_unpackhi_ps(a, b); }
+  CACHALOT_INLINE static Floats unpack_low_pairs(Floats a, Floats b) {
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+  CACHALOT_INLINE static Floats unpack_high_pairs(Floats a, Floats b) {
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+
+  // 16 bytes of rows[0] and rows[4], a lane each.
+  CACHALOT_INLINE static Floats load_lanes(const std::byte* const* rows, int64_t byte) {
+    const auto lane = [&](int row)
+                          CACHALOT_INLINE { return _mm_loadu_ps(reinterpret_cast<const float*>(rows[row] + byte)); };
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(lane(0)), lane(4), 1);
+  }
+  // Of every pair of bf16, the first and the second.
+  CACHALOT_INLINE static Floats first_bf16(Floats pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+  }
+  CACHALOT_INLINE static Floats second_bf16(Floats pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-0x10000)));
+  }
+
+  // ---- integers ----
+
+  using Ints = __m256i;
+  CACHALOT_INLINE static Ints load_ints(const std::byte* data) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
+  }
+  CACHALOT_INLINE static Ints zero_bits() { return _mm256_setzero_si256(); }
+  CACHALOT_INLINE static Ints set_bytes(int8_t byte) { return _mm256_set1_epi8(byte); }
+  CACHALOT_INLINE static Ints set_words(int16_t word) { return _mm256_set1_epi16(word); }
+  CACHALOT_INLINE static Ints set_dwords(int32_t dword) { return _mm256_set1_epi32(dword); }
+  CACHALOT_INLINE static Ints set_lanes(__m128i lane) { return _mm256_broadcastsi128_si256(lane); }
+  CACHALOT_INLINE static Ints set_qwords(int64_t qword) { return _mm256_set1_epi64x(qword); }
+  CACHALOT_INLINE static Ints and_bits(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+  CACHALOT_INLINE static Ints xor_bits(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
+  CACHALOT_INLINE static Ints sub_bytes(Ints a, Ints b) { return _mm256_sub_epi8(a, b); }
+  CACHALOT_INLINE static Ints shift_words_right(Ints x, int bits) { return _mm256_srli_epi16(x, bits); }
+  CACHALOT_INLINE static Ints shift_signed_words_right(Ints x, int bits) { return _mm256_srai_epi16(x, bits); }
+  CACHALOT_INLINE static Ints shift_dwords_right(Ints x, Ints bits) { return _mm256_srlv_epi32(x, bits); }
+  CACHALOT_INLINE static Ints shuffle_bytes(Ints x, Ints places) { return _mm256_shuffle_epi8(x, places); }
+  CACHALOT_INLINE static Ints unpack_low_bytes(Ints a, Ints b) { return _mm256_unpacklo_epi8(a, b); }
+  CACHALOT_INLINE static Ints unpack_high_bytes(Ints a, Ints b) { return _mm256_unpackhi_epi8(a, b); }
+  CACHALOT_INLINE static Ints unpack_low_words(Ints a, Ints b) { return _mm256_unpacklo_epi16(a, b); }
+  CACHALOT_INLINE static Ints unpack_high_words(Ints a, Ints b) { return _mm256_unpackhi_epi16(a, b); }
+  CACHALOT_INLINE static Ints unpack_low_dwords(Ints a, Ints b) { return _mm256_unpacklo_epi32(a, b); }
+  CACHALOT_INLINE static Ints unpack_high_dwords(Ints a, Ints b) { return _mm256_unpackhi_epi32(a, b); }
+  CACHALOT_INLINE static Floats bits(Ints x) { return _mm256_castsi256_ps(x); }
+  CACHALOT_INLINE static Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+
+  // ---- decoders of weights (cpu/float_core_loops.h) ----
+
+  CACHALOT_INLINE static Floats load_halves(const std::byte* data) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
+  }
+  CACHALOT_INLINE static Floats low_halves(Ints x) { return _mm256_cvtph_ps(_mm256_castsi256_si128(x)); }
+  CACHALOT_INLINE static Floats high_halves(Ints x) { return _mm256_cvtph_ps(_mm256_extracti128_si256(x, 1)); }
+  // The even 128-bit lanes of a, then b's; the odd ones.
+  CACHALOT_INLINE static Floats even_lanes(Floats a, Floats b) { return _mm256_permute2f128_ps(a, b, 0x20); }
+  CACHALOT_INLINE static Floats odd_lanes(Floats a, Floats b) { return _mm256_permute2f128_ps(a, b, 0x31); }
+  // Dwords in an order that unpacking bytes, which stays within lanes, turns into quads.
+  CACHALOT_INLINE static Ints ordered_for_unpacking(Ints x) {
+    return _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7));
+  }
+  // Where in a qword of a strip's zero points an output's nibble begins.
+  CACHALOT_INLINE static Ints nibble_shifts(int unit) {
+    return _mm256_add_epi32(_mm256_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12), _mm256_set1_epi32(16 * unit));
+  }
+
+  // ---- measurements (cpu/limits.h): what the compiler may not leave out ----
+
+  static constexpr int kChains = 10;  // sums that run side by side
+  static constexpr int kByteOperations = 64;
+  // Products of bytes to sums of 16 bits, two of them at a time; what widens them to 32 bits is not counted.
+  CACHALOT_INLINE static void multiply_bytes(Ints& sums, Ints x) {
+    Ints product;
+    asm volatile("vpmaddubsw %1,%1,%0" : "=x"(product) : "x"(x));
+    sums = _mm256_add_epi16(sums, product);
+  }
+  CACHALOT_INLINE static void multiply_floats(Floats& sum, Floats x) {
+    asm volatile("vfmadd231ps %1,%1,%0" : "+x"(sum) : "x"(x));
+  }
+  template <class Vector>
+  CACHALOT_INLINE static void keep(Vector vector) {
+    asm volatile("" ::"x"(vector));
+  }
+};
+
+}  // namespace
 }  // namespace cachalot::avx2

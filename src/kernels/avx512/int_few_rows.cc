@@ -1,5 +1,4 @@
 #include "base/math.h"
-#include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
 // Few rows: weights are unpacked in registers, for two strips times a tile of rows at once. With more than one tile,
@@ -157,13 +156,7 @@ void multiply(const IntCoreArgs& args) {
 }  // namespace
 
 void multiply_few_rows(const IntCoreArgs& args) {
-  if (args.shape.format == MatrixFormat::kI8) {
-    multiply<Int8>(args);
-  } else if (args.shape.block_inputs == 64) {
-    multiply<Int4<64>>(args);
-  } else {
-    multiply<Int4<32>>(args);
-  }
+  with_block_of<Int4, Int8>(args.shape, [&]<class Block>() { multiply<Block>(args); });
 }
 
 }  // namespace cachalot::avx512

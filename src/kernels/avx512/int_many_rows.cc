@@ -1,7 +1,6 @@
 #include <cstring>
 
 #include "base/math.h"
-#include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
 // Many rows: a block of two strips is unpacked once to signed bytes, into a panel in the first-level cache, and all
@@ -178,13 +177,7 @@ void multiply(const IntCoreArgs& args) {
 }  // namespace
 
 void multiply_many_rows(const IntCoreArgs& args) {
-  if (args.shape.format == MatrixFormat::kI8) {
-    multiply<Int8>(args);
-  } else if (args.shape.block_inputs == 64) {
-    multiply<Int4<64>>(args);
-  } else {
-    multiply<Int4<32>>(args);
-  }
+  with_block_of<Int4, Int8>(args.shape, [&]<class Block>() { multiply<Block>(args); });
 }
 
 }  // namespace cachalot::avx512

@@ -1,5 +1,4 @@
 #include "base/math.h"
-#include "kernels/avx512/int_block.h"
 #include "kernels/avx512/int_core.h"
 
 namespace cachalot::avx512 {
@@ -108,8 +107,6 @@ void prepare_rows(const MatrixShape& shape, const IntRows& rows, int32_t* out) {
   }
 }
 
-}  // namespace
-
 void prepare(const MatrixShape& shape, const IntRows& rows, std::byte* prepared) {
   auto* out = reinterpret_cast<int32_t*>(prepared);
   const bool biased = shape.format == MatrixFormat::kI8 || RowTiles(rows.num_rows).panel;
@@ -119,5 +116,18 @@ void prepare(const MatrixShape& shape, const IntRows& rows, std::byte* prepared)
     biased ? prepare_rows<16, true>(shape, rows, out) : prepare_rows<16, false>(shape, rows, out);
   }
 }
+
+void multiply(const IntCoreArgs& args) {
+  if (RowTiles(args.num_rows).panel) {
+    multiply_many_rows(args);
+  } else {
+    multiply_few_rows(args);
+  }
+}
+
+}  // namespace
+
+constinit const IntCore kIntCore = {
+    .prepared_bytes = prepared_bytes<kPanelTileRows>, .prepare = prepare, .multiply = multiply};
 
 }  // namespace cachalot::avx512

@@ -2,15 +2,17 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/numbers.h"
+#include "kernels/cpu/unroll.h"
 #include "kernels/exp.h"
 
-// Vectors of floats of the AVX-512 level, by the names that code written once for several levels uses
-// (cpu/row_cores_impl.h).
+// What code that is written once for several levels (cpu/*_impl.h, cpu/*_loops.h) needs of AVX-512.
 namespace cachalot::avx512 {
 
+// Rows of any length, and everything that is done to their elements.
 struct Simd {
   using Floats = __m512;
   static constexpr int kLanes = 16;
@@ -114,4 +116,112 @@ struct Simd {
   }
 };
 
+// Register tiles over whole vectors. Unnamed, so that their code stays in each file.
+namespace {
+
+struct TileSimd {
+  using Floats = __m512;
+  static constexpr int kWidth = 16;
+  static constexpr int kTwoUnitRows = 3;  // float_core: rows with which two units are worked on at a time, 8 sums a row
+  static constexpr int kStreamRows = 6;   // float_core: rows that share a pass over the weights
+  static constexpr int kPanelRows = 6;    // float_core: rows of a tile over an expanded panel, 4 sums each
+  static constexpr int kAttentionRows = 12;  // rows of a tile of attention, 2 sums each
+
+  CACHALOT_INLINE static Floats zero() { return _mm512_setzero_ps(); }
+  CACHALOT_INLINE static Floats set(float value) { return _mm512_set1_ps(value); }
+  CACHALOT_INLINE static Floats load(const float* data) { return _mm512_loadu_ps(data); }
+  CACHALOT_INLINE static void store(float* data, Floats x) { _mm512_storeu_ps(data, x); }
+  // Four floats to every 128-bit lane.
+  CACHALOT_INLINE static Floats broadcast_quad(const float* data) { return _mm512_broadcast_f32x4(_mm_loadu_ps(data)); }
+  CACHALOT_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  CACHALOT_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  CACHALOT_INLINE static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  CACHALOT_INLINE static void prefetch(const void* data) { _mm_prefetch(static_cast<const char*>(data), _MM_HINT_T0); }
+
+  CACHALOT_INLINE static Floats unpack_low(Floats a, Floats b) { return _mm512_unpacklo_ps(a, b); }
+  CACHALOT_INLINE static Floats unpack_high(Floats a, Floats b) { return _mm512_unpackhi_ps(a, b); }
+  CACHALOT_INLINE static Floats unpack_low_pairs(Floats a, Floats b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+  CACHALOT_INLINE static Floats unpack_high_pairs(Floats a, Floats b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+
+  // 16 bytes of rows[0], rows[4], rows[8] and rows[12], a lane each.
+  CACHALOT_INLINE static Floats load_lanes(const std::byte* const* rows, int64_t byte) {
+    const auto lane = [&](int row)
+                          CACHALOT_INLINE { return _mm_loadu_ps(reinterpret_cast<const float*>(rows[row] + byte)); };
+    const Floats low = _mm512_insertf32x4(_mm512_castps128_ps512(lane(0)), lane(4), 1);
+    return _mm512_insertf32x4(_mm512_insertf32x4(low, lane(8), 2), lane(12), 3);
+  }
+  // Of every pair of bf16, the first and the second.
+  CACHALOT_INLINE static Floats first_bf16(Floats pairs) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+  }
+  CACHALOT_INLINE static Floats second_bf16(Floats pairs) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-0x10000)));
+  }
+
+  // ---- integers ----
+
+  using Ints = __m512i;
+  CACHALOT_INLINE static Ints load_ints(const std::byte* data) { return _mm512_loadu_si512(data); }
+  CACHALOT_INLINE static Ints zero_bits() { return _mm512_setzero_si512(); }
+  CACHALOT_INLINE static Ints set_bytes(int8_t byte) { return _mm512_set1_epi8(byte); }
+  CACHALOT_INLINE static Ints set_words(int16_t word) { return _mm512_set1_epi16(word); }
+  CACHALOT_INLINE static Ints set_dwords(int32_t dword) { return _mm512_set1_epi32(dword); }
+  CACHALOT_INLINE static Ints set_lanes(__m128i lane) { return _mm512_broadcast_i32x4(lane); }
+  CACHALOT_INLINE static Ints set_qwords(int64_t qword) { return _mm512_set1_epi64(qword); }
+  CACHALOT_INLINE static Ints and_bits(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+  CACHALOT_INLINE static Ints xor_bits(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
+  CACHALOT_INLINE static Ints sub_bytes(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
+  CACHALOT_INLINE static Ints shift_words_right(Ints x, int bits) { return _mm512_srli_epi16(x, bits); }
+  CACHALOT_INLINE static Ints shift_signed_words_right(Ints x, int bits) { return _mm512_srai_epi16(x, bits); }
+  CACHALOT_INLINE static Ints shift_dwords_right(Ints x, Ints bits) { return _mm512_srlv_epi32(x, bits); }
+  CACHALOT_INLINE static Ints shuffle_bytes(Ints x, Ints places) { return _mm512_shuffle_epi8(x, places); }
+  CACHALOT_INLINE static Ints unpack_low_bytes(Ints a, Ints b) { return _mm512_unpacklo_epi8(a, b); }
+  CACHALOT_INLINE static Ints unpack_high_bytes(Ints a, Ints b) { return _mm512_unpackhi_epi8(a, b); }
+  CACHALOT_INLINE static Ints unpack_low_words(Ints a, Ints b) { return _mm512_unpacklo_epi16(a, b); }
+  CACHALOT_INLINE static Ints unpack_high_words(Ints a, Ints b) { return _mm512_unpackhi_epi16(a, b); }
+  CACHALOT_INLINE static Ints unpack_low_dwords(Ints a, Ints b) { return _mm512_unpacklo_epi32(a, b); }
+  CACHALOT_INLINE static Ints unpack_high_dwords(Ints a, Ints b) { return _mm512_unpackhi_epi32(a, b); }
+  CACHALOT_INLINE static Floats bits(Ints x) { return _mm512_castsi512_ps(x); }
+  CACHALOT_INLINE static Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
+
+  // ---- decoders of weights (cpu/float_core_loops.h) ----
+
+  CACHALOT_INLINE static Floats load_halves(const std::byte* data) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data)));
+  }
+  CACHALOT_INLINE static Floats low_halves(Ints x) { return _mm512_cvtph_ps(_mm512_castsi512_si256(x)); }
+  CACHALOT_INLINE static Floats high_halves(Ints x) { return _mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1)); }
+  // The even 128-bit lanes of a, then b's; the odd ones.
+  CACHALOT_INLINE static Floats even_lanes(Floats a, Floats b) { return _mm512_shuffle_f32x4(a, b, 0x88); }
+  CACHALOT_INLINE static Floats odd_lanes(Floats a, Floats b) { return _mm512_shuffle_f32x4(a, b, 0xdd); }
+  // Dwords in an order that unpacking bytes, which stays within lanes, turns into quads.
+  CACHALOT_INLINE static Ints ordered_for_unpacking(Ints x) {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15), x);
+  }
+  // Where in a qword of a strip's zero points an output's nibble begins.
+  CACHALOT_INLINE static Ints nibble_shifts(int /*unit*/) {
+    return _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+  }
+
+  // ---- measurements (cpu/limits.h): what the compiler may not leave out ----
+
+  static constexpr int kChains = 12;  // more than the latency of a product times those begun a cycle
+  static constexpr int kByteOperations = 128;
+  CACHALOT_INLINE static void multiply_bytes(Ints& sums, Ints x) {
+    asm volatile("vpdpbusd %1,%1,%0" : "+v"(sums) : "v"(x));
+  }
+  CACHALOT_INLINE static void multiply_floats(Floats& sum, Floats x) {
+    asm volatile("vfmadd231ps %1,%1,%0" : "+v"(sum) : "v"(x));
+  }
+  template <class Vector>
+  CACHALOT_INLINE static void keep(Vector vector) {
+    asm volatile("" ::"v"(vector));
+  }
+};
+
+}  // namespace
 }  // namespace cachalot::avx512

@@ -6,7 +6,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/unroll.h"
 
-// AttentionKernels written once over a level's vectors: S is its Simd (simd.h), T its TileSimd (tile_simd.h). Included
+// AttentionKernels written once over a level's vectors: S is its Simd, T its TileSimd (simd.h). Included
 // by one file of each level, and of internal linkage: what is compiled here for a level must not be taken for another
 // one.
 namespace cachalot {

@@ -5,8 +5,8 @@
 #include "kernels/cores.h"
 #include "kernels/cpu/unroll.h"
 
-// The loops of float_core, shared by avx2/ and avx512/, over what a level knows of vectors (Simd) and formats
-// (Decoder).
+// The loops of float_core, written once over a level's vectors (its TileSimd) and how formats become them
+// (float_decoders.h).
 //
 // A quad is four inputs of kWidth outputs in four vectors: lane l (of 128 bits) of vector i holds the four weights of
 // output 4 * l + i. So one broadcast of four inputs serves four fma, and the four sums of the rule (cores.h) are the
@@ -273,23 +273,6 @@ struct FloatCoreLoops : FloatTiles<Simd> {
     }
   }
 };
-
-// The core of a level: decoders by format.
-template <class Simd, template <MatrixFormat> class Decoder>
-CACHALOT_INLINE inline void float_core_by_format(const FloatCoreArgs& args) {
-  switch (args.matrix.shape.format) {
-    case MatrixFormat::kF32:
-      return FloatCoreLoops<Simd, Decoder<MatrixFormat::kF32>>::run(args);
-    case MatrixFormat::kBF16:
-      return FloatCoreLoops<Simd, Decoder<MatrixFormat::kBF16>>::run(args);
-    case MatrixFormat::kF8:
-      return FloatCoreLoops<Simd, Decoder<MatrixFormat::kF8>>::run(args);
-    case MatrixFormat::kI8:
-      return FloatCoreLoops<Simd, Decoder<MatrixFormat::kI8>>::run(args);
-    case MatrixFormat::kI4:
-      return FloatCoreLoops<Simd, Decoder<MatrixFormat::kI4>>::run(args);
-  }
-}
 
 }  // namespace
 }  // namespace cachalot

@@ -13,9 +13,9 @@ struct PerHeadLevel {
   IsaLevel isa;
   FloatCore core;
 };
-constexpr PerHeadLevel kPerHeadLevels[] = {{IsaLevel::kReference, reference::float_core},
-                                           {IsaLevel::kAvx2, avx2::float_core},
-                                           {IsaLevel::kAvx512, avx512::float_core}};
+constexpr PerHeadLevel kPerHeadLevels[] = {{IsaLevel::kReference, reference::kLinearCores.float_core},
+                                           {IsaLevel::kAvx2, avx2::kLinearCores.float_core},
+                                           {IsaLevel::kAvx512, avx512::kLinearCores.float_core}};
 
 constexpr int64_t kHeads = 3, kIn = 24, kOut = 40;  // neither is a whole number of strips or spans
 
@@ -65,7 +65,7 @@ class PerHeadLinearTest : public testing::Test {
 TEST_F(PerHeadLinearTest, MultipliesEachHeadByItsMatrixAndTouchesNothingElse) {
   for (const int64_t num_rows : {1, 5, 130}) {
     const std::vector<float> queries = random_queries(num_rows);
-    const std::vector<float> out = run(reference::float_core, 2, queries);
+    const std::vector<float> out = run(reference::kLinearCores.float_core, 2, queries);
     for (int64_t row = 0; row < num_rows; row++)
       for (int64_t head = 0; head < kHeads; head++) {
         const float* x = queries.data() + (row * kHeads + head) * kQuery + kSkipped;
@@ -86,7 +86,7 @@ TEST_F(PerHeadLinearTest, MultipliesEachHeadByItsMatrixAndTouchesNothingElse) {
 TEST_F(PerHeadLinearTest, GivesTheSameBitsOnEveryLevelWithAnyThreads) {
   for (const int64_t num_rows : {1, 2, 7, 64, 65, 130}) {
     const std::vector<float> queries = random_queries(num_rows);
-    const std::vector<float> expected = run(reference::float_core, 1, queries);
+    const std::vector<float> expected = run(reference::kLinearCores.float_core, 1, queries);
     for (const PerHeadLevel& level : kPerHeadLevels)
       for (int num_threads = 1; level.isa <= detect_isa() && num_threads <= 4; num_threads++)
         EXPECT_EQ(run(level.core, num_threads, queries), expected)

@@ -57,8 +57,8 @@ ProductScratch::ProductScratch(const LinearCores& cores, int64_t max_rows, int64
   quantized_values_ = carver.take<int8_t>(rows * max_inputs);
   quantized_scales_ = carver.take<float>(rows * ceil_div(max_inputs, kSmallestGroup));
   const size_t expanded = static_cast<size_t>(std::min(rows, kExpandedRows) * max_inputs) * sizeof(float);
-  prepared_ =
-      carver.take<std::byte>(static_cast<int64_t>(std::max(cores.int_core.prepared_bytes(max_inputs, rows), expanded)));
+  prepared_ = carver.take<std::byte>(
+      static_cast<int64_t>(std::max(cores.int_core->prepared_bytes(max_inputs, rows), expanded)));
   size_ = carver.used();
 }
 
@@ -152,9 +152,9 @@ class ProductWorker {
         scratch_.int_scales_[idx] = rows_.input.quantized.scales.row(input_row(idx));
       }
     }
-    cores_.int_core.prepare(shape,
-                            {.values = scratch_.int_rows_, .scales = scratch_.int_scales_, .num_rows = num_rows_},
-                            scratch_.prepared_);
+    cores_.int_core->prepare(shape,
+                             {.values = scratch_.int_rows_, .scales = scratch_.int_scales_, .num_rows = num_rows_},
+                             scratch_.prepared_);
   }
 
   void prepare_float_rows() {
@@ -190,7 +190,7 @@ class ProductWorker {
       if (part + 1 == step) args.targets = targets(units);
       for (int idx = 0; idx < 2; idx++)
         args.strips[idx] = matrix.data + static_cast<size_t>(units[idx] * step + part) * matrix.shape.strip_bytes();
-      cores_.int_core.multiply(args);
+      cores_.int_core->multiply(args);
     }
     for (int idx = 0; idx < count; idx++)
       finish(units[idx], tile(0) + idx * kStrip, tile(1) + idx * kStrip, kTileWidth);
