@@ -22,7 +22,7 @@ struct ApiServerOptions {
   std::vector<std::string> api_keys;            // any of them opens; none: no key is asked for
   std::string version;
   // All of this is known once the model is loaded: where max_model_len is 0, open() tells it.
-  std::string system_fingerprint;      // stands in answers: equal where version, model and settings are
+  std::string system_fingerprint;  // stands in answers: equal where version, model and settings are
   int max_model_len = 0;
   int vocab_size = 0;                  // the model's; ids of prompts are below it; 0: the tokenizer's
   std::vector<TokenId> eos_token_ids;  // further ones (config.json's); the tokenizer's own is always one

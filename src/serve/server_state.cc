@@ -16,12 +16,6 @@ constexpr int kVersion1 = 1;
 constexpr size_t kMostBytes = 4 << 20, kLongestHost = 253;
 
 constexpr std::array<std::string_view, 6> kPhases{"starting", "forming", "loading", "ready", "draining", "failed"};
-// In the order of ErrorCode.
-constexpr std::array<std::string_view, 11> kCodes{
-    "invalid_argument", "not_found",   "unsupported",       "corrupt",   "io",      "out_of_memory",
-    "too_large",        "unavailable", "deadline_exceeded", "cancelled", "internal"};
-static_assert(kCodes.size() == static_cast<size_t>(ErrorCode::kInternal) + 1);
-
 // Name and place of each number of a report; those that tell who it is stand beside it.
 constexpr std::pair<const char*, uint64_t RankReport::*> kCounts[] = {
     {"weight_bytes", &RankReport::weight_bytes},
@@ -117,11 +111,17 @@ class Fields {
   Status& status_;
 };
 
+ErrorCode read_code(Fields& failure) {
+  const std::optional<ErrorCode> code = error_code_named(failure.text("code"));
+  if (!code) failure.fault("code", "is none that is known");
+  return code.value_or(ErrorCode::kInternal);
+}
+
 std::optional<StateFailure> read_failure(Fields& fields, Status& status) {
   const json::value* const value = fields.find("failure", true);
   if (!value) return std::nullopt;
   Fields failure(*value, "failure", status);
-  return StateFailure{.code = static_cast<ErrorCode>(failure.one_of("code", kCodes)),
+  return StateFailure{.code = read_code(failure),
                       .rank = static_cast<int>(failure.number("rank", -1, kMostExperts, true))};
 }
 
@@ -149,16 +149,6 @@ StateOfRank read_rank(const json::value& value, Status& status) {
 
 std::string_view name_of(RankPhase phase) {
   return kPhases[std::min(static_cast<size_t>(phase), kPhases.size() - 1)];
-}
-
-std::string_view name_of(ErrorCode code) {
-  return kCodes[std::min(static_cast<size_t>(code), kCodes.size() - 1)];
-}
-
-std::optional<ErrorCode> error_code_named(std::string_view name) {
-  const auto found = std::ranges::find(kCodes, name);
-  if (found == kCodes.end()) return std::nullopt;
-  return static_cast<ErrorCode>(found - kCodes.begin());
 }
 
 int ServerState::percent() const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/end_report.h"
 #include "serve/rank_board.h"
 
 // What a server answers at GET /state, from before its model is loaded until its end; for supervisors, `status` and
@@ -23,8 +24,6 @@
 namespace cachalot {
 
 std::string_view name_of(RankPhase phase);  // "loading"
-std::string_view name_of(ErrorCode code);   // "out_of_memory"
-std::optional<ErrorCode> error_code_named(std::string_view name);
 
 struct StateFailure {
   ErrorCode code = ErrorCode::kInternal;

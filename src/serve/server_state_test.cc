@@ -34,16 +34,6 @@ TEST(ServerState, ReadsWhatItWrote) {
   EXPECT_FALSE(read->ranks[0].report);
 }
 
-TEST(ServerState, EveryKindOfErrorHasAName) {
-  for (int code = 0; code <= static_cast<int>(ErrorCode::kInternal); code++) {
-    const auto name = name_of(static_cast<ErrorCode>(code));
-    EXPECT_EQ(error_code_named(name), static_cast<ErrorCode>(code)) << name;
-  }
-  EXPECT_EQ(name_of(static_cast<ErrorCode>(99)), "internal");
-  EXPECT_EQ(name_of(static_cast<RankPhase>(99)), "failed");
-  EXPECT_FALSE(error_code_named("nonsense"));
-}
-
 // What another program at that address may say, or one of ours whose memory is broken.
 TEST(ServerState, TrustsNoNumberAndNoText) {
   const std::string sound = to_json(sample());
