@@ -69,14 +69,14 @@ TEST(ClusterCheck, FilesBesideTheWeightsAreReadAsAServerReadsThem) {
   const TestFolder folder;
   const std::string nano = CACHALOT_SOURCE_DIR "/models/nano";
   for (const auto& entry : fs::directory_iterator(nano))
-    fs::create_symlink(entry.path(), folder / entry.path().filename().string());
+    fs::create_symlink(entry.path(), folder.path(entry.path().filename().string()));
   const auto fault = [&] { return inspect_node({.address = "127.0.0.1", .model = folder.path()}).tokenizer_fault; };
   EXPECT_EQ(fault(), "");
-  fs::remove(folder / "generation_config.json");
-  std::ofstream(folder / "generation_config.json") << R"({"temperature": "warm"})";
+  fs::remove(folder.path("generation_config.json"));
+  std::ofstream(folder.path("generation_config.json")) << R"({"temperature": "warm"})";
   EXPECT_THAT(fault(), HasSubstr("generation_config.json"));
-  fs::remove(folder / "tokenizer.json");
-  std::ofstream(folder / "tokenizer.json") << "{}";
+  fs::remove(folder.path("tokenizer.json"));
+  std::ofstream(folder.path("tokenizer.json")) << "{}";
   EXPECT_THAT(fault(), HasSubstr("tokenizer.json"));
 }
 
