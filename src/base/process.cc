@@ -215,6 +215,33 @@ std::string describe_end(int status) {
   return fmt::format("ended with status {}", status);
 }
 
+namespace {
+
+// Of a file with lines of a name and a number.
+std::optional<uint64_t> counter(const std::string& path, std::string_view name) {
+  std::ifstream file(path);
+  std::string key;
+  for (uint64_t value = 0; file >> key >> value;)
+    if (key == name) return value;
+  return std::nullopt;
+}
+
+}  // namespace
+
+uint64_t num_memory_kills() {
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (!line.starts_with("0::")) continue;  // the one of version 2
+    if (const auto kills = counter("/sys/fs/cgroup" + line.substr(3) + "/memory.events", "oom_kill")) return *kills;
+  }
+  return counter("/proc/vmstat", "oom_kill").value_or(0);
+}
+
+std::string describe_death(int status, uint64_t memory_kills_before) {
+  const bool lacked_memory = status == 128 + SIGKILL && num_memory_kills() > memory_kills_before;
+  return describe_end(status) + (lacked_memory ? " when the system ran out of memory" : "");
+}
+
 void kill_children(milliseconds patience) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   std::vector<ProcessHandle> ending;

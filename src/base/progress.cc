@@ -44,23 +44,35 @@ std::string progress_line(const std::string& label, uint64_t num_done, uint64_t 
   return line;
 }
 
-ProgressBar::ProgressBar(std::string label, std::string things)
-    : label_(std::move(label)), things_(std::move(things)), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+ProgressLines::ProgressLines(std::FILE* to, std::chrono::milliseconds pause)
+    : to_(to), on_terminal_(isatty(fileno(to)) == 1), pause_(on_terminal_ ? kRedraw : pause) {}
 
-ProgressBar::~ProgressBar() {
-  if (on_terminal_ && drawn_) log::print(stderr, "\n");
+ProgressLines::~ProgressLines() {
+  if (on_terminal_ && !shown_.empty()) log::print(to_, "\n");
 }
 
-void ProgressBar::update(uint64_t num_done, uint64_t num_total) {
-  const Clock::time_point now = Clock::now();
-  const bool is_last = num_done >= num_total;
-  if (!is_last && now - last_ < (on_terminal_ ? kRedraw : kRepeatLine)) return;
+void ProgressLines::show(const std::vector<std::string>& lines, bool last) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!last && now - last_ < pause_) return;
   last_ = now;
-  drawn_ = true;
-  const std::string line =
-      progress_line(label_, num_done, num_total, std::chrono::duration<double>(now - start_).count(), things_);
-  // The escape clears what a longer line has left.
-  on_terminal_ ? log::print(stderr, "\r{}\x1b[K", line) : log::print(stderr, "{}\n", line);
+  // Back to the first line; the cursor stays behind the last one, so that a line of the log never gets lost.
+  if (on_terminal_ && shown_.size() > 1) log::print(to_, "\x1b[{}A", shown_.size() - 1);
+  for (size_t idx = 0; idx < lines.size(); idx++) {
+    if (on_terminal_) {
+      log::print(to_, "\r{}\x1b[K{}", lines[idx], idx + 1 < lines.size() ? "\n" : "");
+    } else if (idx >= shown_.size() || lines[idx] != shown_[idx]) {
+      log::print(to_, "{}\n", lines[idx]);
+    }
+  }
+  shown_ = lines;
+}
+
+ProgressBar::ProgressBar(std::string label, std::string things)
+    : label_(std::move(label)), things_(std::move(things)), lines_(stderr, kRepeatLine) {}
+
+void ProgressBar::update(uint64_t num_done, uint64_t num_total) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  lines_.show({progress_line(label_, num_done, num_total, seconds, things_)}, num_done >= num_total);
 }
 
 }  // namespace cachalot

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 namespace cachalot {
 namespace {
 
@@ -17,6 +19,33 @@ TEST(Progress, CountsThings) {
             "asking [######..................]  25%  5 of 20 questions, 2.5 a second, 6 s left");
   EXPECT_EQ(progress_line("asking", 0, 20, 2.0, "questions"),
             "asking [........................]   0%  0 of 20 questions");
+}
+
+TEST(Progress, WhereNobodyWatchesATerminalOnlyChangedLinesAreWritten) {
+  std::FILE* const file = std::tmpfile();
+  {
+    ProgressLines lines(file, std::chrono::milliseconds(0));
+    lines.show({"a 1%", "b 1%"}, false);
+    lines.show({"a 1%", "b 2%"}, false);
+    lines.show({"a 9%", "b 2%"}, true);
+  }
+  std::rewind(file);
+  std::string text(100, 0);
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  std::fclose(file);
+  EXPECT_EQ(text, "a 1%\nb 1%\nb 2%\na 9%\n");
+}
+
+TEST(Progress, ButTheLastLinesAreAlwaysShown) {
+  std::FILE* const file = std::tmpfile();
+  ProgressLines lines(file, std::chrono::hours(1));
+  lines.show({"5%"}, false);
+  lines.show({"100%"}, true);
+  std::rewind(file);
+  std::string text(100, 0);
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  std::fclose(file);
+  EXPECT_EQ(text, "100%\n");
 }
 
 TEST(Progress, WritesBytesInTheUnitThatFits) {

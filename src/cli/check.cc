@@ -61,7 +61,7 @@ Status read_serve_flags(ClusterCheckOptions& options) {
   } catch (const CLI::ParseError& error) {
     return make_error(ErrorCode::kInvalidArgument, "{}: {}", options.cluster.path, error.what());
   }
-  return {};
+  return check_parallel_options(options.parallel);
 }
 
 Status run_cluster_check(const CheckFlags& flags) {

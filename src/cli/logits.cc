@@ -65,15 +65,12 @@ Status lead(const LogitsOptions& options, RankGroup& group) {
   const View<float, 2> view(logits.data(), options.tokens.size(), vocab_size);
   RETURN_IF_ERROR(
       compute_sequence_logits(*engine, {.tokens = options.tokens, .generated_from = options.generated_from}, view));
-  group.publish(engine->report());
-  const std::vector<int64_t> resident_bytes = measure_resident_bytes(group.reports(), engine->report());
+  const std::vector<int64_t> resident_bytes = measure_resident_bytes(group.reports(engine->report()));
   RETURN_IF_ERROR(leave_group(*engine));
   const RankReport own = engine->report();
-  group.publish(own);
   group.leave();
   group.wait_for_children();
-  std::vector<RankReport> reports = group.reports();
-  if (reports.empty()) reports.push_back(own);
+  const std::vector<RankReport> reports = group.reports(own);
   if (!options.report.empty())
     RETURN_IF_ERROR(write_file(options.report, rank_reports_json(reports, group.members(), resident_bytes)));
   if (!options.output.empty()) return write_logits(options.output, view);

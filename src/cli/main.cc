@@ -8,11 +8,13 @@
 #include "base/stop_signals.h"
 #include "cli/commands.h"
 #include "cli/nearest_flag.h"
+#include "config/end_report.h"
 #include "config/version.h"
 
 int main(int argc, char** argv) {
   using namespace cachalot;  // NOLINT(google-build-using-namespace)
   take_stop_signals();
+  take_end_report();
   CLI::App app{"Cachalot serves DeepSeek-R1 and its relatives (V2, V2-Lite, V3, Moonlight) on ordinary servers."};
   app.set_version_flag("--version", std::string("cachalot ") + kVersion);
   app.require_subcommand(1);
@@ -39,10 +41,13 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError&) {
     const auto commands = app.get_subcommands();
-    fmt::print(stderr, "cachalot: {}\n",
-               describe_unknown(commands.empty() ? app : *commands.front(), app.remaining(true)));
+    const std::string what = describe_unknown(commands.empty() ? app : *commands.front(), app.remaining(true));
+    fmt::print(stderr, "cachalot: {}\n", what);
+    report_end({ErrorCode::kInvalidArgument, what, {}});
     return 2;
   } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0 && error.get_name() != "RuntimeError")
+      report_end({ErrorCode::kInvalidArgument, error.what(), {}});
     return app.exit(error);
   } catch (const std::system_error& error) {  // of a print, most likely: nobody reads the output any more
     if (error.code() == std::errc::broken_pipe) return 128 + SIGPIPE;

@@ -31,7 +31,7 @@ void add_serve_command(CLI::App& app) {
       ->expected(1, -1);
   command
       ->add_option("--api-key", options->api_keys,
-                   "Keys that open the API (all but /health, /ping, /load, /version, /metrics)")
+                   "Keys that open the API (all but /health, /live, /ping, /load, /state, /version, /metrics)")
       ->expected(1, -1);
   add_switch(*command, "enable-reasoning", options->reasoning,
              "Thoughts apart from the answer (on if the tokenizer has <think> and </think>)");
@@ -43,7 +43,6 @@ void add_serve_command(CLI::App& app) {
                    "How long running answers may take after SIGTERM, SIGINT or SIGHUP")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_flag("--load-lines", options->load_lines)->group("");  // for `up`
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
   add_ignored_flags(*command);

@@ -22,8 +22,8 @@ Status print_status(const StatusFlags& flags) {
   if (!folder.owner(name)) return make_error(ErrorCode::kNotFound, "cluster {} is not up", name);
   ASSIGN_OR_RETURN(const std::string text, read_file(folder.state_path(name)));
   ASSIGN_OR_RETURN(const ClusterState state, parse_cluster_state(text, folder.state_path(name)));
-  const std::vector<ReplicaLoad> loads = collect_loads(state);
-  fmt::print("{}", flags.json ? status_json(state, loads) : status_text(state, loads));
+  const ServerStates servers = collect_states(state);
+  fmt::print("{}", flags.json ? status_json(state, servers) : status_text(state, servers));
   return {};
 }
 

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "cluster/start_progress.h"
 #include "cluster/status_text.h"
 
 namespace cachalot {
@@ -64,7 +63,7 @@ TEST(ClusterState, IsReadyWhenAllMembersAre) {
   EXPECT_TRUE(state.ready());
 }
 
-TEST(StartProgress, ShowsEachRanksPart) {
+TEST(StatusText, AStartShowsEachRanksPart) {
   ClusterState state = two_replicas();
   state.replicas[1].up = true;
   EXPECT_THAT(progress_lines(state), ElementsAre("  replica 0  http://10.0.0.1:7555  rank 0 40%  rank 1 loaded",
@@ -74,28 +73,40 @@ TEST(StartProgress, ShowsEachRanksPart) {
 
 TEST(StatusText, ShowsReplicasTheirLoadAndRanks) {
   const ClusterState state = two_replicas();
-  std::vector<ReplicaLoad> loads(2);
-  loads[1] = {.running = 5, .waiting = 2, .kv_usage = 0.25, .ranks = {}};
-  loads[1].ranks.push_back({.rank = 3,
-                            .host = "node1",
-                            .pid = 77,
-                            .first_expert = 24,
-                            .num_experts = 8,
-                            .weight_bytes = 2e6,
-                            .resident_bytes = 3e9,
-                            .steps = 812,
-                            .steps_without_rows = 406,
-                            .seconds_in_steps = 20,
-                            .seconds_waiting = 5});
-  const std::string text = status_text(state, loads);
+  ServerStates servers(2);
+  servers[1] = ServerState{.phase = RankPhase::kReady, .num_running = 5, .num_waiting = 2, .kv_usage_percent = 25};
+  servers[1]->ranks.push_back({.rank = 3,
+                               .host = "node1",
+                               .pid = 77,
+                               .resident_bytes = 3'000'000'000,
+                               .report = RankReport{.first_expert = 24,
+                                                    .num_experts = 8,
+                                                    .weight_bytes = 2'000'000,
+                                                    .steps = 812,
+                                                    .steps_without_rows = 406,
+                                                    .nanoseconds_computing = 15'000'000'000,
+                                                    .nanoseconds_waiting = 5'000'000'000}});
+  const std::string text = status_text(state, servers);
   EXPECT_THAT(text, HasSubstr("cluster r1 (/data/r1.yaml): model models/r1, 2 x 2 ranks, experts over all of them"));
   EXPECT_THAT(text, HasSubstr("replica 0  10.0.0.1  http://10.0.0.1:7555   starting            -        -        -"));
   EXPECT_THAT(
-      text, HasSubstr("replica 1  10.0.0.1  http://10.0.0.1:7555   starting            5        2        25%      3"));
+      text, HasSubstr("replica 1  10.0.0.1  http://10.0.0.1:7555   ready               5        2        25%      3"));
   EXPECT_THAT(text, HasSubstr("router     here      http://127.0.0.1:8002  no server is ready"));
   EXPECT_THAT(text, HasSubstr("3     1        10.0.0.1 (node1)  77   24-31 of 32"));
   EXPECT_THAT(text, HasSubstr("812    50%           25%"));
-  EXPECT_THAT(status_json(state, loads), HasSubstr("\"first_expert\":24"));
+  EXPECT_THAT(status_json(state, servers), HasSubstr("\"first_expert\":24"));
+}
+
+TEST(StatusText, WhileAServerStartsItSaysHowFarItIs) {
+  const ClusterState state = two_replicas();
+  ServerStates servers(2);
+  servers[0] = ServerState{.phase = RankPhase::kForming, .ranks = {{.rank = 0}}};
+  servers[1] =
+      ServerState{.phase = RankPhase::kLoading, .ranks = {{.rank = 2, .percent = 30}, {.rank = 3, .percent = 50}}};
+  const std::string text = status_text(state, servers);
+  EXPECT_THAT(text, HasSubstr("http://10.0.0.1:7555   forming "));
+  EXPECT_THAT(text, HasSubstr("http://10.0.0.1:7555   loading 40% "));
+  EXPECT_THAT(status_json(state, servers), HasSubstr("\"phase\":\"loading\",\"percent\":50"));
 }
 
 TEST(StatusText, ColumnsAreAsWideAsTheirWidestCell) {

@@ -54,8 +54,10 @@ Words environment_words(const ClusterNode& node) {
   return words;
 }
 
-Words leased(const std::string& program, int longest_silence, const Words& arguments) {
-  Words words{program, "lease", fmt::format("--longest-silence={}", longest_silence), "--", program};
+Words leased(const std::string& program, int longest_silence, const Words& arguments, bool report_end) {
+  Words words{program, "lease", fmt::format("--longest-silence={}", longest_silence)};
+  if (report_end) words.emplace_back("--report-end");
+  append(words, {"--", program});
   append(words, arguments);
   return words;
 }
@@ -110,8 +112,7 @@ Words serve_arguments(const ClusterFile& cluster, const PlacedReplica& replica) 
               "--data-parallel-address=" + cluster.nodes[0].listen_address(),
               fmt::format("--data-parallel-rpc-port={}", cluster.data_parallel_rpc_port),
               fmt::format("--visible-devices={}", fmt::join(replica.devices, ",")),
-              fmt::format("--drain-seconds={}", cluster.drain_seconds),
-              "--load-lines"};
+              fmt::format("--drain-seconds={}", cluster.drain_seconds)};
   if (cluster.enable_expert_parallel) words.emplace_back("--enable-expert-parallel");
   if (!cluster.served_model_names.empty()) {
     words.emplace_back("--served-model-name");
@@ -132,16 +133,16 @@ Words router_arguments(const ClusterFile& cluster, const std::vector<PlacedRepli
 }
 
 // On this machine the end of the head closes the pipe, whatever ended it; silence means only that it was stopped.
-Words leased_here(const std::string& program, const Words& arguments) {
-  return leased(program, 0, arguments);
+Words leased_here(const std::string& program, const Words& arguments, bool report_end) {
+  return leased(program, 0, arguments, report_end);
 }
 
 Words launch_words(const ClusterFile& cluster, const ClusterNode& node, const std::string& program,
-                   const Words& arguments) {
+                   const Words& arguments, bool report_end) {
   const std::string& there = node.program.empty() ? program : node.program;
   const bool here = cluster.launcher == Launcher::kLocal;
   Words on_node = environment_words(node);
-  append(on_node, here ? leased_here(there, arguments) : leased(there, kLeaseSeconds, arguments));
+  append(on_node, leased(there, here ? 0 : kLeaseSeconds, arguments, report_end));
   if (here) return on_node;
   if (cluster.launcher == Launcher::kSlurm) {
     Words words = srun_words(node);

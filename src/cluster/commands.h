@@ -23,13 +23,14 @@ std::string server_url(const ClusterFile& cluster, const PlacedReplica& replica)
 
 std::string router_url(const ClusterFile& cluster);  // as this machine reaches it
 
-// `cachalot arguments...` on this machine, for as long as the lease is held (cluster/lease.h).
-Words leased_here(const std::string& program, const Words& arguments);
+// `cachalot arguments...` on this machine, for as long as the lease is held (cluster/lease.h). `report_end`: the lease
+// tells how it ended.
+Words leased_here(const std::string& program, const Words& arguments, bool report_end = false);
 
 // What this machine runs so that `cachalot arguments...` runs on the node, in its folder and with its environment, for
 // as long as this machine holds the lease (cluster/lease.h) through the standard input. `program`: of this process.
 Words launch_words(const ClusterFile& cluster, const ClusterNode& node, const std::string& program,
-                   const Words& arguments);
+                   const Words& arguments, bool report_end = false);
 
 // A word as a POSIX shell takes it.
 std::string shell_quoted(const std::string& word);

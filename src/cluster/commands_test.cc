@@ -35,12 +35,11 @@ router: {host: 10.0.0.1, prefix-entries: 100}
 
 TEST(ClusterCommands, AReplicaIsServedAsTheFileSays) {
   const Placed placed = place(kTwoNodes);
-  EXPECT_THAT(
-      serve_arguments(placed.cluster, placed.replicas.at(3)),
-      ElementsAre("serve", "--model=models/r1", "--host=10.0.0.2", "--port=7556", "--tensor-parallel-size=4",
-                  "--data-parallel-size=4", "--data-parallel-rank=3", "--data-parallel-address=10.0.0.1",
-                  "--data-parallel-rpc-port=54999", "--visible-devices=4,5,6,7", "--drain-seconds=30", "--load-lines",
-                  "--enable-expert-parallel", "--max-model-len=2048", "--no-enable-prefix-caching"));
+  EXPECT_THAT(serve_arguments(placed.cluster, placed.replicas.at(3)),
+              ElementsAre("serve", "--model=models/r1", "--host=10.0.0.2", "--port=7556", "--tensor-parallel-size=4",
+                          "--data-parallel-size=4", "--data-parallel-rank=3", "--data-parallel-address=10.0.0.1",
+                          "--data-parallel-rpc-port=54999", "--visible-devices=4,5,6,7", "--drain-seconds=30",
+                          "--enable-expert-parallel", "--max-model-len=2048", "--no-enable-prefix-caching"));
 }
 
 TEST(ClusterCommands, TheRouterKnowsAllServers) {

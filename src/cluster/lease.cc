@@ -1,9 +1,12 @@
 #include "cluster/lease.h"
 
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -13,6 +16,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/stop_signals.h"
+#include "config/end_report.h"
 
 namespace cachalot {
 namespace {
@@ -75,14 +79,37 @@ class Lease {
   Clock::time_point renewed_ = Clock::now();
 };
 
+// What the program said of its end, and what the system says.
+void tell_end(int status, uint64_t memory_kills, const FileDescriptor& said) {
+  std::array<char, 8192> text{};
+  const ssize_t size = pread(said.get(), text.data(), text.size(), 0);
+  EndReport report =
+      parse_end_report({text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))}).value_or(EndReport{});
+  report.status = status;
+  report.out_of_memory = status == 128 + SIGKILL && num_memory_kills() > memory_kills;
+  log::print(stdout, "{}", to_json(report));
+}
+
 }  // namespace
 
-Result<int> run_leased(const std::vector<std::string>& words, std::chrono::seconds longest_silence) {
+Result<int> run_leased(const LeaseOptions& options) {
   StopSignals signals{std::nullopt};
   if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
     return make_error(ErrorCode::kIo, "cannot watch over a program: {}", std::strerror(errno));
-  ASSIGN_OR_RETURN(Process program, Process::start({.words = words}));
-  return Lease(std::move(program), longest_silence).run(signals);
+  ProcessOptions program_options{.words = options.words};
+  FileDescriptor said;
+  if (options.report_end) {
+    said = FileDescriptor(memfd_create("cachalot-end", MFD_CLOEXEC));
+    if (!said) return make_error(ErrorCode::kIo, "memfd_create: {}", std::strerror(errno));
+    program_options.environment = {fmt::format("{}={}", kEndReportVariable, said.get())};
+    program_options.kept = said.get();
+    program_options.output = program_options.errors = STDERR_FILENO;
+  }
+  const uint64_t memory_kills = num_memory_kills();
+  ASSIGN_OR_RETURN(Process program, Process::start(program_options));
+  const int status = Lease(std::move(program), options.longest_silence).run(signals);
+  if (options.report_end) tell_end(status, memory_kills, said);
+  return status;
 }
 
 }  // namespace cachalot

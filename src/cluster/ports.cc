@@ -1,5 +1,7 @@
 #include "cluster/ports.h"
 
+#include <fmt/format.h>
+
 #include <set>
 #include <string>
 
@@ -44,8 +46,31 @@ Result<std::vector<KeptPort>> choose_ports(ClusterFile& cluster, std::vector<Pla
   return kept;
 }
 
+std::optional<std::string> router_port_fault(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas) {
+  if (!cluster.router.enabled || cluster.router.port == 0) return std::nullopt;
+  const std::string host = router_host(cluster);
+  const auto collides = [&](const std::string& address, uint16_t port) {
+    return port == cluster.router.port && (host == "0.0.0.0" || host == "::" || host == address) &&
+           !listen_fault(address, 0);  // an address of this machine
+  };
+  const auto fault = [&](const std::string& address, const std::string& who) {
+    return fmt::format("{} and the router would both listen at {}", who, address_text(address, cluster.router.port));
+  };
+  for (const PlacedReplica& replica : replicas) {
+    const std::string& address = cluster.nodes[static_cast<size_t>(replica.node)].listen_address();
+    if (collides(address, replica.port)) return fault(address, "the server of " + replica.label());
+  }
+  const std::string& first = cluster.nodes[0].listen_address();
+  if (cluster.spans_replicas() && collides(first, cluster.data_parallel_rpc_port))
+    return fault(first, "the rendezvous of the ranks (data-parallel-rpc-port)");
+  return std::nullopt;
+}
+
 Status check_ports(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas) {
   const auto address_of = [&](int node) { return cluster.nodes[static_cast<size_t>(node)].address; };
+  if (const auto fault = router_port_fault(cluster, replicas))
+    return make_parameter_error("router.port", "{}: {}; give one of them another port", cluster.where("router.port"),
+                                *fault);
   if (cluster.router.enabled)
     RETURN_IF_ERROR(check_port(router_host(cluster), cluster.router.port, "router.port",
                                "`router: {port: ...}` in the file, or `up --port`,"));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@ namespace cachalot {
 // Free ports of this machine in place of those that are 0 (any free one): they stay through restarts, so that the
 // router knows its servers. To be kept as long as the cluster is up.
 Result<std::vector<KeptPort>> choose_ports(ClusterFile& cluster, std::vector<PlacedReplica>& replicas);
+
+// A server of a node that is this machine has the router's port, too: then what is wrong. Found before either starts.
+std::optional<std::string> router_port_fault(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas);
 
 // Those of this machine can be listened on; else the error names the key that says otherwise.
 Status check_ports(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas);

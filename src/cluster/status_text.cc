@@ -24,34 +24,55 @@ std::string share_text(double part, double whole) {
 }
 
 // Experts are numbered over the ranks that share them out: all of the group.
-int num_experts_of_all(const std::vector<ReplicaLoad>& loads) {
-  int num_experts = 0;
-  for (const ReplicaLoad& load : loads) {
-    for (const RankLoad& rank : load.ranks) num_experts = std::max(num_experts, rank.first_expert + rank.num_experts);
+int64_t num_experts_of_all(const ServerStates& servers) {
+  int64_t num_experts = 0;
+  for (const auto& server : servers) {
+    if (!server) continue;
+    for (const StateOfRank& rank : server->ranks)
+      if (rank.report) num_experts = std::max(num_experts, rank.report->first_expert + rank.report->num_experts);
   }
   return num_experts;
 }
 
-std::string experts_text(const RankLoad& rank, int num_experts) {
+std::string experts_text(const RankReport& rank, int64_t num_experts) {
   if (rank.num_experts == 0) return "a part of all";
   return fmt::format("{}-{} of {}", rank.first_expert, rank.first_expert + rank.num_experts - 1, num_experts);
 }
 
-// Ranks of replicas that run apart are numbered from 0 in each; here they go on.
-int number_of(const ClusterState& state, size_t replica, const RankLoad& rank) {
-  return static_cast<int>(replica) * state.tensor_parallel_size + rank.rank % state.tensor_parallel_size;
+// Of its steps' time; `seconds_waiting` is a part of it: until other ranks had done theirs.
+double seconds_waiting(const RankReport& report) {
+  return static_cast<double>(report.nanoseconds_waiting) * 1e-9;
+}
+double seconds_in_steps(const RankReport& report) {
+  return seconds_waiting(report) +
+         (static_cast<double>(report.nanoseconds_computing) + static_cast<double>(report.nanoseconds_exchanging)) *
+             1e-9;
 }
 
-std::string replicas_text(const ClusterState& state, const std::vector<ReplicaLoad>& loads) {
+// Ranks of replicas that run apart are numbered from 0 in each; here they go on.
+int number_of(const ClusterState& state, size_t replica, const StateOfRank& rank) {
+  const int tp_size = std::max(state.tensor_parallel_size, 1);
+  return static_cast<int>(replica) * tp_size + rank.rank % tp_size;
+}
+
+// What a group's supervisor says, and while it starts what the server itself does.
+std::string state_text(const MemberState& member, const std::optional<ServerState>& server) {
+  if (!server || member.state != "starting") return member.state;
+  const bool loads = server->phase == RankPhase::kLoading;
+  return loads ? fmt::format("loading {}%", server->percent()) : std::string(name_of(server->phase));
+}
+
+std::string replicas_text(const ClusterState& state, const ServerStates& servers) {
   std::vector<std::vector<std::string>> rows{
       {"", "node", "server", "state", "running", "waiting", "KV used", "restarts"}};
   for (size_t idx = 0; idx < state.replicas.size(); idx++) {
     const MemberState& member = state.replicas[idx];
-    const ReplicaLoad& load = loads[idx];
-    const bool known = !load.ranks.empty();
-    rows.push_back({member.label, member.node, member.url, member.state, known ? std::to_string(load.running) : "-",
-                    known ? std::to_string(load.waiting) : "-", known ? share_text(load.kv_usage, 1) : "-",
-                    std::to_string(member.restarts)});
+    const std::optional<ServerState>& server = servers[idx];
+    const bool serves = server && (server->phase == RankPhase::kReady || server->phase == RankPhase::kDraining);
+    rows.push_back({member.label, member.node, member.url, state_text(member, server),
+                    serves ? std::to_string(server->num_running) : "-",
+                    serves ? std::to_string(server->num_waiting) : "-",
+                    serves ? fmt::format("{}%", server->kv_usage_percent) : "-", std::to_string(member.restarts)});
   }
   for (const MemberState& router : state.router) {
     const bool waits = router.state == "ready" && !router.ready;
@@ -61,18 +82,28 @@ std::string replicas_text(const ClusterState& state, const std::vector<ReplicaLo
   return table_text(rows);
 }
 
-json::object describe(const RankLoad& rank, int number) {
-  return {{"rank", number},
-          {"host", rank.host},
-          {"pid", rank.pid},
-          {"first_expert", rank.first_expert},
-          {"num_experts", rank.num_experts},
-          {"weight_bytes", rank.weight_bytes},
-          {"resident_bytes", rank.resident_bytes},
-          {"steps", rank.steps},
-          {"steps_without_rows", rank.steps_without_rows},
-          {"seconds_in_steps", rank.seconds_in_steps},
-          {"seconds_waiting", rank.seconds_waiting}};
+json::object describe(const StateOfRank& rank, int number) {
+  json::object object{{"rank", number},
+                      {"host", rank.host},
+                      {"pid", rank.pid},
+                      {"phase", name_of(rank.phase)},
+                      {"percent", rank.percent}};
+  if (!rank.report) return object;
+  object["first_expert"] = rank.report->first_expert;
+  object["num_experts"] = rank.report->num_experts;
+  object["weight_bytes"] = rank.report->weight_bytes;
+  object["resident_bytes"] = rank.resident_bytes;
+  object["steps"] = rank.report->steps;
+  object["steps_without_rows"] = rank.report->steps_without_rows;
+  object["seconds_in_steps"] = seconds_in_steps(*rank.report);
+  object["seconds_waiting"] = seconds_waiting(*rank.report);
+  return object;
+}
+
+std::string rank_text(int rank, int percentage, bool ready) {
+  if (ready) return fmt::format("rank {} ready", rank);
+  if (percentage == 0) return fmt::format("rank {} starts", rank);
+  return percentage < 100 ? fmt::format("rank {} {}%", rank, percentage) : fmt::format("rank {} loaded", rank);
 }
 
 }  // namespace
@@ -95,47 +126,69 @@ std::string table_text(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-std::string rank_map_text(const ClusterState& state, const std::vector<ReplicaLoad>& loads) {
-  const int num_experts = num_experts_of_all(loads);
+std::vector<std::string> progress_lines(const ClusterState& state) {
+  std::vector<std::string> lines;
+  int rank = 0;
+  for (const MemberState& member : state.replicas) {
+    std::string line = fmt::format("  {}  {}", member.label, member.url);
+    for (const int percentage : member.percentages) line += "  " + rank_text(rank++, percentage, member.up);
+    lines.push_back(std::move(line));
+  }
+  for (const MemberState& router : state.router)
+    lines.push_back(fmt::format("  {}     {}  {}", router.label, router.url,
+                                router.ready ? "ready"
+                                : router.up  ? "waits for servers"
+                                             : "starting"));
+  return lines;
+}
+
+std::string rank_map_text(const ClusterState& state, const ServerStates& servers) {
+  const int64_t num_experts = num_experts_of_all(servers);
   std::vector<std::vector<std::string>> rows{
       {"rank", "replica", "node", "pid", "experts", "weights", "memory", "steps", "without rows", "waiting"}};
-  for (size_t replica = 0; replica < loads.size(); replica++) {
-    for (const RankLoad& rank : loads[replica].ranks) {
+  for (size_t replica = 0; replica < servers.size(); replica++) {
+    if (!servers[replica]) continue;
+    for (const StateOfRank& rank : servers[replica]->ranks) {
+      if (!rank.report) continue;
+      const RankReport& report = *rank.report;
       rows.push_back({std::to_string(number_of(state, replica, rank)), std::to_string(replica),
                       fmt::format("{} ({})", state.replicas[replica].node, rank.host), std::to_string(rank.pid),
-                      experts_text(rank, num_experts), bytes_text(static_cast<uint64_t>(rank.weight_bytes)),
-                      bytes_text(static_cast<uint64_t>(rank.resident_bytes)), fmt::format("{:.0f}", rank.steps),
-                      share_text(rank.steps_without_rows, rank.steps),
-                      share_text(rank.seconds_waiting, rank.seconds_in_steps)});
+                      experts_text(report, num_experts), bytes_text(report.weight_bytes),
+                      bytes_text(static_cast<uint64_t>(std::max<int64_t>(rank.resident_bytes, 0))),
+                      std::to_string(report.steps),
+                      share_text(static_cast<double>(report.steps_without_rows), static_cast<double>(report.steps)),
+                      share_text(seconds_waiting(report), seconds_in_steps(report))});
     }
   }
   return rows.size() > 1 ? table_text(rows) : std::string();
 }
 
-std::string status_text(const ClusterState& state, const std::vector<ReplicaLoad>& loads) {
+std::string status_text(const ClusterState& state, const ServerStates& servers) {
   std::string text =
       fmt::format("cluster {}{}: model {}, {} x {} ranks{}, up for {}\n\n{}", state.name,
                   state.file.empty() ? "" : " (" + state.file + ")", state.model, state.data_parallel_size,
                   state.tensor_parallel_size, state.enable_expert_parallel ? ", experts over all of them" : "",
-                  age_text(time(nullptr) - state.started), replicas_text(state, loads));
+                  age_text(time(nullptr) - state.started), replicas_text(state, servers));
   for (const auto* members : {&state.replicas, &state.router}) {
     for (const MemberState& member : *members) {
       if (!member.loss.empty())
         text += fmt::format("{}: last lost when one of its group {}\n", member.label, member.loss);
     }
   }
-  const std::string ranks = rank_map_text(state, loads);
+  const std::string ranks = rank_map_text(state, servers);
   return ranks.empty() ? text : text + "\n" + ranks;
 }
 
-std::string status_json(const ClusterState& state, const std::vector<ReplicaLoad>& loads) {
+std::string status_json(const ClusterState& state, const ServerStates& servers) {
   json::array replicas;
-  for (size_t replica = 0; replica < loads.size(); replica++) {
+  for (size_t replica = 0; replica < servers.size(); replica++) {
+    const ServerState server = servers[replica].value_or(ServerState{});
     json::array ranks;
-    for (const RankLoad& rank : loads[replica].ranks) ranks.push_back(describe(rank, number_of(state, replica, rank)));
-    replicas.push_back(json::object{{"running", loads[replica].running},
-                                    {"waiting", loads[replica].waiting},
-                                    {"kv_usage", loads[replica].kv_usage},
+    for (const StateOfRank& rank : server.ranks) ranks.push_back(describe(rank, number_of(state, replica, rank)));
+    replicas.push_back(json::object{{"phase", servers[replica] ? json::value(name_of(server.phase)) : json::value()},
+                                    {"running", server.num_running},
+                                    {"waiting", server.num_waiting},
+                                    {"kv_usage_percent", server.kv_usage_percent},
                                     {"ranks", std::move(ranks)}});
   }
   return json::serialize(json::object{{"state", json::parse(to_json(state))}, {"loads", std::move(replicas)}}) + "\n";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,12 +9,18 @@
 
 namespace cachalot {
 
-// For a person: replicas, their load, ranks. `loads`: of the state's replicas, in their order.
-std::string status_text(const ClusterState& state, const std::vector<ReplicaLoad>& loads);
+// What the servers said, in the order of the state's replicas (cluster/cluster_load.h); nothing: not reached.
+using ServerStates = std::vector<std::optional<ServerState>>;
+
+// For a person: replicas, their load, ranks.
+std::string status_text(const ClusterState& state, const ServerStates& servers);
 // Its part about ranks: where each runs, and which experts it holds.
-std::string rank_map_text(const ClusterState& state, const std::vector<ReplicaLoad>& loads);
+std::string rank_map_text(const ClusterState& state, const ServerStates& servers);
 // The same as status_text() for a program.
-std::string status_json(const ClusterState& state, const std::vector<ReplicaLoad>& loads);
+std::string status_json(const ClusterState& state, const ServerStates& servers);
+
+// How far a start is, one line a member: "  replica 0  http://192.168.1.2:7555  rank 0 40%  rank 1 ready".
+std::vector<std::string> progress_lines(const ClusterState& state);
 
 // Columns as wide as their widest cell, two spaces apart; the first row is the head.
 std::string table_text(const std::vector<std::vector<std::string>>& rows);

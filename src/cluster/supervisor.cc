@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kConnectTimeout{5}, kIdleTimeout{5};  // of questions for health
+constexpr seconds kConnectTimeout{5}, kIdleTimeout{5};  // of questions for the state
 constexpr milliseconds kTurn{50};
 // What a server takes to end beyond the time that it has to drain.
 constexpr seconds kEndMargin{10};
@@ -76,7 +76,7 @@ Status Supervisor::add_processes() {
                      .node = node.address,
                      .url = server_url(cluster, replica),
                      .log = logs / fmt::format("replica{}.log", replica.dp_rank),
-                     .words = launch_words(cluster, node, options_.program, serve_arguments(cluster, replica)),
+                     .words = launch_words(cluster, node, options_.program, serve_arguments(cluster, replica), true),
                      .folder = cluster.launcher == Launcher::kLocal ? node.folder : cluster.folder,
                      .num_ranks = cluster.tensor_parallel_size}));
   }
@@ -85,7 +85,7 @@ Status Supervisor::add_processes() {
                       .node = "this machine",
                       .url = router_url(cluster),
                       .log = logs / "router.log",
-                      .words = leased_here(options_.program, router_arguments(cluster, options_.replicas)),
+                      .words = leased_here(options_.program, router_arguments(cluster, options_.replicas), true),
                       .folder = cluster.folder});
 }
 

@@ -12,15 +12,16 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/progress.h"
 #include "base/stop_signals.h"
 #include "cluster/cluster_load.h"
 #include "cluster/ports.h"
 #include "cluster/run_folder.h"
 #include "cluster/slurm.h"
-#include "cluster/start_progress.h"
 #include "cluster/status_text.h"
 #include "cluster/supervisor.h"
 
@@ -28,6 +29,8 @@ namespace cachalot {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::chrono::seconds kProgressPause{2};  // where nobody watches a terminal
 
 Result<std::string> own_program() {
   std::error_code failed;
@@ -38,7 +41,7 @@ Result<std::string> own_program() {
 
 // What a person is told when the cluster is ready.
 void greet(const ClusterState& state, const std::string& program, const std::string& flag) {
-  log::print(stdout, "\n{}\n", rank_map_text(state, collect_loads(state)));
+  log::print(stdout, "\n{}\n", rank_map_text(state, collect_states(state)));
   const std::string url = (state.router.empty() ? state.replicas[0].url : state.router[0].url) + "/v1";
   log::print(stdout,
              "ready: OpenAI's API at {0}, model {1}\n\n"
@@ -88,7 +91,7 @@ Status run_here(UpOptions& options, Background* background) {
   log::print(stdout, "cluster {}: {} x {} ranks of {}{}; logs in {}\n", cluster.name, cluster.data_parallel_size,
              cluster.tensor_parallel_size, cluster.model,
              cluster.enable_expert_parallel ? ", experts over all of them" : "", logs);
-  StartProgress progress;
+  std::optional<ProgressLines> progress(std::in_place, stdout, kProgressPause);
   bool greeted = false;
   ASSIGN_OR_RETURN(const auto supervisor, Supervisor::create({.cluster = cluster,
                                                               .replicas = std::move(replicas),
@@ -96,9 +99,10 @@ Status run_here(UpOptions& options, Background* background) {
                                                               .state_path = folder.state_path(cluster.name)},
                                                              [&](const ClusterState& state) {
                                                                if (greeted) return;
-                                                               progress.show(state);
+                                                               progress->show(progress_lines(state), state.ready());
                                                                if (!state.ready()) return;
                                                                greeted = true;
+                                                               progress.reset();
                                                                greet(state, options.program_name,
                                                                      options.run_folder_flag);
                                                                if (background) background->ready(logs + "/up.log");

@@ -1,9 +1,17 @@
 #include "cluster/watched_process.h"
 
-#include <csignal>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
 
 #include "cluster/lease.h"
-#include "serve/load_line.h"
+#include "config/end_report.h"
 
 namespace cachalot {
 namespace {
@@ -13,16 +21,104 @@ using std::chrono::milliseconds;
 constexpr milliseconds kAskWhileStarting{100}, kAskWhileUp{1'000}, kRenewEvery{1'000};
 // A busy machine may be late with an answer; ranks that are lost are noticed by their group long before.
 constexpr std::chrono::seconds kLongestSilence{10};
-
-// What an error of the log says, without time and kind, or the message with which a command ends; empty: neither.
-std::string complaint_of(const std::string& line) {
-  constexpr std::string_view kError = " E ", kEnd = "cachalot: ";
-  if (line.starts_with(kEnd)) return line.substr(kEnd.size());
-  const size_t error = line.find(kError);
-  return error == std::string::npos || error > 24 ? std::string() : line.substr(error + kError.size());
-}
+constexpr size_t kMostReportBytes = 16 << 10, kMostStateBytes = 4 << 20;
 
 }  // namespace
+
+struct StateProbe::Heard {
+  std::mutex mutex;  // guards what follows
+  std::shared_ptr<http::ClientCall> call;
+  bool asking = false;
+  int status = 0;
+  std::string body;
+  std::optional<ServerState> state;
+  Clock::time_point last = Clock::now();
+
+  static void read(const std::shared_ptr<Heard>& heard, size_t most_ranks);
+  void finish(size_t most_ranks);
+};
+
+// The next piece of the answer.
+void StateProbe::Heard::read(const std::shared_ptr<Heard>& heard, size_t most_ranks) {
+  const std::lock_guard lock(heard->mutex);
+  if (!heard->call) return;
+  heard->call->read([heard, most_ranks](const Result<std::string>& piece) {
+    {
+      const std::lock_guard held(heard->mutex);
+      const bool ends = !piece || piece->empty() || heard->body.size() > kMostStateBytes;
+      if (!ends) {
+        heard->body += *piece;
+      } else {
+        heard->asking = false;
+        if (piece && piece->empty()) heard->finish(most_ranks);
+        return;
+      }
+    }
+    read(heard, most_ranks);
+  });
+}
+
+void StateProbe::Heard::finish(size_t most_ranks) {
+  if (status != 200) return;
+  // What is no state of ours says nothing, not even that the server lives.
+  if (auto parsed = parse_server_state(body, most_ranks)) {
+    state = std::move(*parsed);
+    last = Clock::now();
+  }
+}
+
+StateProbe::StateProbe(const http::Client& client, http::Url url, size_t most_ranks)
+    : client_(client), url_(std::move(url)), most_ranks_(most_ranks), heard_(std::make_shared<Heard>()) {
+  url_.target = "/state";
+}
+
+StateProbe::~StateProbe() {
+  reset();
+}
+
+void StateProbe::ask(milliseconds interval) {
+  const Clock::time_point now = Clock::now();
+  {
+    const std::lock_guard lock(heard_->mutex);
+    if (heard_->asking || now - asked_ < interval) return;
+    heard_->asking = true;
+    heard_->body.clear();
+    heard_->call.reset();
+  }
+  asked_ = now;
+  auto call =
+      client_.start({.url = url_}, [heard = heard_, most = most_ranks_](const Result<http::ResponseHead>& head) {
+        {
+          const std::lock_guard lock(heard->mutex);
+          heard->asking = head.has_value();
+          if (!head) return;
+          heard->status = head->status;
+        }
+        Heard::read(heard, most);
+      });
+  const std::lock_guard lock(heard_->mutex);
+  heard_->call = std::move(call);
+}
+
+void StateProbe::reset() {
+  std::shared_ptr<http::ClientCall> call;
+  {
+    const std::lock_guard lock(heard_->mutex);
+    call = std::move(heard_->call);
+  }
+  if (call) call->cancel();
+  heard_ = std::make_shared<Heard>();
+}
+
+std::optional<ServerState> StateProbe::state() const {
+  const std::lock_guard lock(heard_->mutex);
+  return heard_->state;
+}
+
+StateProbe::Clock::duration StateProbe::silence() const {
+  const std::lock_guard lock(heard_->mutex);
+  return Clock::now() - heard_->last;
+}
 
 Result<std::unique_ptr<WatchedProcess>> WatchedProcess::create(const ProcessPlan& plan, const http::Client& client) {
   ASSIGN_OR_RETURN(http::Url url, http::parse_url(plan.url));
@@ -30,19 +126,24 @@ Result<std::unique_ptr<WatchedProcess>> WatchedProcess::create(const ProcessPlan
 }
 
 WatchedProcess::WatchedProcess(ProcessPlan plan, const http::Client& client, http::Url url)
-    : plan_(std::move(plan)),
-      probe_(client, std::move(url)),
-      tail_(plan_.log),
-      percentages_(static_cast<size_t>(plan_.num_ranks)) {}
+    : plan_(std::move(plan)), probe_(client, std::move(url), static_cast<size_t>(plan_.num_ranks)) {}
 
 Status WatchedProcess::start() {
-  percentages_.assign(percentages_.size(), 0);
-  complaint_.clear();
-  last_line_.clear();
-  was_told_to_end_ = false;
+  reported_.clear();
+  was_told_to_end_ = was_up_since_start_ = false;
   probe_.reset();
-  ASSIGN_OR_RETURN(Process child,
-                   Process::start({.words = plan_.words, .folder = plan_.folder, .log = plan_.log, .input = true}));
+  const FileDescriptor log(open(plan_.log.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
+  if (!log) return make_error(ErrorCode::kIo, "{} cannot be written: {}", plan_.log, std::strerror(errno));
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) return make_error(ErrorCode::kIo, "pipe: {}", std::strerror(errno));
+  report_ = FileDescriptor(ends[0]);
+  const FileDescriptor report_end(ends[1]);
+  fcntl(report_.get(), F_SETFL, O_NONBLOCK);
+  ASSIGN_OR_RETURN(Process child, Process::start({.words = plan_.words,
+                                                  .folder = plan_.folder,
+                                                  .output = report_end.get(),
+                                                  .errors = log.get(),
+                                                  .input = true}));
   child_.emplace(std::move(child));
   return {};
 }
@@ -58,40 +159,62 @@ void WatchedProcess::kill() {
   was_told_to_end_ = true;
 }
 
-void WatchedProcess::read_log() {
-  for (const std::string& line : tail_.new_lines()) {
-    if (const auto load = parse_load_line(line); load && plan_.num_ranks > 0)
-      percentages_[static_cast<size_t>(load->rank % plan_.num_ranks)] = load->percent;
-    if (complaint_.empty()) complaint_ = complaint_of(line);
-    last_line_ = line;
+// One line at its end, and nothing else, unless a node's shell says something at each start: of that the last bytes.
+void WatchedProcess::read_report() {
+  std::array<char, 4096> bytes{};
+  for (ssize_t size = 0; report_ && (size = read(report_.get(), bytes.data(), bytes.size())) > 0;) {
+    reported_.append(bytes.data(), static_cast<size_t>(size));
+    if (reported_.size() > kMostReportBytes) reported_.erase(0, reported_.size() - kMostReportBytes);
   }
 }
 
+std::string WatchedProcess::describe_last(int status) const {
+  if (const std::optional<EndReport> report = parse_end_report(reported_)) return report->text();
+  // What holds it here ended, or the way to its node: nobody there could say more.
+  constexpr int kSshFailed = 255;
+  const std::string& program = plan_.words[0];
+  if (status == kSshFailed && program == "ssh") return "cannot be reached: ssh failed, and its log says why";
+  return fmt::format("is gone: {} {}", program.substr(program.rfind('/') + 1), describe_end(status));
+}
+
 void WatchedProcess::update() {
-  // The end first: what it wrote before is then in its log.
   const std::optional<int> status = child_ ? child_->status() : std::nullopt;
-  read_log();
+  read_report();
   if (status) {
-    const std::string& reason = complaint_.empty() ? last_line_ : complaint_;
-    end_ = describe_end(*status) + (reason.empty() ? "" : ": " + reason);
+    end_ = describe_last(*status);
     child_.reset();
+    report_.reset();
     probe_.reset();
   }
   if (!child_) return;
-  was_up_ |= is_up();
+  was_up_since_start_ |= is_up();
+  was_up_ |= was_up_since_start_;
   probe_.ask(takes_requests() ? kAskWhileUp : kAskWhileStarting);
-  const auto now = HealthProbe::Clock::now();
+  const auto now = StateProbe::Clock::now();
   if (now - renewed_ < kRenewEvery) return;
   renewed_ = now;
   child_->write(kRenewLease);
 }
 
 bool WatchedProcess::is_up() const {
-  return plan_.num_ranks == 0 ? probe_.status() != 0 : takes_requests();
+  return plan_.num_ranks == 0 ? probe_.state().has_value() : takes_requests();
+}
+
+bool WatchedProcess::takes_requests() const {
+  const auto state = probe_.state();
+  return state && state->phase == RankPhase::kReady;
 }
 
 bool WatchedProcess::is_silent() const {
-  return probe_.status() != 0 && probe_.silence() > kLongestSilence;
+  return was_up_since_start_ && probe_.state() && probe_.silence() > kLongestSilence;
+}
+
+std::vector<int> WatchedProcess::percentages() const {
+  std::vector<int> percentages(static_cast<size_t>(plan_.num_ranks));
+  const auto state = probe_.state();
+  for (size_t idx = 0; state && idx < std::min(percentages.size(), state->ranks.size()); idx++)
+    percentages[idx] = state->ranks[idx].percent;
+  return percentages;
 }
 
 }  // namespace cachalot

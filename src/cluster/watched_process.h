@@ -1,26 +1,58 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/file_descriptor.h"
 #include "base/process.h"
-#include "cluster/cluster_state.h"
 #include "cluster/commands.h"
-#include "cluster/health_probe.h"
-#include "cluster/log_tail.h"
+#include "http/client.h"
+#include "serve/server_state.h"
 
 namespace cachalot {
 
 struct ProcessPlan {
   std::string label, node, url, log;  // as in MemberState
-  Words words;                        // of this machine, with a lease at their end (cluster/lease.h)
+  Words words;                        // of this machine, with a lease at their end that reports (cluster/lease.h)
   std::string folder;                 // of this machine
   int num_ranks = 0;                  // 0: the router
 };
 
-// One server, or the router, of a cluster: started, held by its lease, asked for its health, its log read.
+// Asks one server now and then how it is (GET /state), without anybody waiting for the answer. Used by one thread.
+class StateProbe {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Borrows the client. `url`: of the server; its path does not matter. More ranks than that are no answer.
+  StateProbe(const http::Client& client, http::Url url, size_t most_ranks);
+  ~StateProbe();
+  StateProbe(const StateProbe&) = delete;
+  StateProbe& operator=(const StateProbe&) = delete;
+
+  // Asks anew if the last question was asked `interval` ago and is through.
+  void ask(std::chrono::milliseconds interval);
+  // Forgets what it heard: the server is started anew.
+  void reset();
+  // What it last said; nothing: it has not answered yet.
+  std::optional<ServerState> state() const;
+  // How long it has not answered any more; nothing heard since the reset counts from there.
+  Clock::duration silence() const;
+
+ private:
+  struct Heard;
+
+  const http::Client& client_;
+  http::Url url_;
+  const size_t most_ranks_;
+  Clock::time_point asked_;
+  std::shared_ptr<Heard> heard_;  // shared with the call under way
+};
+
+// One server, or the router, of a cluster: started, held by its lease, asked for its state, and how it ended.
 class WatchedProcess {
  public:
   // Borrows the client.
@@ -32,37 +64,38 @@ class WatchedProcess {
   // At first only the lease is told; if that is of no use (a connection that is cut), what holds it here is ended.
   void kill();
 
-  // Reads what there is to know now: its end, its log, its health; renews the lease. To be called a few times a second.
+  // Takes what there is to know now: its end, its state; renews the lease. To be called a few times a second.
   void update();
   bool runs() const { return child_.has_value(); }
   int pidfd() const { return child_ ? child_->pidfd() : -1; }
-  // After an end: how it was and what its log says of it, once.
+  // After an end: how it was and what the process itself said of it, once.
   std::optional<std::string> take_end() { return std::exchange(end_, std::nullopt); }
   // A server: that it takes requests. The router: that it answers; it may have nobody to send requests to yet.
   bool is_up() const;
-  bool takes_requests() const { return probe_.status() == 200; }
+  bool takes_requests() const;
   bool was_up() const { return was_up_; }  // at any time
   // What it answered before counts no more.
   void ask_anew() { probe_.reset(); }
   // It was up, but has not answered for so long that nobody should wait for it.
   bool is_silent() const;
 
-  std::vector<int> percentages() const { return percentages_; }
+  // How far its ranks have loaded: as many as the plan says.
+  std::vector<int> percentages() const;
   pid_t pid() const { return child_ ? child_->pid() : 0; }
 
  private:
   WatchedProcess(ProcessPlan plan, const http::Client& client, http::Url url);
-  void read_log();
+  void read_report();
+  std::string describe_last(int status) const;
 
   const ProcessPlan plan_;
-  HealthProbe probe_;
-  LogTail tail_;
+  StateProbe probe_;
   std::optional<Process> child_;
+  FileDescriptor report_;  // what the lease writes, without waiting
+  std::string reported_;   // of that
   std::optional<std::string> end_;
-  bool was_told_to_end_ = false, was_up_ = false;
-  HealthProbe::Clock::time_point renewed_;
-  std::vector<int> percentages_;
-  std::string complaint_, last_line_;  // of its log since the start: the first error, and the last of all
+  bool was_told_to_end_ = false, was_up_ = false, was_up_since_start_ = false;
+  StateProbe::Clock::time_point renewed_;
 };
 
 }  // namespace cachalot

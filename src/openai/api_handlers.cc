@@ -67,20 +67,35 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
       workers_(options_.num_workers) {
   CHECK(!options_.served_model_names.empty());
-  CHECK(options_.max_model_len > 1, "max_model_len is {}", options_.max_model_len);
-  if (options_.vocab_size == 0) options_.vocab_size = tokenizer.vocab_size();
-  options_.limits.vocab_size = options_.vocab_size;
-  options_.limits.max_model_len = options_.max_model_len;
-  eos_token_ids_ = options_.eos_token_ids;
-  std::ranges::copy(options_.generation_config.eos_token_ids, std::back_inserter(eos_token_ids_));
-  if (const auto id = tokenizer.token_id(tokenizer.eos_token())) eos_token_ids_.push_back(*id);
-  std::ranges::sort(eos_token_ids_);
-  eos_token_ids_.erase(std::ranges::unique(eos_token_ids_).begin(), eos_token_ids_.end());
+  if (options_.max_model_len > 0)
+    open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint});
 }
 
-std::optional<http::Response> ApiHandlers::check_key(const http::Request& head) const {
-  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping", "/load", "/version", "/metrics"};
-  return check_api_key(head, options_.api_keys, kOpenToAll);
+void ApiHandlers::open(LoadedModel model) {
+  CHECK(!is_open_ && model.max_model_len > 1, "max_model_len is {}", model.max_model_len);
+  options_.max_model_len = options_.limits.max_model_len = model.max_model_len;
+  options_.vocab_size = options_.limits.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer_.vocab_size();
+  options_.system_fingerprint = std::move(model.system_fingerprint);
+  prompts_.set_max_model_len(model.max_model_len);
+  eos_token_ids_ = std::move(model.eos_token_ids);
+  std::ranges::copy(options_.generation_config.eos_token_ids, std::back_inserter(eos_token_ids_));
+  if (const auto id = tokenizer_.token_id(tokenizer_.eos_token())) eos_token_ids_.push_back(*id);
+  std::ranges::sort(eos_token_ids_);
+  eos_token_ids_.erase(std::ranges::unique(eos_token_ids_).begin(), eos_token_ids_.end());
+  is_open_.store(true, std::memory_order_release);
+}
+
+std::optional<http::Response> ApiHandlers::check_head(const http::Request& head) const {
+  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping",    "/load", "/version",
+                                                    "/live",   "/metrics", "/state"};
+  static constexpr std::string_view kAlways[] = {"/health", "/ping", "/version", "/live", "/state"};
+  if (auto refusal = check_api_key(head, options_.api_keys, kOpenToAll)) return refusal;
+  if (is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
+    return std::nullopt;
+  http::Response response =
+      ApiError(503, "the model is still being loaded; /state says how far it is", "server_error").to_response();
+  response.headers.set("Retry-After", "5");
+  return response;
 }
 
 ApiHandlers::Identity ApiHandlers::identify(const http::Request& request, const char* prefix) const {

@@ -21,8 +21,9 @@ class ApiHandlers {
   ApiHandlers(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
               const http::IoThreads& io_threads, ApiServerOptions options);
 
-  // Null if the request may pass.
-  std::optional<http::Response> check_key(const http::Request& head) const;
+  void open(LoadedModel model);
+  // Null if the request may pass: it has a key where one is wanted, and the model is loaded.
+  std::optional<http::Response> check_head(const http::Request& head) const;
 
   // Run on a worker.
   void complete(const http::Request& request, const http::Responder& responder) const;
@@ -39,7 +40,7 @@ class ApiHandlers {
 
   const http::IoThreads& workers() const { return workers_; }
 
-  std::function<std::string()> render_metrics;
+  std::function<std::string()> render_metrics, render_state;
 
  private:
   // The identity of an answer, from the client's X-Request-Id or made up.
@@ -63,6 +64,7 @@ class ApiHandlers {
   const Tokenizer& tokenizer_;
   const http::IoThreads& io_threads_;
   ApiServerOptions options_;
+  std::atomic<bool> is_open_{false};  // what open() sets is read behind it
   std::vector<TokenId> eos_token_ids_;
   bool reasoning_;
   int64_t created_;

@@ -25,6 +25,14 @@ void ApiServer::set_metrics(std::function<std::string()> render) {
   handlers_->render_metrics = std::move(render);
 }
 
+void ApiServer::set_state(std::function<std::string()> render) {
+  handlers_->render_state = std::move(render);
+}
+
+void ApiServer::open(LoadedModel model) {
+  handlers_->open(std::move(model));
+}
+
 void ApiServer::register_routes(http::Server& server) {
   using Run = std::function<void(const http::Request&, const http::Responder&)>;
   ApiHandlers* handlers = handlers_.get();
@@ -56,6 +64,9 @@ void ApiServer::register_routes(http::Server& server) {
   for (const auto& [method, path] :
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
     at_once(method, path, [=](const auto&) { return handlers->health(); });
+  at_once("GET", "/live", [](const auto&) { return http::Response{200, {}, {}}; });
+  if (handlers_->render_state)
+    at_once("GET", "/state", [=](const auto&) { return http::Response::json(200, handlers_->render_state()); });
   at_once("GET", "/load", [=](const auto&) { return handlers->load(); });
   at_once("GET", "/version", [=](const auto&) { return handlers->version(); });
   if (handlers->render_metrics)
@@ -63,7 +74,7 @@ void ApiServer::register_routes(http::Server& server) {
       return http::Response{
           200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, handlers->render_metrics()};
     });
-  server.set_head_check([=](const http::Request& head) { return handlers->check_key(head); });
+  server.set_head_check([=](const http::Request& head) { return handlers->check_head(head); });
   server.set_error_format([](int status, std::string_view message) {
     return ApiError(status, std::string(message), std::string(kind_of(status))).to_response();
   });

@@ -21,11 +21,12 @@ struct ApiServerOptions {
   std::string model_path;                       // what /v1/models tells as root
   std::vector<std::string> api_keys;            // any of them opens; none: no key is asked for
   std::string version;
+  // All of this is known once the model is loaded: where max_model_len is 0, open() tells it.
   std::string system_fingerprint;  // stands in answers: equal where version, model and settings are
   int max_model_len = 0;
-  int vocab_size = 0;                  // the model's; ids of prompts are below it
-  GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
+  int vocab_size = 0;                  // the model's; ids of prompts are below it; 0: the tokenizer's
   std::vector<TokenId> eos_token_ids;  // further ones (config.json's); the tokenizer's own is always one
+  GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   RequestLimits limits;                // vocab_size and max_model_len are filled in
@@ -33,10 +34,17 @@ struct ApiServerOptions {
   int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
 };
 
+struct LoadedModel {
+  int max_model_len = 0, vocab_size = 0;
+  std::vector<TokenId> eos_token_ids;
+  std::string system_fingerprint;
+};
+
 class ApiHandlers;
 
 // OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/models, and vLLM's /tokenize,
-// /detokenize, /health, /ping, /load, /version, /metrics.
+// /detokenize, /health, /ping, /load, /version, /metrics; and /live and /state (serve/server_state.h), which answer
+// from the server's start. Until open() all others are refused with 503.
 class ApiServer {
  public:
   // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, this
@@ -46,8 +54,11 @@ class ApiServer {
             const http::IoThreads& io_threads, ApiServerOptions options);
   ~ApiServer();
 
-  // The text of /metrics; without it there is no such route.
+  // The texts of /metrics and of /state; without them there are no such routes.
   void set_metrics(std::function<std::string()> render);
+  void set_state(std::function<std::string()> render);
+  // The model is loaded, and the service takes requests.
+  void open(LoadedModel model);
   // Before the server starts.
   void register_routes(http::Server& server);
 

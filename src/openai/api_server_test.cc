@@ -37,6 +37,7 @@ class ApiServerTest : public testing::Test {
   void start() {
     api_ = std::make_unique<ApiServer>(service_, *tokenizer_, chat_template_.get(), threads_, options_);
     api_->set_metrics([] { return std::string("up 1\n"); });
+    api_->set_state([] { return std::string(R"({"phase":"loading"})"); });
     server_ = std::make_unique<http::Server>(threads_, http::ServerOptions{.host = "127.0.0.1"});
     api_->register_routes(*server_);
     ASSERT_TRUE(server_->start());
@@ -550,6 +551,29 @@ TEST_F(ApiServerTest, AFullOrDrainingEngineIsUnavailable) {
   EXPECT_EQ(answer.status, 503);
   EXPECT_TRUE(answer.headers.contains("Retry-After"));
   EXPECT_TRUE(service_.wait_until_idle());
+}
+
+TEST_F(ApiServerTest, WhileTheModelLoadsOnlyProbesAreAnswered) {
+  options_.max_model_len = 0;
+  options_.api_keys = {"secret"};
+  service_.answer_with("a");
+  start();
+  for (const char* path : {"/live", "/state", "/health", "/version"}) EXPECT_NE(send("GET", path).status, 401) << path;
+  EXPECT_EQ(send("GET", "/live").status, 200);
+  EXPECT_EQ(ask("GET", "/state").body.at("phase"), "loading");
+  EXPECT_EQ(send("POST", "/v1/completions", R"({"prompt":"a"})").status, 401);
+  headers_ = {{"Authorization", "Bearer secret"}};
+  for (const auto& [method, path] : {std::pair("POST", "/v1/completions"), std::pair("POST", "/tokenize"),
+                                     std::pair("GET", "/v1/models"), std::pair("GET", "/load")}) {
+    const Answer answer = ask(method, path, R"({"prompt":"a"})");
+    EXPECT_EQ(answer.status, 503) << path;
+    EXPECT_TRUE(answer.headers.contains("Retry-After")) << path;
+    EXPECT_THAT(std::string(answer.error().at("message").as_string()), HasSubstr("still being loaded")) << path;
+  }
+  api_->open({.max_model_len = 200});
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a"})").status, 200);
+  EXPECT_EQ(send("GET", "/live").status, 200);
+  EXPECT_EQ(ask("GET", "/v1/models").body.at("data").at(0).at("max_model_len"), 200);
 }
 
 TEST_F(ApiServerTest, ErrorsOfTheServerHaveTheSameShape) {

@@ -19,6 +19,7 @@ class PromptMaker {
  public:
   // Borrows both; `chat_template` may be null.
   PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len);
+  void set_max_model_len(int max_model_len) { max_model_len_ = max_model_len; }  // before the first prompt
 
   struct Fit {
     std::optional<int> max_tokens, default_max_tokens;  // of the answer; neither: what is left
@@ -45,7 +46,7 @@ class PromptMaker {
 
   const Tokenizer& tokenizer_;
   const ChatTemplate* chat_template_;
-  const int max_model_len_;
+  int max_model_len_;
   const TextBounds bounds_;
 };
 

@@ -85,8 +85,11 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
   return {};
 }
 
-void check_router_port(const ClusterFile& cluster, CheckedCluster& checked) {
+void check_router_port(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas,
+                       CheckedCluster& checked) {
   if (!cluster.router.enabled || cluster.router.port == 0) return;
+  if (const auto fault = router_port_fault(cluster, replicas))
+    return checked.findings.error("", *fault, "set `router.port`, or `port`");
   const std::optional<ListenFault> fault = listen_fault(router_host(cluster), cluster.router.port);
   if (!fault) return;
   checked.findings.error("",
@@ -114,7 +117,7 @@ Result<CheckedCluster> check_cluster(const ClusterCheckOptions& options) {
   } else {
     RETURN_IF_ERROR(inspect_there(options, questions, checked));
   }
-  check_router_port(options.cluster, checked);
+  check_router_port(options.cluster, options.replicas, checked);
   judge_nodes(options.engine, options.parallel, checked);
   if (!here && checked.nodes.size() > 1 && can_meet(checked)) RETURN_IF_ERROR(measure_links_there(options, checked));
   return checked;

@@ -5,7 +5,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "base/file_descriptor.h"
+#include "base/folder_test_util.h"
+#include "cluster/ports.h"
 
 namespace cachalot {
 namespace {
@@ -40,6 +45,39 @@ TEST(ClusterCheck, ARoutersPortThatIsTakenIsToldSo) {
   ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
   EXPECT_THAT(check_with_router("{port: " + std::to_string(ntohs(address.sin_port)) + "}"),
               AllOf(HasSubstr("on this machine: Address already in use"), HasSubstr("end what has the port")));
+}
+
+TEST(ClusterCheck, ARouterBesideAServerThatHasItsPortIsToldSoBeforeEitherStarts) {
+  ClusterFile cluster = parse_cluster_file(
+                            "{model: m, launcher: ssh, port: 7555, nodes: [{address: 127.0.0.1, devices: "
+                            "2}], router: {port: 7556}}",
+                            "c.yaml")
+                            .value();
+  const std::vector<PlacedReplica> replicas = place_replicas(cluster).value();
+  EXPECT_EQ(router_port_fault(cluster, replicas),
+            "the server of replica 1 and the router would both listen at 127.0.0.1:7556");
+  EXPECT_THAT(check_ports(cluster, replicas).error().message, HasSubstr("c.yaml:1:99: router.port: the server of"));
+  cluster.router.port = 7557;
+  EXPECT_EQ(router_port_fault(cluster, replicas), std::nullopt);
+  cluster.router = {.host = "127.0.0.2", .port = 7556};
+  EXPECT_EQ(router_port_fault(cluster, replicas), std::nullopt);
+}
+
+// What a server would refuse after minutes.
+TEST(ClusterCheck, FilesBesideTheWeightsAreReadAsAServerReadsThem) {
+  namespace fs = std::filesystem;
+  const TestFolder folder;
+  const std::string nano = CACHALOT_SOURCE_DIR "/models/nano";
+  for (const auto& entry : fs::directory_iterator(nano))
+    fs::create_symlink(entry.path(), folder.path(entry.path().filename().string()));
+  const auto fault = [&] { return inspect_node({.address = "127.0.0.1", .model = folder.path()}).tokenizer_fault; };
+  EXPECT_EQ(fault(), "");
+  fs::remove(folder.path("generation_config.json"));
+  std::ofstream(folder.path("generation_config.json")) << R"({"temperature": "warm"})";
+  EXPECT_THAT(fault(), HasSubstr("generation_config.json"));
+  fs::remove(folder.path("tokenizer.json"));
+  std::ofstream(folder.path("tokenizer.json")) << "{}";
+  EXPECT_THAT(fault(), HasSubstr("tokenizer.json"));
 }
 
 }  // namespace

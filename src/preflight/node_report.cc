@@ -21,6 +21,9 @@
 #include "device/cores.h"
 #include "device/memory_info.h"
 #include "kernels/isa.h"
+#include "text/chat_template.h"
+#include "text/generation_config.h"
+#include "text/tokenizer.h"
 #include "weights/fingerprint.h"
 #include "weights/model_files.h"
 
@@ -90,6 +93,18 @@ void inspect_machine(NodeReport& report) {
   report.shared_memory_fault = shared_memory_fault();
 }
 
+// Why a server there would refuse what belongs to the model beside its weights; empty: it would not.
+std::string text_fault(const std::string& model) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(model + "/tokenizer.json", ignored))
+    return model + "/tokenizer.json is not there";
+  if (const auto tokenizer = Tokenizer::load(model); !tokenizer) return tokenizer.error().message;
+  const auto chat_template = ChatTemplate::load(model);  // none: then there is no chat
+  if (!chat_template && chat_template.error().code != ErrorCode::kNotFound) return chat_template.error().message;
+  const auto generation_config = load_generation_config(model);
+  return generation_config ? std::string() : generation_config.error().message;
+}
+
 void inspect_model(const NodeQuestion& question, NodeReport& report) {
   const Result<ModelFiles> files = ModelFiles::open(question.model);
   if (!files) {
@@ -105,9 +120,7 @@ void inspect_model(const NodeQuestion& question, NodeReport& report) {
   } else {
     report.model_fault = fingerprint.error().message;
   }
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(question.model + "/tokenizer.json", ignored))
-    report.tokenizer_fault = question.model + "/tokenizer.json is not there";
+  report.tokenizer_fault = text_fault(question.model);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::chrono::seconds kEndMargin{5};  // beyond the drain
-constexpr std::array<std::string_view, 4> kOpenToAll{"/health", "/ping", "/version", "/metrics"};
+constexpr std::array<std::string_view, 6> kOpenToAll{"/health", "/live", "/ping", "/state", "/version", "/metrics"};
 
 Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
   std::vector<http::Url> urls;
@@ -102,6 +102,7 @@ struct RunningRouter::Parts {
   void add_passed_routes();
   http::Response health() const;
   http::Response replicas() const;
+  http::Response state() const;
 
   const RouterOptions options;
   std::atomic<bool> is_draining = false;
@@ -120,6 +121,8 @@ void RunningRouter::Parts::add_routes() {
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
     at_once(method, path, [this] { return health(); });
   at_once("GET", "/version", [] { return json_response(json::object{{"version", kVersion}}); });
+  at_once("GET", "/live", [] { return http::Response{200, {}, {}}; });
+  at_once("GET", "/state", [this] { return state(); });
   at_once("GET", "/replicas", [this] { return replicas(); });
   at_once("GET", "/metrics", [this] {
     return http::Response{200,
@@ -152,6 +155,29 @@ http::Response RunningRouter::Parts::replicas() const {
   json::array list;
   for (const ReplicaStatus& status : context->table.status(now)) list.push_back(describe(status, list.size(), now));
   return json_response(json::object{{"model", options.model}, {"replicas", std::move(list)}});
+}
+
+// As servers tell it (serve/server_state.h), with replicas in place of ranks. Open to all, so without addresses.
+http::Response RunningRouter::Parts::state() const {
+  json::array list;
+  int num_up = 0, num_running = 0;
+  for (const ReplicaStatus& status : context->table.status(steady_clock::now())) {
+    num_up += status.health.is_up();
+    num_running += static_cast<int>(status.num_in_flight);
+    list.push_back({{"rank", list.size()}, {"state", name_of(status.health.state())}});
+  }
+  return json_response(json::object{{"version", 1},
+                                    {"kind", "router"},
+                                    {"phase", is_draining  ? "draining"
+                                              : num_up > 0 ? "ready"
+                                                           : "starting"},
+                                    {"percent", list.empty() ? 0 : 100 * num_up / static_cast<int>(list.size())},
+                                    {"failure", nullptr},
+                                    {"running", num_running},
+                                    {"waiting", 0},
+                                    {"kv_usage_percent", 0},
+                                    {"ranks", json::array()},
+                                    {"replicas", std::move(list)}});
 }
 
 Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions options) {

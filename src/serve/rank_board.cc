@@ -5,26 +5,29 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 
+#include "base/text.h"
+
 namespace cachalot {
 
-// Two reports, of which the version's parity tells the last whole one: the writer is at the other. So a writer that is
-// interrupted, or dies, leaves a whole report behind.
+// Two states, of which the version's parity tells the last whole one: the writer is at the other. So a writer that is
+// interrupted, or dies, leaves a whole state behind.
 struct RankBoard::Slot {
-  static constexpr size_t kWords = sizeof(RankReport) / sizeof(uint64_t);
+  static constexpr size_t kWords = sizeof(RankState) / sizeof(uint64_t);
   using Words = std::array<uint64_t, kWords>;
 
-  std::atomic<uint64_t> version;  // 0: no report yet
+  std::atomic<uint64_t> version;  // 0: no state yet
   std::atomic<uint64_t> words[2][kWords];
 };
 
 struct RankBoard::Header {
-  static constexpr uint64_t kMagic = 0x6472616f62303130;
+  static constexpr uint64_t kMagic = 0x6472616f62303230;
 
   uint64_t magic, num_slots;
   std::array<char, 32> secret;
@@ -42,6 +45,23 @@ Result<void*> map_board(int fd, size_t bytes) {
 }
 
 }  // namespace
+
+void RankState::set_error(const Error& error) {
+  phase = RankPhase::kFailed;
+  error_code = static_cast<uint64_t>(error.code);
+  error_text = {};
+  std::string_view text = error.message;
+  text = text.substr(0, error_text.size() - 1);
+  std::ranges::copy(text, error_text.begin());
+}
+
+Error RankState::error() const {
+  const uint64_t last = static_cast<uint64_t>(ErrorCode::kInternal);
+  const auto end = std::ranges::find(error_text, '\0');
+  return {static_cast<ErrorCode>(std::min(error_code, last)),
+          escaped(std::string_view(error_text.begin(), end), error_text.size()),
+          {}};
+}
 
 RankBoard::RankBoard(FileDescriptor fd, Header* header)
     : fd_(std::move(fd)),
@@ -93,9 +113,10 @@ std::string RankBoard::secret() const {
   return {header_->secret.data(), header_->secret.size()};
 }
 
-void RankBoard::write(int slot, const RankReport& report) {
+void RankBoard::write(int slot, const RankState& state) {
+  const std::lock_guard lock(writing_);
   Slot& target = slots_[slot];
-  const auto words = std::bit_cast<Slot::Words>(report);
+  const auto words = std::bit_cast<Slot::Words>(state);
   const uint64_t version = target.version.load(std::memory_order_relaxed) + 1;
   // Whoever sees one of the words below also sees the version before them, and reads again.
   std::atomic_thread_fence(std::memory_order_release);
@@ -104,7 +125,7 @@ void RankBoard::write(int slot, const RankReport& report) {
   target.version.store(version, std::memory_order_release);
 }
 
-std::optional<RankReport> RankBoard::read(int slot) const {
+std::optional<RankState> RankBoard::read(int slot) const {
   const Slot& source = slots_[slot];
   for (;;) {
     const uint64_t version = source.version.load(std::memory_order_acquire);
@@ -113,7 +134,7 @@ std::optional<RankReport> RankBoard::read(int slot) const {
     for (size_t idx = 0; idx < words.size(); idx++)
       words[idx] = source.words[version % 2][idx].load(std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_acquire);
-    if (source.version.load(std::memory_order_relaxed) == version) return std::bit_cast<RankReport>(words);
+    if (source.version.load(std::memory_order_relaxed) == version) return std::bit_cast<RankState>(words);
   }
 }
 

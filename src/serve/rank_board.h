@@ -1,9 +1,12 @@
 #pragma once
 
+#include <array>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
-#include <vector>
+#include <string_view>
+#include <type_traits>
 
 #include "base/error.h"
 #include "base/file_descriptor.h"
@@ -11,9 +14,33 @@
 
 namespace cachalot {
 
-// Where the ranks that one process started write what they have done, for that process to read: memory that they share
-// by an inherited file descriptor. Each slot has one writer. The board also holds a random secret, so that those ranks
-// know each other.
+enum class RankPhase : uint64_t {
+  kStarting,  // runs, and has not said more yet
+  kForming,   // waits for the other ranks
+  kLoading,
+  kReady,
+  kDraining,  // finishes what it has begun
+  kFailed,
+};
+
+// What a rank says of itself. Plain numbers and text, so that it can be read across processes; whoever reads it trusts
+// none of them.
+struct RankState {
+  RankPhase phase = RankPhase::kStarting;
+  uint64_t percent = 0;  // of its weights, that are loaded
+  uint64_t has_report = 0;
+  RankReport report;
+  uint64_t error_code = 0;                 // kFailed: of the error; its message ends at a 0
+  std::array<char, 1024> error_text = {};  // cut where it is longer
+
+  void set_error(const Error& error);
+  Error error() const;
+};
+static_assert(std::is_trivially_copyable_v<RankState> && sizeof(RankState) % sizeof(uint64_t) == 0);
+
+// Where the ranks that one process started write how they are, for that process to read: memory that they share by an
+// inherited file descriptor. A slot belongs to the process of its rank, of which any thread may write it. The board
+// also holds a random secret, so that those ranks know each other.
 class RankBoard {
  public:
   // A new board; `fd()` is handed to child processes.
@@ -27,9 +54,9 @@ class RankBoard {
   int fd() const { return fd_.get(); }
   int num_slots() const { return num_slots_; }
   std::string secret() const;
-  void write(int slot, const RankReport& report);
-  // Nothing yet: no report. Always one whole report.
-  std::optional<RankReport> read(int slot) const;
+  void write(int slot, const RankState& state);
+  // Nothing yet: no state. Always one whole state.
+  std::optional<RankState> read(int slot) const;
 
  private:
   struct Header;
@@ -41,6 +68,7 @@ class RankBoard {
   Header* header_;
   Slot* slots_;  // behind the header
   int num_slots_;
+  std::mutex writing_;  // held by the one thread of this process that writes
 };
 
 }  // namespace cachalot

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 namespace cachalot {
 namespace {
@@ -16,29 +17,52 @@ TEST(RankBoard, AnotherMappingSeesWhatWasWritten) {
   EXPECT_EQ(other->secret(), board->secret());
   EXPECT_NE(RankBoard::create(3).value()->secret(), board->secret());
   EXPECT_FALSE(board->read(1));
-  other->write(1, {.rank = 5, .steps = 7});
-  const auto report = board->read(1);
-  ASSERT_TRUE(report);
-  EXPECT_EQ(report->rank, 5);
-  EXPECT_EQ(report->steps, 7U);
+  other->write(1, {.phase = RankPhase::kLoading, .percent = 40, .report = {.rank = 5, .steps = 7}});
+  const auto state = board->read(1);
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->phase, RankPhase::kLoading);
+  EXPECT_EQ(state->percent, 40U);
+  EXPECT_EQ(state->report.rank, 5);
+  EXPECT_EQ(state->report.steps, 7U);
   EXPECT_FALSE(board->read(0));
 }
 
-TEST(RankBoard, AReaderNeverSeesHalfAReport) {
+// Two scrapes of a server's metrics at a time, each on a thread of its own.
+TEST(RankBoard, AReaderNeverSeesHalfAStateThoughSeveralThreadsWrite) {
   const auto board = RankBoard::create(1).value();
-  std::atomic<bool> done = false;
-  std::thread writer([&] {
-    for (uint64_t count = 1; count < 200'000; count++)
-      board->write(0, {.rows_sent = count, .ucx_bytes_received = count});
-    done = true;
-  });
-  while (!done) {
-    const auto report = board->read(0);
-    if (report) {
-      EXPECT_EQ(report->rows_sent, report->ucx_bytes_received);
-    }
+  std::atomic<int> num_writing = 3;
+  std::vector<std::jthread> writers;
+  for (uint64_t writer = 0; writer < 3; writer++) {
+    writers.emplace_back([&, writer] {
+      for (uint64_t count = 1; count < 60'000; count++) {
+        const uint64_t value = count * 3 + writer;
+        board->write(0, {.percent = value, .report = {.rows_sent = value, .ucx_bytes_received = value}});
+      }
+      num_writing--;
+    });
   }
-  writer.join();
+  int num_halves = 0;
+  while (num_writing > 0) {
+    const auto state = board->read(0);
+    if (state)
+      num_halves += state->percent != state->report.rows_sent || state->percent != state->report.ucx_bytes_received;
+  }
+  EXPECT_EQ(num_halves, 0);
+}
+
+TEST(RankBoard, AnErrorTravelsWhateverItHolds) {
+  RankState state;
+  state.set_error({ErrorCode::kOutOfMemory, "the model does not fit", {}});
+  EXPECT_EQ(state.phase, RankPhase::kFailed);
+  EXPECT_EQ(state.error().code, ErrorCode::kOutOfMemory);
+  EXPECT_EQ(state.error().message, "the model does not fit");
+  state.set_error({ErrorCode::kIo, std::string(5000, 'x'), {}});
+  EXPECT_EQ(state.error().message, std::string(state.error_text.size() - 1, 'x'));
+  // Of a process that writes garbage.
+  state.error_code = ~uint64_t{0};
+  state.error_text.fill('\xff');
+  EXPECT_EQ(state.error().code, ErrorCode::kInternal);
+  EXPECT_EQ(state.error().message.find('\xff'), std::string::npos);
 }
 
 TEST(RankBoard, AnotherFileIsNone) {

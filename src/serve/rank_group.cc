@@ -1,14 +1,17 @@
 #include "serve/rank_group.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <stop_token>
 #include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/stop_signals.h"
+#include "comm/node_id.h"
 #include "config/version.h"
 #include "device/core_share.h"
 #include "engine/memory_plan.h"
@@ -28,6 +31,13 @@ Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard
   return private_group && board ? board->secret() : std::string();
 }
 
+// Cheap to ask for, unlike the proportional size, for which the system walks all pages.
+int64_t resident_bytes(int64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/statm", pid));
+  int64_t total = 0, resident = 0;
+  return file >> total >> resident ? resident * sysconf(_SC_PAGESIZE) : 0;
+}
+
 // Ranks of one node share its memory, and those on the same cores share these in the order of their numbers.
 void take_share_of_node(const std::vector<Member>& members, int rank, int num_threads, Placement& placement) {
   const Member& own = members[static_cast<size_t>(rank)];
@@ -38,22 +48,39 @@ void take_share_of_node(const std::vector<Member>& members, int rank, int num_th
 
 }  // namespace
 
-Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& options) {
-  std::unique_ptr<RankGroup> group(new RankGroup());
-  group->placement_.parallel = options.parallel;
-  if (options.load_lines) group->load_lines_.emplace();
+RankGroup::RankGroup(const RankGroupOptions& options) : options_(options) {
+  placement_.parallel = options.parallel;
+}
+
+Result<std::unique_ptr<RankGroup>> RankGroup::start(const RankGroupOptions& options) {
+  std::unique_ptr<RankGroup> group(new RankGroup(options));
   if (options.parallel.group_size() > 1) log::set_who(fmt::format("rank {}", options.parallel.group_rank()));
   if (options.parallel.rank_board_fd >= 0) {
     ASSIGN_OR_RETURN(group->board_, RankBoard::attach(options.parallel.rank_board_fd));
+    if (options.parallel.group_rank() >= group->board_->num_slots())
+      return make_parameter_error("--rank-board", "--rank-board has {} slots; there is none for rank {}",
+                                  group->board_->num_slots(), options.parallel.group_rank());
   } else {
-    RETURN_IF_ERROR(group->start_children(options));
+    RETURN_IF_ERROR(group->start_children());
   }
-  RETURN_IF_ERROR(group->form_world(options));
-  group->on_stop_.emplace(options.stop, [raw = group.get()] {
+  return group;
+}
+
+Status RankGroup::form() {
+  set_phase(RankPhase::kForming);
+  RETURN_IF_ERROR(form_world());
+  set_phase(RankPhase::kLoading);
+  on_stop_.emplace(options_.stop, [this] {
     const std::string why = fmt::format("{} came before it served", signal_name(received_stop_signal()));
     log::warn("this rank ends: {}", why);
-    raw->world_->membership().give_up(why);
+    world_->membership().give_up(why);
   });
+  return {};
+}
+
+Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& options) {
+  ASSIGN_OR_RETURN(auto group, start(options));
+  RETURN_IF_ERROR(group->form());
   return group;
 }
 
@@ -62,7 +89,8 @@ RankGroup::~RankGroup() {
   if (processes_ && world_ && world_->membership().first_lost()) processes_->set_grace(std::chrono::milliseconds(500));
 }
 
-Status RankGroup::start_children(const RankGroupOptions& options) {
+Status RankGroup::start_children() {
+  const RankGroupOptions& options = options_;
   ParallelOptions& parallel = placement_.parallel;
   const int first_dp = options.starts == Starts::kGroup && parallel.spans_replicas() ? 0 : parallel.data_parallel_rank;
   const int last_dp =
@@ -89,6 +117,7 @@ Status RankGroup::start_children(const RankGroupOptions& options) {
             fmt::format("--rank-board={}", board_->fd())})
         command_line.push_back(std::move(argument));
       command_lines.push_back(std::move(command_line));
+      child_ranks_.push_back((parallel.spans_replicas() ? dp_rank * parallel.tensor_parallel_size : 0) + tp_rank);
     }
   }
   if (command_lines.empty()) return {};
@@ -100,15 +129,24 @@ Status RankGroup::start_children(const RankGroupOptions& options) {
   return {};
 }
 
-Status RankGroup::form_world(const RankGroupOptions& options) {
+Status RankGroup::form_world() {
+  const RankGroupOptions& options = options_;
   const ParallelOptions& parallel = placement_.parallel;
   ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options.engine.isa));
   // A child that ends while all are being waited for ends the waiting.
   std::stop_source stop;
   std::string ended;
+  ErrorCode ended_code = ErrorCode::kUnavailable;
+  int ended_rank = -1;
   if (processes_) {
     processes_->watch([&](int child, const std::string& how) {
-      ended = fmt::format("a rank that this process started (pid {}) {}", processes_->pid(child), how);
+      const int rank = child_ranks_[static_cast<size_t>(child)];
+      const auto state = board_->read(rank);
+      const bool told = state && state->phase == RankPhase::kFailed;
+      ended = fmt::format("rank {} (pid {}) {}{}", rank, processes_->pid(child), how,
+                          told ? ": " + state->error().message : "");
+      ended_code = told ? state->error().code : ErrorCode::kUnavailable;
+      ended_rank = rank;
       stop.request_stop();
     });
   }
@@ -137,9 +175,11 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
   world.ucx_environment = parallel.ucx_environment;
   Result<std::unique_ptr<World>> formed = World::form(std::move(world));
   if (processes_) processes_->stop_watching();
-  if (!formed)
-    return ended.empty() ? Status(std::unexpected(formed.error()))
-                         : make_error(ErrorCode::kUnavailable, "{}; its own message says why", ended);
+  if (!formed) {
+    const Error error = ended.empty() ? formed.error() : Error{ended_code, std::move(ended), {}};
+    set_failure(error, ended_rank);
+    return std::unexpected(error);
+  }
   world_ = std::move(*formed);
 
   placement_.mesh = &world_->mesh();
@@ -158,18 +198,43 @@ Status RankGroup::form_world(const RankGroupOptions& options) {
 void RankGroup::set_loaded(size_t num_done, size_t num_total) {
   const int percent = static_cast<int>(num_done * 100 / std::max<size_t>(num_total, 1));
   world_->membership().set_percent(percent);
-  if (load_lines_ && load_lines_->due(percent))
-    log::info("{}", load_line({.rank = placement_.parallel.group_rank(), .percent = percent}));
+  const std::lock_guard lock(own_mutex_);
+  if (own_.percent == static_cast<uint64_t>(percent)) return;
+  own_.percent = static_cast<uint64_t>(percent);
+  if (board_) board_->write(placement_.parallel.group_rank(), own_);
+}
+
+// How a rank that this process started has ended, and what it said of it.
+std::string RankGroup::death_of(const LostRank& lost) {
+  const auto child = std::ranges::find(child_ranks_, lost.rank);
+  if (child == child_ranks_.end() || !processes_) return {};
+  const std::string how = processes_->how_it_ended(static_cast<int>(child - child_ranks_.begin()));
+  if (how.empty()) return {};
+  const auto state = board_->read(lost.rank);
+  const bool told = state && state->phase == RankPhase::kFailed;
+  return fmt::format(" (it {}{})", how, told ? ": " + state->error().message : "");
 }
 
 Error RankGroup::give_up(const Error& error) {
+  if (!world_) {
+    set_failure(error, -1);
+    return error;
+  }
   Membership& membership = world_->membership();
   // A transport may see a broken connection before the membership knows why.
   const auto deadline = std::chrono::steady_clock::now() + 2 * failure_timeout_;
   while (error.code == ErrorCode::kUnavailable && !membership.first_lost() &&
          std::chrono::steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (membership.first_lost()) return {ErrorCode::kUnavailable, "this rank ends: its group has lost a rank", {}};
+  if (const std::optional<LostRank> lost = membership.first_lost()) {
+    const Error told{
+        ErrorCode::kUnavailable,
+        fmt::format("this rank ends: its group has lost a rank, {}: {}{}", lost->name, lost->cause, death_of(*lost)),
+        {}};
+    set_failure(told, lost->rank);
+    return told;
+  }
+  set_failure(error, placement_.parallel.group_rank());
   membership.give_up(error.message);
   return error;
 }
@@ -177,19 +242,83 @@ Error RankGroup::give_up(const Error& error) {
 Status RankGroup::wait_until_all_ready() {
   const Status ready = world_->membership().wait_until_all_ready();
   on_stop_.reset();
+  if (ready) set_phase(RankPhase::kReady);
   return ready;
 }
 
-void RankGroup::publish(const RankReport& report) {
-  if (board_) board_->write(placement_.parallel.group_rank(), report);
+void RankGroup::set_phase(RankPhase phase) {
+  const std::lock_guard lock(own_mutex_);
+  own_.phase = phase;
+  if (phase == RankPhase::kReady) own_.percent = 100;
+  if (board_) board_->write(placement_.parallel.group_rank(), own_);
 }
 
-std::vector<RankReport> RankGroup::reports() const {
+void RankGroup::set_failure(const Error& error, int rank) {
+  const std::lock_guard lock(own_mutex_);
+  if (failure_) return;
+  failure_ = {.code = error.code, .rank = rank};
+  own_.set_error(error);
+  if (board_) board_->write(placement_.parallel.group_rank(), own_);
+}
+
+void RankGroup::publish(const RankReport& report) {
+  const std::lock_guard lock(own_mutex_);
+  own_.report = report;
+  own_.has_report = 1;
+  if (board_) board_->write(placement_.parallel.group_rank(), own_);
+}
+
+std::vector<RankReport> RankGroup::reports(const RankReport& own) const {
   std::vector<RankReport> reports;
   for (int slot = 0; board_ && slot < board_->num_slots(); slot++) {
-    if (const auto report = board_->read(slot)) reports.push_back(*report);
+    const auto state = slot == placement_.parallel.group_rank() ? std::nullopt : board_->read(slot);
+    if (slot == placement_.parallel.group_rank()) reports.push_back(own);
+    if (state && state->has_report != 0) reports.push_back(state->report);
   }
+  if (reports.empty()) reports.push_back(own);
   return reports;
+}
+
+RankPhase RankGroup::phase() const {
+  const std::lock_guard lock(own_mutex_);
+  return own_.phase;
+}
+
+std::optional<StateFailure> RankGroup::failure() const {
+  const std::lock_guard lock(own_mutex_);
+  return failure_;
+}
+
+std::vector<StateOfRank> RankGroup::states() const {
+  const ParallelOptions& parallel = placement_.parallel;
+  std::vector<StateOfRank> states;
+  for (int tp_rank = 0; tp_rank < parallel.tensor_parallel_size; tp_rank++) {
+    const int rank = parallel.group_rank() - parallel.tensor_parallel_rank + tp_rank;
+    const bool is_own = tp_rank == parallel.tensor_parallel_rank;
+    RankState state;
+    if (is_own) {
+      const std::lock_guard lock(own_mutex_);
+      state = own_;
+    } else if (board_) {
+      state = board_->read(rank).value_or(RankState{});
+    }
+    const auto child = std::ranges::find(child_ranks_, rank);
+    StateOfRank& of =
+        states.emplace_back(StateOfRank{.rank = rank,
+                                        .phase = std::min(state.phase, RankPhase::kFailed),
+                                        .percent = static_cast<int>(std::min<uint64_t>(state.percent, 100)),
+                                        .host = this_host(),
+                                        .pid = is_own ? getpid()
+                                               : child != child_ranks_.end() && processes_
+                                                   ? processes_->pid(static_cast<int>(child - child_ranks_.begin()))
+                                                   : 0});
+    if (of.phase == RankPhase::kFailed) of.failure = {.code = state.error().code};
+    if (state.has_report != 0) {
+      of.report = state.report;
+      of.resident_bytes = resident_bytes(of.pid);
+    }
+  }
+  return states;
 }
 
 namespace {
@@ -212,7 +341,8 @@ Status take_part(const EngineOptions& options, RankGroup& group, std::optional<s
 }  // namespace
 
 Status run_started_rank(const RankGroupOptions& options) {
-  ASSIGN_OR_RETURN(const auto group, RankGroup::join(options));
+  ASSIGN_OR_RETURN(const auto group, RankGroup::start(options));
+  if (const Status formed = group->form(); !formed) return std::unexpected(group->give_up(formed.error()));
   if (const Status status = take_part(options.engine, *group, options.patience); !status)
     return std::unexpected(group->give_up(status.error()));
   group->leave();

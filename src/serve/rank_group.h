@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -14,9 +15,9 @@
 #include "config/parallel_options.h"
 #include "engine/placement.h"
 #include "engine/rank_engine.h"
-#include "serve/load_line.h"
 #include "serve/rank_board.h"
 #include "serve/rank_processes.h"
+#include "serve/server_state.h"
 
 namespace cachalot {
 
@@ -31,7 +32,6 @@ struct RankGroupOptions {
   ParallelOptions parallel;
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process; its children's with a few flags behind
-  bool load_lines = false;                // log how far loading is, for a program to read
   std::stop_token stop;                   // until all ranks are ready: this process ends, and tells the others
   // A rank that another process started goes on for so long after it was told to end: its leader drains.
   std::optional<std::chrono::milliseconds> patience;
@@ -41,7 +41,12 @@ struct RankGroupOptions {
 // the rank stands. To be made by the main thread, and to outlive the engine.
 class RankGroup {
  public:
-  // Waits for all ranks. Errors: what the ranks disagree on; a rank that did not come, or ended.
+  // Starts this process' children.
+  static Result<std::unique_ptr<RankGroup>> start(const RankGroupOptions& options);
+  // Waits for all ranks; what follows is for afterwards. Errors: what the ranks disagree on; a rank that did not come,
+  // or ended.
+  Status form();
+  // Both.
   static Result<std::unique_ptr<RankGroup>> join(const RankGroupOptions& options);
   ~RankGroup();
 
@@ -51,11 +56,19 @@ class RankGroup {
   const std::vector<Member>& members() const { return world_->members(); }
   // How far loading is, for the others to know.
   void set_loaded(size_t num_done, size_t num_total);
+  // Until then, and then this one is ready.
   Status wait_until_all_ready();
-  // Writes what a rank has done where the process that started it sees it.
+  void set_draining() { set_phase(RankPhase::kDraining); }
+  // Writes what this rank has done where the process that started it sees it.
   void publish(const RankReport& report);
-  // Of this process' rank and of those that it started; of others, nothing is known here.
-  std::vector<RankReport> reports() const;
+  // Of this process' rank, which brings its own, and of those that it started; of others, nothing is known here.
+  std::vector<RankReport> reports(const RankReport& own) const;
+
+  // From any thread, from the start on: how the ranks of this replica are, and why it failed, if it did.
+  std::vector<StateOfRank> states() const;
+  RankPhase phase() const;
+  std::optional<StateFailure> failure() const;
+
   // Waits until the ranks that this process started have ended by themselves.
   void wait_for_children() { processes_.reset(); }
   // Says goodbye, so that the end of this process is no failure.
@@ -65,18 +78,26 @@ class RankGroup {
   Error give_up(const Error& error);
 
  private:
-  RankGroup() = default;
-  Status start_children(const RankGroupOptions& options);
-  Status form_world(const RankGroupOptions& options);
+  explicit RankGroup(const RankGroupOptions& options);
+  Status start_children();
+  Status form_world();
+  void set_phase(RankPhase phase);
+  void set_failure(const Error& error, int rank);
+  std::string death_of(const LostRank& lost);
 
+  const RankGroupOptions options_;
   Placement placement_;
-  std::optional<LoadLines> load_lines_;
   std::chrono::milliseconds failure_timeout_{0};
   std::optional<KeptPort> meeting_port_;      // of a group of this machine alone
   std::unique_ptr<RankBoard> board_;          // of a group of more than one
+  std::vector<int> child_ranks_;              // of the processes, in their order
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
   std::unique_ptr<World> world_;
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;  // until all are ready
+
+  mutable std::mutex own_mutex_;  // guards what follows
+  RankState own_;
+  std::optional<StateFailure> failure_;
 };
 
 // The life of a rank that another process started: loads its part, takes part until the leader has enough.

@@ -32,12 +32,15 @@ class RankProcesses {
   // stop_watching().
   void watch(std::function<void(int child, const std::string& how)> on_exit);
   void stop_watching();
+  // "was ended by signal 9 (Killed)", for one that has ended or does so within moments; else empty.
+  std::string how_it_ended(int child);
   pid_t pid(int child) const { return children_[static_cast<size_t>(child)].pid(); }
 
  private:
   RankProcesses() = default;
 
   std::chrono::milliseconds grace_{5'000};
+  const uint64_t memory_kills_ = num_memory_kills();
   std::vector<Process> children_;
   FileDescriptor stop_fd_;  // an eventfd: ends the watcher
   std::thread watcher_;

@@ -49,10 +49,9 @@ json::object describe(const RankReport& report, const std::vector<Member>& membe
 
 }  // namespace
 
-std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& reports, const RankReport& own) {
+std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& reports) {
   std::vector<int64_t> bytes;
   for (const RankReport& report : reports) bytes.push_back(proportional_set_size(report.pid));
-  if (reports.empty()) bytes.push_back(proportional_set_size(own.pid));
   return bytes;
 }
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -9,13 +12,13 @@
 
 #include "base/log.h"
 #include "base/ports.h"
+#include "base/progress.h"
 #include "config/version.h"
 #include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/api_server.h"
 #include "scheduler/make_options.h"
 #include "serve/group_settings.h"
-#include "serve/load_progress.h"
 #include "serve/metrics.h"
 #include "serve/rank_info.h"
 #include "serve/rank_metrics.h"
@@ -71,6 +74,24 @@ Result<std::unique_ptr<ChatTemplate>> load_template(const std::string& folder) {
   return std::unique_ptr<ChatTemplate>();
 }
 
+// The replica, as soon as there is one.
+class LateService : public GenerationService {
+ public:
+  void set(Replica& replica) { replica_.store(&replica, std::memory_order_release); }
+  Replica* get() const { return replica_.load(std::memory_order_acquire); }
+
+  RequestId next_id() override { return get()->next_id(); }  // of an open API
+  Status submit(Request request, Listener listener) override {
+    return get()->submit(std::move(request), std::move(listener));
+  }
+  void abort(RequestId id) override { get()->abort(id); }
+  ReplicaStats stats() const override { return get() ? get()->stats() : ReplicaStats{}; }
+  bool healthy() const override { return get() && get()->healthy(); }
+
+ private:
+  std::atomic<Replica*> replica_{nullptr};
+};
+
 }  // namespace
 
 // In the order in which they may be taken down again: the last member goes first.
@@ -81,6 +102,7 @@ struct RunningServer::Parts {
   GenerationConfig generation_config;
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<Replica> replica;
+  LateService service;
   std::unique_ptr<http::IoThreads> io_threads;  // may abort requests until they are joined
   std::unique_ptr<openai::ApiServer> api;       // its workers may submit until they are joined
   std::unique_ptr<http::Server> http;
@@ -92,7 +114,6 @@ RankGroupOptions group_options(const ServeOptions& options) {
           .parallel = options.parallel,
           .starts = options.starts,
           .command_line = options.command_line,
-          .load_lines = options.load_lines,
           .stop = options.stop,
           .patience = options.end_time()};
 }
@@ -119,39 +140,58 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
   ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder));
   ASSIGN_OR_RETURN(parts_->chat_template, load_template(folder));
   ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder));
-  ASSIGN_OR_RETURN(parts_->group, RankGroup::join(group_options(options_)));
-  LoadProgress progress;
-  const auto on_progress = [&, show = progress.callback()](size_t num_done, size_t num_total) {
-    show(num_done, num_total);
+  ASSIGN_OR_RETURN(parts_->group, RankGroup::start(group_options(options_)));
+  RETURN_IF_ERROR(answer_probes());
+  RETURN_IF_ERROR(parts_->group->form());
+  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, load());
+  RETURN_IF_ERROR(parts_->group->wait_until_all_ready());
+  serve_api(std::move(engine), std::move(on_failure));
+  return {};
+}
+
+Status RunningServer::answer_probes() {
+  const std::string& folder = options_.engine.model;
+  parts_->api = std::make_unique<openai::ApiServer>(
+      parts_->service, *parts_->tokenizer, parts_->chat_template.get(), *parts_->io_threads,
+      openai::ApiServerOptions{
+          .served_model_names = options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names,
+          .model_path = folder,
+          .api_keys = options_.api_keys,
+          .version = kVersion,
+          .generation_config = parts_->generation_config,
+          .seed = options_.engine.seed,
+          .reasoning = options_.reasoning});
+  parts_->api->set_metrics([this] { return render_metrics(); });
+  parts_->api->set_state([this] { return render_state(); });
+  parts_->api->register_routes(*parts_->http);
+  return parts_->http->start();
+}
+
+Result<std::unique_ptr<RankEngine>> RunningServer::load() {
+  ProgressBar bar("loading");
+  const auto on_progress = [&](size_t num_done, size_t num_total) {
+    bar.update(num_done, num_total);
     parts_->group->set_loaded(num_done, num_total);
   };
   ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine,
                    RankEngine::create(options_.engine, parts_->group->placement(), on_progress));
-  RETURN_IF_ERROR(parts_->group->wait_until_all_ready());
-  return serve_api(std::move(engine), std::move(on_failure));
+  parts_->group->publish(engine->report());
+  return engine;
 }
 
-Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure) {
+void RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure) {
   const std::string& folder = options_.engine.model;
-  const std::vector<std::string> names =
-      options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names;
-  const MemoryPlan& memory = engine->memory();
+  const std::string& name = options_.served_model_names.empty() ? folder : options_.served_model_names.front();
+  const MemoryPlan memory = engine->memory();
   const ModelConfig& config = engine->config();
-  openai::ApiServerOptions api_options{.served_model_names = names,
-                                       .model_path = folder,
-                                       .api_keys = options_.api_keys,
-                                       .version = kVersion,
-                                       .system_fingerprint = system_fingerprint(options_, engine->isa()),
-                                       .max_model_len = memory.max_model_len,
-                                       .vocab_size = config.vocab_size,
-                                       .generation_config = parts_->generation_config,
-                                       .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
-                                       .seed = options_.engine.seed,
-                                       .reasoning = options_.reasoning};
+  openai::LoadedModel model{.max_model_len = memory.max_model_len,
+                            .vocab_size = config.vocab_size,
+                            .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
+                            .system_fingerprint = system_fingerprint(options_, engine->isa())};
   log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
             isa_name(engine->isa()), memory.max_model_len);
 
-  parts_->metrics = std::make_unique<Metrics>(MetricsOptions{.model_name = names.front(),
+  parts_->metrics = std::make_unique<Metrics>(MetricsOptions{.model_name = name,
                                                              .engine = engine->placement().parallel.data_parallel_rank,
                                                              .max_model_len = memory.max_model_len,
                                                              .cache_config = cache_config(options_.engine, memory)});
@@ -163,16 +203,12 @@ Status RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandl
         on_failure(group->give_up(error));
       },
       queue);
-  parts_->api = std::make_unique<openai::ApiServer>(*parts_->replica, *parts_->tokenizer, parts_->chat_template.get(),
-                                                    *parts_->io_threads, api_options);
-  parts_->api->set_metrics([this] { return render_metrics(); });
-  parts_->api->register_routes(*parts_->http);
-  RETURN_IF_ERROR(parts_->http->start());
-  log::info("ready: {}, model {}", url(), names.front());
+  parts_->service.set(*parts_->replica);
+  parts_->api->open(std::move(model));
+  log::info("ready: {}, model {}", url(), name);
   if (options_.service.log_stats)
     parts_->stats_log = std::jthread(
         [replica = parts_->replica.get()](const std::stop_token& stopped) { log_stats(stopped, *replica); });
-  return {};
 }
 
 std::string RunningServer::url() const {
@@ -180,15 +216,31 @@ std::string RunningServer::url() const {
 }
 
 std::string RunningServer::render_metrics() const {
-  const RankReport own = parts_->replica->report();
-  parts_->group->publish(own);
-  std::vector<RankReport> reports = parts_->group->reports();
-  if (reports.empty()) reports.push_back(own);
+  const std::vector<RankReport> reports = parts_->group->reports(parts_->replica->report());
   return parts_->metrics->render(parts_->replica->stats(), parts_->replica->healthy()) + render_rank_reports(reports) +
          render_rank_info(reports, parts_->group->members()) + render_process_metrics();
 }
 
+std::string RunningServer::render_state() const {
+  ServerState state{
+      .phase = parts_->group->phase(), .failure = parts_->group->failure(), .ranks = parts_->group->states()};
+  const Replica* const replica = parts_->service.get();
+  // All ranks are ready a moment before this one takes requests.
+  if (!replica && state.phase == RankPhase::kReady) state.phase = RankPhase::kLoading;
+  if (replica) {
+    const ReplicaStats stats = replica->stats();
+    state.num_running = stats.num_running;
+    state.num_waiting = stats.num_waiting;
+    state.kv_usage_percent = static_cast<int>(std::lround(100 * std::clamp(stats.kv_usage, 0.0, 1.0)));
+    // Of this rank the newest is with its replica; the others write theirs after each round.
+    for (StateOfRank& rank : state.ranks)
+      if (rank.report && rank.rank == parts_->group->parallel().group_rank()) rank.report = replica->report();
+  }
+  return to_json(state);
+}
+
 void RunningServer::stop(Deadline deadline) {
+  if (!parts_->group->failure()) parts_->group->set_draining();
   parts_->replica->drain(deadline);
   parts_->http->drain(std::chrono::milliseconds(2000));
   parts_->replica->leave(deadline);

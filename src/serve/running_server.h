@@ -22,7 +22,6 @@ struct ServeOptions {
   ParallelOptions parallel;
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process, for the ranks that it starts
-  bool load_lines = false;                // each rank logs how far it has loaded, for a program to read
   std::string host = "0.0.0.0";
   uint16_t port = 8000;
   std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed
@@ -46,8 +45,8 @@ class RunningServer {
   using FailureHandler = std::function<void(const Error&)>;
   using Deadline = std::chrono::steady_clock::time_point;
 
-  // Takes the address, starts the ranks, meets those that others start, loads the model, serves. Errors: the model's
-  // folder, memory, the address; what the ranks disagree on; a rank that was lost.
+  // Takes the address, starts the ranks, answers probes (/live, /state), meets those that others start, loads the
+  // model, serves. Errors: the model's folder, memory, the address; what the ranks disagree on; a rank that was lost.
   static Result<std::unique_ptr<RunningServer>> start(const ServeOptions& options, FailureHandler on_failure);
   // Ends what stop() has not ended.
   ~RunningServer();
@@ -65,8 +64,12 @@ class RunningServer {
   struct Parts;
   explicit RunningServer(const ServeOptions& options);
   Status start_parts(FailureHandler on_failure);
-  Status serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure);
+  // The API, of which only probes are answered as yet.
+  Status answer_probes();
+  Result<std::unique_ptr<RankEngine>> load();
+  void serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure);
   std::string render_metrics() const;
+  std::string render_state() const;
 
   const ServeOptions options_;
   std::unique_ptr<Parts> parts_;

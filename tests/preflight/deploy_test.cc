@@ -50,6 +50,15 @@ TEST(Deploy, KubernetesManifestIsOnePodAMachineWithServersAndOneRouter) {
   EXPECT_EQ(script(containers("leaderTemplate")[0]), script(containers("workerTemplate")[0]));
   expect_known_flags(script(containers("workerTemplate")[0]), 1);
   expect_known_flags(script(containers("leaderTemplate")[1]), 1);
+  // Which probe is which: docs/deployment.md.
+  const auto path_of = [](const YAML::Node& container, const char* probe) {
+    return container[probe]["httpGet"]["path"].as<std::string>();
+  };
+  for (const YAML::Node& container : containers("leaderTemplate")) {
+    EXPECT_EQ(path_of(container, "livenessProbe"), "/live");
+    EXPECT_EQ(path_of(container, "readinessProbe"), "/health");
+  }
+  EXPECT_EQ(path_of(containers("workerTemplate")[0], "startupProbe"), "/live");
   // The Service finds the router.
   const YAML::Node service = documents[1]["spec"];
   EXPECT_EQ(service["selector"]["role"].as<std::string>(),
