@@ -64,9 +64,13 @@ Result<std::unique_ptr<RunningServer>> RunningServer::start(const ServeOptions& 
 
 Status RunningServer::start_parts(FailureHandler on_failure) {
   const std::string& folder = options_.engine.model;
-  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder));
+  ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
+  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder, config.vocab_size));
   ASSIGN_OR_RETURN(parts_->chat_template, load_template(folder));
-  ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder));
+  ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder, config.vocab_size));
+  if (options_.parallel.group_rank() == 0)
+    for (const auto& notes : {config.notes, parts_->tokenizer->notes(), parts_->generation_config.notes})
+      for (const std::string& note : notes) log::warn("{}", note);
   // Children are started before this process has threads.
   ASSIGN_OR_RETURN(parts_->group, RankGroup::join(group_options(options_)));
   LoadProgress progress;

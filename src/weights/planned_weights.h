@@ -24,6 +24,7 @@ class PlannedWeights : public WeightCatalog {
   Result<WeightSource> head() const override;
   Result<std::vector<float>> vector(std::string_view name, int64_t size) const override;
   Result<TensorRef> embedding() const override;
+  Error not_finite(std::string_view, size_t) const override { return {}; }
   void drop_pages(const WeightSource&) const override {}
 
   // Of the tensors in the checkpoint's files, its multi-token-prediction layers included.

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/math.h"
+#include "config/json_keys.h"
 
 namespace cachalot {
 namespace {
@@ -85,18 +86,14 @@ TensorSpec plain_spec(const ModelTensor& tensor, DType plain) {
 
 Result<std::string> config_for_target(const std::string& json, const std::string& path, const QuantTarget& target,
                                       const std::vector<std::string>& kept) {
-  boost::system::error_code parse_error;
-  boost::json::value root = boost::json::parse(json, parse_error);
-  if (parse_error || !root.is_object())
-    return make_error(ErrorCode::kInvalidArgument, "{}: must be a JSON object", path);
-  boost::json::object& object = root.get_object();
+  ASSIGN_OR_RETURN(boost::json::object object, parse_json_object(json, path));
   if (target.format == WeightFormat::kPlain) {
     object.erase("quantization_config");
   } else {
     object["quantization_config"] = quantization_object(target, kept);
   }
   std::string text;
-  print_pretty(root, 0, text);
+  print_pretty(object, 0, text);
   return text + "\n";
 }
 

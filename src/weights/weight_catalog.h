@@ -28,6 +28,10 @@ class WeightCatalog {
   virtual Result<std::vector<float>> vector(std::string_view name, int64_t size) const = 0;
   virtual Result<TensorRef> embedding() const = 0;
 
+  // An error that names file, tensor and element, after one of a linear's or table's numbers was found not to be
+  // finite: element `index` of the tensor `name` (".weight" may be left out).
+  virtual Error not_finite(std::string_view name, size_t index) const = 0;
+
   // Advice: the pages of a source's window are not needed again.
   virtual void drop_pages(const WeightSource& source) const = 0;
 

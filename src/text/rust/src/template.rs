@@ -11,9 +11,9 @@ use crate::{python_json, python_methods};
 
 const NAME: &str = "chat_template";
 
-/// What one rendering may do, by the size of what it is about: so many steps, and 64 bytes made for each (minijinja's
-/// fuel). A template without an end is stopped within a second or two, and before it has made 2 GiB of text; no template
-/// of a published model uses a tenth of it.
+/// What one rendering may do, by the size of what it is about: so many steps, and 64 bytes made for each (the crate's
+/// fuel). A template without an end is stopped within a second or two, and before it has made 2 GiB of text; none of a
+/// published model uses a tenth of it.
 const LIMITS: [Limit; 3] = [
     Limit { max_context: 16 << 10, fuel: 2 << 20 },
     Limit { max_context: 256 << 10, fuel: 16 << 20 },
