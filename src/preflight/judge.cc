@@ -128,7 +128,8 @@ void judge_model(const CheckedNode& node, Findings& findings) {
   if (!report.model_fault.empty())
     findings.error(node.address, report.model_fault, "put the whole model there, in the same folder on every node");
   if (!report.tokenizer_fault.empty())
-    findings.error(node.address, report.tokenizer_fault, "servers need the model's tokenizer.json");
+    findings.error(node.address, report.tokenizer_fault,
+                   "servers need the model's tokenizer.json and the small files beside it, whole");
 }
 
 int threads_of_rank(const EngineOptions& engine, const CheckedNode& node) {
