@@ -3,11 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
+#include <filesystem>
+#include <fstream>
 
 #include "base/file.h"
+#include "base/folder_test_util.h"
 #include "engine_harness.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "weights/model_files.h"
 
 namespace cachalot::test {
 namespace {
@@ -89,6 +93,43 @@ TEST_P(NanoFolder, AnswersABareQuestionWithoutAChatTemplate) {
 
 INSTANTIATE_TEST_SUITE_P(Weights, NanoFolder, testing::Values(kNano, kNanoAwq),
                          [](const auto& info) { return info.param == kNano ? "bf16" : "int4"; });
+
+// One number of a weight becomes NaN: whichever it is, the model does not start, and the error says where it is.
+TEST(NanoWeights, ANumberThatIsNotFiniteEndsTheStart) {
+  const TestFolder folder;
+  for (const char* name : {"config.json", "model.safetensors"})
+    std::filesystem::copy_file(kNano + "/" + name, folder.path(name));
+  for (const auto& [name, where] : std::vector<std::pair<std::string, std::string>>{
+           {"model.embed_tokens.weight", "element [511, 127]"},
+           {"model.layers.0.input_layernorm.weight", "element 127"},
+           {"model.layers.0.self_attn.q_a_proj.weight", "element [63, 127]"},
+           {"model.layers.1.self_attn.kv_b_proj.weight", "element [511, 63]"},
+           {"model.layers.0.mlp.up_proj.weight", "element [255, 127]"},
+           {"model.layers.2.mlp.gate.weight", "element [31, 127]"},
+           {"model.layers.2.mlp.gate.e_score_correction_bias", "element 31"},
+           {"model.layers.3.mlp.experts.31.gate_proj.weight", "element [63, 127]"},
+           {"model.layers.3.mlp.experts.31.down_proj.weight", "element [127, 63]"},
+           {"model.layers.3.mlp.shared_experts.up_proj.weight", "element [63, 127]"},
+           {"model.norm.weight", "element 127"},
+           {"lm_head.weight", "element [511, 127]"}}) {
+    const ModelFiles files = ModelFiles::open(kNano).value();
+    const TensorRef* tensor = files.checkpoint().find(name);
+    ASSERT_TRUE(tensor) << name;
+    const auto offset =
+        tensor->data.data() + tensor->data.size() - files.checkpoint().files()[0].mapping().bytes().data() - 2;
+    const uint16_t nan = 0x7fc0;  // of bf16, and the upper half of a float32's
+    std::fstream file(folder.path("model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+    uint16_t original = 0;
+    file.seekg(offset).read(reinterpret_cast<char*>(&original), 2);
+    file.seekp(offset).write(reinterpret_cast<const char*>(&nan), 2).flush();
+    const auto engine = RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2});
+    ASSERT_FALSE(engine) << name;
+    EXPECT_EQ(engine.error().message,
+              fmt::format("{}/model.safetensors: tensor {}: {} is not finite", folder.path(), name, where));
+    file.seekp(offset).write(reinterpret_cast<const char*>(&original), 2).flush();
+  }
+  EXPECT_TRUE(RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2}));
+}
 
 }  // namespace
 }  // namespace cachalot::test

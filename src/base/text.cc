@@ -129,6 +129,13 @@ std::string name_text(std::string_view bytes, size_t max_bytes) {
   return bare ? std::string(bytes) : quoted(bytes, max_bytes);
 }
 
+std::string listed(const std::vector<std::string>& names, size_t max_names) {
+  std::string text;
+  for (size_t idx = 0; idx < std::min(names.size(), max_names); idx++)
+    text += (idx > 0 ? ", " : "") + name_text(names[idx], 200);
+  return names.size() <= max_names ? text : fmt::format("{} and {} more", text, names.size() - max_names);
+}
+
 std::string_view trimmed(std::string_view text) {
   constexpr std::string_view kWhiteSpace = " \t\r\n\f\v";
   const size_t begin = std::min(text.find_first_not_of(kWhiteSpace), text.size());

@@ -19,6 +19,9 @@ std::string escaped(std::string_view bytes, size_t max_bytes = 2000);
 // A name among the words of a line: bare if it is plain (letters, digits, "-_., "), else quoted.
 std::string name_text(std::string_view bytes, size_t max_bytes = 80);
 
+// The first of many names, as name_text() writes them: "a, b and 61 more".
+std::string listed(const std::vector<std::string>& names, size_t max_names = 5);
+
 // Without white space at both ends.
 std::string_view trimmed(std::string_view text);
 

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "cli/engine_flags.h"
 #include "cli/parallel_flags.h"
+#include "config/model_folder.h"
 #include "preflight/plan_text.h"
 #include "weights/model_files.h"
 #include "weights/planned_weights.h"
@@ -72,6 +73,8 @@ Status run_plan(const PlanFlags& flags, const std::string& json) {
   const bool is_folder = std::filesystem::is_directory(model, ignored);
   const bool has_weights = is_folder && (std::filesystem::exists(model + "/model.safetensors", ignored) ||
                                          std::filesystem::exists(model + "/model.safetensors.index.json", ignored));
+  if (!is_folder && !(model.ends_with(".json") && std::filesystem::is_regular_file(model, ignored)))
+    RETURN_IF_ERROR(check_model_folder(model));
   if (has_weights && flags.quantization.empty()) {
     ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(model));
     return show_plan(flags, files.config(), files,

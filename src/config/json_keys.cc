@@ -2,18 +2,78 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <boost/json/basic_parser_impl.hpp>
 #include <cmath>
 #include <optional>
 #include <type_traits>
+#include <unordered_set>
+
+#include "base/text.h"
+#include "config/model_folder.h"
 
 namespace cachalot {
 namespace {
 
-// How a value is shown in an error: short, whatever it is.
-std::string shown(const boost::json::value& value) {
-  std::string text = boost::json::serialize(value);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
+namespace json = boost::json;
+
+// Builds nothing: it only looks for keys that stand twice.
+struct RepeatedKeys {
+  static constexpr size_t max_object_size = SIZE_MAX, max_array_size = SIZE_MAX, max_key_size = SIZE_MAX,
+                          max_string_size = SIZE_MAX;
+
+  std::vector<std::unordered_set<std::string>> open;  // objects
+  std::string key, repeated;
+  bool has_repeated = false;
+
+  bool on_object_begin(json::error_code&) {
+    open.emplace_back();
+    return true;
+  }
+  bool on_object_end(size_t, json::error_code&) {
+    open.pop_back();
+    return true;
+  }
+  bool on_key_part(json::string_view part, size_t, json::error_code&) {
+    key += part;
+    return true;
+  }
+  bool on_key(json::string_view part, size_t, json::error_code& error) {
+    key += part;
+    if (open.back().insert(key).second) {
+      key.clear();
+      return true;
+    }
+    repeated = std::move(key);
+    has_repeated = true;
+    error = json::error::syntax;
+    return false;
+  }
+  bool on_document_begin(json::error_code&) { return true; }
+  bool on_document_end(json::error_code&) { return true; }
+  bool on_array_begin(json::error_code&) { return true; }
+  bool on_array_end(size_t, json::error_code&) { return true; }
+  bool on_string_part(json::string_view, size_t, json::error_code&) { return true; }
+  bool on_string(json::string_view, size_t, json::error_code&) { return true; }
+  bool on_number_part(json::string_view, json::error_code&) { return true; }
+  bool on_int64(int64_t, json::string_view, json::error_code&) { return true; }
+  bool on_uint64(uint64_t, json::string_view, json::error_code&) { return true; }
+  bool on_double(double, json::string_view, json::error_code&) { return true; }
+  bool on_bool(bool, json::error_code&) { return true; }
+  bool on_null(json::error_code&) { return true; }
+  bool on_comment_part(json::string_view, json::error_code&) { return true; }
+  bool on_comment(json::string_view, json::error_code&) { return true; }
+};
+
+// Of a byte order mark.
+size_t mark_size(std::string_view text) {
+  return text.starts_with("\xef\xbb\xbf") ? 3 : 0;
+}
+
+std::string place_text(std::string_view text, size_t offset) {
+  const std::string_view before = text.substr(0, offset);
+  const size_t line_begin = before.rfind('\n') + 1;  // npos + 1 is 0
+  return fmt::format("line {}, column {}", 1 + std::ranges::count(before, '\n'), before.size() - line_begin + 1);
 }
 
 // A whole number, also one that is written 4096.0.
@@ -36,6 +96,43 @@ std::optional<Number> number_of(const boost::json::value& value) {
 }
 
 }  // namespace
+
+std::string shown(const json::value& value) {
+  const double* number = value.if_double();
+  return number ? fmt::format("{}", *number) : escaped(json::serialize(value), 60);
+}
+
+Status check_json(std::string_view text, const std::string& path) {
+  text.remove_prefix(mark_size(text));
+  if (const std::string other = other_than_json(text); !other.empty())
+    return make_error(ErrorCode::kCorrupt, "{}: no valid JSON: it is {}", path, other);
+  json::basic_parser<RepeatedKeys> parser{json::parse_options()};
+  json::error_code fault;
+  const size_t num_read = parser.write_some(false, text.data(), text.size(), fault);
+  if (!fault && num_read < text.size()) fault = json::error::extra_data;
+  if (parser.handler().has_repeated)
+    return make_error(ErrorCode::kCorrupt, "{}: no valid JSON: the key {} stands twice in one object, again at {}",
+                      path, cachalot::quoted(parser.handler().repeated), place_text(text, num_read));
+  if (fault)
+    return make_error(ErrorCode::kCorrupt, "{}: no valid JSON at {}: {}", path, place_text(text, num_read),
+                      fault.message());
+  return {};
+}
+
+Result<json::value> parse_json(std::string_view text, const std::string& path) {
+  RETURN_IF_ERROR(check_json(text, path));
+  json::error_code fault;
+  json::value value = json::parse(text.substr(mark_size(text)), fault);
+  if (fault) return make_error(ErrorCode::kCorrupt, "{}: no valid JSON: {}", path, fault.message());
+  return value;
+}
+
+Result<json::object> parse_json_object(std::string_view text, const std::string& path) {
+  ASSIGN_OR_RETURN(json::value value, parse_json(text, path));
+  if (!value.is_object())
+    return make_error(ErrorCode::kCorrupt, "{}: must be a JSON object; it is {}", path, shown(value));
+  return std::move(value.get_object());
+}
 
 template <class Number>
 void JsonKeys::read(std::string_view key, Number& field, Number min, Number max) {
@@ -92,6 +189,19 @@ void JsonKeys::optional(std::string_view key, std::vector<std::string>& field) {
   for (const boost::json::value& item : value->get_array()) {
     if (!item.is_string()) return fault(key, "holds " + shown(item), "a list of strings");
     field.emplace_back(item.get_string());
+  }
+}
+
+void JsonKeys::optional_ids(std::string_view key, std::vector<int>& field, int vocab_size) {
+  const boost::json::value* value = find(key);
+  if (!value) return;
+  const boost::json::array one = {*value};
+  for (const boost::json::value& item : value->is_array() ? value->get_array() : one) {
+    const std::optional<int64_t> id = integer_of(item);
+    if (!id || *id < -1 || *id >= vocab_size)
+      return fault(key, value->is_array() ? "holds " + shown(item) : "is " + shown(item),
+                   fmt::format("a token id or a list of them, each below vocab_size ({})", vocab_size));
+    if (*id >= 0) field.push_back(static_cast<int>(*id));
   }
 }
 

@@ -9,6 +9,16 @@
 
 namespace cachalot {
 
+// A file's text as JSON. What is no JSON is an error that names `path`, line and column, as is a key that stands twice
+// in one object, of which every reader takes another. A byte order mark is skipped; what is obviously another file (a
+// git-lfs pointer, a web page) is called that.
+Result<boost::json::value> parse_json(std::string_view text, const std::string& path);
+Result<boost::json::object> parse_json_object(std::string_view text, const std::string& path);
+// Only the checks of that.
+Status check_json(std::string_view text, const std::string& path);
+// How a value is shown in an error: short, on one line, valid UTF-8, whatever it is.
+std::string shown(const boost::json::value& value);
+
 // Reads the keys of one JSON object into typed fields, each checked for type and range. A key that is absent or null
 // leaves an optional field at its default. Reading goes on after a fault; status() reports the first one, or all
 // missing keys at once.
@@ -26,6 +36,14 @@ class JsonKeys {
   void optional(std::string_view key, std::string& field);
   void optional(std::string_view key, std::vector<std::string>& field);
 
+  // A token id or a list of them, below `vocab_size`; -1 stands for none in some files.
+  void optional_ids(std::string_view key, std::vector<int>& field, int vocab_size);
+
+  const std::string& path() const { return path_; }
+  bool is_null(std::string_view key) const {
+    const boost::json::value* value = object_.if_contains(key);
+    return value && value->is_null();
+  }
   // The value, or null if the key is absent or null.
   const boost::json::value* find(std::string_view key) const;
   // The nested object, or null if absent; another type is a fault.

@@ -9,13 +9,15 @@
 #include <limits>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "config/json_keys.h"
+#include "config/model_folder.h"
+#include "config/model_keys.h"
 
 namespace cachalot {
 namespace {
 
-// Bounds far above any model of the family, low enough that products of a few sizes stay inside int64.
-constexpr int64_t kMaxWidth = 1 << 20, kMaxCount = 1 << 16, kMaxPosition = 1 << 26;
+namespace json = boost::json;
 
 struct Architecture {
   std::string_view name;
@@ -38,16 +40,27 @@ Result<ModelFamily> read_family(JsonKeys& keys, const std::string& path) {
                                "architectures"});
 }
 
-// What an absent key means is what the family's own configuration class says.
+// What an absent key means is what the family's published configuration class says: DeepSeek's own
+// configuration_deepseek.py, and transformers' configuration_deepseek_v2.py and _v3.py (5.24) where they agree. Keys
+// that give shapes are required all the same, and bos and eos, which other files say better, have no default.
 ModelConfig family_defaults(ModelFamily family) {
   ModelConfig config;
   config.family = family;
+  config.q_lora_rank = 1536;
   if (family == ModelFamily::kDeepseekV2) {
     config.scoring = ScoringFunction::kSoftmax;
     config.topk_method = TopkMethod::kGreedy;
     config.norm_topk_prob = false;
+    config.moe_intermediate_size = 1407;
   } else {
     config.routed_scaling_factor = 2.5;
+    config.num_experts = 256;
+    config.num_shared_experts = 1;
+    config.num_experts_per_token = 8;
+    config.moe_intermediate_size = 2048;
+    config.first_k_dense_replace = 3;
+    config.num_groups = 8;
+    config.topk_groups = 4;
   }
   return config;
 }
@@ -73,37 +86,59 @@ void read_enum(JsonKeys& keys, std::string_view key, const std::array<Spelling<E
                ErrorCode::kUnsupported);
 }
 
+// One thing that has several names in different files: the first that is there; others must agree with it.
+void read_alias(JsonKeys& keys, std::string_view name, std::string_view alias, int& field) {
+  const json::value *said = keys.find(name), *other = keys.find(alias);
+  if (!other) return;
+  int value = field;
+  ModelKeys(keys).optional(alias, value);
+  if (said && value != field)
+    return keys.fault(alias, fmt::format("is {}", value), fmt::format("what {} says ({})", name, field));
+  field = value;
+}
+
 void read_shape(JsonKeys& keys, ModelConfig& config) {
-  keys.require("vocab_size", config.vocab_size, 1, 1 << 24);
-  keys.require("hidden_size", config.hidden_size, 1, kMaxWidth);
-  keys.require("num_hidden_layers", config.num_layers, 1, 4096);
-  keys.require("num_attention_heads", config.num_heads, 1, 4096);
-  keys.optional("q_lora_rank", config.q_lora_rank, 0, kMaxWidth);
-  keys.require("kv_lora_rank", config.kv_lora_rank, 1, kMaxWidth);
-  keys.require("qk_nope_head_dim", config.qk_nope_head_dim, 1, kMaxCount);
-  keys.require("qk_rope_head_dim", config.qk_rope_head_dim, 2, kMaxCount);
-  keys.require("v_head_dim", config.v_head_dim, 1, kMaxCount);
-  keys.require("intermediate_size", config.intermediate_size, 1, kMaxWidth);
-  keys.require("max_position_embeddings", config.max_position_embeddings, 1, kMaxPosition);
-  keys.optional("num_nextn_predict_layers", config.num_nextn_predict_layers, 0, 64);
-  keys.optional("rms_norm_eps", config.rms_norm_eps, 1e-12, 1e-1);
-  keys.optional("tie_word_embeddings", config.tie_word_embeddings);
+  ModelKeys table(keys);
+  table.require("vocab_size", config.vocab_size);
+  table.require("hidden_size", config.hidden_size);
+  table.require("num_hidden_layers", config.num_layers);
+  table.require("num_attention_heads", config.num_heads);
+  if (keys.is_null("q_lora_rank")) config.q_lora_rank = 0;
+  table.optional("q_lora_rank", config.q_lora_rank);
+  table.require("kv_lora_rank", config.kv_lora_rank);
+  table.require("qk_nope_head_dim", config.qk_nope_head_dim);
+  table.require("qk_rope_head_dim", config.qk_rope_head_dim);
+  table.require("v_head_dim", config.v_head_dim);
+  table.require("intermediate_size", config.intermediate_size);
+  table.require("max_position_embeddings", config.max_position_embeddings);
+  table.optional("num_nextn_predict_layers", config.num_nextn_predict_layers);
+  read_alias(keys, "num_nextn_predict_layers", "num_mtp_layers", config.num_nextn_predict_layers);
+  table.optional("rms_norm_eps", config.rms_norm_eps);
+  table.optional("tie_word_embeddings", config.tie_word_embeddings);
   if (config.qk_rope_head_dim % 2 != 0)
     keys.fault("qk_rope_head_dim", fmt::format("is {}", config.qk_rope_head_dim), "even, since pairs are rotated");
 }
 
 void read_experts(JsonKeys& keys, ModelConfig& config) {
-  keys.optional("n_routed_experts", config.num_experts, 0, kMaxCount);
+  ModelKeys table(keys);
+  if (keys.is_null("n_routed_experts")) config.num_experts = 0;
+  table.optional("n_routed_experts", config.num_experts);
+  read_alias(keys, "n_routed_experts", "num_experts", config.num_experts);
+  read_alias(keys, "n_routed_experts", "num_local_experts", config.num_experts);
   if (config.num_experts == 0) return;
-  keys.require("num_experts_per_tok", config.num_experts_per_token, 1, kMaxCount);
-  keys.require("moe_intermediate_size", config.moe_intermediate_size, 1, kMaxWidth);
-  keys.optional("n_shared_experts", config.num_shared_experts, 0, 1024);
-  keys.optional("first_k_dense_replace", config.first_k_dense_replace, 0, 4096);
-  keys.optional("moe_layer_freq", config.moe_layer_freq, 1, 4096);
-  keys.optional("n_group", config.num_groups, 1, kMaxCount);
-  keys.optional("topk_group", config.topk_groups, 1, kMaxCount);
-  keys.optional("norm_topk_prob", config.norm_topk_prob);
-  keys.optional("routed_scaling_factor", config.routed_scaling_factor, 1e-6, 1e6);
+  if (config.num_experts_per_token == 0) {
+    table.require("num_experts_per_tok", config.num_experts_per_token);
+  } else {
+    table.optional("num_experts_per_tok", config.num_experts_per_token);
+  }
+  table.optional("moe_intermediate_size", config.moe_intermediate_size);
+  table.optional("n_shared_experts", config.num_shared_experts);
+  table.optional("first_k_dense_replace", config.first_k_dense_replace);
+  table.optional("moe_layer_freq", config.moe_layer_freq);
+  table.optional("n_group", config.num_groups);
+  table.optional("topk_group", config.topk_groups);
+  table.optional("norm_topk_prob", config.norm_topk_prob);
+  table.optional("routed_scaling_factor", config.routed_scaling_factor);
   constexpr std::array kScorings{Spelling<ScoringFunction>{"softmax", ScoringFunction::kSoftmax},
                                  Spelling<ScoringFunction>{"sigmoid", ScoringFunction::kSigmoid}};
   read_enum(keys, "scoring_func", kScorings, config.scoring);
@@ -112,80 +147,270 @@ void read_experts(JsonKeys& keys, ModelConfig& config) {
                                 Spelling<TopkMethod>{"group_limited_greedy", TopkMethod::kGroupLimitedGreedy},
                                 Spelling<TopkMethod>{"noaux_tc", TopkMethod::kNoauxTc}};
   read_enum(keys, "topk_method", kMethods, config.topk_method);
+  if (config.topk_method == TopkMethod::kGroupLimitedGreedy && config.family == ModelFamily::kDeepseekV2) {
+    int ignored = 1;  // the class has no number of groups for it
+    table.require("n_group", ignored);
+    table.require("topk_group", ignored);
+  }
 }
 
 void check_routing(JsonKeys& keys, const ModelConfig& config) {
   if (config.num_experts == 0) return;
+  const auto is = [&](std::string_view key, int value) {
+    return keys.find(key) ? fmt::format("is {}", value) : fmt::format("is absent, which stands for {}", value);
+  };
   if (config.num_experts_per_token > config.num_experts)
-    keys.fault("num_experts_per_tok", fmt::format("is {}", config.num_experts_per_token),
+    keys.fault("num_experts_per_tok", is("num_experts_per_tok", config.num_experts_per_token),
                fmt::format("at most n_routed_experts ({})", config.num_experts));
   if (config.first_k_dense_replace > config.num_layers)
-    keys.fault("first_k_dense_replace", fmt::format("is {}", config.first_k_dense_replace),
+    keys.fault("first_k_dense_replace", is("first_k_dense_replace", config.first_k_dense_replace),
                fmt::format("at most num_hidden_layers ({})", config.num_layers));
   if (config.topk_method == TopkMethod::kGreedy) return;  // groups play no part
   if (config.num_experts % config.num_groups != 0)
-    return keys.fault("n_group", fmt::format("is {}", config.num_groups),
+    return keys.fault("n_group", is("n_group", config.num_groups),
                       fmt::format("a divisor of n_routed_experts ({})", config.num_experts));
   if (config.topk_groups > config.num_groups)
-    keys.fault("topk_group", fmt::format("is {}", config.topk_groups),
+    keys.fault("topk_group", is("topk_group", config.topk_groups),
                fmt::format("at most n_group ({})", config.num_groups));
   const int group_size = config.num_experts / config.num_groups;
   if (config.num_experts_per_token > config.topk_groups * group_size)
-    keys.fault("num_experts_per_tok", fmt::format("is {}", config.num_experts_per_token),
+    keys.fault("num_experts_per_tok", is("num_experts_per_tok", config.num_experts_per_token),
                fmt::format("at most the {} experts of topk_group ({}) groups", config.topk_groups * group_size,
                            config.topk_groups));
   if (config.topk_method == TopkMethod::kNoauxTc && config.num_groups > 1 && group_size < 2)
-    keys.fault("n_group", fmt::format("is {}", config.num_groups),
+    keys.fault("n_group", is("n_group", config.num_groups),
                fmt::format("at most {}: noaux_tc scores a group by its two best experts", config.num_experts / 2));
 }
 
-// "rope_scaling", or transformers' newer "rope_parameters", which also holds rope_theta and says "default" where there
-// is none.
-Status read_rope(JsonKeys& keys, ModelConfig& config) {
-  const bool newer = !keys.find("rope_scaling") && keys.find("rope_parameters");
-  const std::string_view name = newer ? "rope_parameters" : "rope_scaling";
-  keys.optional("rope_theta", config.rope_theta, 1, 1e12);
-  const boost::json::object* object = keys.object(name);
-  if (!object) return {};
-  JsonKeys rope = keys.nested(name, *object);
-  if (newer) rope.optional("rope_theta", config.rope_theta, 1, 1e12);
-  std::string type = newer ? "default" : "";
-  rope.optional("type", type);
-  rope.optional("rope_type", type);
-  if (type == "default") return rope.status();
-  if (type != "yarn") {
-    rope.fault(object->contains("rope_type") ? "rope_type" : "type",
-               fmt::format("is \"{}\", which is not supported", type), "yarn", ErrorCode::kUnsupported);
+// Bounds of single numbers leave room for products that no machine holds, and that would overflow or fill the memory of
+// a planner.
+void check_size(JsonKeys& keys, const ModelConfig& config) {
+  const double hidden = config.hidden_size, layers = config.num_layers, heads = config.num_heads;
+  const double num_experts = layers * (config.num_experts + config.num_shared_experts);
+  constexpr double kMaxExperts = 1 << 18, kMaxParameters = 1e15;
+  if (num_experts > kMaxExperts)
+    keys.fault("n_routed_experts", fmt::format("is {} in {} layers", config.num_experts, config.num_layers),
+               fmt::format("at most {} experts in all layers together", kMaxExperts));
+  const double q_rank = config.q_lora_rank > 0 ? config.q_lora_rank : hidden;
+  const double attention = heads * (config.qk_head_dim() * q_rank + config.v_head_dim * hidden +
+                                    (config.qk_nope_head_dim + config.v_head_dim) * double{1} * config.kv_lora_rank) +
+                           hidden * (q_rank + config.kv_cache_dim());
+  const double feed_forward =
+      3 * hidden * (num_experts * config.moe_intermediate_size + layers * config.intermediate_size);
+  const double num_parameters = layers * attention + feed_forward + 2 * hidden * config.vocab_size;
+  if (num_parameters > kMaxParameters)
+    keys.fault("hidden_size",
+               fmt::format("is {}, which with num_hidden_layers {}, num_attention_heads {}, intermediate_size {} and "
+                           "n_routed_experts {} makes {:.1e} parameters",
+                           config.hidden_size, config.num_layers, config.num_heads, config.intermediate_size,
+                           config.num_experts, num_parameters),
+               fmt::format("such that all sizes together make at most {:.0e}", kMaxParameters));
+}
+
+// transformers' newer lists, which say again what other keys say.
+void check_layer_types(JsonKeys& keys, const ModelConfig& config) {
+  const auto check = [&](std::string_view key, auto is_right, std::string_view wanted) {
+    std::vector<std::string> types;
+    keys.optional(key, types);
+    if (types.empty()) return;
+    if (types.size() != static_cast<size_t>(config.num_layers))
+      return keys.fault(key, fmt::format("has {} entries", types.size()),
+                        fmt::format("one for each of num_hidden_layers ({})", config.num_layers));
+    for (size_t layer = 0; layer < types.size(); layer++)
+      if (!is_right(static_cast<int>(layer), types[layer]))
+        return keys.fault(
+            key, fmt::format("is {} for layer {}, which is not supported", cachalot::quoted(types[layer]), layer),
+            wanted, ErrorCode::kUnsupported);
+  };
+  check(
+      "layer_types", [](int, const std::string& type) { return type == "full_attention" || type == "attention"; },
+      "full_attention in every layer");
+  check(
+      "mlp_layer_types",
+      [&](int layer, const std::string& type) { return type == (config.is_moe_layer(layer) ? "sparse" : "dense"); },
+      "dense or sparse as first_k_dense_replace and moe_layer_freq say");
+}
+
+// rope_scaling, or transformers' newer rope_parameters, which also holds rope_theta and says "default" where there is
+// no scaling. Both may be there, and theta may stand inside or outside, as long as nothing contradicts itself.
+class RopeReader {
+ public:
+  RopeReader(JsonKeys& keys, ModelConfig& config) : keys_(keys), config_(config) {}
+
+  Status read() {
+    table_.optional("rope_theta", config_.rope_theta);
+    if (keys_.find("rope_theta")) said_.push_back({"rope_theta", config_.rope_theta});
+    for (const std::string_view name : {"rope_scaling", "rope_parameters"}) RETURN_IF_ERROR(read_object(name));
+    RETURN_IF_ERROR(keys_.status());
+    if (type_ != "yarn") return {};
+    if (const json::value* original = keys_.find("original_max_position_embeddings"); original && !yarn_from_.empty())
+      read_outer_original();
+    if (missing_.empty()) {
+      config_.yarn = yarn_;
+      return keys_.status();
+    }
+    return std::unexpected(Error{ErrorCode::kInvalidArgument,
+                                 fmt::format("{}: missing {}", keys_.path(), fmt::join(missing_, ", ")),
+                                 missing_.front()});
+  }
+
+ private:
+  struct Theta {
+    std::string key;
+    double value;
+  };
+
+  Status read_object(std::string_view name) {
+    const json::object* object = keys_.object(name);
+    if (!object) return {};
+    if (object->empty()) {
+      config_.notes.push_back(fmt::format("{} is empty, which is taken as absent", name));
+      return {};
+    }
+    ASSIGN_OR_RETURN(const std::string inner, nested_name(name, *object));
+    if (inner.empty()) {
+      JsonKeys rope = keys_.nested(name, *object);
+      return read_flat(std::string(name), rope, *object);
+    }
+    const json::object& nested = object->at(inner).get_object();
+    JsonKeys outer = keys_.nested(name, *object);
+    JsonKeys rope = outer.nested(inner, nested);
+    return read_flat(fmt::format("{}.{}", name, inner), rope, nested);
+  }
+
+  // Where the object holds one for each kind of layer, the name of the only kind, or of one that stands for all.
+  Result<std::string> nested_name(std::string_view name, const json::object& object) {
+    std::string first;
+    for (const auto& [key, value] : object) {
+      if (value.is_null()) continue;
+      if (value.is_object()) {
+        if (first.empty()) first = key;
+        if (value == object.at(first)) continue;
+        return make_parameter_error(fmt::format("{}.{}", name, std::string_view(key)),
+                                    "{}: {} holds different rotations, {} for {} and {} for {}, which is not "
+                                    "supported; all layers must have one",
+                                    keys_.path(), name, shown(object.at(first)), name_text(first), shown(value),
+                                    name_text(key));
+      }
+    }
+    if (first.empty()) return first;
+    for (const auto& [key, value] : object)
+      if (!value.is_object() && !value.is_null())
+        return make_parameter_error(fmt::format("{}.{}", name, first),
+                                    "{}: {}.{} is an object beside {}.{}; it must hold either the rotation or one for "
+                                    "each kind of layer",
+                                    keys_.path(), name, name_text(first), name, name_text(key));
+    return first;
+  }
+
+  Status read_flat(const std::string& name, JsonKeys& rope, const json::object& object) {
+    std::vector<std::string> unknown;
+    check_model_keys(rope, object, "rope_scaling", unknown);
+    for (const std::string& key : unknown) unknown_.push_back(name + key.substr(key.find('.')));
+    ModelKeys table(rope, "rope_scaling");
+    if (rope.find("rope_theta")) {
+      double theta = 0;
+      table.optional("rope_theta", theta);
+      if (!said_.empty() && theta != said_.front().value)
+        rope.fault("rope_theta", fmt::format("is {}", theta),
+                   fmt::format("what {} says ({}), or one of them absent", said_.front().key, said_.front().value));
+      config_.rope_theta = theta;
+      said_.push_back({name + ".rope_theta", theta});
+    }
+    RETURN_IF_ERROR(read_type(name, rope, object));
+    if (type_ == "yarn") read_yarn(name, rope, table);
     return rope.status();
   }
-  YarnConfig yarn;
-  rope.require("factor", yarn.factor, 1, 1e6);
-  rope.require("original_max_position_embeddings", yarn.original_max_position_embeddings, 1, kMaxPosition);
-  rope.optional("beta_fast", yarn.beta_fast, 1e-3, 1e6);
-  rope.optional("beta_slow", yarn.beta_slow, 1e-3, 1e6);
-  rope.optional("mscale", yarn.mscale, 0, 100);
-  rope.optional("mscale_all_dim", yarn.mscale_all_dim, 0, 100);
-  if (rope.find("attention_factor"))
-    rope.fault("attention_factor", "is set, which is not supported", "absent (mscale and mscale_all_dim say it)",
-               ErrorCode::kUnsupported);
-  if (yarn.beta_fast <= yarn.beta_slow)
-    rope.fault("beta_fast", fmt::format("is {}", yarn.beta_fast), "above beta_slow");
-  config.yarn = yarn;
-  return rope.status();
-}
+
+  Status read_type(const std::string& name, JsonKeys& rope, const json::object& object) {
+    std::string old_name, new_name;
+    rope.optional("type", old_name);
+    rope.optional("rope_type", new_name);
+    if (!old_name.empty() && !new_name.empty() && old_name != new_name)
+      rope.fault("type", fmt::format("is {}", cachalot::quoted(old_name)),
+                 fmt::format("what rope_type says ({}), or absent", cachalot::quoted(new_name)));
+    std::string type = new_name.empty() ? old_name : new_name;
+    if (type.empty()) {
+      if (rope.find("factor")) rope.fault("rope_type", "is absent beside factor", "yarn or default");
+      return rope.status();
+    }
+    if (type != "default" && type != "yarn")
+      rope.fault(object.contains("rope_type") ? "rope_type" : "type",
+                 fmt::format("is \"{}\", which is not supported", escaped(type, 60)), "yarn", ErrorCode::kUnsupported);
+    if (!type_from_.empty() && type != type_)
+      rope.fault(new_name.empty() ? "type" : "rope_type", fmt::format("is {}", type),
+                 fmt::format("what {} says ({})", type_from_, type_));
+    if (type == "default" && rope.find("factor"))
+      config_.notes.push_back(fmt::format("{}.factor plays no part, since the type is default", name));
+    type_ = type;
+    type_from_ = name;
+    return rope.status();
+  }
+
+  void read_yarn(const std::string& name, JsonKeys& rope, ModelKeys& table) {
+    YarnConfig yarn = yarn_;
+    table.optional("factor", yarn.factor);
+    table.optional("original_max_position_embeddings", yarn.original_max_position_embeddings);
+    table.optional("beta_fast", yarn.beta_fast);
+    table.optional("beta_slow", yarn.beta_slow);
+    table.optional("mscale", yarn.mscale);
+    table.optional("mscale_all_dim", yarn.mscale_all_dim);
+    if (!yarn_from_.empty()) {  // what both objects say must be the same
+      const auto same = [&](std::string_view key, double before, double now) {
+        if (before != now)
+          rope.fault(key, fmt::format("is {}", now), fmt::format("what {}.{} says ({})", yarn_from_, key, before));
+      };
+      same("factor", yarn_.factor, yarn.factor);
+      same("original_max_position_embeddings", yarn_.original_max_position_embeddings,
+           yarn.original_max_position_embeddings);
+      same("beta_fast", yarn_.beta_fast, yarn.beta_fast);
+      same("beta_slow", yarn_.beta_slow, yarn.beta_slow);
+      same("mscale", yarn_.mscale, yarn.mscale);
+      same("mscale_all_dim", yarn_.mscale_all_dim, yarn.mscale_all_dim);
+    } else {
+      for (const std::string_view key : {"factor", "original_max_position_embeddings"})
+        if (!rope.find(key)) missing_.push_back(fmt::format("{}.{}", name, key));
+    }
+    // Equal ones, as Kimi K2 has them, cut the frequencies at one place.
+    if (yarn.beta_fast < yarn.beta_slow)
+      rope.fault("beta_fast", fmt::format("is {}", yarn.beta_fast),
+                 fmt::format("at least beta_slow ({})", yarn.beta_slow));
+    yarn_ = yarn;
+    yarn_from_ = name;
+  }
+
+  // transformers lets some models say it outside.
+  void read_outer_original() {
+    constexpr std::string_view kKey = "original_max_position_embeddings";
+    int outer = 0;
+    table_.optional(kKey, outer);
+    const std::string inner = fmt::format("{}.{}", yarn_from_, kKey);
+    if (std::erase(missing_, inner) > 0) {
+      yarn_.original_max_position_embeddings = outer;
+    } else if (outer != yarn_.original_max_position_embeddings) {
+      keys_.fault(kKey, fmt::format("is {}", outer),
+                  fmt::format("what {} says ({})", inner, yarn_.original_max_position_embeddings));
+    }
+  }
+
+  JsonKeys& keys_;
+  ModelConfig& config_;
+  ModelKeys table_{keys_};
+  std::vector<Theta> said_;
+  std::string type_ = "default", type_from_, yarn_from_;
+  YarnConfig yarn_;
+  std::vector<std::string> missing_;
+
+ public:
+  std::vector<std::string> unknown_;
+};
 
 // A number or a list of numbers; -1 stands for "none" in some files.
 void read_token_ids(JsonKeys& keys, ModelConfig& config) {
-  keys.optional("bos_token_id", config.bos_token_id, -1, config.vocab_size - 1);
-  const boost::json::value* eos = keys.find("eos_token_id");
-  if (!eos) return;
-  const boost::json::array ids = eos->is_array() ? eos->get_array() : boost::json::array{*eos};
-  for (const boost::json::value& id : ids) {
-    if (!id.is_int64() || id.get_int64() < -1 || id.get_int64() >= config.vocab_size)
-      return keys.fault("eos_token_id", "holds " + boost::json::serialize(id),
-                        fmt::format("token ids below vocab_size ({})", config.vocab_size));
-    if (id.get_int64() >= 0) config.eos_token_ids.push_back(static_cast<int>(id.get_int64()));
-  }
+  std::vector<int> bos;
+  keys.optional_ids("bos_token_id", bos, config.vocab_size);
+  if (!bos.empty()) config.bos_token_id = bos.front();
+  keys.optional_ids("eos_token_id", config.eos_token_ids, config.vocab_size);
 }
 
 void require_word(JsonKeys& keys, std::string_view key, std::string word, std::string_view wanted) {
@@ -198,12 +423,13 @@ void require_word(JsonKeys& keys, std::string_view key, std::string word, std::s
 void read_awq(JsonKeys& keys, QuantizationConfig& quantization) {
   quantization.format = WeightFormat::kAwq;
   int bits = 4;
-  keys.optional("w_bit", bits, 1, 16);
-  keys.optional("bits", bits, 1, 16);
+  ModelKeys table(keys, "quantization_config");
+  table.optional("w_bit", bits);
+  table.optional("bits", bits);
   if (bits != 4) keys.fault("bits", fmt::format("is {}, which is not supported", bits), "4", ErrorCode::kUnsupported);
   require_word(keys, "version", "gemm", "gemm");
   const std::string_view group_key = keys.find("q_group_size") ? "q_group_size" : "group_size";
-  keys.require(group_key, quantization.group_size, 1, kMaxWidth);
+  table.require(group_key, quantization.group_size);
   if (quantization.group_size % 32 != 0)
     keys.fault(group_key, fmt::format("is {}, which is not supported", quantization.group_size), "a multiple of 32",
                ErrorCode::kUnsupported);
@@ -214,16 +440,19 @@ void read_fp8(JsonKeys& keys, QuantizationConfig& quantization) {
   quantization.format = WeightFormat::kFp8Block;
   require_word(keys, "fmt", "e4m3", "e4m3");
   require_word(keys, "activation_scheme", "dynamic", "dynamic");
-  const boost::json::value* block = keys.find("weight_block_size");
-  const boost::json::array wanted{quantization.block_rows, quantization.block_cols};
-  if (!block || *block != boost::json::value(wanted))
-    keys.fault("weight_block_size",
-               block ? "is " + boost::json::serialize(*block) + ", which is not supported" : "is missing", "[128, 128]",
-               ErrorCode::kUnsupported);
+  const json::value* block = keys.find("weight_block_size");
+  const auto is = [](const json::value& value, int wanted) {
+    return value.is_number() && value.to_number<double>() == wanted;
+  };
+  const json::array* sizes = block ? block->if_array() : nullptr;
+  if (!sizes || sizes->size() != 2 || !is(sizes->at(0), quantization.block_rows) ||
+      !is(sizes->at(1), quantization.block_cols))
+    keys.fault("weight_block_size", block ? "is " + shown(*block) + ", which is not supported" : "is missing",
+               "[128, 128]", ErrorCode::kUnsupported);
 }
 
-Status read_quantization(JsonKeys& outer, ModelConfig& config) {
-  const boost::json::object* object = outer.object("quantization_config");
+Status read_quantization(JsonKeys& outer, ModelConfig& config, std::vector<std::string>& unknown) {
+  const json::object* object = outer.object("quantization_config");
   if (!object) return {};
   JsonKeys keys = outer.nested("quantization_config", *object);
   std::string method;
@@ -233,53 +462,74 @@ Status read_quantization(JsonKeys& outer, ModelConfig& config) {
   } else if (method == "fp8") {
     read_fp8(keys, config.quantization);
   } else {
-    keys.fault("quant_method", fmt::format("is \"{}\", which is not supported", method), "awq or fp8",
-               ErrorCode::kUnsupported);
+    keys.fault("quant_method",
+               method.empty() ? "is missing" : fmt::format("is \"{}\", which is not supported", escaped(method, 60)),
+               "awq or fp8", ErrorCode::kUnsupported);
+    return keys.status();
   }
+  check_model_keys(keys, *object, "quantization_config", unknown);
   keys.optional("modules_to_not_convert", config.quantization.modules_to_not_convert);
   return keys.status();
 }
 
-// Keys whose other values change the mathematics in ways that are not done here.
 void refuse_variants(JsonKeys& keys) {
   require_word(keys, "hidden_act", "silu", "silu");
-  bool attention_bias = false, rope_interleave = true;
-  keys.optional("attention_bias", attention_bias);
-  if (attention_bias) keys.fault("attention_bias", "is true, which is not supported", "false", ErrorCode::kUnsupported);
-  keys.optional("rope_interleave", rope_interleave);
-  if (!rope_interleave)
-    keys.fault("rope_interleave", "is false, which is not supported", "true", ErrorCode::kUnsupported);
+  bool uses_window = true;  // as Qwen's files say that theirs is off
+  keys.optional("use_sliding_window", uses_window);
+  if (const json::value* window = keys.find("sliding_window"); window && uses_window)
+    keys.fault("sliding_window",
+               fmt::format("is {}, which is not supported: it asks for attention within a window", shown(*window)),
+               "absent or null", ErrorCode::kUnsupported);
+}
+
+// model_type repeats what architectures says.
+void check_model_type(JsonKeys& keys, ModelConfig& config) {
+  std::string type;
+  keys.optional("model_type", type);
+  const bool is_known =
+      config.family == ModelFamily::kDeepseekV2 ? type == "deepseek_v2" : type == "deepseek_v3" || type == "kimi_k2";
+  if (!type.empty() && !is_known)
+    config.notes.push_back(fmt::format("model_type {} is not known here; the model is what architectures says",
+                                       cachalot::quoted(type, 60)));
 }
 
 }  // namespace
 
-Result<ModelConfig> parse_model_config(const std::string& json, const std::string& path) {
-  boost::system::error_code parse_error;
-  const boost::json::value root = boost::json::parse(json, parse_error);
-  if (parse_error) return make_error(ErrorCode::kInvalidArgument, "{}: no valid JSON: {}", path, parse_error.message());
-  if (!root.is_object()) return make_error(ErrorCode::kInvalidArgument, "{}: must be a JSON object", path);
-
-  JsonKeys keys(root.get_object(), path);
+Result<ModelConfig> parse_model_config(const std::string& text, const std::string& path) {
+  ASSIGN_OR_RETURN(const json::object root, parse_json_object(text, path));
+  JsonKeys keys(root, path);
   ASSIGN_OR_RETURN(const ModelFamily family, read_family(keys, path));
   ModelConfig config = family_defaults(family);
+  std::vector<std::string> unknown;
   refuse_variants(keys);
   read_shape(keys, config);
   read_experts(keys, config);
   RETURN_IF_ERROR(keys.status());
+  check_model_keys(keys, root, "", unknown);
   check_routing(keys, config);
+  check_size(keys, config);
+  check_layer_types(keys, config);
+  check_model_type(keys, config);
   read_token_ids(keys, config);
-  RETURN_IF_ERROR(read_rope(keys, config));
-  RETURN_IF_ERROR(read_quantization(keys, config));
   RETURN_IF_ERROR(keys.status());
+  RopeReader rope(keys, config);
+  RETURN_IF_ERROR(rope.read());
+  RETURN_IF_ERROR(read_quantization(keys, config, unknown));
+  RETURN_IF_ERROR(keys.status());
+  std::ranges::copy(rope.unknown_, std::back_inserter(unknown));
+  if (!unknown.empty())
+    config.notes.push_back(fmt::format("{} of its keys {} not known here and {} left out of account: {}",
+                                       unknown.size(), unknown.size() == 1 ? "is" : "are",
+                                       unknown.size() == 1 ? "is" : "are", listed(unknown, 12)));
+  for (std::string& note : config.notes) note.insert(0, path + ": ");
   return config;
 }
 
 Result<ModelConfig> load_model_config(const std::string& model_folder) {
+  RETURN_IF_ERROR(check_model_folder(model_folder));
   const std::string path = model_folder + "/config.json";
-  Result<std::string> json = read_file(path);
-  if (!json)
-    return make_error(json.error().code, "{}; a model is a folder with a HuggingFace checkpoint", json.error().message);
-  return parse_model_config(*json, path);
+  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  return parse_model_config(text, path);
 }
 
 }  // namespace cachalot

@@ -51,11 +51,12 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6, rope_theta = 10000;
   std::optional<YarnConfig> yarn;
   int max_position_embeddings = 0;
-  int num_nextn_predict_layers = 0;  // MTP layers in the file, after the num_layers
+  int num_nextn_predict_layers = 0;  // MTP layers that the file may hold, after the num_layers
   bool tie_word_embeddings = false;
   int bos_token_id = -1;
   std::vector<int> eos_token_ids;
   QuantizationConfig quantization;
+  std::vector<std::string> notes;  // lines to tell whoever starts it: keys that nothing here knows, and the like
 
   int qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   // What the cache holds of a token and layer: the latent and the rotated key.

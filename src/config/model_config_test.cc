@@ -6,6 +6,8 @@
 #include <boost/json.hpp>
 
 #include "base/file.h"
+#include "base/folder_test_util.h"
+#include "config/model_folder.h"
 
 namespace cachalot {
 namespace {
@@ -223,9 +225,235 @@ TEST(ModelConfig, ReadsDenseModelsAndListsOfEndTokens) {
 }
 
 TEST(ModelConfig, NamesTheFileThatIsMissingOrBroken) {
-  EXPECT_THAT(error_of(load_model_config("/nowhere")), HasSubstr("/nowhere/config.json: cannot open"));
+  EXPECT_THAT(error_of(load_model_config("/nowhere")), HasSubstr("/nowhere: there is no such folder"));
   EXPECT_THAT(error_of(parse_model_config("{\"a\": ", "m/config.json")), HasSubstr("m/config.json: no valid JSON"));
   EXPECT_THAT(error_of(parse_model_config("[]", "m/config.json")), HasSubstr("must be a JSON object"));
+}
+
+TEST(ModelConfig, HonoursThetaInsideAndOutside) {
+  const auto theta = [](std::string_view rope, bool outside) {
+    boost::json::object object = r1_with(rope);
+    if (!outside) object.erase("rope_theta");
+    const Result<ModelConfig> config = parse(object);
+    return config ? fmt::format("{}", config->rope_theta) : config.error().message;
+  };
+  const char* yarn =
+      R"({"rope_scaling": {"type": "yarn", "rope_theta": 5e4, "factor": 8, "original_max_position_embeddings": 64}})";
+  EXPECT_EQ(theta(yarn, false), "50000");
+  EXPECT_EQ(theta(yarn, true),
+            "m/config.json: rope_scaling.rope_theta is 50000; it must be what rope_theta says (10000), or one of them "
+            "absent");
+  EXPECT_EQ(theta("{}", false), "10000");
+  EXPECT_EQ(
+      theta(
+          R"({"rope_scaling": null, "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 7e4}}})",
+          false),
+      "70000");
+}
+
+TEST(ModelConfig, RefusesRotationsThatContradictThemselves) {
+  struct Case {
+    const char* changes;
+    const char* message;
+  };
+  const std::string yarn = R"("type": "yarn", "factor": 40, "original_max_position_embeddings": 4096)";
+  for (const auto& [changes, message] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"rope_scaling": {"rope_type": "default", )" + yarn + "}}",
+            "rope_scaling.type is 'yarn'; it must be what rope_type says ('default')"},
+           {R"({"rope_parameters": {"rope_type": "default"}})",
+            "rope_parameters.rope_type is default; it must be what rope_scaling says (yarn)"},
+           {R"({"rope_parameters": {"rope_type": "yarn", "factor": 8, "original_max_position_embeddings": 4096}})",
+            "rope_parameters.factor is 8; it must be what rope_scaling.factor says (40)"},
+           {R"({"rope_parameters": {"rope_theta": 5}})",
+            "rope_parameters.rope_theta is 5; it must be what rope_theta says"},
+           {R"({"rope_scaling": {"factor": 40}})", "rope_scaling.rope_type is absent beside factor"},
+           {R"({"rope_scaling": {"a": {"rope_type": "default"}, "b": {)" + yarn + "}}}", "holds different rotations"},
+           {R"({"rope_scaling": {"a": {"rope_type": "default"}, "factor": 4}})", "rope_scaling.a is an object beside"},
+           {R"({"original_max_position_embeddings": 2048})",
+            "original_max_position_embeddings is 2048; it must be what rope_scaling.original_max_position_embeddings "
+            "says "
+            "(4096)"},
+           {R"({"rope_scaling": {"beta_fast": 1, "beta_slow": 2, )" + yarn + "}}",
+            "beta_fast is 1; it must be at least beta_slow (2)"},
+           {R"({"rope_scaling": {"truncate": false, )" + yarn + "}}", "rope_scaling.truncate is false"},
+           {R"({"rope_scaling": {"attention_factor": 0.9, )" + yarn + "}}", "rope_scaling.attention_factor is 0.9"},
+       })
+    EXPECT_THAT(error_of(parse_r1_with(changes)), HasSubstr(message)) << changes;
+}
+
+TEST(ModelConfig, TakesBothFormsOfTheRotationThatAgree) {
+  const Result<ModelConfig> both =
+      parse_r1_with(R"({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000, "factor": 40.0,
+      "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1, "mscale": 1, "mscale_all_dim": 1}})");
+  ASSERT_TRUE(both) << error_of(both);
+  EXPECT_EQ(both->yarn->factor, 40);
+  EXPECT_TRUE(both->notes.empty());
+  const Result<ModelConfig> empty = parse_r1_with(R"({"rope_scaling": null, "rope_parameters": {}})");
+  ASSERT_TRUE(empty) << error_of(empty);
+  EXPECT_FALSE(empty->yarn);
+  EXPECT_THAT(empty->notes, ElementsAre(HasSubstr("rope_parameters is empty")));
+  // Kimi K2's.
+  const Result<ModelConfig> kimi = parse_r1_with(
+      R"({"rope_scaling": {"type": "yarn", "factor": 32, "beta_fast": 1, "beta_slow": 1.0, "original_max_position_embeddings": 4096}})");
+  ASSERT_TRUE(kimi) << error_of(kimi);
+  EXPECT_EQ(kimi->yarn->beta_fast, kimi->yarn->beta_slow);
+}
+
+TEST(ModelConfig, AbsentKeysMeanWhatThePublishedClassSays) {
+  boost::json::object object = r1_with("{}");
+  for (const char* key : {"n_group", "topk_group", "n_routed_experts", "n_shared_experts", "num_experts_per_tok",
+                          "moe_intermediate_size", "first_k_dense_replace", "norm_topk_prob", "routed_scaling_factor",
+                          "q_lora_rank", "rope_theta", "rms_norm_eps", "moe_layer_freq", "num_nextn_predict_layers"})
+    object.erase(key);
+  const Result<ModelConfig> v3 = parse(object);
+  ASSERT_TRUE(v3) << error_of(v3);
+  EXPECT_EQ(v3->num_groups, 8);
+  EXPECT_EQ(v3->topk_groups, 4);
+  EXPECT_EQ(v3->num_experts, 256);
+  EXPECT_EQ(v3->num_shared_experts, 1);
+  EXPECT_EQ(v3->num_experts_per_token, 8);
+  EXPECT_EQ(v3->moe_intermediate_size, 2048);
+  EXPECT_EQ(v3->first_k_dense_replace, 3);
+  EXPECT_TRUE(v3->norm_topk_prob);
+  EXPECT_EQ(v3->routed_scaling_factor, 2.5);
+  EXPECT_EQ(v3->q_lora_rank, 1536);
+  EXPECT_EQ(v3->rms_norm_eps, 1e-6);
+  object["q_lora_rank"] = nullptr;
+  EXPECT_EQ(parse(object)->q_lora_rank, 0);
+  object["n_routed_experts"] = 12;
+  EXPECT_THAT(error_of(parse(object)), HasSubstr("n_group is absent, which stands for 8"));
+
+  object = r1_with(R"({"architectures": ["DeepseekV2ForCausalLM"], "topk_method": "group_limited_greedy"})");
+  object.erase("n_group");
+  EXPECT_THAT(error_of(parse(object)), HasSubstr("missing n_group"));
+  object.erase("num_experts_per_tok");
+  EXPECT_THAT(error_of(parse(object)), HasSubstr("missing num_experts_per_tok"));
+}
+
+TEST(ModelConfig, OtherNamesOfAKeyMustAgreeWithIt) {
+  boost::json::object object = r1_with(R"({"num_experts": 256, "num_local_experts": 256})");
+  EXPECT_TRUE(parse(object));
+  object.erase("n_routed_experts");
+  EXPECT_EQ(parse(object)->num_experts, 256);
+  EXPECT_THAT(error_of(parse_r1_with(R"({"num_experts": 64})")),
+              HasSubstr("num_experts is 64; it must be what n_routed_experts says (256)"));
+}
+
+TEST(ModelConfig, RefusesKeysThatChangeTheModelUnlessTheyChangeNothing) {
+  for (const auto& [key, neutral, other] : std::vector<std::array<const char*, 3>>{
+           {"index_topk", "null", "2048"},
+           {"indexer_types", "[]", R"(["full"])"},
+           {"sliding_window", "null", "128"},
+           {"swiglu_limit", "null", "10.0"},
+           {"attention_bias", "false", "true"},
+           {"mlp_bias", "false", "true"},
+           {"attn_output_gate", "false", "true"},
+           {"pretraining_tp", "1", "2"},
+           {"partial_rotary_factor", "1.0", "0.5"},
+           {"num_hash_layers", "0", "3"},
+           {"compress_ratios", "[]", "[4]"},
+           {"hc_mult", "null", "4"},
+           {"text_config", "{}", R"({"a": 1})"},
+           {"use_mla", "true", "false"},
+           {"logit_scale", "1", "0.5"},
+           {"attn_logit_softcapping", "null", "50.0"},
+           {"is_encoder_decoder", "false", "true"},
+           {"layer_types", "null", R"(["sliding_attention"])"},
+           {"mlp_layer_types", "null", R"(["dense"])"},
+           {"rope_interleave", "true", "false"},
+           {"kv_cache_scheme", "null", R"({"num_bits": 8})"},
+       }) {
+    const Result<ModelConfig> same = parse_r1_with(fmt::format(R"({{"{}": {}}})", key, neutral));
+    EXPECT_TRUE(same) << key << ": " << error_of(same);
+    if (same) {
+      EXPECT_TRUE(same->notes.empty()) << same->notes.front();
+    }
+    EXPECT_THAT(error_of(parse_r1_with(fmt::format(R"({{"{}": {}}})", key, other))),
+                HasSubstr(fmt::format("m/config.json: {} ", key)));
+  }
+  EXPECT_TRUE(parse_r1_with(R"({"sliding_window": 4096, "use_sliding_window": false})"));
+}
+
+TEST(ModelConfig, ListsOfLayerTypesMaySayAgainWhatOtherKeysSay) {
+  boost::json::array types(61, "sparse"), attention(61, "full_attention");
+  for (int layer = 0; layer < 3; layer++) types[layer] = "dense";
+  boost::json::object object = r1_with("{}");
+  object["mlp_layer_types"] = types;
+  object["layer_types"] = attention;
+  EXPECT_TRUE(parse(object)) << error_of(parse(object));
+  types[3] = "dense";
+  object["mlp_layer_types"] = types;
+  EXPECT_THAT(error_of(parse(object)), HasSubstr("mlp_layer_types is 'dense' for layer 3"));
+}
+
+TEST(ModelConfig, NamesUnknownKeysOnceInOneLine) {
+  const Result<ModelConfig> config =
+      parse_r1_with(R"({"favourite": 1, "x\ny": null, "quantization_config": {"quant_method": "fp8",
+      "weight_block_size": [128, 128], "colour": 2}, "model_type": "kimi_k2"})");
+  ASSERT_TRUE(config) << error_of(config);
+  EXPECT_THAT(config->notes,
+              ElementsAre("m/config.json: 3 of its keys are not known here and are left out of account: favourite, "
+                          "'x\\ny', quantization_config.colour"));
+  EXPECT_THAT(parse_r1_with(R"({"model_type": "llama"})")->notes, ElementsAre(HasSubstr("model_type 'llama'")));
+}
+
+TEST(ModelConfig, SizesThatNoMachineHoldsAreRefusedByName) {
+  EXPECT_THAT(error_of(parse_r1_with(R"({"num_hidden_layers": 4096, "n_routed_experts": 65536})")),
+              HasSubstr("n_routed_experts is 65536 in 4096 layers"));
+  EXPECT_THAT(
+      error_of(parse_r1_with(R"({"hidden_size": 1048576, "intermediate_size": 1048576, "num_hidden_layers": 1000})")),
+      HasSubstr("parameters; it must be"));
+  for (const char* key : {"hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "kv_lora_rank",
+                          "max_position_embeddings", "n_routed_experts", "intermediate_size", "qk_rope_head_dim"})
+    for (const char* value : {"1000000000", "2147483648", "-1", "9223372036854775808", "1e400", "-1e400", "\"8\"",
+                              "[8]", "{}", "true", "0.5"}) {
+      std::string text = boost::json::serialize(r1_with(fmt::format(R"({{"{}": 12345678901}})", key)));
+      text.replace(text.find("12345678901"), 11, value);
+      EXPECT_THAT(error_of(parse_model_config(text, "m/config.json")), HasSubstr(key)) << value;
+    }
+}
+
+TEST(ModelConfig, FaultsOfJsonHaveLineAndColumn) {
+  const auto fault = [](std::string_view text) { return error_of(parse_model_config(std::string(text), "c.json")); };
+  EXPECT_THAT(fault("{\n  \"a\": 1,\n  \"b\": nan\n}"), HasSubstr("c.json: no valid JSON at line 3, column 8"));
+  EXPECT_THAT(fault("{\"a\": 1,}"), HasSubstr("at line 1, column 9"));
+  EXPECT_THAT(fault("{\"a\": 1} x"), HasSubstr("at line 1, column 10"));
+  EXPECT_THAT(fault("{\"a\": {\"b\": 1,\n\"b\": 2}}"),
+              HasSubstr("c.json: no valid JSON: the key 'b' stands twice in one object, again at line 2"));
+  EXPECT_THAT(fault(std::string(100, '[')), HasSubstr("c.json: no valid JSON at line 1"));
+  EXPECT_THAT(fault("{\"a\": \"\xff\"}"), HasSubstr("c.json: no valid JSON at line 1"));
+  EXPECT_THAT(fault(""), HasSubstr("c.json: no valid JSON: it is empty"));
+  EXPECT_THAT(fault("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), HasSubstr("git lfs pull"));
+  EXPECT_THAT(fault("\n<!DOCTYPE html><html>"), HasSubstr("a web page"));
+  EXPECT_THAT(fault("Entry not found"), HasSubstr("'Entry not found'"));
+  EXPECT_TRUE(parse_model_config("\xef\xbb\xbf" + real_config("deepseek-r1"), "c.json"));
+}
+
+TEST(ModelFolder, SaysWhatIsThereInsteadOfAModel) {
+  const TestFolder folder;
+  const auto fault = [](const std::string& model) {
+    const Status status = check_model_folder(model);
+    return status ? "no error" : status.error().message;
+  };
+  EXPECT_THAT(fault("deepseek-ai/DeepSeek-R1"),
+              HasSubstr("hf download deepseek-ai/DeepSeek-R1 --local-dir DeepSeek-R1`, then --model DeepSeek-R1"));
+  EXPECT_THAT(fault("/nowhere/at/all"), HasSubstr("/nowhere/at/all: there is no such folder; a model is a folder"));
+  EXPECT_THAT(fault(""), HasSubstr("--model: is empty"));
+  for (const auto& [name, what] : std::vector<std::pair<std::string, std::string>>{
+           {"r1.gguf", "a GGUF file"},
+           {"model.safetensors", "give the folder that it is in: --model " + folder.path()},
+           {"pytorch_model.bin", "a PyTorch file"},
+           {"notes.txt", "a file, not a folder"}}) {
+    ASSERT_TRUE(write_file(folder.path(name), "x"));
+    EXPECT_THAT(fault(folder.path(name)), HasSubstr(what));
+  }
+  EXPECT_THAT(fault(folder.path()),
+              HasSubstr("config.json is not in it (found: model.safetensors and 2 more like it)"));
+  const std::string snapshot = folder.path("snapshots/0123");
+  std::filesystem::create_directories(snapshot);
+  ASSERT_TRUE(write_file(snapshot + "/config.json", "{}"));
+  EXPECT_THAT(fault(folder.path()), HasSubstr("give --model " + snapshot));
+  EXPECT_EQ(fault(snapshot), "no error");
 }
 
 }  // namespace

@@ -57,6 +57,8 @@ Result<std::unique_ptr<RankEngine>> RankEngine::create(const EngineOptions& opti
 Status RankEngine::load(WeightPacker::Progress progress) {
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options_.model));
   const ModelConfig& config = files.config();
+  if (placement_.mesh->rank() == 0)
+    for (const std::string& note : files.notes()) log::warn("{}", note);
   ASSIGN_OR_RETURN(const RankMemory rank_memory, plan_rank_memory(options_, placement_.parallel, config, files,
                                                                   {.num_local_ranks = placement_.num_local_ranks,
                                                                    .num_threads = num_threads(),

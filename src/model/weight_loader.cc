@@ -34,12 +34,13 @@ class Loader {
  private:
   Result<LayerWeights> layer(int layer_idx);
   Result<AttentionWeights> attention(const std::string& prefix);
-  Status absorbed_form(const WeightSource& kv_b, AttentionWeights& weights);
+  Status absorbed_form(const std::string& name, const WeightSource& kv_b, AttentionWeights& weights);
   Result<FeedForwardWeights> feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
                                           int num_parts);
   Result<MoeWeights> moe(const std::string& prefix);
   Result<Linear> linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features);
-  Linear pack(WeightKind kind, const WeightSource& source);
+  Result<Linear> pack(WeightKind kind, const std::string& name, const WeightSource& source);
+  Status check_finite(const std::string& name, const std::string& second = {});
   Result<View<const float, 1>> norm(const std::string& name, int64_t size);
 
   const ModelConfig& config_;
@@ -48,16 +49,24 @@ class Loader {
   WeightPacker& packer_;
 };
 
+// An error if what was packed last held a number that is not finite; `second`: the name of gate_up's other source.
+Status Loader::check_finite(const std::string& name, const std::string& second) {
+  const auto found = packer_.take_not_finite();
+  if (!found) return {};
+  return std::unexpected(catalog_.not_finite(found->source == 0 ? name : second, found->index));
+}
+
 // Packs a weight and lets go of its pages in the file.
-Linear Loader::pack(WeightKind kind, const WeightSource& source) {
+Result<Linear> Loader::pack(WeightKind kind, const std::string& name, const WeightSource& source) {
   const Linear linear = packer_.linear(kind, source);
+  RETURN_IF_ERROR(check_finite(name));
   if (!packer_.planning()) catalog_.drop_pages(source);
   return linear;
 }
 
 Result<Linear> Loader::linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features) {
   ASSIGN_OR_RETURN(const WeightSource source, catalog_.linear(name, out_features, in_features));
-  return pack(kind, source);
+  return pack(kind, name, source);
 }
 
 Result<View<const float, 1>> Loader::norm(const std::string& name, int64_t size) {
@@ -71,8 +80,9 @@ Result<ModelWeights> Loader::load() {
   ASSIGN_OR_RETURN(const TensorRef embedding, catalog_.embedding());
   const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * dtype_size(embedding.spec.dtype);
   weights.embedding =
-      packer_.table(WeightKind::kEmbedding, embedding.data, static_cast<size_t>(vocab.begin) * row_bytes,
-                    static_cast<size_t>(vocab.count) * row_bytes);
+      packer_.table(WeightKind::kEmbedding, embedding.spec.dtype, embedding.data,
+                    static_cast<size_t>(vocab.begin) * row_bytes, static_cast<size_t>(vocab.count) * row_bytes);
+  RETURN_IF_ERROR(check_finite(embedding.spec.name));
   weights.embedding_dtype = embedding.spec.dtype;
   weights.vocab_begin = vocab.begin;
   weights.vocab_count = vocab.count;
@@ -82,7 +92,8 @@ Result<ModelWeights> Loader::load() {
   }
   ASSIGN_OR_RETURN(weights.final_norm, norm("model.norm.weight", config_.hidden_size));
   ASSIGN_OR_RETURN(const WeightSource head, catalog_.head());
-  weights.head = pack(WeightKind::kHead, outputs(head, vocab.begin, vocab.count));
+  ASSIGN_OR_RETURN(weights.head, pack(WeightKind::kHead, config_.tie_word_embeddings ? embedding.spec.name : "lm_head",
+                                      outputs(head, vocab.begin, vocab.count)));
   return weights;
 }
 
@@ -108,13 +119,15 @@ Result<AttentionWeights> Loader::attention(const std::string& prefix) {
                 hidden = config_.hidden_size;
   if (config_.q_lora_rank == 0) {
     ASSIGN_OR_RETURN(const WeightSource q, catalog_.linear(prefix + "q_proj", config_.num_heads * qk, hidden));
-    weights.q = pack(WeightKind::kAttention, outputs(q, heads.begin * qk, heads.count * qk));
+    ASSIGN_OR_RETURN(weights.q,
+                     pack(WeightKind::kAttention, prefix + "q_proj", outputs(q, heads.begin * qk, heads.count * qk)));
   } else {
     ASSIGN_OR_RETURN(weights.q_a, linear(WeightKind::kAttention, prefix + "q_a_proj", config_.q_lora_rank, hidden));
     ASSIGN_OR_RETURN(weights.q_a_norm, norm(prefix + "q_a_layernorm.weight", config_.q_lora_rank));
     ASSIGN_OR_RETURN(const WeightSource q_b,
                      catalog_.linear(prefix + "q_b_proj", config_.num_heads * qk, config_.q_lora_rank));
-    weights.q_b = pack(WeightKind::kAttention, outputs(q_b, heads.begin * qk, heads.count * qk));
+    ASSIGN_OR_RETURN(weights.q_b, pack(WeightKind::kAttention, prefix + "q_b_proj",
+                                       outputs(q_b, heads.begin * qk, heads.count * qk)));
   }
   ASSIGN_OR_RETURN(weights.kv_a,
                    linear(WeightKind::kAttention, prefix + "kv_a_proj_with_mqa", config_.kv_cache_dim(), hidden));
@@ -122,18 +135,18 @@ Result<AttentionWeights> Loader::attention(const std::string& prefix) {
   ASSIGN_OR_RETURN(const WeightSource kv_b,
                    catalog_.linear(prefix + "kv_b_proj", config_.num_heads * kv, config_.kv_lora_rank));
   const WeightSource own_kv_b = outputs(kv_b, heads.begin * kv, heads.count * kv);
-  RETURN_IF_ERROR(absorbed_form(own_kv_b, weights));
-  weights.kv_b = pack(WeightKind::kKvB, own_kv_b);
+  RETURN_IF_ERROR(absorbed_form(prefix + "kv_b_proj", own_kv_b, weights));
+  ASSIGN_OR_RETURN(weights.kv_b, pack(WeightKind::kKvB, prefix + "kv_b_proj", own_kv_b));
   ASSIGN_OR_RETURN(const WeightSource o,
                    catalog_.linear(prefix + "o_proj", hidden, config_.num_heads * config_.v_head_dim));
-  weights.o =
-      pack(WeightKind::kAttention, inputs(o, heads.begin * config_.v_head_dim, heads.count * config_.v_head_dim));
+  ASSIGN_OR_RETURN(weights.o, pack(WeightKind::kAttention, prefix + "o_proj",
+                                   inputs(o, heads.begin * config_.v_head_dim, heads.count * config_.v_head_dim)));
   return weights;
 }
 
 // The absorbed form's two halves of kv_b, a head each: its values as the file holds them, and its keys transposed,
 // which no quantized layout can give, so they are dequantized once.
-Status Loader::absorbed_form(const WeightSource& kv_b, AttentionWeights& weights) {
+Status Loader::absorbed_form(const std::string& name, const WeightSource& kv_b, AttentionWeights& weights) {
   const int64_t nope = config_.qk_nope_head_dim, v = config_.v_head_dim, rank = config_.kv_lora_rank;
   const int64_t num_heads = kv_b.out_count / (nope + v);
   for (int64_t head = 0; head < num_heads; head++) {
@@ -144,7 +157,7 @@ Status Loader::absorbed_form(const WeightSource& kv_b, AttentionWeights& weights
         }));
     weights.value_absorb.push_back(packer_.linear(WeightKind::kKvBAbsorbed, outputs(kv_b, first_row + nope, v)).matrix);
   }
-  return {};
+  return check_finite(name);
 }
 
 Result<FeedForwardWeights> Loader::feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
@@ -156,8 +169,9 @@ Result<FeedForwardWeights> Loader::feed_forward(WeightKind kind, const std::stri
   FeedForwardWeights weights;
   const WeightSource own_gate = outputs(gate, share.begin, share.count), own_up = outputs(up, share.begin, share.count);
   weights.gate_up = packer_.gate_up(kind, own_gate, own_up);
+  RETURN_IF_ERROR(check_finite(prefix + "gate_proj", prefix + "up_proj"));
   if (!packer_.planning()) catalog_.drop_pages(own_gate), catalog_.drop_pages(own_up);
-  weights.down = pack(kind, inputs(down, share.begin, share.count));
+  ASSIGN_OR_RETURN(weights.down, pack(kind, prefix + "down_proj", inputs(down, share.begin, share.count)));
   weights.width = share.count;
   return weights;
 }
@@ -166,7 +180,8 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
   MoeWeights weights;
   ASSIGN_OR_RETURN(const WeightSource router,
                    catalog_.linear(prefix + "gate", config_.num_experts, config_.hidden_size));
-  weights.router = pack(WeightKind::kRouter, router).matrix;
+  ASSIGN_OR_RETURN(const Linear packed_router, pack(WeightKind::kRouter, prefix + "gate", router));
+  weights.router = packed_router.matrix;
   if (config_.topk_method == TopkMethod::kNoauxTc) {
     ASSIGN_OR_RETURN(weights.choice_bias, norm(prefix + "gate.e_score_correction_bias", config_.num_experts));
   }

@@ -1,9 +1,12 @@
 #include "model/weight_packer.h"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "base/math.h"
+#include "weights/linear_source.h"
 
 namespace cachalot {
 namespace {
@@ -40,13 +43,39 @@ View<const float, 1> WeightPacker::vector(const std::vector<float>& values) {
   return View<const float, 1>(reinterpret_cast<const float*>(data), values.size());
 }
 
-const void* WeightPacker::table(WeightKind kind, std::span<const std::byte> table, size_t table_begin, size_t size) {
+std::optional<WeightPacker::NotFinite> WeightPacker::take_not_finite() {
+  return std::exchange(shared_->not_finite, std::nullopt);
+}
+
+void WeightPacker::note_not_finite(NotFinite found) {
+  const std::lock_guard lock(shared_->mutex);
+  if (!shared_->not_finite || found < *shared_->not_finite) shared_->not_finite = found;
+}
+
+// A strip of the window's outputs, which packing reads next, so that it comes from memory once.
+void WeightPacker::check_strip(const WeightSource& source, int source_idx, int64_t strip) {
+  if (source.format == SourceFormat::kAwq) return;  // whole numbers; their scales are checked with the file
+  const size_t element_bytes = dtype_size(source.dtype);
+  const int64_t end = std::min((strip + 1) * kStrip, source.out_count);
+  for (int64_t row = strip * kStrip; row < end; row++) {
+    const size_t first = static_cast<size_t>((source.out_begin + row) * source.in_features + source.in_begin);
+    const std::span<const std::byte> data(static_cast<const std::byte*>(source.data) + first * element_bytes,
+                                          static_cast<size_t>(source.in_count) * element_bytes);
+    if (const auto index = first_not_finite(data, source.dtype)) return note_not_finite({source_idx, first + *index});
+  }
+}
+
+const void* WeightPacker::table(WeightKind kind, DType dtype, std::span<const std::byte> table, size_t table_begin,
+                                size_t size) {
   std::byte* data = take(kind, size);
   if (!data) return nullptr;
   constexpr int64_t kChunk = int64_t{1} << 20;
   const std::byte* const source = table.data() + table_begin;
   device_->threads().parallel_for(static_cast<int64_t>(size), kChunk, [&](int64_t begin, int64_t end, int) {
-    std::memcpy(data + begin, source + begin, static_cast<size_t>(end - begin));  // host: once, at load
+    const std::span<const std::byte> part(source + begin, static_cast<size_t>(end - begin));
+    if (const auto index = first_not_finite(part, dtype))
+      note_not_finite({0, (table_begin + static_cast<size_t>(begin)) / dtype_size(dtype) + *index});
+    std::memcpy(data + begin, part.data(), part.size());  // host: once, at load
   });
   report();
   return data;
@@ -66,6 +95,7 @@ Linear WeightPacker::linear(WeightKind kind, const WeightSource& source) {
   std::byte* data = take(kind, shape.bytes());
   if (data) {
     device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) {
+      for (int64_t strip = begin; strip < end; strip++) check_strip(source, 0, strip);
       pack_matrix(source, shape, begin, end, data);
     });
     report();
@@ -78,6 +108,8 @@ Linear WeightPacker::gate_up(WeightKind kind, const WeightSource& gate, const We
   std::byte* data = take(kind, shape.bytes());
   if (data) {
     device_->threads().parallel_for(shape.num_strips(), 2 * kPackedStrips, [&](int64_t begin, int64_t end, int) {
+      for (int64_t strip = begin; strip < end; strip++)
+        check_strip(strip % 2 == 0 ? gate : up, static_cast<int>(strip % 2), strip / 2);
       pack_gate_up(gate, up, shape, begin, end, data);
     });
     report();

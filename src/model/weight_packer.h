@@ -1,9 +1,13 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -48,9 +52,18 @@ class WeightPacker {
   size_t bytes() const { return used_; }
   const WeightBytes& bytes_by_kind() const { return bytes_by_kind_; }
 
+  // A number that is not finite in what the last call has packed: in which of its sources, and its index in the
+  // source's whole tensor.
+  struct NotFinite {
+    int source = 0;  // 1: of gate_up, the second
+    size_t index = 0;
+    auto operator<=>(const NotFinite&) const = default;
+  };
+  std::optional<NotFinite> take_not_finite();
+
   View<const float, 1> vector(const std::vector<float>& values);
-  // Bytes [begin, begin + size) of the table.
-  const void* table(WeightKind kind, std::span<const std::byte> table, size_t begin, size_t size);
+  // Bytes [begin, begin + size) of the table of numbers of this type.
+  const void* table(WeightKind kind, DType dtype, std::span<const std::byte> table, size_t begin, size_t size);
   Linear linear(WeightKind kind, const WeightSource& source);
   // gate and up as one, see kernels/matrix.h.
   Linear gate_up(WeightKind kind, const WeightSource& gate, const WeightSource& up);
@@ -65,6 +78,8 @@ class WeightPacker {
   std::byte* take(WeightKind kind, size_t bytes);
   Linear with_input(const MatrixShape& shape, const std::byte* data) const;
   void report();
+  void check_strip(const WeightSource& source, int source_idx, int64_t strip);
+  void note_not_finite(NotFinite found);
 
   ModelSettings settings_;
   Device* device_;
@@ -72,6 +87,11 @@ class WeightPacker {
   Progress progress_;
   size_t used_ = 0;
   WeightBytes bytes_by_kind_{};
+  struct Shared {  // by the device's threads
+    std::mutex mutex;
+    std::optional<NotFinite> not_finite;  // the first
+  };
+  std::unique_ptr<Shared> shared_ = std::make_unique<Shared>();
   std::vector<float> derived_values_;
   std::vector<bf16> derived_rounded_;
 };

@@ -130,7 +130,7 @@ void judge_model(const CheckedNode& node, Findings& findings) {
     findings.error(node.address, report.model_fault, "put the whole model there, in the same folder on every node");
   if (!report.tokenizer_fault.empty())
     findings.error(node.address, report.tokenizer_fault,
-                   "servers need the model's tokenizer.json, and what lies beside it must be readable");
+                   "servers need the model's tokenizer.json and the small files beside it, whole");
 }
 
 int threads_of_rank(const EngineOptions& engine, const CheckedNode& node) {

@@ -24,6 +24,7 @@
 #include "text/chat_template.h"
 #include "text/generation_config.h"
 #include "text/tokenizer.h"
+#include "weights/checkpoint.h"
 #include "weights/fingerprint.h"
 #include "weights/model_files.h"
 
@@ -93,16 +94,16 @@ void inspect_machine(NodeReport& report) {
   report.shared_memory_fault = shared_memory_fault();
 }
 
-// Why a server there would refuse what belongs to the model beside its weights; empty: it would not.
-std::string text_fault(const std::string& model) {
+// What would end a server's start once it has the weights; empty: nothing.
+std::string text_fault(const std::string& model, int vocab_size) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(model + "/tokenizer.json", ignored))
     return model + "/tokenizer.json is not there";
-  if (const auto tokenizer = Tokenizer::load(model); !tokenizer) return tokenizer.error().message;
-  const auto chat_template = ChatTemplate::load(model);  // none: then there is no chat
+  if (const auto tokenizer = Tokenizer::load(model, vocab_size); !tokenizer) return tokenizer.error().message;
+  const auto chat_template = ChatTemplate::load(model);
   if (!chat_template && chat_template.error().code != ErrorCode::kNotFound) return chat_template.error().message;
-  const auto generation_config = load_generation_config(model);
-  return generation_config ? std::string() : generation_config.error().message;
+  const auto generation_config = load_generation_config(model, vocab_size);
+  return generation_config ? "" : generation_config.error().message;
 }
 
 void inspect_model(const NodeQuestion& question, NodeReport& report) {
@@ -120,7 +121,7 @@ void inspect_model(const NodeQuestion& question, NodeReport& report) {
   } else {
     report.model_fault = fingerprint.error().message;
   }
-  report.tokenizer_fault = text_fault(question.model);
+  report.tokenizer_fault = text_fault(question.model, files->config().vocab_size);
 }
 
 }  // namespace

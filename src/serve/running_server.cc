@@ -137,9 +137,13 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
   parts_->http = std::make_unique<http::Server>(*parts_->io_threads,
                                                 http::ServerOptions{.host = options_.host, .port = options_.port});
   RETURN_IF_ERROR(parts_->http->listen());
-  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder));
+  ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
+  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder, config.vocab_size));
   ASSIGN_OR_RETURN(parts_->chat_template, load_template(folder));
-  ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder));
+  ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder, config.vocab_size));
+  if (options_.parallel.group_rank() == 0)
+    for (const auto& notes : {config.notes, parts_->tokenizer->notes(), parts_->generation_config.notes})
+      for (const std::string& note : notes) log::warn("{}", note);
   ASSIGN_OR_RETURN(parts_->group, RankGroup::start(group_options(options_)));
   RETURN_IF_ERROR(answer_probes());
   RETURN_IF_ERROR(parts_->group->form());

@@ -31,7 +31,7 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::string& mode
   }
   Result<std::unique_ptr<ChatTemplate>> chat_template =
       from_source(*config.chat_template, config.bos_token, config.eos_token);
-  if (!chat_template) chat_template.error().message.insert(0, model_folder + ": ");
+  if (!chat_template) chat_template.error().message.insert(0, config.template_file + ": ");
   return chat_template;
 }
 

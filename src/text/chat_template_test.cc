@@ -3,7 +3,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <chrono>
 #include <ctime>
 #include <thread>
 
@@ -115,6 +117,76 @@ TEST(ChatTemplate, ManyThreadsRenderAtOnce) {
   EXPECT_THAT(num_wrong, testing::Each(0));
 }
 
+long peak_memory() {  // of this process, in KiB
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+// None of these may take the server's memory, time or stack.
+TEST(ChatTemplate, TemplatesWithoutAnEndAreStopped) {
+  const long before = peak_memory();
+  for (const char* source : {
+           "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+           "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+           "{{ 'a' * 1000000000 }}",
+           "{{ 'a' * 1000000000000000000 }}",
+           "{% set x = 'ab' * 100000 %}{{ x * 100000 }}",
+           "{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}",
+           "{{ ('a' * 1000000) | replace('a', 'b' * 1000000) }}",
+           "{{ ('b' * 1000000).join(range(100000)) }}",
+           "{{ range(100000) | join('b' * 1000000) }}",
+           "{% set ns = namespace(x='a') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+           "{% set ns = namespace(x=[1]) %}{% for i in range(64) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+           "{% set ns = namespace(x=[1]) %}{% for i in range(64) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | "
+           "tojson }}",
+           "{{ range(1000000000) | list }}",
+           "{{ '%1000000000d' | format(1) }}",
+           "{{ '{:1000000000}'.format(1) }}",
+           "{{ 'a' | indent(1000000000, true) }}",
+           "{{ [[1]] | tojson(indent=1000000000) }}",
+           "{{ 'a' | center(1000000000) }}",
+           "{{ range(100000) | batch(1, 'x') | slice(1000000000) | list }}",
+           "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+           "{% macro again(n) %}{{ again(n ~ n) }}{% endmacro %}{{ again('aaaaaaaa') }}",
+           "{% include 'chat_template' %}",
+           "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+           "{{ ('ab' * 1000000).split('a') | length }}{% set x = ('ab ' * 1000000).split() %}{{ x.split }}",
+       }) {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_FALSE(render(source)) << source;
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20)) << source;
+  }
+  EXPECT_LT(peak_memory() - before, 600 * 1024) << "KiB";
+  EXPECT_EQ(error_of(render("\n{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}")),
+            "chat template: it was stopped, since it loops or writes without an end (line 2 of the template)");
+}
+
+TEST(ChatTemplate, ValuesNestedWithoutAnEndDoNotTakeTheStack) {
+  for (const char* end : {"{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | length }}", "x"}) {
+    const std::string source =
+        "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] "
+        "%}{% endfor %}";
+    const auto text = render(source + end);
+    if (!text) {
+      EXPECT_FALSE(text.error().message.empty());
+    }
+  }
+}
+
+TEST(ChatTemplate, LongConversationsAreRenderedWhole) {
+  // The template of the built-in model looks at each message twice.
+  const auto chat_template = *ChatTemplate::load(kNanoFolder);
+  std::string context = R"({"messages": [)";
+  for (int message = 0; message < 20000; message++)
+    context += fmt::format(R"({}{{"role": "{}", "content": "x"}})", message == 0 ? "" : ", ",
+                           message % 2 == 0 ? "user" : "assistant");
+  const auto text = chat_template->render(context + "]}");
+  ASSERT_TRUE(text) << text.error().message;
+  const std::string large(8 << 20, 'y');
+  EXPECT_TRUE(chat_template->render(R"({"messages": [{"role": "assistant", "content": "</think>)" + large + R"("}]})"));
+}
+
 class ChatTemplateFolder : public testing::Test {
  protected:
   void write(const std::string& name, std::string_view text) { ASSERT_TRUE(write_file(folder_ + "/" + name, text)); }
@@ -147,12 +219,20 @@ TEST_F(ChatTemplateFolder, AFolderWithoutATemplateIsNotFound) {
 
 TEST_F(ChatTemplateFolder, AListWithoutADefaultIsAnError) {
   write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "a"}]})");
-  EXPECT_THAT(rendered(), HasSubstr("chat_template"));
+  EXPECT_THAT(rendered(), HasSubstr("tokenizer_config.json: chat_template has no default template (it has: rag)"));
+  write("tokenizer_config.json", R"({"chat_template": 5})");
+  EXPECT_THAT(rendered(), HasSubstr("tokenizer_config.json: chat_template is 5"));
+  write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": 5}]})");
+  EXPECT_THAT(rendered(), HasSubstr("tokenizer_config.json: chat_template holds"));
 }
 
 TEST_F(ChatTemplateFolder, ABrokenTemplateNamesItsFolder) {
   write("chat_template.jinja", "{% for %}");
-  EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_), HasSubstr("line 1")));
+  EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_ + "/chat_template.jinja: "), HasSubstr("line 1")));
+  write("chat_template.jinja", "a\xff");
+  EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_ + "/chat_template.jinja: "), HasSubstr("UTF-8 at byte 1")));
+  write("chat_template.jinja", "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_ + "/chat_template.jinja: "), HasSubstr("git lfs pull")));
 }
 
 }  // namespace

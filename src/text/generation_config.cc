@@ -1,10 +1,12 @@
 #include "text/generation_config.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <limits>
 #include <string_view>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "config/json_keys.h"
 
 namespace cachalot {
@@ -19,43 +21,76 @@ void read(JsonKeys& keys, std::string_view key, std::optional<T>& field, Range..
   if (keys.find(key)) keys.optional(key, field.emplace(), range...);
 }
 
-void read_ids(JsonKeys& keys, std::string_view key, std::vector<TokenId>& ids) {
-  const json::value* value = keys.find(key);
-  if (!value) return;
-  const json::array one = {*value};
-  for (const json::value& item : value->is_array() ? value->get_array() : one) {
-    if (!item.is_int64() || item.get_int64() < 0 || item.get_int64() > kMaxInt) {
-      return keys.fault(key, "is " + json::serialize(*value), "a token id or a list of token ids");
-    }
-    ids.push_back(static_cast<TokenId>(item.get_int64()));
-  }
+// Values of the keys that are not read, which would change an answer elsewhere; null and what is listed change nothing.
+bool changes_answers(std::string_view key, const json::value& value) {
+  constexpr std::string_view kHarmless[] = {"_from_model_config",
+                                            "transformers_version",
+                                            "bos_token_id",
+                                            "pad_token_id",
+                                            "decoder_start_token_id",
+                                            "use_cache",
+                                            "cache_implementation",
+                                            "output_attentions",
+                                            "output_hidden_states",
+                                            "output_scores",
+                                            "output_logits",
+                                            "return_dict_in_generate",
+                                            "trust_remote_code",
+                                            "cache_config",
+                                            "prefill_chunk_size",
+                                            "is_assistant",
+                                            "low_memory",
+                                            "max_length",
+                                            "max_time"};
+  if (value.is_null() || std::ranges::find(kHarmless, key) != std::end(kHarmless)) return false;
+  if (value.is_bool()) return value.get_bool();
+  if (value.is_array()) return !value.get_array().empty();
+  if (value.is_object()) return !value.get_object().empty();
+  if (value.is_string()) return !value.get_string().empty();
+  const double number = value.to_number<double>();
+  const bool is_factor = key == "typical_p" || key == "length_penalty" || key == "num_beams" ||
+                         key == "num_beam_groups" || key == "num_return_sequences" ||
+                         key == "encoder_repetition_penalty" || key == "guidance_scale";
+  return number != (is_factor ? 1 : 0);
+}
+
+constexpr std::string_view kRead[] = {"do_sample",          "temperature", "top_p",          "min_p",
+                                      "repetition_penalty", "top_k",       "max_new_tokens", "eos_token_id"};
+
+void note_others(const json::object& object, const std::string& path, GenerationConfig& config) {
+  std::vector<std::string> others;
+  for (const auto& [key, value] : object)
+    if (std::ranges::find(kRead, std::string_view(key)) == std::end(kRead) && changes_answers(key, value))
+      others.push_back(fmt::format("{} {}", std::string_view(key), shown(value)));
+  if (!others.empty()) config.notes.push_back(fmt::format("{}: these play no part here: {}", path, listed(others, 12)));
 }
 
 }  // namespace
 
-Result<GenerationConfig> parse_generation_config(const std::string& text, const std::string& path) {
-  boost::system::error_code fault;
-  const json::value root = json::parse(text, fault);
-  if (fault) return make_error(ErrorCode::kCorrupt, "{}: not JSON: {}", path, fault.message());
-  if (!root.is_object()) return make_error(ErrorCode::kCorrupt, "{}: holds no JSON object", path);
+Result<GenerationConfig> parse_generation_config(const std::string& text, const std::string& path, int vocab_size) {
+  ASSIGN_OR_RETURN(const json::object root, parse_json_object(text, path));
   GenerationConfig config;
-  JsonKeys keys(root.get_object(), path);
+  JsonKeys keys(root, path);
   read(keys, "do_sample", config.do_sample);
+  // What a request could not do either is refused here, not there.
+  constexpr double kLeast = 1e-6;
   read(keys, "temperature", config.temperature, 0.0, 100.0);
-  read(keys, "top_p", config.top_p, 0.0, 1.0);
+  read(keys, "top_p", config.top_p, kLeast, 1.0);
   read(keys, "min_p", config.min_p, 0.0, 1.0);
-  read(keys, "repetition_penalty", config.repetition_penalty, 0.0, 100.0);
-  read(keys, "top_k", config.top_k, 0, kMaxInt);
+  read(keys, "repetition_penalty", config.repetition_penalty, kLeast, 100.0);
+  read(keys, "top_k", config.top_k, -1, kMaxInt);
+  if (config.top_k == -1) config.top_k = 0;
   read(keys, "max_new_tokens", config.max_new_tokens, 1, kMaxInt);
-  read_ids(keys, "eos_token_id", config.eos_token_ids);
+  keys.optional_ids("eos_token_id", config.eos_token_ids, vocab_size);
   RETURN_IF_ERROR(keys.status());
+  note_others(root, path, config);
   return config;
 }
 
-Result<GenerationConfig> load_generation_config(const std::string& model_folder) {
+Result<GenerationConfig> load_generation_config(const std::string& model_folder, int vocab_size) {
   const std::string path = model_folder + "/generation_config.json";
   const Result<std::string> text = read_file(path);
-  if (text) return parse_generation_config(*text, path);
+  if (text) return parse_generation_config(*text, path, vocab_size);
   if (text.error().code == ErrorCode::kNotFound) return GenerationConfig{};
   return std::unexpected(text.error());
 }

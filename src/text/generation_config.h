@@ -10,17 +10,19 @@
 namespace cachalot {
 
 // A model folder's generation_config.json: how its makers want answers sampled where a request says nothing. What is
-// absent there is absent here; a folder without the file has none of it.
+// absent there is absent here; a folder without the file has none of it. Every value is one that a request may have.
 struct GenerationConfig {
   std::optional<bool> do_sample;  // false: greedy
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
-  std::optional<int> top_k;  // 0: all
+  std::optional<int> top_k;  // 0: all; null or -1 in the file
   std::optional<int> max_new_tokens;
   std::vector<TokenId> eos_token_ids;  // one or a list in the file
+  std::vector<std::string> notes;      // lines to tell whoever starts it: keys that play no part here
 };
 
-// `path` is named in errors.
-Result<GenerationConfig> parse_generation_config(const std::string& json, const std::string& path);
-Result<GenerationConfig> load_generation_config(const std::string& model_folder);
+// `path` is named in errors; `vocab_size` bounds the token ids.
+Result<GenerationConfig> parse_generation_config(const std::string& json, const std::string& path,
+                                                 int vocab_size = kMaxVocabSize);
+Result<GenerationConfig> load_generation_config(const std::string& model_folder, int vocab_size = kMaxVocabSize);
 
 }  // namespace cachalot

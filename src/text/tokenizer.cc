@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "config/json_keys.h"
 #include "text/rust_bridge.h"
 #include "text/tokenizer_config.h"
 
@@ -22,12 +23,17 @@ struct TokenTable {
   std::vector<size_t> begins = {0};  // [id]; one more at the end
   std::vector<bool> is_special;      // [id]
 
+  int num_holes = 0;  // ids that no token has, below the largest
+  int first_hole = -1;
+
   int size() const { return static_cast<int>(is_special.size()); }
 
   // In the order of ids; an id that was left out is a token of no bytes.
   void append(uint32_t id, std::string_view token_bytes, bool special) {
+    if (size() < static_cast<int>(id) && num_holes == 0) first_hole = size();
+    num_holes += static_cast<int>(id) - size();
     is_special.resize(id, false);
-    begins.resize(id + 1, bytes.size());
+    begins.resize(size_t{id} + 1, bytes.size());
     bytes += token_bytes;
     begins.push_back(bytes.size());
     is_special.push_back(special);
@@ -48,10 +54,13 @@ Result<std::string> read_tokenizer_json(const std::string& model_folder) {
   return text;
 }
 
-Result<Handle> parse_tokenizer(std::string_view json, const std::string& path) {
+Result<Handle> parse_tokenizer(std::string_view json, const std::string& path, int vocab_size) {
+  RETURN_IF_ERROR(check_json(json, path));
+  if (json.starts_with("\xef\xbb\xbf")) json.remove_prefix(3);
   cachalot_tokenizer* handle = nullptr;
   std::string error;
-  const cachalot_text_status status = cachalot_tokenizer_new(as_view(json), &handle, sink_into(error));
+  const cachalot_text_status status =
+      cachalot_tokenizer_new(as_view(json), static_cast<uint32_t>(vocab_size), &handle, sink_into(error));
   RETURN_IF_ERROR(to_status(status, path, error));
   return Handle(handle);
 }
@@ -93,18 +102,19 @@ struct Tokenizer::Impl {
   TokenizerConfig config;
   std::optional<TokenId> bos_id;
   bool add_bos = false;
+  std::vector<std::string> notes;
 };
 
 Tokenizer::Tokenizer() : impl_(std::make_unique<Impl>()) {}
 Tokenizer::~Tokenizer() = default;
 
-Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_folder) {
+Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_folder, int vocab_size) {
   const std::string path = model_folder + "/tokenizer.json";
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
   Impl& impl = *tokenizer->impl_;
   ASSIGN_OR_RETURN(impl.config, load_tokenizer_config(model_folder));
   ASSIGN_OR_RETURN(const std::string json, read_tokenizer_json(model_folder));
-  ASSIGN_OR_RETURN(impl.handle, parse_tokenizer(json, path));
+  ASSIGN_OR_RETURN(impl.handle, parse_tokenizer(json, path, vocab_size));
   ASSIGN_OR_RETURN(impl.table, read_table(impl.handle.get(), path));
   if (!impl.config.bos_token.empty()) impl.bos_id = find_token(impl.handle.get(), impl.config.bos_token);
   if (impl.config.add_bos_token) {
@@ -116,8 +126,15 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_fold
   if (impl.add_bos && !impl.bos_id) {
     return make_error(ErrorCode::kCorrupt,
                       "{}/tokenizer_config.json: add_bos_token is true, but bos_token \"{}\" is no token of {}",
-                      model_folder, impl.config.bos_token, path);
+                      model_folder, escaped(impl.config.bos_token, 80), path);
   }
+  if (impl.table.num_holes > 0)
+    impl.notes.push_back(
+        fmt::format("{}: {} ids below its largest ({}) are no token, the first is {}; they stand for no text", path,
+                    impl.table.num_holes, impl.table.size() - 1, impl.table.first_hole));
+  if (const std::string& eos = impl.config.eos_token; !eos.empty() && !find_token(impl.handle.get(), eos))
+    impl.notes.push_back(fmt::format("{}/tokenizer_config.json: eos_token {} is no token of {}, and ends no answer",
+                                     model_folder, cachalot::quoted(eos, 80), path));
   return tokenizer;
 }
 
@@ -156,6 +173,9 @@ const std::string& Tokenizer::bos_token() const {
 }
 const std::string& Tokenizer::eos_token() const {
   return impl_->config.eos_token;
+}
+const std::vector<std::string>& Tokenizer::notes() const {
+  return impl_->notes;
 }
 bool Tokenizer::add_bos_token() const {
   return impl_->add_bos;

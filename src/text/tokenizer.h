@@ -16,7 +16,8 @@ namespace cachalot {
 // Immutable after load; thread-safe.
 class Tokenizer {
  public:
-  static Result<std::unique_ptr<Tokenizer>> load(const std::string& model_folder);
+  // Token ids must be below `vocab_size`, config.json's.
+  static Result<std::unique_ptr<Tokenizer>> load(const std::string& model_folder, int vocab_size = kMaxVocabSize);
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
@@ -35,6 +36,7 @@ class Tokenizer {
   const std::string& bos_token() const;
   const std::string& eos_token() const;
   bool add_bos_token() const;
+  const std::vector<std::string>& notes() const;  // lines to tell whoever starts it
 
  private:
   Tokenizer();

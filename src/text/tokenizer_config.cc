@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "config/json_keys.h"
+#include "config/model_folder.h"
 
 namespace cachalot {
 namespace {
@@ -24,27 +26,34 @@ void read_token(JsonKeys& keys, std::string_view key, std::string& token) {
 
 // One template, or a list of named ones, of which "default" is meant.
 void read_chat_template(JsonKeys& keys, std::optional<std::string>& chat_template) {
-  constexpr std::string_view kKey = "chat_template";
+  constexpr std::string_view kKey = "chat_template",
+                             kWanted = "a string, or a list of {name, template} with an entry named \"default\"";
   const json::value* value = keys.find(kKey);
   if (!value) return;
   if (value->is_string()) {
     chat_template = std::string(value->get_string());
     return;
   }
+  std::vector<std::string> names;
   if (value->is_array()) {
     for (const json::value& item : value->get_array()) {
-      if (!item.is_object()) continue;
+      if (!item.is_object()) return keys.fault(kKey, "holds " + shown(item), kWanted);
       std::string name, source;
-      JsonKeys named(item.get_object(), "", "");
+      JsonKeys named = keys.nested(kKey, item.get_object());
       named.optional("name", name);
       named.optional("template", source);
+      if (const Status status = named.status(); !status) return keys.fault(kKey, "holds " + shown(item), kWanted);
       if (name == "default") {
         chat_template = std::move(source);
         return;
       }
+      names.push_back(name);
     }
   }
-  keys.fault(kKey, "has no default template", "a string, or a list with an entry named \"default\"");
+  keys.fault(
+      kKey,
+      value->is_array() ? fmt::format("has no default template (it has: {})", listed(names)) : "is " + shown(*value),
+      kWanted);
 }
 
 Result<std::optional<std::string>> read_optional_file(const std::string& path) {
@@ -55,12 +64,10 @@ Result<std::optional<std::string>> read_optional_file(const std::string& path) {
 }
 
 Result<TokenizerConfig> parse(const std::string& text, const std::string& path) {
-  boost::system::error_code fault;
-  const json::value root = json::parse(text, fault);
-  if (fault) return make_error(ErrorCode::kCorrupt, "{}: not JSON: {}", path, fault.message());
-  if (!root.is_object()) return make_error(ErrorCode::kCorrupt, "{}: holds no JSON object", path);
+  ASSIGN_OR_RETURN(const json::object root, parse_json_object(text, path));
   TokenizerConfig config;
-  JsonKeys keys(root.get_object(), path);
+  JsonKeys keys(root, path);
+  if (root.contains("chat_template")) config.template_file = path;
   read_token(keys, "bos_token", config.bos_token);
   read_token(keys, "eos_token", config.eos_token);
   if (keys.find("add_bos_token")) keys.optional("add_bos_token", config.add_bos_token.emplace());
@@ -79,7 +86,13 @@ Result<TokenizerConfig> load_tokenizer_config(const std::string& model_folder) {
     ASSIGN_OR_RETURN(config, parse(*text, path));
   }
   ASSIGN_OR_RETURN(std::optional<std::string> jinja, read_optional_file(model_folder + "/chat_template.jinja"));
-  if (jinja) config.chat_template = std::move(jinja);
+  if (jinja) {
+    const std::string jinja_path = model_folder + "/chat_template.jinja";
+    if (const std::string other = other_kind(jinja->substr(0, 512)); !other.empty())
+      return make_error(ErrorCode::kCorrupt, "{}: no chat template: it is {}", jinja_path, other);
+    config.chat_template = std::move(jinja);
+    config.template_file = jinja_path;
+  }
   return config;
 }
 

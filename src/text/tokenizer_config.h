@@ -13,6 +13,7 @@ struct TokenizerConfig {
   std::string bos_token, eos_token;   // "": none
   std::optional<bool> add_bos_token;  // absent: what the tokenizer's own post-processor does
   std::optional<std::string> chat_template;
+  std::string template_file;  // where that stands
 };
 
 Result<TokenizerConfig> load_tokenizer_config(const std::string& model_folder);

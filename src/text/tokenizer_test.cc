@@ -186,7 +186,7 @@ TEST_F(TokenizerFolder, ABrokenTokenizerFileIsNamed) {
   EXPECT_THAT(load_error(), HasSubstr(folder_ + "/tokenizer.json: "));
   write("tokenizer.json", *read_file(kNanoFolder + "/tokenizer.json"));
   write("tokenizer_config.json", "{");
-  EXPECT_THAT(load_error(), HasSubstr("tokenizer_config.json: not JSON"));
+  EXPECT_THAT(load_error(), HasSubstr("tokenizer_config.json: no valid JSON at line 1, column 2"));
   write("tokenizer_config.json", R"({"add_bos_token": "yes"})");
   EXPECT_THAT(load_error(), HasSubstr("add_bos_token is \"yes\""));
 }
@@ -196,6 +196,77 @@ TEST_F(TokenizerFolder, AnotherDecoderThanByteLevelIsRefused) {
   tokenizer_json.as_object()["decoder"] = {{"type", "Fuse"}};
   write("tokenizer.json", json::serialize(tokenizer_json));
   EXPECT_THAT(load_error(), HasSubstr("ByteLevel"));
+}
+
+TEST_F(TokenizerFolder, IdsThatNoModelHasAreRefusedWithTheirToken) {
+  const auto with = [&](auto change) {
+    json::value tokenizer_json = json::parse(*read_file(kNanoFolder + "/tokenizer.json"));
+    change(tokenizer_json.as_object());
+    write("tokenizer.json", json::serialize(tokenizer_json));
+    const auto tokenizer = Tokenizer::load(folder_, 512);
+    return tokenizer ? "no error" : tokenizer.error().message;
+  };
+  const auto vocab = [](json::object& root) -> json::object& { return root["model"].as_object()["vocab"].as_object(); };
+  EXPECT_EQ(with([](json::object&) {}), "no error");
+  for (const int64_t id : {512L, 600L, 2147483647L, 4294967295L})
+    EXPECT_THAT(with([&](json::object& root) { vocab(root)["Look"] = id; }),
+                AllOf(HasSubstr(folder_ + "/tokenizer.json: "),
+                      HasSubstr("the token \"Look\" has the id " + std::to_string(id)), HasSubstr("512")));
+  EXPECT_THAT(with([&](json::object& root) { vocab(root)["Look"] = 18; }), HasSubstr("have the same id, 18"));
+  EXPECT_THAT(with([&](json::object& root) { vocab(root)["Look"] = -1; }), HasSubstr("tokenizer.json: "));
+  EXPECT_THAT(with([&](json::object& root) { vocab(root)["Look"] = 4294967296; }), HasSubstr("tokenizer.json: "));
+  EXPECT_THAT(with([&](json::object& root) {
+                root["added_tokens"].as_array().push_back({{"id", 4000000000},
+                                                           {"content", "<far>"},
+                                                           {"single_word", false},
+                                                           {"lstrip", false},
+                                                           {"rstrip", false},
+                                                           {"normalized", false},
+                                                           {"special", true}});
+              }),
+              HasSubstr("tokenizer.json: "));
+  EXPECT_THAT(with([&](json::object& root) {
+                json::array& merges = root["model"].as_object()["merges"].as_array();
+                if (merges[0].is_array()) {
+                  merges.push_back(json::array{"Lo", "xyz"});
+                } else {
+                  merges.push_back("Lo xyz");
+                }
+              }),
+              AllOf(HasSubstr("tokenizer.json: "), HasSubstr("out of vocabulary")));
+  EXPECT_THAT(with([&](json::object& root) {
+                root["model"] = {{"type", "WordLevel"}, {"vocab", {{"a", 0}}}, {"unk_token", "a"}};
+              }),
+              HasSubstr("not BPE"));
+}
+
+TEST_F(TokenizerFolder, IdsThatNoTokenHasAreToldOnce) {
+  json::value tokenizer_json = json::parse(*read_file(folder_ + "/tokenizer.json"));
+  json::object& vocab = tokenizer_json.as_object()["model"].as_object()["vocab"].as_object();
+  EXPECT_TRUE(load(folder_)->notes().empty());
+  std::string hole;
+  for (const auto& [token, id] : vocab)
+    if (id == 300) hole = token;
+  vocab.erase(hole);
+  tokenizer_json.as_object()["model"].as_object()["merges"] = json::array();
+  write("tokenizer.json", json::serialize(tokenizer_json));
+  EXPECT_THAT(load_error(), HasSubstr("the added token"));  // their ids would shift
+  for (const json::value& added : tokenizer_json.at("added_tokens").as_array())
+    vocab[added.at("content").as_string()] = added.at("id");
+  write("tokenizer.json", json::serialize(tokenizer_json));
+  EXPECT_THAT(load(folder_)->notes(),
+              ElementsAre(HasSubstr("1 ids below its largest (511) are no token, the first is 300")));
+}
+
+TEST_F(TokenizerFolder, WhatStandsInATokenizersPlaceIsNamed) {
+  write("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7847602\n");
+  EXPECT_THAT(load_error(), AllOf(HasSubstr(folder_ + "/tokenizer.json"), HasSubstr("git lfs pull")));
+  write("tokenizer.json", "<!doctype html>\n<html>");
+  EXPECT_THAT(load_error(), HasSubstr("a web page"));
+  write("tokenizer.json", "{\"a\": 1,\n \"a\": 2}");
+  EXPECT_THAT(load_error(), HasSubstr("stands twice in one object, again at line 2"));
+  write("tokenizer.json", "\xef\xbb\xbf" + *read_file(kNanoFolder + "/tokenizer.json"));
+  EXPECT_EQ(load_error(), "loaded");
 }
 
 }  // namespace

@@ -12,7 +12,8 @@
 namespace cachalot {
 
 // The tensors of a HuggingFace checkpoint folder: model.safetensors alone, or the shards that
-// model.safetensors.index.json names. All files are mapped and checked when it is opened. Reading is thread-safe.
+// model.safetensors.index.json names; a folder with both is refused, as one of them may be another model. All files are
+// mapped and checked when it is opened. Reading is thread-safe.
 class Checkpoint {
  public:
   static Result<Checkpoint> open(const std::string& folder);
@@ -22,19 +23,39 @@ class Checkpoint {
   const TensorRef* find(std::string_view name) const;
   const std::map<std::string, TensorRef, std::less<>>& tensors() const { return tensors_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
-  uint64_t num_bytes() const;  // of all tensors
+  uint64_t num_bytes() const;              // of all tensors
+  std::vector<std::string> notes() const;  // lines to tell whoever starts it
 
   // Advice for the pages of a range inside one tensor: read them ahead; let go of them after packing.
   void prefetch(std::span<const std::byte> range) const;
   void drop_pages(std::span<const std::byte> range) const;
 
  private:
-  Status add_file(const std::string& name, const std::map<std::string, std::string>* file_of_tensor);
+  // The file that holds each tensor, by an index.
+  using Index = std::map<std::string, std::string, std::less<>>;
+
+  static Result<Index> read_index(const std::string& path);
+  Status open_shards(const Index& index);
+  Status add_file(const std::string& name);
+  Status check_index(const Index& index);
   const SafetensorsFile* file_of(std::span<const std::byte> range) const;
 
   std::string folder_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, TensorRef, std::less<>> tensors_;
+  std::vector<std::string> notes_;
+  uint64_t num_copied_bytes_ = 0;
+  int num_copied_files_ = 0;
 };
+
+// What of each file's data a fingerprint is over, beside config.json and the files' sizes and headers.
+enum class FingerprintDepth {
+  kSampled,  // kSampledPages evenly spread pages: two models that differ in more than a few unlucky bytes differ in it
+  kWhole,    // every byte: as slow as the disk
+};
+inline constexpr int kSampledPages = 16;
+
+// 32 hex digits.
+Result<std::string> fingerprint_of(const Checkpoint& checkpoint, FingerprintDepth depth = FingerprintDepth::kSampled);
 
 }  // namespace cachalot

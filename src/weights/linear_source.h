@@ -2,12 +2,14 @@
 
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "config/model_config.h"
 #include "kernels/weight_source.h"
 #include "weights/checkpoint.h"
@@ -32,8 +34,13 @@ LinearParts find_linear(const Checkpoint& checkpoint, std::string_view prefix);
 Result<WeightSource> linear_source(const LinearParts& parts, std::string_view prefix, int64_t out_features,
                                    int64_t in_features, const QuantizationConfig& quantization);
 
-// Every scale must be finite: one bad number would poison the whole answer far from its cause.
+// The first element of a tensor's data that is NaN or infinite; none for whole numbers. As fast as memory.
+std::optional<size_t> first_not_finite(std::span<const std::byte> data, DType dtype);
+// Every scale must be finite, and so must be what it multiplies: one bad number would poison the whole answer far from
+// its cause.
 Status check_scales(const LinearParts& parts);
+// "element [3, 17] is nan, which no weight can be" of element `index` of a table.
+std::string not_finite_text(const TensorRef& tensor, size_t index);
 
 // A plain tensor of floats as a linear layer's weight (a tied embedding).
 WeightSource plain_source(const TensorRef& tensor);
@@ -48,7 +55,7 @@ std::vector<float> to_floats(const TensorRef& tensor);
 // "folder/file: tensor NAME: ..."
 template <class... Args>
 std::unexpected<Error> tensor_error(const TensorRef& tensor, fmt::format_string<Args...> format, Args&&... args) {
-  return make_error(ErrorCode::kCorrupt, "{}: tensor {}: {}", *tensor.file, tensor.spec.name,
+  return make_error(ErrorCode::kCorrupt, "{}: tensor {}: {}", *tensor.file, name_text(tensor.spec.name, 200),
                     fmt::format(format, std::forward<Args>(args)...));
 }
 Status check_shape(const TensorRef& tensor, std::span<const int64_t> wanted);

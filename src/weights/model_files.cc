@@ -3,26 +3,16 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
+#include <optional>
 #include <span>
 #include <unordered_set>
 
-#include "weights/fingerprint.h"
+#include "weights/checkpoint.h"
 #include "weights/linear_source.h"
-#include "weights/model_tensors.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
-
-constexpr size_t kMaxListed = 5;  // tensors named in one error
-
-std::string listed(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kMaxListed);
-  std::string text =
-      fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
-  if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
-  return text;
-}
 
 // Checks tensors by name, dtype and shape, and remembers which have a place in the model.
 class TensorCensus {
@@ -49,6 +39,16 @@ class TensorCensus {
     return true;
   }
 
+  // Tensors of a layer that is not served.
+  size_t excuse(int layer) {
+    const std::string prefix = layer_name(layer, "");
+    const auto& tensors = checkpoint_.tensors();
+    size_t num_excused = 0;  // also those that an attempt to claim the layer has claimed
+    for (auto entry = tensors.lower_bound(prefix); entry != tensors.end() && entry->first.starts_with(prefix); ++entry)
+      claimed_.insert(entry->first), num_excused++;
+    return num_excused;
+  }
+
   // `tied`: a head that is the embedding may be in the file all the same. inv_freq are tables that old exports kept.
   std::vector<std::string> unclaimed(bool tied) const {
     std::vector<std::string> names;
@@ -64,10 +64,29 @@ class TensorCensus {
   std::unordered_set<std::string_view> claimed_;
 };
 
-bool has_layer(const Checkpoint& checkpoint, int layer) {
+// Whether the folder holds such a layer, whole or not, by the parts that no other layer has.
+bool has_mtp_layer(const Checkpoint& checkpoint, int layer) {
   const std::string prefix = layer_name(layer, "");
-  const auto first = checkpoint.tensors().lower_bound(prefix);
-  return first != checkpoint.tensors().end() && first->first.starts_with(prefix);
+  const auto& tensors = checkpoint.tensors();
+  for (auto entry = tensors.lower_bound(prefix); entry != tensors.end() && entry->first.starts_with(prefix); ++entry) {
+    const std::string_view part = std::string_view(entry->first).substr(prefix.size());
+    for (const std::string_view own : {"eh_proj.", "enorm.", "hnorm.", "shared_head.", "embed_tokens."})
+      if (part.starts_with(own)) return true;
+  }
+  return false;
+}
+
+// Why a multi-token-prediction layer cannot be used, or nothing if it is whole, and then claimed. Its embedding and
+// head are copies of the model's own, and may be left out.
+std::optional<std::string> claim_mtp_layer(const ModelConfig& config, int layer, TensorCensus& census) {
+  for (const ModelTensor& tensor : mtp_tensors(config, layer)) {
+    const bool may_be_absent = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
+    const Result<bool> found = census.claim(tensor);
+    if (!found) return found.error().message;
+    if (!*found && !may_be_absent)
+      return fmt::format("{} is missing", tensor.is_linear() ? tensor.name + ".weight" : tensor.name);
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -76,6 +95,7 @@ Result<ModelFiles> ModelFiles::open(const std::string& folder) {
   ASSIGN_OR_RETURN(ModelConfig config, load_model_config(folder));
   ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(folder));
   ModelFiles files(std::move(config), std::move(checkpoint));
+  files.notes_ = files.checkpoint_.notes();
   RETURN_IF_ERROR(files.check_tensors());
   return files;
 }
@@ -89,14 +109,23 @@ Status ModelFiles::check_tensors() {
     return {};
   };
   for (const ModelTensor& tensor : model_tensors(config_)) RETURN_IF_ERROR(claim(tensor, false));
-  for (int idx = 0; idx < config_.num_nextn_predict_layers; idx++) {
-    const int layer = config_.num_layers + idx;
-    if (!has_layer(checkpoint_, layer)) break;  // many quantized exports leave the MTP layers out
-    // Its embedding and head are copies of the model's own, and may be left out too.
-    for (const ModelTensor& tensor : mtp_tensors(config_, layer))
-      RETURN_IF_ERROR(claim(tensor, tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead));
-    num_mtp_layers_++;
+  // Answers do not need them, and many exports leave them out, or their number.
+  size_t num_left_out = 0;
+  std::string reason = fmt::format("config.json's num_nextn_predict_layers is {}", config_.num_nextn_predict_layers);
+  for (int layer = config_.num_layers; has_mtp_layer(checkpoint_, layer); layer++) {
+    if (layer - config_.num_layers == num_mtp_layers_ && num_mtp_layers_ < config_.num_nextn_predict_layers) {
+      const std::optional<std::string> fault = claim_mtp_layer(config_, layer, census);
+      if (!fault) {
+        num_mtp_layers_++;
+        continue;
+      }
+      reason = *fault;
+    }
+    num_left_out += census.excuse(layer);
   }
+  if (num_left_out > 0)
+    notes_.push_back(fmt::format("{}: the {} tensors of multi-token-prediction layers are left out: {}",
+                                 checkpoint_.folder(), num_left_out, reason));
   if (!missing.empty())
     return make_error(ErrorCode::kNotFound, "{}: {} tensors that config.json asks for are missing: {}",
                       checkpoint_.folder(), missing.size(), listed(missing));
@@ -128,10 +157,19 @@ Result<std::vector<float>> ModelFiles::vector(std::string_view name, int64_t siz
   RETURN_IF_ERROR(check_shape(*tensor, std::array{size}));
   if (!is_float_dtype(tensor->spec.dtype))
     return tensor_error(*tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor->spec.dtype));
-  std::vector<float> values = to_floats(*tensor);
-  if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); }))
-    return tensor_error(*tensor, "holds a number that is not finite");
-  return values;
+  if (const auto index = first_not_finite(tensor->data, tensor->spec.dtype))
+    return tensor_error(*tensor, "{}", not_finite_text(*tensor, *index));
+  return to_floats(*tensor);
+}
+
+Error ModelFiles::not_finite(std::string_view name, size_t index) const {
+  const LinearParts parts = find_linear(checkpoint_, name);
+  const TensorRef* tensor = parts.weight ? parts.weight : checkpoint_.find(name);
+  if (!tensor)
+    return {ErrorCode::kCorrupt,
+            fmt::format("{}: tensor {}: holds a number that is not finite", checkpoint_.folder(), name),
+            {}};
+  return tensor_error(*tensor, "{}", not_finite_text(*tensor, index)).error();
 }
 
 Result<TensorRef> ModelFiles::table(std::string_view name, int64_t rows, int64_t cols) const {

@@ -23,8 +23,10 @@ class ModelFiles : public WeightCatalog {
   const ModelConfig& config() const { return config_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
   const std::string& name() const override { return checkpoint_.folder(); }
-  // MTP layers whose tensors the folder really has (0..config().num_nextn_predict_layers).
+  // MTP layers of which the folder has every tensor (0..config().num_nextn_predict_layers).
   int num_mtp_layers() const { return num_mtp_layers_; }
+  // Lines to tell whoever starts it: what the folder holds and is left out.
+  const std::vector<std::string>& notes() const { return notes_; }
 
   Result<WeightSource> linear(std::string_view prefix, int64_t out_features, int64_t in_features) const override;
   Result<WeightSource> head() const override;
@@ -32,6 +34,8 @@ class ModelFiles : public WeightCatalog {
   // A table of floats as stored (F32, BF16 or F16), e.g. "model.embed_tokens.weight".
   Result<TensorRef> table(std::string_view name, int64_t rows, int64_t cols) const;
   Result<TensorRef> embedding() const override;
+
+  Error not_finite(std::string_view name, size_t index) const override;
 
   // Advice: read the pages of a source's window ahead.
   void prefetch(const WeightSource& source) const;
@@ -49,6 +53,7 @@ class ModelFiles : public WeightCatalog {
   ModelConfig config_;
   Checkpoint checkpoint_;
   int num_mtp_layers_ = 0;
+  std::vector<std::string> notes_;
 };
 
 }  // namespace cachalot

@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <boost/json.hpp>
+#include <cmath>
+#include <numeric>
 
 #include "weights/files_test_util.h"
-#include "weights/model_tensors.h"
+#include "weights/linear_source.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
@@ -191,8 +195,10 @@ TEST_F(ModelFilesTest, RefusesNumbersThatAreNotFinite) {
   poison("lm_head.scales", 0x7c00);
   poison("model.norm.weight", 0x7fc0);
   const Result<ModelFiles> files = ModelFiles::open(folder_.path());
-  EXPECT_THAT(message_of(files->head()), HasSubstr("tensor lm_head.scales: holds a scale that is not finite"));
-  EXPECT_THAT(message_of(files->vector("model.norm.weight", 64)), HasSubstr("not finite"));
+  EXPECT_THAT(message_of(files->head()),
+              HasSubstr("tensor lm_head.scales: holds a scale that is not finite: element [0, 1] is not finite"));
+  EXPECT_THAT(message_of(files->vector("model.norm.weight", 64)),
+              HasSubstr("tensor model.norm.weight: element 1 is not finite"));
 }
 
 TEST_F(ModelFilesTest, AcceptsMtpLayersWholeOrNotAtAll) {
@@ -209,12 +215,55 @@ TEST_F(ModelFilesTest, AcceptsMtpLayersWholeOrNotAtAll) {
   EXPECT_EQ(
       with([](const TensorSpec& tensor) { return !tensor.name.ends_with("embed_tokens.weight"); })->num_mtp_layers(),
       1);
-  EXPECT_THAT(message_of(with([](const TensorSpec& tensor) { return !tensor.name.ends_with("eh_proj.weight"); })),
-              HasSubstr("missing: model.layers.2.eh_proj.weight"));
-  EXPECT_THAT(message_of(open(
-                  tiny_config(),
-                  [&](std::vector<TensorSpec>& tensors) { tensors.insert(tensors.end(), mtp.begin(), mtp.end()); })),
-              HasSubstr("have no place in the model"));
+  // A layer with a gap, or of which config.json says nothing, is left out, and said once.
+  const Result<ModelFiles> gap =
+      with([](const TensorSpec& tensor) { return !tensor.name.ends_with("eh_proj.weight"); });
+  ASSERT_TRUE(gap) << message_of(gap);
+  EXPECT_EQ(gap->num_mtp_layers(), 0);
+  EXPECT_THAT(gap->notes(), testing::ElementsAre(HasSubstr("left out: model.layers.2.eh_proj.weight is missing")));
+  for (const char* number : {"0", "null"}) {
+    const Result<ModelFiles> silent =
+        open(tiny_config(fmt::format(R"({{"num_nextn_predict_layers": {}}})", number)),
+             [&](std::vector<TensorSpec>& tensors) { tensors.insert(tensors.end(), mtp.begin(), mtp.end()); });
+    ASSERT_TRUE(silent) << message_of(silent);
+    EXPECT_EQ(silent->num_mtp_layers(), 0);
+    EXPECT_THAT(
+        silent->notes(),
+        testing::ElementsAre(HasSubstr(fmt::format("the {} tensors of multi-token-prediction layers are left out: "
+                                                   "config.json's num_nextn_predict_layers is 0",
+                                                   mtp.size()))));
+  }
+  // A layer like the others is none of them: then config.json names too few.
+  const Result<ModelFiles> more = open(tiny_config(), [&](std::vector<TensorSpec>& tensors) {
+    tensors.push_back({"model.layers.2.input_layernorm.weight", DType::kBF16, {64}});
+  });
+  EXPECT_THAT(message_of(more), HasSubstr("have no place in the model"));
+}
+
+TEST(LinearSource, FindsEveryNumberThatIsNotFinite) {
+  const auto check = []<class T, class Bits>(T, Bits, DType dtype, std::vector<Bits> patterns) {
+    for (const Bits pattern : patterns) {
+      std::vector<Bits> data(10'000, Bits{0});
+      data[9'876] = pattern;
+      const auto found = first_not_finite(std::as_bytes(std::span(data)), dtype);
+      const bool finite = std::isfinite(static_cast<float>(std::bit_cast<T>(pattern)));
+      ASSERT_EQ(found, finite ? std::nullopt : std::optional<size_t>(9'876)) << dtype_name(dtype) << " " << +pattern;
+    }
+  };
+  std::vector<uint16_t> all16(1 << 16);
+  std::vector<uint8_t> all8(1 << 8);
+  std::iota(all16.begin(), all16.end(), 0);
+  std::iota(all8.begin(), all8.end(), 0);
+  std::vector<uint16_t> some16;  // around every change of the exponent
+  for (const uint16_t bits : all16)
+    if ((bits & 0x3ff) <= 1 || (bits & 0x3ff) == 0x3ff || (bits & 0x7f) <= 1 || (bits & 0x7f) == 0x7f)
+      some16.push_back(bits);
+  check(bf16(), uint16_t{}, DType::kBF16, some16);
+  check(fp16(), uint16_t{}, DType::kF16, some16);
+  check(fp8e4m3(), uint8_t{}, DType::kF8E4M3, all8);
+  check(
+      float(), uint32_t{}, DType::kF32,
+      {0u, 0x7f7fffffu, 0x7f800000u, 0x7f800001u, 0x7fc00000u, 0xff800000u, 0xffffffffu, 0xff7fffffu, 0x80000000u, 1u});
 }
 
 TEST(ModelFiles, OpensTheBuiltInModel) {

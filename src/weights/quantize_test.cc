@@ -128,7 +128,7 @@ TEST(Quantize, RefusesWhatItCannotDo) {
   };
   EXPECT_THAT(message(kNano, {.target = {.format = WeightFormat::kAwq, .group_size = 33}}),
               HasSubstr("multiple of 32"));
-  EXPECT_THAT(message("/nowhere", {}), HasSubstr("/nowhere/config.json"));
+  EXPECT_THAT(message("/nowhere", {}), HasSubstr("/nowhere: there is no such folder"));
   EXPECT_THAT(message(kNano, {.target = {.format = WeightFormat::kAwq, .group_size = 1024}}),
               HasSubstr("nothing to quantize"));
 

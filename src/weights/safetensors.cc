@@ -7,7 +7,9 @@
 #include <cstring>
 #include <optional>
 
-#include "base/log.h"
+#include "base/text.h"
+#include "config/json_keys.h"
+#include "config/model_folder.h"
 
 namespace cachalot {
 namespace {
@@ -41,7 +43,7 @@ Result<TensorPlace> parse_entry(const boost::json::key_value_pair& entry, uint64
                                 const std::string& path) {
   const std::string name = entry.key();
   const auto fault = [&]<class... Args>(fmt::format_string<Args...> format, Args&&... args) {
-    return make_error(ErrorCode::kCorrupt, "{}: tensor {}: {}", path, name,
+    return make_error(ErrorCode::kCorrupt, "{}: tensor {}: {}", path, name_text(name, 200),
                       fmt::format(format, std::forward<Args>(args)...));
   };
   const boost::json::object* object = entry.value().if_object();
@@ -56,15 +58,15 @@ Result<TensorPlace> parse_entry(const boost::json::key_value_pair& entry, uint64
   place.spec.name = name;
   const std::string_view dtype_text = dtype_value->get_string();
   const std::optional<DType> dtype = dtype_by_name(dtype_text);
-  if (!dtype) return fault("dtype {} is not known here", dtype_text);
+  if (!dtype) return fault("dtype {} is not known here", name_text(dtype_text));
   place.spec.dtype = *dtype;
   for (const boost::json::value& extent : shape_value->get_array()) {
-    if (!extent.is_int64() || extent.get_int64() < 0) return fault("shape holds {}", boost::json::serialize(extent));
+    if (!extent.is_int64() || extent.get_int64() < 0) return fault("shape holds {}", shown(extent));
     place.spec.shape.push_back(extent.get_int64());
   }
   const std::optional<uint64_t> begin = unsigned_of(offsets_value->get_array()[0]);
   const std::optional<uint64_t> end = unsigned_of(offsets_value->get_array()[1]);
-  if (!begin || !end || *begin > *end) return fault("data_offsets are {}", boost::json::serialize(*offsets_value));
+  if (!begin || !end || *begin > *end) return fault("data_offsets are {}", shown(*offsets_value));
   if (*end > data_size)
     return fault("data_offsets [{}, {}] reach beyond the end: the file has {} bytes of data; is it truncated?", *begin,
                  *end, data_size);
@@ -84,11 +86,11 @@ Status check_cover(std::span<const TensorPlace> places, uint64_t data_begin, uin
   const TensorPlace* previous = nullptr;
   for (const TensorPlace& place : places) {
     if (place.begin < covered)
-      return make_error(ErrorCode::kCorrupt, "{}: tensors {} and {} overlap", path, previous->spec.name,
-                        place.spec.name);
+      return make_error(ErrorCode::kCorrupt, "{}: tensors {} and {} overlap", path, name_text(previous->spec.name),
+                        name_text(place.spec.name));
     if (place.begin > covered)
       return make_error(ErrorCode::kCorrupt, "{}: {} bytes before tensor {} belong to no tensor (is one listed twice?)",
-                        path, place.begin - covered, place.spec.name);
+                        path, place.begin - covered, name_text(place.spec.name));
     covered = place.end;
     previous = &place;
   }
@@ -111,6 +113,9 @@ std::string shape_text(std::span<const int64_t> shape) {
 
 Result<std::vector<TensorPlace>> parse_safetensors_header(std::span<const std::byte> bytes, uint64_t file_size,
                                                           const std::string& path) {
+  const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (const std::string other = other_kind(all.substr(0, 512)); !other.empty())
+    return make_error(ErrorCode::kCorrupt, "{}: no safetensors file: it is {}", path, other);
   if (file_size < kLengthBytes || bytes.size() < kLengthBytes)
     return make_error(ErrorCode::kCorrupt, "{}: {} bytes are too short for a safetensors file", path, file_size);
   uint64_t header_size = 0;
@@ -121,11 +126,7 @@ Result<std::vector<TensorPlace>> parse_safetensors_header(std::span<const std::b
                       "{}: its header claims {} bytes; the file has {}: no safetensors file, or truncated", path,
                       header_size, file_size);
 
-  boost::system::error_code parse_error;
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_size);
-  const boost::json::value root = boost::json::parse(text, parse_error);
-  if (parse_error)
-    return make_error(ErrorCode::kCorrupt, "{}: header is no valid JSON: {}", path, parse_error.message());
+  ASSIGN_OR_RETURN(const boost::json::value root, parse_json(all.substr(kLengthBytes, header_size), path + ": header"));
   if (!root.is_object()) return make_error(ErrorCode::kCorrupt, "{}: header is no JSON object", path);
 
   const uint64_t data_begin = kLengthBytes + header_size;
@@ -150,19 +151,16 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
   file.header_size_ = kLengthBytes + header_bytes;
   file.path_ = std::make_unique<std::string>(path);
-  uint64_t copied = 0;
   for (const TensorPlace& place : places) {
     std::span<const std::byte> data = bytes.subspan(place.begin, place.end - place.begin);
     if (place.begin % dtype_size(place.spec.dtype) != 0) {  // some writers do not pad the header
       file.copies_.push_back(std::make_unique<std::byte[]>(data.size()));
       std::ranges::copy(data, file.copies_.back().get());
       data = {file.copies_.back().get(), data.size()};
-      copied += data.size();
+      file.num_copied_bytes_ += data.size();
     }
     file.tensors_.push_back({place.spec, data, file.path_.get()});
   }
-  if (copied > 0)
-    log::warn("{}: {} bytes of tensors are misaligned in the file and were copied to memory", path, copied);
   return file;
 }
 

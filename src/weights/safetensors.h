@@ -56,6 +56,7 @@ class SafetensorsFile {
 
   const std::string& path() const { return *path_; }
   std::span<const TensorRef> tensors() const { return tensors_; }
+  uint64_t num_copied_bytes() const { return num_copied_bytes_; }  // of tensors that lie misaligned in the file
   const MappedFile& mapping() const { return mapping_; }
   std::span<const std::byte> header() const { return mapping_.bytes().first(header_size_); }
 
@@ -66,7 +67,8 @@ class SafetensorsFile {
   size_t header_size_ = 0;
   std::unique_ptr<std::string> path_;  // at an address of its own, which the tensors keep
   std::vector<TensorRef> tensors_;
-  std::vector<std::unique_ptr<std::byte[]>> copies_;  // of tensors that lie misaligned in the file
+  std::vector<std::unique_ptr<std::byte[]>> copies_;  // of such tensors
+  uint64_t num_copied_bytes_ = 0;
 };
 
 }  // namespace cachalot

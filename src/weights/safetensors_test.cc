@@ -83,7 +83,7 @@ TEST(Safetensors, NamesTheFaultOfAMalformedFile) {
   const std::string good = raw_safetensors(R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8);
   for (
       const Case& broken : {
-          Case{"", "0 bytes are too short"},
+          Case{"", "no safetensors file: it is empty"},
           Case{"1234567", "too short"},
           Case{good.substr(0, 30), "its header claims"},
           Case{good.substr(0, good.size() - 1), "tensor x: data_offsets [0, 8] reach beyond the end"},
@@ -117,7 +117,7 @@ TEST(Safetensors, NamesTheFaultOfAMalformedFile) {
               raw_safetensors(
                   R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
                   8),
-              "listed twice"},
+              "the key 'x' stands twice"},
       }) {
     const TestFolder folder;
     const Result<SafetensorsFile> file = open_raw(folder, broken.bytes);

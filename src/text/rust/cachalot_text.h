@@ -41,8 +41,8 @@ typedef struct {
 typedef struct cachalot_tokenizer cachalot_tokenizer;
 typedef struct cachalot_template cachalot_template;
 
-// From the text of a tokenizer.json. `*tokenizer` is set on success only.
-cachalot_text_status cachalot_tokenizer_new(cachalot_text_view json, cachalot_tokenizer** tokenizer,
+// From the text of a tokenizer.json; every id must be below `num_ids`. `*tokenizer` is set on success only.
+cachalot_text_status cachalot_tokenizer_new(cachalot_text_view json, uint32_t num_ids, cachalot_tokenizer** tokenizer,
                                             cachalot_text_sink error);
 void cachalot_tokenizer_free(cachalot_tokenizer* tokenizer);
 // `post_process`: with what the file's post-processor adds around a text.

@@ -89,12 +89,24 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// What it says and where, without the folders of the machine that built this.
+fn describe_panic(panic: &std::panic::PanicHookInfo) -> String {
+    let payload = panic.payload();
+    let what = payload.downcast_ref::<&str>().map(|text| text.to_string());
+    let what = what.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+    let place = panic.location().map_or(String::new(), |location| {
+        let file = location.file().rsplit('/').next().unwrap_or_default();
+        format!(" ({file}:{})", location.line())
+    });
+    format!("a fault of the library: {}{place}", what.replace('\n', " "))
+}
+
 /// Runs the body of a C function; an error or a panic is written to `error` and becomes the status.
 pub fn guard(error: TextSink, body: impl FnOnce() -> Result<(), String>) -> Status {
     static KEEP_PANICS: Once = Once::new();
     // Rust's own hook would print what the caller is told anyway.
     KEEP_PANICS.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| LAST_PANIC.set(panic.to_string().replace('\n', " "))));
+        std::panic::set_hook(Box::new(|panic| LAST_PANIC.set(describe_panic(panic))));
     });
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => Status::Ok,

@@ -15,11 +15,12 @@ use tokenizer::Tokenizer;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_new(
     json: Bytes,
+    num_ids: u32,
     tokenizer: *mut *mut Tokenizer,
     error: TextSink,
 ) -> Status {
     guard(error, || {
-        let loaded = Tokenizer::from_json(json.as_slice())?;
+        let loaded = Tokenizer::from_json(json.as_slice(), num_ids)?;
         unsafe { *tokenizer = Box::into_raw(Box::new(loaded)) };
         Ok(())
     })

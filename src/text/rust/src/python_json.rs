@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, ErrorKind, State};
 
 pub struct Style {
     pub indent: Option<usize>,
@@ -13,12 +13,30 @@ pub struct Style {
     pub separators: Option<(String, String)>,
 }
 
-pub fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
+pub fn dumps(state: &State, value: &Value, style: &Style) -> Result<String, Error> {
+    pay(state, value, 0)?;
     let defaults = if style.indent.is_some() { (",", ": ") } else { (", ", ": ") };
     let (item, key) = style.separators.as_ref().map_or(defaults, |(item, key)| (item.as_str(), key.as_str()));
     let mut writer = Writer { style, item_separator: item, key_separator: key, depth: 0, out: String::new() };
     writer.value(value)?;
     Ok(writer.out)
+}
+
+/// Of lists and maps: far more than any context has; deeper ones, which a template can make, would run out of stack.
+const MAX_DEPTH: usize = 200;
+
+/// Pays for all items of a value before it is written out: lists that hold the same list twice, and so on, are small in
+/// memory and have no end on paper.
+pub fn pay(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(ErrorKind::InvalidOperation, "the value is nested too deeply"));
+    }
+    state.consume_fuel(1)?;
+    match value.kind() {
+        ValueKind::Seq => value.try_iter()?.try_for_each(|item| pay(state, &item, depth + 1)),
+        ValueKind::Map => value.try_iter()?.try_for_each(|key| pay(state, &value.get_item(&key)?, depth + 1)),
+        _ => Ok(()),
+    }
 }
 
 struct Writer<'a> {

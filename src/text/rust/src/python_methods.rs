@@ -1,13 +1,22 @@
 //! Methods of Python's strings that minijinja's pycompat lacks or reads differently.
 
 use minijinja::value::{Value, from_args};
-use minijinja::{Error, State};
+use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
 pub fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let Some(text) = value.as_str() else {
         return pycompat::unknown_method_callback(state, value, method, args);
     };
+    // Lists of pieces take many times the bytes of their text; what is made is paid for before.
+    if matches!(method, "split" | "rsplit" | "splitlines") {
+        let separator = args.first().and_then(|separator| separator.as_str()).unwrap_or(" ");
+        state.consume_fuel(text.matches(separator).count() as u64)?;
+    }
+    // A width makes as many blanks.
+    if method == "format" && text.as_bytes().windows(5).any(|digits| digits.iter().all(u8::is_ascii_digit)) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "format: a width is at most 9999"));
+    }
     match method {
         "title" => {
             let () = from_args(args)?;

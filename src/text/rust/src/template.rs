@@ -5,14 +5,31 @@ use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, escape_formatter};
 
 use crate::{python_json, python_methods};
 
 const NAME: &str = "chat_template";
 
+/// What one rendering may do, by the size of what it is about: so many steps, and 64 bytes made for each (the crate's
+/// fuel). A template without an end is stopped within a second or two, and before it has made 2 GiB of text; none of a
+/// published model uses a tenth of it.
+const LIMITS: [Limit; 3] = [
+    Limit { max_context: 16 << 10, fuel: 2 << 20 },
+    Limit { max_context: 256 << 10, fuel: 16 << 20 },
+    Limit { max_context: usize::MAX, fuel: 32 << 20 },
+];
+/// Macros and includes within one another.
+const MAX_DEPTH: usize = 64;
+const MAX_INDENT: usize = 64;
+
+struct Limit {
+    max_context: usize,
+    fuel: u64,
+}
+
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environments: Vec<(usize, Environment<'static>)>, // by LIMITS
 }
 
 impl ChatTemplate {
@@ -20,10 +37,16 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| describe(&e))?;
         let mut environment = Environment::new();
         environment.set_debug(false);
+        environment.set_recursion_limit(MAX_DEPTH);
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(python_methods::call);
+        environment.set_formatter(|out, state, value| {
+            python_json::pay(state, value, 0)?;
+            escape_formatter(out, state, value)
+        });
         environment.add_filter("tojson", to_json);
+        environment.remove_filter("pprint"); // quadratic
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         // What a template may test for, though the caller did not give it; the context overrides these.
@@ -33,13 +56,20 @@ impl ChatTemplate {
         environment.add_global("documents", ());
         environment.add_global("add_generation_prompt", false);
         environment.add_template_owned(NAME, source.to_string()).map_err(|error| describe(&error))?;
-        Ok(ChatTemplate { environment })
+        let environments = LIMITS.iter().map(|limit| {
+            let mut limited = environment.clone();
+            limited.set_fuel(Some(limit.fuel));
+            (limit.max_context, limited)
+        });
+        Ok(ChatTemplate { environments: environments.collect() })
     }
 
     pub fn render(&self, context_json: &[u8]) -> Result<String, String> {
         let context: Value =
             serde_json::from_slice(context_json).map_err(|error| format!("the context is no JSON: {error}"))?;
-        let template = self.environment.get_template(NAME).map_err(|error| describe(&error))?;
+        let fits = |(max_context, _): &&(usize, Environment<'static>)| context_json.len() <= *max_context;
+        let (_, environment) = self.environments.iter().find(fits).ok_or("the context is too large")?;
+        let template = environment.get_template(NAME).map_err(|error| describe(&error))?;
         template.render(context).map_err(|error| describe(&error))
     }
 }
@@ -68,6 +98,14 @@ fn describe(error: &Error) -> String {
         }
         cause = current.source();
     }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if current.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
+            let place = error.line().map_or(String::new(), |line| format!(" (line {line} of the template)"));
+            return format!("it was stopped, since it loops or writes without an end{place}");
+        }
+        cause = current.source();
+    }
     match (error.detail(), error.line()) {
         (Some(detail), Some(line)) => format!("{}: {detail} (line {line} of the template)", error.kind()),
         (None, Some(line)) => format!("{} (line {line} of the template)", error.kind()),
@@ -75,7 +113,7 @@ fn describe(error: &Error) -> String {
     }
 }
 
-fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
+fn to_json(state: &State, value: &Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
     let separators = match options.get::<Option<Vec<String>>>("separators")?.as_deref() {
         None => None,
         Some([item, key]) => Some((item.clone(), key.clone())),
@@ -88,11 +126,17 @@ fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Stri
         separators,
     };
     options.assert_all_used()?;
-    python_json::dumps(value, &style)
+    if style.indent.is_some_and(|indent| indent > MAX_INDENT) {
+        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: indent is at most {MAX_INDENT}")));
+    }
+    python_json::dumps(state, value, &style)
 }
 
 /// datetime.now().strftime(format): the C library's, in local time.
 fn strftime_now(format: String) -> Result<String, Error> {
+    if format.len() > 1024 {
+        return Err(Error::new(ErrorKind::InvalidOperation, "strftime_now: the format is longer than 1024 bytes"));
+    }
     let format =
         CString::new(format).map_err(|_| Error::new(ErrorKind::InvalidOperation, "strftime_now: NUL in the format"))?;
     let mut text = vec![0u8; 64 + 64 * format.as_bytes().len()];

@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 
-use tokenizers::{DecoderWrapper, Tokenizer as HfTokenizer};
+use tokenizers::{DecoderWrapper, ModelWrapper, Tokenizer as HfTokenizer};
 
 pub struct Tokenizer {
     inner: HfTokenizer,
 }
 
 impl Tokenizer {
-    pub fn from_json(json: &[u8]) -> Result<Tokenizer, String> {
+    /// `num_ids`: ids at or above it are refused, as no model knows them.
+    pub fn from_json(json: &[u8], num_ids: u32) -> Result<Tokenizer, String> {
         let mut inner = HfTokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        if !matches!(inner.get_model(), ModelWrapper::BPE(_)) {
+            return Err("its model is not BPE, as that of DeepSeek's tokenizers is; no other is supported".into());
+        }
+        check_added_ids(json, &inner)?;
+        check_ids(&inner, num_ids)?;
         // Only there is a token's text the same wherever it stands, which token-by-token streaming rests on.
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(
@@ -41,6 +47,41 @@ impl Tokenizer {
                 visit(id, &token_bytes(&token, &byte_of_char), added.is_special_token(&token));
             }
         }
+    }
+}
+
+/// An added token gets the next id behind the model's tokens, whatever the file says: with a hole below, all shift.
+fn check_added_ids(json: &[u8], inner: &HfTokenizer) -> Result<(), String> {
+    let root: serde_json::Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    for added in root["added_tokens"].as_array().into_iter().flatten() {
+        let (Some(token), Some(id)) = (added["content"].as_str(), added["id"].as_u64()) else { continue };
+        let real = inner.token_to_id(token).map(u64::from);
+        if real.is_some_and(|real| real != id) {
+            let real = real.unwrap_or_default();
+            return Err(format!(
+                "the added token {token:?} has the id {id}, but as the next one it would be {real}: the ids below have \
+                 a hole, or another token has that text"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Two tokens of one id would be one in the answers, and the tables are as long as the largest id.
+fn check_ids(inner: &HfTokenizer, num_ids: u32) -> Result<(), String> {
+    let mut tokens: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort();
+    for pair in tokens.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            return Err(format!("the tokens {:?} and {:?} have the same id, {}", pair[0].1, pair[1].1, pair[0].0));
+        }
+    }
+    match tokens.iter().find(|(id, _)| *id >= num_ids) {
+        Some((id, token)) => {
+            Err(format!("the token {token:?} has the id {id}; ids must be below the vocabulary's size, {num_ids}"))
+        }
+        None if tokens.is_empty() => Err("it has no tokens".into()),
+        None => Ok(()),
     }
 }
 
