@@ -1,7 +1,7 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
+#include <optional>
 
 #include "http/client.h"
 
@@ -18,23 +18,23 @@ class HealthProbe {
   HealthProbe(const HealthProbe&) = delete;
   HealthProbe& operator=(const HealthProbe&) = delete;
 
-  // Asks anew if the last question was asked `interval` ago and is through.
+  // Hears what has come, and asks anew if the last question was asked `interval` ago and is through.
   void ask(std::chrono::milliseconds interval);
   // Forgets what it heard: the server is started anew.
   void reset();
   // The last answer's status; 0: none yet.
-  int status() const;
+  int status() const { return status_; }
   // How long it has not answered any more; nothing heard since the reset counts from there.
-  Clock::duration silence() const;
+  Clock::duration silence() const { return Clock::now() - heard_; }
 
  private:
-  struct Heard;
+  void hear();
 
   const http::Client& client_;
   http::Url url_;
-  Clock::time_point asked_;
-  std::shared_ptr<Heard> heard_;  // shared with the call under way
-  std::shared_ptr<http::ClientCall> call_;
+  Clock::time_point asked_, heard_ = Clock::now();
+  int status_ = 0;
+  std::optional<http::Running<Result<http::Response>>> call_;  // under way
 };
 
 }  // namespace cachalot
