@@ -13,7 +13,7 @@ namespace json = boost::json;
 using openai::find_text;
 
 ChatSession::ChatSession(const http::IoThreads& threads, ChatOptions options)
-    : client_(threads), options_(std::move(options)), address_(options_.url, options_.api_key) {
+    : threads_(threads), client_(threads), options_(std::move(options)), address_(options_.url, options_.api_key) {
   reset();
 }
 
@@ -24,7 +24,7 @@ void ChatSession::reset() {
 
 void ChatSession::stop() {
   std::lock_guard lock(mutex_);
-  if (call_) call_->cancel();
+  if (running_) running_->cancel();
 }
 
 Status ChatSession::connect() {
@@ -37,11 +37,17 @@ Result<std::string> ChatSession::ask(std::string_view text, const Sink& sink) {
   json::object body = {{"model", options_.model}, {"messages", messages_}, {"stream", true}};
   if (options_.temperature) body["temperature"] = *options_.temperature;
   if (options_.max_tokens) body["max_tokens"] = *options_.max_tokens;
+  ASSIGN_OR_RETURN(http::ClientRequest request, address_.request("POST", "/chat/completions", json::serialize(body)));
   Answer answer;
-  const Status status = stream(json::serialize(body), sink, answer);
+  http::Running<Status>* running = nullptr;
   {
     std::lock_guard lock(mutex_);
-    call_.reset();
+    running = &running_.emplace(threads_.start(stream(std::move(request), sink, answer)));
+  }
+  const Status status = running->wait();
+  {
+    std::lock_guard lock(mutex_);
+    running_.reset();
   }
   // A question without an answer is not said; an answer that was cut short is.
   if (answer.content.empty() && !status)
@@ -52,29 +58,29 @@ Result<std::string> ChatSession::ask(std::string_view text, const Sink& sink) {
   return answer.finish;
 }
 
-Status ChatSession::stream(const std::string& body, const Sink& sink, Answer& answer) {
-  ASSIGN_OR_RETURN(http::ClientRequest request, address_.request("POST", "/chat/completions", body));
-  http::BlockingCall call = client_.start_blocking(std::move(request));
-  {
-    std::lock_guard lock(mutex_);
-    call_ = call;
-  }
-  ASSIGN_OR_RETURN(const http::ResponseHead head, call.head());
+// The sink is called on an I/O thread while ask() waits.
+http::awaitable<Status> ChatSession::stream(http::ClientRequest request, const Sink& sink, Answer& answer) const {
+  http::ClientCall call = client_.call(std::move(request));
+  const Result<http::ResponseHead> head = co_await call.head();
+  if (!head) co_return std::unexpected(head.error());
   http::SseParser parser;
   std::string refused;
   for (;;) {
-    ASSIGN_OR_RETURN(const std::string piece, call.read());
-    if (piece.empty()) break;
-    if (head.status != 200) {
-      refused += piece;
+    const Result<std::string> piece = co_await call.read();
+    if (!piece) co_return std::unexpected(piece.error());
+    if (piece->empty()) break;
+    if (head->status != 200) {
+      refused += *piece;
       continue;
     }
-    ASSIGN_OR_RETURN(const std::vector<http::SseEvent> events, parser.add(piece));
-    for (const http::SseEvent& event : events) RETURN_IF_ERROR(take_event(event.data, sink, answer));
+    const Result<std::vector<http::SseEvent>> events = parser.add(*piece);
+    if (!events) co_return std::unexpected(events.error());
+    for (const http::SseEvent& event : *events)
+      if (Status taken = take_event(event.data, sink, answer); !taken) co_return taken;
   }
-  if (head.status != 200) return std::unexpected(openai::refusal(head.status, refused));
-  if (!answer.done && answer.finish.empty()) return make_error(ErrorCode::kUnavailable, "the answer broke off");
-  return {};
+  if (head->status != 200) co_return std::unexpected(openai::refusal(head->status, refused));
+  if (!answer.done && answer.finish.empty()) co_return make_error(ErrorCode::kUnavailable, "the answer broke off");
+  co_return Status{};
 }
 
 Status ChatSession::take_event(const std::string& data, const Sink& sink, Answer& answer) const {

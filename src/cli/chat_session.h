@@ -49,16 +49,17 @@ class ChatSession {
     bool done = false;
   };
 
-  Status stream(const std::string& body, const Sink& sink, Answer& answer);
+  http::awaitable<Status> stream(http::ClientRequest request, const Sink& sink, Answer& answer) const;
   Status take_event(const std::string& data, const Sink& sink, Answer& answer) const;
 
+  const http::IoThreads& threads_;
   http::Client client_;
   ChatOptions options_;
   const openai::ApiAddress address_;
   boost::json::array messages_;
 
   std::mutex mutex_;  // guards what stop() needs
-  std::optional<http::BlockingCall> call_;
+  std::optional<http::Running<Status>> running_;
 };
 
 }  // namespace cachalot

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 #include <thread>
 
+#include "http/loopback_test_util.h"
 #include "http/server.h"
 #include "http/sse.h"
 
@@ -22,20 +23,20 @@ std::string event(const json::object& delta, const json::value& finish = nullptr
 class ChatSessionTest : public testing::Test {
  protected:
   ChatSessionTest() : server_(threads_, {.host = "127.0.0.1"}) {
-    server_.route("GET", "/v1/models", [](const http::Request&, const http::Responder& responder) {
-      responder.respond(http::Response::json(200, R"({"data":[{"id":"the-model"}]})"));
-    });
+    server_.route("GET", "/v1/models",
+                  [](const http::Request&) { return http::Response::json(200, R"({"data":[{"id":"the-model"}]})"); });
     server_.route(
-        "POST", "/v1/chat/completions", [this](const http::Request& request, const http::Responder& responder) {
+        "POST", "/v1/chat/completions",
+        http::Responder::of([this](const http::Request& request, const http::Responder& responder) {
           bodies_.push_back(json::parse(request.body));
           authorization_ = request.headers.find("Authorization").value_or("");
           if (status_ != 200)
             return responder.respond(http::Response::json(status_, R"({"error":{"message":"no such luck"}})"));
           responder.begin(200, {});
-          responder.write(answer_, {});
+          responder.write(answer_);
           if (ends_) return responder.end();
           waiting_ = responder;
-        });
+        }));
     EXPECT_TRUE(server_.start());
     options_.url = "127.0.0.1:" + std::to_string(server_.port()) + "/";
   }

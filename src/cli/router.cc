@@ -61,11 +61,16 @@ void add_limit_flags(CLI::App& app, RouterOptions& options) {
       ->capture_default_str()
       ->group(group);
   number("--max-in-flight", options.max_in_flight, "Requests at all replicas together; more get a 429. 0: no limit");
-  number("--max-in-flight-per-replica", options.max_in_flight_per_replica, "Requests at each replica; 0: no limit");
+  number(
+      "--max-in-flight-per-replica", options.max_in_flight_per_replica,
+      "Requests at each replica, below the connections that it takes; more go to another, or get a 429. 0: no limit");
   number("--max-connections", options.max_connections,
-         "Clients' connections; more wait. 0: as many as open files allow, up to 32768");
+         "Clients' connections; more are refused, but for /health and /metrics. 0: as many as open files allow, up to "
+         "32768");
   number("--max-header-bytes", options.max_header_bytes, "Longest head of a request");
   number("--max-body-bytes", options.max_body_bytes, "Longest body of a request");
+  number("--max-body-bytes-in-flight", options.max_body_bytes_in_flight,
+         "Bytes of requests' bodies that are held at a time; beyond it requests wait, then get a 503");
   add_seconds(app, "--connect-timeout", options.connect_timeout, "To reach a replica")->group(group);
   add_seconds(app, "--answer-timeout", options.answer_timeout, "Until an answer begins, and between two pieces of it")
       ->group(group);

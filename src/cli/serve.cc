@@ -43,6 +43,16 @@ void add_serve_command(CLI::App& app) {
                    "How long running answers may take after SIGTERM, SIGINT or SIGHUP")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command
+      ->add_option("--idle-timeout", options->idle_timeout_seconds,
+                   "Seconds that a client's connection may be idle between two requests")
+      ->check(CLI::Range(1, 86'400))
+      ->capture_default_str();
+  command
+      ->add_option("--max-body-bytes-in-flight", options->max_body_bytes_in_flight,
+                   "Bytes of requests' bodies that are held at a time; beyond it requests wait, then get a 503")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
   add_ignored_flags(*command);

@@ -28,9 +28,11 @@ struct RouterOptions {
 
   // Limits; 0: none.
   int max_tries = 3;  // replicas that a request is sent to, one after the other, until one of them answers
-  int max_in_flight = 16384, max_in_flight_per_replica = 0;
-  int max_connections = 0;  // of clients; 0: as many as the limit of open files allows, up to 32,768
+  int max_in_flight = 16384;
+  int max_in_flight_per_replica = 2048;  // well below the connections that a server of ours takes
+  int max_connections = 0;               // of clients; 0: as many as the limit of open files allows, up to 32,768
   size_t max_header_bytes = 32 << 10, max_body_bytes = 32 << 20;
+  size_t max_body_bytes_in_flight = 1 << 30;  // that are held, of all requests
   std::chrono::milliseconds connect_timeout{2000};
   std::chrono::seconds answer_timeout{3600};  // until the first byte, and between two of them
   std::chrono::seconds header_timeout{15}, body_timeout{120}, write_timeout{60}, idle_timeout{75};  // of clients

@@ -20,20 +20,21 @@ using testing::HasSubstr;
 class InterviewTest : public testing::Test {
  protected:
   InterviewTest() : server_(threads_, {.host = "127.0.0.1"}) {
-    server_.route("POST", "/v1/chat/completions", [this](const http::Request& request, const http::Responder& reply) {
-      answer(json::parse(request.body), "/messages/0/content", reply, [](const std::string& question) {
+    server_.route("POST", "/v1/chat/completions", [this](const http::Request& request) {
+      return answer(json::parse(request.body), "/messages/0/content", [](const std::string& question) {
         return json::object{{"message", json::object{{"content", question}, {"reasoning", "hm"}}}};
       });
     });
-    server_.route("POST", "/v1/completions", [this](const http::Request& request, const http::Responder& reply) {
-      answer(json::parse(request.body), "/prompt", reply,
-             [](const std::string& question) { return json::object{{"text", "<think>hm</think>\n\n" + question}}; });
+    server_.route("POST", "/v1/completions", [this](const http::Request& request) {
+      return answer(json::parse(request.body), "/prompt", [](const std::string& question) {
+        return json::object{{"text", "<think>hm</think>\n\n" + question}};
+      });
     });
     EXPECT_TRUE(server_.start());
   }
 
-  void answer(const json::value& body, const char* where, const http::Responder& reply,
-              const std::function<json::object(const std::string&)>& choice_of) {
+  http::Response answer(const json::value& body, const char* where,
+                        const std::function<json::object(const std::string&)>& choice_of) {
     const std::string question(*openai::find_text(body, where));
     const std::lock_guard lock(mutex_);
     bodies_.push_back(body);
@@ -41,11 +42,11 @@ class InterviewTest : public testing::Test {
     if (question.starts_with("503") && num_before >= num_refusals_) {
       // It has time now.
     } else if (const int status = leading_number<int>(question)) {
-      return reply.respond(http::Response::json(status, R"({"error":{"message":"no such luck"}})"));
+      return http::Response::json(status, R"({"error":{"message":"no such luck"}})");
     }
     json::object choice = choice_of(question);
     choice["finish_reason"] = "stop";
-    reply.respond(http::Response::json(200, json::serialize(json::object{{"choices", json::array{choice}}})));
+    return http::Response::json(200, json::serialize(json::object{{"choices", json::array{choice}}}));
   }
 
   Answers ask(const std::vector<std::string>& texts, const std::stop_token& stop = {}) {
@@ -130,9 +131,8 @@ TEST_F(InterviewTest, AfterARequestToStopNothingIsAsked) {
 
 TEST_F(InterviewTest, WhatIsNoCompletionIsAFailure) {
   http::Server odd(threads_, {.host = "127.0.0.1"});
-  odd.route("POST", "/v1/chat/completions", [](const http::Request&, const http::Responder& reply) {
-    reply.respond(http::Response::json(200, R"({"choices":[]})"));
-  });
+  odd.route("POST", "/v1/chat/completions",
+            [](const http::Request&) { return http::Response::json(200, R"({"choices":[]})"); });
   ASSERT_TRUE(odd.start());
   const openai::ApiAddress address("127.0.0.1:" + std::to_string(odd.port()), "");
   const Answers answers =

@@ -1,23 +1,19 @@
 #include "http/client.h"
 
+#include <fmt/format.h>
+#include <sys/socket.h>
+
 #include <array>
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/connect.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
-#include <future>
-#include <optional>
-
-#include "http/await.h"
-#include "http/client_connection.h"
+#include <cerrno>
+#include <deque>
+#include <unordered_map>
 
 namespace cachalot::http {
 
@@ -27,263 +23,336 @@ using asio::ip::tcp;
 
 namespace {
 
-constexpr auto kResult = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kPieceBytes = 16 << 10;
 
-class BeastCall : public ClientCall, public std::enable_shared_from_this<BeastCall> {
- public:
-  BeastCall(asio::io_context& context, const ClientOptions& options, std::shared_ptr<ConnectionPool> pool,
-            ClientRequest request)
-      : options_(options),
-        pool_(std::move(pool)),
-        request_(std::move(request)),
-        server_(request_.url.authority()),
-        connection_(request_.more_body ? nullptr : pool_->take(server_)),
-        is_reused_(connection_ != nullptr),
-        is_connected_(is_reused_),
-        strand_(is_reused_ ? connection_->socket.get_executor() : asio::any_io_executor(asio::make_strand(context))) {
-    if (!is_reused_) connection_ = make_connection();
-    parser_.header_limit(static_cast<uint32_t>(options.max_header_bytes));
-    parser_.body_limit(boost::none);
-    parser_.skip(request_.method == "HEAD");
+// A connection to a server, and what was read from it and not yet used. Used by one call at a time, on its strand.
+struct ClientConnection {
+  ClientConnection(asio::io_context& context, size_t max_buffered_bytes)
+      : socket(context), buffer(max_buffered_bytes) {}
+
+  // Whether nothing speaks against another request: the server has neither closed it nor said anything unasked.
+  // While nothing is under way.
+  bool is_quiet() {
+    if (!socket.is_open() || buffer.size() > 0) return false;
+    char byte;
+    const ssize_t num_read = recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return num_read < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
   }
 
-  void start(std::function<void(Result<ResponseHead>)> on_head) {
-    spawn<ResponseHead>([self = shared_from_this()] { return self->send(); }, std::move(on_head));
-  }
-
-  void read(std::function<void(Result<std::string>)> on_piece) override {
-    spawn<std::string>([self = shared_from_this()] { return self->read_piece(); }, std::move(on_piece));
-  }
-
-  void cancel() override {
-    asio::post(strand_, [self = shared_from_this()] {
-      self->cancelled_ = true;
-      if (self->resolver_) self->resolver_->cancel();
-      if (!self->connection_) return;  // the answer is complete
-      boost::system::error_code ignored;
-      self->connection_->socket.close(ignored);
-    });
-  }
-
- private:
-  std::shared_ptr<ClientConnection> make_connection() const {
-    return std::make_shared<ClientConnection>(strand_, options_.max_header_bytes + kPieceBytes);
-  }
-
-  // Runs a step on the strand; the callback hears its result. The step keeps the call alive.
-  template <class T, class Step>
-  void spawn(Step step, std::function<void(Result<T>)> callback) {
-    asio::co_spawn(strand_, std::move(step),
-                   [self = shared_from_this(), callback = std::move(callback)](const std::exception_ptr& exception,
-                                                                               Result<T> result) {
-                     if (self->connection_) self->connection_->deadline.stop();
-                     if (!exception) return callback(std::move(result));
-                     try {
-                       std::rethrow_exception(exception);
-                     } catch (const std::exception& failure) {
-                       callback(make_error(ErrorCode::kInternal, "{}: {}", self->server_, failure.what()));
-                     }
-                   });
-  }
-
-  asio::awaitable<Result<ResponseHead>> send() {
-    for (;;) {
-      if (!is_reused_) {
-        Status connected = co_await connect();
-        if (!connected) co_return std::unexpected(std::move(connected.error()));
-      }
-      const boost::system::error_code error = co_await exchange_heads();
-      if (!error) break;
-      const bool nothing_heard = !parser_.got_some() && connection_->buffer.size() == 0;
-      if (!is_reused_ || !nothing_heard || cancelled_ || connection_->deadline.expired())
-        co_return failure("no answer from", error);
-      // The server closed a kept connection as the request was sent.
-      connection_->deadline.stop();
-      connection_ = make_connection();
-      is_reused_ = is_connected_ = false;
-    }
-    request_.body = {};
-    request_.headers = {};
-    ResponseHead head{.status = static_cast<int>(parser_.get().result_int()), .headers = {}};
-    for (const auto& field : parser_.get())
-      head.headers.add(std::string(field.name_string()), std::string(field.value()));
-    if (parser_.is_done()) release();
-    co_return head;
-  }
-
-  asio::awaitable<Status> connect() {
-    tcp::socket& socket = connection_->socket;
-    connection_->deadline.arm(options_.connect_timeout, connection_);
-    boost::system::error_code error;
-    const auto address = asio::ip::make_address(request_.url.host, error);
-    if (!error) {
-      const auto [connect_error] = co_await socket.async_connect({address, request_.url.port}, kResult);
-      error = connect_error;
-    } else {
-      resolver_.emplace(strand_);
-      const auto [resolve_error, endpoints] =
-          co_await resolver_->async_resolve(request_.url.host, std::to_string(request_.url.port), kResult);
-      resolver_.reset();
-      if (resolve_error || cancelled_) co_return failure("cannot find", resolve_error);
-      const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, kResult);
-      error = connect_error;
-    }
-    if (error || cancelled_ || connection_->deadline.expired()) co_return failure("cannot reach", error);
-    is_connected_ = true;
-    socket.set_option(tcp::no_delay(true), error);
-    co_return Status{};
-  }
-
-  // Sends the request and reads the answer's head.
-  asio::awaitable<boost::system::error_code> exchange_heads() {
-    ClientConnection& connection = *connection_;
-    connection.deadline.arm(options_.idle_timeout, connection_);
-    std::string head = format_head();
-    if (request_.more_body && !request_.body_size) request_.body = chunk(request_.body);
-    const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request_.body)};
-    auto [write_error, num_written] = co_await asio::async_write(connection.socket, bytes, kResult);
-    if (!write_error && request_.more_body) write_error = co_await send_more();
-    // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
-    const auto [read_error, num_read] =
-        co_await bhttp::async_read_header(connection.socket, connection.buffer, parser_, kResult);
-    co_return !read_error ? read_error : write_error ? write_error : read_error;
-  }
-
-  asio::awaitable<boost::system::error_code> send_more() {
-    const std::shared_ptr<BodySource> source = std::move(request_.more_body);
-    for (;;) {
-      auto read = [&](std::function<void(Result<std::string>)> on_piece) { source->read(std::move(on_piece)); };
-      Result<std::string> piece = co_await await_callback<Result<std::string>>(std::move(read));
-      if (!piece) {
-        body_error_ = std::move(piece.error());
-        boost::system::error_code ignored;
-        connection_->socket.close(ignored);  // so that the server cannot take it for the whole
-        co_return asio::error::operation_aborted;
-      }
-      const bool is_end = piece->empty();
-      if (!request_.body_size) *piece = is_end ? "0\r\n\r\n" : chunk(*piece);
-      connection_->deadline.arm(options_.idle_timeout, connection_);
-      const auto [error, num_written] = co_await asio::async_write(connection_->socket, asio::buffer(*piece), kResult);
-      if (error || is_end) co_return error;
-    }
-  }
-
-  static std::string chunk(const std::string& bytes) {
-    return bytes.empty() ? bytes : fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes);
-  }
-
-  std::string format_head() const {
-    Headers headers = request_.headers;
-    headers.set("Host", server_);
-    if (!pool_->keeps_any()) headers.set("Connection", "close");
-    const bool may_lack_body = request_.method == "GET" || request_.method == "HEAD" || request_.method == "OPTIONS";
-    if (request_.more_body && !request_.body_size)
-      headers.set("Transfer-Encoding", "chunked");
-    else if (!request_.body.empty() || request_.more_body || !may_lack_body)
-      headers.set("Content-Length", std::to_string(request_.body_size.value_or(request_.body.size())));
-    return format_request_head(request_.method, request_.url.target, headers);
-  }
-
-  asio::awaitable<Result<std::string>> read_piece() {
-    if (!connection_) co_return std::string();
-    connection_->deadline.arm(options_.idle_timeout, connection_);
-    parser_.eager(true);  // all chunks that are there at once
-    boost::system::error_code error;
-    std::string piece = take_body(error);
-    while (!error && piece.empty() && !parser_.is_done()) {
-      error = co_await fill_buffer();
-      if (!error) piece = take_body(error);
-    }
-    if (error) co_return failure("the answer broke off:", error);
-    piece.shrink_to_fit();  // it may wait for a slow reader
-    if (parser_.is_done()) release();
-    co_return piece;
-  }
-
-  // What the buffer holds of the body.
-  std::string take_body(boost::system::error_code& error) {
-    boost::beast::flat_buffer& buffer = connection_->buffer;
-    std::string piece(buffer.size(), '\0');
-    auto& body = parser_.get().body();
-    body.data = piece.data();
-    body.size = piece.size();
-    body.more = true;
-    while (buffer.size() > 0 && !error && !parser_.is_done()) buffer.consume(parser_.put(buffer.data(), error));
-    if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
-    piece.resize(piece.size() - body.size);
-    return piece;
-  }
-
-  // Waits with no more memory than what is left of the last read.
-  asio::awaitable<boost::system::error_code> fill_buffer() {
-    ClientConnection& connection = *connection_;
-    connection.buffer.shrink_to_fit();
-    const auto [wait_error] = co_await connection.socket.async_wait(tcp::socket::wait_read, kResult);
-    if (wait_error) co_return wait_error;
-    auto [error, num_read] =
-        co_await connection.socket.async_read_some(connection.buffer.prepare(kPieceBytes), kResult);
-    connection.buffer.commit(num_read);
-    if (error != asio::error::eof) co_return error;
-    parser_.put_eof(error);  // the body's end, if nothing else says where it is
-    co_return error;
-  }
-
-  // The answer is complete.
-  void release() {
-    connection_->deadline.stop();
-    if (pool_->keeps_any() && parser_.keep_alive() && connection_->buffer.size() == 0 && !cancelled_)
-      pool_->put(server_, std::move(connection_));
-    connection_.reset();
-  }
-
-  std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const {
-    if (body_error_) return std::unexpected(*body_error_);
-    if (cancelled_) return make_error(ErrorCode::kCancelled, "the request to {} was given up", server_);
-    if (connection_->deadline.expired())
-      return make_error(is_connected_ ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable,
-                        "{} {}: no word in time", what, server_);
-    return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, server_, error.message());
-  }
-
-  const ClientOptions options_;
-  const std::shared_ptr<ConnectionPool> pool_;
-  ClientRequest request_;
-  const std::string server_;
-  std::shared_ptr<ClientConnection> connection_;  // until the answer is complete
-  bool is_reused_, is_connected_;
-  const asio::any_io_executor strand_;
-  std::optional<tcp::resolver> resolver_;
-  bool cancelled_ = false;
-  std::optional<Error> body_error_;  // of whoever sends more_body
-  bhttp::response_parser<bhttp::buffer_body> parser_;
+  tcp::socket socket;
+  boost::beast::flat_buffer buffer;
 };
 
-// Blocks until the callback that it gives out has been called.
-template <class T>
-class Waiter {
- public:
-  std::function<void(Result<T>)> callback() {
-    return [promise = promise_](Result<T> result) { promise->set_value(std::move(result)); };
-  }
-  Result<T> wait() { return promise_->get_future().get(); }
-
- private:
-  std::shared_ptr<std::promise<Result<T>>> promise_ = std::make_shared<std::promise<Result<T>>>();
-};
+std::string chunk(const std::string& bytes) {
+  return bytes.empty() ? bytes : fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes);
+}
 
 }  // namespace
 
-struct BlockingCall::HeadPromise : Waiter<ResponseHead> {};
+// Connections between two requests, by the server's address. What was used last is used next, so that those beyond the
+// need grow old; these are closed when the pool is used the next time. Thread-safe.
+class ConnectionPool {
+ public:
+  ConnectionPool(int max_idle_per_server, std::chrono::milliseconds idle_timeout)
+      : max_idle_per_server_(static_cast<size_t>(max_idle_per_server)), idle_timeout_(idle_timeout) {}
 
-Result<ResponseHead> BlockingCall::head() {
-  return head_->wait();
+  bool keeps_any() const { return max_idle_per_server_ > 0; }
+
+  // Null: none is there.
+  std::unique_ptr<ClientConnection> take(const std::string& server) {
+    const std::lock_guard lock(mutex_);
+    const auto found = idle_.find(server);
+    if (found == idle_.end()) return nullptr;
+    Queue& queue = found->second;
+    close_old(queue);
+    while (!queue.empty()) {
+      std::unique_ptr<ClientConnection> connection = std::move(queue.back().connection);
+      queue.pop_back();
+      if (connection->is_quiet()) return connection;
+    }
+    return nullptr;
+  }
+
+  void put(const std::string& server, std::unique_ptr<ClientConnection> connection) {
+    connection->buffer.shrink_to_fit();
+    const std::lock_guard lock(mutex_);
+    Queue& queue = idle_[server];
+    queue.push_back({std::move(connection), std::chrono::steady_clock::now()});
+    if (queue.size() > max_idle_per_server_) queue.pop_front();
+    close_old(queue);
+  }
+
+ private:
+  struct Idle {
+    std::unique_ptr<ClientConnection> connection;
+    std::chrono::steady_clock::time_point since;
+  };
+  using Queue = std::deque<Idle>;  // the oldest first
+
+  void close_old(Queue& queue) const {
+    const auto oldest = std::chrono::steady_clock::now() - idle_timeout_;
+    while (!queue.empty() && queue.front().since < oldest) queue.pop_front();
+  }
+
+  const size_t max_idle_per_server_;
+  const std::chrono::milliseconds idle_timeout_;
+  std::mutex mutex_;
+  std::unordered_map<std::string, Queue> idle_;
+};
+
+struct ClientCall::Impl {
+  Impl(asio::io_context& context, const ClientOptions& options, std::shared_ptr<ConnectionPool> pool,
+       ClientRequest request)
+      : context(context),
+        options(options),
+        pool(std::move(pool)),
+        request(std::move(request)),
+        server(this->request.url.authority()) {
+    parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
+    parser.body_limit(boost::none);
+    parser.skip(this->request.method == "HEAD");
+  }
+  ~Impl() {
+    if (timeout) timeout->stop();
+  }
+
+  awaitable<Result<ResponseHead>> send();
+  awaitable<Status> connect();
+  awaitable<boost::system::error_code> exchange_heads();
+  awaitable<boost::system::error_code> send_more();
+  awaitable<Result<std::string>> read(std::optional<std::chrono::milliseconds> patience);
+  awaitable<boost::system::error_code> fill_buffer();
+  std::string take_body(boost::system::error_code& error);
+  std::string format_head() const;
+  void make_connection();
+  void release();
+  void close();
+  std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const;
+
+  asio::io_context& context;
+  const ClientOptions options;
+  const std::shared_ptr<ConnectionPool> pool;
+  ClientRequest request;
+  const std::string server;
+  std::unique_ptr<ClientConnection> connection;  // until the answer is complete
+  std::optional<Timeout> timeout;                // of what is awaited
+  bool is_reused = false, is_connected = false, is_cancelled = false;
+  bool is_patient = true;  // what takes too long is not to be closed, only to be awaited no more
+  int num_lost = 0;
+  tcp::resolver* resolver = nullptr;  // while it works
+  std::optional<Error> body_error;    // of whoever sends more_body
+  bhttp::response_parser<bhttp::buffer_body> parser;
+};
+
+void ClientCall::Impl::make_connection() {
+  connection = std::make_unique<ClientConnection>(context, options.max_header_bytes + kPieceBytes);
+  is_reused = is_connected = false;
 }
 
-Result<std::string> BlockingCall::read() {
-  Waiter<std::string> piece;
-  call_->read(piece.callback());
-  return piece.wait();
+void ClientCall::Impl::close() {
+  if (resolver) resolver->cancel();
+  if (!connection) return;  // the answer is complete
+  boost::system::error_code ignored;
+  connection->socket.close(ignored);
+}
+
+awaitable<Result<ResponseHead>> ClientCall::Impl::send() {
+  timeout.emplace(co_await asio::this_coro::executor, [this] {
+    if (is_patient) return close();
+    boost::system::error_code ignored;
+    connection->socket.cancel(ignored);
+  });
+  if (!request.more_body) connection = pool->take(server);
+  is_reused = is_connected = connection != nullptr;
+  if (!is_reused) make_connection();
+  for (;;) {
+    if (!is_connected) {
+      Status connected = co_await connect();
+      if (!connected) co_return std::unexpected(std::move(connected.error()));
+    }
+    const boost::system::error_code error = co_await exchange_heads();
+    if (!error) break;
+    const bool nothing_heard = !parser.got_some() && connection->buffer.size() == 0;
+    const bool is_lost = nothing_heard && !is_cancelled && !body_error && !timeout->has_expired() &&
+                         error != asio::error::operation_aborted;
+    if (is_lost) num_lost++;
+    if (!is_lost || !is_reused) co_return failure("no answer from", error);
+    make_connection();  // the server closed a kept connection as the request was sent
+  }
+  timeout->disarm();
+  request.body = {};
+  request.headers = {};
+  ResponseHead head{.status = static_cast<int>(parser.get().result_int()), .headers = {}};
+  for (const auto& field : parser.get()) head.headers.add(std::string(field.name_string()), std::string(field.value()));
+  if (parser.is_done()) release();
+  co_return head;
+}
+
+awaitable<Status> ClientCall::Impl::connect() {
+  tcp::socket& socket = connection->socket;
+  timeout->arm(options.connect_timeout);
+  boost::system::error_code error;
+  const auto address = asio::ip::make_address(request.url.host, error);
+  if (!error) {
+    const tcp::endpoint endpoint(address, request.url.port);
+    const auto [connect_error] = co_await socket.async_connect(endpoint, kResult);
+    error = connect_error;
+  } else {
+    tcp::resolver working(context);
+    resolver = &working;
+    const auto [resolve_error, endpoints] =
+        co_await working.async_resolve(request.url.host, std::to_string(request.url.port), kResult);
+    resolver = nullptr;
+    if (resolve_error || is_cancelled) co_return failure("cannot find", resolve_error);
+    const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, kResult);
+    error = connect_error;
+  }
+  if (error || is_cancelled || timeout->has_expired()) co_return failure("cannot reach", error);
+  is_connected = true;
+  socket.set_option(tcp::no_delay(true), error);
+  co_return Status{};
+}
+
+// Sends the request and reads the answer's head.
+awaitable<boost::system::error_code> ClientCall::Impl::exchange_heads() {
+  timeout->arm(options.idle_timeout);
+  const std::string head = format_head();
+  if (request.more_body && !request.body_size) request.body = chunk(request.body);
+  const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request.body)};
+  const auto [first_error, num_written] = co_await asio::async_write(connection->socket, bytes, kResult);
+  boost::system::error_code write_error = first_error;
+  if (!write_error && request.more_body) write_error = co_await send_more();
+  // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
+  const auto [read_error, num_read] =
+      co_await bhttp::async_read_header(connection->socket, connection->buffer, parser, kResult);
+  co_return !read_error ? read_error : write_error ? write_error : read_error;
+}
+
+awaitable<boost::system::error_code> ClientCall::Impl::send_more() {
+  const auto more_body = std::move(request.more_body);
+  for (;;) {
+    timeout->disarm();  // the sender has a clock of its own
+    Result<std::string> piece = co_await more_body();
+    if (!piece) {
+      body_error = std::move(piece.error());
+      close();  // so that the server cannot take it for the whole
+      co_return asio::error::operation_aborted;
+    }
+    const bool is_end = piece->empty();
+    if (!request.body_size) *piece = is_end ? "0\r\n\r\n" : chunk(*piece);
+    timeout->arm(options.idle_timeout);
+    const auto [error, num_written] = co_await asio::async_write(connection->socket, asio::buffer(*piece), kResult);
+    if (error || is_end) co_return error;
+  }
+}
+
+std::string ClientCall::Impl::format_head() const {
+  Headers headers = request.headers;
+  headers.set("Host", server);
+  if (!pool->keeps_any()) headers.set("Connection", "close");
+  const bool may_lack_body = request.method == "GET" || request.method == "HEAD" || request.method == "OPTIONS";
+  if (request.more_body && !request.body_size)
+    headers.set("Transfer-Encoding", "chunked");
+  else if (!request.body.empty() || request.more_body || !may_lack_body)
+    headers.set("Content-Length", std::to_string(request.body_size.value_or(request.body.size())));
+  return format_request_head(request.method, request.url.target, headers);
+}
+
+awaitable<Result<std::string>> ClientCall::Impl::read(std::optional<std::chrono::milliseconds> patience) {
+  if (!connection) co_return std::string();
+  parser.eager(true);  // all chunks that are there at once
+  boost::system::error_code error;
+  std::string piece = take_body(error);
+  if (!error && piece.empty() && !parser.is_done()) {
+    is_patient = !patience;
+    timeout->arm(patience.value_or(options.idle_timeout));
+    while (!error && piece.empty() && !parser.is_done()) {
+      error = co_await fill_buffer();
+      if (!error) piece = take_body(error);
+    }
+    const bool is_unheard = error && timeout->has_expired() && !is_patient;
+    timeout->disarm();
+    if (is_unheard) co_return make_error(ErrorCode::kDeadlineExceeded, "nothing yet from {}", server);
+  }
+  if (error) co_return failure("the answer broke off:", error);
+  piece.shrink_to_fit();  // it may wait for a slow reader
+  if (parser.is_done()) release();
+  co_return piece;
+}
+
+// What the buffer holds of the body.
+std::string ClientCall::Impl::take_body(boost::system::error_code& error) {
+  boost::beast::flat_buffer& buffer = connection->buffer;
+  if (buffer.size() == 0) return {};
+  std::string piece(buffer.size(), '\0');
+  auto& body = parser.get().body();
+  body.data = piece.data();
+  body.size = piece.size();
+  body.more = true;
+  while (buffer.size() > 0 && !error && !parser.is_done()) buffer.consume(parser.put(buffer.data(), error));
+  if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
+  piece.resize(piece.size() - body.size);
+  return piece;
+}
+
+// Waits with no more memory than what is left of the last read.
+awaitable<boost::system::error_code> ClientCall::Impl::fill_buffer() {
+  boost::beast::flat_buffer& buffer = connection->buffer;
+  buffer.shrink_to_fit();
+  const auto [wait_error] = co_await connection->socket.async_wait(tcp::socket::wait_read, kResult);
+  if (wait_error) co_return wait_error;
+  const auto [read_error, num_read] = co_await connection->socket.async_read_some(buffer.prepare(kPieceBytes), kResult);
+  buffer.commit(num_read);
+  boost::system::error_code error = read_error;
+  if (error == asio::error::eof) parser.put_eof(error);  // the body's end, if nothing else says where it is
+  co_return error;
+}
+
+// The answer is complete.
+void ClientCall::Impl::release() {
+  timeout->stop();
+  if (pool->keeps_any() && parser.keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
+    pool->put(server, std::move(connection));
+  connection.reset();
+}
+
+std::unexpected<Error> ClientCall::Impl::failure(std::string_view what, const boost::system::error_code& error) const {
+  if (body_error) return std::unexpected(*body_error);
+  if (timeout->has_expired())
+    return make_error(is_connected ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable, "{} {}: no word in time",
+                      what, server);
+  if (is_cancelled || error == asio::error::operation_aborted)
+    return make_error(ErrorCode::kCancelled, "the request to {} was given up", server);
+  return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, server, error.message());
+}
+
+ClientCall::ClientCall(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ClientCall::ClientCall(ClientCall&&) noexcept = default;
+ClientCall::~ClientCall() = default;
+
+awaitable<Result<ResponseHead>> ClientCall::head() {
+  return impl_->send();
+}
+
+awaitable<Result<std::string>> ClientCall::read() {
+  return impl_->read(std::nullopt);
+}
+
+awaitable<Result<std::string>> ClientCall::read_within(std::chrono::milliseconds patience) {
+  return impl_->read(patience);
+}
+
+bool ClientCall::is_complete() const {
+  return !impl_->connection;
+}
+
+void ClientCall::close() {
+  impl_->is_cancelled = true;
+  impl_->close();
+}
+
+int ClientCall::num_lost() const {
+  return impl_->num_lost;
 }
 
 Client::Client(const IoThreads& threads, ClientOptions options)
@@ -291,30 +360,22 @@ Client::Client(const IoThreads& threads, ClientOptions options)
       options_(options),
       pool_(std::make_shared<ConnectionPool>(options.max_idle_connections, options.idle_connection_timeout)) {}
 
-std::shared_ptr<ClientCall> Client::start(ClientRequest request,
-                                          std::function<void(Result<ResponseHead>)> on_head) const {
-  auto call = std::make_shared<BeastCall>(threads_.context(), options_, pool_, std::move(request));
-  call->start(std::move(on_head));
-  return call;
+ClientCall Client::call(ClientRequest request) const {
+  return ClientCall(std::make_unique<ClientCall::Impl>(threads_.context(), options_, pool_, std::move(request)));
 }
 
-BlockingCall Client::start_blocking(ClientRequest request) const {
-  BlockingCall call;
-  call.head_ = std::make_shared<BlockingCall::HeadPromise>();
-  call.call_ = start(std::move(request), call.head_->callback());
-  return call;
-}
-
-Result<Response> Client::fetch(ClientRequest request) const {
-  BlockingCall call = start_blocking(std::move(request));
-  ASSIGN_OR_RETURN(ResponseHead head, call.head());
-  Response response{head.status, std::move(head.headers), {}};
+awaitable<Result<Response>> Client::ask(ClientRequest request) const {
+  ClientCall call = this->call(std::move(request));
+  Result<ResponseHead> head = co_await call.head();
+  if (!head) co_return std::unexpected(std::move(head.error()));
+  Response response{head->status, std::move(head->headers), {}};
   for (;;) {
-    ASSIGN_OR_RETURN(const std::string piece, call.read());
-    if (piece.empty()) return response;
-    response.body += piece;
+    Result<std::string> piece = co_await call.read();
+    if (!piece) co_return std::unexpected(std::move(piece.error()));
+    if (piece->empty()) co_return response;
+    response.body += *piece;
     if (response.body.size() > options_.max_body_bytes)
-      return make_error(ErrorCode::kUnavailable, "the answer is larger than {} bytes", options_.max_body_bytes);
+      co_return make_error(ErrorCode::kUnavailable, "the answer is larger than {} bytes", options_.max_body_bytes);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "http/loopback_test_util.h"
 #include "http/server.h"
 #include "http/sse.h"
 
@@ -24,22 +25,15 @@ Url url(const Server& server, const std::string& target) {
   return *parse_url("http://127.0.0.1:" + std::to_string(server.port()) + target);
 }
 
-bool eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 500; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(10));
-  }
-  return false;
-}
-
 class ClientTest : public testing::Test {
  protected:
   ClientTest() : server_(threads_, {.host = "127.0.0.1"}) {
-    server_.route("POST", "/echo", [](const Request& request, const Responder& responder) {
-      responder.respond({201, {{"X-Seen", std::string(request.headers.find("X-Test").value_or("-"))}}, request.body});
+    server_.route("POST", "/echo", [](const Request& request) {
+      return Response{201, {{"X-Seen", std::string(request.headers.find("X-Test").value_or("-"))}}, request.body};
     });
-    server_.route("GET", "/kept",
-                  [this](const Request&, Responder responder) { kept_.set_value(std::move(responder)); });
+    server_.route("GET", "/kept", Responder::of([this](const Request&, Responder responder) {
+                    kept_.set_value(std::move(responder));
+                  }));
     EXPECT_TRUE(server_.start());
   }
 
@@ -67,7 +61,8 @@ TEST_F(ClientTest, HeadHasNoBody) {
 }
 
 TEST_F(ClientTest, GivesTheBodyPieceByPieceAsItComes) {
-  BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+  const Client client(threads_);
+  BlockingCall call(threads_, client, {.url = url(server_, "/kept")});
   const Responder responder = kept_.get_future().get();
   responder.begin(200, {{"Content-Type", "text/event-stream"}});
   const auto head = call.head();
@@ -82,7 +77,8 @@ TEST_F(ClientTest, GivesTheBodyPieceByPieceAsItComes) {
 }
 
 TEST_F(ClientTest, ABrokenStreamIsAnError) {
-  BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+  const Client client(threads_);
+  BlockingCall call(threads_, client, {.url = url(server_, "/kept")});
   const Responder responder = kept_.get_future().get();
   responder.begin(200, {});
   responder.write("half", {});
@@ -97,7 +93,8 @@ TEST_F(ClientTest, ABrokenStreamIsAnError) {
 TEST_F(ClientTest, CancellingReachesTheServerAndTheReader) {
   for (const bool streaming : {false, true}) {
     kept_ = {};
-    BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+    const Client client(threads_);
+    BlockingCall call(threads_, client, {.url = url(server_, "/kept")});
     const Responder responder = kept_.get_future().get();
     std::promise<void> gone;
     responder.on_close([&] { gone.set_value(); });
@@ -116,7 +113,8 @@ TEST_F(ClientTest, CancellingReachesTheServerAndTheReader) {
 }
 
 TEST_F(ClientTest, ASlowReaderSlowsTheServer) {
-  BlockingCall call = Client(threads_).start_blocking({.url = url(server_, "/kept")});
+  const Client client(threads_);
+  BlockingCall call(threads_, client, {.url = url(server_, "/kept")});
   const Responder responder = kept_.get_future().get();
   responder.begin(200, {});
   EXPECT_TRUE(call.head());
@@ -134,30 +132,22 @@ TEST_F(ClientTest, ASlowReaderSlowsTheServer) {
 }
 
 // Gives the pieces one by one, then the end or an error.
-class Pieces : public BodySource {
- public:
-  explicit Pieces(std::vector<std::string> pieces, std::optional<Error> error = {})
-      : pieces_(std::move(pieces)), error_(std::move(error)) {}
-  void read(std::function<void(Result<std::string>)> on_piece) override {
-    if (next_ < pieces_.size()) return on_piece(pieces_[next_++]);
-    if (error_) return on_piece(std::unexpected(*error_));
-    on_piece(std::string());
-  }
-
- private:
-  const std::vector<std::string> pieces_;
-  const std::optional<Error> error_;
-  size_t next_ = 0;
-};
+std::function<awaitable<Result<std::string>>()> pieces(std::vector<std::string> list, std::optional<Error> error = {}) {
+  return [list = std::move(list), error = std::move(error),
+          next = std::make_shared<size_t>(0)]() -> awaitable<Result<std::string>> {
+    if (*next < list.size()) co_return list[(*next)++];
+    if (error) co_return std::unexpected(*error);
+    co_return std::string();
+  };
+}
 
 TEST_F(ClientTest, SendsABodyPieceByPieceWithALengthOrInChunks) {
   for (const std::optional<uint64_t> size : {std::optional<uint64_t>(), std::optional<uint64_t>(11)}) {
-    const auto response =
-        Client(threads_).fetch({.method = "POST",
-                                .url = url(server_, "/echo"),
-                                .body = "first",
-                                .more_body = std::make_shared<Pieces>(std::vector<std::string>{"second"}),
-                                .body_size = size});
+    const auto response = Client(threads_).fetch({.method = "POST",
+                                                  .url = url(server_, "/echo"),
+                                                  .body = "first",
+                                                  .more_body = pieces({"second"}),
+                                                  .body_size = size});
     ASSERT_TRUE(response) << response.error().message;
     EXPECT_EQ(response->body, "firstsecond");
   }
@@ -165,11 +155,8 @@ TEST_F(ClientTest, SendsABodyPieceByPieceWithALengthOrInChunks) {
 
 TEST_F(ClientTest, ABodyThatBreaksOffIsNotSentAsTheWhole) {
   const Error error{ErrorCode::kInvalidArgument, "too large", {}};
-  const auto response =
-      Client(threads_).fetch({.method = "POST",
-                              .url = url(server_, "/echo"),
-                              .body = "first",
-                              .more_body = std::make_shared<Pieces>(std::vector<std::string>{"x"}, error)});
+  const auto response = Client(threads_).fetch(
+      {.method = "POST", .url = url(server_, "/echo"), .body = "first", .more_body = pieces({"x"}, error)});
   ASSERT_FALSE(response);
   EXPECT_EQ(response.error().message, "too large");
 }
@@ -218,7 +205,7 @@ TEST_F(ClientTest, AKeptConnectionThatItsServerClosedIsReplaced) {
   uint16_t port = 0;
   for (int life = 0; life < 3; life++) {
     Server server(threads_, {.host = "127.0.0.1", .port = port});
-    server.route("GET", "/", [](const Request&, const Responder& responder) { responder.respond({}); });
+    server.route("GET", "/", [](const Request&) { return Response(); });
     ASSERT_TRUE(server.start());
     port = server.port();
     for (int request = 0; request < 3; request++) EXPECT_TRUE(client.fetch({.url = url(server, "/")}));

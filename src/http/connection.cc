@@ -1,33 +1,39 @@
 #include "http/connection.h"
 
 #include <fmt/format.h>
+#include <sys/socket.h>
 
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
 
+#include "base/check.h"
 #include "base/log.h"
-#include "http/framing.h"
-#include "http/request_head.h"
+#include "base/text.h"
+#include "http/sse.h"
 
 namespace cachalot::http {
 
 namespace asio = boost::asio;
 namespace bhttp = boost::beast::http;
+using asio::ip::tcp;
+using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 namespace {
 
-constexpr auto kResult = asio::as_tuple(asio::use_awaitable);
+constexpr size_t kReadBytes = 64 << 10;          // of a body at once
+constexpr size_t kHeadReadBytes = 2 << 10;       // of a head
 constexpr size_t kMaxPipelinedBytes = 64 << 10;  // of requests that came while an earlier one is answered
+constexpr size_t kUncountedBodyBytes = 64 << 10;
+constexpr auto kBudgetPause = milliseconds(20);
 constexpr auto kLingerTimeout = std::chrono::seconds(2);
+// Every answer begins so, whatever it will be.
+constexpr std::string_view kAnswerBegin = "HTTP/1.1 ";
+constexpr milliseconds kFirstProbe{10}, kLongestProbe{1000};
 
-std::string describe(const asio::ip::tcp::socket& socket) {
+std::string describe(const tcp::socket& socket) {
   boost::system::error_code error;
   const auto endpoint = socket.remote_endpoint(error);
   if (error) return "unknown";
@@ -35,35 +41,60 @@ std::string describe(const asio::ip::tcp::socket& socket) {
   return fmt::format(fmt::runtime(address.is_v6() ? "[{}]:{}" : "{}:{}"), address.to_string(), endpoint.port());
 }
 
+std::string_view view(const boost::beast::flat_buffer& buffer) {
+  const auto bytes = buffer.cdata();
+  return {static_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Whether the system has learned that the peer takes nothing any more.
+bool has_failed(const tcp::socket& socket) {
+  int error = 0;
+  socklen_t size = sizeof(error);
+  return getsockopt(const_cast<tcp::socket&>(socket).native_handle(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 ||
+         error != 0;
+}
+
+void forbid_chunk_extensions(uint64_t, boost::beast::string_view extensions, boost::system::error_code& error) {
+  if (!extensions.empty()) error = bhttp::error::bad_chunk_extension;
+}
+
 }  // namespace
 
-// What a handler has of its connection to read the rest of a body.
-class Connection::Upload : public BodySource {
+// What a request holds of the bytes that all bodies may have.
+class Connection::BodyShare {
  public:
-  Upload(std::shared_ptr<Connection> connection, std::shared_ptr<Exchange> exchange)
-      : connection_(std::move(connection)), exchange_(std::move(exchange)) {}
+  explicit BodyShare(std::shared_ptr<ServerCore> core) : core_(std::move(core)) {}
+  ~BodyShare() { core_->give_body_bytes(num_bytes_); }
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
 
-  void read(std::function<void(Result<std::string>)> on_piece) override {
-    asio::post(connection_->socket_.get_executor(),
-               [connection = connection_, exchange = exchange_, on_piece = std::move(on_piece)]() mutable {
-                 connection->pull_body(exchange.get(), std::move(on_piece));
-               });
+  // For a body of so many bytes in all.
+  bool cover(size_t num_body_bytes) {
+    if (num_body_bytes <= num_bytes_ + kUncountedBodyBytes) return true;
+    const size_t num_more = num_body_bytes - kUncountedBodyBytes - num_bytes_;
+    if (!core_->take_body_bytes(num_more)) return false;
+    num_bytes_ += num_more;
+    return true;
   }
 
  private:
-  const std::shared_ptr<Connection> connection_;
-  const std::shared_ptr<Exchange> exchange_;
+  const std::shared_ptr<ServerCore> core_;
+  size_t num_bytes_ = 0;
 };
 
-Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<ServerCore> core)
+Connection::Connection(tcp::socket socket, std::shared_ptr<ServerCore> core)
     : socket_(std::move(socket)),
       core_(std::move(core)),
-      deadline_(socket_),
-      buffer_(core_->options.max_header_bytes + (64 << 10)),
-      peer_(describe(socket_)),
-      wake_timer_(socket_.get_executor(), steady_clock::time_point::max()) {
+      timeout_(socket_.get_executor(),
+               [this] {
+                 boost::system::error_code ignored;
+                 socket_.cancel(ignored);
+               }),
+      pause_(socket_.get_executor()),
+      buffer_(core_->options.max_header_bytes + kMaxPipelinedBytes),
+      peer_(describe(socket_)) {
   boost::system::error_code ignored;
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.set_option(tcp::no_delay(true), ignored);
   socket_.set_option(asio::socket_base::keep_alive(true), ignored);
 }
 
@@ -77,8 +108,7 @@ void Connection::start() {
         } catch (const std::exception& failure) {
           log::error("connection from {} failed: {}", self->peer_, failure.what());
         }
-        if (self->exchange_) self->exchange_->close();
-        self->deadline_.stop();
+        self->timeout_.stop();
         self->close_socket();
         self->core_->remove(self.get());
       });
@@ -88,24 +118,33 @@ void Connection::close() {
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->close_socket(); });
 }
 
+void Connection::cut() {
+  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    self->is_cut_ = self->last_request_ = true;
+    if (!self->exchange_) return self->close_socket();
+    boost::system::error_code ignored;
+    self->socket_.cancel(ignored);
+    self->pause_.cancel();
+  });
+}
+
 void Connection::close_when_idle() {
   asio::post(socket_.get_executor(), [self = shared_from_this()] {
     self->last_request_ = true;
-    if (self->idle_) self->close_socket();
+    if (self->waits_for_head_ && self->buffer_.size() == 0) self->close_socket();
   });
 }
 
 void Connection::give_way() {
   asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    self->last_request_ = true;
-    if (self->idle_ && self->has_served_) self->close_socket();
+    if (self->waits_for_head_) self->close_socket();
   });
 }
 
 void Connection::close_socket() {
   boost::system::error_code ignored;
   socket_.close(ignored);
-  wake();
+  pause_.cancel();
 }
 
 // A reset instead of an orderly end: what the client has is not the whole.
@@ -115,124 +154,204 @@ void Connection::break_off() {
   close_socket();
 }
 
-asio::awaitable<void> Connection::run() {
+void Connection::wait_for_head(bool waits) {
+  waits_for_head_ = waits;
+  waits ? core_->begins_to_wait(this) : core_->ends_to_wait(this);
+}
+
+awaitable<void> Connection::run() {
   for (;;) {
     const bool more = co_await serve_request();
     if (!more) break;
   }
 }
 
-asio::awaitable<bool> Connection::serve_request() {
+awaitable<bool> Connection::serve_request() {
   Parser parser;
   parser.header_limit(static_cast<uint32_t>(core_->options.max_header_bytes));
   parser.body_limit(core_->options.max_body_bytes);
+  parser.on_chunk_header(forbid_chunk_extensions);
   if (const bool read = co_await read_head(parser); !read) co_return false;
   const auto start = steady_clock::now();
 
   auto request = to_request(parser.get(), peer_);
   Decision decision =
-      request ? decide(*request) : Decision{.response = core_->error_format(400, "the target must be a path")};
+      request ? decide(*request) : Decision{.match = {}, .response = core_->error_format(400, request.error().message)};
   // With a body still to come the connection ends here: nobody knows whether the client sends it after a refusal.
   if (!request || (decision.response && !parser.is_done())) {
     co_await refuse(std::move(*decision.response), parser);
     co_return false;
   }
   if (!parser.is_done()) {
-    const size_t num_buffered = decision.pulls_body ? core_->options.max_buffered_body_bytes : SIZE_MAX;
-    if (const bool read = co_await read_body(parser, num_buffered); !read) co_return false;
+    const size_t num_buffered = decision.match.pulls_body ? core_->options.max_buffered_body_bytes : SIZE_MAX;
+    if (const bool read = co_await read_body(parser, num_buffered, *request); !read) co_return false;
   }
   request->body = std::exchange(parser.get().body(), {});
 
-  AnswerFraming answered{.is_http_10 = parser.get().version() == 10,
-                         .head_only = request->method == "HEAD",
-                         .keep_alive = parser.keep_alive() && !last_request_};
+  const AnswerFraming framing(parser.get().version() == 10, request->method == "HEAD", parser.keep_alive());
   const std::string line = log::shows(log::Level::kDebug) ? request->method + " " + request->path : std::string();
-  if (!parser.is_done()) pull_ = std::make_unique<Pull>(socket_, parser);
-  begin_exchange(std::move(decision), std::move(*request));
-  bool keep_alive = co_await write_answer(answered);
-  co_await stop_pulling();
-  co_await stop_watching();
-  if (!parser.is_done()) keep_alive = false;
+  Exchange exchange(*this, std::move(*request), parser, framing);
+  exchange_ = &exchange;
+  if (decision.match.answerer && !decision.response)
+    decision.response = answer_at_once(*decision.match.answerer, exchange);
+  try {
+    if (decision.response)
+      co_await exchange.call.respond(std::move(*decision.response));
+    else
+      co_await answer(exchange, *decision.match.handler);
+  } catch (const boost::system::system_error&) {  // the client is gone
+  }
+  exchange_ = nullptr;
+  exchange.call.request = {};
   if (!line.empty())
-    log::debug("{} \"{}\" {} {} bytes {:.1f} ms{}", peer_, line, answered.status, answered.num_body_bytes,
+    log::debug("{} {} {} {} bytes {:.1f} ms{}", peer_, quoted(line), exchange.answer.status(),
+               exchange.answer.num_body_bytes(),
                std::chrono::duration<double, std::milli>(steady_clock::now() - start).count(),
-               exchange_->closed() ? ", client gone" : "");
-  exchange_.reset();
+               exchange.call.client_is_gone() ? ", client gone" : "");
   has_served_ = true;
-  if (!keep_alive && socket_.is_open() && (buffer_.size() > 0 || !parser.is_done())) co_await linger();
-  co_return keep_alive;
+  if (exchange.call.client_is_gone() || !exchange.answer.has_ended()) co_return false;
+  if (exchange.answer.keep_alive() && !last_request_ && parser.is_done()) co_return true;
+  if (buffer_.size() > 0 || !parser.is_done()) co_await linger();
+  co_return false;
 }
 
 Connection::Decision Connection::decide(const Request& request) const {
-  RouteMatch match = core_->routes.match(request.method, request.path);
-  if (match.handler == nullptr && request.method == "OPTIONS") {
-    if (request.path == "*") match.allowed_methods = "GET, HEAD, POST, OPTIONS";
-    if (!match.allowed_methods.empty())
-      return {.response = preflight(request, match.allowed_methods, core_->options.allowed_origin)};
+  Decision decision{.match = core_->routes.match(request.method, request.path), .response = std::nullopt};
+  const RouteMatch& match = decision.match;
+  const auto refused = [&](int status, std::string_view message) {
+    decision.response = core_->error_format(status, message);
+    return decision;
+  };
+  if (core_->num_connections() > core_->options.max_connections && !core_->has_reserve_for(request.path) &&
+      !core_->make_room()) {
+    refused(503, fmt::format("{} connections are open, as many as allowed", core_->options.max_connections));
+    decision.response->headers.set("Retry-After", "1");
+    decision.response->headers.set("Connection", "close");
+    return decision;
   }
-  if (match.allowed_methods.empty())
-    return {.response = core_->error_format(404, fmt::format("there is no {}", request.path))};
-  if (match.handler == nullptr) {
-    Response response = core_->error_format(405, fmt::format("{} does not take {}", request.path, request.method));
-    response.headers.set("Allow", match.allowed_methods);
-    return {.response = std::move(response)};
+  if (!match.is_found() && request.method == "OPTIONS") {
+    const std::string allowed = request.path == "*" ? "GET, HEAD, POST, OPTIONS" : match.allowed_methods;
+    if (!allowed.empty()) {
+      decision.response = preflight(request, allowed, core_->options.allowed_origin);
+      return decision;
+    }
   }
-  Decision decision{.handler = match.handler, .pulls_body = match.pulls_body};
+  if (match.allowed_methods.empty()) return refused(404, fmt::format("there is no {}", quoted(request.path)));
+  if (!match.is_found()) {
+    refused(405, fmt::format("{} does not take {}", quoted(request.path), quoted(request.method)));
+    decision.response->headers.set("Allow", match.allowed_methods);
+    return decision;
+  }
   if (core_->head_check) decision.response = core_->head_check(request);
+  if (decision.response) return decision;
+  const std::string_view coding = request.headers.find("Content-Encoding").value_or("");
+  if (!coding.empty() && !equal_ignoring_case(coding, "identity")) {
+    refused(415, fmt::format("the body's Content-Encoding is {}; only identity, a body as it is, is read here",
+                             quoted(coding)));
+    decision.response->headers.set("Accept-Encoding", "identity");
+  }
   return decision;
 }
 
-asio::awaitable<bool> Connection::read_head(Parser& parser) {
-  const ServerOptions& options = core_->options;
-  if (buffer_.size() == 0) {
-    if (last_request_ && has_served_) co_return false;
-    buffer_.shrink_to_fit();  // an idle connection holds no memory that a large body left behind
-    idle_ = true;
-    deadline_.arm(has_served_ ? options.idle_timeout : options.header_timeout, shared_from_this());
-    const auto [error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
-    idle_ = false;
-    if (error) co_return false;
-  }
-  deadline_.arm(options.header_timeout, shared_from_this());
-  const auto [error, num_bytes] = co_await bhttp::async_read_header(socket_, buffer_, parser, kResult);
-  deadline_.disarm();
-  if (!socket_.is_open() || error == bhttp::error::end_of_stream) co_return false;
-  std::optional<RequestFault> fault;
-  if (error.category() == bhttp::make_error_code(bhttp::error::bad_version).category())
-    fault = parse_fault(error, options);
-  else if (error)
-    co_return false;
-  else
-    fault = check_head(parser.get());
+awaitable<bool> Connection::read_head(Parser& parser) {
+  if (buffer_.size() == 0 && last_request_ && has_served_) co_return false;
+  bool is_gone = false;
+  wait_for_head(true);
+  std::optional<RequestFault> fault = co_await read_head_lines(parser, is_gone);
+  wait_for_head(false);
+  timeout_.disarm();
+  if (is_gone || !socket_.is_open()) co_return false;
+  if (!fault) fault = check_head(parser.get());
   if (!fault) co_return true;
   log::debug("{} refused: {}", peer_, fault->message);
   co_await refuse(core_->error_format(fault->status, fault->message), parser);
   co_return false;
 }
 
-asio::awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes) {
-  deadline_.arm(core_->options.body_timeout, shared_from_this());
+awaitable<std::optional<RequestFault>> Connection::read_head_lines(Parser& parser, bool& is_gone) {
+  const ServerOptions& options = core_->options;
+  if (buffer_.size() == 0) {
+    buffer_.shrink_to_fit();  // an idle connection holds no memory that a large body left behind
+    timeout_.arm(has_served_ ? options.idle_timeout : options.header_timeout);
+    const auto [error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
+    is_gone = static_cast<bool>(error);
+    if (is_gone) co_return std::nullopt;
+  }
+  timeout_.arm(options.header_timeout);
+  HeadScanner scanner;
+  for (;;) {
+    while (view(buffer_).starts_with("\r\n")) buffer_.consume(2);  // some clients send them after a body
+    if (auto fault = scanner.scan(view(buffer_))) co_return fault;
+    if (scanner.end() > 0) break;
+    if (buffer_.size() > options.max_header_bytes) co_return parse_fault(bhttp::error::header_limit, options);
+    const size_t room = buffer_.capacity() - buffer_.size();
+    const auto [error, num_read] =
+        co_await socket_.async_read_some(buffer_.prepare(std::max(kHeadReadBytes, room)), kResult);
+    buffer_.commit(num_read);
+    if (!error) continue;
+    if (buffer_.size() > 0 && timeout_.has_expired())
+      co_return RequestFault{408, fmt::format("the request's head did not come within {} s",
+                                              std::chrono::duration<double>(options.header_timeout).count())};
+    if (buffer_.size() > 0 && error == asio::error::eof)
+      co_return RequestFault{400, "not a valid HTTP request: it ends in the middle of its head"};
+    is_gone = true;
+    co_return std::nullopt;
+  }
+  boost::system::error_code error;
+  buffer_.consume(parser.put(asio::buffer(buffer_.data().data(), scanner.end()), error));
+  if (error) co_return parse_fault(error, options);
+  co_return std::nullopt;
+}
+
+awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request& request) {
+  const ServerOptions& options = core_->options;
+  timeout_.arm(options.body_timeout);
   if (expects_continue(parser.get()) && buffer_.size() == 0) {
     const auto [error, num_written] =
         co_await asio::async_write(socket_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), kResult);
     if (error) co_return false;
   }
-  boost::system::error_code error;
-  while (!error && !parser.is_done() && parser.get().body().size() < num_bytes) {
-    if (buffer_.size() == 0) buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
-    const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
-    error = read_error;
+  auto share = std::make_shared<BodyShare>(core_);
+  request.body_share = share;
+  std::optional<RequestFault> fault;
+  while (!fault && !parser.is_done() && parser.get().body().size() < num_bytes) {
+    const boost::system::error_code error = co_await read_some_body(parser);
+    if (timeout_.has_expired()) {
+      fault = {408, fmt::format("the request's body did not come within {} s",
+                                std::chrono::duration<double>(options.body_timeout).count())};
+    } else if (error) {
+      if (!socket_.is_open() || error.category() == asio::error::get_system_category()) co_return false;
+      fault = parse_fault(error, options);
+    }
+    const auto patience_ends = steady_clock::now() + options.budget_patience;
+    while (!fault && !share->cover(parser.get().body().size())) {
+      if (steady_clock::now() >= patience_ends)
+        fault = {503, fmt::format("the bodies of all requests are more than {} bytes, as many as allowed at a time",
+                                  options.max_body_bytes_in_flight)};
+      pause_.expires_after(kBudgetPause);
+      co_await pause_.async_wait(kResult);
+      if (!socket_.is_open()) co_return false;
+    }
   }
-  deadline_.disarm();
-  if (!error) co_return true;
-  if (!socket_.is_open() || error.category() == asio::error::get_system_category()) co_return false;
-  const RequestFault fault = parse_fault(error, core_->options);
-  co_await refuse(core_->error_format(fault.status, fault.message), parser);
+  timeout_.disarm();
+  if (!fault) co_return true;
+  share.reset();
+  request.body_share.reset();
+  parser.get().body() = {};
+  Response response = core_->error_format(fault->status, fault->message);
+  if (fault->status == 503) response.headers.set("Retry-After", "1");
+  co_await refuse(std::move(response), parser);
   co_return false;
 }
 
+awaitable<boost::system::error_code> Connection::read_some_body(Parser& parser) {
+  if (buffer_.size() == 0) buffer_.reserve(kReadBytes);  // Beast reads as much at once as there is room for
+  const auto [error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
+  co_return error;
+}
+
 // Answers a request whose body was not read, and ends the connection.
-asio::awaitable<void> Connection::refuse(Response response, const Parser& parser) {
+awaitable<void> Connection::refuse(Response response, const Parser& parser) {
   response.headers.set("Connection", "close");
   response.headers.set("Content-Length", std::to_string(response.body.size()));
   add_origin(core_->options.allowed_origin, response.headers);
@@ -241,180 +360,200 @@ asio::awaitable<void> Connection::refuse(Response response, const Parser& parser
   if (const bool written = co_await write_all(wire); written) co_await linger();
 }
 
-void Connection::begin_exchange(Decision decision, Request request) {
-  exchange_ = std::make_shared<Exchange>(
-      [weak = weak_from_this(), executor = socket_.get_executor()] {
-        asio::post(executor, [weak] {
-          if (const auto self = weak.lock()) self->wake();
-        });
-      },
-      core_->options.max_queued_bytes);
-  stop_watching_ = false;
-  if (pull_)
-    request.more_body = std::make_shared<Upload>(shared_from_this(), exchange_);
-  else
-    watch_for_close();
-  if (decision.response) return exchange_->respond(std::move(*decision.response));
-  const std::string path = request.path;
+Response Connection::answer_at_once(const Server::Answerer& answerer, const Exchange& exchange) const {
   try {
-    (*decision.handler)(std::move(request), Responder(exchange_));
+    return answerer(exchange.call.request);
   } catch (const std::exception& exception) {
-    log::error("{} failed: {}", path, exception.what());
-    exchange_->abandon();
+    log::error("{} failed: {}", quoted(exchange.call.request.path), exception.what());
+    return core_->error_format(500, "the request failed");
   }
 }
 
-asio::awaitable<bool> Connection::write_answer(AnswerFraming& answered) {
+awaitable<void> Connection::answer(Exchange& exchange, const Server::Handler& handler) {
+  using namespace asio::experimental::awaitable_operators;
+  co_await (run_handler(exchange, handler) || watch_for_close(exchange));
+  if (!exchange.answer.has_ended()) co_await end_unfinished(exchange);
+}
+
+awaitable<void> Connection::run_handler(Exchange& exchange, const Server::Handler& handler) {
+  const std::string path = exchange.call.request.path;
+  try {
+    co_await handler(exchange.call);
+  } catch (const std::exception& exception) {
+    const auto* error = dynamic_cast<const boost::system::system_error*>(&exception);
+    const bool is_given_up = error && error->code() == asio::error::operation_aborted;
+    if (!is_given_up) log::error("{} failed: {}", quoted(path), exception.what());
+  }
+  exchange.is_handled = true;
+}
+
+awaitable<void> Connection::end_unfinished(Exchange& exchange) {
+  AnswerFraming& framing = exchange.answer;
+  if (exchange.call.client_is_gone() || !socket_.is_open()) {
+    break_off();
+    co_return;
+  }
+  const std::string& last_words = core_->options.last_words;
+  const Response error =
+      !is_cut_ ? core_->error_format(500, "the request was dropped")
+               : core_->error_format(503, framing.has_begun() ? last_words + "; the answer is incomplete" : last_words);
+  if (!framing.has_begun()) {
+    co_await exchange.call.respond(error);
+    co_return;
+  }
+  framing.close();
+  std::string last = std::exchange(exchange.unsent, {});
+  if (is_cut_ && framing.is_event_stream()) last += framing.part(format_sse(error.body));
+  co_await write_answer(exchange, std::move(last));
+  // A client sees that the last chunk is missing; what it has stays readable. Without chunks only a reset tells it.
+  if (!framing.is_chunked()) break_off();
+}
+
+// While a request is answered: whatever comes is the next request; and the client may go away.
+awaitable<void> Connection::watch_for_close(Exchange& exchange) {
+  while (!exchange.parser.is_done() || buffer_.size() >= kMaxPipelinedBytes) {
+    pause_.expires_at(steady_clock::time_point::max());
+    co_await pause_.async_wait(kResult);
+    if (is_cut_ || !socket_.is_open()) co_return;
+  }
   for (;;) {
-    if (exchange_->closed()) {
-      break_off();
-      exchange_->close();
-      co_return false;
+    buffer_.shrink_to_fit();  // an answer may take long
+    const auto [wait_error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
+    boost::system::error_code error = wait_error;
+    if (!error) {
+      const auto [read_error, num_read] = co_await socket_.async_read_some(buffer_.prepare(kHeadReadBytes), kResult);
+      buffer_.commit(num_read);
+      error = read_error;
     }
-    Exchange::Batch batch = exchange_->take();
-    if (batch.empty()) {
-      co_await wait_until_woken();
-      continue;
+    if (exchange.is_handled || is_cut_) co_return;
+    if (error == asio::error::eof) break;
+    if (error) exchange.call.client_is_gone_ = true;
+    if (error) co_return;
+    while (buffer_.size() >= kMaxPipelinedBytes && !is_cut_) {
+      pause_.expires_at(steady_clock::time_point::max());
+      co_await pause_.async_wait(kResult);
     }
-    const std::string wire = answered.frame(batch, core_->options.allowed_origin);
-    if (const bool written = co_await write_all(wire); !written) {
-      exchange_->close();
-      co_return false;
-    }
-    for (Exchange::Piece& piece : batch.pieces) {
-      exchange_->acknowledge(piece.bytes.size());
-      if (piece.on_written) piece.on_written();
-    }
-    if (batch.aborted) {
-      // A client sees that the last chunk is missing; what it has stays readable. Without chunks only a reset tells it.
-      if (!answered.chunked) break_off();
-      co_return false;
-    }
-    if (batch.ended) co_return answered.keep_alive && !last_request_;
   }
+  co_await watch_half_closed(exchange);
 }
 
-asio::awaitable<bool> Connection::write_all(std::string_view bytes) {
+// The client says no more. It may still listen, or be gone: only bytes that nobody takes tell, since a system whose
+// process is gone refuses them. So bytes that come in any case are sent ahead: the answer's first ones, which are
+// always the same, or, in the midst of chunks, a zero before the next one's length.
+awaitable<void> Connection::watch_half_closed(Exchange& exchange) {
+  client_is_silent_ = true;
+  const bool is_between_chunks = exchange.has_sent && exchange.answer.is_chunked() && !exchange.is_writing;
+  const std::string_view probe = !exchange.has_sent ? kAnswerBegin : is_between_chunks ? "0" : "";
+  const ssize_t num_sent = send(socket_.native_handle(), probe.data(), probe.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (!exchange.has_sent && num_sent > 0) exchange.num_probed = static_cast<size_t>(num_sent);
+  for (milliseconds pause = kFirstProbe; !is_cut_ && socket_.is_open(); pause = std::min(2 * pause, kLongestProbe)) {
+    if (has_failed(socket_)) break;
+    pause_.expires_after(pause);
+    co_await pause_.async_wait(kResult);
+    if (exchange.is_handled) co_return;
+  }
+  if (!is_cut_) exchange.call.client_is_gone_ = true;
+}
+
+awaitable<void> Connection::write_answer(Exchange& exchange, std::string bytes) {
+  if (const size_t num_probed = std::exchange(exchange.num_probed, 0)) bytes.erase(0, num_probed);
+  if (!exchange.call.client_is_gone_) {
+    exchange.has_sent = exchange.is_writing = true;
+    const bool written = co_await write_all(bytes);
+    exchange.is_writing = false;
+    if (written) co_return;
+  }
+  exchange.call.client_is_gone_ = true;
+  throw boost::system::system_error(asio::error::operation_aborted);
+}
+
+awaitable<bool> Connection::write_all(std::string_view bytes) {
   while (!bytes.empty()) {
-    deadline_.arm(core_->options.write_timeout, shared_from_this());
+    timeout_.arm(core_->options.write_timeout);
     const auto [error, num_bytes] =
         co_await socket_.async_write_some(asio::buffer(bytes.data(), bytes.size()), kResult);
     if (error) co_return false;
     bytes.remove_prefix(num_bytes);
   }
-  deadline_.disarm();
+  timeout_.disarm();
   co_return socket_.is_open();
 }
 
 // After the last answer: what the client still sends is read and dropped, since closing with unread bytes resets the
 // connection, and a reset may destroy the answer before the client has read it.
-asio::awaitable<void> Connection::linger() {
+awaitable<void> Connection::linger() {
   boost::system::error_code ignored;
   socket_.shutdown(asio::socket_base::shutdown_send, ignored);
-  deadline_.arm(kLingerTimeout, shared_from_this());
+  wait_for_head(true);  // nobody needs it
+  timeout_.arm(kLingerTimeout);
   char dropped[4096];
   for (;;) {
     const auto [error, num_bytes] = co_await socket_.async_read_some(asio::buffer(dropped), kResult);
-    if (error) break;
+    if (error || timeout_.has_expired()) break;
   }
-  deadline_.disarm();
+  timeout_.disarm();
+  wait_for_head(false);
 }
 
-void Connection::pull_body(const Exchange* exchange, std::function<void(Result<std::string>)> on_piece) {
-  const bool is_over = exchange_.get() != exchange || !pull_ || pull_->is_reading || !socket_.is_open();
-  if (is_over) return on_piece(make_error(ErrorCode::kCancelled, "the request is over"));
-  pull_->is_reading = true;
-  asio::co_spawn(
-      socket_.get_executor(), [self = shared_from_this()] { return self->read_piece(); },
-      asio::bind_cancellation_slot(pull_->cancel.slot(),
-                                   [self = shared_from_this(), on_piece = std::move(on_piece)](
-                                       const std::exception_ptr& exception, Result<std::string> piece) {
-                                     const bool is_whole = self->pull_->parser.is_done();
-                                     self->pull_->is_reading = false;
-                                     self->pull_->deadline.stop();
-                                     if (exception)
-                                       piece = make_error(ErrorCode::kInternal, "reading the request's body failed");
-                                     if (is_whole && self->exchange_ && !self->stop_watching_) self->watch_for_close();
-                                     self->wake();
-                                     on_piece(std::move(piece));
-                                   }));
-}
-
-asio::awaitable<Result<std::string>> Connection::read_piece() {
-  Parser& parser = pull_->parser;
-  pull_->deadline.arm(core_->options.body_timeout, shared_from_this());
+awaitable<Result<std::string>> ServerCall::read() {
+  Connection& connection = connection_;
+  Connection::Parser& parser = connection.exchange_->parser;
+  if (parser.is_done()) co_return std::string();
+  const ServerOptions& options = connection.core_->options;
+  connection.timeout_.arm(options.body_timeout);
   boost::system::error_code error;
-  while (!error && !parser.is_done() && parser.get().body().empty()) {
-    if (buffer_.size() == 0) buffer_.reserve(64 << 10);  // Beast reads as much at once as there is room for
-    const auto [read_error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
-    error = read_error;
-  }
-  if (error) {
-    const RequestFault fault = parse_fault(error, core_->options);
-    co_return make_error(fault.status == 413 ? ErrorCode::kTooLarge : ErrorCode::kInvalidArgument, "{}", fault.message);
-  }
-  co_return std::exchange(parser.get().body(), {});
+  while (!error && !parser.is_done() && parser.get().body().empty()) error = co_await connection.read_some_body(parser);
+  const bool is_late = connection.timeout_.has_expired();
+  connection.timeout_.disarm();
+  if (parser.is_done()) connection.pause_.cancel();  // from now on the client is watched
+  if (!error) co_return std::exchange(parser.get().body(), {});
+  if (is_late)
+    co_return make_error(ErrorCode::kDeadlineExceeded, "the request's body did not go on within {} s",
+                         std::chrono::duration<double>(options.body_timeout).count());
+  const RequestFault fault = parse_fault(error, options);
+  co_return make_error(fault.status == 413 ? ErrorCode::kTooLarge : ErrorCode::kInvalidArgument, "{}", fault.message);
 }
 
-// The answer is out, whether or not anybody has read the rest of the request.
-asio::awaitable<void> Connection::stop_pulling() {
-  if (!pull_) co_return;
-  stop_watching_ = true;
-  pull_->cancel.emit(asio::cancellation_type::total);
-  while (pull_->is_reading) co_await wait_until_woken();
-  pull_.reset();
+bool ServerCall::body_is_complete() const {
+  return connection_.exchange_->parser.is_done();
 }
 
-// Reads on while a request is answered: the end of the stream means that the client went away; bytes are the next
-// request.
-void Connection::watch_for_close() {
-  if (watching_ || buffer_.size() >= kMaxPipelinedBytes) return;
-  watching_ = true;
-  stop_watching_ = false;
-  buffer_.shrink_to_fit();  // an answer may take long
-  socket_.async_wait(asio::socket_base::wait_read,
-                     asio::bind_cancellation_slot(watch_cancel_.slot(),
-                                                  [self = shared_from_this()](const boost::system::error_code& error) {
-                                                    if (error || self->stop_watching_) return self->stop_watch(error);
-                                                    self->read_ahead();
-                                                  }));
+awaitable<void> ServerCall::respond(Response response) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(!exchange.answer.has_begun(), "an answer was begun already");
+  if (connection_.last_request_ || !exchange.parser.is_done() || response.headers.find("Connection") == "close" ||
+      (connection_.client_is_silent_ && connection_.buffer_.size() == 0))
+    exchange.answer.close();
+  std::string wire = exchange.answer.head(response.status, std::move(response.headers), response.body.size(),
+                                          connection_.core_->options);
+  wire += exchange.answer.part(response.body);
+  exchange.answer.end();
+  co_await connection_.write_answer(exchange, std::move(wire));
 }
 
-void Connection::read_ahead() {
-  socket_.async_read_some(
-      buffer_.prepare(2048),
-      asio::bind_cancellation_slot(
-          watch_cancel_.slot(), [self = shared_from_this()](const boost::system::error_code& error, size_t num_bytes) {
-            self->buffer_.commit(num_bytes);
-            self->stop_watch(error);
-            if (!error && !self->stop_watching_) self->watch_for_close();
-          }));
+void ServerCall::begin(int status, Headers headers) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(!exchange.answer.has_begun(), "an answer was begun already");
+  if (connection_.last_request_ || !exchange.parser.is_done()) exchange.answer.close();
+  exchange.unsent = exchange.answer.head(status, std::move(headers), std::nullopt, connection_.core_->options);
 }
 
-void Connection::stop_watch(const boost::system::error_code& error) {
-  watching_ = false;
-  if (stop_watching_) return wake();
-  if (!error) return;
-  exchange_->close();
-  close_socket();
+awaitable<void> ServerCall::send(std::string bytes) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(exchange.answer.has_begun() && !exchange.answer.has_ended());
+  std::string wire = std::exchange(exchange.unsent, {});
+  wire += exchange.answer.part(bytes);
+  co_await connection_.write_answer(exchange, std::move(wire));
 }
 
-asio::awaitable<void> Connection::stop_watching() {
-  stop_watching_ = true;
-  watch_cancel_.emit(asio::cancellation_type::total);
-  while (watching_) co_await wait_until_woken();
-}
-
-asio::awaitable<void> Connection::wait_until_woken() {
-  if (!woken_) co_await wake_timer_.async_wait(kResult);
-  woken_ = false;
-}
-
-void Connection::wake() {
-  woken_ = true;
-  wake_timer_.cancel();
-  // A client that was cut for being slow may hold the connection in a write.
-  if (exchange_ && exchange_->closed() && socket_.is_open()) break_off();
+awaitable<void> ServerCall::end(std::string last_bytes) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(exchange.answer.has_begun() && !exchange.answer.has_ended());
+  std::string wire = std::exchange(exchange.unsent, {});
+  wire += exchange.answer.part(last_bytes);
+  const bool is_complete = exchange.answer.is_complete();
+  if (is_complete) wire += exchange.answer.end();
+  co_await connection_.write_answer(exchange, std::move(wire));
 }
 
 }  // namespace cachalot::http

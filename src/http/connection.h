@@ -1,91 +1,171 @@
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
+#include <condition_variable>
+#include <list>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
-#include "http/deadline.h"
-#include "http/exchange.h"
+#include "base/notices.h"
 #include "http/framing.h"
-#include "http/server_core.h"
+#include "http/server.h"
 
 namespace cachalot::http {
 
+// Who answers a request, or what its path would allow.
+struct RouteMatch {
+  const Server::Handler* handler = nullptr;  // one of these two
+  const Server::Answerer* answerer = nullptr;
+  bool pulls_body = false;      // the handler, beyond what is buffered
+  std::string allowed_methods;  // "GET, HEAD, OPTIONS"; empty: no such path
+  bool is_found() const { return handler || answerer; }
+};
+
+class Routes {
+ public:
+  void add(std::string method, std::string path, bool pulls_body, Server::Handler handler, Server::Answerer answerer);
+  RouteMatch match(std::string_view method, std::string_view path) const;
+
+ private:
+  struct Route {
+    std::string method, path;  // of a prefix route, the path ends in '/'
+    bool is_prefix, pulls_body;
+    Server::Handler handler;
+    Server::Answerer answerer;
+  };
+  std::vector<Route> routes_;
+};
+
+// What a server and its connections share. Options, routes and hooks are constant after start(); the rest is guarded.
+struct ServerCore : std::enable_shared_from_this<ServerCore> {
+  ServerCore(boost::asio::io_context& context, ServerOptions options)
+      : context(context),
+        options(std::move(options)),
+        acceptor(boost::asio::make_strand(context)),
+        room(acceptor.get_executor()) {}
+
+  Status listen();
+  awaitable<void> accept_connections();
+  void stop_accepting();
+  void add(const std::shared_ptr<Connection>& connection);
+  void remove(Connection* connection);
+  int num_connections();
+  std::vector<std::shared_ptr<Connection>> all_connections();
+  bool wait_until_empty(std::chrono::milliseconds timeout);
+
+  // A connection that waits for its client's next head may be closed for another one's sake.
+  void begins_to_wait(Connection* connection);
+  void ends_to_wait(Connection* connection);
+  // Closes the one that has waited longest. False: none waits.
+  bool make_room();
+  bool has_reserve_for(const std::string& path) const;
+
+  // Of max_body_bytes_in_flight. False: there are not so many left.
+  bool take_body_bytes(size_t num_bytes);
+  void give_body_bytes(size_t num_bytes) { num_body_bytes -= num_bytes; }
+
+  boost::asio::io_context& context;
+  const ServerOptions options;
+  Routes routes;
+  Server::HeadCheck head_check;
+  Server::ErrorFormat error_format;
+  boost::asio::ip::tcp::acceptor acceptor;
+  boost::asio::steady_timer room;  // cancelled when a connection ends
+  uint16_t port = 0;
+  std::atomic<size_t> num_body_bytes = 0;
+
+ private:
+  using Waiting = std::list<Connection*>;  // the longest waiting first
+  struct Entry {
+    std::weak_ptr<Connection> connection;
+    std::optional<Waiting::iterator> waiting;
+  };
+
+  std::mutex mutex_;
+  std::condition_variable empty_;
+  std::unordered_map<Connection*, Entry> connections_;
+  Waiting waiting_;
+  bool draining_ = false;
+  Complaints complaints_;
+};
+
 // One client's connection: reads a request, hands it to its handler, writes the answer, and so on. Everything happens
-// on the socket's strand, but for close(), close_when_idle() and give_way(), which may be called from any thread.
+// on the socket's strand, but for close(), cut(), close_when_idle() and give_way(), which may be called from any
+// thread.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<ServerCore> core);
   void start();
   void close();
+  // Breaks off what runs, with a last word where it can be understood.
+  void cut();
   // Now if it waits for a request, else after the request that is under way.
   void close_when_idle();
-  // Somebody waits for a place: the same, but a client that has just come may ask once.
+  // Somebody needs the place: closed if it waits for a request.
   void give_way();
 
  private:
+  friend class ServerCall;
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   // What a request gets: its handler, or at once a response.
   struct Decision {
-    const Server::Handler* handler = nullptr;
-    bool pulls_body = false;
+    RouteMatch match;
     std::optional<Response> response;
   };
+  class BodyShare;
 
-  boost::asio::awaitable<void> run();
+  // One request, as long as it is answered.
+  struct Exchange {
+    Exchange(Connection& connection, Request request, Parser& parser, AnswerFraming answer)
+        : call(connection, std::move(request)), parser(parser), answer(answer) {}
+    ServerCall call;
+    Parser& parser;
+    AnswerFraming answer;
+    std::string unsent;                         // of the answer: its head, until something follows it
+    bool is_handled = false;                    // the handler is through
+    bool has_sent = false, is_writing = false;  // something of the answer
+    size_t num_probed = 0;                      // bytes of its begin that were sent ahead
+  };
+
+  awaitable<void> run();
   // False: nothing more is to be read from this client.
-  boost::asio::awaitable<bool> serve_request();
-  boost::asio::awaitable<bool> read_head(Parser& parser);
+  awaitable<bool> serve_request();
+  awaitable<bool> read_head(Parser& parser);
+  awaitable<std::optional<RequestFault>> read_head_lines(Parser& parser, bool& is_gone);
   // So much of it at least, or all.
-  boost::asio::awaitable<bool> read_body(Parser& parser, size_t num_bytes);
-  boost::asio::awaitable<void> refuse(Response response, const Parser& parser);
-  boost::asio::awaitable<bool> write_answer(AnswerFraming& answered);
-  boost::asio::awaitable<bool> write_all(std::string_view bytes);
-  boost::asio::awaitable<void> linger();
+  awaitable<bool> read_body(Parser& parser, size_t num_bytes, Request& request);
+  awaitable<boost::system::error_code> read_some_body(Parser& parser);
+  awaitable<void> refuse(Response response, const Parser& parser);
+  awaitable<void> linger();
+  awaitable<bool> write_all(std::string_view bytes);
 
   Decision decide(const Request& request) const;
-  void begin_exchange(Decision decision, Request request);
-  // For the handler, what was not read of a body.
-  void pull_body(const Exchange* exchange, std::function<void(Result<std::string>)> on_piece);
-  boost::asio::awaitable<Result<std::string>> read_piece();
-  boost::asio::awaitable<void> stop_pulling();
-  void watch_for_close();
-  void read_ahead();
-  void stop_watch(const boost::system::error_code& error);
-  boost::asio::awaitable<void> stop_watching();
-  boost::asio::awaitable<void> wait_until_woken();
-  void wake();
+  Response answer_at_once(const Server::Answerer& answerer, const Exchange& exchange) const;
+  awaitable<void> answer(Exchange& exchange, const Server::Handler& handler);
+  awaitable<void> run_handler(Exchange& exchange, const Server::Handler& handler);
+  awaitable<void> end_unfinished(Exchange& exchange);
+  awaitable<void> watch_for_close(Exchange& exchange);
+  awaitable<void> watch_half_closed(Exchange& exchange);
+  awaitable<void> write_answer(Exchange& exchange, std::string bytes);
   void close_socket();
   void break_off();
+  void wait_for_head(bool waits);
 
   boost::asio::ip::tcp::socket socket_;
   const std::shared_ptr<ServerCore> core_;
-  Deadline deadline_;
+  Timeout timeout_;
+  boost::asio::steady_timer pause_;  // of a request's coroutines; cut() ends it
   boost::beast::flat_buffer buffer_;
   std::string peer_;
-
-  class Upload;
-  struct Pull {
-    Pull(boost::asio::ip::tcp::socket& socket, Parser& parser) : deadline(socket), parser(parser) {}
-    Deadline deadline;  // beside that of the answer
-    Parser& parser;
-    bool is_reading = false;
-    boost::asio::cancellation_signal cancel;
-  };
-
-  std::shared_ptr<Exchange> exchange_;
-  std::unique_ptr<Pull> pull_;  // of this exchange's handler; null if it has the whole body
-  boost::asio::steady_timer wake_timer_;
-  boost::asio::cancellation_signal watch_cancel_;
-  bool woken_ = false;
-  bool watching_ = false, stop_watching_ = false;
-  bool idle_ = true, last_request_ = false, has_served_ = false;
+  Exchange* exchange_ = nullptr;  // the one that is under way
+  bool waits_for_head_ = false, last_request_ = false, has_served_ = false, is_cut_ = false, client_is_silent_ = false;
 };
 
 }  // namespace cachalot::http

@@ -1,8 +1,7 @@
 #include "http/io_threads.h"
 
+#include <boost/asio/error.hpp>
 #include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
 #include <thread>
 #include <vector>
 
@@ -52,8 +51,15 @@ asio::io_context& IoThreads::context() const {
   return impl_->context;
 }
 
-void IoThreads::post(std::function<void()> task) const {
-  asio::post(impl_->context, std::move(task));
+Error IoThreads::describe(const std::exception_ptr& exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const boost::system::system_error& error) {
+    if (error.code() == asio::error::operation_aborted) return {ErrorCode::kCancelled, "given up", {}};
+    return {ErrorCode::kInternal, error.what(), {}};
+  } catch (const std::exception& failure) {
+    return {ErrorCode::kInternal, failure.what(), {}};
+  }
 }
 
 }  // namespace cachalot::http

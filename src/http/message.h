@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,25 +32,15 @@ class Headers {
   std::vector<std::pair<std::string, std::string>> fields_;
 };
 
-// The rest of a body that is still on its way, pulled piece by piece, so that a slow reader slows its sender.
-class BodySource {
- public:
-  virtual ~BodySource() = default;
-  // The next piece, "" at the end; one read at a time. The callback comes on an I/O thread. kCancelled: nobody wants it
-  // any longer. kTooLarge: all of it is more than the server takes.
-  virtual void read(std::function<void(Result<std::string>)> on_piece) = 0;
-};
-
 struct Request {
   std::string method;
-  std::string path;    // the target without its query, percent-decoded
+  std::string path;    // the target without its query, percent-decoded, each slash once
   std::string query;   // what follows the '?', as it came
   std::string target;  // path and query as they came, for whoever passes the request on
   Headers headers;
   std::string body;
-  std::shared_ptr<BodySource>
-      more_body;     // what follows `body`; only of Server::route_upload(), and null if nothing does
-  std::string peer;  // "127.0.0.1:53412", "[::1]:53412"
+  std::shared_ptr<const void> body_share;  // of the bytes that the server holds of bodies: given back with the request
+  std::string peer;                        // "127.0.0.1:53412", "[::1]:53412"
 };
 
 struct Response {

@@ -1,66 +1,29 @@
 #include "http/server.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/v6_only.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <limits>
 #include <set>
 
 #include "base/log.h"
 #include "base/ports.h"
 #include "http/connection.h"
-#include "http/server_core.h"
 
 namespace cachalot::http {
 
 namespace asio = boost::asio;
 using asio::ip::tcp;
 
-namespace {
-
-constexpr auto kResult = asio::as_tuple(asio::use_awaitable);
-
-}  // namespace
-
-struct Responder::Handle {
-  explicit Handle(std::shared_ptr<Exchange> exchange) : exchange(std::move(exchange)) {}
-  ~Handle() { exchange->abandon(); }
-  std::shared_ptr<Exchange> exchange;
-};
-
-Responder::Responder(std::shared_ptr<Exchange> exchange) : handle_(std::make_shared<Handle>(std::move(exchange))) {}
-void Responder::respond(Response response) const {
-  handle_->exchange->respond(std::move(response));
-}
-void Responder::begin(int status, Headers headers) const {
-  handle_->exchange->begin(status, std::move(headers));
-}
-bool Responder::write(std::string bytes, std::function<void()> on_written) const {
-  return handle_->exchange->write(std::move(bytes), std::move(on_written));
-}
-void Responder::end() const {
-  handle_->exchange->end();
-}
-void Responder::abort() const {
-  handle_->exchange->abort();
-}
-void Responder::on_close(std::function<void()> callback) const {
-  handle_->exchange->on_close(std::move(callback));
-}
-bool Responder::closed() const {
-  return handle_->exchange->closed();
-}
-
-void Routes::add(std::string method, std::string path, bool pulls_body, Server::Handler handler) {
+void Routes::add(std::string method, std::string path, bool pulls_body, Server::Handler handler,
+                 Server::Answerer answerer) {
   const bool is_prefix = path.ends_with("/*");
   if (is_prefix) path.pop_back();
-  routes_.push_back({std::move(method), std::move(path), is_prefix, pulls_body, std::move(handler)});
+  routes_.push_back(
+      {std::move(method), std::move(path), is_prefix, pulls_body, std::move(handler), std::move(answerer)});
 }
 
 RouteMatch Routes::match(std::string_view method, std::string_view path) const {
@@ -69,8 +32,9 @@ RouteMatch Routes::match(std::string_view method, std::string_view path) const {
   for (const Route& route : routes_) {
     const bool matches = route.is_prefix ? path.starts_with(route.path) : path == route.path;
     if (!matches) continue;
-    if (match.handler == nullptr && (route.method == method || (route.method == "GET" && method == "HEAD"))) {
-      match.handler = &route.handler;
+    if (!match.is_found() && (route.method == method || (route.method == "GET" && method == "HEAD"))) {
+      match.handler = route.handler ? &route.handler : nullptr;
+      match.answerer = route.answerer ? &route.answerer : nullptr;
       match.pulls_body = route.pulls_body;
     }
     allowed.insert(route.method);
@@ -110,28 +74,29 @@ Status ServerCore::listen() {
   return {};
 }
 
-// Everybody beyond the limit waits in the system's queue; connections that nobody uses now make room for them.
-asio::awaitable<void> ServerCore::make_room() {
-  co_await acceptor.async_wait(tcp::acceptor::wait_read, kResult);
-  if (crowded() && acceptor.is_open()) {
-    log::warn("{} connections are open, as many as allowed; more are waiting", options.max_connections);
-    for (const auto& connection : all_connections()) connection->give_way();
-  }
-  while (crowded() && acceptor.is_open()) {
-    room.expires_after(std::chrono::seconds(1));
-    co_await room.async_wait(kResult);
-  }
-}
-
-asio::awaitable<void> ServerCore::accept_connections() {
+// Who comes is let in and heard: what it asks decides whether there is room for it. Beyond the reserve somebody who has
+// not asked yet has to leave; everybody else waits in the system's queue.
+awaitable<void> ServerCore::accept_connections() {
   const auto self = shared_from_this();
+  const int most = options.max_connections + options.num_reserved_connections;
   while (acceptor.is_open()) {
-    if (crowded()) co_await make_room();
     auto [error, socket] = co_await acceptor.async_accept(asio::make_strand(context), kResult);
     if (!error) {
       std::make_shared<Connection>(std::move(socket), self)->start();
-    } else if (acceptor.is_open() && error != asio::error::connection_aborted) {
-      log::error("cannot accept a connection: {}", error.message());  // out of descriptors, most likely
+    } else if (acceptor.is_open() && error != asio::error::connection_aborted) {  // out of descriptors, most likely
+      if (const auto line = complaints_.add(std::chrono::steady_clock::now(),
+                                            fmt::format("cannot accept a connection: {}", error.message())))
+        log::error("{}", *line);
+      make_room();
+      room.expires_after(std::chrono::milliseconds(50));
+      co_await room.async_wait(kResult);
+    }
+    while (acceptor.is_open() && num_connections() > most) {
+      if (!make_room())
+        if (const auto line = complaints_.add(
+                std::chrono::steady_clock::now(),
+                fmt::format("{} connections are open, as many as allowed; more are waiting", options.max_connections)))
+          log::warn("{}", *line);
       room.expires_after(std::chrono::milliseconds(200));
       co_await room.async_wait(kResult);
     }
@@ -154,19 +119,60 @@ void ServerCore::add(const std::shared_ptr<Connection>& connection) {
   bool late;
   {
     std::lock_guard lock(mutex_);
-    connections_.emplace(connection.get(), connection);
+    connections_.emplace(connection.get(), Entry{connection, std::nullopt});
     late = draining_;
   }
   if (late) connection->close_when_idle();
 }
 
 void ServerCore::remove(Connection* connection) {
+  bool was_crowded;
   {
     std::lock_guard lock(mutex_);
-    connections_.erase(connection);
+    was_crowded = static_cast<int>(connections_.size()) > options.max_connections;
+    const auto found = connections_.find(connection);
+    if (found->second.waiting) waiting_.erase(*found->second.waiting);
+    connections_.erase(found);
     if (connections_.empty()) empty_.notify_all();
   }
-  asio::post(acceptor.get_executor(), [self = shared_from_this()] { self->room.cancel(); });
+  if (was_crowded) asio::post(acceptor.get_executor(), [self = shared_from_this()] { self->room.cancel(); });
+}
+
+void ServerCore::begins_to_wait(Connection* connection) {
+  std::lock_guard lock(mutex_);
+  connections_.at(connection).waiting = waiting_.insert(waiting_.end(), connection);
+}
+
+void ServerCore::ends_to_wait(Connection* connection) {
+  std::lock_guard lock(mutex_);
+  if (auto& waiting = connections_.at(connection).waiting) waiting_.erase(*std::exchange(waiting, std::nullopt));
+}
+
+bool ServerCore::make_room() {
+  std::shared_ptr<Connection> oldest;
+  {
+    std::lock_guard lock(mutex_);
+    while (!oldest && !waiting_.empty()) {
+      Entry& entry = connections_.at(waiting_.front());
+      waiting_.pop_front();
+      entry.waiting.reset();
+      oldest = entry.connection.lock();
+    }
+  }
+  if (!oldest) return false;
+  oldest->give_way();
+  return true;
+}
+
+bool ServerCore::has_reserve_for(const std::string& path) const {
+  return std::ranges::find(options.reserved_paths, path) != options.reserved_paths.end();
+}
+
+bool ServerCore::take_body_bytes(size_t num_bytes) {
+  const size_t before = num_body_bytes.fetch_add(num_bytes);
+  if (before + num_bytes <= options.max_body_bytes_in_flight) return true;
+  num_body_bytes -= num_bytes;
+  return false;
 }
 
 int ServerCore::num_connections() {
@@ -177,8 +183,8 @@ int ServerCore::num_connections() {
 std::vector<std::shared_ptr<Connection>> ServerCore::all_connections() {
   std::vector<std::shared_ptr<Connection>> all;
   std::lock_guard lock(mutex_);
-  for (const auto& [pointer, weak] : connections_)
-    if (auto connection = weak.lock()) all.push_back(std::move(connection));
+  for (const auto& [pointer, entry] : connections_)
+    if (auto connection = entry.connection.lock()) all.push_back(std::move(connection));
   return all;
 }
 
@@ -199,11 +205,15 @@ Server::~Server() {
 }
 
 void Server::route(std::string method, std::string path, Handler handler) {
-  core_->routes.add(std::move(method), std::move(path), false, std::move(handler));
+  core_->routes.add(std::move(method), std::move(path), false, std::move(handler), nullptr);
+}
+
+void Server::route(std::string method, std::string path, Answerer answerer) {
+  core_->routes.add(std::move(method), std::move(path), false, nullptr, std::move(answerer));
 }
 
 void Server::route_upload(std::string method, std::string path, Handler handler) {
-  core_->routes.add(std::move(method), std::move(path), true, std::move(handler));
+  core_->routes.add(std::move(method), std::move(path), true, std::move(handler), nullptr);
 }
 
 void Server::set_head_check(HeadCheck check) {
@@ -230,17 +240,28 @@ int Server::num_connections() const {
   return core_->num_connections();
 }
 
-bool Server::drain(std::chrono::milliseconds deadline, const std::function<void()>& end_answers) {
+void Server::cut() {
+  for (const auto& connection : core_->all_connections()) connection->cut();
+}
+
+bool Server::drain(std::chrono::milliseconds deadline) {
   core_->stop_accepting();
   for (const auto& connection : core_->all_connections()) connection->close_when_idle();
   if (core_->wait_until_empty(deadline)) return true;
-  if (end_answers) {
-    end_answers();
-    core_->wait_until_empty(std::chrono::milliseconds(500));
-  }
+  cut();
+  if (core_->wait_until_empty(std::chrono::seconds(1))) return false;
   for (const auto& connection : core_->all_connections()) connection->close();
   core_->wait_until_empty(std::chrono::seconds(5));
   return false;
+}
+
+int raise_file_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, std::numeric_limits<int>::max()));
 }
 
 }  // namespace cachalot::http

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -7,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "http/io_threads.h"
@@ -14,7 +16,7 @@
 
 namespace cachalot::http {
 
-class Exchange;
+class Connection;
 struct ServerCore;
 
 struct ServerOptions {
@@ -23,51 +25,66 @@ struct ServerOptions {
   size_t max_header_bytes = 32 << 10;
   size_t max_body_bytes = 32 << 20;
   size_t max_buffered_body_bytes = 1 << 20;  // of route_upload()
-  int max_connections = 4096;
-  size_t max_queued_bytes =
-      4 << 20;  // of one streamed answer, not yet taken by the client; beyond it the client is cut
+  // Of all requests' bodies that are held at a time; the first 64 KiB of each do not count. Beyond it reading waits for
+  // budget_patience, then the request is refused with 503.
+  size_t max_body_bytes_in_flight = 256 << 20;
+  std::chrono::milliseconds budget_patience{5'000};
+  // Connections. Beyond max_connections those that have not sent a whole head make room, the oldest first; where there
+  // is none, requests are refused with 503, but for those for reserved_paths, for which there is always room.
+  int max_connections = 4096, num_reserved_connections = 64;
+  std::vector<std::string> reserved_paths{"/health", "/live", "/ping", "/metrics", "/load", "/state"};
   std::chrono::milliseconds idle_timeout{75'000};  // between requests of a connection
   std::chrono::milliseconds header_timeout{15'000};
   std::chrono::milliseconds body_timeout{120'000};
-  std::chrono::milliseconds write_timeout{60'000};  // a client that takes nothing for so long is cut
-  std::string allowed_origin = "*";                 // CORS; empty: no such headers
+  std::chrono::milliseconds write_timeout{60'000};         // a client that takes nothing for so long is cut
+  std::string allowed_origin = "*";                        // CORS; empty: no such headers
+  std::string last_words = "the server is shutting down";  // to those that a drain does not wait for
 };
 
-// With it a handler answers one request, from any thread and without ever blocking: whole by respond(), or streamed by
-// begin(), write()s and end(). A copyable handle; when the last copy goes without an end, the client gets a 500, or, if
-// the answer had begun, a broken connection: never something that looks complete.
-class Responder {
+// One request and its answer, of the coroutine that handles it. If the client goes away, the coroutine ends: what it
+// awaits throws. A handler that ends without an answer costs a 500 or, if the answer had begun, a broken connection:
+// never something that looks complete.
+class ServerCall {
  public:
-  explicit Responder(std::shared_ptr<Exchange> exchange);
+  ServerCall(Connection& connection, Request request) : request(std::move(request)), connection_(connection) {}
+  ServerCall(const ServerCall&) = delete;
+  ServerCall& operator=(const ServerCall&) = delete;
 
-  void respond(Response response) const;
+  Request request;  // the handler may take what it needs
 
-  // Starts a streamed answer. With a Content-Length exactly so many bytes must follow, else they go in chunks;
-  // Transfer-Encoding is the server's business.
-  void begin(int status, Headers headers) const;
-  // Queues bytes. False if the client is gone or was cut for being slow; then nothing more needs to be written.
-  // `on_written` is called on an I/O thread when the system has taken the bytes (not if the client goes away before).
-  bool write(std::string bytes, std::function<void()> on_written = {}) const;
-  void end() const;
-  // Breaks the connection, so that the client cannot take the answer for complete.
-  void abort() const;
+  // Of what follows `request.body` (only of route_upload()) the next piece, "" at the end. kTooLarge: all of it is more
+  // than the server takes.
+  awaitable<Result<std::string>> read();
+  // Whether nothing follows it.
+  bool body_is_complete() const;
 
-  // Called once, on an I/O thread, if the client goes away before the end of the answer; also while nothing is written.
-  // At once if it has gone already.
-  void on_close(std::function<void()> callback) const;
-  bool closed() const;
+  // The whole answer.
+  awaitable<void> respond(Response response);
+
+  // Begins a streamed one; its head goes out with its first part. With a Content-Length exactly so many bytes must
+  // follow, else they go in chunks; Transfer-Encoding is the server's business.
+  void begin(int status, Headers headers);
+  // Until the system has taken the bytes, so that a slow client slows its handler. "": the head alone.
+  awaitable<void> send(std::string bytes);
+  awaitable<void> end(std::string last_bytes = {});
+
+  // From any thread.
+  bool client_is_gone() const { return client_is_gone_; }
 
  private:
-  struct Handle;
-  std::shared_ptr<Handle> handle_;
+  friend class Connection;
+  Connection& connection_;
+  std::atomic<bool> client_is_gone_{false};
 };
 
 // An HTTP/1.1 server: routes of method and path. Routes and hooks are set before start(); everything else is
 // thread-safe.
 class Server {
  public:
-  // Called on an I/O thread; long work belongs elsewhere.
-  using Handler = std::function<void(Request request, Responder responder)>;
+  // On an I/O thread; long work belongs elsewhere (run_on).
+  using Handler = std::function<awaitable<void>(ServerCall& call)>;
+  // For an answer that needs no waiting.
+  using Answerer = std::function<Response(const Request& request)>;
   // Sees a request's head before its body is read; a response refuses it.
   using HeadCheck = std::function<std::optional<Response>(const Request& head)>;
   // The body of an error that the server itself finds (404, 413, ...).
@@ -82,7 +99,8 @@ class Server {
 
   // A path that ends in "/*" stands for every path below it. GET routes also answer HEAD.
   void route(std::string method, std::string path, Handler handler);
-  // The same for large bodies: what goes beyond max_buffered_body_bytes is left to the handler, in Request::more_body.
+  void route(std::string method, std::string path, Answerer answerer);
+  // The same for large bodies: what goes beyond max_buffered_body_bytes is left to the handler's read().
   void route_upload(std::string method, std::string path, Handler handler);
   void set_head_check(HeadCheck check);
   void set_error_format(ErrorFormat format);
@@ -93,13 +111,18 @@ class Server {
   uint16_t port() const;  // after listen()
   int num_connections() const;
 
-  // Stops accepting, closes idle connections, lets running requests finish until the deadline, then calls
-  // `end_answers`, which has a moment to end them in an orderly way, then closes the rest. Blocks; true if everything
-  // finished by itself.
-  bool drain(std::chrono::milliseconds deadline, const std::function<void()>& end_answers = {});
+  // Stops accepting, closes idle connections, lets running requests finish until the deadline, then breaks off the
+  // rest: a stream of events ends with one that holds the error, and not as if it were complete. Blocks; true if
+  // everything finished.
+  bool drain(std::chrono::milliseconds deadline);
+  // While another thread waits in drain(): breaks off what runs now.
+  void cut();
 
  private:
   std::shared_ptr<ServerCore> core_;
 };
+
+// Lets this process open as many files, each connection being one, as the system allows it; how many.
+int raise_file_limit();
 
 }  // namespace cachalot::http

@@ -56,10 +56,9 @@ json::array to_json(const std::vector<TokenId>& ids) {
 }  // namespace
 
 ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                         const http::IoThreads& io_threads, ApiServerOptions options)
+                         ApiServerOptions options)
     : service_(service),
       tokenizer_(tokenizer),
-      io_threads_(io_threads),
       options_(std::move(options)),
       reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
       created_(unix_seconds()),
@@ -118,22 +117,45 @@ ApiResult<void> ApiHandlers::check_model(const json::object& body) const {
       "invalid_request_error", "model", "model_not_found"));
 }
 
-void ApiHandlers::complete(const http::Request& request, const http::Responder& responder) const {
-  Identity identity = identify(request, "cmpl-");
-  auto plan = plan_completion(request, identity);
-  run(std::move(plan), std::move(identity), responder);
+http::awaitable<void> ApiHandlers::complete(http::ServerCall& call) const {
+  return run(call, "cmpl-", &ApiHandlers::plan_completion);
 }
 
-void ApiHandlers::chat(const http::Request& request, const http::Responder& responder) const {
-  Identity identity = identify(request, "chatcmpl-");
-  auto plan = plan_chat(request, identity);
-  run(std::move(plan), std::move(identity), responder);
+http::awaitable<void> ApiHandlers::chat(http::ServerCall& call) const {
+  return run(call, "chatcmpl-", &ApiHandlers::plan_chat);
 }
 
-void ApiHandlers::run(ApiResult<GenerationPlan> plan, Identity identity, const http::Responder& responder) const {
-  if (!plan) return responder.respond(plan.error().to_response(identity.headers));
-  plan->headers = std::move(identity.headers);
-  std::make_shared<GenerationCall>(service_, tokenizer_, io_threads_, responder, std::move(*plan))->start();
+http::awaitable<void> ApiHandlers::tokenize(http::ServerCall& call) const {
+  return answer(call, &ApiHandlers::token_ids);
+}
+
+http::awaitable<void> ApiHandlers::detokenize(http::ServerCall& call) const {
+  return answer(call, &ApiHandlers::text_of_ids);
+}
+
+// A request whose client is gone before a worker looks at it is not looked at.
+http::awaitable<void> ApiHandlers::run(http::ServerCall& call, const char* prefix, Plan plan) const {
+  Identity identity = identify(call.request, prefix);
+  ApiResult<GenerationPlan> planned = co_await http::run_on(workers_.context(), [&]() -> ApiResult<GenerationPlan> {
+    const http::Request request = std::move(call.request);  // gone with this
+    if (call.client_is_gone()) return std::unexpected(ApiError(499, "the client is gone", "invalid_request_error"));
+    return (this->*plan)(request, identity);
+  });
+  if (!planned) {
+    http::Response refusal = planned.error().to_response(identity.headers);
+    co_return co_await call.respond(std::move(refusal));
+  }
+  planned->headers = std::move(identity.headers);
+  GenerationCall generation(service_, tokenizer_, call, std::move(*planned));
+  co_await generation.run();
+}
+
+http::awaitable<void> ApiHandlers::answer(http::ServerCall& call, Answer answer) const {
+  http::Response response = co_await http::run_on(workers_.context(), [&] {
+    const http::Request request = std::move(call.request);
+    return call.client_is_gone() ? http::Response() : (this->*answer)(request);
+  });
+  co_await call.respond(std::move(response));
 }
 
 GenerationPlan ApiHandlers::common_plan(GenerationParams& params) const {
@@ -225,7 +247,7 @@ ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request, c
   return plan;
 }
 
-http::Response ApiHandlers::tokenize(const http::Request& request) const {
+http::Response ApiHandlers::token_ids(const http::Request& request) const {
   const auto answer = [&]() -> ApiResult<json::object> {
     ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
     RETURN_IF_ERROR(check_model(body));
@@ -257,7 +279,7 @@ http::Response ApiHandlers::tokenize(const http::Request& request) const {
   return answer ? json_response(*answer) : answer.error().to_response();
 }
 
-http::Response ApiHandlers::detokenize(const http::Request& request) const {
+http::Response ApiHandlers::text_of_ids(const http::Request& request) const {
   const auto answer = [&]() -> ApiResult<json::object> {
     ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
     RETURN_IF_ERROR(check_model(body));
@@ -281,6 +303,9 @@ http::Response ApiHandlers::models() const {
 }
 
 http::Response ApiHandlers::model(std::string_view name) const {
+  // A path has each slash once; a name that begins with one has lost it.
+  const std::string rooted = "/" + std::string(name);
+  if (std::ranges::find(options_.served_model_names, rooted) != options_.served_model_names.end()) name = rooted;
   if (const auto known = check_model({{"model", name}}); !known) return known.error().to_response();
   return json_response(describe_model(name));
 }

@@ -19,26 +19,24 @@ namespace cachalot::openai {
 class ApiHandlers {
  public:
   ApiHandlers(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-              const http::IoThreads& io_threads, ApiServerOptions options);
+              ApiServerOptions options);
 
   void open(LoadedModel model);
   // Null if the request may pass: it has a key where one is wanted, and the model is loaded.
   std::optional<http::Response> check_head(const http::Request& head) const;
 
-  // Run on a worker.
-  void complete(const http::Request& request, const http::Responder& responder) const;
-  void chat(const http::Request& request, const http::Responder& responder) const;
-  http::Response tokenize(const http::Request& request) const;
-  http::Response detokenize(const http::Request& request) const;
+  // Their long work is a worker's.
+  http::awaitable<void> complete(http::ServerCall& call) const;
+  http::awaitable<void> chat(http::ServerCall& call) const;
+  http::awaitable<void> tokenize(http::ServerCall& call) const;
+  http::awaitable<void> detokenize(http::ServerCall& call) const;
 
-  // Run on an I/O thread.
+  // Answered at once.
   http::Response models() const;
   http::Response model(std::string_view name) const;
   http::Response health() const;
   http::Response load() const;
   http::Response version() const;
-
-  const http::IoThreads& workers() const { return workers_; }
 
   std::function<std::string()> render_metrics, render_state;
 
@@ -55,14 +53,18 @@ class ApiHandlers {
   ApiResult<void> check_model(const boost::json::object& body) const;
   ApiResult<GenerationPlan> plan_completion(const http::Request& request, const Identity& identity) const;
   ApiResult<GenerationPlan> plan_chat(const http::Request& request, const Identity& identity) const;
-  void run(ApiResult<GenerationPlan> plan, Identity identity, const http::Responder& responder) const;
+  http::Response token_ids(const http::Request& request) const;
+  http::Response text_of_ids(const http::Request& request) const;
+  using Plan = ApiResult<GenerationPlan> (ApiHandlers::*)(const http::Request& request, const Identity& identity) const;
+  http::awaitable<void> run(http::ServerCall& call, const char* prefix, Plan plan) const;
+  using Answer = http::Response (ApiHandlers::*)(const http::Request& request) const;
+  http::awaitable<void> answer(http::ServerCall& call, Answer answer) const;
   // What both endpoints' plans have in common; moves out of the params.
   GenerationPlan common_plan(GenerationParams& params) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
 
   GenerationService& service_;
   const Tokenizer& tokenizer_;
-  const http::IoThreads& io_threads_;
   ApiServerOptions options_;
   std::atomic<bool> is_open_{false};  // what open() sets is read behind it
   std::vector<TokenId> eos_token_ids_;

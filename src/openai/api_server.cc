@@ -16,8 +16,8 @@ std::string_view kind_of(int status) {
 }  // namespace
 
 ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                     const http::IoThreads& io_threads, ApiServerOptions options)
-    : handlers_(std::make_unique<ApiHandlers>(service, tokenizer, chat_template, io_threads, std::move(options))) {}
+                     ApiServerOptions options)
+    : handlers_(std::make_unique<ApiHandlers>(service, tokenizer, chat_template, std::move(options))) {}
 
 ApiServer::~ApiServer() = default;
 
@@ -34,29 +34,14 @@ void ApiServer::open(LoadedModel model) {
 }
 
 void ApiServer::register_routes(http::Server& server) {
-  using Run = std::function<void(const http::Request&, const http::Responder&)>;
   ApiHandlers* handlers = handlers_.get();
-  const auto on_worker = [&](const char* path, const Run& run) {
-    server.route("POST", path, [handlers, run](http::Request request, http::Responder responder) {
-      handlers->workers().post([run, request = std::move(request), responder = std::move(responder)] {
-        if (!responder.closed()) run(request, responder);
-      });
-    });
+  const auto at_once = [&](const char* method, const char* path, http::Server::Answerer answer) {
+    server.route(method, path, std::move(answer));
   };
-  const auto at_once = [&](const char* method, const char* path,
-                           const std::function<http::Response(const http::Request&)>& answer) {
-    server.route(method, path, [answer](const http::Request& request, const http::Responder& responder) {
-      responder.respond(answer(request));
-    });
-  };
-  on_worker("/v1/completions",
-            [=](const auto& request, const auto& responder) { handlers->complete(request, responder); });
-  on_worker("/v1/chat/completions",
-            [=](const auto& request, const auto& responder) { handlers->chat(request, responder); });
-  on_worker("/tokenize",
-            [=](const auto& request, const auto& responder) { responder.respond(handlers->tokenize(request)); });
-  on_worker("/detokenize",
-            [=](const auto& request, const auto& responder) { responder.respond(handlers->detokenize(request)); });
+  server.route("POST", "/v1/completions", [=](http::ServerCall& call) { return handlers->complete(call); });
+  server.route("POST", "/v1/chat/completions", [=](http::ServerCall& call) { return handlers->chat(call); });
+  server.route("POST", "/tokenize", [=](http::ServerCall& call) { return handlers->tokenize(call); });
+  server.route("POST", "/detokenize", [=](http::ServerCall& call) { return handlers->detokenize(call); });
   at_once("GET", "/v1/models", [=](const auto&) { return handlers->models(); });
   at_once("GET", "/v1/models/*", [=](const auto& request) {
     return handlers->model(std::string_view(request.path).substr(kModelsPath.size()));

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "core/generation.h"
-#include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/generation_params.h"
 #include "text/chat_template.h"
@@ -47,11 +46,10 @@ class ApiHandlers;
 // from the server's start. Until open() all others are refused with 503.
 class ApiServer {
  public:
-  // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, this
-  // (its workers may still submit), the I/O threads (they may still abort), the service, which by then has given its
-  // last output.
+  // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, the I/O
+  // threads (their coroutines may still wait for workers, submit and abort), this, the service.
   ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-            const http::IoThreads& io_threads, ApiServerOptions options);
+            ApiServerOptions options);
   ~ApiServer();
 
   // The texts of /metrics and of /state; without them there are no such routes.

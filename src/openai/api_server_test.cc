@@ -35,7 +35,7 @@ class ApiServerTest : public testing::Test {
   }
 
   void start() {
-    api_ = std::make_unique<ApiServer>(service_, *tokenizer_, chat_template_.get(), threads_, options_);
+    api_ = std::make_unique<ApiServer>(service_, *tokenizer_, chat_template_.get(), options_);
     api_->set_metrics([] { return std::string("up 1\n"); });
     api_->set_state([] { return std::string(R"({"phase":"loading"})"); });
     server_ = std::make_unique<http::Server>(threads_, http::ServerOptions{.host = "127.0.0.1"});
@@ -526,7 +526,7 @@ TEST_F(ApiServerTest, AClientThatGoesAwayStopsItsWork) {
   service_.answer_with("", false);
   for (const bool streamed : {false, true}) {
     options_.max_model_len = 1 << 20;
-    http::BlockingCall call = client_.start_blocking(make_request(
+    const auto call = client_.start(make_request(
         "POST", "/v1/completions", fmt::format(R"({{"prompt":"a","n":3,"max_tokens":100000,"stream":{}}})", streamed)));
     ASSERT_TRUE(service_.wait_for_requests(streamed ? 6 : 3));
     call.cancel();

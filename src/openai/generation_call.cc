@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <stdexcept>
 
 #include "config/json_text.h"
 #include "http/sse.h"
@@ -11,6 +12,9 @@ namespace cachalot::openai {
 namespace json = boost::json;
 
 namespace {
+
+// Outputs of the engine that wait for a client who takes its answer slowly; beyond it the connection is broken.
+constexpr size_t kMostUnread = 1 << 16;
 
 ChoiceOptions with_thought(ChoiceOptions options, bool starts_in_thought) {
   options.starts_in_thought = starts_in_thought;
@@ -22,38 +26,54 @@ ChoiceOptions with_thought(ChoiceOptions options, bool starts_in_thought) {
 GenerationCall::Sequence::Sequence(const Tokenizer& tokenizer, ChoiceOptions given, const Prompt& prompt)
     : prompt(prompt), options(std::move(given)), choice(tokenizer, options, prompt) {}
 
-GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& tokenizer, const http::IoThreads& threads,
-                               http::Responder responder, GenerationPlan plan)
-    : service_(service),
-      tokenizer_(tokenizer),
-      threads_(threads),
-      responder_(std::move(responder)),
-      plan_(std::move(plan)) {}
+GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& tokenizer, http::ServerCall& client,
+                               GenerationPlan plan)
+    : service_(service), tokenizer_(tokenizer), client_(client), plan_(std::move(plan)) {}
 
 GenerationCall::~GenerationCall() {
+  if (mailbox_) mailbox_->close();
+  if (!over_) abort_all();
   if (plan_.budget) plan_.budget->give_back(num_held_bytes_);
 }
 
-void GenerationCall::start() {
+http::awaitable<void> GenerationCall::run() {
+  mailbox_ = std::make_shared<http::Mailbox<Mail>>(co_await boost::asio::this_coro::executor, kMostUnread);
+  make_sequences();
+  const Status submitted = submit();
+  if (!submitted) {
+    http::Response refusal = ApiError(submitted.error()).to_response(plan_.headers);
+    co_return co_await client_.respond(std::move(refusal));
+  }
+  if (plan_.stream) co_await begin_stream();
+  while (!over_) {
+    std::vector<Mail> mail = co_await mailbox_->take();
+    if (mail.empty()) throw std::runtime_error("the client takes its answer too slowly");
+    std::string events;
+    for (Mail& item : mail)
+      if (!over_) take(std::move(item), events);
+    if (plan_.stream && over_)
+      co_await client_.end(std::move(events));
+    else if (!events.empty())
+      co_await client_.send(std::move(events));
+  }
+  if (!plan_.stream) co_await client_.respond(std::move(answer_));
+}
+
+void GenerationCall::make_sequences() {
   for (const Prompt& prompt : plan_.prompts)
     for (int i = 0; i < plan_.choices_per_prompt; ++i) {
       sequences_.push_back(
           std::make_unique<Sequence>(tokenizer_, with_thought(plan_.choice, prompt.opens_thought), prompt));
       sequences_.back()->id = service_.next_id();
     }
-  for (size_t i = 0; i < sequences_.size(); ++i) {
-    const Status status = service_.submit(
-        make_request(*sequences_[i], i),
-        [self = shared_from_this(), i](RequestOutput output) { self->post_mail({i, std::move(output)}); });
-    if (status) continue;
-    for (size_t earlier = 0; earlier < i; ++earlier) service_.abort(sequences_[earlier]->id);
-    return responder_.respond(ApiError(status.error()).to_response(plan_.headers));
-  }
-  responder_.on_close([self = shared_from_this()] { self->abort_all(); });
-  if (plan_.stream) begin_stream();
-  std::unique_lock lock(mutex_);
-  reading_ = false;
-  schedule(std::move(lock));
+}
+
+Status GenerationCall::submit() {
+  for (size_t i = 0; i < sequences_.size(); ++i)
+    RETURN_IF_ERROR(service_.submit(make_request(*sequences_[i], i), [mailbox = mailbox_, i](RequestOutput output) {
+      mailbox->put({i, std::move(output)});
+    }));
+  return {};
 }
 
 Request GenerationCall::make_request(const Sequence& sequence, size_t index) const {
@@ -71,34 +91,6 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
   request.arrival_ns = plan_.arrival_ns;
   request.cache_salt = plan_.cache_salt;
   return request;
-}
-
-void GenerationCall::post_mail(Mail mail) {
-  std::unique_lock lock(mutex_);
-  mailbox_.push_back(std::move(mail));
-  schedule(std::move(lock));
-}
-
-void GenerationCall::schedule(std::unique_lock<std::mutex> lock) {
-  if (mailbox_.empty() || std::exchange(reading_, true)) return;
-  lock.unlock();
-  threads_.post([self = shared_from_this()] { self->read_mail(); });
-}
-
-void GenerationCall::read_mail() {
-  std::vector<Mail> mail;
-  {
-    std::lock_guard lock(mutex_);
-    mail.swap(mailbox_);
-  }
-  std::string events;
-  for (Mail& item : mail)
-    if (!over_) take(std::move(item), events);
-  if (!events.empty()) responder_.write(std::move(events));
-  if (over_ && plan_.stream) responder_.end();
-  std::unique_lock lock(mutex_);
-  reading_ = false;
-  schedule(std::move(lock));
 }
 
 void GenerationCall::take(Mail mail, std::string& events) {
@@ -145,27 +137,26 @@ bool GenerationCall::may_hold(const RequestOutput& output) {
   return true;
 }
 
-void GenerationCall::begin_stream() {
+http::awaitable<void> GenerationCall::begin_stream() {
   http::Headers headers = plan_.headers;
   headers.set("Content-Type", "text/event-stream; charset=utf-8");
   headers.set("Cache-Control", "no-cache");
-  responder_.begin(200, std::move(headers));
-  if (!plan_.format->has_opening()) return;
+  client_.begin(200, std::move(headers));
   std::string events;
-  for (size_t i = 0; i < sequences_.size(); ++i) {
+  for (size_t i = 0; i < sequences_.size() && plan_.format->has_opening(); ++i) {
     std::string choice;
     plan_.format->append_opening_choice(i, choice);
     add_chunk(choice, events);
   }
-  responder_.write(std::move(events));
+  co_await client_.send(std::move(events));
 }
 
 void GenerationCall::end_answer(std::string& events) {
   over_ = true;
   if (!plan_.stream) {
-    http::Response response = http::Response::json(200, whole_answer());
-    for (const auto& [name, value] : plan_.headers) response.headers.set(name, value);
-    return responder_.respond(std::move(response));
+    answer_ = http::Response::json(200, whole_answer());
+    for (const auto& [name, value] : plan_.headers) answer_.headers.set(name, value);
+    return;
   }
   if (plan_.include_usage) {
     events += http::format_sse(plan_.format->chunk({}, usage().to_json()));
@@ -180,7 +171,7 @@ void GenerationCall::fail(const ApiError& error, std::string& events) {
   if (plan_.stream)
     events += http::format_sse(json_text(error.to_json()));
   else
-    responder_.respond(error.to_response(plan_.headers));
+    answer_ = error.to_response(plan_.headers);
 }
 
 void GenerationCall::abort_all() {

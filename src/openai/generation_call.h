@@ -2,11 +2,9 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "core/generation.h"
-#include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/answer_format.h"
 #include "openai/api_error.h"
@@ -48,14 +46,16 @@ struct GenerationPlan {
 };
 
 // Runs a plan: a core request for each choice, and the answer, whole or streamed, when they are done or as they go. The
-// engine's thread only leaves its outputs in a mailbox; an I/O thread turns them into text. The engine and its requests
-// keep the call alive. Borrows all but the plan.
-class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
+// engine's thread only leaves its outputs in a mailbox; the call's coroutine turns them into text. What is not done
+// when it goes is aborted. Borrows all but the plan.
+class GenerationCall {
  public:
-  GenerationCall(GenerationService& service, const Tokenizer& tokenizer, const http::IoThreads& threads,
-                 http::Responder responder, GenerationPlan plan);
+  GenerationCall(GenerationService& service, const Tokenizer& tokenizer, http::ServerCall& client, GenerationPlan plan);
   ~GenerationCall();
-  void start();
+  GenerationCall(const GenerationCall&) = delete;
+  GenerationCall& operator=(const GenerationCall&) = delete;
+  // Once.
+  http::awaitable<void> run();
 
  private:
   // One sequence of the engine.
@@ -74,11 +74,10 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   };
 
   Request make_request(const Sequence& sequence, size_t index) const;
-  void post_mail(Mail mail);
-  void schedule(std::unique_lock<std::mutex> lock);
-  void read_mail();
+  void make_sequences();
+  Status submit();
   void take(Mail mail, std::string& events);
-  void begin_stream();
+  http::awaitable<void> begin_stream();
   void end_answer(std::string& events);
   bool may_hold(const RequestOutput& output);
   void fail(const ApiError& error, std::string& events);
@@ -89,16 +88,11 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
 
   GenerationService& service_;
   const Tokenizer& tokenizer_;
-  const http::IoThreads& threads_;
-  const http::Responder responder_;
+  http::ServerCall& client_;
   GenerationPlan plan_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
-
-  std::mutex mutex_;  // guards the mailbox
-  std::vector<Mail> mailbox_;
-  bool reading_ = true;  // until everything is submitted, and while a thread reads
-
-  // Of the thread that reads.
+  std::shared_ptr<http::Mailbox<Mail>> mailbox_;
+  http::Response answer_;  // where nothing is streamed
   size_t num_finished_ = 0;
   int64_t num_held_bytes_ = 0;  // of the budget
   bool over_ = false;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "http/loopback_test_util.h"
 #include "http/server.h"
 
 namespace cachalot::router {
@@ -20,24 +21,25 @@ class FakeReplica {
     on_completion = [name](const http::Request&, const http::Responder& responder) {
       responder.respond(http::Response::text(200, name));
     };
-    server_.route("POST", "/v1/completions", [this](http::Request request, http::Responder responder) {
-      num_requests++;
-      {
-        const std::lock_guard lock(mutex_);
-        last_request_ = request;
-      }
-      on_completion(std::move(request), std::move(responder));
+    server_.route("POST", "/v1/completions",
+                  http::Responder::of([this](http::Request request, http::Responder responder) {
+                    num_requests++;
+                    {
+                      const std::lock_guard lock(mutex_);
+                      last_request_ = request;
+                    }
+                    on_completion(std::move(request), std::move(responder));
+                  }));
+    server_.route("GET", "/v1/models", [name](const http::Request&) {
+      return http::Response::json(200, R"({"object": "list", "data": [{"id": ")" + name + "\"}]}");
     });
-    server_.route("GET", "/v1/models", [name](const http::Request&, const http::Responder& responder) {
-      responder.respond(http::Response::json(200, R"({"object": "list", "data": [{"id": ")" + name + "\"}]}"));
-    });
-    server_.route("GET", "/load", [this](const http::Request&, const http::Responder& responder) {
-      if (is_mute) {
-        const std::lock_guard lock(mutex_);
-        return unanswered_.push_back(responder);
-      }
-      responder.respond(http::Response::json(health_status, load));
-    });
+    server_.route("GET", "/load", http::Responder::of([this](const http::Request&, const http::Responder& responder) {
+                    if (is_mute) {
+                      const std::lock_guard lock(mutex_);
+                      return unanswered_.push_back(responder);
+                    }
+                    responder.respond(http::Response::json(health_status, load));
+                  }));
     is_listening = server_.start().has_value();
   }
 
@@ -50,7 +52,7 @@ class FakeReplica {
   }
 
   // Set before requests come.
-  http::Server::Handler on_completion;
+  std::function<void(http::Request, http::Responder)> on_completion;
   std::string load = R"({"running": 0, "waiting": 0, "pending_tokens": 0, "kv_usage": 0})";
   bool is_listening = false;
 

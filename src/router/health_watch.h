@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "router/proxy.h"
 
@@ -17,10 +18,7 @@ class HealthWatch {
   HealthWatch& operator=(const HealthWatch&) = delete;
 
  private:
-  class Watch;
-  class RollCall;
-  const std::shared_ptr<RollCall> roll_call_;
-  std::vector<std::shared_ptr<Watch>> watches_;
+  std::vector<http::Running<Status>> running_;
 };
 
 }  // namespace cachalot::router

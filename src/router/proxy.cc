@@ -3,38 +3,33 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/json/serialize.hpp>
-#include <functional>
+#include <boost/asio/detached.hpp>
 #include <random>
-#include <stop_token>
 
 #include "base/log.h"
 #include "base/text.h"
-#include "http/await.h"
+#include "config/json_text.h"
 #include "http/sse.h"
 #include "openai/api_error.h"
-#include "router/event_boundary.h"
-#include "router/forwarded_headers.h"
+#include "router/forwarding.h"
 #include "router/request_facts.h"
 
 namespace cachalot::router {
 
 namespace asio = boost::asio;
+using http::awaitable;
 using openai::ApiError;
 using std::chrono::steady_clock;
 
 namespace {
 
-constexpr size_t kWindowBytes = 64 << 10;   // of an answer, on their way to a client that may be slow
 constexpr size_t kMaxErrorBytes = 1 << 20;  // of an answer that is kept while another replica is asked
 constexpr size_t kMaxRequestIdBytes = 128;
-constexpr std::string_view kShutDown = "the router is shutting down";
 constexpr std::string_view kForcedReplica = "X-data-parallel-rank";
+// A head that came without a body waits so long for its first piece, since until it is passed on another replica may
+// be asked; then the client should know that it is being served.
+constexpr std::chrono::milliseconds kHeadPatience{500};
+constexpr int kMostLosses = 2;  // replicas that one request may take with it
 
 std::string make_request_id() {
   thread_local std::mt19937_64 generator{std::random_device{}()};
@@ -43,12 +38,15 @@ std::string make_request_id() {
 
 std::string request_id_of(const http::Request& request) {
   const std::string_view given = request.headers.find("X-Request-Id").value_or("");
-  return given.empty() || given.size() > kMaxRequestIdBytes ? make_request_id() : std::string(given);
+  const bool is_plain = std::ranges::all_of(given, [](char c) { return c > ' ' && c < 0x7f; });
+  return given.empty() || !is_plain || given.size() > kMaxRequestIdBytes ? make_request_id() : std::string(given);
 }
 
-// Another replica may do better.
-bool is_worth_another_try(int status) {
-  return status == 500 || status == 502 || status == 503 || status == 504;
+// Another replica may do better; unless this one says that it would not (a field that OpenAI's clients know, too).
+bool is_worth_another_try(const http::ResponseHead& head) {
+  const int status = head.status;
+  const bool is_own_fault = status == 429 || status == 500 || status == 502 || status == 503 || status == 504;
+  return is_own_fault && head.headers.find("X-Should-Retry") != "false";
 }
 
 ApiError describe(NoPlace why) {
@@ -72,38 +70,20 @@ http::Response to_response(const ApiError& error) {
   return response;
 }
 
-// One request. Everything happens on its strand.
+// One request, on the strand of its client's connection.
 class ProxyCall : public SilenceListener, public std::enable_shared_from_this<ProxyCall> {
  public:
-  ProxyCall(std::shared_ptr<ProxyContext> context, http::Request request, http::Responder responder)
+  ProxyCall(std::shared_ptr<ProxyContext> context, http::ServerCall& client, asio::any_io_executor strand)
       : context_(std::move(context)),
-        request_(std::move(request)),
-        responder_(std::move(responder)),
-        id_(request_id_of(request_)),
-        strand_(asio::make_strand(context_->threads.context())),
-        wake_timer_(strand_, steady_clock::time_point::max()) {}
+        client_(client),
+        id_(request_id_of(client.request)),
+        target_(client.request.target),
+        strand_(std::move(strand)),
+        grace_timer_(strand_) {}
 
-  void start() {
-    responder_.on_close([self = shared_from_this()] { asio::post(self->strand_, [self] { self->client_left(); }); });
-    on_shutdown_.emplace(context_->shutdown.get_token(), [weak = weak_from_this()] {
-      const auto self = weak.lock();
-      if (!self) return;
-      asio::post(self->strand_, [self] {
-        self->wake_timer_.cancel();
-        if (self->call_) self->call_->cancel();
-      });
-    });
-    asio::co_spawn(
-        strand_, [self = shared_from_this()] { return self->run(); },
-        [self = shared_from_this()](const std::exception_ptr& exception) {
-          try {
-            if (exception) std::rethrow_exception(exception);
-          } catch (const std::exception& failure) {
-            log::error("request {} failed: {}", self->id_, failure.what());
-            self->responder_.abort();
-          }
-        });
-  }
+  awaitable<void> run();
+  // The handler is over, whether or not it came to its end.
+  void end();
 
   void replica_is_silent(size_t replica) override {
     asio::post(strand_, [self = shared_from_this(), replica] {
@@ -112,255 +92,323 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   }
 
  private:
-  asio::awaitable<void> run();
   // True: the client has its answer, or needs none.
-  asio::awaitable<bool> try_replica(size_t replica);
-  asio::awaitable<Result<std::string>> read_piece();
-  asio::awaitable<void> keep_failure(http::ResponseHead head);
-  asio::awaitable<void> pass_answer(size_t replica, const http::ResponseHead& head, std::string piece);
-  asio::awaitable<void> stream_answer(size_t replica, int status, http::Headers fields, std::string piece);
-  asio::awaitable<bool> write(std::string bytes);
-  void end_broken(size_t replica, bool is_events, const std::string& reason);
+  awaitable<bool> try_replica(size_t replica);
+  awaitable<bool> take_error(size_t replica, Error error);
+  awaitable<void> keep_failure(size_t replica, http::ResponseHead head);
+  awaitable<bool> pass_answer(size_t replica, http::ResponseHead head, std::optional<std::string> piece);
+  awaitable<bool> stream_answer(size_t replica, http::Headers fields, std::optional<std::string> piece);
+  awaitable<void> end_broken(size_t replica, bool is_events, const std::string& reason);
+  awaitable<void> answer(http::Response response);
+  awaitable<void> refuse(const ApiError& error);
+  awaitable<void> give_grace(uint64_t num_pieces);
 
+  // By the end of the handler, which then throws at its next step.
+  bool is_given_up(const Error& error) const { return error.code == ErrorCode::kCancelled && !was_silent_; }
   http::ClientRequest make_request(size_t replica);
   Result<std::optional<size_t>> forced_replica() const;
-  void answer_failure();
-  void refuse(const ApiError& error);
-  void client_left();
+  void count_losses(int number);
+  void forget_request();
+  void end_metrics(bool is_whole);
   void wait_for_silent_replica();
-  bool is_shut_down() const { return context_->shutdown.stop_requested(); }
   double seconds() const { return std::chrono::duration<double>(steady_clock::now() - arrival_).count(); }
 
   const std::shared_ptr<ProxyContext> context_;
-  http::Request request_;
-  const http::Responder responder_;
-  const std::string id_;
+  http::ServerCall& client_;  // until end()
+  const std::string id_, target_;
+  const asio::any_io_executor strand_;
   const steady_clock::time_point arrival_ = steady_clock::now();
-  const asio::strand<asio::io_context::executor_type> strand_;
-  asio::steady_timer wake_timer_;  // of write()
-  std::optional<asio::steady_timer> grace_timer_;
-  std::shared_ptr<http::ClientCall> call_;  // to the replica
+  steady_clock::time_point try_began_;
+  asio::steady_timer grace_timer_;
+  std::optional<http::ClientCall> call_;  // to the replica
   size_t replica_ = 0;
-  size_t num_unwritten_ = 0;  // bytes on their way to the client
-  bool client_is_gone_ = false;
-  bool body_is_spent_ = false;  // a part of it is gone to a replica and nowhere else
-  bool has_answered_ = false;   // something of the answer was passed on
-  bool was_silent_ = false;     // the call was given up because its replica was
+  int status_ = 0;                                      // of the answer that is passed on
+  int num_losses_ = 0;                                  // connections that were lost without an answer
+  bool body_is_spent_ = false;                          // a part of it is gone to a replica and nowhere else
+  bool head_is_passed_ = false, has_answered_ = false;  // its head; something of it that counts
+  bool was_silent_ = false;                             // the call was given up because its replica was
   uint64_t num_pieces_ = 0;
+  std::optional<Error> body_error_;        // of the client
   std::optional<http::Response> failure_;  // what the last replica said, or what is to be said for it
-  std::optional<std::stop_callback<std::function<void()>>> on_shutdown_;
 };
 
-asio::awaitable<void> ProxyCall::run() {
+awaitable<void> ProxyCall::run() {
   const auto forced = forced_replica();
-  if (!forced) co_return refuse(ApiError(400, forced.error().message, "invalid_request_error"));
-  const RequestFacts facts = read_request_facts(request_.body);
+  if (!forced) {
+    const ApiError error(400, forced.error().message, "invalid_request_error");
+    co_return co_await refuse(error);
+  }
+  if (!context_->suspects.empty()) {
+    const uint64_t hash = hash_of(target_, client_.request.body);
+    if (const auto seconds = context_->suspects.refused_for(hash, steady_clock::now())) {
+      const ApiError error(503,
+                           fmt::format("replicas were lost each time they had this very request; it is not sent on for "
+                                       "{} s",
+                                       seconds->count()),
+                           "server_error");
+      co_return co_await refuse(error);
+    }
+  }
+  const RequestFacts facts = read_request_facts(client_.request.body);
   std::vector<size_t> sent_to;
-  while (!client_is_gone_) {
-    if (is_shut_down()) co_return refuse(ApiError(503, std::string(kShutDown), "service_unavailable"));
+  for (int num_losses_before = 0;; num_losses_before = num_losses_) {
     auto place = context_->table.admit(facts, sent_to, *forced, weak_from_this(), steady_clock::now());
-    if (!place && failure_) co_return answer_failure();
-    if (!place) co_return refuse(describe(place.error()));
+    if (!place && failure_) break;
+    if (!place) {
+      const ApiError error = describe(place.error());
+      co_return co_await refuse(error);
+    }
     const size_t replica = place->replica();
     const bool is_over = co_await try_replica(replica);
+    call_.reset();
     if (is_over) co_return;
     sent_to.push_back(replica);
-    if (is_shut_down()) continue;
-    const bool is_last_try =
-        static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced || body_is_spent_;
-    if (is_last_try) co_return answer_failure();
+    // A request that may have taken a replica with it gets one more.
+    const bool is_last_try = static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced ||
+                             body_is_spent_ || num_losses_before > 0 || num_losses_ >= kMostLosses;
+    if (is_last_try) break;
     context_->metrics.retried(replica);
   }
+  context_->metrics.refused(failure_->status);
+  if (!failure_->headers.contains("X-Request-Id")) failure_->headers.add("X-Request-Id", id_);
+  co_await answer(std::move(*failure_));
+}
+
+void ProxyCall::end() {
+  call_.reset();
+  grace_timer_.cancel();
+  if (status_ != 0) end_metrics(true);
 }
 
 Result<std::optional<size_t>> ProxyCall::forced_replica() const {
-  const auto text = request_.headers.find(kForcedReplica);
+  const auto text = client_.request.headers.find(kForcedReplica);
   if (!text) return std::nullopt;
   const auto number = parse_number<size_t>(*text);
   if (number && *number < context_->urls.size()) return number;
-  return make_error(ErrorCode::kInvalidArgument, "{} is \"{}\"; the replicas are 0 to {}", kForcedReplica, *text,
+  return make_error(ErrorCode::kInvalidArgument, "{} is {}; the replicas are 0 to {}", kForcedReplica, quoted(*text),
                     context_->urls.size() - 1);
 }
 
 http::ClientRequest ProxyCall::make_request(size_t replica) {
-  http::ClientRequest request{.method = request_.method,
+  const http::Request& given = client_.request;
+  http::ClientRequest request{.method = given.method,
                               .url = context_->urls[replica],
-                              .headers = request_fields(request_, id_, context_->options.server_api_key),
-                              .body = request_.body};
-  request.url.target = request_.target;
-  if (!request_.more_body) return request;
-  request.more_body = std::move(request_.more_body);
-  request.body_size = parse_number<size_t>(request_.headers.find("Content-Length").value_or(""));
+                              .headers = request_fields(given, id_, context_->options.server_api_key),
+                              .body = given.body,
+                              .more_body = {},
+                              .body_size = {}};
+  request.url.target = given.target;
+  if (client_.body_is_complete()) return request;
+  request.more_body = [this]() -> awaitable<Result<std::string>> {
+    Result<std::string> piece = co_await client_.read();
+    if (!piece) body_error_ = piece.error();
+    co_return piece;
+  };
+  request.body_size = parse_number<size_t>(given.headers.find("Content-Length").value_or(""));
   body_is_spent_ = true;
   return request;
 }
 
-asio::awaitable<bool> ProxyCall::try_replica(size_t replica) {
-  ReplicaTable& table = context_->table;
+awaitable<bool> ProxyCall::try_replica(size_t replica) {
   replica_ = replica;
   was_silent_ = false;
-  auto start = [&](std::function<void(Result<http::ResponseHead>)> on_head) {
-    call_ = context_->client.start(make_request(replica), std::move(on_head));
-  };
-  Result<http::ResponseHead> head = co_await http::await_callback<Result<http::ResponseHead>>(std::move(start));
-  Result<std::string> piece;
-  if (head && is_worth_another_try(head->status)) {
-    const int status = head->status;
-    co_await keep_failure(std::move(*head));
-    if (status != 503) table.request_failed(replica, fmt::format("it answers with {}", status), steady_clock::now());
-    log::warn("request {}: {} answers with {}", id_, table.url(replica), status);
-    co_return client_is_gone_;
+  try_began_ = steady_clock::now();
+  call_.emplace(context_->client.call(make_request(replica)));
+  Result<http::ResponseHead> head = co_await call_->head();
+  if (call_->num_lost() > 0) count_losses(call_->num_lost());
+  if (!head) co_return co_await take_error(replica, std::move(head.error()));
+  context_->table.heard(replica, steady_clock::now());
+  if (is_worth_another_try(*head)) {
+    co_await keep_failure(replica, std::move(*head));
+    co_return false;
   }
-  if (head) piece = co_await read_piece();
-  if (head && piece) {
-    table.request_answered(replica);
-    co_await pass_answer(replica, *head, std::move(*piece));
-    co_return true;
+  std::optional<std::string> first;
+  Result<std::string> piece = co_await call_->read_within(kHeadPatience);
+  if (piece) {
+    first = std::move(*piece);
+  } else if (piece.error().code != ErrorCode::kDeadlineExceeded) {
+    if (piece.error().code == ErrorCode::kUnavailable) count_losses(1);
+    co_return co_await take_error(replica, std::move(piece.error()));
   }
-  if (client_is_gone_) co_return true;
-  if (is_shut_down()) co_return false;
-  const Error error = head ? piece.error() : head.error();
+  context_->table.request_answered(replica);
+  co_return co_await pass_answer(replica, std::move(*head), std::move(first));
+}
+
+// No answer. True: the request is over.
+awaitable<bool> ProxyCall::take_error(size_t replica, Error error) {
+  if (is_given_up(error)) co_return true;
   log::warn("request {}: {}{}", id_, error.message, was_silent_ ? " because its server is silent" : "");
+  if (body_error_) {
+    const bool is_late = body_error_->code == ErrorCode::kDeadlineExceeded;
+    const ApiError refusal =
+        is_late ? ApiError(408, body_error_->message, "invalid_request_error") : ApiError(*body_error_);
+    co_await refuse(refusal);
+    co_return true;
+  }
   if (error.code == ErrorCode::kDeadlineExceeded) {
-    refuse(ApiError(504, error.message, "server_error"));
+    const ApiError refusal(504, error.message, "server_error");
+    co_await refuse(refusal);
     co_return true;
   }
-  if (error.code == ErrorCode::kInvalidArgument || error.code == ErrorCode::kTooLarge) {  // the client's body
-    refuse(ApiError(error));
-    co_return true;
-  }
-  if (!was_silent_) table.request_not_taken(replica, error.message);
-  failure_ = to_response(ApiError(503, "no replica could answer", "service_unavailable"));
+  // Nobody listens, or the connection broke: that is plain. Whom it only took long to reach may be busy.
+  const auto now = steady_clock::now();
+  const bool took_long = call_->num_lost() == 0 && now - try_began_ >= context_->options.connect_timeout;
+  if (!was_silent_) context_->table.request_not_taken(replica, error.message, took_long ? try_began_ : now);
+  failure_ = num_losses_ >= kMostLosses
+                 ? to_response(ApiError(502,
+                                        "the replicas that had this request were lost without an answer; it is "
+                                        "not sent to another one",
+                                        "server_error"))
+                 : to_response(ApiError(503, "no replica could answer", "service_unavailable"));
   co_return false;
 }
 
-asio::awaitable<Result<std::string>> ProxyCall::read_piece() {
-  auto read = [call = call_](std::function<void(Result<std::string>)> on_piece) { call->read(std::move(on_piece)); };
-  return http::await_callback<Result<std::string>>(std::move(read));
-}
-
 // The answer of a replica that failed is the client's if no other replica does better.
-asio::awaitable<void> ProxyCall::keep_failure(http::ResponseHead head) {
-  failure_ = http::Response{head.status, response_fields(head.headers, id_), {}};
+awaitable<void> ProxyCall::keep_failure(size_t replica, http::ResponseHead head) {
+  const int status = head.status;
+  failure_ = http::Response{status, response_fields(head.headers, id_), {}};
   failure_->headers.erase("Content-Length");
-  for (;;) {
-    const Result<std::string> piece = co_await read_piece();
-    if (!piece || piece->empty()) co_return;
+  bool is_whole = false;
+  while (!is_whole) {
+    const Result<std::string> piece = co_await call_->read();
+    if (!piece) break;
+    is_whole = piece->empty();
     if (failure_->body.size() + piece->size() <= kMaxErrorBytes) failure_->body += *piece;
   }
+  log::warn("request {}: {} answers with {}", id_, context_->table.url(replica), status);
+  if (status == 503 || status == 429) co_return;
+  // An error that it puts into words is the work of a server that lives.
+  const bool has_words = is_whole && status == 500 && failure_->body.starts_with("{\"error\"");
+  context_->table.request_failed(replica, fmt::format("it answers with {}", status), has_words, steady_clock::now());
 }
 
-asio::awaitable<void> ProxyCall::pass_answer(size_t replica, const http::ResponseHead& head, std::string piece) {
-  const size_t num_request_bytes = request_.body.size();
-  request_.body = {};
-  request_.headers = {};
-  has_answered_ = true;
-  context_->metrics.answer_began(replica, seconds());
+void ProxyCall::count_losses(int number) {
+  num_losses_ += number;
+  context_->suspects.add(hash_of(target_, client_.request.body), number, steady_clock::now());
+}
+
+void ProxyCall::forget_request() {
+  client_.request.body = {};
+  client_.request.headers = {};
+  client_.request.body_share.reset();
+}
+
+awaitable<bool> ProxyCall::pass_answer(size_t replica, http::ResponseHead head, std::optional<std::string> piece) {
   const auto length = head.headers.find("Content-Length");
   http::Headers fields = response_fields(head.headers, id_);
-  const bool is_whole = piece.empty() || (length && parse_number<size_t>(*length) == piece.size());
-  context_->metrics.passed_bytes(replica, num_request_bytes, 0);
-  if (!is_whole || (request_.method == "HEAD" && length)) {
-    co_await stream_answer(replica, head.status, std::move(fields), std::move(piece));
-    co_return;
+  if (head_is_passed_) {
+    // Another replica's, of whose stream nothing counts so far.
+    const bool goes_on =
+        head.status == 200 && fields.find("Content-Type").value_or("").starts_with("text/event-stream");
+    if (goes_on) co_return co_await stream_answer(replica, std::move(fields), std::move(piece));
+    failure_ = to_response(ApiError(502, fmt::format("the replica answers with {}", head.status), "server_error"));
+    co_await answer(std::move(*failure_));
+    co_return true;
   }
-  context_->metrics.passed_bytes(replica, 0, piece.size());
-  context_->metrics.answer_ended(replica, head.status, seconds(), true);
-  log::debug("request {}: {} {} from {}, {:.1f} ms", id_, request_.target, head.status, context_->table.url(replica),
-             seconds() * 1e3);
-  responder_.respond({head.status, std::move(fields), std::move(piece)});
+  status_ = head.status;
+  context_->metrics.answer_began(replica, seconds());
+  context_->metrics.passed_bytes(replica, client_.request.body.size(), 0);
+  const bool is_whole = piece && (piece->empty() || (length && parse_number<size_t>(*length) == piece->size()));
+  if (!is_whole || (client_.request.method == "HEAD" && length))
+    co_return co_await stream_answer(replica, std::move(fields), std::move(piece));
+  forget_request();
+  context_->metrics.passed_bytes(replica, 0, piece->size());
+  http::Response response{head.status, std::move(fields), std::move(*piece)};
+  end_metrics(true);
+  co_await client_.respond(std::move(response));
+  co_return true;
 }
 
-asio::awaitable<void> ProxyCall::stream_answer(size_t replica, int status, http::Headers fields, std::string piece) {
+awaitable<bool> ProxyCall::stream_answer(size_t replica, http::Headers fields, std::optional<std::string> piece) {
   const bool is_events = fields.find("Content-Type").value_or("").starts_with("text/event-stream");
-  bool is_broken = false;
+  if (!head_is_passed_) client_.begin(status_, std::move(fields));
+  head_is_passed_ = true;
+  if (!piece) co_await client_.send("");
   EventBoundary boundary;
-  responder_.begin(status, std::move(fields));
-  while (!piece.empty()) {
-    num_pieces_++;
-    context_->metrics.passed_bytes(replica, 0, piece.size());
-    if (is_events) piece = boundary.pass(std::move(piece));
-    const bool written = co_await write(std::move(piece));
-    if (!written) break;
-    Result<std::string> next = co_await read_piece();
-    if (!next) {
-      is_broken = !client_is_gone_;
-      if (is_broken) end_broken(replica, is_events, next.error().message);
-      break;
+  for (;;) {
+    if (!piece) {
+      Result<std::string> next = co_await call_->read();
+      if (!next) {
+        if (is_given_up(next.error())) co_return true;
+        const bool may_go_elsewhere = is_events && !has_answered_ && !body_is_spent_;
+        if (may_go_elsewhere) {
+          if (next.error().code == ErrorCode::kUnavailable) count_losses(1);
+          co_return co_await take_error(replica, std::move(next.error()));
+        }
+        co_await end_broken(replica, is_events, next.error().message);
+        co_return true;
+      }
+      piece = std::move(*next);
     }
-    piece = std::move(*next);
+    if (piece->empty()) break;
+    num_pieces_++;
+    context_->table.heard(replica, steady_clock::now());
+    context_->metrics.passed_bytes(replica, 0, piece->size());
+    std::string bytes = is_events ? boundary.pass(std::move(*piece)) : std::move(*piece);
+    piece.reset();
+    if (!has_answered_ && (!is_events || !EventBoundary::are_comments(bytes))) {
+      has_answered_ = true;
+      forget_request();
+    }
+    if (call_->is_complete()) {
+      bytes += boundary.take_rest();
+      end_metrics(true);
+      co_await client_.end(std::move(bytes));
+      co_return true;
+    }
+    if (!bytes.empty()) co_await client_.send(std::move(bytes));
   }
-  if (client_is_gone_) call_->cancel();
-  if (!is_broken && !client_is_gone_) {
-    if (is_events) responder_.write(boundary.take_rest());
-    responder_.end();
-  }
-  context_->metrics.answer_ended(replica, status, seconds(), !is_broken);
-  log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, request_.target, status, context_->table.url(replica),
-             seconds() * 1e3, client_is_gone_ ? ", client gone" : "");
+  end_metrics(true);
+  co_await client_.end(boundary.take_rest());
+  co_return true;
 }
 
-// False: the client is gone.
-asio::awaitable<bool> ProxyCall::write(std::string bytes) {
-  if (bytes.empty()) co_return !client_is_gone_;
-  const size_t size = bytes.size();
-  num_unwritten_ += size;
-  responder_.write(std::move(bytes), [self = shared_from_this(), size] {
-    asio::post(self->strand_, [self, size] {
-      self->num_unwritten_ -= size;
-      self->wake_timer_.cancel();
-    });
-  });
-  while (num_unwritten_ > kWindowBytes && !client_is_gone_ && !is_shut_down())
-    co_await wake_timer_.async_wait(asio::as_tuple(asio::use_awaitable));
-  co_return !client_is_gone_;
+// The handler ends without an end of the answer, so that it does not look complete.
+awaitable<void> ProxyCall::end_broken(size_t replica, bool is_events, const std::string& reason) {
+  log::warn("request {}: {}{}; its answer had begun", id_, reason, was_silent_ ? " because its server is silent" : "");
+  if (!was_silent_) context_->table.request_failed(replica, reason, false, steady_clock::now());
+  end_metrics(false);
+  const ApiError error(502, "the replica that was answering is gone; the answer is incomplete", "server_error");
+  if (is_events) co_await client_.send(http::format_sse(json_text(error.to_json())));
 }
 
-void ProxyCall::end_broken(size_t replica, bool is_events, const std::string& reason) {
-  log::warn("request {}: {}{}; its answer had begun", id_, is_shut_down() ? kShutDown : reason,
-            was_silent_ ? " because its server is silent" : "");
-  if (!was_silent_ && !is_shut_down()) context_->table.request_failed(replica, reason, steady_clock::now());
-  const ApiError error(502,
-                       fmt::format("{}; the answer is incomplete",
-                                   is_shut_down() ? kShutDown : "the replica that was answering is gone"),
-                       "server_error");
-  if (is_events) responder_.write(http::format_sse(boost::json::serialize(error.to_json())));
-  responder_.abort();
+void ProxyCall::end_metrics(bool is_whole) {
+  const int status = std::exchange(status_, 0);
+  context_->metrics.answer_ended(replica_, status, seconds(), is_whole);
+  log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, quoted(target_), status, context_->table.url(replica_),
+             seconds() * 1e3, client_.client_is_gone() ? ", client gone" : "");
 }
 
-void ProxyCall::answer_failure() {
-  context_->metrics.refused(failure_->status);
-  if (!failure_->headers.contains("X-Request-Id")) failure_->headers.add("X-Request-Id", id_);
-  responder_.respond(std::move(*failure_));
+// What the router itself says; in a stream whose head is out as its last event.
+awaitable<void> ProxyCall::answer(http::Response response) {
+  if (!head_is_passed_) co_return co_await client_.respond(std::move(response));
+  end_metrics(false);
+  co_await client_.send(http::format_sse(response.body));
 }
 
-void ProxyCall::refuse(const ApiError& error) {
+awaitable<void> ProxyCall::refuse(const ApiError& error) {
   context_->metrics.refused(error.status);
-  log::debug("request {}: {} is refused with {}: {}", id_, request_.target, error.status, error.message);
+  log::debug("request {}: {} is refused with {}: {}", id_, quoted(target_), error.status, error.message);
   http::Response response = to_response(error);
   response.headers.set("X-Request-Id", id_);
-  responder_.respond(std::move(response));
-}
-
-void ProxyCall::client_left() {
-  client_is_gone_ = true;
-  wake_timer_.cancel();
-  if (call_) call_->cancel();
+  co_await answer(std::move(response));
 }
 
 // Nothing of an answer yet: another replica is asked. Else the silence may pass, for a while.
 void ProxyCall::wait_for_silent_replica() {
   if (!has_answered_) {
     was_silent_ = true;
-    return call_->cancel();
+    return call_->close();
   }
-  grace_timer_.emplace(strand_, context_->options.stream_grace);
-  grace_timer_->async_wait([weak = weak_from_this(), seen = num_pieces_](const boost::system::error_code& error) {
-    const auto self = weak.lock();
-    if (error || !self || self->num_pieces_ != seen || !self->context_->table.is_silent(self->replica_)) return;
-    self->was_silent_ = true;
-    self->call_->cancel();
-  });
+  asio::co_spawn(strand_, [self = shared_from_this()] { return self->give_grace(self->num_pieces_); }, asio::detached);
+}
+
+awaitable<void> ProxyCall::give_grace(uint64_t num_pieces) {
+  grace_timer_.expires_after(context_->options.stream_grace);
+  const auto [error] = co_await grace_timer_.async_wait(http::kResult);
+  if (error || !call_ || num_pieces_ != num_pieces || !context_->table.is_silent(replica_)) co_return;
+  was_silent_ = true;
+  call_->close();
 }
 
 }  // namespace
@@ -384,8 +432,14 @@ ProxyContext::ProxyContext(const http::IoThreads& threads, const RouterOptions& 
                        .max_header_bytes = 64 << 10,
                        .max_idle_connections = 256}) {}
 
-void pass_on(std::shared_ptr<ProxyContext> context, http::Request request, http::Responder responder) {
-  std::make_shared<ProxyCall>(std::move(context), std::move(request), std::move(responder))->start();
+awaitable<void> pass_on(std::shared_ptr<ProxyContext> context, http::ServerCall& client) {
+  // Others may hold the call for a moment longer.
+  struct End {
+    std::shared_ptr<ProxyCall> call;
+    ~End() { call->end(); }
+  };
+  const End end{std::make_shared<ProxyCall>(std::move(context), client, co_await asio::this_coro::executor)};
+  co_await end.call->run();
 }
 
 }  // namespace cachalot::router

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -22,14 +21,15 @@ struct ProxyContext {
   const RouterOptions options;
   const std::vector<http::Url> urls;  // of the replicas
   ReplicaTable table;
+  Suspects suspects;
   RouterMetrics metrics;
   const http::Client client;
-  std::stop_source shutdown;  // of what still runs: the drain is over
 };
 
-// Passes a request on to a replica and its answer back, piece by piece. A request that no byte of an answer has come
-// for goes to another replica when the first one fails, refuses it or falls silent. An answer that breaks off later is
-// broken off for the client, too: a stream of events after an event that says so.
-void pass_on(std::shared_ptr<ProxyContext> context, http::Request request, http::Responder responder);
+// A handler: passes a request on to a replica and its answer back, piece by piece. A request that no byte of an answer
+// has come for goes to another replica when the first one fails, refuses it or falls silent; when its connection is
+// lost without a word, once. An answer that breaks off later is broken off for the client, too: a stream of events
+// after an event that says so.
+http::awaitable<void> pass_on(std::shared_ptr<ProxyContext> context, http::ServerCall& client);
 
 }  // namespace cachalot::router

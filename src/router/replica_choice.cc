@@ -1,8 +1,45 @@
 #include "router/replica_choice.h"
 
 #include <algorithm>
+#include <boost/json/parse.hpp>
+#include <type_traits>
+
+#include "base/text.h"
 
 namespace cachalot::router {
+
+namespace {
+
+// What is beyond these is no load, whoever says so.
+constexpr double kMostSequences = 1e6, kMostTokens = 1e12;
+
+}  // namespace
+
+Result<LoadReport> parse_load_report(std::string_view text) {
+  boost::json::error_code error;
+  const boost::json::value json = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
+  const auto* object = error ? nullptr : json.if_object();
+  if (!object) return make_error(ErrorCode::kCorrupt, "a load report is no JSON object");
+  LoadReport report;
+  std::string odd;
+  const auto read = [&](const char* name, auto& into, double most) {
+    const boost::json::value* value = object->if_contains(name);
+    if (!value) return;
+    const double number = value->is_number() ? value->to_number<double>() : -1;
+    if (number >= 0 && number <= most)
+      into = static_cast<std::remove_reference_t<decltype(into)>>(number);
+    else
+      odd = name;
+  };
+  read("running", report.num_running, kMostSequences);
+  read("waiting", report.num_waiting, kMostSequences);
+  read("pending_tokens", report.num_pending_tokens, kMostTokens);
+  read("kv_usage", report.kv_usage, 1);
+  if (!odd.empty())
+    return make_error(ErrorCode::kCorrupt, "the load report's {} is no number, or none that can be: {}", odd,
+                      quoted(text));
+  return report;
+}
 
 namespace {
 

@@ -3,10 +3,20 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <string_view>
 
-#include "router/load_report.h"
+#include "base/error.h"
 
 namespace cachalot::router {
+
+// What a replica says of its load (GET /load).
+struct LoadReport {
+  int num_running = 0, num_waiting = 0;  // sequences
+  double num_pending_tokens = 0;         // that came and are not computed yet
+  double kv_usage = 0;                   // used KV blocks; 1: all of them
+};
+
+Result<LoadReport> parse_load_report(std::string_view json);
 
 // What is known of one replica when a request has to go somewhere.
 struct Candidate {

@@ -8,6 +8,13 @@ namespace {
 
 constexpr double kFirstShare = 0.1;  // of a replica that has just come back
 constexpr int kMostDoublings = 10;
+constexpr int kQuarters = 4;
+
+constexpr int kLossesOfASuspect = 2;
+constexpr std::chrono::seconds kFirstPenalty{30};
+constexpr int kMostPenaltyDoublings = 6;
+constexpr std::chrono::minutes kSuspectMemory{60};
+constexpr size_t kMostSuspects = 4096;
 
 }  // namespace
 
@@ -41,8 +48,9 @@ void ReplicaHealth::request_not_taken(const std::string& reason) {
   go_down(reason, false);
 }
 
-void ReplicaHealth::request_failed(Time now, const std::string& reason) {
-  if (state_ != State::kUp || ++num_errors_ < policy_.eject_after_errors) return;
+void ReplicaHealth::request_failed(Time now, const std::string& reason, bool has_words) {
+  num_errors_ += has_words ? 1 : kQuarters;
+  if (state_ != State::kUp || num_errors_ < policy_.eject_after_errors * kQuarters) return;
   const auto time = policy_.eject_time * (1 << std::min(num_ejections_++, kMostDoublings));
   ejected_until_ = now + std::min<std::chrono::milliseconds>(time, policy_.longest_eject_time);
   go_down(reason, false);
@@ -62,6 +70,32 @@ double ReplicaHealth::ramp(Time now) const {
   const std::chrono::duration<double> back = now - *back_since_;
   const double share = back / std::chrono::duration<double>(policy_.slow_start);
   return std::clamp(share, kFirstShare, 1.0);
+}
+
+std::chrono::seconds Suspects::penalty(int num_losses) {
+  return kFirstPenalty * (1 << std::min(num_losses - kLossesOfASuspect, kMostPenaltyDoublings));
+}
+
+void Suspects::add(uint64_t hash, int num_losses, Time now) {
+  const std::lock_guard lock(mutex_);
+  if (known_.size() >= kMostSuspects && !known_.contains(hash)) {
+    std::erase_if(known_, [&](const auto& entry) { return now - entry.second.last > kSuspectMemory; });
+    if (known_.size() >= kMostSuspects)
+      known_.erase(std::ranges::min_element(known_, {}, [](const auto& entry) { return entry.second.last; }));
+  }
+  Suspect& suspect = known_[hash];
+  suspect.num_losses += num_losses;
+  suspect.last = now;
+  num_known_ = known_.size();
+}
+
+std::optional<std::chrono::seconds> Suspects::refused_for(uint64_t hash, Time now) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = known_.find(hash);
+  if (found == known_.end() || found->second.num_losses < kLossesOfASuspect) return std::nullopt;
+  const auto left = found->second.last + penalty(found->second.num_losses) - now;
+  if (left <= std::chrono::seconds(0)) return std::nullopt;
+  return std::chrono::ceil<std::chrono::seconds>(left);
 }
 
 }  // namespace cachalot::router

@@ -1,8 +1,12 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <unordered_map>
 
 namespace cachalot::router {
 
@@ -34,7 +38,9 @@ class ReplicaHealth {
   void was_refused(const std::string& reason);
   // A request: no connection was to be had; the replica failed; it answered.
   void request_not_taken(const std::string& reason);
-  void request_failed(Time now, const std::string& reason);
+  // An error that a server `has_words` for counts a quarter of a lost connection or of a bare 5xx: it lives, and what
+  // it says may be the request's own fault.
+  void request_failed(Time now, const std::string& reason, bool has_words = false);
   void request_answered() { num_errors_ = num_ejections_ = 0; }
 
   State state() const { return state_; }
@@ -57,11 +63,35 @@ class ReplicaHealth {
   std::string reason_ = "no answer yet";
   bool is_silent_ = false;
   int num_good_ = 0, num_refused_ = 0;  // in a row
-  int num_errors_ = 0;                  // of requests, in a row
+  int num_errors_ = 0;                  // of requests, in a row, in quarters
   int num_ejections_ = 0;               // without a good answer to a request in between
   int num_falls_ = 0;                   // since the start
   std::optional<Time> ejected_until_;
   std::optional<Time> back_since_;
+};
+
+// Requests with which replicas were lost, by hash: one that may have taken two with it is not sent on for a while,
+// which doubles each time. Others that were there at that moment are in it, too, therefore the while is short at first.
+// The last ones only. Thread-safe.
+class Suspects {
+ public:
+  using Time = ReplicaHealth::Time;
+
+  void add(uint64_t hash, int num_losses, Time now);
+  // For how long it is not to be sent on; none if it may.
+  std::optional<std::chrono::seconds> refused_for(uint64_t hash, Time now) const;
+  bool empty() const { return num_known_ == 0; }
+
+ private:
+  struct Suspect {
+    int num_losses = 0;
+    Time last;
+  };
+  static std::chrono::seconds penalty(int num_losses);
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::unordered_map<uint64_t, Suspect> known_;
+  std::atomic<size_t> num_known_ = 0;
 };
 
 }  // namespace cachalot::router

@@ -25,7 +25,7 @@ ReplicaTable::Place::~Place() {
 }
 
 ReplicaTable::ReplicaTable(const std::vector<std::string>& urls, const HealthPolicy& policy, const Limits& limits)
-    : limits_(limits), affinity_(static_cast<size_t>(limits.prefix_entries)) {
+    : limits_(limits), last_heard_(urls.size()), affinity_(static_cast<size_t>(limits.prefix_entries)) {
   for (const std::string& url : urls) replicas_.emplace_back(url, policy);
 }
 
@@ -130,20 +130,20 @@ void ReplicaTable::heard_ill(size_t idx, const std::string& reason) {
   change_health(idx, [&](ReplicaHealth& health) { health.heard_ill(reason); });
 }
 
-void ReplicaTable::heard_nothing(size_t idx, const std::string& reason) {
-  change_health(idx, [&](ReplicaHealth& health) { health.heard_nothing(reason); });
+void ReplicaTable::heard_nothing(size_t idx, const std::string& reason, Time since) {
+  if (!was_heard(idx, since)) change_health(idx, [&](ReplicaHealth& health) { health.heard_nothing(reason); });
 }
 
-void ReplicaTable::was_refused(size_t idx, const std::string& reason) {
-  change_health(idx, [&](ReplicaHealth& health) { health.was_refused(reason); });
+void ReplicaTable::was_refused(size_t idx, const std::string& reason, Time since) {
+  if (!was_heard(idx, since)) change_health(idx, [&](ReplicaHealth& health) { health.was_refused(reason); });
 }
 
-void ReplicaTable::request_not_taken(size_t idx, const std::string& reason) {
-  change_health(idx, [&](ReplicaHealth& health) { health.request_not_taken(reason); });
+void ReplicaTable::request_not_taken(size_t idx, const std::string& reason, Time since) {
+  if (!was_heard(idx, since)) change_health(idx, [&](ReplicaHealth& health) { health.request_not_taken(reason); });
 }
 
-void ReplicaTable::request_failed(size_t idx, const std::string& reason, Time now) {
-  change_health(idx, [&](ReplicaHealth& health) { health.request_failed(now, reason); });
+void ReplicaTable::request_failed(size_t idx, const std::string& reason, bool has_words, Time now) {
+  change_health(idx, [&](ReplicaHealth& health) { health.request_failed(now, reason, has_words); });
 }
 
 void ReplicaTable::request_answered(size_t idx) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -9,8 +10,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "router/load_report.h"
-#include "router/prefix_affinity.h"
 #include "router/replica_choice.h"
 #include "router/replica_health.h"
 #include "router/request_facts.h"
@@ -78,12 +77,15 @@ class ReplicaTable {
   void question_asked(size_t replica);
   void heard_well(size_t replica, const std::optional<LoadReport>& report, Time now);
   void heard_ill(size_t replica, const std::string& reason);
-  void heard_nothing(size_t replica, const std::string& reason);
-  void was_refused(size_t replica, const std::string& reason);
+  // `since` then nothing was to be had; but if other requests got something, it is only busy.
+  void heard_nothing(size_t replica, const std::string& reason, Time since);
+  void was_refused(size_t replica, const std::string& reason, Time since);
   // What became of a request.
-  void request_not_taken(size_t replica, const std::string& reason);
-  void request_failed(size_t replica, const std::string& reason, Time now);
+  void request_not_taken(size_t replica, const std::string& reason, Time since);
+  void request_failed(size_t replica, const std::string& reason, bool has_words, Time now);
   void request_answered(size_t replica);
+  // Something of an answer came.
+  void heard(size_t replica, Time now) { last_heard_[replica] = now.time_since_epoch().count(); }
 
   bool any_up() const;
   bool is_silent(size_t replica) const;
@@ -118,7 +120,10 @@ class ReplicaTable {
   template <class Change>
   void change_health(size_t replica, Change change);
 
+  bool was_heard(size_t replica, Time since) const { return last_heard_[replica] > since.time_since_epoch().count(); }
+
   const Limits limits_;
+  std::vector<std::atomic<int64_t>> last_heard_;
   mutable std::mutex mutex_;  // guards what follows, but for the urls
   std::vector<Replica> replicas_;
   PrefixAffinity affinity_;

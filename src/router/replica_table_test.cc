@@ -132,12 +132,37 @@ TEST_F(ReplicaTableTest, WhoWaitsForASilentReplicaHearsOfItOnce) {
   }
   table.heard_ill(0, "503");
   EXPECT_EQ(here->num_calls, 0) << "it finishes what it has";
-  table.heard_nothing(0, "no answer");
-  table.heard_nothing(0, "no answer");
+  table.heard_nothing(0, "no answer", now_);
+  table.heard_nothing(0, "no answer", now_);
   EXPECT_TRUE(table.is_silent(0));
   EXPECT_EQ(here->num_calls, 1);
   EXPECT_EQ(there->num_calls, 0);
   EXPECT_EQ(gone->num_calls, 0);
+}
+
+// Load alone takes nobody out: the health question may wait behind what is being answered.
+TEST_F(ReplicaTableTest, AReplicaThatAnswersOthersMeanwhileIsNotSilent) {
+  ReplicaTable& table = make(1);
+  const auto later = now_ + std::chrono::seconds(1);
+  table.heard(0, later);
+  for (int time = 0; time < 5; time++) {
+    table.heard_nothing(0, "no answer", now_);
+    table.was_refused(0, "no connection in time", now_);
+    table.request_not_taken(0, "no connection in time", now_);
+  }
+  EXPECT_TRUE(table.any_up());
+  table.heard_nothing(0, "no answer", later);
+  EXPECT_FALSE(table.any_up());
+}
+
+TEST(LoadReport, NumbersThatCannotBeAreRefused) {
+  EXPECT_EQ(parse_load_report(R"({"running": 3, "waiting": 2, "pending_tokens": 1e3, "kv_usage": 0.5})")->num_running,
+            3);
+  EXPECT_TRUE(parse_load_report(R"({"running": 3, "other": "x"})"));
+  for (const char* report :
+       {R"({"running": -1})", R"({"running": 1e300})", R"({"waiting": "x"})", R"({"pending_tokens": -5})",
+        R"({"kv_usage": 1.5})", R"({"kv_usage": null})", "[]", "", R"({"running": 1)"})
+    EXPECT_FALSE(parse_load_report(report)) << report;
 }
 
 }  // namespace

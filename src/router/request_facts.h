@@ -1,12 +1,54 @@
 #pragma once
 
+#include <cstdint>
+#include <list>
+#include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
-#include "router/prefix_affinity.h"
-
 namespace cachalot::router {
+
+// A beginning of a prompt: its length and its hash. A prompt has one of each length kShortest, twice that, and so on.
+struct Prefix {
+  size_t num_bytes = 0;
+  uint64_t hash = 0;
+
+  static constexpr size_t kShortest = 256;  // about a block of the KV cache
+  static constexpr size_t kLongest = 64 << 10;
+};
+
+// The shortest first; none for a text shorter than kShortest.
+std::vector<Prefix> prefixes_of(std::string_view prompt);
+
+// Which replica last saw which beginnings, and so may have them in its cache. Bounded: what was used longest ago is
+// forgotten first. Not thread-safe.
+class PrefixAffinity {
+ public:
+  explicit PrefixAffinity(size_t max_entries) : max_entries_(max_entries) {}
+
+  // The replica gets a request that begins so.
+  void remember(std::span<const Prefix> prefixes, size_t replica);
+  // For each replica the bytes of the longest beginning that it saw last. Not more than there is in its cache, if its
+  // cache has kept it; but it may have a longer one.
+  std::vector<size_t> known_bytes(std::span<const Prefix> prefixes, size_t num_replicas) const;
+  // What it had in its cache is gone.
+  void forget(size_t replica);
+
+  size_t size() const { return entries_.size(); }
+
+ private:
+  struct Entry {
+    uint64_t hash;
+    size_t replica;
+  };
+  using Entries = std::list<Entry>;  // the last used first
+
+  const size_t max_entries_;
+  Entries entries_;
+  std::unordered_map<uint64_t, Entries::iterator> by_hash_;
+};
 
 // What the router reads of a request to choose a replica for it; nothing hangs on it but the choice.
 struct RequestFacts {
@@ -16,5 +58,8 @@ struct RequestFacts {
 
 // Reads the prompt or the messages of a JSON body; of one that is cut off, what is there.
 RequestFacts read_request_facts(std::string_view body);
+
+// Of a request as far as it is held.
+uint64_t hash_of(std::string_view target, std::string_view body);
 
 }  // namespace cachalot::router

@@ -4,16 +4,15 @@
 #include <array>
 #include <atomic>
 #include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 #include <thread>
 
 #include "base/log.h"
 #include "base/ports.h"
 #include "base/stop_signals.h"
+#include "config/json_text.h"
 #include "config/version.h"
 #include "openai/api_error.h"
 #include "openai/api_key.h"
-#include "router/file_limit.h"
 #include "router/health_watch.h"
 #include "router/proxy.h"
 
@@ -27,6 +26,24 @@ namespace {
 
 constexpr std::chrono::seconds kEndMargin{5};  // beyond the drain
 constexpr std::array<std::string_view, 6> kOpenToAll{"/health", "/live", "/ping", "/state", "/version", "/metrics"};
+
+constexpr int kOtherFiles = 128;  // logs, event descriptors, health questions
+constexpr int kMostConnections = 32'768, kFewestConnections = 16;
+
+// The number of clients' connections for which the open files that this process may have are enough, each with one to a
+// replica: `wanted`, or with 0 as many as fit, up to kMostConnections.
+Result<int> fit_connections(int wanted) {
+  const int limit = http::raise_file_limit();
+  const int fitting = std::max(0, (limit - kOtherFiles) / 2);
+  const int needed = wanted == 0 ? kFewestConnections : wanted;
+  if (needed > fitting)
+    return make_parameter_error(
+        "max-connections",
+        "{} connections of clients, and as many to replicas, need {} open files, but only {} are "
+        "allowed (ulimit -Hn); raise that, or give --max-connections {}",
+        needed, 2 * int64_t{needed} + kOtherFiles, limit, fitting);
+  return wanted == 0 ? std::min(fitting, kMostConnections) : wanted;
+}
 
 Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
   std::vector<http::Url> urls;
@@ -76,7 +93,7 @@ json::object describe(const ReplicaStatus& status, size_t rank, steady_clock::ti
 }
 
 http::Response json_response(const json::value& value) {
-  return http::Response::json(200, json::serialize(value));
+  return http::Response::json(200, json_text(value));
 }
 
 }  // namespace
@@ -92,11 +109,13 @@ struct RunningRouter::Parts {
                        .port = options.port,
                        .max_header_bytes = options.max_header_bytes,
                        .max_body_bytes = options.max_body_bytes,
+                       .max_body_bytes_in_flight = options.max_body_bytes_in_flight,
                        .max_connections = options.max_connections,
                        .idle_timeout = options.idle_timeout,
                        .header_timeout = options.header_timeout,
                        .body_timeout = options.body_timeout,
-                       .write_timeout = options.write_timeout}) {}
+                       .write_timeout = options.write_timeout,
+                       .last_words = "the router is shutting down"}) {}
 
   void add_routes();
   void add_passed_routes();
@@ -114,8 +133,7 @@ struct RunningRouter::Parts {
 
 void RunningRouter::Parts::add_routes() {
   const auto at_once = [&](const char* method, const char* path, const std::function<http::Response()>& answer) {
-    http.route(method, path,
-               [answer](const http::Request&, const http::Responder& responder) { responder.respond(answer()); });
+    http.route(method, path, [answer](const http::Request&) { return answer(); });
   };
   for (const auto& [method, path] :
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
@@ -139,9 +157,7 @@ void RunningRouter::Parts::add_routes() {
 }
 
 void RunningRouter::Parts::add_passed_routes() {
-  const auto pass = [this](http::Request request, http::Responder responder) {
-    pass_on(context, std::move(request), std::move(responder));
-  };
+  const auto pass = [this](http::ServerCall& call) { return pass_on(context, call); };
   for (const char* method : {"GET", "POST", "DELETE"}) http.route_upload(method, "/v1/*", pass);
   for (const char* path : {"/tokenize", "/detokenize"}) http.route_upload("POST", path, pass);
 }
@@ -203,12 +219,12 @@ uint16_t RunningRouter::port() const {
 void RunningRouter::stop(Deadline deadline) {
   parts_->is_draining = true;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
-  if (parts_->http.drain(std::max(left, std::chrono::milliseconds(0)), [this] { end_answers(); })) return;
+  if (parts_->http.drain(std::max(left, std::chrono::milliseconds(0)))) return;
   log::warn("answers that were still running are cut");
 }
 
 void RunningRouter::end_answers() {
-  parts_->context->shutdown.request_stop();
+  parts_->http.cut();
 }
 
 Status run_router(const RouterOptions& options) {

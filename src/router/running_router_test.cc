@@ -13,6 +13,7 @@
 namespace cachalot::router {
 namespace {
 
+using http::eventually;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
@@ -22,14 +23,6 @@ using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
-
-bool eventually(const std::function<bool()>& condition) {
-  for (int time = 0; time < 500; time++) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(milliseconds(10));
-  }
-  return false;
-}
 
 class RouterTest : public testing::Test {
  protected:
@@ -118,7 +111,7 @@ TEST_F(RouterTest, EventsComeOneByOne) {
     asked.set_value(std::move(responder));
   };
   start();
-  auto call = client_.start_blocking({.method = "POST", .url = url("/v1/completions"), .body = "{}"});
+  http::BlockingCall call(threads_, client_, {.method = "POST", .url = url("/v1/completions"), .body = "{}"});
   const http::Responder responder = asked.get_future().get();
   const auto head = call.head();
   ASSERT_TRUE(head);
@@ -186,7 +179,7 @@ TEST_F(RouterTest, TooLargeARequestIsRefusedWithOrWithoutALength) {
   for (size_t sent = 0; sent < too_large.size(); sent += 100'000)
     client.send("186a0\r\n" + std::string(100'000, 'x') + "\r\n");
   const std::string chunked = client.read_to_end();
-  EXPECT_THAT(chunked, StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(chunked, AllOf(StartsWith("HTTP/1.1 413 "), HasSubstr("Connection: close\r\n")));
   EXPECT_THAT(chunked, EndsWith(declared.body));
   EXPECT_EQ(replica(0).num_requests, 0) << "it saw no whole request";
 }
@@ -303,7 +296,7 @@ TEST_F(RouterTest, AStreamOfASilentReplicaEndsWithAnErrorAfterItsGrace) {
     replica.is_mute = true;
   };
   start();
-  auto call = client_.start_blocking({.method = "POST", .url = url("/v1/completions")});
+  http::BlockingCall call(threads_, client_, {.method = "POST", .url = url("/v1/completions")});
   ASSERT_TRUE(call.head());
   EXPECT_EQ(call.read(), "data: 1\n\n");
   const auto last = call.read();
@@ -319,8 +312,8 @@ TEST_F(RouterTest, AReplicaThatSaysItIsUnwellGetsNoMoreButFinishesWhatItHas) {
     asked.set_value(std::move(responder));
   };
   start();
-  auto call = client_.start_blocking(
-      {.method = "POST", .url = url("/v1/completions"), .headers = {{"X-data-parallel-rank", "0"}}});
+  http::BlockingCall call(
+      threads_, client_, {.method = "POST", .url = url("/v1/completions"), .headers = {{"X-data-parallel-rank", "0"}}});
   const http::Responder responder = asked.get_future().get();
   replica(0).health_status = 503;
   EXPECT_TRUE(eventually([&] { return num_up() == 1; }));
@@ -369,8 +362,7 @@ TEST_F(RouterTest, ReplicasMayComeLaterAndGoAndComeBack) {
 TEST_F(RouterTest, ServersOfAnotherKindAreAskedForTheirHealth) {
   http::Server other(threads_, {.host = "127.0.0.1"});
   std::atomic<int> status = 200;
-  other.route("GET", "/health",
-              [&](const http::Request&, const http::Responder& responder) { responder.respond({status, {}, {}}); });
+  other.route("GET", "/health", [&](const http::Request&) { return http::Response{status, {}, {}}; });
   ASSERT_TRUE(other.start());
   options_.server_urls = {"http://127.0.0.1:" + std::to_string(other.port())};
   start(1);
@@ -385,7 +377,7 @@ TEST_F(RouterTest, MoreRequestsThanAllowedAreRefused) {
     running.push_back(std::move(responder));
   };
   start();
-  auto first = client_.start_blocking({.method = "POST", .url = url("/v1/completions")});
+  http::BlockingCall first(threads_, client_, {.method = "POST", .url = url("/v1/completions")});
   EXPECT_TRUE(eventually([&] { return replica(0).num_requests == 1; }));
   const auto answer = complete();
   EXPECT_EQ(answer.status, 429);
@@ -489,13 +481,145 @@ TEST_F(RouterTest, StreamsThatADrainDoesNotWaitForEndWithAnError) {
   EXPECT_THAT(silent.get(), StartsWith("HTTP/1.1 503 "));
 }
 
+// A server that takes requests and closes without a word, as one that a request kills.
+class DyingReplica {
+ public:
+  explicit DyingReplica(const http::IoThreads& threads) : server_(threads, {.host = "127.0.0.1"}) {
+    server_.route("POST", "/v1/completions", [this](http::ServerCall& call) -> http::awaitable<void> {
+      num_requests++;
+      call.begin(200, {{"Content-Length", "5"}});  // whose end comes before any of it was sent
+      co_return;
+    });
+    server_.route("GET", "/load", [](const http::Request&) { return http::Response::json(200, "{}"); });
+    EXPECT_TRUE(server_.start());
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(server_.port()); }
+  std::atomic<int> num_requests = 0;
+
+ private:
+  http::Server server_;
+};
+
+TEST_F(RouterTest, ARequestWithWhichReplicasAreLostIsSentOnOnceAndRemembered) {
+  std::vector<std::unique_ptr<DyingReplica>> dying;
+  for (int idx = 0; idx < 4; idx++) {
+    dying.push_back(std::make_unique<DyingReplica>(threads_));
+    options_.server_urls.push_back(dying.back()->url());
+  }
+  options_.max_tries = 4;
+  start(4);
+  const auto num_requests = [&] {
+    int sum = 0;
+    for (const auto& replica : dying) sum += replica->num_requests;
+    return sum;
+  };
+  const auto answer = complete();
+  EXPECT_EQ(answer.status, 502);
+  EXPECT_THAT(answer.body, HasSubstr("lost"));
+  EXPECT_EQ(num_requests(), 2) << "no third one is tried";
+  EXPECT_TRUE(eventually([&] { return num_up() == 4; }));
+  const auto again = complete();
+  EXPECT_EQ(again.status, 503);
+  EXPECT_THAT(again.body, HasSubstr("not sent on for"));
+  EXPECT_EQ(num_requests(), 2) << "it is remembered";
+  complete({}, R"({"prompt": "another"})");
+  EXPECT_EQ(num_requests(), 4);
+}
+
+TEST_F(RouterTest, AnErrorThatSaysItIsTheRequestsOwnIsPassedOnAndTakesNobodyOut) {
+  options_.eject_after_errors = 1;
+  for (int idx = 0; idx < 2; idx++)
+    add_replica().on_completion = [](const http::Request&, const http::Responder& responder) {
+      responder.respond({500, {{"X-Should-Retry", "false"}}, "{\"error\": {}}"});
+    };
+  start();
+  for (int request = 0; request < 10; request++) EXPECT_EQ(complete().status, 500);
+  EXPECT_EQ(replica(0).num_requests + replica(1).num_requests, 10) << "each was asked once";
+  EXPECT_EQ(num_up(), 2u);
+}
+
+TEST_F(RouterTest, AHeadAndCommentsArePassedOnWhileARequestWaits) {
+  std::promise<http::Responder> asked;
+  add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
+    responder.begin(200, {{"Content-Type", "text/event-stream"}});
+    asked.set_value(std::move(responder));
+  };
+  start();
+  http::RawClient client(router_->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+  const http::Responder responder = asked.get_future().get();
+  EXPECT_THAT(client.read_until("\r\n\r\n"), HasSubstr("text/event-stream"));
+  responder.write(": still waiting\n\n");
+  client.read_until(": still waiting\n\n");
+  responder.write("data: 1\n\n");
+  client.read_until("data: 1\n\n");
+  responder.end();
+  EXPECT_THAT(client.read_until("0\r\n\r\n"), Not(HasSubstr("closed")));
+}
+
+TEST_F(RouterTest, AStreamOfWhichOnlyCommentsCameGoesOnAtAnotherReplica) {
+  for (int idx = 0; idx < 2; idx++)
+    add_replica().on_completion = [this, idx](const http::Request&, const http::Responder& responder) {
+      responder.begin(200, {{"Content-Type", "text/event-stream"}});
+      const bool is_first = replica(0).num_requests + replica(1).num_requests == 1;
+      responder.write(is_first ? ": waiting\n\n" : "data: " + std::to_string(idx) + "\n\n");
+      is_first ? responder.abort() : responder.end();
+    };
+  start();
+  const auto answer = complete();
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_THAT(answer.body, AllOf(StartsWith(": waiting\n\ndata: "), EndsWith("\n\n")));
+  EXPECT_EQ(replica(0).num_requests + replica(1).num_requests, 2);
+}
+
+TEST_F(RouterTest, MoreRequestsThanAReplicaMayHaveTakeItOutNeitherHereNorThere) {
+  constexpr int kMost = 64;
+  std::mutex mutex;
+  std::vector<http::Responder> running;
+  options_.max_in_flight_per_replica = kMost;
+  FakeReplica& replica = add_replica();
+  replica.on_completion = [&](const http::Request&, http::Responder responder) {
+    const std::lock_guard lock(mutex);
+    running.push_back(std::move(responder));
+  };
+  start();
+  std::vector<std::unique_ptr<http::BlockingCall>> calls;
+  for (int idx = 0; idx < 2 * kMost; idx++)
+    calls.push_back(std::make_unique<http::BlockingCall>(
+        threads_, client_, http::ClientRequest{.method = "POST", .url = url("/v1/completions")}));
+  EXPECT_TRUE(eventually([&] { return replica.num_requests == kMost; }));
+  std::this_thread::sleep_for(milliseconds(500));
+  EXPECT_EQ(num_up(), 1u);
+  {
+    const std::lock_guard lock(mutex);
+    for (const http::Responder& responder : running) responder.respond(http::Response::text(200, "x"));
+  }
+  std::map<int, int> statuses;
+  for (const auto& call : calls)
+    if (const auto head = call->head()) statuses[head->status]++;
+  EXPECT_EQ(statuses, (std::map<int, int>{{200, kMost}, {429, kMost}}));
+}
+
+TEST_F(RouterTest, PathsReachReplicasInOneSpellingOnly) {
+  add_replica();
+  start();
+  for (const char* path : {"/v1/../v1/completions", "/v1/%2e%2e/load", "/v1/./completions", "/v1/x%00"}) {
+    http::RawClient client(router_->port());
+    client.send(fmt::format("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", path));
+    EXPECT_THAT(client.read_response(), StartsWith("HTTP/1.1 400 ")) << path;
+  }
+  EXPECT_EQ(replica(0).num_requests, 0);
+  EXPECT_EQ(client_.fetch({.method = "POST", .url = url("//v1//completions")})->status, 200);
+  EXPECT_EQ(replica(0).last_request().target, "/v1/completions");
+}
+
 TEST_F(RouterTest, ADrainLetsARunningAnswerFinish) {
   std::promise<http::Responder> asked;
   add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
     asked.set_value(std::move(responder));
   };
   start();
-  auto call = client_.start_blocking({.method = "POST", .url = url("/v1/completions")});
+  http::BlockingCall call(threads_, client_, {.method = "POST", .url = url("/v1/completions")});
   const http::Responder responder = asked.get_future().get();
   auto stopped = std::async(std::launch::async, [&] { router_->stop(steady_clock::now() + seconds(5)); });
   std::this_thread::sleep_for(milliseconds(50));

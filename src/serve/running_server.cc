@@ -30,6 +30,7 @@
 namespace cachalot {
 namespace {
 
+constexpr int kOtherFiles = 256;  // beside the clients' connections: ranks, logs, UCX
 constexpr std::chrono::seconds kStatsInterval{10};
 
 std::map<std::string, std::string> cache_config(const EngineOptions& options, const MemoryPlan& memory) {
@@ -103,8 +104,8 @@ struct RunningServer::Parts {
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<Replica> replica;
   LateService service;
-  std::unique_ptr<http::IoThreads> io_threads;  // may abort requests until they are joined
-  std::unique_ptr<openai::ApiServer> api;       // its workers may submit until they are joined
+  std::unique_ptr<openai::ApiServer> api;
+  std::unique_ptr<http::IoThreads> io_threads;  // may use the API's workers, submit and abort until they are joined
   std::unique_ptr<http::Server> http;
   std::jthread stats_log;
 };
@@ -134,8 +135,12 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
   const std::string& folder = options_.engine.model;
   // A port that is taken is known before anything is loaded.
   parts_->io_threads = std::make_unique<http::IoThreads>(options_.io_threads);
-  parts_->http = std::make_unique<http::Server>(*parts_->io_threads,
-                                                http::ServerOptions{.host = options_.host, .port = options_.port});
+  http::ServerOptions http_options{.host = options_.host,
+                                   .port = options_.port,
+                                   .max_body_bytes_in_flight = options_.max_body_bytes_in_flight,
+                                   .idle_timeout = std::chrono::seconds(options_.idle_timeout_seconds)};
+  http_options.max_connections = std::min(http_options.max_connections, http::raise_file_limit() - kOtherFiles);
+  parts_->http = std::make_unique<http::Server>(*parts_->io_threads, std::move(http_options));
   RETURN_IF_ERROR(parts_->http->listen());
   ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
   ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder, config.vocab_size));
@@ -156,7 +161,7 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
 Status RunningServer::answer_probes() {
   const std::string& folder = options_.engine.model;
   parts_->api = std::make_unique<openai::ApiServer>(
-      parts_->service, *parts_->tokenizer, parts_->chat_template.get(), *parts_->io_threads,
+      parts_->service, *parts_->tokenizer, parts_->chat_template.get(),
       openai::ApiServerOptions{
           .served_model_names = options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names,
           .model_path = folder,

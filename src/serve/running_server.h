@@ -28,8 +28,10 @@ struct ServeOptions {
   std::vector<std::string> api_keys;
   std::optional<bool> reasoning;  // absent: if the tokenizer has <think> and </think>
   int io_threads = 2;
-  int drain_seconds = 30;  // how long running answers may take after SIGTERM, SIGINT or SIGHUP
-  std::stop_token stop;    // gives up a start
+  int idle_timeout_seconds = 75;                // of a client's connection between two requests
+  size_t max_body_bytes_in_flight = 256 << 20;  // of all requests' bodies
+  int drain_seconds = 30;                       // how long running answers may take after SIGTERM, SIGINT or SIGHUP
+  std::stop_token stop;                         // gives up a start
   // What a process may take to end after a signal: beyond the drain, the other replicas have some time to leave, too.
   std::chrono::seconds end_time() const { return std::chrono::seconds(drain_seconds + 8); }
 };

@@ -68,32 +68,38 @@ Result<http::Response> ApiClient::complete(uint16_t port, boost::json::object bo
 
 StreamedAnswer ApiClient::stream(uint16_t port, boost::json::object body,
                                  const std::function<bool(int)>& on_event) const {
-  using End = StreamedAnswer::End;
   body["stream"] = true;
   body["stream_options"] = {{"include_usage", true}, {"continuous_usage_stats", true}};
+  return *io_threads_.wait(read_stream(request_to(port, "/v1/completions", &body), on_event));
+}
+
+http::awaitable<Result<StreamedAnswer>> ApiClient::read_stream(http::ClientRequest request,
+                                                               const std::function<bool(int)>& on_event) const {
+  using End = StreamedAnswer::End;
   StreamedAnswer answer;
-  http::BlockingCall call = client_.start_blocking(request_to(port, "/v1/completions", &body));
-  const Result<http::ResponseHead> head = call.head();
+  http::ClientCall call = client_.call(std::move(request));
+  const Result<http::ResponseHead> head = co_await call.head();
   if (!head) {
     answer.end = head.error().code == ErrorCode::kDeadlineExceeded ? End::kSilent : End::kUnreachable;
-    return answer;
+    co_return answer;
   }
   answer.status = head->status;
   answer.has_retry_after = head->headers.contains("Retry-After");
   if (head->status != 200) {
     answer.end = End::kRefused;
-    return answer;
+    co_return answer;
   }
   answer.end = End::kCut;
   bool finished = false;
   for (Events events;;) {
-    const Result<std::string> piece = call.read();
+    const Result<std::string> piece = co_await call.read();
     if (!piece && piece.error().code == ErrorCode::kDeadlineExceeded) answer.end = End::kSilent;
-    if (!piece || piece->empty()) return answer;
+    if (!piece || piece->empty()) co_return answer;
     events.add(*piece);
     while (const std::optional<std::string> event = events.next()) {
-      if (!take_event(*event, finished, answer)) return answer;
-      if (on_event && !on_event(answer.num_tokens)) return answer;  // which drops the call
+      if (event->starts_with(':')) continue;  // the server is still there
+      if (!take_event(*event, finished, answer)) co_return answer;
+      if (on_event && !on_event(answer.num_tokens)) co_return answer;  // which drops the call
     }
   }
 }

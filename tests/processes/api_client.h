@@ -39,6 +39,8 @@ class ApiClient {
   double metric(uint16_t port, const std::string& name, const std::string& labels = "") const;
 
  private:
+  http::awaitable<Result<StreamedAnswer>> read_stream(http::ClientRequest request,
+                                                      const std::function<bool(int)>& on_event) const;
   http::ClientRequest request_to(uint16_t port, const std::string& target, const boost::json::object* body) const;
 
   const std::string host_;

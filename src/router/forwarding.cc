@@ -1,7 +1,10 @@
-#include "router/forwarded_headers.h"
+#include "router/forwarding.h"
+
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <vector>
 
 #include "base/text.h"
@@ -19,9 +22,11 @@ constexpr std::string_view kRequestId = "X-Request-Id";
 constexpr std::array<std::string_view, 9> kHopByHop{
     "Connection",        "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE",
     "Transfer-Encoding", "Trailer",    "Upgrade"};
-// The router's own business.
-constexpr std::array<std::string_view, 6> kReplacedInRequests{"Host",        "Content-Length", "Expect",
-                                                              kForwardedFor, kRequestId,       "X-data-parallel-rank"};
+// The router's own business, or what only the nearest proxy can know.
+constexpr std::array<std::string_view, 10> kReplacedInRequests{
+    "Host",      "Content-Length", "Expect",   kForwardedFor,         "X-Forwarded-Proto", "X-Forwarded-Host",
+    "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank"};
+constexpr size_t kMostForwardedFor = 16;  // addresses
 
 std::vector<std::string_view> named_by_connection(const http::Headers& headers) {
   std::vector<std::string_view> names;
@@ -34,6 +39,24 @@ std::vector<std::string_view> named_by_connection(const http::Headers& headers) 
     }
   }
   return names;
+}
+
+// Of what came before, the addresses; whatever else a client writes there is none.
+void append_addresses(std::string_view list, std::vector<std::string_view>& addresses) {
+  while (!list.empty()) {
+    const auto comma = list.find(',');
+    const std::string_view one = trimmed(list.substr(0, comma));
+    const bool is_address = !one.empty() && one.size() <= 64 && std::ranges::all_of(one, [](unsigned char c) {
+      return std::isalnum(c) || c == '.' || c == ':' || c == '-' || c == '[' || c == ']';
+    });
+    if (is_address) addresses.push_back(one);
+    list = comma == list.npos ? std::string_view() : list.substr(comma + 1);
+  }
+}
+
+// Servers that read fields as variables of an environment take an underscore for a hyphen.
+bool has_underscore(std::string_view name) {
+  return name.find('_') != name.npos;
 }
 
 bool is_among(std::string_view name, const auto& names) {
@@ -50,15 +73,20 @@ std::string_view address_of(std::string_view peer) {
 http::Headers request_fields(const http::Request& request, const std::string& request_id,
                              const std::string& server_api_key) {
   http::Headers fields;
-  std::string forwarded_for;
+  std::vector<std::string_view> addresses;
   const auto named = named_by_connection(request.headers);
   for (const auto& [name, value] : request.headers) {
-    if (equal_ignoring_case(name, kForwardedFor)) forwarded_for += value + ", ";
-    if (!is_among(name, kHopByHop) && !is_among(name, kReplacedInRequests) && !is_among(name, named))
-      fields.add(name, value);
+    if (equal_ignoring_case(name, kForwardedFor)) append_addresses(value, addresses);
+    if (has_underscore(name) || is_among(name, kHopByHop) || is_among(name, kReplacedInRequests) ||
+        is_among(name, named))
+      continue;
+    fields.add(name, value);
   }
-  fields.add(std::string(kForwardedFor), forwarded_for.append(address_of(request.peer)));
-  if (!fields.contains("X-Forwarded-Proto")) fields.add("X-Forwarded-Proto", "http");
+  addresses.push_back(address_of(request.peer));
+  if (addresses.size() > kMostForwardedFor) addresses.erase(addresses.begin(), addresses.end() - kMostForwardedFor);
+  fields.add(std::string(kForwardedFor), fmt::format("{}", fmt::join(addresses, ", ")));
+  const bool was_https = equal_ignoring_case(request.headers.find("X-Forwarded-Proto").value_or(""), "https");
+  fields.add("X-Forwarded-Proto", was_https ? "https" : "http");
   fields.add(std::string(kRequestId), request_id);
   if (!server_api_key.empty()) fields.set("Authorization", "Bearer " + server_api_key);
   return fields;

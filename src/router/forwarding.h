@@ -4,7 +4,21 @@
 #include <string>
 #include <string_view>
 
+#include "http/message.h"
+
 namespace cachalot::router {
+
+// The fields of a client's request as a replica gets them: without those that concern only the connection that they
+// came over, with X-Forwarded-For and -Proto, and with the request's id. `server_api_key`, if any, replaces the
+// client's.
+http::Headers request_fields(const http::Request& request, const std::string& request_id,
+                             const std::string& server_api_key);
+
+// The fields of a replica's answer as the client gets them; Content-Length stays.
+http::Headers response_fields(const http::Headers& answer, const std::string& request_id);
+
+// "10.0.0.7" of "10.0.0.7:53412", "::1" of "[::1]:53412".
+std::string_view address_of(std::string_view peer);
 
 // Holds back the unfinished end of a stream of server-sent events, so that whoever reads on sees whole events only, and
 // what is said after a break stands by itself.
@@ -22,6 +36,16 @@ class EventBoundary {
     if (!held_.empty()) bytes.insert(0, held_);
     held_ = std::move(rest);
     return bytes;
+  }
+  // Whether whole events are nothing but comments, which a server sends to say that it is still there.
+  static bool are_comments(std::string_view events) {
+    for (size_t begin = 0; begin < events.size();) {
+      const size_t end = std::min(events.find('\n', begin), events.size());
+      const std::string_view line = events.substr(begin, end - begin);
+      if (!line.empty() && line != "\r" && !line.starts_with(':')) return false;
+      begin = end + 1;
+    }
+    return true;
   }
   // What is left at the end.
   std::string take_rest() { return std::move(held_); }
