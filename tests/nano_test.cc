@@ -122,13 +122,13 @@ TEST(NanoWeights, ANumberThatIsNotFiniteEndsTheStart) {
     uint16_t original = 0;
     file.seekg(offset).read(reinterpret_cast<char*>(&original), 2);
     file.seekp(offset).write(reinterpret_cast<const char*>(&nan), 2).flush();
-    const auto engine = RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2});
+    const auto engine = RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2}, {});
     ASSERT_FALSE(engine) << name;
     EXPECT_EQ(engine.error().message,
               fmt::format("{}/model.safetensors: tensor {}: {} is not finite", folder.path(), name, where));
     file.seekp(offset).write(reinterpret_cast<const char*>(&original), 2).flush();
   }
-  EXPECT_TRUE(RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2}));
+  EXPECT_TRUE(RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2}, {}));
 }
 
 }  // namespace

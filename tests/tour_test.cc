@@ -6,7 +6,7 @@
 #include "comm/mesh_expert_exchange.h"
 #include "comm/mesh_group.h"
 #include "engine/rank_engine.h"
-#include "engine/step_batch.h"
+#include "engine/round.h"
 #include "model/deepseek.h"
 #include "model/expert_rows.h"
 #include "model/tensor_parallel.h"

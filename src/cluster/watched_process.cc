@@ -25,50 +25,8 @@ constexpr size_t kMostReportBytes = 16 << 10, kMostStateBytes = 4 << 20;
 
 }  // namespace
 
-struct StateProbe::Heard {
-  std::mutex mutex;  // guards what follows
-  std::shared_ptr<http::ClientCall> call;
-  bool asking = false;
-  int status = 0;
-  std::string body;
-  std::optional<ServerState> state;
-  Clock::time_point last = Clock::now();
-
-  static void read(const std::shared_ptr<Heard>& heard, size_t most_ranks);
-  void finish(size_t most_ranks);
-};
-
-// The next piece of the answer.
-void StateProbe::Heard::read(const std::shared_ptr<Heard>& heard, size_t most_ranks) {
-  const std::lock_guard lock(heard->mutex);
-  if (!heard->call) return;
-  heard->call->read([heard, most_ranks](const Result<std::string>& piece) {
-    {
-      const std::lock_guard held(heard->mutex);
-      const bool ends = !piece || piece->empty() || heard->body.size() > kMostStateBytes;
-      if (!ends) {
-        heard->body += *piece;
-      } else {
-        heard->asking = false;
-        if (piece && piece->empty()) heard->finish(most_ranks);
-        return;
-      }
-    }
-    read(heard, most_ranks);
-  });
-}
-
-void StateProbe::Heard::finish(size_t most_ranks) {
-  if (status != 200) return;
-  // What is no state of ours says nothing, not even that the server lives.
-  if (auto parsed = parse_server_state(body, most_ranks)) {
-    state = std::move(*parsed);
-    last = Clock::now();
-  }
-}
-
 StateProbe::StateProbe(const http::Client& client, http::Url url, size_t most_ranks)
-    : client_(client), url_(std::move(url)), most_ranks_(most_ranks), heard_(std::make_shared<Heard>()) {
+    : client_(client), url_(std::move(url)), most_ranks_(most_ranks) {
   url_.target = "/state";
 }
 
@@ -77,47 +35,30 @@ StateProbe::~StateProbe() {
 }
 
 void StateProbe::ask(milliseconds interval) {
+  hear();
   const Clock::time_point now = Clock::now();
-  {
-    const std::lock_guard lock(heard_->mutex);
-    if (heard_->asking || now - asked_ < interval) return;
-    heard_->asking = true;
-    heard_->body.clear();
-    heard_->call.reset();
-  }
+  if (call_ || now - asked_ < interval) return;
   asked_ = now;
-  auto call =
-      client_.start({.url = url_}, [heard = heard_, most = most_ranks_](const Result<http::ResponseHead>& head) {
-        {
-          const std::lock_guard lock(heard->mutex);
-          heard->asking = head.has_value();
-          if (!head) return;
-          heard->status = head->status;
-        }
-        Heard::read(heard, most);
-      });
-  const std::lock_guard lock(heard_->mutex);
-  heard_->call = std::move(call);
+  call_ = client_.start({.url = url_});
 }
 
 void StateProbe::reset() {
-  std::shared_ptr<http::ClientCall> call;
-  {
-    const std::lock_guard lock(heard_->mutex);
-    call = std::move(heard_->call);
+  if (call_) call_->cancel();
+  call_.reset();
+  state_.reset();
+  heard_ = Clock::now();
+}
+
+// The answer, if it has come. What is no state of ours says nothing, not even that the server lives.
+void StateProbe::hear() {
+  if (!call_ || !call_->is_done()) return;
+  const Result<http::Response> answer = call_->wait();
+  call_.reset();
+  if (!answer || answer->status != 200 || answer->body.size() > kMostStateBytes) return;
+  if (auto parsed = parse_server_state(answer->body, most_ranks_)) {
+    state_ = std::move(*parsed);
+    heard_ = Clock::now();
   }
-  if (call) call->cancel();
-  heard_ = std::make_shared<Heard>();
-}
-
-std::optional<ServerState> StateProbe::state() const {
-  const std::lock_guard lock(heard_->mutex);
-  return heard_->state;
-}
-
-StateProbe::Clock::duration StateProbe::silence() const {
-  const std::lock_guard lock(heard_->mutex);
-  return Clock::now() - heard_->last;
 }
 
 Result<std::unique_ptr<WatchedProcess>> WatchedProcess::create(const ProcessPlan& plan, const http::Client& client) {

@@ -38,18 +38,19 @@ class StateProbe {
   // Forgets what it heard: the server is started anew.
   void reset();
   // What it last said; nothing: it has not answered yet.
-  std::optional<ServerState> state() const;
+  const std::optional<ServerState>& state() const { return state_; }
   // How long it has not answered any more; nothing heard since the reset counts from there.
-  Clock::duration silence() const;
+  Clock::duration silence() const { return Clock::now() - heard_; }
 
  private:
-  struct Heard;
+  void hear();
 
   const http::Client& client_;
   http::Url url_;
   const size_t most_ranks_;
-  Clock::time_point asked_;
-  std::shared_ptr<Heard> heard_;  // shared with the call under way
+  Clock::time_point asked_, heard_ = Clock::now();
+  std::optional<http::Running<Result<http::Response>>> call_;  // under way
+  std::optional<ServerState> state_;
 };
 
 // One server, or the router, of a cluster: started, held by its lease, asked for its state, and how it ended.

@@ -49,4 +49,10 @@ MemoryInfo memory_info() {
   return info;
 }
 
+int64_t resident_bytes(int64_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/statm");
+  int64_t total = 0, resident = 0;
+  return file >> total >> resident ? resident * sysconf(_SC_PAGESIZE) : 0;
+}
+
 }  // namespace cachalot

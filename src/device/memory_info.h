@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace cachalot {
@@ -12,5 +13,9 @@ struct MemoryInfo {
 };
 
 MemoryInfo memory_info();
+
+// Of a process, in its own pid namespace; 0: there is none. Cheap to ask for, unlike the proportional size, for which
+// the system walks all pages.
+int64_t resident_bytes(int64_t pid);
 
 }  // namespace cachalot

@@ -25,7 +25,6 @@
 #include "text/generation_config.h"
 #include "text/tokenizer.h"
 #include "weights/checkpoint.h"
-#include "weights/fingerprint.h"
 #include "weights/model_files.h"
 
 namespace cachalot {

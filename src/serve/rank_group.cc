@@ -11,9 +11,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/stop_signals.h"
-#include "comm/node_id.h"
+#include "comm/membership/member.h"
 #include "config/version.h"
 #include "device/core_share.h"
+#include "device/memory_info.h"
 #include "engine/memory_plan.h"
 #include "engine/participate.h"
 #include "serve/group_settings.h"
@@ -29,13 +30,6 @@ std::string label_of(const ParallelOptions& parallel) {
 Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard* board, bool private_group) {
   if (!parallel.group_secret_file.empty()) return read_file(parallel.group_secret_file);
   return private_group && board ? board->secret() : std::string();
-}
-
-// Cheap to ask for, unlike the proportional size, for which the system walks all pages.
-int64_t resident_bytes(int64_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/statm", pid));
-  int64_t total = 0, resident = 0;
-  return file >> total >> resident ? resident * sysconf(_SC_PAGESIZE) : 0;
 }
 
 // Ranks of one node share its memory, and those on the same cores share these in the order of their numbers.

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
+
+#include "device/memory_info.h"
 
 namespace cachalot {
 namespace {
@@ -14,13 +14,6 @@ namespace {
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-
-// Cheap to ask for, unlike the proportional size, for which the system walks all pages.
-int64_t resident_bytes(int64_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/statm", pid));
-  int64_t total = 0, resident = 0;
-  return file >> total >> resident ? resident * sysconf(_SC_PAGESIZE) : 0;
-}
 
 ClientMetric of_rank(const RankReport& report, double value) {
   ClientMetric metric;

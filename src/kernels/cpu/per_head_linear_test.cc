@@ -13,9 +13,9 @@ struct PerHeadLevel {
   IsaLevel isa;
   FloatCore core;
 };
-constexpr PerHeadLevel kPerHeadLevels[] = {{IsaLevel::kReference, reference::kLinearCores.float_core},
-                                           {IsaLevel::kAvx2, avx2::kLinearCores.float_core},
-                                           {IsaLevel::kAvx512, avx512::kLinearCores.float_core}};
+const PerHeadLevel kPerHeadLevels[] = {{IsaLevel::kReference, reference::kLinearCores.float_core},
+                                       {IsaLevel::kAvx2, avx2::kLinearCores.float_core},
+                                       {IsaLevel::kAvx512, avx512::kLinearCores.float_core}};
 
 constexpr int64_t kHeads = 3, kIn = 24, kOut = 40;  // neither is a whole number of strips or spans
 
