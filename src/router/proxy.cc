@@ -435,10 +435,13 @@ ProxyContext::ProxyContext(const http::IoThreads& threads, const RouterOptions& 
 awaitable<void> pass_on(std::shared_ptr<ProxyContext> context, http::ServerCall& client) {
   // Others may hold the call for a moment longer.
   struct End {
-    std::shared_ptr<ProxyCall> call;
+    explicit End(std::shared_ptr<ProxyCall> ending) : call(std::move(ending)) {}
     ~End() { call->end(); }
+    const std::shared_ptr<ProxyCall> call;
   };
-  const End end{std::make_shared<ProxyCall>(std::move(context), client, co_await asio::this_coro::executor)};
+  // Step by step: g++ 12 destroys an aggregate twice whose initializer awaits.
+  const asio::any_io_executor strand = co_await asio::this_coro::executor;
+  const End end(std::make_shared<ProxyCall>(std::move(context), client, strand));
   co_await end.call->run();
 }
 
