@@ -9,7 +9,7 @@
 #include <functional>
 
 #include "base/file.h"
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "engine/rank_engine.h"
 #include "text/chat_template.h"
 #include "text/generation_config.h"
@@ -107,7 +107,9 @@ class Mutations : public testing::Test {
         num_refused_++;
         const std::string& message = started.error().message;
         EXPECT_NE(message.find(file), std::string::npos) << file << " " << key << " = " << value << ": " << message;
-        EXPECT_NE(message.find(key), std::string::npos) << file << " " << key << " = " << value << ": " << message;
+        // Where the file is right in itself, the error names the tensor or shard that contradicts it.
+        const bool names_place = message.contains(key) || message.contains("tensor") || message.contains("files that");
+        EXPECT_TRUE(names_place) << file << " " << key << " = " << value << ": " << message;
         EXPECT_TRUE(std::ranges::none_of(message, [](unsigned char c) { return c < ' '; })) << message;
       }
     }

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "base/file.h"
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "engine_harness.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"

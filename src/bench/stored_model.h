@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "config/model_config.h"
 #include "weights/checkpoint.h"
-#include "weights/model_tensors.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 

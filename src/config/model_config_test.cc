@@ -6,7 +6,7 @@
 #include <boost/json.hpp>
 
 #include "base/file.h"
-#include "base/test_folder.h"
+#include "base/folder_test_util.h"
 #include "config/model_folder.h"
 
 namespace cachalot {

@@ -78,7 +78,7 @@ constexpr ModelKey kFileKeys[] = {
     whole("topk_group", 1, kMaxExperts),
     number("routed_scaling_factor", 1e-6, 1e6),
     // Positions; rope_scaling and rope_parameters are tables of their own.
-    number("rope_theta", 1, 1e12),
+    number("rope_theta", 2, 1e12),
     whole("original_max_position_embeddings", 1, kMaxPosition),
     // Words, lists, objects; model_config.cc says which.
     read("architectures"),
@@ -221,7 +221,7 @@ constexpr ModelKey kFileKeys[] = {
 constexpr ModelKey kRopeKeys[] = {
     read("type"),
     read("rope_type"),
-    number("rope_theta", 1, 1e12),
+    number("rope_theta", 2, 1e12),
     number("factor", 1, 1e6),
     whole("original_max_position_embeddings", 1, kMaxPosition),
     number("beta_fast", 1e-3, 1e6),

@@ -5,7 +5,7 @@
 
 #include "base/math.h"
 #include "preflight/expert_spread.h"
-#include "weights/model_tensors.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

@@ -24,7 +24,7 @@
 #include "text/chat_template.h"
 #include "text/generation_config.h"
 #include "text/tokenizer.h"
-#include "weights/fingerprint.h"
+#include "weights/checkpoint.h"
 #include "weights/model_files.h"
 
 namespace cachalot {

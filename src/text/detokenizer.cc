@@ -1,8 +1,66 @@
 #include "text/detokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace cachalot {
+
+namespace {
+
+std::vector<uint32_t> borders_of(std::string_view text) {
+  std::vector<uint32_t> borders(text.size() + 1, 0);
+  uint32_t border = 0;
+  for (size_t index = 1; index < text.size(); ++index) {
+    while (border > 0 && text[index] != text[border]) border = borders[border];
+    if (text[index] == text[border]) ++border;
+    borders[index + 1] = border;
+  }
+  return borders;
+}
+
+}  // namespace
+
+// Never called on a complete pattern: a match ends all reading.
+void StopMatcher::Pattern::advance(char byte) {
+  while (progress > 0 && text[progress] != byte) progress = borders[progress];
+  if (text[progress] == byte) ++progress;
+}
+
+StopMatcher::StopMatcher(std::vector<std::string> stop_strings, bool include_stop) : include_stop_(include_stop) {
+  std::erase(stop_strings, "");
+  // Longest first: the first that is found complete is the longest of those that end there.
+  std::ranges::stable_sort(stop_strings, std::ranges::greater{}, &std::string::size);
+  for (std::string& text : stop_strings) {
+    std::vector<uint32_t> borders = borders_of(text);
+    patterns_.push_back({.text = std::move(text), .borders = std::move(borders)});
+  }
+}
+
+void StopMatcher::add(std::string_view text, std::string& released) {
+  if (stopped()) return;
+  for (const char byte : text) {
+    held_ += byte;
+    for (Pattern& pattern : patterns_) pattern.advance(byte);
+    const auto complete = std::ranges::find_if(patterns_, &Pattern::is_complete);
+    if (complete != patterns_.end()) return stop_at(*complete, released);
+  }
+  uint32_t num_kept = 0;
+  for (const Pattern& pattern : patterns_) num_kept = std::max(num_kept, pattern.progress);
+  const size_t num_released = held_.size() - num_kept;
+  released.append(held_, 0, num_released);
+  held_.erase(0, num_released);
+}
+
+void StopMatcher::finish(std::string& released) {
+  released += held_;
+  held_.clear();
+}
+
+void StopMatcher::stop_at(const Pattern& pattern, std::string& released) {
+  matched_ = pattern.text;
+  released.append(held_, 0, held_.size() - (include_stop_ ? 0 : matched_.size()));
+  held_.clear();
+}
 
 StreamingDetokenizer::StreamingDetokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop_strings,
                                            bool skip_special, bool include_stop)

@@ -1,14 +1,50 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/text.h"
 #include "core/types.h"
-#include "text/stop_matcher.h"
 #include "text/tokenizer.h"
 
 namespace cachalot {
+
+// Lets text through up to the first stop string, and holds back what may be the beginning of one. The stop string that
+// is complete first wins, of two that end together the longer; so the result does not depend on how the text is cut
+// into pieces. Linear in the text, whatever the stop strings (Knuth-Morris-Pratt for each).
+class StopMatcher {
+ public:
+  // `include_stop`: the matched stop string is let through, too. An empty stop string never matches.
+  StopMatcher(std::vector<std::string> stop_strings, bool include_stop);
+
+  // Appends to `released` the text that is certain now. After a match, nothing more.
+  void add(std::string_view text, std::string& released);
+  // The text ends here: appends what was held back.
+  void finish(std::string& released);
+
+  bool stopped() const { return !matched_.empty(); }
+  const std::string& stop_string() const { return matched_; }
+
+ private:
+  struct Pattern {
+    std::string text;
+    std::vector<uint32_t>
+        borders;            // [length]: the longest proper prefix of text that also ends its first `length` bytes
+    uint32_t progress = 0;  // the longest prefix of text that ends what was read
+
+    void advance(char byte);
+    bool is_complete() const { return progress == text.size(); }
+  };
+
+  void stop_at(const Pattern& pattern, std::string& released);
+
+  std::vector<Pattern> patterns_;
+  bool include_stop_;
+  std::string matched_;
+  std::string held_;
+};
 
 // Tokens to text, piece by piece: whole UTF-8 characters only, a character split over tokens waits for its last byte;
 // holds back text that may be the beginning of a stop string. One request, one thread.

@@ -7,9 +7,9 @@
 #include <span>
 #include <unordered_set>
 
-#include "weights/fingerprint.h"
+#include "weights/checkpoint.h"
 #include "weights/linear_source.h"
-#include "weights/model_tensors.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

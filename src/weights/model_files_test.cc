@@ -11,7 +11,7 @@
 
 #include "weights/files_test_util.h"
 #include "weights/linear_source.h"
-#include "weights/model_tensors.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "weights/checkpoint_writer.h"
-#include "weights/quant_target.h"
+#include "weights/planned_weights.h"
 
 namespace cachalot {
 

@@ -1,15 +1,54 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "weights/checkpoint_writer.h"
-#include "weights/quant_target.h"
+#include "weights/planned_weights.h"
 
 namespace cachalot {
+
+// What random bytes stand for.
+enum class PatternKind {
+  kUniform,      // bf16, uniform around 0, standard deviation = scale
+  kNorm,         // bf16, 1 +- scale
+  kFp8,          // e4m3 of either sign, magnitudes 1/8 to 2, RMS kFp8Rms
+  kNibbles,      // eight int4 a word
+  kZeroPoints,   // eight zero points a word, 7 or 8 each: 7.5 is the mean of a nibble, so weights have no bias
+  kHalfScales,   // fp16 of either sign, RMS = scale
+  kFloatScales,  // float of either sign, RMS = scale
+};
+inline constexpr double kFp8Rms = 0.8446;     // of kFp8
+inline constexpr double kNibbleRms = 4.6368;  // of a nibble minus its zero point
+
+size_t pattern_element_bytes(PatternKind kind);
+
+// Blocks of random elements, from which tensors of any size are written at the speed of the disk: a tensor begins at a
+// place of its own and goes round. Their length is prime, so that no row of a matrix meets the same elements as
+// another.
+class RandomPatterns {
+ public:
+  static constexpr size_t kNumElements = 1'048'573;
+
+  explicit RandomPatterns(uint64_t seed) : seed_(seed) {}
+
+  // Made on first use; stays valid.
+  std::span<const std::byte> get(PatternKind kind, double scale);
+  // Where a tensor of this name begins, in elements.
+  size_t start(std::string_view tensor_name) const;
+
+ private:
+  uint64_t seed_;
+  std::map<std::pair<PatternKind, double>, std::vector<std::byte>> patterns_;
+};
 
 struct SynthOptions {
   QuantTarget target;

@@ -18,7 +18,7 @@ namespace {
 using testing::HasSubstr;
 
 // One dense and one expert layer, wide enough for statistics.
-constexpr const char* kConfig = R"({"architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 96, "hidden_size": 256,
+constexpr const char* kR1Like = R"({"architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 96, "hidden_size": 256,
     "num_hidden_layers": 2, "num_attention_heads": 4, "q_lora_rank": 64, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
     "qk_rope_head_dim": 16, "v_head_dim": 32, "intermediate_size": 384, "moe_intermediate_size": 128, "n_routed_experts": 32,
     "n_shared_experts": 1, "num_experts_per_tok": 4, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2,
@@ -26,7 +26,7 @@ constexpr const char* kConfig = R"({"architectures": ["DeepseekV3ForCausalLM"], 
 constexpr const char* kExpert = "model.layers.1.mlp.experts.7.gate_proj";
 
 Result<ModelFiles> make(const TestFolder& folder, const SynthOptions& options) {
-  const Result<SynthSummary> summary = synthesize(kConfig, "config.json", folder.path("m"), options);
+  const Result<SynthSummary> summary = synthesize(kR1Like, "config.json", folder.path("m"), options);
   if (!summary) return std::unexpected(summary.error());
   return ModelFiles::open(folder.path("m"));
 }
@@ -144,7 +144,7 @@ TEST(Synth, SplitsShardsAndReportsProgress) {
     last = num_done;
     total = num_total;
   };
-  const Result<SynthSummary> summary = synthesize(kConfig, "config.json", folder.path("m"), options);
+  const Result<SynthSummary> summary = synthesize(kR1Like, "config.json", folder.path("m"), options);
   ASSERT_TRUE(summary) << message_of(summary);
   EXPECT_GT(summary->num_shards, 5);
   EXPECT_EQ(last, summary->num_bytes);
@@ -157,7 +157,7 @@ TEST(Synth, SplitsShardsAndReportsProgress) {
 TEST(Synth, KeepsLinearsPlainThatTheGroupSizeDoesNotFit) {
   const TestFolder folder;
   const SynthOptions options{.target = {.format = WeightFormat::kAwq, .group_size = 128}};
-  const Result<SynthSummary> summary = synthesize(kConfig, "config.json", folder.path("m"), options);
+  const Result<SynthSummary> summary = synthesize(kR1Like, "config.json", folder.path("m"), options);
   ASSERT_TRUE(summary) << message_of(summary);
   EXPECT_EQ(summary->num_plain, 6);  // q_b_proj and kv_b_proj, with their 64 inputs, of three layers
   const Result<ModelFiles> files = ModelFiles::open(folder.path("m"));
@@ -171,13 +171,13 @@ TEST(Synth, RefusesWhatItCannotDo) {
   const auto message = [&](const char* config, const SynthOptions& options) {
     return message_of(synthesize(config, "c.json", folder.path("m"), options));
   };
-  EXPECT_THAT(message(kConfig, {.target = {.format = WeightFormat::kAwq, .group_size = 48}}),
+  EXPECT_THAT(message(kR1Like, {.target = {.format = WeightFormat::kAwq, .group_size = 48}}),
               HasSubstr("multiple of 32"));
   EXPECT_THAT(message("{}", {}), HasSubstr("c.json: architectures"));
   EXPECT_THAT(message("nonsense", {}), HasSubstr("c.json"));
   EXPECT_FALSE(std::filesystem::exists(folder.path("m")));
-  EXPECT_EQ(message(kConfig, {}), "no error");
-  EXPECT_THAT(message(kConfig, {}), HasSubstr("already; name a new folder"));
+  EXPECT_EQ(message(kR1Like, {}), "no error");
+  EXPECT_THAT(message(kR1Like, {}), HasSubstr("already; name a new folder"));
 }
 
 TEST(Synth, SaysHowMuchDiskSpaceIsMissing) {

@@ -1,8 +1,9 @@
-#include "weights/model_tensors.h"
+#include "weights/weight_catalog.h"
 
 #include <fmt/format.h>
 
 namespace cachalot {
+
 namespace {
 
 class TensorList {
