@@ -26,6 +26,13 @@ std::string bytes_text(uint64_t num_bytes) {
   return fmt::format("{:.1f} TB", value);
 }
 
+std::string binary_bytes(double bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  for (; bytes >= 1024 && unit + 1 < std::size(kUnits); unit++) bytes /= 1024;
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits[unit]);
+}
+
 std::string progress_line(const std::string& label, uint64_t num_done, uint64_t num_total, double seconds,
                           const std::string& things) {
   const bool is_bytes = things.empty();

@@ -9,6 +9,10 @@
 namespace cachalot {
 
 std::string bytes_text(uint64_t num_bytes);  // "3.2 GB"
+std::string binary_bytes(double bytes);      // "14.8 GiB", as memory is counted
+inline std::string binary_bytes(uint64_t bytes) {
+  return binary_bytes(static_cast<double>(bytes));
+}
 
 // Lines that show how far something is: redrawn in place on a terminal; elsewhere those that have changed are written,
 // at most every `pause`. Used by one thread at a time.

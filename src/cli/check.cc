@@ -11,9 +11,8 @@
 #include "cli/engine_flags.h"
 #include "cli/parallel_flags.h"
 #include "cluster/commands.h"
-#include "cluster/ports.h"
-#include "cluster/slurm.h"
-#include "cluster/up.h"
+#include "cluster/start_checks.h"
+#include "cluster/up_down.h"
 #include "preflight/cluster_check.h"
 #include "preflight/node_helper.h"
 

@@ -1,9 +1,8 @@
-#include "cluster/down.h"
-
 #include <memory>
 
 #include "cli/cluster_arguments.h"
 #include "cli/commands.h"
+#include "cluster/up_down.h"
 
 namespace cachalot {
 

@@ -18,7 +18,7 @@
 #include "eval/score.h"
 #include "http/client.h"
 #include "openai/api_address.h"
-#include "serve/running_server.h"
+#include "serve/server.h"
 
 namespace cachalot {
 namespace {

@@ -13,7 +13,7 @@
 #include "engine/participate.h"
 #include "engine/rank_engine.h"
 #include "serve/rank_group.h"
-#include "serve/rank_report_json.h"
+#include "serve/rank_reports.h"
 #include "weights/checkpoint_writer.h"
 
 namespace cachalot {

@@ -1,3 +1,5 @@
+#include "cluster/status.h"
+
 #include <fmt/format.h>
 
 #include <memory>
@@ -5,7 +7,6 @@
 #include "base/file.h"
 #include "cli/cluster_arguments.h"
 #include "cli/commands.h"
-#include "cluster/status_text.h"
 
 namespace cachalot {
 

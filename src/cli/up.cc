@@ -1,5 +1,3 @@
-#include "cluster/up.h"
-
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -7,6 +5,7 @@
 #include "cli/cluster_arguments.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cluster/up_down.h"
 
 namespace cachalot {
 

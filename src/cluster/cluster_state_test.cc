@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "cluster/status_text.h"
+#include "cluster/status.h"
 
 namespace cachalot {
 namespace {

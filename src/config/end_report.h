@@ -10,8 +10,7 @@
 // How a process ended, as data for whoever started it: a process tells its last error, and what holds it (`cachalot
 // lease`, on its node) adds what the system says. Nobody looks for it in a log.
 //
-//   {"version": 1, "status": 1, "out_of_memory": false, "code": "not_found", "message": "m/config.json: cannot open:
-//   ..."}
+//   {"version": 1, "status": 1, "out_of_memory": false, "code": "not_found", "message": "m/config.json: cannot open"}
 //
 // Without "code" and "message" where the process said nothing.
 namespace cachalot {

@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "preflight/binary_bytes.h"
+#include "base/progress.h"
 #include "preflight/cluster_check.h"
 
 namespace cachalot {

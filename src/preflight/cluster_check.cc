@@ -1,16 +1,17 @@
 // Asking the nodes; what is made of their answers is in judge.cc.
+
 #include "preflight/cluster_check.h"
 
 #include <fmt/format.h>
 
 #include <boost/json.hpp>
 
-#include "cluster/ports.h"
+#include "cluster/start_checks.h"
 #include "preflight/json_fields.h"
 #include "preflight/node_helper.h"
-#include "preflight/node_runner.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr std::chrono::seconds kPatience{30}, kPatienceForHashes{24 * 3600};

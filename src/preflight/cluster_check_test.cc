@@ -10,7 +10,7 @@
 
 #include "base/file_descriptor.h"
 #include "base/folder_test_util.h"
-#include "cluster/ports.h"
+#include "cluster/start_checks.h"
 
 namespace cachalot {
 namespace {

@@ -5,8 +5,8 @@
 #include <functional>
 
 #include "base/math.h"
+#include "base/progress.h"
 #include "engine/placement.h"
-#include "preflight/binary_bytes.h"
 #include "preflight/cluster_check.h"
 #include "weights/planned_weights.h"
 

@@ -5,7 +5,7 @@
 
 #include "base/math.h"
 #include "engine/placement.h"
-#include "preflight/expert_spread.h"
+#include "preflight/step_traffic.h"
 #include "weights/weight_catalog.h"
 
 namespace cachalot {

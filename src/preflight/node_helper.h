@@ -1,11 +1,35 @@
 #pragma once
 
+#include <chrono>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
+#include "cluster/commands.h"
+#include "config/cluster_file.h"
+
+namespace cachalot {
+
+// What a helper on a node says begins with this, on a line of its own.
+inline constexpr std::string_view kAnswerMark = "cachalot-answer ";
+
+// The end of a helper on a node.
+struct NodeAnswer {
+  std::string text;           // behind the mark; empty if there was none
+  std::string error;          // why there was none, and what it printed; empty if it answered
+  double unix_seconds = 0;    // of this machine, when it was seen
+  double seconds_to_see = 0;  // at most, since it was given
+};
+
+// Runs `cachalot arguments[i]` on the i-th node, all at once, by the cluster's launcher, and waits until all have ended
+// or `patience` is over. Whatever still runs then is ended, there as here. To be called by the main thread.
+Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const std::string& program,
+                                             const std::vector<Words>& arguments, std::chrono::seconds patience);
+
+}  // namespace cachalot
 
 // What the checking machine has other nodes do: `cachalot check --answer QUESTION` there. Answers go to the standard
-// output behind kAnswerMark (preflight/node_runner.h).
+// output behind kAnswerMark (preflight/node_helper.h).
 namespace cachalot {
 
 // This rank among one a node, to measure the links.

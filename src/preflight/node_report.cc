@@ -13,7 +13,7 @@
 
 #include "base/file.h"
 #include "base/file_descriptor.h"
-#include "cluster/ports.h"
+#include "cluster/start_checks.h"
 #include "comm/membership/member.h"
 #include "comm/ucx/ucx_worker.h"
 #include "config/version.h"

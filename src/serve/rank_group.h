@@ -7,6 +7,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ports.h"
@@ -20,6 +21,11 @@
 #include "serve/server_state.h"
 
 namespace cachalot {
+
+// The settings that must be equal on all ranks of a group, as flags and values. What concerns one process alone (its
+// address, threads, devices, seed, share of memory) is not among them.
+std::vector<std::pair<std::string, std::string>> group_settings(const EngineOptions& engine,
+                                                                const ParallelOptions& parallel);
 
 // Which other ranks a process starts as its children.
 enum class Starts {

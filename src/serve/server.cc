@@ -1,15 +1,269 @@
 #include "serve/server.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <stop_token>
 #include <thread>
 
 #include "base/log.h"
+#include "base/ports.h"
+#include "base/progress.h"
 #include "base/stop_signals.h"
+#include "config/version.h"
+#include "http/io_threads.h"
+#include "http/server.h"
+#include "openai/api_server.h"
+#include "scheduler/make_options.h"
+#include "serve/metrics.h"
+#include "serve/rank_group.h"
+#include "serve/rank_reports.h"
+#include "serve/replica.h"
+#include "text/chat_template.h"
+#include "text/generation_config.h"
+#include "text/tokenizer.h"
 
 namespace cachalot {
+
+namespace {
+
+constexpr int kOtherFiles = 256;  // beside the clients' connections: ranks, logs, UCX
+constexpr std::chrono::seconds kStatsInterval{10};
+
+std::map<std::string, std::string> cache_config(const EngineOptions& options, const MemoryPlan& memory) {
+  return {{"block_size", std::to_string(memory.block_size)},
+          {"num_gpu_blocks", std::to_string(memory.num_blocks)},
+          {"cache_dtype", options.dtype == DTypeOption::kFloat32 ? "float32" : "auto"},
+          {"enable_prefix_caching", options.enable_prefix_caching ? "True" : "False"},
+          {"gpu_memory_utilization", fmt::format("{}", options.gpu_memory_utilization)}};
+}
+
+// What decides an answer's bits, in a word: equal where that is.
+std::string system_fingerprint(const ServeOptions& options, IsaLevel isa) {
+  std::string all = fmt::format("{} {}", options.engine.model, isa_name(isa));
+  for (const auto& [flag, value] : group_settings(options.engine, options.parallel))
+    all += fmt::format(" {}={}", flag, value);
+  return fmt::format("cachalot-{}-{:08x}", kVersion, std::hash<std::string>()(all) & 0xffffffff);
+}
+
+QueueLimits queue_limits(const ServiceOptions& service, int max_model_len) {
+  constexpr int64_t kSequences = 16;
+  return {.max_requests = service.max_num_queued_reqs,
+          .max_tokens = service.max_num_queued_tokens > 0 ? service.max_num_queued_tokens : kSequences * max_model_len};
+}
+
+// One line of rates in each interval that had any.
+void log_stats(const std::stop_token& stopped, const Replica& replica) {
+  StatsLine line(std::chrono::steady_clock::now(), replica.stats());
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  std::unique_lock lock(mutex);
+  for (;;) {
+    changed.wait_for(lock, stopped, kStatsInterval, [] { return false; });
+    if (stopped.stop_requested()) return;
+    if (const auto text = line.next(std::chrono::steady_clock::now(), replica.stats())) log::info("{}", *text);
+  }
+}
+
+Result<std::unique_ptr<ChatTemplate>> load_template(const std::string& folder) {
+  auto chat_template = ChatTemplate::load(folder);
+  if (chat_template || chat_template.error().code != ErrorCode::kNotFound) return chat_template;
+  log::warn("{}: no chat template; /v1/chat/completions is refused", folder);
+  return std::unique_ptr<ChatTemplate>();
+}
+
+// The replica, as soon as there is one.
+class LateService : public GenerationService {
+ public:
+  void set(Replica& replica) { replica_.store(&replica, std::memory_order_release); }
+  Replica* get() const { return replica_.load(std::memory_order_acquire); }
+
+  RequestId next_id() override { return get()->next_id(); }  // of an open API
+  Status submit(Request request, Listener listener) override {
+    return get()->submit(std::move(request), std::move(listener));
+  }
+  void abort(RequestId id) override { get()->abort(id); }
+  ReplicaStats stats() const override { return get() ? get()->stats() : ReplicaStats{}; }
+  bool healthy() const override { return get() && get()->healthy(); }
+
+ private:
+  std::atomic<Replica*> replica_{nullptr};
+};
+
+}  // namespace
+
+// In the order in which they may be taken down again: the last member goes first.
+struct RunningServer::Parts {
+  std::unique_ptr<RankGroup> group;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;
+  GenerationConfig generation_config;
+  std::unique_ptr<Metrics> metrics;
+  std::unique_ptr<Replica> replica;
+  LateService service;
+  std::unique_ptr<openai::ApiServer> api;
+  std::unique_ptr<http::IoThreads> io_threads;  // may use the API's workers, submit and abort until they are joined
+  std::unique_ptr<http::Server> http;
+  std::jthread stats_log;
+};
+
+RankGroupOptions group_options(const ServeOptions& options) {
+  return {.engine = options.engine,
+          .parallel = options.parallel,
+          .starts = options.starts,
+          .command_line = options.command_line,
+          .stop = options.stop,
+          .patience = options.end_time()};
+}
+
+RunningServer::RunningServer(const ServeOptions& options) : options_(options), parts_(std::make_unique<Parts>()) {}
+
+RunningServer::~RunningServer() = default;
+
+Result<std::unique_ptr<RunningServer>> RunningServer::start(const ServeOptions& options, FailureHandler on_failure) {
+  std::unique_ptr<RunningServer> server(new RunningServer(options));
+  const Status started = server->start_parts(std::move(on_failure));
+  if (started) return server;
+  RankGroup* group = server->parts_->group.get();
+  return std::unexpected(group ? group->give_up(started.error()) : started.error());
+}
+
+Status RunningServer::start_parts(FailureHandler on_failure) {
+  const std::string& folder = options_.engine.model;
+  // A port that is taken is known before anything is loaded.
+  parts_->io_threads = std::make_unique<http::IoThreads>(options_.io_threads);
+  http::ServerOptions http_options{.host = options_.host,
+                                   .port = options_.port,
+                                   .max_body_bytes_in_flight = options_.max_body_bytes_in_flight,
+                                   .idle_timeout = std::chrono::seconds(options_.idle_timeout_seconds)};
+  http_options.max_connections = std::min(http_options.max_connections, http::raise_file_limit() - kOtherFiles);
+  parts_->http = std::make_unique<http::Server>(*parts_->io_threads, std::move(http_options));
+  RETURN_IF_ERROR(parts_->http->listen());
+  ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
+  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder, config.vocab_size));
+  ASSIGN_OR_RETURN(parts_->chat_template, load_template(folder));
+  ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder, config.vocab_size));
+  if (options_.parallel.group_rank() == 0)
+    for (const auto& notes : {config.notes, parts_->tokenizer->notes(), parts_->generation_config.notes})
+      for (const std::string& note : notes) log::warn("{}", note);
+  ASSIGN_OR_RETURN(parts_->group, RankGroup::start(group_options(options_)));
+  RETURN_IF_ERROR(answer_probes());
+  RETURN_IF_ERROR(parts_->group->form());
+  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, load());
+  RETURN_IF_ERROR(parts_->group->wait_until_all_ready());
+  serve_api(std::move(engine), std::move(on_failure));
+  return {};
+}
+
+Status RunningServer::answer_probes() {
+  const std::string& folder = options_.engine.model;
+  parts_->api = std::make_unique<openai::ApiServer>(
+      parts_->service, *parts_->tokenizer, parts_->chat_template.get(),
+      openai::ApiServerOptions{
+          .served_model_names = options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names,
+          .model_path = folder,
+          .api_keys = options_.api_keys,
+          .version = kVersion,
+          .generation_config = parts_->generation_config,
+          .seed = options_.engine.seed,
+          .reasoning = options_.reasoning});
+  parts_->api->set_metrics([this] { return render_metrics(); });
+  parts_->api->set_state([this] { return render_state(); });
+  parts_->api->register_routes(*parts_->http);
+  return parts_->http->start();
+}
+
+Result<std::unique_ptr<RankEngine>> RunningServer::load() {
+  ProgressBar bar("loading");
+  const auto on_progress = [&](size_t num_done, size_t num_total) {
+    bar.update(num_done, num_total);
+    parts_->group->set_loaded(num_done, num_total);
+  };
+  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine,
+                   RankEngine::create(options_.engine, parts_->group->placement(), on_progress));
+  parts_->group->publish(engine->report());
+  return engine;
+}
+
+void RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure) {
+  const std::string& folder = options_.engine.model;
+  const std::string& name = options_.served_model_names.empty() ? folder : options_.served_model_names.front();
+  const MemoryPlan memory = engine->memory();
+  const ModelConfig& config = engine->config();
+  openai::LoadedModel model{.max_model_len = memory.max_model_len,
+                            .vocab_size = config.vocab_size,
+                            .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
+                            .system_fingerprint = system_fingerprint(options_, engine->isa())};
+  log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
+            isa_name(engine->isa()), memory.max_model_len);
+
+  parts_->metrics = std::make_unique<Metrics>(MetricsOptions{.model_name = name,
+                                                             .engine = engine->placement().parallel.data_parallel_rank,
+                                                             .max_model_len = memory.max_model_len,
+                                                             .cache_config = cache_config(options_.engine, memory)});
+  const QueueLimits queue = queue_limits(options_.service, memory.max_model_len);
+  const SchedulerOptions scheduler = make_scheduler_options(options_.engine, memory.num_blocks, memory.max_model_len);
+  parts_->replica = std::make_unique<Replica>(
+      std::move(engine), scheduler, *parts_->metrics,
+      [group = parts_->group.get(), on_failure = std::move(on_failure)](const Error& error) {
+        on_failure(group->give_up(error));
+      },
+      queue);
+  parts_->service.set(*parts_->replica);
+  parts_->api->open(std::move(model));
+  log::info("ready: {}, model {}", url(), name);
+  if (options_.service.log_stats)
+    parts_->stats_log = std::jthread(
+        [replica = parts_->replica.get()](const std::stop_token& stopped) { log_stats(stopped, *replica); });
+}
+
+std::string RunningServer::url() const {
+  return fmt::format("http://{}/v1", address_text(options_.host, parts_->http->port()));
+}
+
+std::string RunningServer::render_metrics() const {
+  const std::vector<RankReport> reports = parts_->group->reports(parts_->replica->report());
+  return parts_->metrics->render(parts_->replica->stats(), parts_->replica->healthy()) + render_rank_reports(reports) +
+         render_rank_info(reports, parts_->group->members()) + render_process_metrics();
+}
+
+std::string RunningServer::render_state() const {
+  ServerState state{
+      .phase = parts_->group->phase(), .failure = parts_->group->failure(), .ranks = parts_->group->states()};
+  const Replica* const replica = parts_->service.get();
+  // All ranks are ready a moment before this one takes requests.
+  if (!replica && state.phase == RankPhase::kReady) state.phase = RankPhase::kLoading;
+  if (replica) {
+    const ReplicaStats stats = replica->stats();
+    state.num_running = stats.num_running;
+    state.num_waiting = stats.num_waiting;
+    state.kv_usage_percent = static_cast<int>(std::lround(100 * std::clamp(stats.kv_usage, 0.0, 1.0)));
+    // Of this rank the newest is with its replica; the others write theirs after each round.
+    for (StateOfRank& rank : state.ranks)
+      if (rank.report && rank.rank == parts_->group->parallel().group_rank()) rank.report = replica->report();
+  }
+  return to_json(state);
+}
+
+void RunningServer::stop(Deadline deadline) {
+  if (!parts_->group->failure()) parts_->group->set_draining();
+  parts_->replica->drain(deadline);
+  parts_->http->drain(std::chrono::milliseconds(2000));
+  parts_->replica->leave(deadline);
+  parts_->group->leave();
+}
+
+void RunningServer::end_answers() {
+  parts_->replica->drain(std::chrono::steady_clock::now());
+}
+
 namespace {
 
 // A second signal ends what still runs.

@@ -38,6 +38,7 @@ class UpCluster {
 
   // What `cachalot status --json` prints; null if it fails.
   boost::json::value status() const;
+  boost::json::value state() const;  // as it lies in the run folder; null while it is not there
   // Waits until that replica has been started anew more often than that, and all is ready; says how often it was.
   std::optional<int> wait_for_restart(int more_than, std::chrono::milliseconds patience = std::chrono::seconds(60),
                                       size_t replica = 0) const;
@@ -62,7 +63,6 @@ class UpCluster {
     uint16_t router_port;
   };
   explicit UpCluster(const Existing& existing);
-  boost::json::value state() const;  // null while it is not there
 
   ScratchFolder scratch_;
   uint16_t router_port_;

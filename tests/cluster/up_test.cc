@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "cluster/up_cluster.h"
+#include "config/end_report.h"
 #include "processes/api_client.h"
 #include "processes/served_group.h"
 
@@ -65,6 +66,9 @@ TEST(Cluster, ServesAgainAfterARankWasLostAndLeavesNothingBehind) {
   ASSERT_EQ(ranks.size(), 4U) << cluster.logs();
   kill(ranks[3], SIGKILL);
   ASSERT_EQ(cluster.wait_for_restart(0), 1) << cluster.logs();
+  EXPECT_THAT(std::string(cluster.state().at("replicas").at(0).at("loss").as_string()),
+              HasSubstr("its group has lost a rank, rank 3 ("))
+      << "a cause, and no line of a log";
   EXPECT_TRUE(answers(cluster, client)) << cluster.logs();
   EXPECT_THAT(still_there(ranks, seconds(0)), IsEmpty()) << "the group is started anew as a whole";
 
@@ -199,6 +203,17 @@ TEST(Cluster, AStartThatFailsSaysWhyAndEnds) {
   EXPECT_THAT(up.output(), HasSubstr("replica 0 on 127.0.0.1 ended with status 1: nowhere/tokenizer.json: "));
 }
 
+// What a log says last is no cause: this one's has no complaint in it at all.
+TEST(Cluster, TheCauseOfALossIsWhatTheSystemSays) {
+  UpCluster cluster({.expert_parallel = false, .more = "restart: {first-wait: 0.2}\n"});
+  ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
+  const std::vector<pid_t> ranks = cluster.rank_pids();
+  ASSERT_EQ(ranks.size(), 4U) << cluster.logs();
+  kill(ranks[2], SIGILL);  // a leader: its server
+  ASSERT_EQ(cluster.wait_for_restart(0, seconds(60), 1), 1) << cluster.logs();
+  EXPECT_EQ(cluster.state().at("replicas").at(1).at("loss").as_string(), "was ended by signal 4 (Illegal instruction)");
+}
+
 TEST(Cluster, APortThatIsTakenIsNamedBeforeAnythingStarts) {
   UpCluster cluster;
   ASSERT_TRUE(cluster.wait_until_ready()) << cluster.logs();
@@ -221,6 +236,23 @@ TEST(Cluster, AnUnknownFlagOfAServerIsNamedWithItsLine) {
                        "max-model-len",
                        seconds(5)))
       << up.output();
+}
+
+TEST(Lease, TellsAsDataHowItsProgramEnded) {
+  const auto report_of = [](std::vector<std::string> words) {
+    words.insert(words.begin(), {CACHALOT_PROGRAM, "lease", "--report-end", "--"});
+    const auto lease = run_program({.words = std::move(words), .input = true}, seconds(20));
+    return lease ? parse_end_report(lease->output) : std::nullopt;
+  };
+  const auto killed = report_of({"sh", "-c", "echo '{\"version\":1,\"status\":0}'; kill -SEGV $$"});
+  ASSERT_TRUE(killed);
+  EXPECT_EQ(killed->text(), "was ended by signal 11 (Segmentation fault)");
+  const auto failed = report_of({CACHALOT_PROGRAM, "status", "nowhere", "--run-folder", "/proc/nowhere"});
+  ASSERT_TRUE(failed && failed->error);
+  EXPECT_THAT(failed->text(), HasSubstr("ended with status 1: /proc/nowhere"));
+  const auto refused = report_of({CACHALOT_PROGRAM, "serve", "--no-such-flag"});
+  ASSERT_TRUE(refused && refused->error);
+  EXPECT_THAT(refused->text(), HasSubstr("no-such-flag"));
 }
 
 TEST(Lease, EndsWithItsInputAndWithItAllThatItStarted) {

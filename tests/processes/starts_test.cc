@@ -12,6 +12,7 @@
 #include "golden_cases.h"
 #include "processes/api_client.h"
 #include "processes/served_group.h"
+#include "serve/server_state.h"
 
 namespace cachalot::test {
 namespace {
@@ -57,6 +58,27 @@ class Start : public testing::Test {
 
   const std::string port_ = std::to_string(free_port());
 };
+
+// Before any weights, and without a key: what probes and supervisors ask.
+TEST_F(Start, AnswersProbesWhileItWaitsForTheOthers) {
+  const uint16_t port = free_port();
+  const auto first = start(0, {"--port", std::to_string(port), "-t", "2", "--api-key", "secret"});
+  ASSERT_TRUE(first->wait_for_line("waits for rank", kPatience)) << first->output();
+  const ApiClient client;
+  EXPECT_EQ(client.get(port, "/live")->status, 200);
+  EXPECT_EQ(client.get(port, "/health")->status, 503);
+  EXPECT_EQ(client.get(port, "/v1/models")->status, 401);
+  const auto answer = client.get(port, "/state");
+  ASSERT_TRUE(answer && answer->status == 200);
+  const auto state = parse_server_state(answer->body, 2);
+  ASSERT_TRUE(state) << state.error().message;
+  EXPECT_EQ(state->phase, RankPhase::kForming);
+  ASSERT_EQ(state->ranks.size(), 2U);
+  EXPECT_EQ(state->ranks[1].rank, 1);
+  EXPECT_EQ(state->ranks[1].pid, first->children().at(0));
+  for (const std::string& secret : {std::string("secret"), nano_folder(), std::string("--")})
+    EXPECT_EQ(answer->body.find(secret), std::string::npos) << answer->body;
+}
 
 TEST_F(Start, NamesTheRankThatDoesNotCome) {
   const auto first = start(0, {"--start-timeout", "7"}, 3);

@@ -1,5 +1,3 @@
-#include "preflight/expert_spread.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,6 +6,7 @@
 #include <vector>
 
 namespace cachalot {
+
 namespace {
 
 constexpr ExpertRouting kR1{.num_experts = 256, .top_k = 8, .num_groups = 8, .topk_groups = 4};
@@ -57,4 +56,5 @@ TEST(ExpertSpread, CountsExpertsThatRowsChoose) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

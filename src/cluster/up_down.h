@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cluster/run_folder.h"
 #include "config/cluster_file.h"
 
 namespace cachalot {
@@ -27,5 +28,9 @@ Result<int> run_up(UpOptions options);
 // The folder of the built-in model: models/nano below the working folder, or below a folder that the program lies in,
 // or there in share/cachalot.
 Result<std::string> find_built_in_model();
+
+// Drains and stops the cluster of that name, and waits until nothing of it is left. `now`: without draining. One that
+// is not up is an error.
+Status run_down(const RunFolder& folder, const std::string& name, bool now);
 
 }  // namespace cachalot

@@ -4,13 +4,17 @@
 #include <string>
 #include <vector>
 
-#include "cluster/cluster_load.h"
 #include "cluster/cluster_state.h"
+#include "serve/server_state.h"
 
 namespace cachalot {
 
-// What the servers said, in the order of the state's replicas (cluster/cluster_load.h); nothing: not reached.
+// What the servers say of themselves (serve/server_state.h), in the order of the cluster's replicas; nothing: not
+// reached.
 using ServerStates = std::vector<std::optional<ServerState>>;
+
+// Asks all servers, which may take a few seconds where one does not answer.
+ServerStates collect_states(const ClusterState& state);
 
 // For a person: replicas, their load, ranks.
 std::string status_text(const ClusterState& state, const ServerStates& servers);

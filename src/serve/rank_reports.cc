@@ -1,14 +1,51 @@
-#include "serve/rank_metrics.h"
+#include "serve/rank_reports.h"
 
+#include <fmt/format.h>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+#include <boost/json.hpp>
+
 namespace cachalot {
+
 namespace {
 
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
+
+ClientMetric of_rank(const RankReport& report, double value) {
+  ClientMetric metric;
+  metric.label.push_back({.name = "rank", .value = std::to_string(report.rank)});
+  metric.gauge.value = value;
+  return metric;
+}
+
+}  // namespace
+
+std::string render_rank_info(const std::vector<RankReport>& reports, const std::vector<Member>& members) {
+  MetricFamily info{.name = "cachalot:rank_info",
+                    .help = "Which process a rank is, and the first of its experts",
+                    .type = MetricType::Gauge,
+                    .metric = {}};
+  MetricFamily resident{.name = "cachalot:rank_resident_bytes",
+                        .help = "Memory of the rank's process, with what it shares with others",
+                        .type = MetricType::Gauge,
+                        .metric = {}};
+  for (const RankReport& report : reports) {
+    const auto member = std::ranges::find(members, report.rank, &Member::rank);
+    ClientMetric metric = of_rank(report, 1);
+    metric.label.push_back({.name = "pid", .value = std::to_string(report.pid)});
+    metric.label.push_back({.name = "host", .value = member == members.end() ? "" : member->host});
+    metric.label.push_back({.name = "first_expert", .value = std::to_string(report.first_expert)});
+    info.metric.push_back(std::move(metric));
+    resident.metric.push_back(of_rank(report, static_cast<double>(resident_bytes(report.pid))));
+  }
+  return prometheus::TextSerializer().Serialize({info, resident});
+}
+
+namespace {
 
 // One metric of all ranks; more than one value a rank with another label beside `rank`.
 class Family {
@@ -77,6 +114,62 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
                          &without_rows, &time})
     families.push_back(family->take());
   return prometheus::TextSerializer().Serialize(families);
+}
+
+namespace {
+
+namespace json = boost::json;
+
+int64_t proportional_set_size(int64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/smaps_rollup", pid));
+  for (std::string word; file >> word;) {
+    int64_t kib = 0;
+    if (word == "Pss:" && file >> kib) return kib * 1024;
+  }
+  return -1;
+}
+
+json::array ids(int64_t first, int64_t count) {
+  json::array ids;
+  for (int64_t id = first; id < first + count; id++) ids.push_back(id);
+  return ids;
+}
+
+json::object describe(const RankReport& report, const std::vector<Member>& members, int64_t resident_bytes) {
+  const auto member = std::ranges::find(members, report.rank, &Member::rank);
+  return {{"rank", report.rank},
+          {"dp_rank", report.dp_rank},
+          {"tp_rank", report.tp_rank},
+          {"pid", report.pid},
+          {"node", member == members.end() ? "" : member->host},
+          {"arithmetic", report.arithmetic},
+          {"experts", ids(report.first_expert, report.num_experts)},
+          {"weight_bytes", report.weight_bytes},
+          {"planned_weight_bytes", report.planned_weight_bytes},
+          {"rows_brought", report.rows_brought},
+          {"rows_sent", report.rows_sent},
+          {"rows_received", report.rows_received},
+          {"sequence_parallel_rows", report.sequence_parallel_rows},
+          {"agreements", report.agreements},
+          {"steps", report.steps},
+          {"bytes", json::object{{"shm", report.shm_bytes_sent}, {"ucx", report.ucx_bytes_sent}}},
+          {"resident_bytes", resident_bytes}};
+}
+
+}  // namespace
+
+std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& reports) {
+  std::vector<int64_t> bytes;
+  for (const RankReport& report : reports) bytes.push_back(proportional_set_size(report.pid));
+  return bytes;
+}
+
+std::string rank_reports_json(const std::vector<RankReport>& reports, const std::vector<Member>& members,
+                              const std::vector<int64_t>& resident_bytes) {
+  json::array ranks;
+  for (size_t idx = 0; idx < reports.size(); idx++)
+    ranks.push_back(describe(reports[idx], members, idx < resident_bytes.size() ? resident_bytes[idx] : -1));
+  return json::serialize(json::object{{"ranks", ranks}}) + "\n";
 }
 
 }  // namespace cachalot

@@ -12,6 +12,10 @@
 
 namespace cachalot {
 
+// Settles who the nodes are: without any in its file, a cluster in a Slurm allocation takes the allocation's, as
+// `scontrol` spells them out; then finds their addresses (config/cluster_layout.h).
+Status complete_nodes(ClusterFile& cluster);
+
 // Free ports of this machine in place of those that are 0 (any free one): they stay through restarts, so that the
 // router knows its servers. To be kept as long as the cluster is up.
 Result<std::vector<KeptPort>> choose_ports(ClusterFile& cluster, std::vector<PlacedReplica>& replicas);
