@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "engine/rank_engine.h"
-#include "scheduler/make_options.h"
 #include "scheduler/scheduler.h"
 
 // A scheduler and a rank in turns, without a server.

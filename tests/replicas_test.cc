@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "comm/local_mesh_test_util.h"
 #include "engine/participate.h"
-#include "scheduler/make_options.h"
+#include "scheduler/scheduler.h"
 #include "serve/replica.h"
 
 namespace cachalot {

@@ -14,7 +14,6 @@
 #include "cli/engine_flags.h"
 #include "cli/parallel_flags.h"
 #include "eval/interview.h"
-#include "eval/questions.h"
 #include "eval/score.h"
 #include "http/client.h"
 #include "openai/api_address.h"

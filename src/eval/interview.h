@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "eval/questions.h"
 #include "eval/score.h"
 #include "http/client.h"
 #include "openai/api_address.h"

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "config/json_text.h"
-#include "openai/api_key.h"
+#include "openai/api_error.h"
 
 namespace cachalot::openai {
 

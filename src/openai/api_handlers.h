@@ -9,8 +9,8 @@
 #include "openai/answer_format.h"
 #include "openai/api_server.h"
 #include "openai/chat_request.h"
-#include "openai/completion_request.h"
 #include "openai/generation_call.h"
+#include "openai/generation_params.h"
 #include "openai/prompt_maker.h"
 
 namespace cachalot::openai {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "config/json_keys.h"
@@ -59,5 +60,16 @@ void read_token_ids(const boost::json::array& list, std::string_view key, JsonKe
 
 // Why requests are refused has one wording for all: "request: temperature is 9; it must be a number from 0 to 2".
 inline constexpr const char* kRequest = "request";
+
+// A body of POST /v1/completions.
+struct CompletionRequest {
+  GenerationParams params;
+  std::vector<std::variant<std::string, std::vector<TokenId>>> prompts;
+  bool echo = false;
+  bool add_special_tokens = true;
+};
+
+ApiResult<CompletionRequest> parse_completion_request(const boost::json::object& object,
+                                                      const GenerationConfig& defaults, const RequestLimits& limits);
 
 }  // namespace cachalot::openai

@@ -12,7 +12,6 @@
 #include "config/json_text.h"
 #include "config/version.h"
 #include "openai/api_error.h"
-#include "openai/api_key.h"
 #include "router/health_watch.h"
 #include "router/proxy.h"
 

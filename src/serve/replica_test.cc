@@ -4,7 +4,7 @@
 
 #include <future>
 
-#include "scheduler/make_options.h"
+#include "scheduler/scheduler.h"
 
 namespace cachalot {
 namespace {

@@ -21,7 +21,6 @@
 #include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/api_server.h"
-#include "scheduler/make_options.h"
 #include "serve/metrics.h"
 #include "serve/rank_group.h"
 #include "serve/rank_reports.h"

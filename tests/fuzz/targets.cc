@@ -12,7 +12,7 @@
 #include "config/cluster_layout.h"
 #include "config/model_config.h"
 #include "openai/chat_request.h"
-#include "openai/completion_request.h"
+#include "openai/generation_params.h"
 #include "router/forwarding.h"
 #include "router/replica_choice.h"
 #include "router/request_facts.h"
