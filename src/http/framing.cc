@@ -36,6 +36,11 @@ std::string date_now() {
   return text;
 }
 
+// A slash at the end of a path says nothing.
+void drop_last_slash(std::string& path) {
+  if (path.size() > 1 && path.ends_with('/')) path.pop_back();
+}
+
 std::string without_doubled_slashes(std::string_view path) {
   std::string single(path);
   const auto rest = std::ranges::unique(single, [](char a, char b) { return a == '/' && b == '/'; });
@@ -138,6 +143,7 @@ std::expected<Request, RequestFault> to_request(const RequestHead& head, const s
   const bool has_control = std::ranges::any_of(*path, [](unsigned char c) { return c < 0x20 || c == 0x7f; });
   if (has_control) return refused("holds a control character");
   request.path = without_doubled_slashes(*path);
+  drop_last_slash(request.path);
   // Whoever reads them otherwise than the one before him guards the wrong door.
   if (has_dot_segment(request.path)) return refused("holds . or .. as a part of its path");
   request.target += target.substr(query);

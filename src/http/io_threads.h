@@ -119,20 +119,27 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
 
   // All that is there; waits until there is something. None: it was too much.
   awaitable<std::vector<T>> take() {
+    std::optional<std::vector<T>> items = co_await take_before(std::chrono::steady_clock::time_point::max());
+    co_return std::move(*items);
+  }
+  // The same, but nothing at all if there is nothing before the deadline.
+  awaitable<std::optional<std::vector<T>>> take_before(std::chrono::steady_clock::time_point deadline) {
+    wake_->expires_at(deadline);
     for (;;) {
       {
         const std::lock_guard lock(mutex_);
         is_called_ = false;
         if (is_full_ || !items_.empty()) co_return std::exchange(items_, {});
       }
-      co_await wake_->async_wait(kResult);
+      const auto [error] = co_await wake_->async_wait(kResult);
+      if (!error) co_return std::nullopt;
     }
   }
 
  private:
   const size_t max_items_;
   std::mutex mutex_;                               // guards what follows
-  std::optional<boost::asio::steady_timer> wake_;  // never due: cancelling it wakes the coroutine
+  std::optional<boost::asio::steady_timer> wake_;  // due at the deadline; cancelling it wakes the coroutine
   std::vector<T> items_;
   bool is_called_ = false;  // the coroutine will look
   bool is_full_ = false;

@@ -64,7 +64,8 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
       created_(unix_seconds()),
       prompts_(tokenizer, chat_template, options_.max_model_len),
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
-      workers_(options_.num_workers) {
+      workers_(options_.num_workers),
+      worker_for_large_(1) {
   CHECK(!options_.served_model_names.empty());
   if (options_.max_model_len > 0)
     open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint});
@@ -136,7 +137,8 @@ http::awaitable<void> ApiHandlers::detokenize(http::ServerCall& call) const {
 // A request whose client is gone before a worker looks at it is not looked at.
 http::awaitable<void> ApiHandlers::run(http::ServerCall& call, const char* prefix, Plan plan) const {
   Identity identity = identify(call.request, prefix);
-  ApiResult<GenerationPlan> planned = co_await http::run_on(workers_.context(), [&]() -> ApiResult<GenerationPlan> {
+  boost::asio::io_context& worker = workers_for(call.request).context();
+  ApiResult<GenerationPlan> planned = co_await http::run_on(worker, [&]() -> ApiResult<GenerationPlan> {
     const http::Request request = std::move(call.request);  // gone with this
     if (call.client_is_gone()) return std::unexpected(ApiError(499, "the client is gone", "invalid_request_error"));
     return (this->*plan)(request, identity);
@@ -146,12 +148,20 @@ http::awaitable<void> ApiHandlers::run(http::ServerCall& call, const char* prefi
     co_return co_await call.respond(std::move(refusal));
   }
   planned->headers = std::move(identity.headers);
+  planned->keep_alive = options_.keep_alive;
+  if (options_.log_requests) planned->log_name = identity.prefix + identity.name;
   GenerationCall generation(service_, tokenizer_, call, std::move(*planned));
   co_await generation.run();
 }
 
+const http::IoThreads& ApiHandlers::workers_for(const http::Request& request) const {
+  constexpr size_t kLargeBytes = 256 << 10;
+  return request.body.size() > kLargeBytes ? worker_for_large_ : workers_;
+}
+
 http::awaitable<void> ApiHandlers::answer(http::ServerCall& call, Answer answer) const {
-  http::Response response = co_await http::run_on(workers_.context(), [&] {
+  boost::asio::io_context& worker = workers_for(call.request).context();
+  http::Response response = co_await http::run_on(worker, [&] {
     const http::Request request = std::move(call.request);
     return call.client_is_gone() ? http::Response() : (this->*answer)(request);
   });

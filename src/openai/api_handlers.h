@@ -72,7 +72,10 @@ class ApiHandlers {
   int64_t created_;
   PromptMaker prompts_;
   std::shared_ptr<AnswerBudget> budget_;
-  http::IoThreads workers_;
+  // Of a large body the parsing, rendering and tokenizing takes seconds: one at a time, so that any number of them
+  // leaves the others' workers free.
+  const http::IoThreads& workers_for(const http::Request& request) const;
+  http::IoThreads workers_, worker_for_large_;
 };
 
 }  // namespace cachalot::openai

@@ -30,6 +30,8 @@ struct ApiServerOptions {
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   RequestLimits limits;                // vocab_size and max_model_len are filled in
   int64_t max_answer_bytes = int64_t{512} << 20;  // of all answers under way, until they are sent
+  std::chrono::milliseconds keep_alive{10'000};   // a stream with nothing to say for so long says that it lives
+  bool log_requests = false;                      // a line in the log for each that ends
   int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
 };
 

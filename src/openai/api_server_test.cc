@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <boost/json.hpp>
 #include <random>
+#include <thread>
 
 #include "http/client.h"
 #include "http/sse.h"
@@ -824,6 +826,53 @@ TEST_F(ApiServerTest, AnswersHoldNoMoreThanTheirBudget) {
   EXPECT_EQ(ask("POST", "/v1/completions", fields + "20}").status, 200);
   EXPECT_EQ(stream("/v1/completions", fields + R"(200,"stream":true})").back(), "[DONE]");
   EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","max_tokens":500})").status, 200);
+}
+
+TEST_F(ApiServerTest, AStreamLivesWhileItsRequestWaits) {
+  options_.keep_alive = std::chrono::milliseconds(30);
+  service_.answer_with("x");
+  service_.hold(true);
+  std::jthread release([&] {
+    ASSERT_TRUE(service_.wait_for_requests(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    service_.hold(false);
+  });
+  const http::Response response = send("POST", "/v1/completions", R"({"prompt":"a","stream":true})");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_THAT(response.body, testing::StartsWith(": waiting\n\n: waiting\n\n"));
+  const auto events = http::SseParser().add(response.body);
+  ASSERT_TRUE(events);
+  EXPECT_EQ(events->back().data, "[DONE]");
+  EXPECT_TRUE(json::parse(events->front().data).as_object().contains("choices"));
+}
+
+TEST_F(ApiServerTest, LargeBodiesLeaveTheOthersAWorker) {
+  options_.max_model_len = 1 << 30;  // however many tokens
+  std::string words;
+  while (words.size() < 4'000'000) words += "several words in a line ";
+  const std::string large = R"({"prompt":")" + words + "\"}";
+  start();
+  std::atomic<int> num_done = 0;
+  std::vector<std::jthread> clients;
+  for (int idx = 0; idx < 4; idx++)
+    clients.emplace_back([&] {
+      EXPECT_EQ(client_.fetch(make_request("POST", "/tokenize", large))->status, 200);
+      num_done++;
+    });
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  for (int idx = 0; idx < 3; idx++) EXPECT_EQ(ask("POST", "/tokenize", R"({"prompt":"a"})").status, 200);
+  EXPECT_LT(num_done, 4);
+}
+
+TEST_F(ApiServerTest, ASlashAtTheEndOfAPathSaysNothing) {
+  options_.api_keys = {"sesame"};
+  EXPECT_EQ(send("GET", "/health/").status, 200);
+  EXPECT_EQ(send("GET", "/v1/models/").status, 401);
+  headers_.set("Authorization", "Bearer sesame");
+  EXPECT_EQ(ask("GET", "/v1/models/").body.at("object"), "list");
+  EXPECT_EQ(ask("GET", "/v1/models/nano/").body.at("id"), "nano");
+  EXPECT_EQ(ask("GET", "/v1/models/deepseek%2Fnano/").body.at("id"), "deepseek/nano");
+  EXPECT_EQ(ask("POST", "/tokenize/", R"({"prompt":"a"})").status, 200);
 }
 
 TEST_F(ApiServerTest, WritesNumbersAsAPersonDoes) {

@@ -4,6 +4,8 @@
 #include <boost/json/array.hpp>
 #include <stdexcept>
 
+#include "base/log.h"
+#include "base/text.h"
 #include "config/json_text.h"
 #include "http/sse.h"
 
@@ -33,6 +35,7 @@ GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& toke
 GenerationCall::~GenerationCall() {
   if (mailbox_) mailbox_->close();
   if (!over_) abort_all();
+  if (!plan_.log_name.empty()) log_end();
   if (plan_.budget) plan_.budget->give_back(num_held_bytes_);
 }
 
@@ -46,10 +49,16 @@ http::awaitable<void> GenerationCall::run() {
   }
   if (plan_.stream) co_await begin_stream();
   while (!over_) {
-    std::vector<Mail> mail = co_await mailbox_->take();
-    if (mail.empty()) throw std::runtime_error("the client takes its answer too slowly");
+    using Clock = std::chrono::steady_clock;
+    auto mail =
+        co_await mailbox_->take_before(plan_.stream ? Clock::now() + plan_.keep_alive : Clock::time_point::max());
+    if (!mail) {
+      co_await client_.send(": waiting\n\n");
+      continue;
+    }
+    if (mail->empty()) throw std::runtime_error("the client takes its answer too slowly");
     std::string events;
-    for (Mail& item : mail)
+    for (Mail& item : *mail)
       if (!over_) take(std::move(item), events);
     if (plan_.stream && over_)
       co_await client_.end(std::move(events));
@@ -104,6 +113,7 @@ void GenerationCall::take(Mail mail, std::string& events) {
                              plan_.budget->limit() >> 20),
                  "rate_limit_error", "", "answers_too_large"),
         events);
+  if (!mail.output.tokens.empty() && !first_token_) first_token_ = std::chrono::steady_clock::now();
   ChoiceText text = sequence.choice.add(std::move(mail.output));
   if (sequence.choice.must_abort()) service_.abort(sequence.id);
   if (text.finish == FinishReason::kError)
@@ -176,6 +186,18 @@ void GenerationCall::fail(const ApiError& error, std::string& events) {
 
 void GenerationCall::abort_all() {
   for (const auto& sequence : sequences_) service_.abort(sequence->id);
+}
+
+void GenerationCall::log_end() const {
+  using Seconds = std::chrono::duration<double>;
+  const std::chrono::steady_clock::time_point arrival{std::chrono::nanoseconds(plan_.arrival_ns)};
+  const Usage used = usage();
+  log::info(
+      "{}: {} prompt tokens ({} cached), {} generated in {} choices{}; {}, {:.3f} s in all",
+      quoted(plan_.log_name, 160), used.prompt_tokens, used.cached_tokens, used.completion_tokens, sequences_.size(),
+      over_ ? "" : ", given up by its client",
+      first_token_ ? fmt::format("first token after {:.3f} s", Seconds(*first_token_ - arrival).count()) : "no token",
+      Seconds(std::chrono::steady_clock::now() - arrival).count());
 }
 
 // A choice's probabilities are given up as soon as they are written.

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "core/generation.h"
@@ -43,6 +46,8 @@ struct GenerationPlan {
   http::Headers headers;  // of the response
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<AnswerBudget> budget;
+  std::chrono::milliseconds keep_alive{10'000};  // a stream that has nothing to say for so long says that it lives
+  std::string log_name;                          // of the request, for a line in the log at its end; empty: none
 };
 
 // Runs a plan: a core request for each choice, and the answer, whole or streamed, when they are done or as they go. The
@@ -82,6 +87,7 @@ class GenerationCall {
   bool may_hold(const RequestOutput& output);
   void fail(const ApiError& error, std::string& events);
   void abort_all();
+  void log_end() const;
   std::string whole_answer();
   Usage usage() const;
   void add_chunk(std::string_view choice, std::string& events) const;
@@ -95,6 +101,7 @@ class GenerationCall {
   http::Response answer_;  // where nothing is streamed
   size_t num_finished_ = 0;
   int64_t num_held_bytes_ = 0;  // of the budget
+  std::optional<std::chrono::steady_clock::time_point> first_token_;
   bool over_ = false;
 };
 

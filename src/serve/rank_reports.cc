@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <fstream>
+
+#include "device/memory_info.h"
 
 namespace cachalot {
 

@@ -21,6 +21,7 @@
 #include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/api_server.h"
+#include "scheduler/scheduler.h"
 #include "serve/metrics.h"
 #include "serve/rank_group.h"
 #include "serve/rank_reports.h"
@@ -172,7 +173,8 @@ Status RunningServer::answer_probes() {
           .version = kVersion,
           .generation_config = parts_->generation_config,
           .seed = options_.engine.seed,
-          .reasoning = options_.reasoning});
+          .reasoning = options_.reasoning,
+          .log_requests = options_.service.log_requests});
   parts_->api->set_metrics([this] { return render_metrics(); });
   parts_->api->set_state([this] { return render_state(); });
   parts_->api->register_routes(*parts_->http);
