@@ -1,6 +1,6 @@
 #include "router/request_facts.h"
 
-#define XXH_INLINE_ALL  // header only, as in cache/block_hash.cc
+#define XXH_INLINE_ALL  // header only
 #include <xxhash.h>
 
 #include <algorithm>
