@@ -21,7 +21,7 @@ BANNED = {
     r"\bstd::stoi?[ldf]? *\(|\bstd::stoul?l? *\(": "parse_number",
     r"(?<![\w:.>])(?:std::)?s?rand *\(": "a seeded generator",
     r"(?<!_)\bassert *\(": "CHECK, which holds in a release too",
-    r"\busing namespace (?!std::(?:string|chrono)(?:_view)?_literals|cachalot|boost::asio::experimental)": "names",
+    r"\busing namespace (?!std::(?:string|chrono)(?:_view)?_literals|cachalot|(?:boost::)?asio::experimental)": "names",
     r"\bNULL\b": "nullptr",
     r"\btypedef\b": "using",
     r"^#ifndef \w+_H_?$": "#pragma once",

@@ -11,7 +11,6 @@
 #include "model/expert_rows.h"
 #include "model/tensor_parallel.h"
 #include "sampler/sampler.h"
-#include "scheduler/make_options.h"
 #include "scheduler/scheduler.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"

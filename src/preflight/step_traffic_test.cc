@@ -1,3 +1,5 @@
+#include "preflight/step_traffic.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
