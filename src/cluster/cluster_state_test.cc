@@ -101,8 +101,9 @@ TEST(StatusText, WhileAServerStartsItSaysHowFarItIs) {
   const ClusterState state = two_replicas();
   ServerStates servers(2);
   servers[0] = ServerState{.phase = RankPhase::kForming, .ranks = {{.rank = 0}}};
-  servers[1] =
-      ServerState{.phase = RankPhase::kLoading, .ranks = {{.rank = 2, .percent = 30}, {.rank = 3, .percent = 50}}};
+  servers[1] = ServerState{.phase = RankPhase::kLoading,
+                           .ranks = {{.rank = 2, .phase = RankPhase::kLoading, .percent = 30},
+                                     {.rank = 3, .phase = RankPhase::kLoading, .percent = 50}}};
   const std::string text = status_text(state, servers);
   EXPECT_THAT(text, HasSubstr("http://10.0.0.1:7555   forming "));
   EXPECT_THAT(text, HasSubstr("http://10.0.0.1:7555   loading 40% "));
