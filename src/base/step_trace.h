@@ -20,7 +20,7 @@ struct TraceSpan {
   std::chrono::steady_clock::time_point begin, end;
 };
 
-// What a rank does, span by span, for a picture of a step (bench/chrome_trace.h). Written by the engine's thread.
+// What a rank does, span by span, for a picture of a step (bench/step_bench.h). Written by the engine's thread.
 // Whoever may be traced holds a pointer, null where nobody looks.
 class StepTrace {
  public:

@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
-#include "bench/collective.h"
+#include "bench/collectives.h"
 #include "comm/mesh.h"
 
 namespace cachalot {
@@ -37,5 +39,22 @@ struct CollectiveFigure {
 // Every rank of the mesh calls this with the same options. Errors: those of the collective and of the mesh.
 Status run_collective_bench(Collective& collective, Mesh& mesh, const CollectiveBenchOptions& options,
                             const std::function<void(const CollectiveFigure&)>& on_figure);
+
+// The table of nccl-tests, line by line: figures, and lines that start with #.
+struct CollectiveTable {
+  struct Rank {
+    std::string host;
+    int64_t pid = 0;
+    std::string transport;  // between it and rank 0; empty for rank 0
+  };
+
+  std::string_view name;  // "alltoall"
+  std::string_view type;
+  std::string_view size_unit = "B";  // of the sweep
+
+  std::string header(const std::vector<Rank>& ranks, const CollectiveBenchOptions& options) const;
+  std::string row(const CollectiveFigure& figure) const;
+  static std::string footer(const std::vector<CollectiveFigure>& figures);
+};
 
 }  // namespace cachalot

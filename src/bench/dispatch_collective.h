@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "bench/collective.h"
+#include "bench/collectives.h"
 #include "comm/mesh_expert_exchange.h"
 
 namespace cachalot {

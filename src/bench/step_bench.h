@@ -1,15 +1,24 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "base/step_trace.h"
 #include "bench/step_figure.h"
 #include "config/engine_options.h"
 #include "engine/rank_engine.h"
 
 namespace cachalot {
+
+// Spans in Chrome's trace event format, which chrome://tracing and https://ui.perfetto.dev show: a track for each rank.
+
+// The events of one rank's track, one a line; `name` is the track's.
+std::string chrome_events(int rank, const std::string& name, std::span<const TraceSpan> spans);
+// The file's text, of the ranks' events.
+std::string chrome_trace(std::span<const std::string> events_of_ranks);
 
 struct StepBenchOptions {
   int prompt = 512;             // tokens of each replica's prompt; 0: no prefill
@@ -24,7 +33,7 @@ void reserve_for_steps(const StepBenchOptions& options, int num_replicas, Engine
 
 struct StepBenchResult {
   std::vector<StepFigure> figures;
-  std::vector<std::string> events;  // of each rank, of the last turn of every phase (bench/chrome_trace.h)
+  std::vector<std::string> events;  // of each rank, of the last turn of every phase (bench/step_bench.h)
 };
 
 // Steps of all ranks together on random tokens, as a server makes them but for its scheduler. Every rank calls it; the

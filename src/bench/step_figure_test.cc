@@ -4,7 +4,7 @@
 
 #include <boost/json.hpp>
 
-#include "bench/chrome_trace.h"
+#include "bench/step_bench.h"
 #include "model/feed_forward.h"
 
 namespace cachalot {

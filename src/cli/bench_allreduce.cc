@@ -1,6 +1,6 @@
 #include <memory>
 
-#include "bench/allreduce_collective.h"
+#include "bench/collectives.h"
 #include "cli/bench_collective.h"
 #include "cli/bench_commands.h"
 #include "cli/commands.h"

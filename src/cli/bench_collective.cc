@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "base/log.h"
-#include "bench/collective_table.h"
+#include "bench/collective_bench.h"
 #include "config/launched_rank.h"
 #include "device/cores.h"
 

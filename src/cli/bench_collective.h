@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "bench/collective.h"
 #include "bench/collective_bench.h"
+#include "bench/collectives.h"
 #include "cli/bench_ranks.h"
 
 namespace cachalot {

@@ -10,7 +10,7 @@
 #include "cli/command_line.h"
 #include "config/environment.h"
 #include "config/version.h"
-#include "device/core_share.h"
+#include "device/cores.h"
 
 namespace cachalot {
 namespace {

@@ -4,7 +4,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "bench/chrome_trace.h"
 #include "bench/step_bench.h"
 #include "cli/bench_checkpoint.h"
 #include "cli/bench_commands.h"

@@ -3,7 +3,6 @@
 #include "kernels/cores.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/linear.h"
-#include "kernels/cpu/per_head_linear.h"
 #include "kernels/cpu/rowwise.h"
 #include "kernels/reference/rowwise.h"
 

@@ -17,7 +17,6 @@
 #include "comm/membership/member.h"
 #include "comm/ucx/ucx_worker.h"
 #include "config/version.h"
-#include "device/core_share.h"
 #include "device/cores.h"
 #include "device/memory_info.h"
 #include "kernels/isa.h"

@@ -12,7 +12,7 @@
 #include "base/stop_signals.h"
 #include "comm/membership/member.h"
 #include "config/version.h"
-#include "device/core_share.h"
+#include "device/cores.h"
 #include "device/memory_info.h"
 #include "engine/memory_plan.h"
 #include "engine/participate.h"

@@ -6,14 +6,140 @@
 #include "base/numbers.h"
 #include "kernels/cores.h"
 #include "kernels/cpu/float_core_loops.h"
-#include "kernels/cpu/float_decoders.h"
 #include "kernels/cpu/int_records.h"
+#include "kernels/cpu/unroll.h"
 #include "kernels/row_cores.h"
+
+// How the blocks of each format (matrix.h) become quads (float_core_loops.h), written once over a level's vectors, its
+// TileSimd (simd.h): of each block the part that belongs to outputs kWidth * unit ... of the strip.
+namespace cachalot {
+namespace {
+
+template <class S, MatrixFormat>
+struct Decoder;
+
+// Where a unit's part of some bytes an output begins; nowhere but at 0 if a unit is the whole strip.
+template <class S>
+CACHALOT_INLINE inline int64_t part_of_unit(int unit, int bytes_of_output) {
+  return S::kWidth == kStrip ? 0 : bytes_of_output * S::kWidth * unit;
+}
+
+// Signed bytes [kWidth outputs][4 inputs] to a quad, times 2^24: a byte in the highest place of a dword needs no sign
+// extension.
+inline constexpr float kByteScale = 0x1p-24f;
+template <class S>
+CACHALOT_INLINE inline void expand_bytes(typename S::Ints bytes, typename S::Floats* quad) {
+  unroll<4>([&](auto i) CACHALOT_INLINE {
+    constexpr int kFirst = decltype(i)::value * 4;
+    const __m128i places =
+        _mm_setr_epi8(-1, -1, -1, kFirst, -1, -1, -1, kFirst + 1, -1, -1, -1, kFirst + 2, -1, -1, -1, kFirst + 3);
+    quad[i] = S::to_floats(S::shuffle_bytes(bytes, S::set_lanes(places)));
+  });
+}
+
+template <class S>
+struct Decoder<S, MatrixFormat::kF32> {
+  using Floats = typename S::Floats;
+  static constexpr int kStepQuads = 1, kStepBytes = 256;  // two blocks
+  const std::byte* data;
+  CACHALOT_INLINE Decoder(const std::byte* block, int, int unit) : data(block + part_of_unit<S>(unit, 8)) {}
+
+  CACHALOT_INLINE void expand(int64_t step, Floats* quad) const {
+    const std::byte* blocks = data + step * kStepBytes;
+    unroll<2>([&](auto odd) CACHALOT_INLINE {             // even and odd outputs
+      const auto pairs = [&](int half) CACHALOT_INLINE {  // of outputs kWidth / 2 * half ...
+        const Floats a = S::bits(S::load_ints(blocks + 4 * S::kWidth * half)),
+                     b = S::bits(S::load_ints(blocks + 128 + 4 * S::kWidth * half));
+        return odd == 0 ? S::unpack_low_pairs(a, b) : S::unpack_high_pairs(a, b);
+      };
+      const Floats low = pairs(0), high = pairs(1);
+      quad[odd] = S::even_lanes(low, high);
+      quad[odd + 2] = S::odd_lanes(low, high);
+    });
+  }
+  CACHALOT_INLINE Floats scale() const { return S::set(1); }
+};
+
+template <class S>
+struct Decoder<S, MatrixFormat::kBF16> {
+  using Ints = typename S::Ints;
+  static constexpr int kStepQuads = 1, kStepBytes = 128;  // two blocks
+  const std::byte* data;
+  CACHALOT_INLINE Decoder(const std::byte* block, int, int unit) : data(block + part_of_unit<S>(unit, 4)) {}
+
+  CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quad) const {
+    const Ints a = S::load_ints(data + step * kStepBytes), b = S::load_ints(data + step * kStepBytes + 64);
+    const Ints low = S::unpack_low_dwords(a, b), high = S::unpack_high_dwords(a, b), zero = S::zero_bits();
+    quad[0] = S::bits(S::unpack_low_words(zero, low));
+    quad[1] = S::bits(S::unpack_high_words(zero, low));
+    quad[2] = S::bits(S::unpack_low_words(zero, high));
+    quad[3] = S::bits(S::unpack_high_words(zero, high));
+  }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::set(1); }
+};
+
+// e4m3 becomes an fp16 of a 256th by a shift, subnormals too; the scale takes the 256 back.
+template <class S>
+struct Decoder<S, MatrixFormat::kF8> {
+  using Ints = typename S::Ints;
+  static constexpr int kStepQuads = 1, kStepBytes = 64;
+  const std::byte* data;
+  CACHALOT_INLINE Decoder(const std::byte* block, int, int unit) : data(block + part_of_unit<S>(unit, 4)) {}
+
+  CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quad) const {
+    const Ints bytes = S::ordered_for_unpacking(S::load_ints(data + step * kStepBytes));
+    const auto halves = [&](Ints words) CACHALOT_INLINE {  // the byte is the upper one
+      return S::and_bits(S::shift_signed_words_right(words, 1), S::set_words(static_cast<int16_t>(0xbf80)));
+    };
+    const Ints low = halves(S::unpack_low_bytes(S::zero_bits(), bytes));
+    const Ints high = halves(S::unpack_high_bytes(S::zero_bits(), bytes));
+    quad[0] = S::low_halves(low);
+    quad[1] = S::high_halves(low);
+    quad[2] = S::low_halves(high);
+    quad[3] = S::high_halves(high);
+  }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::mul(S::bits(S::load_ints(data + 2048)), S::set(256)); }
+};
+
+template <class S>
+struct Decoder<S, MatrixFormat::kI8> {
+  static constexpr int kStepQuads = 1, kStepBytes = 64;
+  const std::byte* data;
+  CACHALOT_INLINE Decoder(const std::byte* block, int, int unit) : data(block + part_of_unit<S>(unit, 4)) {}
+
+  CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quad) const {
+    expand_bytes<S>(S::load_ints(data + step * kStepBytes), quad);
+  }
+  CACHALOT_INLINE typename S::Floats scale() const {
+    return S::mul(S::bits(S::load_ints(data + 1024)), S::set(kByteScale));
+  }
+};
+
+template <class S>
+struct Decoder<S, MatrixFormat::kI4> {
+  using Ints = typename S::Ints;
+  static constexpr int kStepQuads = 2, kStepBytes = 64;
+  const std::byte* data;
+  const std::byte* scales;
+  Ints zeros;  // each output's, in the four bytes of its dword
+  CACHALOT_INLINE Decoder(const std::byte* block, int block_inputs, int unit)
+      : data(block + part_of_unit<S>(unit, 4)), scales(block + block_inputs * 8 + part_of_unit<S>(unit, 2)) {
+    const std::byte* nibbles = block + block_inputs * 8 + 32;
+    const Ints words = S::set_qwords(*reinterpret_cast<const int64_t __attribute__((may_alias, aligned(1)))*>(nibbles));
+    const Ints dwords = S::and_bits(S::shift_dwords_right(words, S::nibble_shifts(unit)), S::set_dwords(15));
+    zeros = S::shuffle_bytes(dwords, S::set_lanes(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)));
+  }
+
+  CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quads) const {
+    const Ints bytes = S::load_ints(data + step * kStepBytes), nibble = S::set_bytes(15);
+    expand_bytes<S>(S::sub_bytes(S::and_bits(bytes, nibble), zeros), quads);
+    expand_bytes<S>(S::sub_bytes(S::and_bits(S::shift_words_right(bytes, 4), nibble), zeros), quads + 4);
+  }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::mul(S::load_halves(scales), S::set(kByteScale)); }
+};
 
 // LinearCores written once over a level's vectors, its Simd and TileSimd (simd.h), but for the integer core. Included
 // by one file of each level, and of internal linkage, as cpu/row_cores_impl.h.
-namespace cachalot {
-namespace {
 
 template <class T>
 void float_core(const FloatCoreArgs& args) {

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "base/math.h"
-#include "kernels/cpu/carver.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr int64_t kTileWidth = 2 * kStrip;  // of a result of the integer core

@@ -5,7 +5,6 @@
 
 #include "kernels/exp.h"
 #include "kernels/reference/rowwise.h"
-#include "kernels/reference/sum_in_order.h"
 
 namespace cachalot::reference {
 namespace {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/reference/sum_in_order.h"
 #include "kernels/row_cores.h"
 
 namespace cachalot::reference {
+
 namespace {
 
 template <class T>

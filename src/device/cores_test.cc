@@ -1,12 +1,11 @@
-#include "device/core_share.h"
+#include "device/cores.h"
 
 #include <gmock/gmock.h>
 
 #include <set>
 
-#include "device/cores.h"
-
 namespace cachalot {
+
 namespace {
 
 using testing::ElementsAre;
@@ -47,4 +46,5 @@ TEST(CoreShare, ThisMachinesDomainsHoldItsCores) {
 }
 
 }  // namespace
+
 }  // namespace cachalot
