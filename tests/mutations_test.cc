@@ -87,10 +87,9 @@ class Mutations : public testing::Test {
     }
     ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(folder));
     if (!with_engine) return {};
-    ASSIGN_OR_RETURN(
-        const auto engine,
-        RankEngine::create({.model = folder, .max_num_batched_tokens = 64, .num_gpu_blocks_override = 2, .threads = 1},
-                           {}));
+    const EngineOptions options{
+        .model = folder, .max_num_batched_tokens = 64, .num_gpu_blocks_override = 2, .threads = 1};
+    ASSIGN_OR_RETURN(const auto engine, RankEngine::create(options, {}));
     return {};
   }
 

@@ -97,6 +97,7 @@ INSTANTIATE_TEST_SUITE_P(Weights, NanoFolder, testing::Values(kNano, kNanoAwq),
 // One number of a weight becomes NaN: whichever it is, the model does not start, and the error says where it is.
 TEST(NanoWeights, ANumberThatIsNotFiniteEndsTheStart) {
   const TestFolder folder;
+  const EngineOptions options{.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2};
   for (const char* name : {"config.json", "model.safetensors"})
     std::filesystem::copy_file(kNano + "/" + name, folder.path(name));
   for (const auto& [name, where] : std::vector<std::pair<std::string, std::string>>{
@@ -122,13 +123,13 @@ TEST(NanoWeights, ANumberThatIsNotFiniteEndsTheStart) {
     uint16_t original = 0;
     file.seekg(offset).read(reinterpret_cast<char*>(&original), 2);
     file.seekp(offset).write(reinterpret_cast<const char*>(&nan), 2).flush();
-    const auto engine = RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2}, {});
+    const auto engine = RankEngine::create(options, {});
     ASSERT_FALSE(engine) << name;
     EXPECT_EQ(engine.error().message,
               fmt::format("{}/model.safetensors: tensor {}: {} is not finite", folder.path(), name, where));
     file.seekp(offset).write(reinterpret_cast<const char*>(&original), 2).flush();
   }
-  EXPECT_TRUE(RankEngine::create({.model = folder.path(), .num_gpu_blocks_override = 2, .threads = 2}, {}));
+  EXPECT_TRUE(RankEngine::create(options, {}));
 }
 
 }  // namespace

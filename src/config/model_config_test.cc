@@ -438,6 +438,7 @@ TEST(ModelFolder, SaysWhatIsThereInsteadOfAModel) {
   EXPECT_THAT(fault("deepseek-ai/DeepSeek-R1"),
               HasSubstr("hf download deepseek-ai/DeepSeek-R1 --local-dir DeepSeek-R1`, then --model DeepSeek-R1"));
   EXPECT_THAT(fault("/nowhere/at/all"), HasSubstr("/nowhere/at/all: there is no such folder; a model is a folder"));
+  EXPECT_THAT(fault("models/r1.gguf"), HasSubstr("models/r1.gguf: there is no such folder; a model is a folder"));
   EXPECT_THAT(fault(""), HasSubstr("--model: is empty"));
   for (const auto& [name, what] : std::vector<std::pair<std::string, std::string>>{
            {"r1.gguf", "a GGUF file"},

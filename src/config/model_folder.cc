@@ -28,6 +28,8 @@ bool begins_with(std::string_view text, std::string_view lower_case) {
 bool is_hub_id(std::string_view model) {
   const size_t slash = model.find('/');
   if (slash == std::string_view::npos || slash == 0 || slash + 1 == model.size()) return false;
+  for (const std::string_view file : {".gguf", ".safetensors", ".bin", ".pt", ".json"})
+    if (model.ends_with(file)) return false;
   if (model.find('/', slash + 1) != std::string_view::npos || model.front() == '.' || model.front() == '~')
     return false;
   return std::ranges::all_of(
