@@ -100,7 +100,7 @@ class Mutations : public testing::Test {
       json::value root = json::parse(original);
       place(root) = value;
       ASSERT_TRUE(write_file(folder_.path(file), json::serialize(root)));
-      const Status started = start(num_started_ % 16 == 0);
+      const Status started = start(num_started_ % 64 == 0);
       if (started) {
         num_started_++;
       } else {

@@ -82,8 +82,8 @@ void read_enum(JsonKeys& keys, std::string_view key, const std::array<Spelling<E
     names.push_back(spelling.name);
   }
   if (std::ranges::find(names, name) == names.end())
-    keys.fault(key, fmt::format("is \"{}\", which is not supported", name), fmt::format("{}", fmt::join(names, " or ")),
-               ErrorCode::kUnsupported);
+    keys.fault(key, fmt::format("is \"{}\", which is not supported", escaped(name, 60)),
+               fmt::format("{}", fmt::join(names, " or ")), ErrorCode::kUnsupported);
 }
 
 // One thing that has several names in different files: the first that is there; others must agree with it.
@@ -417,7 +417,8 @@ void require_word(JsonKeys& keys, std::string_view key, std::string word, std::s
   keys.optional(key, word);
   std::ranges::transform(word, word.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (word != wanted)
-    keys.fault(key, fmt::format("is \"{}\", which is not supported", word), wanted, ErrorCode::kUnsupported);
+    keys.fault(key, fmt::format("is \"{}\", which is not supported", escaped(word, 60)), wanted,
+               ErrorCode::kUnsupported);
 }
 
 void read_awq(JsonKeys& keys, QuantizationConfig& quantization) {

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "text/rust/cachalot_text.h"
 
 // Strings and errors over the C ABI of the Rust crate; included by the .cc files that call it only.
@@ -24,7 +25,7 @@ inline cachalot_text_sink sink_into(std::string& text) {
 inline Status to_status(cachalot_text_status status, std::string_view what, const std::string& error) {
   if (status == CACHALOT_TEXT_OK) return {};
   const ErrorCode code = status == CACHALOT_TEXT_INVALID ? ErrorCode::kInvalidArgument : ErrorCode::kInternal;
-  return make_error(code, "{}: {}", what, error);
+  return make_error(code, "{}: {}", what, escaped(error));
 }
 
 }  // namespace cachalot

@@ -15,13 +15,15 @@ namespace {
 namespace json = boost::json;
 
 // A special token is written as a string or as an object with its content.
-void read_token(JsonKeys& keys, std::string_view key, std::string& token) {
+Status read_token(JsonKeys& keys, std::string_view key, std::string& token) {
   const json::value* value = keys.find(key);
-  if (value && value->is_object()) {
-    keys.nested(key, value->get_object()).optional("content", token);
-  } else {
+  if (!value || !value->is_object()) {
     keys.optional(key, token);
+    return keys.status();
   }
+  JsonKeys object = keys.nested(key, value->get_object());
+  object.optional("content", token);
+  return object.status();
 }
 
 // One template, or a list of named ones, of which "default" is meant.
@@ -68,8 +70,8 @@ Result<TokenizerConfig> parse(const std::string& text, const std::string& path) 
   TokenizerConfig config;
   JsonKeys keys(root, path);
   if (root.contains("chat_template")) config.template_file = path;
-  read_token(keys, "bos_token", config.bos_token);
-  read_token(keys, "eos_token", config.eos_token);
+  RETURN_IF_ERROR(read_token(keys, "bos_token", config.bos_token));
+  RETURN_IF_ERROR(read_token(keys, "eos_token", config.eos_token));
   if (keys.find("add_bos_token")) keys.optional("add_bos_token", config.add_bos_token.emplace());
   read_chat_template(keys, config.chat_template);
   RETURN_IF_ERROR(keys.status());

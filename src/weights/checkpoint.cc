@@ -22,7 +22,8 @@ constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 
 bool is_plain_file_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos;
+  const auto is_no_part = [](unsigned char c) { return c == '/' || c < ' ' || c == 0x7f; };
+  return !name.empty() && name != "." && name != ".." && std::ranges::none_of(name, is_no_part);
 }
 
 bool is_file(const std::string& path) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -68,21 +70,25 @@ Result<WeightSource> awq_source(const LinearParts& parts, std::string_view prefi
 }
 
 // NaN and infinity are the bit patterns whose exponent (and, in e4m3, mantissa too) is all ones: adding a one at its
-// lowest bit, with nothing else there, carries into the sign bit. The loop has no branches, so that compilers vectorize
-// it.
+// lowest bit, with nothing else there, carries into the sign bit and no further. So eight bytes are looked at at once.
 template <class Bits, Bits kOnes, Bits kLowest>
 std::optional<size_t> first_all_ones(std::span<const std::byte> data) {
-  constexpr Bits kSign = static_cast<Bits>(kOnes + kLowest);
-  constexpr size_t kChunk = 4096;
-  const auto* bits = reinterpret_cast<const Bits*>(data.data());
-  const size_t size = data.size() / sizeof(Bits);
-  for (size_t begin = 0; begin < size; begin += kChunk) {
-    const size_t end = std::min(size, begin + kChunk);
-    Bits seen = 0;
-    for (size_t idx = begin; idx < end; idx++) seen |= static_cast<Bits>((bits[idx] & kOnes) + kLowest);
-    if (!(seen & kSign)) continue;
-    for (size_t idx = begin; idx < end; idx++)
-      if ((bits[idx] & kOnes) == kOnes) return idx;
+  constexpr uint64_t kLanes = ~uint64_t{0} / std::numeric_limits<Bits>::max();  // a one in each
+  constexpr uint64_t kAllOnes = kLanes * kOnes, kAllLowest = kLanes * kLowest, kSigns = kAllOnes + kAllLowest;
+  constexpr size_t kChunk = size_t{1} << 15;
+  for (size_t begin = 0; begin < data.size(); begin += kChunk) {
+    const std::span<const std::byte> chunk = data.subspan(begin, std::min(kChunk, data.size() - begin));
+    const size_t whole = chunk.size() / sizeof(uint64_t) * sizeof(uint64_t);
+    uint64_t seen = 0;
+    for (size_t idx = 0; idx < whole; idx += sizeof(uint64_t)) {
+      uint64_t word;
+      std::memcpy(&word, chunk.data() + idx, sizeof word);
+      seen |= (word & kAllOnes) + kAllLowest;
+    }
+    if (!(seen & kSigns) && whole == chunk.size()) continue;
+    const auto* bits = reinterpret_cast<const Bits*>(chunk.data());
+    for (size_t idx = seen & kSigns ? 0 : whole / sizeof(Bits); idx < chunk.size() / sizeof(Bits); idx++)
+      if ((bits[idx] & kOnes) == kOnes) return begin / sizeof(Bits) + idx;
   }
   return std::nullopt;
 }

@@ -243,7 +243,7 @@ TEST_F(ModelFilesTest, AcceptsMtpLayersWholeOrNotAtAll) {
 TEST(LinearSource, FindsEveryNumberThatIsNotFinite) {
   const auto check = []<class T, class Bits>(T, Bits, DType dtype, std::vector<Bits> patterns) {
     for (const Bits pattern : patterns) {
-      std::vector<Bits> data(10'000, Bits{0});
+      std::vector<Bits> data(9'877, Bits{0});  // the last one may stand in no whole word
       data[9'876] = pattern;
       const auto found = first_not_finite(std::as_bytes(std::span(data)), dtype);
       const bool finite = std::isfinite(static_cast<float>(std::bit_cast<T>(pattern)));
