@@ -370,7 +370,7 @@ Response Connection::answer_at_once(const Server::Answerer& answerer, const Exch
 }
 
 awaitable<void> Connection::answer(Exchange& exchange, const Server::Handler& handler) {
-  using namespace asio::experimental::awaitable_operators;
+  using asio::experimental::awaitable_operators::operator||;
   co_await (run_handler(exchange, handler) || watch_for_close(exchange));
   if (!exchange.answer.has_ended()) co_await end_unfinished(exchange);
 }

@@ -104,7 +104,7 @@ awaitable<void> Watch::check_model() {
 
 // The whole answer within the deadline, from the connection to its last byte.
 awaitable<Result<http::Response>> Watch::fetch(std::string target) {
-  using namespace asio::experimental::awaitable_operators;
+  using asio::experimental::awaitable_operators::operator||;
   http::ClientRequest request{.url = context_->urls[replica_]};
   request.url.target = std::move(target);
   const RouterOptions& options = context_->options;
