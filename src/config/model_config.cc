@@ -34,10 +34,11 @@ Result<ModelFamily> read_family(JsonKeys& keys, const std::string& path) {
     if (names.size() == 1 && names.front() == architecture.name) return architecture.family;
   std::vector<std::string_view> supported;
   for (const Architecture& architecture : kArchitectures) supported.push_back(architecture.name);
-  return std::unexpected(Error{ErrorCode::kUnsupported,
-                               fmt::format("{}: architectures is [{}], which is not supported; supported are: {}", path,
-                                           fmt::join(names, ", "), fmt::join(supported, ", ")),
-                               "architectures"});
+  return std::unexpected(
+      Error{ErrorCode::kUnsupported,
+            fmt::format("{}: architectures is [{}], which is not supported; supported are: {}", path,
+                        escaped(fmt::format("{}", fmt::join(names, ", ")), 200), fmt::join(supported, ", ")),
+            "architectures"});
 }
 
 // What an absent key means is what the family's published configuration class says: DeepSeek's own

@@ -56,7 +56,7 @@ TEST(ClusterCheck, ARouterBesideAServerThatHasItsPortIsToldSoBeforeEitherStarts)
   const std::vector<PlacedReplica> replicas = place_replicas(cluster).value();
   EXPECT_EQ(router_port_fault(cluster, replicas),
             "the server of replica 1 and the router would both listen at 127.0.0.1:7556");
-  EXPECT_THAT(check_ports(cluster, replicas).error().message, HasSubstr("c.yaml:1:99: router.port: the server of"));
+  EXPECT_THAT(check_ports(cluster, replicas).error().message, HasSubstr("c.yaml:1:97: router.port: the server of"));
   cluster.router.port = 7557;
   EXPECT_EQ(router_port_fault(cluster, replicas), std::nullopt);
   cluster.router = {.host = "127.0.0.2", .port = 7556};

@@ -195,7 +195,7 @@ Result<std::unique_ptr<RankEngine>> RunningServer::load() {
 
 void RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure) {
   const std::string& folder = options_.engine.model;
-  const std::string& name = options_.served_model_names.empty() ? folder : options_.served_model_names.front();
+  const std::string name = model_name();
   const MemoryPlan memory = engine->memory();
   const ModelConfig& config = engine->config();
   openai::LoadedModel model{.max_model_len = memory.max_model_len,
@@ -219,10 +219,13 @@ void RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandler
       queue);
   parts_->service.set(*parts_->replica);
   parts_->api->open(std::move(model));
-  log::info("ready: {}, model {}", url(), name);
   if (options_.service.log_stats)
     parts_->stats_log = std::jthread(
         [replica = parts_->replica.get()](const std::stop_token& stopped) { log_stats(stopped, *replica); });
+}
+
+std::string RunningServer::model_name() const {
+  return options_.served_model_names.empty() ? options_.engine.model : options_.served_model_names.front();
 }
 
 std::string RunningServer::url() const {
@@ -296,6 +299,8 @@ Status run_server(const ServeOptions& options) {
                      failed.request_stop();
                    }));
   StopSignals signals(options.end_time());
+  // From here on a signal is this function's: whoever reads the line may send one.
+  log::info("ready: {}, model {}", server->url(), server->model_name());
   const std::stop_callback wake(failed.get_token(), [&] { signals.wake(); });
   const int signal = signals.wait();
   if (signal != 0) {

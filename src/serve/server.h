@@ -55,7 +55,8 @@ class RunningServer {
   RunningServer(const RunningServer&) = delete;
   RunningServer& operator=(const RunningServer&) = delete;
 
-  std::string url() const;  // "http://HOST:PORT/v1"
+  std::string url() const;         // "http://HOST:PORT/v1"
+  std::string model_name() const;  // as clients call it
 
   // Refuses new requests, lets running ones finish until the deadline, then ends them; leaves the group.
   void stop(Deadline deadline);

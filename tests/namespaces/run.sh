@@ -49,7 +49,7 @@ metric() { get "$1" /metrics | tr -d '\r' | awk -v name="$2" -v labels="$3" 'ind
 
 for ((node = 1; node <= num_nodes; node++)); do
   for ((attempt = 0; ; attempt++)); do
-    if (get $node /health >/dev/null) 2>/dev/null; then break; fi
+    if [[ $(get $node /health 2>/dev/null) == "HTTP/1.1 200 "* ]]; then break; fi
     ((attempt < 600)) || { echo "node $node is not ready after a minute"; exit 1; }
     sleep 0.1
   done

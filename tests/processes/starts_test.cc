@@ -33,8 +33,6 @@ class Start : public testing::Test {
                                    model,
                                    "--host",
                                    "127.0.0.1",
-                                   "--port",
-                                   "0",
                                    "--enable-expert-parallel",
                                    "--data-parallel-size",
                                    std::to_string(dp_size),
@@ -42,8 +40,8 @@ class Start : public testing::Test {
                                    std::to_string(dp_rank),
                                    "--data-parallel-rpc-port",
                                    port_};
-    for (const auto& [flag, value] :
-         {std::pair("--num-gpu-blocks-override", "64"), std::pair("--max-model-len", "1024")}) {
+    for (const auto& [flag, value] : {std::pair("--port", "0"), std::pair("--num-gpu-blocks-override", "64"),
+                                      std::pair("--max-model-len", "1024")}) {
       if (std::ranges::find(more_flags, flag) == more_flags.end()) flags.insert(flags.end(), {flag, value});
     }
     flags.insert(flags.end(), more_flags.begin(), more_flags.end());
