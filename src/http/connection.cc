@@ -154,9 +154,9 @@ void Connection::break_off() {
   close_socket();
 }
 
-void Connection::wait_for_head(bool waits) {
+void Connection::wait_for_head(bool waits, bool is_of_use) {
   waits_for_head_ = waits;
-  waits ? core_->begins_to_wait(this) : core_->ends_to_wait(this);
+  waits ? core_->begins_to_wait(this, is_of_use) : core_->ends_to_wait(this);
 }
 
 awaitable<void> Connection::run() {
@@ -256,9 +256,9 @@ Connection::Decision Connection::decide(const Request& request) const {
 awaitable<bool> Connection::read_head(Parser& parser) {
   if (buffer_.size() == 0 && last_request_ && has_served_) co_return false;
   bool is_gone = false;
-  wait_for_head(true);
+  wait_for_head(true, has_served_);
   std::optional<RequestFault> fault = co_await read_head_lines(parser, is_gone);
-  wait_for_head(false);
+  wait_for_head(false, has_served_);
   timeout_.disarm();
   if (is_gone || !socket_.is_open()) co_return false;
   if (!fault) fault = check_head(parser.get());
@@ -484,7 +484,7 @@ awaitable<bool> Connection::write_all(std::string_view bytes) {
 awaitable<void> Connection::linger() {
   boost::system::error_code ignored;
   socket_.shutdown(asio::socket_base::shutdown_send, ignored);
-  wait_for_head(true);  // nobody needs it
+  wait_for_head(true, false);  // nobody needs it
   timeout_.arm(kLingerTimeout);
   char dropped[4096];
   for (;;) {
@@ -492,7 +492,7 @@ awaitable<void> Connection::linger() {
     if (error || timeout_.has_expired()) break;
   }
   timeout_.disarm();
-  wait_for_head(false);
+  wait_for_head(false, false);
 }
 
 awaitable<Result<std::string>> ServerCall::read() {

@@ -60,10 +60,11 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   std::vector<std::shared_ptr<Connection>> all_connections();
   bool wait_until_empty(std::chrono::milliseconds timeout);
 
-  // A connection that waits for its client's next head may be closed for another one's sake.
-  void begins_to_wait(Connection* connection);
+  // A connection that waits for its client's next head may be closed for another one's sake; one that has been of use
+  // (a health question's, say) as the last.
+  void begins_to_wait(Connection* connection, bool has_served);
   void ends_to_wait(Connection* connection);
-  // Closes the one that has waited longest. False: none waits.
+  // Closes the newcomer, or else the other one, that has waited longest. False: none waits.
   bool make_room();
   bool has_reserve_for(const std::string& path) const;
 
@@ -85,13 +86,14 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   using Waiting = std::list<Connection*>;  // the longest waiting first
   struct Entry {
     std::weak_ptr<Connection> connection;
-    std::optional<Waiting::iterator> waiting;
+    Waiting* list = nullptr;  // in which it waits
+    Waiting::iterator place;
   };
 
   std::mutex mutex_;
   std::condition_variable empty_;
   std::unordered_map<Connection*, Entry> connections_;
-  Waiting waiting_;
+  Waiting newcomers_, waiting_;
   bool draining_ = false;
   Complaints complaints_;
 };
@@ -156,7 +158,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<void> write_answer(Exchange& exchange, std::string bytes);
   void close_socket();
   void break_off();
-  void wait_for_head(bool waits);
+  void wait_for_head(bool waits, bool is_of_use);
 
   boost::asio::ip::tcp::socket socket_;
   const std::shared_ptr<ServerCore> core_;

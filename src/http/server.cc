@@ -119,7 +119,7 @@ void ServerCore::add(const std::shared_ptr<Connection>& connection) {
   bool late;
   {
     std::lock_guard lock(mutex_);
-    connections_.emplace(connection.get(), Entry{connection, std::nullopt});
+    connections_.emplace(connection.get(), Entry{.connection = connection, .list = nullptr, .place = {}});
     late = draining_;
   }
   if (late) connection->close_when_idle();
@@ -131,31 +131,35 @@ void ServerCore::remove(Connection* connection) {
     std::lock_guard lock(mutex_);
     was_crowded = static_cast<int>(connections_.size()) > options.max_connections;
     const auto found = connections_.find(connection);
-    if (found->second.waiting) waiting_.erase(*found->second.waiting);
+    if (found->second.list) found->second.list->erase(found->second.place);
     connections_.erase(found);
     if (connections_.empty()) empty_.notify_all();
   }
   if (was_crowded) asio::post(acceptor.get_executor(), [self = shared_from_this()] { self->room.cancel(); });
 }
 
-void ServerCore::begins_to_wait(Connection* connection) {
+void ServerCore::begins_to_wait(Connection* connection, bool has_served) {
   std::lock_guard lock(mutex_);
-  connections_.at(connection).waiting = waiting_.insert(waiting_.end(), connection);
+  Entry& entry = connections_.at(connection);
+  entry.list = has_served ? &waiting_ : &newcomers_;
+  entry.place = entry.list->insert(entry.list->end(), connection);
 }
 
 void ServerCore::ends_to_wait(Connection* connection) {
   std::lock_guard lock(mutex_);
-  if (auto& waiting = connections_.at(connection).waiting) waiting_.erase(*std::exchange(waiting, std::nullopt));
+  Entry& entry = connections_.at(connection);
+  if (Waiting* list = std::exchange(entry.list, nullptr)) list->erase(entry.place);
 }
 
 bool ServerCore::make_room() {
   std::shared_ptr<Connection> oldest;
   {
     std::lock_guard lock(mutex_);
-    while (!oldest && !waiting_.empty()) {
-      Entry& entry = connections_.at(waiting_.front());
-      waiting_.pop_front();
-      entry.waiting.reset();
+    while (!oldest && (!newcomers_.empty() || !waiting_.empty())) {
+      Waiting& list = newcomers_.empty() ? waiting_ : newcomers_;
+      Entry& entry = connections_.at(list.front());
+      list.pop_front();
+      entry.list = nullptr;
       oldest = entry.connection.lock();
     }
   }

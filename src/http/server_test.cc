@@ -328,6 +328,9 @@ TEST_F(ServerTest, HalfSentHeadsTakeNobodysPlace) {
   start([](Server& server) {
     server.route("GET", "/health", [](const Request&) { return Response::text(200, "well"); });
   });
+  RawClient known = connect();
+  known.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_THAT(known.read_response(), EndsWith("well"));
   std::vector<std::unique_ptr<RawClient>> slow;
   for (int idx = 0; idx < 100; ++idx) {
     slow.push_back(std::make_unique<RawClient>(server_->port()));
@@ -340,6 +343,8 @@ TEST_F(ServerTest, HalfSentHeadsTakeNobodysPlace) {
     EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(1500)) << path;
   }
   EXPECT_LE(server_->num_connections(), 24);
+  known.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_THAT(known.read_response(), EndsWith("well")) << "who has been of use goes last";
   EXPECT_EQ(slow.front()->read_to_end(), "") << "the oldest made room";
 }
 

@@ -287,7 +287,9 @@ void ProxyCall::count_losses(int number) {
   context_->suspects.add(hash_of(target_, client_.request.body), number, steady_clock::now());
 }
 
+// It is answered: no other replica will get it.
 void ProxyCall::forget_request() {
+  if (num_losses_ > 0) context_->suspects.acquit(hash_of(target_, client_.request.body));
   client_.request.body = {};
   client_.request.headers = {};
   client_.request.body_share.reset();

@@ -89,6 +89,12 @@ void Suspects::add(uint64_t hash, int num_losses, Time now) {
   num_known_ = known_.size();
 }
 
+void Suspects::acquit(uint64_t hash) {
+  const std::lock_guard lock(mutex_);
+  known_.erase(hash);
+  num_known_ = known_.size();
+}
+
 std::optional<std::chrono::seconds> Suspects::refused_for(uint64_t hash, Time now) const {
   const std::lock_guard lock(mutex_);
   const auto found = known_.find(hash);

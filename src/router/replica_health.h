@@ -78,6 +78,8 @@ class Suspects {
   using Time = ReplicaHealth::Time;
 
   void add(uint64_t hash, int num_losses, Time now);
+  // It was answered elsewhere: it took nobody with it.
+  void acquit(uint64_t hash);
   // For how long it is not to be sent on; none if it may.
   std::optional<std::chrono::seconds> refused_for(uint64_t hash, Time now) const;
   bool empty() const { return num_known_ == 0; }

@@ -145,6 +145,9 @@ TEST(Suspects, ARequestThatWasLostTwiceIsRefusedForAWhileThatDoubles) {
   EXPECT_FALSE(suspects.refused_for(2, start));
   suspects.add(1, 1, start);
   EXPECT_EQ(suspects.refused_for(1, start), std::chrono::seconds(60));
+  suspects.add(2, 2, start);
+  suspects.acquit(2);
+  EXPECT_FALSE(suspects.refused_for(2, start)) << "it was answered";
   for (uint64_t other = 10; other < 10'000; other++) suspects.add(other, 1, start + std::chrono::seconds(1));
   EXPECT_FALSE(suspects.refused_for(1, start)) << "the oldest is forgotten first";
 }
