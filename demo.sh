@@ -4,20 +4,24 @@
 #   ./demo.sh                the demo (without a terminal it ends after the answer)
 #   ./demo.sh --build-only   stops after the build: build/release/bin/cachalot
 #   PORT=9000 ./demo.sh      another port (8002)
+# In an unpacked release it builds nothing, and takes the program that is there.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 case "${1:-}" in
   "" | --build-only) ;;
-  --help | -h) sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  --help | -h) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
   *) echo "demo.sh: $1 is not an option; see ./demo.sh --help" >&2; exit 2 ;;
 esac
-scripts/build.sh release cachalot
+cachalot=bin/cachalot
+if [ ! -x "$cachalot" ]; then
+  scripts/build.sh release cachalot
+  cachalot=build/release/bin/cachalot
+fi
 [ "${1:-}" != --build-only ] || exit 0
 
 port=${PORT:-8002}
 question='Which one is larger? 3.8 or 3.11'
-cachalot=build/release/bin/cachalot
 log=$(mktemp)
 "$cachalot" up --port "$port" >"$log" 2>&1 &
 cluster=$!

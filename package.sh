@@ -66,7 +66,7 @@ chmod 755 "$root/bin/cachalot"
 
 # ---- the rest ----
 
-mapfile -t files < <(git ls-tree --name-only HEAD models docs deploy examples README.md CHANGELOG.md LICENSE)
+mapfile -t files < <(git ls-tree --name-only HEAD models docs deploy examples demo.sh README.md CHANGELOG.md LICENSE)
 git archive HEAD "${files[@]}" | tar -x -C "$root"
 rm -rf "$root/models/nano/training" "$root/models/nano/train.sh"
 scripts/collect_licences.sh "$root/licences" "${bundled[@]}"

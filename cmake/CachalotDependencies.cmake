@@ -6,6 +6,7 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(yaml-cpp REQUIRED)
+find_library(LIBEDIT_LIBRARY edit REQUIRED)  # libedit-dev: lines that are typed at `cachalot chat`
 find_package(prometheus-cpp REQUIRED CONFIG)
 find_package(ucx 1.13 REQUIRED CONFIG)
 if(CACHALOT_TESTS)

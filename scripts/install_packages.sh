@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config git ca-certificates zlib1g-dev
-  libboost1.81-dev libboost-json1.81-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libcli11-dev prometheus-cpp-dev
+  libboost1.81-dev libboost-json1.81-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libcli11-dev libedit-dev prometheus-cpp-dev
   libssl-dev libucx-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3-venv curl iproute2  # for tests: the openai client, scripts that ask a server, nodes as network namespaces
   "$@")

@@ -7,7 +7,8 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "cli/command_line.h"
+#include "cli/commands.h"
+#include "cli/flag_values.h"
 #include "config/environment.h"
 #include "config/version.h"
 #include "device/cores.h"
@@ -88,19 +89,15 @@ Result<BenchPlace> find_named_place(const BenchRanksOptions& options) {
 }  // namespace
 
 void add_bench_ranks_flags(CLI::App& command, BenchRanksOptions& options) {
-  command
-      .add_option("--ranks", options.ranks,
-                  "Ranks, which this process starts on this machine; one a core if absent. Not under mpirun or srun")
-      ->check(CLI::Range(1, 4096))
+  add_whole(command, "--ranks", options.ranks, {.least = 1, .most = 4096},
+            "Ranks, which this process starts on this machine; one a core if absent. Not under mpirun or srun")
       ->take_last();
-  command
-      .add_option("--rank", options.rank, "Which rank this is, where every rank is started by hand; then --ranks, too")
-      ->check(CLI::NonNegativeNumber)
+  add_whole(command, "--rank", options.rank, {},
+            "Which rank this is, where every rank is started by hand; then --ranks, too")
       ->take_last();
   command.add_option("--data-parallel-address", options.address, "Where rank 0 waits for all ranks (it listens there)")
       ->take_last();
-  command.add_option("--data-parallel-rpc-port", options.port, "The port there")
-      ->check(CLI::Range(1, 65535))
+  add_whole(command, "--data-parallel-rpc-port", options.port, {.least = 1, .most = 65535}, "The port there")
       ->take_last();
   command
       .add_option("--transports", options.transports,
@@ -115,12 +112,10 @@ void add_bench_ranks_flags(CLI::App& command, BenchRanksOptions& options) {
       .add_option("--group-secret-file", options.group_secret_file,
                   "File whose content every rank must have; without it, whoever reaches the port may join")
       ->check(CLI::ExistingFile);
-  command.add_option("--start-timeout", options.start_timeout_seconds, "Seconds that a rank waits for the others")
-      ->check(CLI::Range(1, 86'400))
-      ->capture_default_str();
-  command.add_option("--deadline", options.deadline_seconds, "Seconds that one collective may take")
-      ->check(CLI::Range(1, 86'400))
-      ->capture_default_str();
+  add_whole(command, "--start-timeout", options.start_timeout_seconds, {.least = 1, .most = 86'400},
+            "Seconds that a rank waits for the others");
+  add_whole(command, "--deadline", options.deadline_seconds, {.least = 1, .most = 86'400},
+            "Seconds that one collective may take");
 }
 
 Result<BenchPlace> find_bench_place(const BenchRanksOptions& options, const std::optional<LaunchedRank>& launched,

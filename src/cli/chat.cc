@@ -1,15 +1,21 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <cstdio>
-#include <iostream>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "base/file.h"
 #include "base/stop_signals.h"
 #include "cli/chat_session.h"
+#include "cli/cluster_arguments.h"
 #include "cli/commands.h"
+#include "cli/flag_values.h"
+#include "cli/line_editor.h"
+#include "cluster/cluster_state.h"
 
 namespace cachalot {
 
@@ -91,27 +97,68 @@ Status answer(ChatSession& session, const std::string& question, Printer& printe
 void converse(ChatSession& session, Printer& printer) {
   const bool is_terminal = isatty(STDIN_FILENO) == 1;
   if (is_terminal) fmt::print("{}. Ctrl-C stops an answer, /reset forgets, /quit leaves.\n", session.model());
-  for (std::string line;;) {
-    if (is_terminal) fmt::print("> ");
-    std::fflush(stdout);
-    if (!std::getline(std::cin, line) || line == "/quit" || line == "/exit") return;
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    if (line == "/reset") {
+  std::fflush(stdout);
+  LineEditor editor(is_terminal ? state_file("chat_history") : std::string());
+  while (const std::optional<std::string> line = editor.read_line("> ")) {
+    if (*line == "/quit" || *line == "/exit") return;
+    if (line->find_first_not_of(" \t\r") == line->npos) continue;
+    if (*line == "/reset") {
       session.reset();
-    } else if (line.starts_with('/') && line.find(' ') == line.npos) {
-      fmt::print("{} is not known; there are /reset and /quit\n", line);
-    } else if (const Status status = answer(session, line, printer); !status) {
+    } else if (line->starts_with('/') && line->find(' ') == line->npos) {
+      fmt::print("{} is not known; there are /reset and /quit\n", *line);
+    } else if (const Status status = answer(session, *line, printer); !status) {
       fmt::print(stderr, "{}\n", status.error().message);
     }
   }
 }
 
-Status run_chat(ChatOptions options, const std::string& question, bool shows_reasoning) {
+struct ChatFlags {
+  ChatOptions chat;
+  std::string question, run_folder;
+  bool hides_reasoning = false;
+};
+
+// The address of the cluster that is up on this machine; empty if none is.
+Result<std::string> find_own_cluster(const std::string& run_folder) {
+  const Result<RunFolder> folder = RunFolder::open(run_folder);
+  const std::vector<std::string> names = folder ? folder->names() : std::vector<std::string>();
+  std::vector<std::string> urls;
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(const std::string text, read_file(folder->state_path(name)));
+    ASSIGN_OR_RETURN(const ClusterState state, parse_cluster_state(text, folder->state_path(name)));
+    if (!state.router.empty() || !state.replicas.empty())
+      urls.push_back(state.router.empty() ? state.replicas[0].url : state.router[0].url);
+  }
+  if (urls.size() > 1)
+    return make_parameter_error("--url", "more than one cluster is up ({}); say which: --url {}",
+                                fmt::join(names, ", "), fmt::join(urls, " or --url "));
+  return urls.empty() ? std::string() : urls.front();
+}
+
+// A key of this machine's servers goes to no other.
+std::string own_key() {
+  for (const char* name : {"CACHALOT_API_KEY", "VLLM_API_KEY"})
+    if (const char* const key = std::getenv(name); key != nullptr && *key != '\0') return key;
+  return {};
+}
+
+Status run_chat(ChatFlags flags) {
+  ChatOptions& options = flags.chat;
+  if (options.url.empty()) {
+    ASSIGN_OR_RETURN(options.url, find_own_cluster(flags.run_folder));
+    if (options.url.empty()) options.url = "http://localhost:8000/v1";
+    if (options.api_key.empty()) options.api_key = own_key();
+  }
   const http::IoThreads threads(1);
+  const std::string url = options.url;
   ChatSession session(threads, std::move(options));
-  Printer printer(shows_reasoning);
-  RETURN_IF_ERROR(session.connect());
-  if (!question.empty()) return answer(session, question, printer);
+  Printer printer(!flags.hides_reasoning);
+  if (Status status = session.connect(); !status) {
+    status.error().message += fmt::format(
+        "\n(asked at {}; `cachalot up` or `cachalot serve FOLDER` starts a server, --url names another)", url);
+    return status;
+  }
+  if (!flags.question.empty()) return answer(session, flags.question, printer);
   converse(session, printer);
   return {};
 }
@@ -119,22 +166,20 @@ Status run_chat(ChatOptions options, const std::string& question, bool shows_rea
 }  // namespace
 
 void add_chat_command(CLI::App& app) {
-  struct Flags {
-    ChatOptions chat;
-    std::string question;
-    bool hides_reasoning = false;
-  };
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ChatFlags>();
   CLI::App* command = app.add_subcommand("chat", "Talk to any OpenAI-compatible server in the terminal");
-  command->add_option("prompt,--prompt", flags->question, "One question; without it, a conversation");
-  command->add_option("--url", flags->chat.url, "Address of the API")->capture_default_str();
+  command->add_option("words,--prompt", flags->question, "One question; without it, a conversation");
+  command->add_option("--url", flags->chat.url,
+                      "Address of the API; absent: the cluster that is up, else http://localhost:8000/v1");
   command->add_option("--model", flags->chat.model, "Model to ask for; the server's first if absent");
   command->add_option("--api-key", flags->chat.api_key, "Key of the API")->envname("OPENAI_API_KEY");
-  command->add_option("--temperature", flags->chat.temperature, "Sampling temperature; the server's default if absent");
-  command->add_option("--max-tokens", flags->chat.max_tokens, "Most tokens of an answer");
+  add_real(*command, "--temperature", flags->chat.temperature, {},
+           "Sampling temperature; the server's default if absent");
+  add_whole(*command, "--max-tokens", flags->chat.max_tokens, {.least = 1}, "Most tokens of an answer");
   command->add_option("--system", flags->chat.system, "System prompt");
   command->add_flag("--hide-reasoning", flags->hides_reasoning, "Show the answer without the thought");
-  command->callback([flags] { finish_command(run_chat(flags->chat, flags->question, !flags->hides_reasoning)); });
+  add_run_folder_flag(*command, flags->run_folder);
+  command->callback([flags] { finish_command(run_chat(*flags)); });
 }
 
 }  // namespace cachalot

@@ -14,7 +14,7 @@
 namespace cachalot {
 
 struct ChatOptions {
-  std::string url = "http://localhost:8000/v1";
+  std::string url;
   std::string model;  // empty: the server's first
   std::string api_key;
   std::string system;

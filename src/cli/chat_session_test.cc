@@ -126,5 +126,15 @@ TEST_F(ChatSessionTest, SaysWhichServerIsNotThere) {
   EXPECT_THAT(status.error().message, HasSubstr("127.0.0.1:1"));
 }
 
+TEST(ApiAddress, EndingsThatWereCopiedFromARequestAreCut) {
+  for (const char* url :
+       {"http://h:1", "http://h:1/", "h:1/v1", "http://h:1/v1/", "http://h:1/v1//", "http://h:1/v1/chat/completions",
+        "http://h:1/v1/chat/completions/", "h:1/chat/completions", "http://h:1/v1/completions", "http://h:1/v1/models",
+        "http://h:1/v1?a=b", "http://h:1/health"})
+    EXPECT_EQ(openai::ApiAddress(url, "").url(), "http://h:1/v1") << url;
+  EXPECT_EQ(openai::ApiAddress("http://h/llm/v1/models", "").url(), "http://h/llm/v1");
+  EXPECT_EQ(openai::ApiAddress("http://models", "").url(), "http://models/v1");
+}
+
 }  // namespace
 }  // namespace cachalot

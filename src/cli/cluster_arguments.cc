@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "cli/arguments.h"
 #include "cli/commands.h"
-#include "cli/nearest_flag.h"
 #include "cluster/commands.h"
 
 namespace cachalot {
@@ -24,21 +24,27 @@ std::string default_run_folder() {
 // As the command itself would read it, with no other flag beside it.
 Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std::string& section,
                   void (*add_command)(CLI::App&), Words arguments) {
-  CLI::App app;
+  CLI::App app("", "cachalot");
   add_command(app);
   CLI::App* const command = app.get_subcommand(section);
   command->callback([] {});
   const std::string where = fmt::format("{}:{}:{}: {}.{}", cluster.path, flag.line, flag.column, section, flag.name);
   if (flag.name == "help") return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`", where, section);
-  arguments.insert(arguments.begin(), section);
   std::ranges::copy(flag_words(flag), std::back_inserter(arguments));
-  std::ranges::reverse(arguments);  // as CLI11 wants them
+  Result<Arguments> read = read_arguments(*command, arguments);
+  if (!read) {
+    // The file's name for it has no dashes.
+    std::string message = std::move(read.error().message);
+    const std::string typed = "--" + flag.name;
+    if (message.starts_with(typed)) message.erase(0, typed.size());
+    if (const size_t nearest = message.find("; the nearest is --"); nearest != message.npos)
+      message.erase(nearest + std::string_view("; the nearest is ").size(), 2);
+    return make_parameter_error(flag.name, "{}{}", where, message);
+  }
+  read->words.insert(read->words.begin(), section);
+  std::ranges::reverse(read->words);  // as CLI11 wants them
   try {
-    app.parse(arguments);
-  } catch (const CLI::ExtrasError&) {
-    const std::string nearest = nearest_flag(*command, flag.name);
-    return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`{}", where, section,
-                                nearest.empty() ? "" : fmt::format("; the nearest is {}", nearest));
+    app.parse(read->words);
   } catch (const CLI::ParseError& error) {
     return make_parameter_error(flag.name, "{}: {}", where, error.what());
   }

@@ -1,12 +1,15 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 
-// One function a subcommand, each in a file of its own: it adds the subcommand with its flags and what it does.
 namespace cachalot {
 
+// Each adds one subcommand with its flags and what it does.
 void add_serve_command(CLI::App& app);
 void add_router_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
@@ -21,7 +24,21 @@ void add_status_command(CLI::App& app);
 void add_lease_command(CLI::App& app);
 void add_check_command(CLI::App& app);
 
+// Of `bench`.
+void add_bench_model_command(CLI::App& group);
+void add_bench_step_command(CLI::App& group);
+
 // Ends a subcommand: an error is printed to stderr and becomes the exit status 1.
 void finish_command(const Status& status);
+
+// The words by which this process was started, the program's name first: for the ranks that it starts in its likeness.
+Result<std::vector<std::string>> own_command_line();
+
+// All of them.
+std::unique_ptr<CLI::App> make_program();
+
+// Runs the program for the words behind its name; its exit status: 0, 1 if a command failed (which has said why), 2 if
+// the words make no sense.
+int run_program(const std::vector<std::string>& words);
 
 }  // namespace cachalot

@@ -9,10 +9,9 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
-#include "cli/command_line.h"
 #include "cli/commands.h"
-#include "cli/engine_flags.h"
-#include "cli/parallel_flags.h"
+#include "cli/flag_values.h"
+#include "cli/model_flags.h"
 #include "eval/interview.h"
 #include "eval/score.h"
 #include "http/client.h"
@@ -166,22 +165,16 @@ void add_eval_command(CLI::App& app) {
       ->add_option("--questions", flags->questions,
                    "JSONL file; in each line the strings `family`, `question` and `answer`")
       ->required();
-  command->add_option("--limit", flags->limit, "Ask so many, evenly over the file")->check(CLI::PositiveNumber);
-  command->add_option("--concurrency", interview.concurrency, "Requests at once")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  add_whole(*command, "--limit", flags->limit, {.least = 1}, "Ask so many, evenly over the file");
+  add_whole(*command, "--concurrency", interview.concurrency, {.least = 1, .most = 1024}, "Requests at once");
   command->add_flag("--bare", interview.bare,
                     "Ask through /v1/completions, without the chat template: the question and a line break");
-  command
-      ->add_option("--max-tokens", interview.max_tokens,
-                   fmt::format("Most tokens of an answer, thought included; absent: as many as fit (--bare: {})",
-                               kBareMaxTokens))
-      ->check(CLI::PositiveNumber);
+  add_whole(
+      *command, "--max-tokens", interview.max_tokens, {.least = 1},
+      fmt::format("Most tokens of an answer, thought included; absent: as many as fit (--bare: {})", kBareMaxTokens));
   command->add_option("--json", flags->json, "Write the scores, wrong answers and failures to this file");
-  command
-      ->add_option("--min-accuracy", flags->min_accuracy,
-                   "End with status 1 if the mean over families is lower, e.g. 0.95")
-      ->check(CLI::Range(0.0, 1.0));
+  add_real(*command, "--min-accuracy", flags->min_accuracy, {0.0, 1.0},
+           "End with status 1 if the mean over families is lower, e.g. 0.95");
   command->callback([flags, engine_flags] {
     finish_command(check_subject(*flags, engine_flags));
     finish_command(run_eval(*flags));

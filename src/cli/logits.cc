@@ -6,10 +6,9 @@
 #include "base/file.h"
 #include "base/math.h"
 #include "base/stop_signals.h"
-#include "cli/command_line.h"
 #include "cli/commands.h"
-#include "cli/engine_flags.h"
-#include "cli/parallel_flags.h"
+#include "cli/flag_values.h"
+#include "cli/model_flags.h"
 #include "engine/participate.h"
 #include "engine/rank_engine.h"
 #include "serve/rank_group.h"
@@ -104,14 +103,10 @@ void add_logits_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("logits", "Compute the logits of a sequence of token ids, to compare engines");
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
-  command->add_option("--replica", options->replica, "Which replica computes; the others take part with zero rows")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_whole(*command, "--replica", options->replica, {}, "Which replica computes; the others take part with zero rows");
   command->add_option("--tokens", options->tokens, "Token ids, separated by commas")->required()->delimiter(',');
-  command
-      ->add_option("--generated-from", options->generated_from,
-                   "Tokens from this index on have the role \"generated\" and come one a step")
-      ->check(CLI::NonNegativeNumber);
+  add_whole(*command, "--generated-from", options->generated_from, {},
+            "Tokens from this index on have the role \"generated\" and come one a step");
   command->add_option("--output", options->output,
                       "Write `logits` [num_tokens, vocab_size] F32 to this safetensors file");
   command->add_option("--report", options->report, "Write what each rank held and did to this JSON file");

@@ -1,6 +1,8 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/flag_values.h"
+#include "cli/model_flags.h"
 #include "router/running_router.h"
 
 namespace cachalot {
@@ -11,16 +13,13 @@ template <class Rep, class Period>
 CLI::Option* add_seconds(CLI::App& app, const std::string& name, std::chrono::duration<Rep, Period>& target,
                          const std::string& help) {
   const std::chrono::duration<double> seconds = target;
-  return app
-      .add_option_function<double>(
-          name,
-          [&target](double value) {
-            target =
-                std::chrono::duration_cast<std::chrono::duration<Rep, Period>>(std::chrono::duration<double>(value));
-          },
-          help)
-      ->option_text(fmt::format("SECONDS [{:g}]", seconds.count()))
-      ->check(CLI::NonNegativeNumber);
+  return flag_values::add(app, name, target, help,
+                          [](const CLI::Option& option, const std::string& text) {
+                            const double value = flag_values::read_real(option, text, {0, 1e8});
+                            return std::chrono::duration_cast<std::chrono::duration<Rep, Period>>(
+                                std::chrono::duration<double>(value));
+                          })
+      ->option_text(fmt::format("SECONDS [{:g}]", seconds.count()));
 }
 
 void add_health_flags(CLI::App& app, RouterOptions& options) {
@@ -29,17 +28,13 @@ void add_health_flags(CLI::App& app, RouterOptions& options) {
       ->group(group);
   add_seconds(app, "--health-timeout", options.health_timeout, "Without an answer for so long a replica is out")
       ->group(group);
-  app.add_option("--health-fall", options.health_fall, "Refused questions in a row that take a replica out")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str()
+  add_whole(app, "--health-fall", options.health_fall, {.least = 1},
+            "Refused questions in a row that take a replica out")
       ->group(group);
-  app.add_option("--health-rise", options.health_rise, "Good answers in a row that bring it back")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str()
+  add_whole(app, "--health-rise", options.health_rise, {.least = 1}, "Good answers in a row that bring it back")
       ->group(group);
-  app.add_option("--eject-after-errors", options.eject_after_errors, "Failed requests in a row that take a replica out")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str()
+  add_whole(app, "--eject-after-errors", options.eject_after_errors, {.least = 1},
+            "Failed requests in a row that take a replica out")
       ->group(group);
   add_seconds(app, "--eject-time", options.eject_time, "For how long; twice as long the next time, up to 60 s")
       ->group(group);
@@ -53,12 +48,10 @@ void add_health_flags(CLI::App& app, RouterOptions& options) {
 void add_limit_flags(CLI::App& app, RouterOptions& options) {
   const char* group = "Limits";
   const auto number = [&](const char* name, auto& target, const char* help) {
-    app.add_option(name, target, help)->check(CLI::NonNegativeNumber)->capture_default_str()->group(group);
+    add_whole(app, name, target, {}, help)->group(group);
   };
-  app.add_option("--max-tries", options.max_tries,
-                 "Replicas that a request is sent to, one after the other, until one answers")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str()
+  add_whole(app, "--max-tries", options.max_tries, {.least = 1},
+            "Replicas that a request is sent to, one after the other, until one answers")
       ->group(group);
   number("--max-in-flight", options.max_in_flight, "Requests at all replicas together; more get a 429. 0: no limit");
   number(
@@ -90,31 +83,28 @@ void add_router_command(CLI::App& app) {
   command->add_option("--server-urls", options->server_urls, "Addresses of the replicas, http://HOST:PORT, by rank")
       ->expected(1, -1);
   command->add_option("--host", options->host, "Address to listen on")->capture_default_str();
-  command->add_option("--port", options->port, "Port to listen on; 0: any free one")->capture_default_str();
+  add_whole(*command, "--port", options->port, kPortRange, "Port to listen on; 0: any free one");
   command->add_option("--model", options->model,
                       "Name that the replicas serve; a replica that serves another one is warned of");
   command
-      ->add_option("--api-key", options->api_keys,
-                   "Keys that open the API; absent: what clients bring is passed on unchecked")
+      ->add_option(
+          "--api-key", options->api_keys,
+          "Keys that open the API; else CACHALOT_API_KEY or VLLM_API_KEY; absent: what clients bring is passed "
+          "on unchecked")
       ->expected(1, -1);
   command->add_option("--server-api-key", options->server_api_key,
                       "Key that opens the replicas, in place of the client's");
-  command->add_option("--io-threads", options->io_threads, "Threads for connections")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  command
-      ->add_option("--prefix-entries", options->prefix_entries,
-                   "Beginnings of prompts to remember, to send more of the same to the same replica; 0: none")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command
-      ->add_option("--drain-seconds", options->drain_seconds,
-                   "How long running answers may take after SIGTERM, SIGINT or SIGHUP")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_whole(*command, "--io-threads", options->io_threads, {.least = 1, .most = 256}, "Threads for connections");
+  add_whole(*command, "--prefix-entries", options->prefix_entries, {},
+            "Beginnings of prompts to remember, to send more of the same to the same replica; 0: none");
+  add_whole(*command, "--drain-seconds", options->drain_seconds, {},
+            "How long running answers may take after SIGTERM, SIGINT or SIGHUP");
   add_health_flags(*command, *options);
   add_limit_flags(*command, *options);
-  command->callback([options] { finish_command(router::run_router(*options)); });
+  command->callback([options] {
+    finish_command(complete_api_keys(options->api_keys));
+    finish_command(router::run_router(*options));
+  });
 }
 
 }  // namespace cachalot

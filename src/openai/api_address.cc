@@ -8,10 +8,23 @@ namespace json = boost::json;
 
 namespace {
 
+// An address that was copied from a request's has one of these behind its base.
 std::string base_of(std::string url) {
   if (url.find("://") == url.npos) url = "http://" + url;
-  while (url.ends_with('/')) url.pop_back();
-  return url.ends_with("/v1") ? url : url + "/v1";
+  url = url.substr(0, url.find_first_of("?#"));
+  constexpr std::string_view kEndings[] = {"/",       "/chat/completions", "/completions", "/models",
+                                           "/health", "/metrics",          "/v1"};
+  const size_t scheme = url.find("://") + 3;
+  for (bool cut = true; cut;) {
+    cut = false;
+    for (const std::string_view ending : kEndings) {
+      if (!url.ends_with(ending) || url.size() - ending.size() <= scheme) continue;
+      url.resize(url.size() - ending.size());
+      cut = true;
+      if (ending == "/v1") return url + "/v1";
+    }
+  }
+  return url + "/v1";
 }
 
 }  // namespace

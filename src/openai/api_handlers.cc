@@ -62,7 +62,7 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
       options_(std::move(options)),
       reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
       created_(unix_seconds()),
-      prompts_(tokenizer, chat_template, options_.max_model_len),
+      prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs),
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
       workers_(options_.num_workers),
       worker_for_large_(1) {
@@ -74,7 +74,9 @@ ApiHandlers::ApiHandlers(GenerationService& service, const Tokenizer& tokenizer,
 void ApiHandlers::open(LoadedModel model) {
   CHECK(!is_open_ && model.max_model_len > 1, "max_model_len is {}", model.max_model_len);
   options_.max_model_len = options_.limits.max_model_len = model.max_model_len;
+  const int wanted = options_.limits.max_logprobs;
   options_.vocab_size = options_.limits.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer_.vocab_size();
+  options_.limits.max_logprobs = wanted < 0 ? options_.vocab_size : std::min(wanted, options_.vocab_size);
   options_.system_fingerprint = std::move(model.system_fingerprint);
   prompts_.set_max_model_len(model.max_model_len);
   eos_token_ids_ = std::move(model.eos_token_ids);
@@ -187,7 +189,7 @@ GenerationPlan ApiHandlers::common_plan(GenerationParams& params) const {
   plan.budget = budget_;
   plan.arrival_ns = std::chrono::steady_clock::now().time_since_epoch().count();
   plan.stream = params.stream;
-  plan.include_usage = params.include_usage;
+  plan.include_usage = params.include_usage || options_.force_include_usage;
   plan.continuous_usage = params.continuous_usage;
   return plan;
 }
@@ -212,7 +214,7 @@ ApiResult<GenerationPlan> ApiHandlers::plan_completion(const http::Request& requ
   const bool prompt_logprobs = body.contains("prompt_logprobs") && params.sampling.num_prompt_logprobs >= 0;
   const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
                              .prompt_logprobs = prompt_logprobs,
-                             .tokens_as_ids = params.tokens_as_ids};
+                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids)};
   PromptMaker::Fit fit = fit_of(params, kDefaultCompletionTokens);
   fit.prompt_only = prompt_only;
   fit.reserve = kDefaultCompletionTokens;
@@ -243,7 +245,7 @@ ApiResult<GenerationPlan> ApiHandlers::plan_chat(const http::Request& request, c
   GenerationParams& params = parsed.params;
   const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
                              .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
-                             .tokens_as_ids = params.tokens_as_ids,
+                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
                              .reasoning = reasoning_};
   ASSIGN_OR_RETURN(Prompt prompt,
                    prompts_.from_chat(parsed.conversation, fit_of(params, options_.generation_config.max_new_tokens)));

@@ -28,7 +28,10 @@ struct ApiServerOptions {
   GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
-  RequestLimits limits;                // vocab_size and max_model_len are filled in
+  boost::json::object default_template_kwargs;    // what templates are given unless a request says otherwise
+  bool force_include_usage = false;               // streams end with their usage, asked or not
+  bool tokens_as_ids = false;                     // "token_id:7" in logprobs, unless a request says otherwise
+  RequestLimits limits;                           // vocab_size and max_model_len are filled in
   int64_t max_answer_bytes = int64_t{512} << 20;  // of all answers under way, until they are sent
   std::chrono::milliseconds keep_alive{10'000};   // a stream with nothing to say for so long says that it lives
   bool log_requests = false;                      // a line in the log for each that ends

@@ -148,7 +148,8 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
   return request;
 }
 
-Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template) {
+Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,
+                            const json::object& defaults) {
   json::object context = conversation.template_kwargs;
   context["messages"] = conversation.messages;
   if (!conversation.documents.empty()) context["documents"] = conversation.documents;
@@ -156,6 +157,7 @@ Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate
     context.emplace("reasoning_effort", conversation.reasoning_effort);
     context.emplace("enable_thinking", conversation.reasoning_effort != "none");
   }
+  for (const auto& entry : defaults) context.emplace(entry.key(), entry.value());
   const auto render_text = [&](bool add_generation_prompt) {
     context["add_generation_prompt"] = add_generation_prompt;
     return chat_template.render(json_text(context));

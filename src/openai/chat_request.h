@@ -36,6 +36,8 @@ ApiResult<ChatRequest> parse_chat_request(const boost::json::object& object, con
                                           const RequestLimits& limits);
 void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation& conversation);
 
-Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template);
+// `defaults`: what the template is given where the conversation says nothing.
+Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,
+                            const boost::json::object& defaults = {});
 
 }  // namespace cachalot::openai

@@ -153,7 +153,8 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   keys.optional("ignore_eos", params.ignore_eos);
   keys.optional("include_stop_str_in_output", params.include_stop);
   keys.optional("skip_special_tokens", params.skip_special_tokens);
-  keys.optional("return_tokens_as_token_ids", params.tokens_as_ids);
+  if (keys.find("return_tokens_as_token_ids"))
+    keys.optional("return_tokens_as_token_ids", params.tokens_as_ids.emplace());
   if (keys.find("truncate_prompt_tokens")) {
     int& kept = params.truncate_prompt_tokens.emplace();
     keys.optional("truncate_prompt_tokens", kept, -1, kMaxInt);

@@ -38,7 +38,7 @@ struct GenerationParams {
   bool ignore_eos = false;
   bool include_stop = false;  // include_stop_str_in_output
   bool skip_special_tokens = true;
-  bool tokens_as_ids = false;  // return_tokens_as_token_ids
+  std::optional<bool> tokens_as_ids;  // return_tokens_as_token_ids
   std::optional<int> truncate_prompt_tokens;
   bool truncates_end = false;  // truncation_side: the prompt's beginning is kept
   std::string request_id, service_tier;

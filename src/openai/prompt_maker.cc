@@ -19,8 +19,13 @@ std::unexpected<ApiError> library_failed(const char* what, const std::string& me
 
 }  // namespace
 
-PromptMaker::PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len)
-    : tokenizer_(tokenizer), chat_template_(chat_template), max_model_len_(max_model_len), bounds_(tokenizer) {}
+PromptMaker::PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len,
+                         boost::json::object template_defaults)
+    : tokenizer_(tokenizer),
+      chat_template_(chat_template),
+      max_model_len_(max_model_len),
+      template_defaults_(std::move(template_defaults)),
+      bounds_(tokenizer) {}
 
 std::unexpected<ApiError> PromptMaker::too_long(const std::string& asked) const {
   return std::unexpected(ApiError(
@@ -51,7 +56,7 @@ ApiResult<RenderedChat> PromptMaker::render_chat(const Conversation& conversatio
     return std::unexpected(ApiError(400,
                                     fmt::format("{}: this model has no chat template; use /v1/completions", kRequest),
                                     "invalid_request_error", "messages"));
-  auto rendered = render(conversation, *chat_template_);
+  auto rendered = render(conversation, *chat_template_, template_defaults_);
   if (rendered) return std::move(*rendered);
   Error& error = rendered.error();
   if (error.code == ErrorCode::kInternal)

@@ -17,8 +17,9 @@ namespace cachalot::openai {
 // tokenized; a fault of the tokenizer or the template is the request's own. Thread-safe.
 class PromptMaker {
  public:
-  // Borrows both; `chat_template` may be null.
-  PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len);
+  // Borrows both; `chat_template` may be null. `template_defaults`: what it is given where a request says nothing.
+  PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len,
+              boost::json::object template_defaults = {});
   void set_max_model_len(int max_model_len) { max_model_len_ = max_model_len; }  // before the first prompt
 
   struct Fit {
@@ -47,6 +48,7 @@ class PromptMaker {
   const Tokenizer& tokenizer_;
   const ChatTemplate* chat_template_;
   int max_model_len_;
+  const boost::json::object template_defaults_;
   const TextBounds bounds_;
 };
 

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <boost/json.hpp>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -17,6 +19,7 @@
 #include "base/ports.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "base/text.h"
 #include "config/version.h"
 #include "http/io_threads.h"
 #include "http/server.h"
@@ -72,7 +75,8 @@ void log_stats(const std::stop_token& stopped, const Replica& replica) {
   }
 }
 
-Result<std::unique_ptr<ChatTemplate>> load_template(const std::string& folder) {
+Result<std::unique_ptr<ChatTemplate>> load_template(const std::string& folder, const TextOptions& options) {
+  if (!options.chat_template.empty()) return ChatTemplate::from_file_or_text(options.chat_template, folder);
   auto chat_template = ChatTemplate::load(folder);
   if (chat_template || chat_template.error().code != ErrorCode::kNotFound) return chat_template;
   log::warn("{}: no chat template; /v1/chat/completions is refused", folder);
@@ -96,6 +100,25 @@ class LateService : public GenerationService {
  private:
   std::atomic<Replica*> replica_{nullptr};
 };
+
+Result<GenerationConfig> load_sampling_defaults(const std::string& model_folder, int vocab_size,
+                                                const TextOptions& options) {
+  ASSIGN_OR_RETURN(GenerationConfig config, load_generation_config(model_folder, vocab_size));
+  if (options.generation_config == "vllm") {
+    // Where answers end is no matter of sampling.
+    config = GenerationConfig{.eos_token_ids = std::move(config.eos_token_ids)};
+  } else if (options.generation_config != "auto") {
+    if (!std::filesystem::is_regular_file(options.generation_config + "/generation_config.json"))
+      return make_parameter_error(
+          "--generation-config", "--generation-config {}: must be auto, vllm or a folder with a generation_config.json",
+          cachalot::quoted(options.generation_config));
+    ASSIGN_OR_RETURN(config, load_generation_config(options.generation_config, vocab_size));
+  }
+  if (!options.override_generation_config.empty())
+    RETURN_IF_ERROR(override_generation_config(options.override_generation_config, "--override-generation-config",
+                                               vocab_size, config));
+  return config;
+}
 
 }  // namespace
 
@@ -146,10 +169,12 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
   http_options.max_connections = std::min(http_options.max_connections, http::raise_file_limit() - kOtherFiles);
   parts_->http = std::make_unique<http::Server>(*parts_->io_threads, std::move(http_options));
   RETURN_IF_ERROR(parts_->http->listen());
+  const TextOptions& text = options_.text;
+  const std::string& texts = text.tokenizer.empty() ? folder : text.tokenizer;
   ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
-  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(folder, config.vocab_size));
-  ASSIGN_OR_RETURN(parts_->chat_template, load_template(folder));
-  ASSIGN_OR_RETURN(parts_->generation_config, load_generation_config(folder, config.vocab_size));
+  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(texts, config.vocab_size));
+  ASSIGN_OR_RETURN(parts_->chat_template, load_template(texts, text));
+  ASSIGN_OR_RETURN(parts_->generation_config, load_sampling_defaults(folder, config.vocab_size, text));
   if (options_.parallel.group_rank() == 0)
     for (const auto& notes : {config.notes, parts_->tokenizer->notes(), parts_->generation_config.notes})
       for (const std::string& note : notes) log::warn("{}", note);
@@ -164,17 +189,28 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
 
 Status RunningServer::answer_probes() {
   const std::string& folder = options_.engine.model;
-  parts_->api = std::make_unique<openai::ApiServer>(
-      parts_->service, *parts_->tokenizer, parts_->chat_template.get(),
-      openai::ApiServerOptions{
-          .served_model_names = options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names,
-          .model_path = folder,
-          .api_keys = options_.api_keys,
-          .version = kVersion,
-          .generation_config = parts_->generation_config,
-          .seed = options_.engine.seed,
-          .reasoning = options_.reasoning,
-          .log_requests = options_.service.log_requests});
+  openai::ApiServerOptions api_options{
+      .served_model_names = options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names,
+      .model_path = folder,
+      .api_keys = options_.api_keys,
+      .version = kVersion,
+      .generation_config = parts_->generation_config,
+      .seed = options_.engine.seed,
+      .reasoning = options_.reasoning,
+      .log_requests = options_.service.log_requests};
+  api_options.force_include_usage = options_.text.force_include_usage;
+  api_options.tokens_as_ids = options_.text.tokens_as_ids;
+  api_options.limits.max_logprobs = options_.service.max_logprobs;
+  if (const std::string& kwargs = options_.text.default_template_kwargs; !kwargs.empty()) {
+    boost::system::error_code error;
+    const boost::json::value value = boost::json::parse(kwargs, error);
+    if (error || !value.is_object())
+      return make_parameter_error("--default-chat-template-kwargs",
+                                  "--default-chat-template-kwargs {}: must be a JSON object", cachalot::quoted(kwargs));
+    api_options.default_template_kwargs = value.get_object();
+  }
+  parts_->api = std::make_unique<openai::ApiServer>(parts_->service, *parts_->tokenizer, parts_->chat_template.get(),
+                                                    std::move(api_options));
   parts_->api->set_metrics([this] { return render_metrics(); });
   parts_->api->set_state([this] { return render_state(); });
   parts_->api->register_routes(*parts_->http);

@@ -16,9 +16,21 @@
 
 namespace cachalot {
 
+// Where a server's texts come from, if not from the model's folder, and what answers hold unasked.
+struct TextOptions {
+  std::string tokenizer;                   // another folder
+  std::string chat_template;               // a file, or the template itself
+  std::string generation_config = "auto";  // "vllm": none of the model's sampling defaults; else another folder
+  std::string override_generation_config;  // a JSON object that goes before that
+  std::string default_template_kwargs;     // a JSON object: what templates are given unless a request says otherwise
+  bool force_include_usage = false;        // streams end with their usage, asked or not
+  bool tokens_as_ids = false;              // "token_id:7" in logprobs, unless a request says otherwise
+};
+
 struct ServeOptions {
   EngineOptions engine;
   ServiceOptions service;
+  TextOptions text;
   ParallelOptions parallel;
   Starts starts = Starts::kReplica;
   std::vector<std::string> command_line;  // of this process, for the ranks that it starts

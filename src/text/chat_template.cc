@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/file.h"
 #include "text/rust_bridge.h"
 #include "text/tokenizer_config.h"
 
@@ -32,6 +33,19 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::string& mode
   Result<std::unique_ptr<ChatTemplate>> chat_template =
       from_source(*config.chat_template, config.bos_token, config.eos_token);
   if (!chat_template) chat_template.error().message.insert(0, config.template_file + ": ");
+  return chat_template;
+}
+
+Result<std::unique_ptr<ChatTemplate>> ChatTemplate::from_file_or_text(const std::string& file_or_text,
+                                                                      const std::string& tokenizer_folder) {
+  ASSIGN_OR_RETURN(const TokenizerConfig config, load_tokenizer_config(tokenizer_folder));
+  const bool is_text = file_or_text.contains("{{") || file_or_text.contains("{%") || file_or_text.contains('\n');
+  std::string source = file_or_text;
+  if (!is_text) {
+    ASSIGN_OR_RETURN(source, read_file(file_or_text));
+  }
+  Result<std::unique_ptr<ChatTemplate>> chat_template = from_source(source, config.bos_token, config.eos_token);
+  if (!chat_template && !is_text) chat_template.error().message.insert(0, file_or_text + ": ");
   return chat_template;
 }
 

@@ -14,6 +14,9 @@ class ChatTemplate {
   // From tokenizer_config.json's chat_template (a string, or a list with one named "default") or chat_template.jinja.
   // kNotFound if the folder has none.
   static Result<std::unique_ptr<ChatTemplate>> load(const std::string& model_folder);
+  // A file's, or one that is written out (it has "{{" or "{%" or a line break in it), with the tokens of the folder.
+  static Result<std::unique_ptr<ChatTemplate>> from_file_or_text(const std::string& file_or_text,
+                                                                 const std::string& tokenizer_folder);
   static Result<std::unique_ptr<ChatTemplate>> from_source(std::string_view source, std::string_view bos_token,
                                                            std::string_view eos_token);
   ~ChatTemplate();

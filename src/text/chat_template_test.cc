@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <ctime>
+#include <fstream>
 #include <thread>
 
 #include "base/file.h"
@@ -233,6 +234,20 @@ TEST_F(ChatTemplateFolder, ABrokenTemplateNamesItsFolder) {
   EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_ + "/chat_template.jinja: "), HasSubstr("UTF-8 at byte 1")));
   write("chat_template.jinja", "version https://git-lfs.github.com/spec/v1\n");
   EXPECT_THAT(rendered(), AllOf(HasSubstr(folder_ + "/chat_template.jinja: "), HasSubstr("git lfs pull")));
+}
+
+TEST(ChatTemplate, ComesFromAFileOrIsWrittenOut) {
+  const std::string path = testing::TempDir() + "/own_template.jinja";
+  std::ofstream(path) << "{{ bos_token }}<{{ messages[0].content }}>";
+  const std::string context = R"({"messages": [{"role": "user", "content": "hi"}]})";
+  const auto from_file = ChatTemplate::from_file_or_text(path, kNanoFolder);
+  ASSERT_TRUE(from_file) << from_file.error().message;
+  const std::string text = (*from_file)->render(context).value();
+  EXPECT_TRUE(text.ends_with("<hi>")) << text;
+  EXPECT_GT(text.size(), 4U);  // the folder's begin-of-sequence token
+  EXPECT_EQ((*ChatTemplate::from_file_or_text("{{ messages[0].content }}!", kNanoFolder))->render(context), "hi!");
+  EXPECT_THAT(ChatTemplate::from_file_or_text("/nowhere.jinja", kNanoFolder).error().message,
+              testing::HasSubstr("/nowhere.jinja"));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "text/generation_config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <boost/json.hpp>
 #include <limits>
@@ -85,6 +87,34 @@ Result<GenerationConfig> parse_generation_config(const std::string& text, const 
   RETURN_IF_ERROR(keys.status());
   note_others(root, path, config);
   return config;
+}
+
+Status override_generation_config(const std::string& text, const std::string& source, int vocab_size,
+                                  GenerationConfig& config) {
+  ASSIGN_OR_RETURN(GenerationConfig over, parse_generation_config(text, source, vocab_size));
+  const std::vector<std::string> known = {"do_sample",          "temperature", "top_p",          "min_p",
+                                          "repetition_penalty", "top_k",       "max_new_tokens", "eos_token_id"};
+  const json::value root = json::parse(text);
+  for (const auto& entry : root.get_object()) {
+    const std::string key(entry.key());
+    if (std::ranges::find(known, key) != known.end()) continue;
+    const std::string nearest = nearest_name(key, known);
+    return make_parameter_error(source, "{}: {} is no sampling default; {}", source, cachalot::quoted(key),
+                                nearest.empty() ? fmt::format("there are {}", fmt::join(known, ", "))
+                                                : fmt::format("the nearest is {}", nearest));
+  }
+  const auto take = [](auto& field, auto& value) {
+    if (value) field = value;
+  };
+  take(config.do_sample, over.do_sample);
+  take(config.temperature, over.temperature);
+  take(config.top_p, over.top_p);
+  take(config.min_p, over.min_p);
+  take(config.repetition_penalty, over.repetition_penalty);
+  take(config.top_k, over.top_k);
+  take(config.max_new_tokens, over.max_new_tokens);
+  if (!over.eos_token_ids.empty()) config.eos_token_ids = std::move(over.eos_token_ids);
+  return {};
 }
 
 Result<GenerationConfig> load_generation_config(const std::string& model_folder, int vocab_size) {

@@ -23,6 +23,10 @@ struct GenerationConfig {
 // `path` is named in errors; `vocab_size` bounds the token ids.
 Result<GenerationConfig> parse_generation_config(const std::string& json, const std::string& path,
                                                  int vocab_size = kMaxVocabSize);
+// What a JSON object of the same keys says goes before what `config` holds; `source` is named in errors, of which an
+// unknown key is one.
+Status override_generation_config(const std::string& json, const std::string& source, int vocab_size,
+                                  GenerationConfig& config);
 Result<GenerationConfig> load_generation_config(const std::string& model_folder, int vocab_size = kMaxVocabSize);
 
 }  // namespace cachalot

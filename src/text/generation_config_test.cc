@@ -80,5 +80,19 @@ TEST(GenerationConfig, NamesWhatPlaysNoPart) {
   EXPECT_THAT(config->notes, ElementsAre("g.json: these play no part here: typical_p 0.5, no_repeat_ngram_size 3"));
 }
 
+TEST(GenerationConfig, AnOverrideGoesBeforeWhatIsThere) {
+  GenerationConfig config{.temperature = 0.6, .top_p = 0.9, .eos_token_ids = {7}};
+  ASSERT_TRUE(override_generation_config(R"({"temperature": 1, "top_k": 5})", "--override", 512, config));
+  EXPECT_THAT(config.temperature, Optional(1.0));
+  EXPECT_THAT(config.top_p, Optional(0.9));
+  EXPECT_THAT(config.top_k, Optional(5));
+  EXPECT_THAT(config.eos_token_ids, ElementsAre(7));
+  const Status misspelt = override_generation_config(R"({"temprature": 1})", "--override", 512, config);
+  ASSERT_FALSE(misspelt);
+  EXPECT_EQ(misspelt.error().message, "--override: 'temprature' is no sampling default; the nearest is temperature");
+  EXPECT_FALSE(override_generation_config(R"({"temperature": "hot"})", "--override", 512, config));
+  EXPECT_FALSE(override_generation_config("[", "--override", 512, config));
+}
+
 }  // namespace
 }  // namespace cachalot

@@ -7,6 +7,8 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "cli/arguments.h"
+#include "cli/commands.h"
 #include "comm/membership/wire.h"
 #include "config/cluster_file.h"
 #include "config/cluster_layout.h"
@@ -162,6 +164,23 @@ void read_router(std::string_view bytes) {
   CHECK(passed_on + boundary.take_rest() == bytes);
 }
 
+// The words of a command line, one a line; and the same bytes as a file of flags.
+void read_command_line(std::string_view bytes) {
+  static const std::unique_ptr<CLI::App> program = make_program();
+  static const Folder folder;
+  std::vector<std::string> words;
+  for (size_t begin = 0; begin <= bytes.size();) {
+    const size_t end = std::min(bytes.find('\n', begin), bytes.size());
+    std::string word(bytes.substr(begin, end - begin));
+    if (!word.starts_with("--config")) words.push_back(std::move(word));
+    begin = end + 1;
+  }
+  for (const char* command : {"serve", "chat", "router"})
+    passed(read_arguments(*program->get_subcommand(command), words));
+  const std::string path = folder.with("flags.yaml", bytes) + "/flags.yaml";
+  passed(read_arguments(*program->get_subcommand("serve"), std::vector<std::string>{"--config", path}));
+}
+
 constexpr Target kTargets[] = {
     {"config", read_config, 1 << 16},
     {"generation_config", read_generation_config, 1 << 14},
@@ -174,6 +193,7 @@ constexpr Target kTargets[] = {
     {"request", read_request, 1 << 14},
     {"membership", read_membership, 1 << 12},
     {"router", read_router, 1 << 14},
+    {"command_line", read_command_line, 1 << 12},
 };
 
 }  // namespace

@@ -69,6 +69,9 @@ answer=$(inside cachalot chat --url http://127.0.0.1:8002/v1 --temperature 0 --p
 [[ $answer == *'3.8 is larger'* ]] || fail "the answer is: $answer"
 inside sh -c 'cd /srv/try && cachalot down' || fail "down fails"
 
+# The demo, from the release itself.
+[[ $(inside /opt/cachalot/demo.sh 2>&1) == *'3.8 is larger'* ]] || fail "the demo does not answer"
+
 # Ranks over UCX: its TCP is there without the system's.
 inside cachalot bench alltoall -b 1k -e 1M -f 32 --ranks 3 --transports ucx || fail "ranks do not reach each other by UCX"
 
