@@ -68,8 +68,7 @@ void run_callbacks() {
 
 void end_without_owner(std::unique_lock<std::mutex>& lock) {
   state().callbacks_done.wait_for(lock, kCallbacks, [] { return state().are_callbacks_done; });
-  // An owner that has come meanwhile finds the signal waiting for it.
-  state().deadline = Clock::now() + (state().has_owner ? state().patience.value_or(kMainPath) : kMainPath);
+  state().deadline = Clock::now() + (state().has_owner ? kAfterSecond : kMainPath);
 }
 
 void take(int signal) {
@@ -147,6 +146,8 @@ StopSignals::StopSignals(std::optional<milliseconds> patience) {
   const std::lock_guard lock(state().mutex);
   state().has_owner = true;
   state().patience = patience;
+  // It finds the signals that came before it, and ends by itself what has hardly begun.
+  if (state().deadline) state().deadline = Clock::now() + kAfterSecond;
 }
 
 StopSignals::~StopSignals() {

@@ -145,6 +145,23 @@ TEST(StopSignals, AnOwnerThatComesAfterTheSignalFindsIt) {
   EXPECT_EQ(process.ends_within(seconds(2)), 7);
 }
 
+// As a server that is ready at the very moment of the signal: it ends by itself, and well.
+TEST(StopSignals, AnOwnerThatComesLateHasTimeToEnd) {
+  Stubborn process([](auto say) {
+    say('r');
+    while (received_stop_signal() == 0) std::this_thread::sleep_for(milliseconds(1));
+    std::this_thread::sleep_for(milliseconds(100));  // the callbacks are done, and the end is near
+    StopSignals signals(seconds(60));
+    say(signals.wait_for(seconds(5)) == SIGTERM ? '1' : '?');
+    std::this_thread::sleep_for(milliseconds(500));
+    _exit(7);
+  });
+  ASSERT_EQ(process.next_word(), 'r');
+  process.signal(SIGTERM);
+  EXPECT_EQ(process.next_word(), '1');
+  EXPECT_EQ(process.ends_within(seconds(2)), 7);
+}
+
 TEST(StopSignals, WakeIsNoSignal) {
   Stubborn process([](auto say) {
     StopSignals signals(std::nullopt);
