@@ -201,7 +201,7 @@ TEST(Cluster, AStartThatFailsSaysWhyAndEnds) {
   Program up({"up", scratch / "a.yaml", "--run-folder", scratch / "run"});
   EXPECT_EQ(up.wait(seconds(20)), 1);
   up.wait_for_silence(seconds(5));
-  EXPECT_THAT(up.output(), HasSubstr("replica 0 on 127.0.0.1 ended with status 1: nowhere/tokenizer.json: "));
+  EXPECT_THAT(up.output(), HasSubstr("replica 0 on 127.0.0.1 ended with status 1: nowhere: there is no such folder"));
 }
 
 // What a log says last is no cause: this one's has no complaint in it at all.
