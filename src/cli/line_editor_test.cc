@@ -71,15 +71,12 @@ TEST_F(LineEditorTest, ArrowUpBringsBackTheLastLineAndLinesCanBeChanged) {
   Terminal terminal(file_);
   terminal.wait_for("> ");
   terminal.type("hello there\n");
-  EXPECT_THAT(terminal.wait_for("[hello there]"), testing::HasSubstr("[hello there]"));
-  terminal.wait_for("> ");
+  EXPECT_THAT(terminal.wait_for("[hello there]\r\n> "), testing::HasSubstr("[hello there]"));
   // Each time behind the prompt: what comes before it is still the terminal's own to edit.
   terminal.type(std::string(kUp) + "!\n");
-  EXPECT_THAT(terminal.wait_for("[hello there!]"), testing::HasSubstr("[hello there!]"));
-  terminal.wait_for("> ");
+  EXPECT_THAT(terminal.wait_for("[hello there!]\r\n> "), testing::HasSubstr("[hello there!]"));
   terminal.type("ab\x1b[Dx\n");  // arrow left
-  EXPECT_THAT(terminal.wait_for("[axb]"), testing::HasSubstr("[axb]"));
-  terminal.wait_for("> ");
+  EXPECT_THAT(terminal.wait_for("[axb]\r\n> "), testing::HasSubstr("[axb]"));
   terminal.type("gr\xc3\xb6\xc3\x9f\x7f\x7fo\n");  // two letters of two bytes taken back
   EXPECT_THAT(terminal.wait_for("[gro]"), testing::HasSubstr("[gro]"));
   terminal.type("\x04");  // Ctrl-D
