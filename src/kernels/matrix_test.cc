@@ -12,8 +12,6 @@
 namespace cachalot {
 namespace {
 
-constexpr MatrixPolicy kBFloat16{};
-constexpr MatrixPolicy kInt8{.int8_activations = true};
 constexpr MatrixPolicy kFloat32{.float32 = true};
 
 // A packed matrix in memory of its own that was not zero before.

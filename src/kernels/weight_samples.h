@@ -6,10 +6,14 @@
 #include <random>
 #include <vector>
 
+#include "kernels/matrix.h"
 #include "kernels/weight_source.h"
 
 // Random weights as checkpoints hold them, for tests and benchmarks.
 namespace cachalot {
+
+inline constexpr MatrixPolicy kBFloat16{};
+inline constexpr MatrixPolicy kInt8{.int8_activations = true};
 
 struct Window {
   int64_t out_begin, out_count, in_begin, in_count;

@@ -16,9 +16,6 @@ namespace cachalot {
 
 namespace {
 
-constexpr MatrixPolicy kBFloat16{};
-constexpr MatrixPolicy kInt8{.int8_activations = true};
-
 // A matrix with its memory.
 class Weights {
  public:
