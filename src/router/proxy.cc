@@ -107,7 +107,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   bool is_given_up(const Error& error) const { return error.code == ErrorCode::kCancelled && !was_silent_; }
   http::ClientRequest make_request(size_t replica);
   Result<std::optional<size_t>> forced_replica() const;
-  void count_losses(int number);
+  void count_loss();
   void forget_request();
   void end_metrics(bool is_whole);
   void wait_for_silent_replica();
@@ -123,7 +123,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   std::optional<http::ClientCall> call_;  // to the replica
   size_t replica_ = 0;
   int status_ = 0;                                      // of the answer that is passed on
-  int num_losses_ = 0;                                  // connections that were lost without an answer
+  int num_losses_ = 0;                                  // replicas that were lost without an answer
+  bool loss_is_counted_ = false;                        // that of the replica that has it now
   bool body_is_spent_ = false;                          // a part of it is gone to a replica and nowhere else
   bool head_is_passed_ = false, has_answered_ = false;  // its head; something of it that counts
   bool was_silent_ = false;                             // the call was given up because its replica was
@@ -211,11 +212,11 @@ http::ClientRequest ProxyCall::make_request(size_t replica) {
 
 awaitable<bool> ProxyCall::try_replica(size_t replica) {
   replica_ = replica;
-  was_silent_ = false;
+  was_silent_ = loss_is_counted_ = false;
   try_began_ = steady_clock::now();
   call_.emplace(context_->client.call(make_request(replica)));
   Result<http::ResponseHead> head = co_await call_->head();
-  if (call_->num_lost() > 0) count_losses(call_->num_lost());
+  if (call_->num_lost() > 0) count_loss();
   if (!head) co_return co_await take_error(replica, std::move(head.error()));
   context_->table.heard(replica, steady_clock::now());
   if (is_worth_another_try(*head)) {
@@ -227,7 +228,7 @@ awaitable<bool> ProxyCall::try_replica(size_t replica) {
   if (piece) {
     first = std::move(*piece);
   } else if (piece.error().code != ErrorCode::kDeadlineExceeded) {
-    if (piece.error().code == ErrorCode::kUnavailable) count_losses(1);
+    if (piece.error().code == ErrorCode::kUnavailable) count_loss();
     co_return co_await take_error(replica, std::move(piece.error()));
   }
   context_->table.request_answered(replica);
@@ -282,9 +283,11 @@ awaitable<void> ProxyCall::keep_failure(size_t replica, http::ResponseHead head)
   context_->table.request_failed(replica, fmt::format("it answers with {}", status), has_words, steady_clock::now());
 }
 
-void ProxyCall::count_losses(int number) {
-  num_losses_ += number;
-  context_->suspects.add(hash_of(target_, client_.request.body), number, steady_clock::now());
+// A replica that dies may break more than one connection of the request: it is one loss.
+void ProxyCall::count_loss() {
+  if (std::exchange(loss_is_counted_, true)) return;
+  num_losses_++;
+  context_->suspects.add(hash_of(target_, client_.request.body), 1, steady_clock::now());
 }
 
 // It is answered: no other replica will get it.
@@ -334,7 +337,7 @@ awaitable<bool> ProxyCall::stream_answer(size_t replica, http::Headers fields, s
         if (is_given_up(next.error())) co_return true;
         const bool may_go_elsewhere = is_events && !has_answered_ && !body_is_spent_;
         if (may_go_elsewhere) {
-          if (next.error().code == ErrorCode::kUnavailable) count_losses(1);
+          if (next.error().code == ErrorCode::kUnavailable) count_loss();
           co_return co_await take_error(replica, std::move(next.error()));
         }
         co_await end_broken(replica, is_events, next.error().message);

@@ -108,15 +108,21 @@ struct Crowd {
   void ask(const ApiClient& client, uint16_t port, const boost::json::object& body) {
     const auto answer = client.complete(port, body);
     num_answers++;
-    if (!answer || answer->status != 200) num_lost++;
+    if (!answer || answer->status != 200) {
+      num_lost++;
+      ADD_FAILURE() << "a request was lost: "
+                    << (answer ? fmt::format("{} {}", answer->status, answer->body) : answer.error().message);
+    }
   }
   void stream(const ApiClient& client, uint16_t port, const boost::json::object& body) {
     const auto answer = client.stream(port, body);
     num_answers++;
     if (answer.end == End::kErrorEvent && !answer.text.empty())
       num_broken++;
-    else if (answer.end != End::kComplete)
+    else if (answer.end != End::kComplete) {
       num_lost++;
+      ADD_FAILURE() << "a stream was lost: end " << static_cast<int>(answer.end) << ", text '" << answer.text << "'";
+    }
   }
 
   std::atomic<int> num_answers{0};
