@@ -44,6 +44,8 @@ std::vector<std::pair<std::string, std::string>> group_settings(const EngineOpti
 
 namespace {
 
+constexpr std::chrono::milliseconds kReadyGrace{300};
+
 std::string label_of(const ParallelOptions& parallel) {
   return fmt::format("replica {}, tp {}", parallel.data_parallel_rank, parallel.tensor_parallel_rank);
 }
@@ -86,6 +88,9 @@ Status RankGroup::form() {
   RETURN_IF_ERROR(form_world());
   set_phase(RankPhase::kLoading);
   on_stop_.emplace(options_.stop, [this] {
+    // Signals often come to all processes at once. One whose leader serves already, or is about to, leaves the end to
+    // it.
+    if (options_.patience && is_ready_within(kReadyGrace)) return;
     const std::string why = fmt::format("{} came before it served", signal_name(received_stop_signal()));
     log::warn("this rank ends: {}", why);
     world_->membership().give_up(why);
@@ -148,7 +153,29 @@ Status RankGroup::form_world() {
   const RankGroupOptions& options = options_;
   const ParallelOptions& parallel = placement_.parallel;
   ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options.engine.isa));
-  // A child that ends while all are being waited for ends the waiting.
+  WorldOptions world{.join = {.rank = parallel.group_rank(), .size = parallel.group_size()}};
+  if (parallel.group_size() > 1) {
+    ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
+    ASSIGN_OR_RETURN(world.join.model_fingerprint, files.fingerprint());
+    const bool private_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
+    ASSIGN_OR_RETURN(world.join.secret, read_secret(parallel, board_.get(), private_group));
+  }
+  world.join.host = parallel.data_parallel_address;
+  world.join.port = parallel.data_parallel_rpc_port;
+  world.join.program_version = kVersion;
+  world.join.settings = group_settings(options.engine, parallel);
+  world.join.label = label_of(parallel);
+  world.join.isa_level = static_cast<int>(isa);
+  world.join.isa_name = isa_name(isa);
+  world.join.join_timeout = std::chrono::seconds(parallel.start_timeout_seconds);
+  world.join.failure_timeout = failure_timeout_ = std::chrono::milliseconds(parallel.failure_timeout_ms);
+  world.transports = parallel.transports == "shm"   ? TransportChoice::kShm
+                     : parallel.transports == "ucx" ? TransportChoice::kUcx
+                                                    : TransportChoice::kAuto;
+  world.network_interface = parallel.network_interface;
+  world.ucx_environment = parallel.ucx_environment;
+  // A child that ends while all are being waited for ends the waiting. What is watched by borrows what stands here:
+  // from here on there is no way out but behind stop_watching().
   std::stop_source stop;
   std::string ended;
   ErrorCode ended_code = ErrorCode::kUnavailable;
@@ -166,28 +193,7 @@ Status RankGroup::form_world() {
     });
   }
   const std::stop_callback on_stop(options.stop, [&] { stop.request_stop(); });
-  WorldOptions world{.join = {.rank = parallel.group_rank(), .size = parallel.group_size()}};
-  if (parallel.group_size() > 1) {
-    ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
-    ASSIGN_OR_RETURN(world.join.model_fingerprint, files.fingerprint());
-    const bool private_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
-    ASSIGN_OR_RETURN(world.join.secret, read_secret(parallel, board_.get(), private_group));
-  }
-  world.join.host = parallel.data_parallel_address;
-  world.join.port = parallel.data_parallel_rpc_port;
-  world.join.program_version = kVersion;
-  world.join.settings = group_settings(options.engine, parallel);
-  world.join.label = label_of(parallel);
-  world.join.isa_level = static_cast<int>(isa);
-  world.join.isa_name = isa_name(isa);
-  world.join.join_timeout = std::chrono::seconds(parallel.start_timeout_seconds);
-  world.join.failure_timeout = failure_timeout_ = std::chrono::milliseconds(parallel.failure_timeout_ms);
   world.join.stop = stop.get_token();
-  world.transports = parallel.transports == "shm"   ? TransportChoice::kShm
-                     : parallel.transports == "ucx" ? TransportChoice::kUcx
-                                                    : TransportChoice::kAuto;
-  world.network_interface = parallel.network_interface;
-  world.ucx_environment = parallel.ucx_environment;
   Result<std::unique_ptr<World>> formed = World::form(std::move(world));
   if (processes_) processes_->stop_watching();
   if (!formed) {
@@ -256,14 +262,20 @@ Error RankGroup::give_up(const Error& error) {
 
 Status RankGroup::wait_until_all_ready() {
   const Status ready = world_->membership().wait_until_all_ready();
-  on_stop_.reset();
   if (ready) set_phase(RankPhase::kReady);
+  on_stop_.reset();
   return ready;
+}
+
+bool RankGroup::is_ready_within(std::chrono::milliseconds patience) {
+  std::unique_lock lock(own_mutex_);
+  return phase_changed_.wait_for(lock, patience, [this] { return own_.phase == RankPhase::kReady; });
 }
 
 void RankGroup::set_phase(RankPhase phase) {
   const std::lock_guard lock(own_mutex_);
   own_.phase = phase;
+  phase_changed_.notify_all();
   if (phase == RankPhase::kReady) own_.percent = 100;
   if (board_) board_->write(placement_.parallel.group_rank(), own_);
 }

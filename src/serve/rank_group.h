@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -88,6 +89,7 @@ class RankGroup {
   Status start_children();
   Status form_world();
   void set_phase(RankPhase phase);
+  bool is_ready_within(std::chrono::milliseconds patience);
   void set_failure(const Error& error, int rank);
   std::string death_of(const LostRank& lost);
 
@@ -102,6 +104,7 @@ class RankGroup {
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;  // until all are ready
 
   mutable std::mutex own_mutex_;  // guards what follows
+  std::condition_variable phase_changed_;
   RankState own_;
   std::optional<StateFailure> failure_;
 };

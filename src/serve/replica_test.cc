@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <thread>
 
 #include "scheduler/scheduler.h"
 
@@ -152,6 +153,7 @@ TEST_F(ReplicaTest, OnlySoManyRequestsWait) {
   EXPECT_EQ(replica_->stats().num_waiting_tokens, 30);
   replica_->abort(1);
   for (auto& answer : answers) answer.get();
+  while (replica_->stats().num_running > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   // Where there is room nobody waits, however long.
   Request long_prompt = request(100, 5);
   long_prompt.tokens.resize(1500, 1);

@@ -183,6 +183,8 @@ Status RunningServer::start_parts(FailureHandler on_failure) {
   RETURN_IF_ERROR(parts_->group->form());
   ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, load());
   RETURN_IF_ERROR(parts_->group->wait_until_all_ready());
+  if (options_.stop.stop_requested())
+    return make_error(ErrorCode::kCancelled, "{} came before it served", signal_name(received_stop_signal()));
   serve_api(std::move(engine), std::move(on_failure));
   return {};
 }
