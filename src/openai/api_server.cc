@@ -50,8 +50,8 @@ void ApiServer::register_routes(http::Server& server) {
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
     at_once(method, path, [=](const auto&) { return handlers->health(); });
   at_once("GET", "/live", [](const auto&) { return http::Response{200, {}, {}}; });
-  if (handlers_->render_state)
-    at_once("GET", "/state", [=](const auto&) { return http::Response::json(200, handlers_->render_state()); });
+  if (handlers->render_state)
+    at_once("GET", "/state", [=](const auto&) { return http::Response::json(200, handlers->render_state()); });
   at_once("GET", "/load", [=](const auto&) { return handlers->load(); });
   at_once("GET", "/version", [=](const auto&) { return handlers->version(); });
   if (handlers->render_metrics)
