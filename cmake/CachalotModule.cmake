@@ -22,7 +22,7 @@ function(cachalot_module name)
     target_precompile_headers(cachalot_${name} REUSE_FROM cachalot_${network}headers)
     set_target_properties(cachalot_${name} PROPERTIES UNITY_BUILD ${CACHALOT_UNITY} UNITY_BUILD_BATCH_SIZE 10)
     # g++ takes a file that is compiled with others for a header, whose types may not use its unnamed namespace.
-    target_compile_options(cachalot_${name} PRIVATE $<$<BOOL:${CACHALOT_UNITY}>:-Wno-subobject-linkage>)
+    target_compile_options(cachalot_${name} PRIVATE $<$<AND:$<BOOL:${CACHALOT_UNITY}>,$<CXX_COMPILER_ID:GNU>>:-Wno-subobject-linkage>)
   else()
     add_library(cachalot_${name} INTERFACE)
     target_link_libraries(cachalot_${name} INTERFACE cachalot_flags ${ARG_DEPS})
