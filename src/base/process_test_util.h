@@ -6,7 +6,7 @@
 #include <csignal>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/process.h"
 
 namespace cachalot {

@@ -6,7 +6,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 
-#include "base/check.h"
+#include "base/error.h"
 
 namespace cachalot {
 namespace {

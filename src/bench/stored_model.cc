@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/text.h"
 #include "weights/linear_source.h"
 

@@ -20,7 +20,7 @@
 #include "cli/commands.h"
 #include "cli/flag_values.h"
 #include "config/launched_rank.h"
-#include "device/cores.h"
+#include "device/thread_pool.h"
 
 namespace cachalot {
 namespace {

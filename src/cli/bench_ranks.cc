@@ -11,7 +11,7 @@
 #include "cli/flag_values.h"
 #include "config/environment.h"
 #include "config/version.h"
-#include "device/cores.h"
+#include "device/thread_pool.h"
 
 namespace cachalot {
 namespace {

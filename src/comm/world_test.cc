@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "comm/membership/loopback_test_util.h"
-#include "device/cores.h"
+#include "device/thread_pool.h"
 
 namespace cachalot {
 namespace {

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <random>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/text.h"
 #include "config/json_text.h"
 #include "openai/api_error.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "config/json_keys.h"
-#include "core/sampling_params.h"
+#include "core/request.h"
 #include "openai/api_error.h"
 #include "text/generation_config.h"
 

@@ -12,14 +12,12 @@
 #include <fstream>
 
 #include "base/file.h"
-#include "base/file_descriptor.h"
 #include "cluster/start_checks.h"
 #include "comm/membership/member.h"
 #include "comm/ucx/ucx_worker.h"
 #include "config/version.h"
-#include "device/cores.h"
-#include "device/memory_info.h"
-#include "kernels/isa.h"
+#include "device/device.h"
+#include "device/thread_pool.h"
 #include "text/chat_template.h"
 #include "text/generation_config.h"
 #include "text/tokenizer.h"

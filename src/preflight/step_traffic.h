@@ -6,7 +6,7 @@
 
 #include "config/model_config.h"
 #include "config/parallel_options.h"
-#include "model/model_settings.h"
+#include "model/inputs.h"
 
 namespace cachalot {
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/arguments.h"

@@ -1,4 +1,4 @@
-#include "base/elementary.h"
+#include "base/math.h"
 
 #include <gtest/gtest.h>
 
@@ -109,4 +109,5 @@ TEST(Elementary, ItsBitsNeverChange) {
 }
 
 }  // namespace
+
 }  // namespace cachalot::portable

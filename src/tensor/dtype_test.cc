@@ -1,4 +1,4 @@
-#include "base/numbers.h"
+#include "tensor/dtype.h"
 
 #include <gtest/gtest.h>
 
@@ -86,4 +86,5 @@ TEST(Math, SecretsAreEqualOnlyAsAWhole) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

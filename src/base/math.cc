@@ -1,4 +1,4 @@
-#include "base/elementary.h"
+#include "base/math.h"
 
 #include <limits>
 

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "kernels/matrix.h"
-#include "kernels/weight_source.h"
 
 // Random weights as checkpoints hold them, for tests and benchmarks.
 namespace cachalot {

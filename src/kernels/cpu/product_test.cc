@@ -1,4 +1,4 @@
-#include "kernels/cpu/work_ranges.h"
+#include "kernels/cpu/product.h"
 
 #include <gtest/gtest.h>
 
@@ -51,4 +51,5 @@ TEST(WorkRanges, GivesEveryItemOnceToSomeThread) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

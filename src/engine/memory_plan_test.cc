@@ -1,4 +1,4 @@
-#include "engine/common_plan.h"
+#include "engine/memory_plan.h"
 
 #include <gmock/gmock.h>
 
@@ -110,4 +110,5 @@ TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

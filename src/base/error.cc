@@ -1,4 +1,4 @@
-#include "base/check.h"
+#include "base/error.h"
 
 #include <cstdio>
 #include <cstdlib>
