@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "comm/mesh.h"
 #include "config/model_config.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 
 namespace cachalot {
 

@@ -4,9 +4,8 @@
 #include <string>
 
 #include "base/error.h"
-#include "config/engine_options.h"
 #include "config/model_config.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "device/memory_info.h"
 #include "model/deepseek.h"
 

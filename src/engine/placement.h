@@ -6,8 +6,7 @@
 
 #include "base/error.h"
 #include "comm/mesh.h"
-#include "config/engine_options.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "device/thread_pool.h"
 #include "kernels/isa.h"
 

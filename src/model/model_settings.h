@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "kernels/isa.h"
 #include "kernels/matrix.h"
 #include "tensor/dtype.h"

@@ -13,7 +13,7 @@
 
 #include "base/file.h"
 #include "base/file_descriptor.h"
-#include "cluster/start_checks.h"
+#include "cluster/up_down.h"
 #include "comm/membership/member.h"
 #include "comm/ucx/ucx_worker.h"
 #include "config/version.h"
@@ -21,7 +21,7 @@
 #include "device/memory_info.h"
 #include "kernels/isa.h"
 #include "text/chat_template.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 #include "text/tokenizer.h"
 #include "weights/checkpoint.h"
 #include "weights/model_files.h"

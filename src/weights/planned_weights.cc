@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "base/math.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 
 namespace cachalot {
 

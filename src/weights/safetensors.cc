@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "base/text.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 #include "config/model_folder.h"
 
 namespace cachalot {
