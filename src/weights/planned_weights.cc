@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 
 namespace cachalot {
 namespace {

@@ -21,7 +21,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 #include "config/model_folder.h"
 
 namespace cachalot {
