@@ -17,7 +17,7 @@
 #include "cli/flags.h"
 #include "cli/line_editor.h"
 #include "cluster/run_folder.h"
-#include "http/sse.h"
+#include "http/message.h"
 
 namespace cachalot {
 

@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "http/loopback_test_util.h"
+#include "http/message.h"
 #include "http/server.h"
-#include "http/sse.h"
 
 namespace cachalot {
 

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "http/client.h"
-#include "http/sse.h"
+#include "http/message.h"
 #include "openai/fake_service_test_util.h"
 
 namespace cachalot::openai {

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "config/json.h"
-#include "http/sse.h"
+#include "http/message.h"
 
 namespace cachalot::openai {
 

@@ -572,6 +572,22 @@ TEST_F(RouterTest, AStreamOfWhichOnlyCommentsCameGoesOnAtAnotherReplica) {
   EXPECT_EQ(replica(0).num_requests + replica(1).num_requests, 2);
 }
 
+TEST_F(RouterTest, AnErrorThatDoesNotEndHoldsNobodyUp) {
+  std::vector<http::Responder> unended;
+  for (int idx = 0; idx < 2; idx++)
+    add_replica().on_completion = [this, &unended](const http::Request&, const http::Responder& responder) {
+      if (replica(0).num_requests + replica(1).num_requests > 1)
+        return responder.respond(http::Response::text(200, "x"));
+      responder.begin(503, {{"Content-Length", "10"}});
+      responder.write("a part");
+      unended.push_back(responder);
+    };
+  start();
+  const auto began = steady_clock::now();
+  EXPECT_EQ(complete().body, "x");
+  EXPECT_LT(steady_clock::now() - began, seconds(5));
+}
+
 TEST_F(RouterTest, MoreRequestsThanAReplicaMayHaveTakeItOutNeitherHereNorThere) {
   constexpr int kMost = 64;
   std::mutex mutex;

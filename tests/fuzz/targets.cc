@@ -16,7 +16,7 @@
 #include "openai/chat_request.h"
 #include "openai/generation_params.h"
 #include "router/forwarding.h"
-#include "router/replica_choice.h"
+#include "router/replica_table.h"
 #include "router/request_facts.h"
 #include "text/chat_template.h"
 #include "text/folder_config.h"
