@@ -11,7 +11,7 @@
 #include <random>
 
 #include "base/math.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
 
 namespace cachalot {
 
@@ -174,7 +174,7 @@ struct TurnReport {
 
 class StepBench {
  public:
-  StepBench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options, std::unique_ptr<MeshGroup> world);
+  StepBench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options, std::unique_ptr<Group> world);
   ~StepBench() { engine_.set_trace(nullptr); }
 
   Result<StepBenchResult> run();
@@ -197,7 +197,7 @@ class StepBench {
 
   RankEngine& engine_;
   const StepBenchOptions& options_;
-  std::unique_ptr<MeshGroup> world_;  // all ranks
+  std::unique_ptr<Group> world_;  // all ranks
   Player player_;
   std::optional<Player> alone_;
   StepTrace trace_;               // of a turn
@@ -205,7 +205,7 @@ class StepBench {
 };
 
 StepBench::StepBench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options,
-                     std::unique_ptr<MeshGroup> world)
+                     std::unique_ptr<Group> world)
     : engine_(engine),
       options_(options),
       world_(std::move(world)),
@@ -345,7 +345,7 @@ Result<StepBenchResult> run_step_bench(RankEngine& engine, RankEngine* alone, co
   Mesh& mesh = *engine.placement().mesh;
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(auto world, MeshGroup::create(mesh, {.members = std::move(members)}));
+  ASSIGN_OR_RETURN(auto world, make_message_group(mesh, {.members = std::move(members)}));
   return StepBench(engine, alone, options, std::move(world)).run();
 }
 

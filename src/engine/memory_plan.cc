@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
 #include "comm/shm/segment.h"
 #include "model/mla.h"
 #include "sampler/sampler.h"
@@ -213,7 +213,7 @@ Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, co
   std::vector<RankNumbers> of_ranks(members.size());
   std::vector<std::string> names;
   for (const int rank : members) names.push_back(mesh.rank_name(rank));
-  ASSIGN_OR_RETURN(const auto all, MeshGroup::create(mesh, {.members = std::move(members)}));
+  ASSIGN_OR_RETURN(const auto all, make_message_group(mesh, {.members = std::move(members)}));
   constexpr auto kBytes = static_cast<int64_t>(sizeof(RankNumbers));
   RETURN_IF_ERROR(
       all->all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(&own), 1, kBytes),
