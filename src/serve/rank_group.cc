@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <stop_token>
 #include <thread>
 
 #include "base/file.h"
@@ -57,7 +56,7 @@ Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard
 
 // Ranks of one node share its memory, and those on the same cores share these in the order of their numbers.
 void take_share_of_node(const std::vector<Member>& members, int rank, int num_threads, Placement& placement) {
-  const Member& own = members[static_cast<size_t>(rank)];
+  const Member& own = members[rank];
   placement.num_local_ranks = static_cast<int>(std::ranges::count(members, own.node, &Member::node));
   const CoreSharers sharers = core_sharers(members, rank);
   placement.threads = share_threads(numa_domains(own.cores), sharers.place, sharers.count, num_threads);
@@ -122,9 +121,7 @@ Status RankGroup::start_children() {
     parallel.data_parallel_rpc_port = port.port();
     meeting_port_.emplace(std::move(port));
   }
-  if (parallel.group_size() > 1) {
-    ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
-  }
+  if (parallel.group_size() > 1) ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
   std::vector<std::vector<std::string>> command_lines;
   for (int dp_rank = first_dp; dp_rank <= last_dp; dp_rank++) {
     for (int tp_rank = 0; tp_rank < parallel.tensor_parallel_size; tp_rank++) {
@@ -182,7 +179,7 @@ Status RankGroup::form_world() {
   int ended_rank = -1;
   if (processes_) {
     processes_->watch([&](int child, const std::string& how) {
-      const int rank = child_ranks_[static_cast<size_t>(child)];
+      const int rank = child_ranks_[child];
       const auto state = board_->read(rank);
       const bool told = state && state->phase == RankPhase::kFailed;
       ended = fmt::format("rank {} (pid {}) {}{}", rank, processes_->pid(child), how,

@@ -35,15 +35,14 @@ void RankProcesses::watch(std::function<void(int, const std::string&)> on_exit) 
     while (poll(polled.data(), polled.size(), -1) < 0 && errno == EINTR) {
     }
     if (polled.back().revents) return;
-    for (size_t child = 0; child < children_.size(); child++) {
+    for (size_t child = 0; child < children_.size(); child++)
       if (polled[child].revents)
         return on_exit(static_cast<int>(child), describe_death(children_[child].wait(), memory_kills_));
-    }
   });
 }
 
 std::string RankProcesses::how_it_ended(int child) {
-  const std::optional<int> status = children_[static_cast<size_t>(child)].wait_for(std::chrono::milliseconds(200));
+  const std::optional<int> status = children_[child].wait_for(std::chrono::milliseconds(200));
   return status ? describe_death(*status, memory_kills_) : std::string();
 }
 

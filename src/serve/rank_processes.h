@@ -34,7 +34,7 @@ class RankProcesses {
   void stop_watching();
   // "was ended by signal 9 (Killed)", for one that has ended or does so within moments; else empty.
   std::string how_it_ended(int child);
-  pid_t pid(int child) const { return children_[static_cast<size_t>(child)].pid(); }
+  pid_t pid(int child) const { return children_[child].pid(); }
 
  private:
   RankProcesses() = default;
