@@ -2,7 +2,7 @@
 # exact_math_test.sh OBJECT...
 #
 # Ranks on different machines must compute the same bits. The C library's log, pow, sin, exp, ... have variants by CPU and by
-# version, so that what computes a step, tables and draws included, uses base/elementary.h and kernels/exp.h instead: no object
+# version, so that what computes a step, tables and draws included, uses base/math.h and kernels/cores.h instead: no object
 # of it refers to the mathematical library, but for the functions whose result the standard fixes to the bit.
 set -euo pipefail
 export LC_ALL=C
@@ -46,6 +46,6 @@ for name in bad good; do "$compiler" -O0 -x c -c "$folder/$name.c" -o "$folder/$
 [ $# -gt 20 ] || { echo "only $# objects were given"; exit 1; }
 found=$(wanted "$@" < "$names")
 [ -z "$found" ] && exit 0
-echo "these give other bits on other machines; base/elementary.h and kernels/exp.h have the same everywhere:"
+echo "these give other bits on other machines; base/math.h and kernels/cores.h have the same everywhere:"
 echo "$found"
 exit 1

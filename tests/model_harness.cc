@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "comm/local_mesh_test_util.h"
-#include "model/expert_rows.h"
-#include "model/tensor_parallel.h"
+#include "model/feed_forward.h"
+#include "model/workspace.h"
 
 namespace cachalot::test {
 namespace {

@@ -1,14 +1,41 @@
 #pragma once
 
+#include <unistd.h>
+
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
 
 namespace cachalot {
+
+// An open file descriptor, closed with its owner. -1: none.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() { reset(); }
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    if (this != &other) {
+      reset();
+      fd_ = std::exchange(other.fd_, -1);
+    }
+    return *this;
+  }
+
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+  void reset() { close(); }
+  // False: what was written may not be there (a full disk behind a network, say).
+  bool close() { return fd_ < 0 || ::close(std::exchange(fd_, -1)) == 0; }
+
+ private:
+  int fd_ = -1;
+};
 
 // Opens a file for reading, and nothing that could keep its reader waiting: a directory, a FIFO, a socket or a device
 // is an error that says so. Errors name the path and what the operating system said.

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
 #include "base/text.h"

@@ -14,7 +14,6 @@
 #include <thread>
 
 #include "base/file.h"
-#include "base/file_descriptor.h"
 #include "base/process.h"
 
 namespace cachalot {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "model/feed_forward.h"
 
 namespace cachalot {

@@ -1,10 +1,163 @@
 #include "cache/prefix_cache.h"
 
-#include <algorithm>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
 
-#include "base/check.h"
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
 
 namespace cachalot {
+namespace {
+
+// The first bytes behind the key. Of fixed size, so that no two inputs read the same; `kind` keeps a salt, which a
+// client chooses, from posing as a block.
+struct Header {
+  enum Kind : uint64_t { kRoot = 1, kBlock = 2 };
+  uint64_t kind, parent_low, parent_high, num_prompt_tokens;
+};
+
+// Fetched once: a look-up by name costs more than the hash.
+const EVP_MD* sha256() {
+  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  CHECK(algorithm != nullptr, "OpenSSL has no SHA-256");
+  return algorithm;
+}
+
+BlockHash hashed(EVP_MD_CTX* context, const BlockHashKey& key, const Header& header, std::span<const std::byte> body) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
+  const bool done = EVP_DigestInit_ex2(context, sha256(), nullptr) == 1 &&
+                    EVP_DigestUpdate(context, key.data(), key.size()) == 1 &&
+                    EVP_DigestUpdate(context, &header, sizeof(header)) == 1 &&
+                    EVP_DigestUpdate(context, body.data(), body.size()) == 1 &&
+                    EVP_DigestFinal_ex(context, digest.data(), nullptr) == 1;
+  CHECK(done, "SHA-256 failed");
+  BlockHash hash;
+  std::memcpy(&hash.low, digest.data(), sizeof(hash.low));
+  std::memcpy(&hash.high, digest.data() + sizeof(hash.low), sizeof(hash.high));
+  return hash;
+}
+
+}  // namespace
+
+BlockHashKey random_block_hash_key() {
+  BlockHashKey key;
+  CHECK(RAND_bytes(key.data(), static_cast<int>(key.size())) == 1, "the system gives no random bytes");
+  return key;
+}
+
+void BlockHasher::Free::operator()(evp_md_ctx_st* context) const {
+  EVP_MD_CTX_free(context);
+}
+
+BlockHasher::BlockHasher(const BlockHashKey& key) : key_(key), context_(EVP_MD_CTX_new()) {
+  CHECK(context_ != nullptr, "no memory for a hash");
+}
+
+BlockHasher::~BlockHasher() = default;
+
+BlockHash BlockHasher::root(std::string_view salt) const {
+  return hashed(context_.get(), key_,
+                {.kind = Header::kRoot, .parent_low = 0, .parent_high = 0, .num_prompt_tokens = 0},
+                std::as_bytes(std::span(salt)));
+}
+
+BlockHash BlockHasher::chained(const BlockHash& parent, std::span<const TokenId> tokens, int num_prompt_tokens) const {
+  return hashed(context_.get(), key_,
+                {.kind = Header::kBlock,
+                 .parent_low = parent.low,
+                 .parent_high = parent.high,
+                 .num_prompt_tokens = static_cast<uint64_t>(num_prompt_tokens)},
+                std::as_bytes(tokens));
+}
+
+BlockPool::BlockPool(int num_blocks) : blocks_(num_blocks + 1) {
+  CHECK(num_blocks > 0, "a cache of {} blocks", num_blocks);
+  index_.reserve(num_blocks);
+  blocks_[list()] = {.previous = list(), .next = list()};
+  for (BlockId block = 0; block < num_blocks; block++) insert_before(list(), block);
+}
+
+void BlockPool::insert_before(BlockId place, BlockId block) {
+  Block& entry = blocks_[block];
+  entry.next = place;
+  entry.previous = blocks_[place].previous;
+  blocks_[entry.previous].next = block;
+  blocks_[place].previous = block;
+  num_idle_++;
+}
+
+void BlockPool::unlink(BlockId block) {
+  const Block& entry = blocks_[block];
+  blocks_[entry.previous].next = entry.next;
+  blocks_[entry.next].previous = entry.previous;
+  num_idle_--;
+}
+
+BlockId BlockPool::take() {
+  CHECK(num_idle_ > 0, "all {} blocks are held", num_blocks());
+  const BlockId block = blocks_[list()].next;
+  Block& entry = blocks_[block];
+  unlink(block);
+  if (entry.is_published) index_.erase(entry.hash);
+  entry.is_published = false;
+  entry.num_references = 1;
+  return block;
+}
+
+void BlockPool::add_reference(BlockId block) {
+  if (blocks_[block].num_references++ == 0) unlink(block);
+}
+
+void BlockPool::release(BlockId block) {
+  Block& entry = blocks_[block];
+  CHECK(entry.num_references > 0, "block {} is released, but nobody holds it", block);
+  if (--entry.num_references > 0) return;
+  insert_before(entry.is_published ? list() : blocks_[list()].next, block);
+}
+
+void BlockPool::publish(BlockId block, const BlockHash& hash) {
+  Block& entry = blocks_[block];
+  CHECK(entry.num_references > 0 && !entry.is_published, "block {} is published twice, or held by nobody", block);
+  if (!index_.emplace(hash, block).second) return;
+  entry.is_published = true;
+  entry.hash = hash;
+}
+
+std::optional<BlockId> BlockPool::find(const BlockHash& hash) const {
+  const auto found = index_.find(hash);
+  return found == index_.end() ? std::nullopt : std::optional(found->second);
+}
+
+Status BlockPool::check_integrity() const {
+  std::vector<bool> listed(blocks_.size());
+  int num_listed = 0;
+  for (BlockId block = blocks_[list()].next; block != list(); block = blocks_[block].next) {
+    if (listed[block]) return make_error(ErrorCode::kInternal, "block {} stands twice in the idle list", block);
+    if (blocks_[blocks_[block].next].previous != block)
+      return make_error(ErrorCode::kInternal, "block {}'s successor in the idle list does not point back", block);
+    listed[block] = true;
+    num_listed++;
+  }
+  if (num_listed != num_idle_)
+    return make_error(ErrorCode::kInternal, "{} blocks are listed as idle, {} counted", num_listed, num_idle_);
+  size_t num_published = 0;
+  for (BlockId block = 0; block < num_blocks(); block++) {
+    const Block& entry = blocks_[block];
+    if (listed[block] != (entry.num_references == 0))
+      return make_error(ErrorCode::kInternal, "block {} has {} references and is {}", block, entry.num_references,
+                        listed[block] ? "idle" : "not idle");
+    if (!entry.is_published) continue;
+    num_published++;
+    if (find(entry.hash) != block)
+      return make_error(ErrorCode::kInternal, "block {} is published, but not found by its hash", block);
+  }
+  if (num_published != index_.size())
+    return make_error(ErrorCode::kInternal, "{} blocks are published, the index has {} names", num_published,
+                      index_.size());
+  return {};
+}
 
 PrefixCache::PrefixCache(const PrefixCacheOptions& options)
     : options_(options), hasher_(options.hash_key), pool_(options.num_blocks) {

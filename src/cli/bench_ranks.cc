@@ -8,10 +8,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
+#include "cli/flags.h"
 #include "config/environment.h"
 #include "config/version.h"
-#include "device/cores.h"
+#include "device/thread_pool.h"
 
 namespace cachalot {
 namespace {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "base/process.h"
 #include "cluster/commands.h"
 #include "http/client.h"

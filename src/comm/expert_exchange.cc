@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot {

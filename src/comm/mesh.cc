@@ -9,7 +9,7 @@
 #include <set>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 
 namespace cachalot {
 namespace {

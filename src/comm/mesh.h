@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "comm/exchange_clock.h"
 #include "comm/transport.h"
 

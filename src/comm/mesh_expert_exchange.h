@@ -6,7 +6,7 @@
 
 #include "comm/expert_exchange.h"
 #include "comm/mesh.h"
-#include "tensor/buffer.h"
+#include "tensor/view.h"
 
 namespace cachalot {
 

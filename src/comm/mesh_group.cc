@@ -4,7 +4,7 @@
 #include <cstring>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "comm/group.h"
 #include "device/device.h"
 

@@ -5,7 +5,7 @@
 
 #include "comm/group.h"
 #include "comm/mesh.h"
-#include "tensor/buffer.h"
+#include "tensor/view.h"
 
 namespace cachalot {
 

@@ -10,7 +10,7 @@
 #include <random>
 #include <thread>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "comm/local_mesh_test_util.h"
 
 namespace cachalot {

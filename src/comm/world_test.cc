@@ -8,7 +8,7 @@
 
 #include "base/process_test_util.h"
 #include "comm/membership/loopback_test_util.h"
-#include "device/cores.h"
+#include "device/thread_pool.h"
 
 namespace cachalot {
 namespace {

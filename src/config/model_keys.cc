@@ -4,7 +4,7 @@
 #include <cctype>
 #include <span>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/text.h"
 #include "core/types.h"
 

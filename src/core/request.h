@@ -1,15 +1,54 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "core/sampling_params.h"
-#include "core/token_constraint.h"
+#include "base/error.h"
 #include "core/types.h"
 
 namespace cachalot {
+
+// How to choose the next token, and when to stop. Names and meanings are those of vLLM's sampling parameters.
+struct SamplingParams {
+  float temperature = 1.f;                                // 0: greedy
+  float top_p = 1.f;                                      // (0, 1]
+  int top_k = 0;                                          // 0: all
+  float min_p = 0.f;                                      // [0, 1]
+  float presence_penalty = 0.f, frequency_penalty = 0.f;  // [-2, 2], over generated tokens
+  float repetition_penalty = 1.f;                         // > 0, over prompt and generated tokens
+  std::vector<std::pair<TokenId, float>> logit_bias;
+
+  // Randomness is keyed by (seed, choice, position), never by batch or time.
+  uint64_t seed = 0;
+  uint32_t choice = 0;
+
+  int max_tokens = 16;                  // at least 1
+  int min_tokens = 0;                   // stop ids are masked until so many tokens were generated
+  std::vector<TokenId> stop_token_ids;  // the end-of-sequence ids included, unless they are to be ignored
+
+  int num_logprobs = -1;         // alternatives to report for each generated token; -1: no logprobs at all
+  int num_prompt_logprobs = -1;  // the same for the tokens of the prompt
+};
+
+// Which tokens may come next (a grammar, a JSON schema). Implemented in text/, injected by serve/, driven by the
+// sampler. Used by one thread at a time.
+class TokenConstraint {
+ public:
+  virtual ~TokenConstraint() = default;
+  // Clears the bits of the tokens that may not come next. mask: one bit a token, ceil(vocab_size / 32) words, set on
+  // entry.
+  virtual Status fill_mask(std::span<uint32_t> mask) = 0;
+  virtual Status accept(TokenId token) = 0;
+  // Takes back the last accepted tokens.
+  virtual Status rollback(int num_tokens) = 0;
+  // The end-of-sequence token is allowed now.
+  virtual bool may_stop() const = 0;
+};
 
 // One sequence to be continued: one choice of an API request.
 struct Request {
@@ -25,5 +64,14 @@ struct Request {
   std::string cache_salt;                       // the prefix cache is shared only among equal salts (tenants)
   std::unique_ptr<TokenConstraint> constraint;  // may be null
 };
+
+// Whether a sequence ends with `last`, its num_generated-th generated token. The rank asks at every step, so that an
+// ended sequence brings no further rows; the scheduler holds the rank to it. Before min_tokens no stop id is ever
+// sampled.
+inline FinishReason finish_reason(const SamplingParams& sampling, int num_generated, TokenId last) {
+  const auto& stops = sampling.stop_token_ids;
+  if (std::ranges::find(stops, last) != stops.end()) return FinishReason::kStop;
+  return num_generated >= sampling.max_tokens ? FinishReason::kLength : FinishReason::kNone;
+}
 
 }  // namespace cachalot

@@ -5,8 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/sampling_params.h"
-#include "core/token_constraint.h"
+#include "core/request.h"
 #include "core/types.h"
 
 namespace cachalot {

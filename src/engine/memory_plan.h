@@ -1,13 +1,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string>
+#include <type_traits>
 
 #include "base/error.h"
-#include "config/engine_options.h"
+#include "comm/mesh.h"
 #include "config/model_config.h"
-#include "config/parallel_options.h"
-#include "device/memory_info.h"
+#include "config/options.h"
+#include "device/device.h"
 #include "model/deepseek.h"
 
 namespace cachalot {
@@ -58,5 +61,41 @@ struct MemoryPlan {
 // `num_local_ranks` share the node. The error says by how much the plan does not fit, and what would.
 Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const RankMemory& rank,
                                const MemoryInfo& node, int num_local_ranks);
+
+// What a rank has worked out for itself, from its own node, flags and files. Travels between ranks as it is; the first
+// word is the format's.
+struct RankNumbers {
+  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0002;  // "CRNK", version 2
+
+  uint64_t format = kFormat;
+  // What it has memory for: the least holds, of a replica's ranks and of all ranks of the group.
+  int64_t num_blocks = 0, max_model_len = 0;
+  // What messages and roundings follow from: alike on all ranks of the group.
+  int64_t block_size = 0, cache_bytes_per_token = 0, num_layers = 0, vocab_size = 0;
+  int64_t max_rows = 0, max_num_seqs = 0, max_steps = 0, max_logit_rows = 0;
+  int64_t isa_level = 0, expert_input_group = 0;
+  int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
+  int64_t arithmetic = 0;  // arithmetic_hash()
+};
+static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 18 * sizeof(int64_t));
+
+// Of numbers that ranks compute for themselves and must have alike to the bit, rotary tables and draws, and that no
+// file or flag says: a build or a machine that computes others is found at the start. 53 bits, so that JSON holds them.
+int64_t arithmetic_hash(const ModelConfig& config);
+
+// What all build on.
+struct CommonPlan {
+  int64_t num_blocks = 0, max_model_len = 0;
+  // "277 KV blocks, the least of the replica's (rank 1 (...)), and max_model_len 17728"
+  std::string text;
+};
+
+// [rank]: of the group that `parallel` describes. The error, the same on all ranks, names what should be alike, both
+// numbers and both ranks.
+Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
+                                    std::span<const std::string> rank_names);
+
+// The same by asking: all ranks of the mesh call it, each with its own numbers.
+Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, const RankNumbers& own);
 
 }  // namespace cachalot

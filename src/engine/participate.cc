@@ -8,7 +8,6 @@
 #include "base/math.h"
 
 namespace cachalot {
-
 namespace {
 
 // Memory that is not to be had ends the rank with a reason that the others hear, and not its process without one.

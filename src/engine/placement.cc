@@ -1,6 +1,6 @@
 #include "engine/placement.h"
 
-#include "base/check.h"
+#include "base/error.h"
 
 namespace cachalot {
 

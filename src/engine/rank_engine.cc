@@ -7,9 +7,9 @@
 
 #include "base/log.h"
 #include "comm/board_group.h"
-#include "core/finish.h"
-#include "device/cores.h"
-#include "model/expert_rows.h"
+#include "core/request.h"
+#include "device/thread_pool.h"
+#include "model/feed_forward.h"
 #include "weights/model_files.h"
 
 namespace cachalot {

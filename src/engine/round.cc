@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/check.h"
+#include "base/error.h"
 
 namespace cachalot {
-
 namespace {
 
 int prompt_count(const StepSequence& sequence) {

@@ -9,7 +9,7 @@
 #include "base/math.h"
 #include "core/step.h"
 #include "core/types.h"
-#include "model/batch.h"
+#include "model/inputs.h"
 
 namespace cachalot {
 

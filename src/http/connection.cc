@@ -8,7 +8,7 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "http/sse.h"

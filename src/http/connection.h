@@ -13,7 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "base/notices.h"
+#include "base/progress.h"
 #include "http/framing.h"
 #include "http/server.h"
 

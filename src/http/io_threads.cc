@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/log.h"
 
 namespace cachalot::http {

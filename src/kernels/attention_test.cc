@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/math.h"
-#include "kernels/isa.h"
+#include "device/device.h"
 
 namespace cachalot {
 namespace {

@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "device/device.h"
 #include "kernels/cores.h"
-#include "kernels/isa.h"
 
 namespace cachalot {
 namespace {

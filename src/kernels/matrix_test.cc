@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/math.h"
-#include "kernels/weight_samples.h"
+#include "kernels/weight_samples_test_util.h"
 
 namespace cachalot {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
 #include "tensor/view.h"
 

@@ -6,7 +6,6 @@
 
 #include "core/types.h"
 #include "device/device.h"
-#include "kernels/isa.h"
 #include "kernels/matrix.h"
 #include "tensor/view.h"
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "model/expert_rows.h"
-#include "model/linear_input.h"
-#include "model/weight_loader.h"
+#include "model/feed_forward.h"
+#include "model/model_weights.h"
+#include "model/workspace.h"
 
 namespace cachalot {
 namespace {

@@ -4,10 +4,12 @@
 #include <span>
 
 #include "base/error.h"
+#include "comm/group.h"
 #include "config/model_config.h"
 #include "device/device.h"
 #include "kernels/ops.h"
-#include "model/model_settings.h"
+#include "model/inputs.h"
+#include "model/model_weights.h"
 
 namespace cachalot {
 
@@ -57,6 +59,68 @@ struct Workspace {
   template <class Carver>
   void carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings);
   Buffer buffer_;
+};
+
+// Rows on their way into one or more linears: quantized when the first of them wants int8, once for all that want the
+// same.
+class InputRows {
+ public:
+  InputRows(const Ops& ops, const Workspace& workspace, View<const float, 2> values)
+      : ops_(ops), workspace_(workspace), values_(values) {}
+  // `quantized` rows were made by an operation before.
+  InputRows(const Ops& ops, const Workspace& workspace, View<const float, 2> values, const QuantizedRows& quantized)
+      : ops_(ops), workspace_(workspace), values_(values), quantized_(quantized) {}
+
+  LinearInput for_group(int group) {
+    if (group == 0) return {.values = values_, .quantized = {}};
+    if (quantized_.group != group) {
+      quantized_ = workspace_.quantized_input.rows(values_.extent(0), values_.extent(1), group);
+      ops_.quantize(values_, quantized_);
+    }
+    return {.values = values_, .quantized = quantized_};
+  }
+  LinearInput for_linear(const Linear& linear) { return for_group(linear.input_group); }
+
+ private:
+  const Ops& ops_;
+  const Workspace& workspace_;
+  View<const float, 2> values_;
+  QuantizedRows quantized_;
+};
+
+// out = linear(rows), quantizing as the linear wants.
+inline void apply_linear(const Ops& ops, const Workspace& workspace, View<const float, 2> rows, const Linear& linear,
+                         View<float, 2> out) {
+  InputRows input(ops, workspace, rows);
+  ops.linear(input.for_linear(linear), linear.matrix, out);
+}
+
+// What a group for this model sums up at a time, at most: MeshGroupOptions::max_reduced_bytes.
+int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settings);
+
+// Moves rows between "each rank its own" (between two attentions: sequence parallelism) and "all rows on every rank".
+// With one rank both are the same memory and nothing moves.
+class TensorParallel {
+ public:
+  TensorParallel(Group& group, const Ops& ops, const Workspace& workspace, DType compute_dtype)
+      : group_(group), ops_(ops), workspace_(workspace), compute_dtype_(compute_dtype) {}
+
+  int size() const { return group_.size(); }
+  RowPartition partition(int64_t num_rows) const { return RowPartition(num_rows, group_.size()); }
+  int64_t own_begin(int64_t num_rows) const { return partition(num_rows).begin(group_.rank()); }
+  int64_t own_count(int64_t num_rows) const { return partition(num_rows).count(group_.rank()); }
+
+  // All ranks' rows, rounded to the compute dtype; with one rank `own` itself. `all` [num_rows, features] is used else.
+  Result<View<float, 2>> gather(View<float, 2> own, View<float, 2> all, const CollectiveSite& site) const;
+  // own = this rank's rows of the sum over ranks. With one rank partial and own are the same memory.
+  Status scatter_sum(View<float, 2> partial, View<float, 2> own, const CollectiveSite& site) const;
+  Group& group() const { return group_; }
+
+ private:
+  Group& group_;
+  const Ops& ops_;
+  const Workspace& workspace_;
+  DType compute_dtype_;
 };
 
 }  // namespace cachalot

@@ -8,9 +8,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "base/folder_test_util.h"
-#include "cluster/start_checks.h"
+#include "cluster/up_down.h"
 
 namespace cachalot {
 namespace {

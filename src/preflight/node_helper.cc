@@ -12,7 +12,6 @@
 #include <thread>
 
 #include "base/file.h"
-#include "base/file_descriptor.h"
 #include "base/process.h"
 #include "cluster/lease.h"
 #include "comm/world.h"

@@ -7,7 +7,7 @@
 
 #include "comm/expert_exchange.h"
 #include "comm/group.h"
-#include "model/expert_rows.h"
+#include "model/feed_forward.h"
 
 namespace cachalot {
 

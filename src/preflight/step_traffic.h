@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "config/model_config.h"
-#include "config/parallel_options.h"
-#include "model/model_settings.h"
+#include "config/options.h"
+#include "model/inputs.h"
 
 namespace cachalot {
 

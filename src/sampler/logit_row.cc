@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot {

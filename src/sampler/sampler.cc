@@ -5,9 +5,8 @@
 #include <cmath>
 #include <limits>
 
-#include "base/check.h"
-#include "base/elementary.h"
-#include "sampler/philox.h"
+#include "base/error.h"
+#include "base/math.h"
 
 namespace cachalot {
 namespace {

@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "core/finish.h"
 #include "core/request.h"
 #include "core/step.h"
 #include "scheduler/scheduler.h"

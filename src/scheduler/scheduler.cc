@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "base/check.h"
-#include "core/finish.h"
+#include "base/error.h"
+#include "core/request.h"
 
 namespace cachalot {
 

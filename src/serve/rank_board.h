@@ -9,8 +9,8 @@
 #include <type_traits>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
-#include "engine/rank_report.h"
+#include "base/file.h"
+#include "engine/placement.h"
 
 namespace cachalot {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "base/process.h"
 
 namespace cachalot {

@@ -8,7 +8,7 @@
 #include <boost/json.hpp>
 #include <fstream>
 
-#include "device/memory_info.h"
+#include "device/device.h"
 
 namespace cachalot {
 

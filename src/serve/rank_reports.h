@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "comm/membership/member.h"
-#include "engine/rank_report.h"
+#include "engine/placement.h"
 
 namespace cachalot {
 

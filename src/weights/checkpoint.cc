@@ -11,11 +11,10 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 #include "config/model_folder.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr std::string_view kSingleFile = "model.safetensors";
@@ -163,9 +162,6 @@ void Checkpoint::drop_pages(std::span<const std::byte> range) const {
   if (const SafetensorsFile* file = file_of(range)) file->mapping().drop(range);
 }
 
-}  // namespace cachalot
-
-namespace cachalot {
 namespace {
 
 constexpr size_t kPageBytes = 4096;

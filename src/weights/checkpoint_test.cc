@@ -8,7 +8,6 @@
 #include "weights/files_test_util.h"
 
 namespace cachalot {
-
 namespace {
 
 using testing::HasSubstr;

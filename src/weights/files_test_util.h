@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/folder_test_util.h"
 #include "weights/checkpoint_writer.h"

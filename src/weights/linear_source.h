@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "config/model_config.h"
-#include "kernels/weight_source.h"
+#include "kernels/matrix.h"
 #include "weights/checkpoint.h"
 
 namespace cachalot {

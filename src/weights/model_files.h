@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "config/model_config.h"
-#include "kernels/weight_source.h"
+#include "kernels/matrix.h"
 #include "weights/checkpoint.h"
 #include "weights/weight_catalog.h"
 

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr int64_t kFp8Block = 128, kValuesPerWord = 8;

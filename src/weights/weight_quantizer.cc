@@ -6,12 +6,11 @@
 #include <cmath>
 #include <limits>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
-#include "base/numbers.h"
+#include "tensor/dtype.h"
 
 namespace cachalot {
-
 namespace {
 
 template <class Number, class Bits>

@@ -5,9 +5,9 @@
 #include <span>
 #include <vector>
 
-#include "base/numbers.h"
 #include "device/thread_pool.h"
-#include "kernels/weight_source.h"
+#include "kernels/matrix.h"
+#include "tensor/dtype.h"
 #include "weights/planned_weights.h"
 
 namespace cachalot {

@@ -10,7 +10,6 @@
 #include <vector>
 
 namespace cachalot {
-
 namespace {
 
 struct Rounded {

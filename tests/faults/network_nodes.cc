@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-#include "base/check.h"
+#include "base/error.h"
 
 namespace cachalot::test {
 namespace {

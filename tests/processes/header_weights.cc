@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
 #include "base/text.h"
 #include "config/model_config.h"

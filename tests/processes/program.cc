@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/ports.h"
 #include "base/text.h"
 

@@ -8,7 +8,7 @@
 
 #include "base/text.h"
 #include "comm/membership/secret.h"
-#include "device/cores.h"
+#include "device/thread_pool.h"
 
 namespace cachalot::control {
 

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "base/notices.h"
+#include "base/progress.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"

@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "base/ports.h"
 #include "comm/membership/membership.h"

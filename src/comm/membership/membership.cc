@@ -16,7 +16,7 @@
 #include <thread>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/group_state.h"

@@ -4,7 +4,7 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot::control {

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "base/notices.h"
+#include "base/progress.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"

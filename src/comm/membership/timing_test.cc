@@ -1,6 +1,6 @@
 #include <gmock/gmock.h>
 
-#include "base/notices.h"
+#include "base/progress.h"
 #include "comm/membership/role.h"
 
 namespace cachalot::control {

@@ -15,7 +15,7 @@
 #include <random>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/text.h"
 
 namespace cachalot {

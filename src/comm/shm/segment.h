@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
+#include "base/file.h"
 
 namespace cachalot {
 

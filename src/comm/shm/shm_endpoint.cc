@@ -11,9 +11,9 @@
 #include <cstring>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/log.h"
-#include "base/notices.h"
+#include "base/progress.h"
 #include "comm/shm/segment.h"
 
 namespace cachalot {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "comm/shm/shm_transport.h"
 
 namespace cachalot {

@@ -11,7 +11,7 @@
 #include <functional>
 #include <thread>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/process_test_util.h"
 #include "comm/mesh.h"
 #include "comm/shm/segment.h"

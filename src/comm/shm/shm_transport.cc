@@ -8,7 +8,7 @@
 #include <cstring>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "comm/shm/shm_board.h"
 
 namespace cachalot {

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "comm/shm/ring.h"
 #include "comm/shm/segment.h"
 #include "comm/transport.h"

@@ -7,7 +7,7 @@
 #include <array>
 #include <vector>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "comm/local_mesh_test_util.h"
 
 namespace cachalot {

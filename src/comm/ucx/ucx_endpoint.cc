@@ -4,7 +4,7 @@
 #include <string_view>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/text.h"
 #include "comm/ucx/ucx_transport.h"
 #include "comm/ucx/ucx_worker.h"

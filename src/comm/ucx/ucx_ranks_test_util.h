@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/process_test_util.h"
 #include "comm/mesh.h"
 #include "comm/ucx/ucx_endpoint.h"

@@ -9,7 +9,7 @@
 #include <sstream>
 #include <utility>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "comm/membership/member.h"
 
 namespace cachalot {

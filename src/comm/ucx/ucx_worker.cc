@@ -22,7 +22,7 @@
 #include <set>
 #include <string_view>
 
-#include "base/file_descriptor.h"
+#include "base/file.h"
 #include "base/log.h"
 
 namespace cachalot {

@@ -5,9 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/numbers.h"
-#include "kernels/cpu/unroll.h"
-#include "kernels/exp.h"
+#include "kernels/cores.h"
+#include "tensor/dtype.h"
 
 // What code that is written once for several levels (cpu/*_impl.h, cpu/*_loops.h) needs of AVX2.
 namespace cachalot::avx2 {
@@ -96,7 +95,7 @@ struct Simd {
   static Floats load_doubled(const float* p, Tail tail) { return doubled(load(p, Tail(tail.count / 2))); }
   static Floats negate_even(Floats x) { return _mm256_xor_ps(x, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000))); }
 
-  // The exponential of kernels/exp.h, for x <= 0; NaN stays.
+  // The exponential of kernels/cores.h, for x <= 0; NaN stays.
   static Floats exp_nonpositive(Floats x) {
     const Floats keep = _mm256_cmp_ps(x, set(kExpLowest), _CMP_NLT_UQ);
     const Floats n = _mm256_round_ps(mul(x, set(kLog2E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -7,9 +7,8 @@
 
 #include "kernels/cores.h"
 #include "kernels/cpu/int_records.h"
-#include "kernels/cpu/unroll.h"
 
-// The AVX-512 integer core: what its parts (int_prepare.cc, int_few_rows.cc, int_many_rows.cc) have in common.
+// The AVX-512 integer core: what its parts (level.cc, int_few_rows.cc, int_many_rows.cc) have in common.
 //
 // vpdpbusd multiplies unsigned by signed bytes: where the weights are signed (kI8, and the panel of many rows), the
 // int8 of the rows are biased by 128 and the sums corrected by what the weights alone determine.

@@ -5,9 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/numbers.h"
-#include "kernels/cpu/unroll.h"
-#include "kernels/exp.h"
+#include "kernels/cores.h"
+#include "tensor/dtype.h"
 
 // What code that is written once for several levels (cpu/*_impl.h, cpu/*_loops.h) needs of AVX-512.
 namespace cachalot::avx512 {
@@ -86,7 +85,7 @@ struct Simd {
     return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi64(0x80000000)));
   }
 
-  // The exponential of kernels/exp.h, for x <= 0; NaN stays.
+  // The exponential of kernels/cores.h, for x <= 0; NaN stays.
   static Floats exp_nonpositive(Floats x) {
     const __mmask16 keep = _mm512_cmp_ps_mask(x, set(kExpLowest), _CMP_NLT_UQ);
     const Floats n = _mm512_roundscale_ps(mul(x, set(kLog2E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

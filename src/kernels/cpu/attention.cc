@@ -5,9 +5,9 @@
 #include <limits>
 #include <span>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
-#include "kernels/exp.h"
+#include "kernels/cores.h"
 #include "kernels/ops.h"
 
 namespace cachalot {

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "kernels/cpu/attention_kernels.h"
-#include "kernels/exp.h"
+#include "kernels/cores.h"
 #include "kernels/ops.h"
 
 // Attention over the latents in the cache. The rule of numbers, the same on every level, for any other rows, chunks and
@@ -17,7 +16,7 @@
 // - Absorbed: each span of kAttentionSpan positions has a state of its own, so that threads can share a long context.
 //   The states are merged in order: new max = max of both, earlier = exp(its max - new max), later likewise;
 //   sum = fma(sum, earlier, later sum * later), acc[d] = fma(acc[d], earlier, later acc[d] * later); out = acc / sum.
-// - exp is that of kernels/exp.h.
+// - exp is that of kernels/cores.h.
 namespace cachalot {
 
 inline constexpr int kAttentionSpan = 512;  // a multiple of kAttentionTile

@@ -3,8 +3,7 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/cpu/attention_kernels.h"
-#include "kernels/cpu/unroll.h"
+#include "kernels/cores.h"
 
 // AttentionKernels written once over a level's vectors: S is its Simd, T its TileSimd (simd.h). Included
 // by one file of each level, and of internal linkage: what is compiled here for a level must not be taken for another

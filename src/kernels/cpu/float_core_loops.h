@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "kernels/cores.h"
-#include "kernels/cpu/unroll.h"
 
 // The loops of float_core, written once over a level's vectors (its TileSimd) and how formats become them
 // (float_decoders.h).

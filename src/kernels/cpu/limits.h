@@ -5,31 +5,12 @@
 #include <span>
 
 #include "device/device.h"
-#include "kernels/isa.h"
 
 // What the machine itself allows at this moment, to hold the speed of operations against. Machines that are shared
 // drift within minutes: measure before and after what is judged.
 namespace cachalot {
 
-// The loops of a level.
-struct LimitCores {
-  // Reads both streams of `bytes` (a multiple of 128) once.
-  void (*read)(const std::byte* first, const std::byte* second, size_t bytes);
-  // As many operations as stated a round (an addition and a multiplication each count as one), at best speed.
-  void (*multiply_int8)(int64_t rounds);
-  void (*multiply_floats)(int64_t rounds);
-  int64_t int8_operations, float_operations;
-};
-
-namespace reference {
-extern const LimitCores kLimitCores;
-}
-namespace avx2 {
-extern const LimitCores kLimitCores;
-}
-namespace avx512 {
-extern const LimitCores kLimitCores;
-}
+struct LimitCores;  // kernels/cores.h
 
 // Limits of all threads of a device together, of a level. Owns memory to read, by default far more than caches hold.
 class Limits {

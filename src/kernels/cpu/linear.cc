@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "base/math.h"
 #include "kernels/cpu/product.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr int64_t kStreamedRows = 96;       // results of so many rows are not read again before caches have lost them

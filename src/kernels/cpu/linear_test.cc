@@ -10,10 +10,9 @@
 
 #include "base/math.h"
 #include "kernels/ops_test_util.h"
-#include "kernels/weight_samples.h"
+#include "kernels/weight_samples_test_util.h"
 
 namespace cachalot {
-
 namespace {
 
 // A matrix with its memory.

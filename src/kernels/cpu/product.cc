@@ -5,7 +5,6 @@
 #include "base/math.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr int64_t kTileWidth = 2 * kStrip;  // of a result of the integer core

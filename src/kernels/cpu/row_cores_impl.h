@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "kernels/row_cores.h"
+#include "kernels/cores.h"
 
 // RowCores written once over a level's vectors (avx2/simd.h, avx512/simd.h). Included by one file of each level, and of
 // internal linkage: what is compiled here for a level must not be taken for another one.
@@ -19,7 +19,7 @@ inline void for_each_vector(int64_t count, Body body) {
   if (i < count) body(i, typename S::Tail(count - i));
 }
 
-// The rule of sums of row_cores.h: step(i, part, sum) gives `sum` with the elements from i on added to its lanes.
+// The rule of sums of cores.h: step(i, part, sum) gives `sum` with the elements from i on added to its lanes.
 template <class S, class Step>
 inline float sum_in_order(int64_t count, Step step) {
   constexpr int kVectors = kPartialSums / S::kLanes;

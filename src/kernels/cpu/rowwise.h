@@ -1,7 +1,7 @@
 #pragma once
 
+#include "kernels/cores.h"
 #include "kernels/ops.h"
-#include "kernels/row_cores.h"
 
 namespace cachalot {
 

@@ -2,9 +2,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/check.h"
+#include "base/error.h"
 #include "kernels/cores.h"
-#include "kernels/exp.h"
 #include "kernels/reference/rowwise.h"
 
 namespace cachalot::reference {

@@ -2,12 +2,12 @@
 
 #include <cstdint>
 
+#include "kernels/cores.h"
 #include "kernels/ops.h"
-#include "kernels/row_cores.h"
 
 namespace cachalot::reference {
 
-// The rule of sums of row_cores.h: step(i, sum) gives `sum` with element i added.
+// The rule of sums of cores.h: step(i, sum) gives `sum` with element i added.
 template <class Step>
 float sum_in_order(int64_t count, Step step) {
   float sums[kPartialSums] = {};

@@ -1,0 +1,250 @@
+#include "cli/flags.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "config/environment.h"
+
+namespace cachalot {
+
+namespace {
+
+// "k": thousands, "K": times 1024.
+std::optional<int64_t> multiplier_of(char suffix) {
+  const std::string_view decimal = "kmgt", binary = "KMGT";
+  const size_t thousands = decimal.find(suffix), kibis = binary.find(suffix);
+  int64_t multiplier = 1;
+  if (kibis != binary.npos) return int64_t{1} << (10 * (kibis + 1));
+  if (thousands == decimal.npos) return std::nullopt;
+  for (size_t idx = 0; idx <= thousands; idx++) multiplier *= 1000;
+  return multiplier;
+}
+
+// The flag as a person gave it, or the variable of the environment that stands in its place.
+std::string source_of(const CLI::Option& option, const std::string& text) {
+  const std::string name = option.get_lnames().empty() ? option.get_name() : "--" + option.get_lnames().front();
+  const char* const variable = option.get_envname().empty() ? nullptr : std::getenv(option.get_envname().c_str());
+  if (variable != nullptr && text == variable) return fmt::format("{} ({})", name, option.get_envname());
+  return name;
+}
+
+[[noreturn]] void refuse(const CLI::Option& option, const std::string& text, const std::string& right) {
+  throw CLI::ValidationError(fmt::format("{} {}: must be {}", source_of(option, text), cachalot::quoted(text), right));
+}
+
+}  // namespace
+
+std::optional<int64_t> parse_whole_number(std::string_view text) {
+  int64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc() && stopped == end) return value;
+  const std::optional<int64_t> multiplier = text.empty() ? std::nullopt : multiplier_of(text.back());
+  if (!multiplier) return std::nullopt;
+  text.remove_suffix(1);
+  if (text.find_first_not_of("0123456789.") != text.npos) return std::nullopt;
+  const std::optional<double> number = parse_real_number(text);
+  const bool is_binary = *multiplier % 1000 != 0;
+  if (!number || (is_binary && text.contains('.'))) return std::nullopt;
+  const double product = *number * static_cast<double>(*multiplier);
+  if (product > 9e18) return std::nullopt;
+  return static_cast<int64_t>(product);
+}
+
+std::optional<double> parse_real_number(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+namespace flag_values {
+
+int64_t read_whole(const CLI::Option& option, const std::string& text, const WholeRange& range) {
+  for (const auto& [word, value] : range.words) {
+    if (word == text) return value;
+  }
+  const std::optional<int64_t> value = parse_whole_number(text);
+  if (value && *value >= range.least && *value <= range.most) return *value;
+  std::string right = range.most >= std::numeric_limits<int32_t>::max()
+                          ? fmt::format("a whole number from {} on", range.least)
+                          : fmt::format("a whole number from {} to {}", range.least, range.most);
+  for (const auto& [word, meaning] : range.words) right += fmt::format(", or {}", word);
+  refuse(option, text, right);
+}
+
+double read_real(const CLI::Option& option, const std::string& text, const RealRange& range) {
+  const std::optional<double> value = parse_real_number(text);
+  if (value && *value >= range.least && *value <= range.most) return *value;
+  refuse(option, text,
+         range.most == std::numeric_limits<double>::max()
+             ? fmt::format("a number from {} on", range.least)
+             : fmt::format("a number from {} to {}", range.least, range.most));
+}
+
+std::string default_text(double value) {
+  return fmt::format("{}", value);
+}
+
+}  // namespace flag_values
+
+CLI::Option* add_whole_list(CLI::App& app, const std::string& name, std::vector<int>& target, WholeRange range,
+                            const std::string& help) {
+  const auto self = std::make_shared<const CLI::Option*>();
+  CLI::Option* option = app.add_option(
+      name,
+      [&target, self, range = std::move(range)](const CLI::results_t& results) {
+        target.clear();
+        for (const std::string& text : results)
+          target.push_back(static_cast<int>(flag_values::read_whole(**self, text, range)));
+        return true;
+      },
+      help);
+  *self = option;
+  return option->delimiter(',')->expected(1, -1)->type_name("N,...")->default_str(
+      fmt::format("{}", fmt::join(target, ",")));
+}
+
+void add_isa_flag(CLI::App& app, EngineOptions& options) {
+  add_choice(app, "--isa", options.isa,
+             {{"auto", IsaOption::kAuto},
+              {"reference", IsaOption::kReference},
+              {"avx2", IsaOption::kAvx2},
+              {"avx512", IsaOption::kAvx512}},
+             "Highest instruction set to use: auto, reference, avx2 or avx512");
+}
+
+void add_engine_flags(CLI::App& app, EngineOptions& options) {
+  app.add_option("--model", options.model, "Folder of the model: config.json, safetensors, tokenizer.json")->required();
+  add_choice(app, "--dtype", options.dtype,
+             {{"auto", DTypeOption::kAuto},
+              {"bfloat16", DTypeOption::kBFloat16},
+              {"float32", DTypeOption::kFloat32},
+              {"float", DTypeOption::kFloat32}},
+             "Compute and KV cache type: auto (bfloat16), bfloat16 or float32 (exact comparison)");
+  add_choice(app, "--activation-dtype", options.activation_dtype,
+             {{"auto", ActivationDTypeOption::kAuto},
+              {"bf16", ActivationDTypeOption::kBf16},
+              {"int8", ActivationDTypeOption::kInt8}},
+             "What linears are fed: auto (int8 for int4 weights, else fp32), bf16 (never quantized) or int8");
+  add_isa_flag(app, options);
+  add_whole(app, "--threads", options.threads, {.most = 4096}, "Compute threads; 0: one a core");
+  add_whole(app, "--max-model-len", options.max_model_len, {.words = {{"auto", 0}, {"-1", 0}}},
+            "Longest sequence, prompt and answer; 0: the model's, cut to what the KV cache holds");
+  add_whole(app, "--max-num-batched-tokens", options.max_num_batched_tokens, {.least = 1}, "Most tokens of a step");
+  add_whole(app, "--max-num-seqs", options.max_num_seqs, {.least = 1}, "Most sequences that run at once");
+  add_whole(app, "--block-size", options.block_size, {.least = 1, .most = 4096}, "Tokens of a KV cache block");
+  add_whole(app, "--num-scheduler-steps", options.num_scheduler_steps, {.least = 1, .most = 1024},
+            "Decode steps of one scheduling decision");
+  add_choice(app, "--scheduling-policy", options.scheduling_policy,
+             {{"fcfs", SchedulingPolicy::kFcfs}, {"priority", SchedulingPolicy::kPriority}},
+             "fcfs, or priority (a lower `priority` of the request is served first, and preempts)");
+  add_switch(app, "enable-prefix-caching", options.enable_prefix_caching, "Reuse the KV blocks of equal prefixes (on)");
+  app.add_flag("--prefix-cache-across-roles", options.prefix_cache_across_roles,
+               "Find an answer again that comes back inside the next prompt, though its bits may differ from a fresh "
+               "computation (off)");
+  add_real(app, "--gpu-memory-utilization", options.gpu_memory_utilization, {0.01, 1.0},
+           "Share of the device's memory to use");
+  add_whole(app, "--num-gpu-blocks-override", options.num_gpu_blocks_override, {}, "KV blocks; 0: as memory allows");
+  add_whole(app, "--seed", options.seed, {.most = std::numeric_limits<int64_t>::max()},
+            "Seed of requests that bring none; absent: a random one each");
+}
+
+void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
+  options.ucx_environment = environment_variables("UCX_");
+  add_whole(app, "-t,--tensor-parallel-size", options.tensor_parallel_size, {.least = 1, .most = 1024},
+            "Ranks of one replica: heads and dense layers are divided among them");
+  // For the ranks that a process starts: its own command line with these behind it.
+  app.add_option("--tensor-parallel-rank", options.tensor_parallel_rank)->group("")->take_last();
+  app.add_option("--rank-board", options.rank_board_fd)->group("")->take_last();
+  add_whole(app, "--data-parallel-size", options.data_parallel_size, {.least = 1, .most = 4096}, "Replicas")
+      ->envname("VLLM_DP_SIZE");
+  add_whole(app, "--data-parallel-rank", options.data_parallel_rank, {.most = 4095}, "Which replica this is")
+      ->envname("VLLM_DP_RANK")
+      ->take_last();
+  app.add_option("--data-parallel-address", options.data_parallel_address,
+                 "Where replica 0 waits for all ranks (it listens there)")
+      ->envname("VLLM_DP_MASTER_IP")
+      ->take_last()
+      ->capture_default_str();
+  add_whole(app, "--data-parallel-rpc-port", options.data_parallel_rpc_port, {.least = 1, .most = 65535},
+            "The port there")
+      ->envname("VLLM_DP_MASTER_PORT")
+      ->take_last();
+  add_switch(app, "enable-expert-parallel", options.enable_expert_parallel,
+             "Spread the experts over all ranks of all replicas, which then step together (off: each expert's width "
+             "is divided over a replica's ranks, and replicas run apart)");
+  app.add_option("--group-secret-file", options.group_secret_file,
+                 "File whose content every rank must have; without it, whoever reaches the port may join")
+      ->check(CLI::ExistingFile);
+  app.add_option("--network-interface", options.network_interface,
+                 "Interface for traffic between nodes; the one that reaches --data-parallel-address if absent")
+      ->envname("GLOO_SOCKET_IFNAME");
+  app.add_option("--transports", options.transports,
+                 "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
+      ->check(CLI::IsMember({"auto", "shm", "ucx"}))
+      ->capture_default_str();
+  app.add_option(
+         "--visible-devices", options.visible_devices,
+         "Numbers of devices, separated by commas, as many as the replica has ranks; only their count is looked at")
+      ->delimiter(',')
+      ->envname("TOPS_VISIBLE_DEVICES");
+  add_whole(app, "--exchange-max-bytes", options.exchange_max_bytes, {.most = std::numeric_limits<int64_t>::max()},
+            "Bound of each buffer of the expert exchange; 0: twice what evenly spread experts need")
+      ->envname("ECCL_ALLTOALLV_MAXSIZE");
+  add_whole(app, "--failure-timeout-ms", options.failure_timeout_ms, {.least = 50, .most = 600'000},
+            "Silence after which a rank counts as gone");
+  add_whole(app, "--start-timeout", options.start_timeout_seconds, {.least = 1, .most = 86'400},
+            "Seconds that a rank waits for the others at start");
+  app.add_flag("--wait-on-failure", options.wait_on_failure,
+               "When a rank is lost, stay and refuse requests until somebody stops this (off: exit, so that a "
+               "supervisor starts anew)");
+}
+
+Status complete_api_keys(std::vector<std::string>& keys) {
+  if (std::ranges::find(keys, "") != keys.end())
+    return make_parameter_error("--api-key",
+                                "--api-key '': a key may not be empty; leave --api-key out for an open API");
+  std::string source = keys.empty() ? "" : "--api-key";
+  for (const char* name : {"CACHALOT_API_KEY", "VLLM_API_KEY"}) {
+    const char* const key = std::getenv(name);
+    if (key == nullptr || *key == '\0') continue;
+    if (keys.empty()) {
+      keys.emplace_back(key);
+      source = name;
+    } else if (std::ranges::find(keys, key) == keys.end()) {
+      log::info("{} holds; {} names another key, which opens nothing", source, name);
+    }
+  }
+  return {};
+}
+
+Status check_parallel_options(const ParallelOptions& options) {
+  if (options.data_parallel_rank >= options.data_parallel_size) {
+    return make_parameter_error("--data-parallel-rank",
+                                "--data-parallel-rank {}: there are {} replicas (--data-parallel-size), 0 to {}",
+                                options.data_parallel_rank, options.data_parallel_size, options.data_parallel_size - 1);
+  }
+  if (options.tensor_parallel_rank < 0 || options.tensor_parallel_rank >= options.tensor_parallel_size) {
+    return make_parameter_error("--tensor-parallel-rank",
+                                "--tensor-parallel-rank {}: there are {} ranks (--tensor-parallel-size)",
+                                options.tensor_parallel_rank, options.tensor_parallel_size);
+  }
+  if (!options.visible_devices.empty() && std::ssize(options.visible_devices) != options.tensor_parallel_size) {
+    return make_parameter_error(
+        "--visible-devices",
+        "--visible-devices (TOPS_VISIBLE_DEVICES) names {} devices for {} ranks (--tensor-parallel-size)",
+        options.visible_devices.size(), options.tensor_parallel_size);
+  }
+  return {};
+}
+
+}  // namespace cachalot

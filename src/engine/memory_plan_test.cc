@@ -1,0 +1,114 @@
+#include "engine/memory_plan.h"
+
+#include <gmock/gmock.h>
+
+#include <thread>
+
+#include "comm/local_mesh_test_util.h"
+
+namespace cachalot {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+ParallelOptions rank_at(int dp_size, int tp_size, int rank) {
+  return {.tensor_parallel_size = tp_size,
+          .tensor_parallel_rank = rank % tp_size,
+          .data_parallel_size = dp_size,
+          .data_parallel_rank = rank / tp_size,
+          .enable_expert_parallel = true};
+}
+
+RankNumbers numbers(int64_t num_blocks, int64_t max_model_len) {
+  return {.num_blocks = num_blocks,
+          .max_model_len = max_model_len,
+          .block_size = 64,
+          .cache_bytes_per_token = 640,
+          .max_rows = 2048};
+}
+
+const std::vector<std::string> kNames{"rank 0 (host a)", "rank 1 (host a)", "rank 2 (host b)", "rank 3 (host b)"};
+
+TEST(CommonPlan, HasTheFewestBlocksOfTheReplicaAndTheLeastLengthOfAll) {
+  const std::vector<RankNumbers> of_ranks{numbers(281, 9000), numbers(277, 9000), numbers(300, 8000),
+                                          numbers(500, 9000)};
+  for (int rank = 0; rank < 4; rank++) {
+    const auto common = find_common_plan(of_ranks, rank_at(2, 2, rank), kNames);
+    ASSERT_TRUE(common) << common.error().message;
+    EXPECT_EQ(common->num_blocks, rank < 2 ? 277 : 300);
+    EXPECT_EQ(common->max_model_len, 8000);
+    EXPECT_THAT(common->text, AllOf(HasSubstr(rank < 2 ? "277 KV blocks, the least of the replica's (rank 1 (host a))"
+                                                       : "300 KV blocks, the least of the replica's (rank 2 (host b))"),
+                                    HasSubstr("max_model_len 8000, the least of all ranks' (rank 2 (host b))")));
+  }
+}
+
+TEST(CommonPlan, NamesNobodyWhereAllHaveTheSame) {
+  const std::vector<RankNumbers> of_ranks(4, numbers(281, 9000));
+  EXPECT_EQ(find_common_plan(of_ranks, rank_at(2, 2, 3), kNames)->text, "281 KV blocks, and max_model_len 9000");
+}
+
+TEST(CommonPlan, NamesWhatShouldBeAlikeBothNumbersAndBothRanks) {
+  const auto refused = [](int64_t RankNumbers::* number) {
+    std::vector<RankNumbers> of_ranks(4, numbers(100, 6400));
+    of_ranks[2].*number = 7;
+    std::string message;
+    for (int rank = 0; rank < 4; rank++) {
+      const auto common = find_common_plan(of_ranks, rank_at(1, 4, rank), kNames);
+      EXPECT_FALSE(common);
+      if (common) continue;
+      if (rank > 0) {
+        EXPECT_EQ(common.error().message, message) << "the same on all ranks";
+      }
+      message = common.error().message;
+    }
+    return message;
+  };
+  EXPECT_THAT(refused(&RankNumbers::cache_bytes_per_token),
+              HasSubstr("KV bytes of a token: 7 on rank 2 (host b) and 640 on rank 0 (host a)"));
+  EXPECT_THAT(refused(&RankNumbers::max_rows), HasSubstr("--max-num-batched-tokens): 7 on rank 2"));
+  EXPECT_THAT(refused(&RankNumbers::arithmetic), HasSubstr("rotary tables and draws (a hash): 7 on rank 2 (host b)"));
+  // Every number behind those of which the least holds.
+  for (size_t word = 3; word < sizeof(RankNumbers) / sizeof(int64_t); word++) {
+    std::vector<RankNumbers> of_ranks(2, numbers(100, 6400));
+    reinterpret_cast<int64_t*>(&of_ranks[1])[word]++;
+    EXPECT_FALSE(find_common_plan(of_ranks, rank_at(1, 2, 0), kNames)) << word;
+  }
+}
+
+TEST(CommonPlan, APlanOfAnotherFormatIsRefused) {
+  std::vector<RankNumbers> of_ranks(2, numbers(100, 6400));
+  of_ranks[1].format++;
+  EXPECT_THAT(find_common_plan(of_ranks, rank_at(1, 2, 0), kNames).error().message,
+              HasSubstr("rank 1 (host a) sent a plan of another format"));
+  of_ranks[1] = numbers(0, 6400);
+  EXPECT_FALSE(find_common_plan(of_ranks, rank_at(1, 2, 0), kNames));
+}
+
+TEST(CommonPlan, IsFoundByAskingAllRanks) {
+  const auto meshes = make_local_mesh(4).value();
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < 4; rank++) {
+    threads.emplace_back([&, rank] {
+      const auto common =
+          agree_on_plan(*meshes[static_cast<size_t>(rank)], rank_at(2, 2, rank), numbers(100 - rank, 6400 + rank));
+      ASSERT_TRUE(common) << common.error().message;
+      EXPECT_EQ(common->num_blocks, rank < 2 ? 99 : 97);
+      EXPECT_EQ(common->max_model_len, 6400);
+    });
+  }
+}
+
+// Of a model with YaRN, as R1's and as the built-in one's: on every machine, by every compiler.
+TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
+  const auto nano = load_model_config(CACHALOT_SOURCE_DIR "/models/nano");
+  const auto r1 = load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/r1-bf16");
+  ASSERT_TRUE(nano && r1 && r1->yarn);
+  EXPECT_EQ(arithmetic_hash(*nano), 887214717548433);
+  EXPECT_EQ(arithmetic_hash(*r1), 3311955895559589);
+}
+
+}  // namespace
+
+}  // namespace cachalot

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/matrix.h"
+
+// Random weights as checkpoints hold them, for tests and benchmarks.
+namespace cachalot {
+
+inline constexpr MatrixPolicy kBFloat16{};
+inline constexpr MatrixPolicy kInt8{.int8_activations = true};
+
+struct Window {
+  int64_t out_begin, out_count, in_begin, in_count;
+};
+
+// The source borrows the sample's memory. Scales have both signs; those of AWQ are fp16 and bf16 numbers.
+class WeightSample {
+ public:
+  static WeightSample plain(DType dtype, int64_t out_features, int64_t in_features, uint32_t seed = 1) {
+    WeightSample sample(SourceFormat::kPlain, out_features, in_features, seed);
+    sample.source_.dtype = dtype;
+    for (int64_t idx = 0; idx < out_features * in_features; idx++) sample.append(sample.data_, dtype, sample.normal());
+    return sample;
+  }
+  static WeightSample fp8(int64_t out_features, int64_t in_features, int block_rows = 128, int block_cols = 128,
+                          uint32_t seed = 1) {
+    WeightSample sample(SourceFormat::kFp8Block, out_features, in_features, seed);
+    sample.source_.block_rows = block_rows;
+    sample.source_.block_cols = block_cols;
+    for (int64_t idx = 0; idx < out_features * in_features; idx++)
+      sample.append(sample.data_, DType::kF8E4M3, 100 * sample.normal());
+    const int64_t blocks = (out_features + block_rows - 1) / block_rows * ((in_features + block_cols - 1) / block_cols);
+    for (int64_t idx = 0; idx < blocks; idx++) sample.append(sample.scales_, DType::kF32, 0.01f * sample.normal());
+    return sample;
+  }
+  static WeightSample awq(int64_t out_features, int64_t in_features, int group_size, DType scale_dtype,
+                          uint32_t seed = 1) {
+    WeightSample sample(SourceFormat::kAwq, out_features, in_features, seed);
+    sample.source_.group_size = group_size;
+    sample.source_.scale_dtype = scale_dtype;
+    const int64_t groups = (in_features + group_size - 1) / group_size;
+    sample.append_random(sample.data_, in_features * out_features / 2);
+    sample.append_random(sample.zeros_, groups * out_features / 2);
+    for (int64_t idx = 0; idx < groups * out_features; idx++) {
+      // Seven bits of mantissa, which both kinds of half precision have; some below fp16's smallest normal number.
+      const auto mantissa = static_cast<float>(128 + sample.random_() % 128);
+      const float magnitude = std::ldexp(mantissa, idx % 50 == 7 ? -24 : -14 - static_cast<int>(sample.random_() % 3));
+      sample.append(sample.scales_, scale_dtype, sample.random_() % 2 ? magnitude : -magnitude);
+    }
+    return sample;
+  }
+
+  WeightSource window(const Window& window) const {
+    WeightSource source = source_;
+    source.data = data_.data();
+    source.scales = scales_.data();
+    source.zeros = zeros_.data();
+    source.out_begin = window.out_begin;
+    source.out_count = window.out_count;
+    source.in_begin = window.in_begin;
+    source.in_count = window.in_count;
+    return source;
+  }
+  WeightSource all() const { return window({0, source_.out_features, 0, source_.in_features}); }
+
+  void set_scale(int64_t idx, float value) {
+    std::memcpy(scales_.data() + idx * static_cast<int64_t>(sizeof(float)), &value, sizeof(value));
+  }
+
+ private:
+  WeightSample(SourceFormat format, int64_t out_features, int64_t in_features, uint32_t seed) : random_(seed) {
+    source_.format = format;
+    source_.out_features = out_features;
+    source_.in_features = in_features;
+  }
+
+  float normal() { return normal_(random_); }
+
+  template <class T>
+  static void append_value(std::vector<std::byte>& bytes, T value) {
+    const auto* begin = reinterpret_cast<const std::byte*>(&value);
+    bytes.insert(bytes.end(), begin, begin + sizeof(value));
+  }
+  static void append(std::vector<std::byte>& bytes, DType dtype, float value) {
+    if (dtype == DType::kF32) append_value(bytes, value);
+    if (dtype == DType::kBF16) append_value(bytes, bf16(value));
+    if (dtype == DType::kF16) append_value(bytes, fp16(value));
+    if (dtype == DType::kF8E4M3) append_value(bytes, fp8e4m3(value));
+  }
+  void append_random(std::vector<std::byte>& bytes, int64_t count) {
+    for (int64_t idx = 0; idx < count; idx += 4) append_value(bytes, static_cast<uint32_t>(random_()));
+  }
+
+  WeightSource source_;
+  std::vector<std::byte> data_, scales_, zeros_;
+  std::mt19937 random_;
+  std::normal_distribution<float> normal_;
+};
+
+}  // namespace cachalot
