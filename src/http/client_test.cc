@@ -108,7 +108,7 @@ TEST_F(ClientTest, CancellingReachesTheServerAndTheReader) {
     });
     const ErrorCode code = streaming ? call.read().error().code : call.head().error().code;
     EXPECT_EQ(code, ErrorCode::kCancelled);
-    EXPECT_EQ(gone.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
+    EXPECT_EQ(gone.get_future().wait_for(kTestPatience), std::future_status::ready);
   }
 }
 
