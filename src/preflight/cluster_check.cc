@@ -70,7 +70,7 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
   }
   ASSIGN_OR_RETURN(const std::vector<NodeAnswer> answers,
                    run_on_nodes(cluster, options.program, arguments, kPatience + std::chrono::seconds(2 * size)));
-  if (const Result<LinkMatrix> links = from_json_line<LinkMatrix>(answers[0].text)) {
+  if (const Result<LinkMatrix> links = parse_link_matrix(answers[0].text, size)) {
     checked.links = *links;
     judge_links(checked);
     return {};
