@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/stop_signals.h"
+#include "base/text.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cli/line_editor.h"
@@ -103,9 +104,9 @@ Status ChatSession::take_event(const std::string& data, const Sink& sink, Answer
   }
   boost::system::error_code error;
   const json::value chunk = json::parse(data, error);
-  if (error) return make_error(ErrorCode::kCorrupt, "the server streams what is not JSON: {}", data.substr(0, 100));
+  if (error) return make_error(ErrorCode::kCorrupt, "the server streams what is not JSON: {}", quoted(data, 100));
   if (const json::string* message = find_text(chunk, "/error/message"))
-    return make_error(ErrorCode::kUnavailable, "the answer broke off: {}", std::string_view(*message));
+    return make_error(ErrorCode::kUnavailable, "the answer broke off: {}", escaped(std::string_view(*message)));
   // Servers that send both names of a thought send the same text twice.
   const json::string* reasoning = find_text(chunk, "/choices/0/delta/reasoning");
   if (!reasoning) reasoning = find_text(chunk, "/choices/0/delta/reasoning_content");

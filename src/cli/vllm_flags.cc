@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 
 namespace cachalot {
 namespace {
@@ -51,7 +51,7 @@ constexpr std::string_view kOnePlan = "the scheduler has one plan (docs/architec
 constexpr std::string_view kNoPooling = "text is generated; nothing is pooled, embedded or classified";
 
 // In the order of names.
-constexpr std::array kFlags = {
+constexpr VllmFlag kFlags[] = {
     taken("additional-config", kJson, "{}", "it is for plugins of vLLM's platforms"),
     taken("aggregate-engine-logging", kSwitch, "false", "a server's log is of one replica"),
     taken("all2all-backend", kText, "", "--transports chooses: shared memory inside a node, UCX between nodes"),
@@ -443,12 +443,12 @@ std::span<const VllmFlag> vllm_flags() {
 
 const VllmFlag* find_vllm_flag(std::string_view name) {
   const auto found = std::ranges::find_if(kFlags, [&](const VllmFlag& flag) { return equals(flag.name, name); });
-  return found == kFlags.end() ? nullptr : &*found;
+  return found == std::end(kFlags) ? nullptr : &*found;
 }
 
 const VllmFlag* find_short_vllm_flag(std::string_view short_name) {
   const auto found = std::ranges::find(kFlags, short_name, &VllmFlag::short_name);
-  return short_name.empty() || found == kFlags.end() ? nullptr : &*found;
+  return short_name.empty() || found == std::end(kFlags) ? nullptr : &*found;
 }
 
 bool is_neutral(const VllmFlag& flag, std::string_view value) {
@@ -472,7 +472,7 @@ std::string vllm_flags_document() {
       "Of {} flags {} work, {} are taken with a line that says what stands in their place, and {} are refused unless "
       "they\nask for what happens anyway.\n\n"
       "| Flag | Here | Silent at | Why, or what stands in its place |\n|---|---|---|---|\n{}",
-      kFlags.size(), num_works, num_taken, kFlags.size() - num_works - num_taken, rows);
+      std::size(kFlags), num_works, num_taken, std::size(kFlags) - num_works - num_taken, rows);
 }
 
 }  // namespace cachalot

@@ -90,7 +90,7 @@ std::string YamlKeys::place(const std::string& key) {
 
 void YamlKeys::fault(const std::string& key, std::string_view wanted) {
   const YAML::Node node = find(key);
-  fault_at(node, fmt::format("{}{} is {}; it must be {}", prefix_, key, what_it_is(node), wanted));
+  fault_at(node, fmt::format("{}{} is {}; it must be {}", prefix_, name_text(key), what_it_is(node), wanted));
 }
 
 void YamlKeys::add(const Status& status) {

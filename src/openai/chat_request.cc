@@ -61,9 +61,13 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   json::object message = {{"role", role_name == "developer" ? "system" : role_name}, {"content", text}};
   if (const json::value* name = object->if_contains("name"); name && name->is_string()) message["name"] = *name;
   // Under vLLM's newer name and the older one; templates know one or the other.
-  for (const char* name : {"reasoning_content", "reasoning"})
-    if (const json::value* thought = object->if_contains(name); thought && thought->is_string())
-      message["reasoning"] = message["reasoning_content"] = *thought;
+  for (const char* name : {"reasoning_content", "reasoning"}) {
+    const json::value* thought = object->if_contains(name);
+    if (!thought || !thought->is_string()) continue;
+    // One after the other: a new key moves what an object holds.
+    message["reasoning_content"] = *thought;
+    message["reasoning"] = *thought;
+  }
   messages.push_back(std::move(message));
 }
 

@@ -71,7 +71,7 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
   }
   ASSIGN_OR_RETURN(const std::vector<NodeAnswer> answers,
                    run_on_nodes(cluster, options.program, arguments, kPatience + std::chrono::seconds(2 * size)));
-  if (const Result<LinkMatrix> links = from_json_line<LinkMatrix>(answers[0].text)) {
+  if (const Result<LinkMatrix> links = parse_link_matrix(answers[0].text, size)) {
     checked.links = *links;
     judge_links(checked);
     return {};
@@ -157,11 +157,11 @@ std::string node_row(const CheckedNode& node) {
                                                        binary_bytes(node.memory->cache_bytes))
                                          : "-";
   return fmt::format("{:<18} {:<12} {:<8} {:<9} {:>5} {:>4} {:>11} {:>5}  {:<24} {:>8} {:<10} {}\n", node.address,
-                     report.host, report.version, report.isa, report.num_cores, report.num_numa_domains,
-                     binary_bytes(static_cast<double>(report.memory_bytes)), node.num_ranks, memory,
-                     fmt::format("{:+.2f} s", node.clock_difference),
-                     report.rdma_devices.empty() ? report.interface : report.interface + "+rdma",
-                     report.fingerprint.empty() ? "-" : report.fingerprint.substr(0, 12));
+                     escaped(report.host, 64), escaped(report.version, 16), escaped(report.isa, 16), report.num_cores,
+                     report.num_numa_domains, binary_bytes(static_cast<double>(report.memory_bytes)), node.num_ranks,
+                     memory, fmt::format("{:+.2f} s", node.clock_difference),
+                     escaped(report.interface, 16) + (report.rdma_devices.empty() ? "" : "+rdma"),
+                     report.fingerprint.empty() ? "-" : escaped(report.fingerprint.substr(0, 12)));
 }
 
 std::string links_text(const CheckedCluster& checked) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/text.h"
 
 // Structs of numbers, strings and the like as JSON objects and back: those that list their `fields` with their names.
 namespace cachalot {
@@ -82,7 +83,7 @@ Result<T> from_json_line(const std::string& text) {
     T::fields(reader, value);
     return value;
   } catch (const std::exception& exception) {
-    return make_error(ErrorCode::kCorrupt, "'{}' is not what was expected: {}", text.substr(0, 200), exception.what());
+    return make_error(ErrorCode::kCorrupt, "{} is not what was expected: {}", quoted(text, 200), exception.what());
   }
 }
 

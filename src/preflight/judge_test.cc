@@ -127,6 +127,18 @@ TEST_F(Judge, TellsOfLimitsAndClocks) {
   EXPECT_THAT(text, HasSubstr("warning: d: 8 ranks share 4 cores"));
 }
 
+TEST_F(Judge, WhatANodeSaysMovesNoCursor) {
+  const std::string odd = "\x1b[2J\nx";
+  for (std::string* text : {&report(1).host, &report(1).version, &report(1).isa, &report(1).interface_fault,
+                            &report(1).model_fault, &report(1).interface, &report(1).fingerprint})
+    *text = odd;
+  checked_.nodes[2].report.reset();
+  checked_.nodes[2].silence = odd;
+  const std::string text = judged();
+  EXPECT_EQ(text.find('\x1b'), std::string::npos) << text;
+  EXPECT_THAT(text, HasSubstr("c: cannot be asked: \\x1b[2J\\nx"));
+}
+
 TEST_F(Judge, ClockWithinWhatCanBeToldIsNoFault) {
   checked_.nodes[1].clock_difference = 1.5;
   checked_.nodes[1].clock_uncertainty = 1;

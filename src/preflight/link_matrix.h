@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -39,6 +40,9 @@ struct LinkMatrix {
 // mesh calls this, and all get the whole matrix. Half a second a round; there is one round fewer than ranks, or as many
 // if their number is odd.
 Result<LinkMatrix> measure_links(Mesh& mesh);
+
+// Of another process: one among `size` ranks, or an error.
+Result<LinkMatrix> parse_link_matrix(const std::string& text, int size);
 
 // Who meets whom in round `round` of a tournament of `size`: the partner of `rank`; -1: nobody.
 int partner_in_round(int rank, int size, int round);
