@@ -7,8 +7,8 @@
 
 #include "base/math.h"
 #include "device/device.h"
-#include "kernels/cpu/attention.h"
 #include "kernels/cpu/limits.h"
+#include "kernels/operations.h"
 
 // Attention on real shapes, beside what the machine gives. Operations are the causal ones: two a fma of scores and
 // values.
@@ -91,7 +91,7 @@ void report(benchmark::State& state, IsaLevel isa, double bytes, double operatio
 }
 
 // The last `rows` positions of a prompt of `positions`.
-void expanded(benchmark::State& state, const AttentionKernels& kernels, IsaLevel isa, const Shape& shape) {
+void expanded(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const int64_t rows = state.range(0), positions = state.range(1);
   Cache cache(shape, 1, positions);
   const std::vector<float> q = random_floats(rows * shape.heads * (shape.nope + shape.rope));
@@ -112,14 +112,15 @@ void expanded(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
                                    .row_max = View<float, 2>(max.data(), rows, shape.heads),
                                    .row_sum = View<float, 2>(sum.data(), rows, shape.heads)};
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
-  for (auto _ : state) attend_expanded(kernels, {&device().threads(), {scratch.data(), scratch.size()}}, args);
+  for (auto _ : state)
+    attend_expanded({&device().threads(), {scratch.data(), scratch.size()}, &level_cores(isa)}, args);
   const double pairs = static_cast<double>(rows * (positions - rows) + rows * (rows + 1) / 2);
   report(state, isa, static_cast<double>(positions * shape.heads * (shape.nope + shape.v) * 4),
          2 * pairs * static_cast<double>(shape.heads * (shape.nope + shape.rope + shape.v)), bandwidth, peak);
 }
 
 // `rows` sequences of `positions` each.
-void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel isa, const Shape& shape) {
+void absorbed(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const int64_t rows = state.range(0), positions = state.range(1);
   Cache cache(shape, rows, positions);
   const std::vector<float> q_latent = random_floats(rows * shape.heads * shape.latent),
@@ -130,7 +131,7 @@ void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
   const Buffer scratch = scratch_for(shape, rows, positions);
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
   for (auto _ : state)
-    attend_absorbed(kernels, {&device().threads(), {scratch.data(), scratch.size()}},
+    attend_absorbed({&device().threads(), {scratch.data(), scratch.size()}, &level_cores(isa)},
                     {.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
                      .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
                      .rows = contexts,
@@ -142,20 +143,19 @@ void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
 }
 
 const bool registered = [] {
-  for (const auto& [isa, kernels] :
-       {std::pair{IsaLevel::kAvx512, &avx512::kAttentionKernels}, {IsaLevel::kAvx2, &avx2::kAttentionKernels}}) {
+  for (const IsaLevel isa : {IsaLevel::kAvx512, IsaLevel::kAvx2}) {
     if (detect_isa() < isa) continue;
     for (const Shape& shape : {kLite, kR1, kSmall}) {
       const std::string name = std::string(isa_name(isa)) + "/" + shape.name;
       benchmark::RegisterBenchmark(("expanded/" + name).c_str(),
-                                   [=](benchmark::State& state) { expanded(state, *kernels, isa, shape); })
+                                   [=](benchmark::State& state) { expanded(state, isa, shape); })
           ->Args({512, 512})
           ->Args({64, 2048})
           ->Args({16, 512})
           ->UseRealTime()
           ->MinTime(0.1);
       benchmark::RegisterBenchmark(("absorbed/" + name).c_str(),
-                                   [=](benchmark::State& state) { absorbed(state, *kernels, isa, shape); })
+                                   [=](benchmark::State& state) { absorbed(state, isa, shape); })
           ->Args({1, 128})
           ->Args({1, 4096})
           ->Args({8, 128})

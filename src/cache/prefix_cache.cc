@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/error.h"
-
 namespace cachalot {
 namespace {
 

@@ -12,7 +12,6 @@
 #include <charconv>
 #include <chrono>
 #include <filesystem>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"

@@ -1,7 +1,5 @@
 #include "engine/placement.h"
 
-#include "base/error.h"
-
 namespace cachalot {
 
 IsaLevel highest_isa(IsaOption option) {

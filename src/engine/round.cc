@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/error.h"
-
 namespace cachalot {
 namespace {
 

@@ -1,5 +1,3 @@
-#include "kernels/cpu/attention.h"
-
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 
 #include "base/math.h"
 #include "device/device.h"
+#include "kernels/operations.h"
 
 namespace cachalot {
 namespace {
@@ -21,19 +20,11 @@ struct Level {
   void (*absorbed)(const OpsContext&, const AbsorbedAttentionArgs&);
 };
 
-template <const AttentionKernels& kKernels>
-constexpr Level level(IsaLevel isa) {
-  return {
-      isa,
-      [](const OpsContext& context, const ExpandedAttentionArgs& args) { attend_expanded(kKernels, context, args); },
-      [](const OpsContext& context, const AbsorbedAttentionArgs& args) { attend_absorbed(kKernels, context, args); }};
-}
-
 // Those that this machine has, the reference first.
 std::vector<Level> levels() {
   std::vector<Level> levels = {{IsaLevel::kReference, reference::attend_expanded, reference::attend_absorbed}};
-  if (detect_isa() >= IsaLevel::kAvx2) levels.push_back(level<avx2::kAttentionKernels>(IsaLevel::kAvx2));
-  if (detect_isa() >= IsaLevel::kAvx512) levels.push_back(level<avx512::kAttentionKernels>(IsaLevel::kAvx512));
+  for (const IsaLevel isa : {IsaLevel::kAvx2, IsaLevel::kAvx512})
+    if (detect_isa() >= isa) levels.push_back({isa, attend_expanded, attend_absorbed});
   return levels;
 }
 
@@ -43,7 +34,7 @@ class Runner {
   explicit Runner(int num_threads, const OpsLimits& limits)
       : threads_({.num_threads = num_threads}),
         scratch_(*Device::allocate(attention_scratch_bytes(limits, num_threads))) {}
-  OpsContext context() { return {&threads_, {scratch_.data(), scratch_.size()}}; }
+  OpsContext context(IsaLevel isa) { return {&threads_, {scratch_.data(), scratch_.size()}, &level_cores(isa)}; }
 
  private:
   ThreadPool threads_;
@@ -151,19 +142,19 @@ struct Prompt {
     const View<const float, 3> all_q(q.data(), num_rows, dims.heads, dims.nope + dims.rope);
     const View<const float, 3> all_kv(kv.data(), positions, dims.heads, dims.nope + dims.v);
     for (int64_t first = 0; first < seen; first += chunk)
-      level.expanded(runner.context(), {.q = all_q.rows(row_begin, rows),
-                                        .kv = all_kv.rows(first, std::min(chunk, seen - first)),
-                                        .context = cache.context(),
-                                        .nope_dim = static_cast<int>(dims.nope),
-                                        .rope_dim = static_cast<int>(dims.rope),
-                                        .first_row_position = static_cast<int>(first_position),
-                                        .first_chunk_position = static_cast<int>(first),
-                                        .softmax_scale = 0.3f,
-                                        .first_chunk = first == 0,
-                                        .last_chunk = first + chunk >= seen,
-                                        .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
-                                        .row_max = View<float, 2>(max.data(), rows, dims.heads),
-                                        .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
+      level.expanded(runner.context(level.isa), {.q = all_q.rows(row_begin, rows),
+                                                 .kv = all_kv.rows(first, std::min(chunk, seen - first)),
+                                                 .context = cache.context(),
+                                                 .nope_dim = static_cast<int>(dims.nope),
+                                                 .rope_dim = static_cast<int>(dims.rope),
+                                                 .first_row_position = static_cast<int>(first_position),
+                                                 .first_chunk_position = static_cast<int>(first),
+                                                 .softmax_scale = 0.3f,
+                                                 .first_chunk = first == 0,
+                                                 .last_chunk = first + chunk >= seen,
+                                                 .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
+                                                 .row_max = View<float, 2>(max.data(), rows, dims.heads),
+                                                 .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
     return out;
   }
   std::vector<float> attend(const Level& level, int num_threads = 2, int64_t chunk = 1 << 20) {
@@ -277,7 +268,7 @@ struct Generated {
     std::vector<float> out(rows.size() * static_cast<size_t>(dims.heads * dims.latent), NAN);
     const int64_t count = row_end - row_begin;
     level.absorbed(
-        runner.context(),
+        runner.context(level.isa),
         {.q_latent = View<const float, 3>(q_latent.data(), num_rows, dims.heads, dims.latent).rows(row_begin, count),
          .q_rope = View<const float, 3>(q.data(), num_rows, dims.heads, dims.nope + dims.rope)
                        .rows(row_begin, count)

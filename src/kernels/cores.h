@@ -208,25 +208,28 @@ struct LimitCores {
   int64_t int8_operations, float_operations;
 };
 
-// ---- what each level has --------------------------------------------------------------------------------------------
+// ---- a level --------------------------------------------------------------------------------------------------------
+
+// What a level has; the reference level has whole operations of its own (reference/) in the place of rows and
+// attention.
+struct LevelCores {
+  IsaLevel isa;
+  const LinearCores* linear;
+  const LimitCores* limits;
+  const RowCores* rows = nullptr;
+  const AttentionKernels* attention = nullptr;
+};
+const LevelCores& level_cores(IsaLevel isa);
 
 namespace reference {
 extern const LinearCores kLinearCores;
 extern const LimitCores kLimitCores;
 }  // namespace reference
 namespace avx2 {
-extern const RowCores kRowCores;
-extern const IntCore kIntCore;
-extern const LinearCores kLinearCores;
-extern const AttentionKernels kAttentionKernels;
-extern const LimitCores kLimitCores;
-}  // namespace avx2
+extern const LevelCores kCores;
+}
 namespace avx512 {
-extern const RowCores kRowCores;
-extern const IntCore kIntCore;
-extern const LinearCores kLinearCores;
-extern const AttentionKernels kAttentionKernels;
-extern const LimitCores kLimitCores;
-}  // namespace avx512
+extern const LevelCores kCores;
+}
 
 }  // namespace cachalot

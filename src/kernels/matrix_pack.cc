@@ -249,7 +249,7 @@ const std::array<float, 256>& fp8_values() {
   static const std::array<float, 256> values = [] {
     std::array<float, 256> table;
     for (size_t bits = 0; bits < table.size(); bits++)
-      table[bits] = static_cast<float>(fp8e4m3::from_bits(static_cast<uint8_t>(bits)));
+      table[bits] = static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)));
     return table;
   }();
   return values;

@@ -1,13 +1,12 @@
 #include "kernels/ops.h"
 
-#include <cstdint>
 #include <iterator>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
 #include "base/math.h"
-#include "tensor/view.h"
+#include "kernels/cores.h"
 
 namespace cachalot {
 namespace {
@@ -106,13 +105,17 @@ void check_context(const ShapeCheck& check, const CachedContext& context, int64_
 }  // namespace
 
 Result<Ops> Ops::create(IsaLevel isa, Device& device, const OpsLimits& limits) {
-  const OpsTable& table = ops_table(isa);
-  ASSIGN_OR_RETURN(Buffer scratch, device.allocate(table.scratch_bytes(limits, device.threads().num_threads())));
-  return Ops(table, device, limits, std::move(scratch));
+  ASSIGN_OR_RETURN(Buffer scratch, device.allocate(ops_scratch_bytes(isa, limits, device.threads().num_threads())));
+  return Ops(isa, device, limits, std::move(scratch));
 }
 
-Ops::Ops(const OpsTable& table, Device& device, const OpsLimits& limits, Buffer scratch)
-    : table_(&table), threads_(&device.threads()), limits_(limits), scratch_(std::move(scratch)) {}
+Ops::Ops(IsaLevel isa, Device& device, const OpsLimits& limits, Buffer scratch)
+    : isa_(isa),
+      table_(&ops_table(isa)),
+      cores_(&level_cores(isa)),
+      threads_(&device.threads()),
+      limits_(limits),
+      scratch_(std::move(scratch)) {}
 
 void Ops::embed(const EmbedArgs& args) const {
   const ShapeCheck check("embed");

@@ -165,14 +165,15 @@ struct OpsLimits {
   int64_t max_heads = 0, max_head_dim = 0, max_kv_lora_rank = 0, max_positions = 0;
 };
 
+struct LevelCores;  // the inner loops of an instruction level (cores.h)
+
 struct OpsContext {
   ThreadPool* threads = nullptr;
   std::span<std::byte> scratch;  // 64-byte aligned
+  const LevelCores* cores = nullptr;
 };
 
 struct OpsTable {
-  IsaLevel isa = IsaLevel::kReference;
-  size_t (*scratch_bytes)(const OpsLimits& limits, int num_threads);
   void (*embed)(const OpsContext&, const EmbedArgs&);
   void (*add_norm)(const OpsContext&, const NormArgs&);
   void (*quantize)(const OpsContext&, View<const float, 2> rows, const QuantizedRows& out);
@@ -195,6 +196,7 @@ struct OpsTable {
 };
 
 const OpsTable& ops_table(IsaLevel isa);
+size_t ops_scratch_bytes(IsaLevel isa, const OpsLimits& limits, int num_threads);
 
 // The table with its context, and shape checks at every entry. Driven by one thread.
 class Ops {
@@ -202,7 +204,7 @@ class Ops {
   // The error: scratch that cannot be had.
   static Result<Ops> create(IsaLevel isa, Device& device, const OpsLimits& limits);
 
-  IsaLevel isa() const { return table_->isa; }
+  IsaLevel isa() const { return isa_; }
   size_t scratch_bytes() const { return scratch_.size(); }
 
   void embed(const EmbedArgs& args) const;
@@ -229,10 +231,12 @@ class Ops {
   void from_compute(const ComputeView<2>& in, View<float, 2> out) const;
 
  private:
-  Ops(const OpsTable& table, Device& device, const OpsLimits& limits, Buffer scratch);
-  OpsContext context() const { return {threads_, {scratch_.data(), scratch_.size()}}; }
+  Ops(IsaLevel isa, Device& device, const OpsLimits& limits, Buffer scratch);
+  OpsContext context() const { return {threads_, {scratch_.data(), scratch_.size()}, cores_}; }
 
+  IsaLevel isa_;
   const OpsTable* table_;
+  const LevelCores* cores_;
   ThreadPool* threads_;
   OpsLimits limits_;
   Buffer scratch_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cores.h"
 #include "kernels/ops_test_util.h"
 
 namespace cachalot {
@@ -15,9 +16,9 @@ using ::testing::HasSubstr;
 TEST(OpsTable, HasEveryOperationOnEveryLevel) {
   for (IsaLevel isa : {IsaLevel::kReference, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
     const OpsTable& table = ops_table(isa);
-    EXPECT_EQ(table.isa, isa);
-    // After the level, the table is function pointers and nothing else.
-    const auto* begin = reinterpret_cast<void* const*>(&table.scratch_bytes);
+    EXPECT_EQ(level_cores(isa).isa, isa);
+    // The table is function pointers and nothing else.
+    const auto* begin = reinterpret_cast<void* const*>(&table.embed);
     const auto* end = reinterpret_cast<void* const*>(&table + 1);
     EXPECT_EQ(std::count(begin, end, nullptr), 0) << isa_name(isa);
   }

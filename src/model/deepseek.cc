@@ -2,10 +2,6 @@
 
 #include <algorithm>
 
-#include "model/feed_forward.h"
-#include "model/model_weights.h"
-#include "model/workspace.h"
-
 namespace cachalot {
 namespace {
 
@@ -55,7 +51,7 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
   const int64_t exchange_bytes = config.num_experts > 0 ? exchange_layout(config, settings).bytes() : 0;
   return ModelMemory{.weight_bytes = planner.bytes(),
                      .workspace_bytes = Workspace::bytes(config, settings),
-                     .scratch_bytes = ops_table(settings.isa).scratch_bytes(ops_limits(config, settings), num_threads),
+                     .scratch_bytes = ops_scratch_bytes(settings.isa, ops_limits(config, settings), num_threads),
                      .rope_bytes = Rope::table_bytes(config, settings.max_positions),
                      .weights_by_kind = planner.bytes_by_kind(),
                      .exchange_bytes = static_cast<size_t>(exchange_bytes),

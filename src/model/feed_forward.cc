@@ -1,7 +1,5 @@
 #include "model/feed_forward.h"
 
-#include <algorithm>
-
 #include "base/math.h"
 
 namespace cachalot {

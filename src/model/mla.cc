@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <vector>
 
 #include "base/math.h"
-#include "model/workspace.h"
 
 namespace cachalot {
 namespace {

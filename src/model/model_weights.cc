@@ -6,7 +6,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/error.h"
 #include "base/math.h"
 #include "weights/linear_source.h"
 

@@ -56,7 +56,6 @@ struct Workspace {
   View<float, 2> logits_part;  // [max_logit_rows, vocab_count]; with tensor parallelism only
 
  private:
-  template <class Carver>
   void carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings);
   Buffer buffer_;
 };

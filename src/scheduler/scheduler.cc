@@ -1,10 +1,6 @@
 #include "scheduler/scheduler.h"
 
-#include <algorithm>
 #include <tuple>
-
-#include "base/error.h"
-#include "core/request.h"
 
 namespace cachalot {
 

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <map>
 #include <numeric>
-#include <vector>
 
 #include "scheduler/fake_rank_test_util.h"
 

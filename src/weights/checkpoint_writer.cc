@@ -10,7 +10,6 @@
 #include <cstring>
 #include <filesystem>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "base/progress.h"
 

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot {

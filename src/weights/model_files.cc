@@ -7,9 +7,7 @@
 #include <span>
 #include <unordered_set>
 
-#include "weights/checkpoint.h"
 #include "weights/linear_source.h"
-#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

@@ -11,7 +11,6 @@
 
 #include "weights/files_test_util.h"
 #include "weights/linear_source.h"
-#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

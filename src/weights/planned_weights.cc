@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
-#include "base/error.h"
 #include "base/math.h"
 #include "config/json_keys.h"
 

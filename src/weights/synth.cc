@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "tensor/dtype.h"
 

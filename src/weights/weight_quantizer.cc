@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "tensor/dtype.h"
 
 namespace cachalot {
 namespace {
@@ -17,7 +16,7 @@ template <class Number, class Bits>
 std::vector<float> table_of(int num_patterns) {
   std::vector<float> table(static_cast<size_t>(num_patterns));
   for (int bits = 0; bits < num_patterns; bits++)
-    table[bits] = static_cast<float>(Number::from_bits(static_cast<Bits>(bits)));
+    table[bits] = static_cast<float>(std::bit_cast<Number>(static_cast<Bits>(bits)));
   return table;
 }
 
@@ -253,7 +252,7 @@ class AwqChunk {
 std::array<float, 256> e4m3_values() {
   std::array<float, 256> values;
   for (int bits = 0; bits < 256; bits++)
-    values[bits] = static_cast<float>(fp8e4m3::from_bits(static_cast<uint8_t>(bits)));
+    values[bits] = static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)));
   return values;
 }
 

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 #include <random>
-#include <vector>
 
 namespace cachalot {
 namespace {
@@ -109,7 +108,7 @@ TEST(Fp8, EncodesAsThePlainConversion) {
   }
   for (int bits = 0; bits < 256; bits++) {
     if ((bits & 0x7f) == 0x7f) continue;
-    EXPECT_EQ(encode_e4m3(static_cast<float>(fp8e4m3::from_bits(static_cast<uint8_t>(bits)))), bits);
+    EXPECT_EQ(encode_e4m3(static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)))), bits);
   }
   for (const float tie : {1.0625f, 1.1875f, 0x1p-10f, 0x1.8p-9f, 440.f, 0x1.fp-7f})
     EXPECT_EQ(encode_e4m3(tie), fp8e4m3(tie).bits) << tie;

@@ -206,18 +206,20 @@ void multiply(const IntCoreArgs& args) {
   with_block_of<Int4, Int8>(args.shape, [&]<class Block>() { multiply_tiles<Block>(args); });
 }
 
+constexpr IntCore kIntCore = {.prepared_bytes = prepared_bytes<0>, .prepare = prepare, .multiply = multiply};
+
+// All but the integer core: loops that are written once, over the level's vectors.
+constexpr RowCores kRowCores = row_cores<Simd>();
+constexpr LinearCores kLinearCores = linear_cores<Simd, TileSimd, kIntCore>();
+constexpr AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
+constexpr LimitCores kLimitCores = limit_cores<TileSimd>();
+
 }  // namespace
 
-constinit const IntCore kIntCore = {.prepared_bytes = prepared_bytes<0>, .prepare = prepare, .multiply = multiply};
-
-}  // namespace cachalot::avx2
-
-// All of the level but its integer core: loops that are written once, over its vectors.
-namespace cachalot::avx2 {
-
-constinit const RowCores kRowCores = row_cores<Simd>();
-constinit const LinearCores kLinearCores = linear_cores<Simd, TileSimd, kRowCores, kIntCore>();
-constinit const AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
-constinit const LimitCores kLimitCores = limit_cores<TileSimd>();
+constinit const LevelCores kCores = {.isa = IsaLevel::kAvx2,
+                                     .linear = &kLinearCores,
+                                     .limits = &kLimitCores,
+                                     .rows = &kRowCores,
+                                     .attention = &kAttentionKernels};
 
 }  // namespace cachalot::avx2

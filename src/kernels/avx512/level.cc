@@ -129,19 +129,21 @@ void multiply(const IntCoreArgs& args) {
   }
 }
 
-}  // namespace
-
-constinit const IntCore kIntCore = {
+constexpr IntCore kIntCore = {
     .prepared_bytes = prepared_bytes<kPanelTileRows>, .prepare = prepare, .multiply = multiply};
 
-}  // namespace cachalot::avx512
+// All but the integer core: loops that are written once, over the level's vectors.
+constexpr RowCores kRowCores = row_cores<Simd>();
+constexpr LinearCores kLinearCores = linear_cores<Simd, TileSimd, kIntCore>();
+constexpr AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
+constexpr LimitCores kLimitCores = limit_cores<TileSimd>();
 
-// All of the level but its integer core: loops that are written once, over its vectors.
-namespace cachalot::avx512 {
+}  // namespace
 
-constinit const RowCores kRowCores = row_cores<Simd>();
-constinit const LinearCores kLinearCores = linear_cores<Simd, TileSimd, kRowCores, kIntCore>();
-constinit const AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
-constinit const LimitCores kLimitCores = limit_cores<TileSimd>();
+constinit const LevelCores kCores = {.isa = IsaLevel::kAvx512,
+                                     .linear = &kLinearCores,
+                                     .limits = &kLimitCores,
+                                     .rows = &kRowCores,
+                                     .attention = &kAttentionKernels};
 
 }  // namespace cachalot::avx512

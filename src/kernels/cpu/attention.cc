@@ -1,5 +1,3 @@
-#include "kernels/cpu/attention.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -7,8 +5,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "kernels/cores.h"
-#include "kernels/ops.h"
+#include "kernels/operations.h"
 
 namespace cachalot {
 namespace {
@@ -40,49 +37,39 @@ class AttentionScratch {
     int64_t num_slots() const { return later_spans ? num_threads * kSlotsPerThread : 0; }
   };
 
-  // Of a region that begins at `data`; with null, only the size is of use.
-  AttentionScratch(const Sizes& sizes, std::byte* data) : sizes_(sizes), data_(data) {
-    key_floats_ = round_up(sizes.key_dim * kAttentionTile);
-    tile_floats_ = key_floats_ + round_up(round_up(sizes.value_dim, kWidestPanel) * kAttentionTile);
-    tiles_ = take<float>(tile_floats_ * sizes.num_threads);
-    totals_ = take<float>(2 * sizes.num_rows * sizes.num_heads);
-    slots_ = take<float>(sizes.num_slots() * sizes.num_heads * (sizes.value_dim + 2));
-    pieces_ = take<Piece>(sizes.num_rows + sizes.num_slots());
+  // Of a region that begins at `memory`; with null, only the size is of use.
+  AttentionScratch(const Sizes& sizes, std::byte* memory) : sizes_(sizes) {
+    Carver carver(memory);
+    keys_ = carver.take<float>(sizes.num_threads, sizes.key_dim * kAttentionTile);
+    values_ = carver.take<float>(sizes.num_threads, round_up(sizes.value_dim, kWidestPanel) * kAttentionTile);
+    totals_ = carver.take<float>(sizes.num_rows, 2 * sizes.num_heads);
+    slots_ = carver.take<float>(sizes.num_slots(), sizes.num_heads * (sizes.value_dim + 2));
+    pieces_ = carver.take<Piece>(sizes.num_rows + sizes.num_slots());
+    bytes_ = carver.used();
   }
 
-  size_t bytes() const { return static_cast<size_t>(offset_); }
+  size_t bytes() const { return bytes_; }
 
-  float* keys(int thread_idx) const { return at<float>(tiles_) + thread_idx * tile_floats_; }
-  float* values(int thread_idx) const { return keys(thread_idx) + key_floats_; }
-  Piece* pieces() const { return at<Piece>(pieces_); }
+  float* keys(int thread_idx) const { return keys_.row(thread_idx); }
+  float* values(int thread_idx) const { return values_.row(thread_idx); }
+  Piece* pieces() const { return pieces_.data(); }
 
   AttentionStates totals(int64_t row, View<float, 2> acc) const {
-    float* max = at<float>(totals_) + 2 * row * sizes_.num_heads;
+    float* max = totals_.row(row);
     return {max, max + sizes_.num_heads, acc.data(), acc.stride(0)};
   }
   AttentionStates slot(int64_t slot_idx) const {
-    float* max = at<float>(slots_) + slot_idx * sizes_.num_heads * (sizes_.value_dim + 2);
+    float* max = slots_.row(slot_idx);
     return {max, max + sizes_.num_heads, max + 2 * sizes_.num_heads, sizes_.value_dim};
   }
 
  private:
-  static constexpr int64_t kWidestPanel = 32, kLine = 64;
-  static int64_t round_up(int64_t value, int64_t unit = kLine) { return (value + unit - 1) / unit * unit; }
-
-  template <class T>
-  int64_t take(int64_t count) {
-    const int64_t begin = offset_;
-    offset_ = round_up(offset_ + count * static_cast<int64_t>(sizeof(T)));
-    return begin;
-  }
-  template <class T>
-  T* at(int64_t offset) const {
-    return reinterpret_cast<T*>(data_ + offset);
-  }
+  static constexpr int64_t kWidestPanel = 32;
 
   Sizes sizes_;
-  std::byte* data_;
-  int64_t key_floats_ = 0, tile_floats_ = 0, tiles_ = 0, totals_ = 0, slots_ = 0, pieces_ = 0, offset_ = 0;
+  View<float, 2> keys_, values_, totals_, slots_;
+  View<Piece, 1> pieces_;
+  size_t bytes_ = 0;
 };
 
 constexpr int64_t kFewestRows = 48;  // rows of a head that are worth packing its keys and values for
@@ -163,7 +150,7 @@ void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttent
 
 }  // namespace
 
-void attend_expanded(const AttentionKernels& kernels, const OpsContext& context, const ExpandedAttentionArgs& args) {
+void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args) {
   const int64_t num_rows = args.q.extent(0), num_heads = args.q.extent(1), num_threads = context.threads->num_threads();
   if (num_rows == 0) return;
   const AttentionScratch scratch(
@@ -177,8 +164,9 @@ void attend_expanded(const AttentionKernels& kernels, const OpsContext& context,
   context.threads->parallel_for(num_heads * num_blocks, 1, [&](int64_t begin, int64_t end, int thread_idx) {
     for (int64_t item = begin; item < end; item++) {
       const int64_t row_begin = (num_blocks - 1 - item / num_heads) * block_rows;
-      expanded_rows_of_head(kernels, args, item % num_heads, row_begin, std::min(row_begin + block_rows, num_rows),
-                            scratch.keys(thread_idx), scratch.values(thread_idx));
+      expanded_rows_of_head(*context.cores->attention, args, item % num_heads, row_begin,
+                            std::min(row_begin + block_rows, num_rows), scratch.keys(thread_idx),
+                            scratch.values(thread_idx));
     }
   });
 }
@@ -191,8 +179,8 @@ using Piece = AttentionScratch::Piece;
 
 class AbsorbedAttention {
  public:
-  AbsorbedAttention(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args)
-      : kernels_(kernels),
+  AbsorbedAttention(const OpsContext& context, const AbsorbedAttentionArgs& args)
+      : kernels_(*context.cores->attention),
         args_(args),
         threads_(*context.threads),
         latent_dim_(args.q_latent.extent(2)),
@@ -312,8 +300,8 @@ class AbsorbedAttention {
 
 }  // namespace
 
-void attend_absorbed(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args) {
-  AbsorbedAttention(kernels, context, args).run();
+void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args) {
+  AbsorbedAttention(context, args).run();
 }
 
 size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {

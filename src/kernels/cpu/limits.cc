@@ -15,18 +15,6 @@ constexpr size_t kPiece = size_t{1} << 20;  // of each of two streams that a thr
 constexpr int64_t kPeakPieces = 64;         // a thread
 constexpr int64_t kPeakRounds = 65536;      // a piece
 
-const LimitCores& cores_of(IsaLevel isa) {
-  switch (isa) {
-    case IsaLevel::kReference:
-      return reference::kLimitCores;
-    case IsaLevel::kAvx2:
-      return avx2::kLimitCores;
-    case IsaLevel::kAvx512:
-      return avx512::kLimitCores;
-  }
-  CHECK(false, "unknown level");
-}
-
 template <class Work>
 double seconds(Work work) {
   const auto begin = std::chrono::steady_clock::now();
@@ -41,7 +29,7 @@ Result<Limits> Limits::create(IsaLevel isa, Device& device, size_t memory_bytes)
   device.threads().parallel_for(static_cast<int64_t>(memory.size() / kPiece), 1, [&](int64_t begin, int64_t end, int) {
     std::memset(memory.data() + static_cast<size_t>(begin) * kPiece, 1, static_cast<size_t>(end - begin) * kPiece);
   });
-  return Limits(cores_of(isa), device, std::move(memory));
+  return Limits(*level_cores(isa).limits, device, std::move(memory));
 }
 
 double Limits::read_bandwidth() {

@@ -6,7 +6,7 @@
 #include "kernels/cores.h"
 #include "kernels/cpu/float_core_loops.h"
 #include "kernels/cpu/int_records.h"
-#include "kernels/cpu/limits.h"
+#include "kernels/cpu/row_cores_impl.h"
 #include "tensor/dtype.h"
 
 // How the blocks of each format (matrix.h) become quads (float_core_loops.h), written once over a level's vectors, its
@@ -156,11 +156,6 @@ void float_core(const FloatCoreArgs& args) {
   }
 }
 
-template <const RowCores& kRowCores>
-void quantize(const float* x, int64_t count, int group, int8_t* values, float* scales) {
-  kRowCores.quantize(x, count, group, values, scales);
-}
-
 template <class S>
 void silu_product(float* gate, const float* up, int64_t stride, int64_t num_rows) {
   using Floats = typename S::Floats;
@@ -184,23 +179,18 @@ void store_bf16(const float* tile, int64_t stride, int64_t num_rows, bf16* out, 
   }
 }
 
-template <class S, class T, const RowCores& kRowCores, const IntCore& kIntCore>
+template <class S, class T, const IntCore& kIntCore>
 constexpr LinearCores linear_cores() {
   return {.float_core = float_core<T>,
           .int_core = &kIntCore,
-          .quantize = quantize<kRowCores>,
+          .quantize = quantize<S>,
           .silu_product = silu_product<S>,
           .store_bf16 = store_bf16<S>};
 }
 
-}  // namespace
-}  // namespace cachalot
-
 // LimitCores written once over a level's vectors, its TileSimd (simd.h). Included by one file of each level, and of
 // internal linkage, as cpu/row_cores_impl.h. What the compiler may not leave out does not stand in the lambdas: clang
 // refuses assembly on what they capture.
-namespace cachalot {
-namespace {
 
 template <class S>
 void read_streams(const std::byte* first, const std::byte* second, size_t bytes) {

@@ -1,10 +1,10 @@
-#include "kernels/cpu/rowwise.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <type_traits>
+
+#include "kernels/operations.h"
 
 namespace cachalot {
 namespace {
@@ -30,63 +30,57 @@ float* scratch_row(const OpsContext& context, int64_t features, int thread_idx) 
   return reinterpret_cast<float*>(context.scratch.data() + thread_idx * scratch_row_bytes(features));
 }
 
-template <const RowCores& kCores>
-void quantize_to(const QuantizedRows& out, int64_t row, const float* x) {
-  if (!out.empty()) kCores.quantize(x, out.values.extent(1), out.group, out.values.row(row), out.scales.row(row));
+void quantize_to(const RowCores& cores, const QuantizedRows& out, int64_t row, const float* x) {
+  if (!out.empty()) cores.quantize(x, out.values.extent(1), out.group, out.values.row(row), out.scales.row(row));
 }
 
-template <const RowCores& kCores>
-void write_row(const float* in, int64_t count, float* out) {
+void write_row(const RowCores&, const float* in, int64_t count, float* out) {
   std::memcpy(out, in, count * sizeof(float));
 }
-template <const RowCores& kCores>
-void write_row(const float* in, int64_t count, bf16* out) {
-  kCores.to_bf16(in, count, out);
+void write_row(const RowCores& cores, const float* in, int64_t count, bf16* out) {
+  cores.to_bf16(in, count, out);
 }
-template <const RowCores& kCores>
-void read_row(const float* in, int64_t count, float* out) {
+void read_row(const RowCores&, const float* in, int64_t count, float* out) {
   std::memcpy(out, in, count * sizeof(float));
 }
-template <const RowCores& kCores>
-void read_row(const bf16* in, int64_t count, float* out) {
-  kCores.from_bf16(in, count, out);
+void read_row(const RowCores& cores, const bf16* in, int64_t count, float* out) {
+  cores.from_bf16(in, count, out);
 }
-template <const RowCores& kCores>
-void read_row(const fp16* in, int64_t count, float* out) {
-  kCores.from_fp16(in, count, out);
+void read_row(const RowCores& cores, const fp16* in, int64_t count, float* out) {
+  cores.from_fp16(in, count, out);
 }
 
 float norm_factor(float sum_of_squares, int64_t count, float epsilon) {
   return 1.f / std::sqrt(sum_of_squares / static_cast<float>(count) + epsilon);
 }
 
-template <const RowCores& kCores, class T>
+template <class T>
 void embed_rows(const OpsContext& context, const EmbedArgs& args) {
+  const RowCores& cores = *context.cores->rows;
   const int64_t hidden = args.out.extent(1);
   for_each_row(context, args.ids.extent(0), hidden, [&](int64_t row, int) {
     const int64_t entry = args.ids(row) - args.vocab_begin;
     if (entry < 0 || entry >= args.vocab_count) {
       std::fill_n(args.out.row(row), hidden, 0.f);
     } else {
-      read_row<kCores>(static_cast<const T*>(args.table) + entry * hidden, hidden, args.out.row(row));
+      read_row(cores, static_cast<const T*>(args.table) + entry * hidden, hidden, args.out.row(row));
     }
   });
 }
 
 // Masks the choice scores of all groups but the best `topk_groups`.
-template <const RowCores& kCores>
-void mask_groups(const RouteArgs& args, int64_t num_experts, float* choice) {
+void mask_groups(const RowCores& cores, const RouteArgs& args, int64_t num_experts, float* choice) {
   constexpr float kMasked = -std::numeric_limits<float>::infinity();
   const int64_t group_size = num_experts / args.num_groups;
   float group_scores[kMaxExperts];
   bool kept[kMaxExperts] = {};
   for (int group = 0; group < args.num_groups; group++) {
     float first, second;
-    kCores.largest_two(choice + group * group_size, group_size, &first, &second);
+    cores.largest_two(choice + group * group_size, group_size, &first, &second);
     group_scores[group] = first + (args.groups == RoutingGroups::kByTopTwo && group_size > 1 ? second : 0.f);
   }
   for (int place = 0; place < args.topk_groups; place++) {
-    const int group = kCores.argmax(group_scores, args.num_groups);
+    const int group = cores.argmax(group_scores, args.num_groups);
     group_scores[group] = kMasked;
     kept[group] = true;
   }
@@ -95,25 +89,24 @@ void mask_groups(const RouteArgs& args, int64_t num_experts, float* choice) {
   }
 }
 
-template <const RowCores& kCores>
-void choose(const RouteArgs& args, const float* scores, int64_t num_experts, int64_t top_k, int32_t* ids) {
+void choose(const RowCores& cores, const RouteArgs& args, const float* scores, int64_t num_experts, int64_t top_k,
+            int32_t* ids) {
   alignas(64) float choice[kMaxExperts];
-  kCores.choice_scores(scores, args.choice_bias.empty() ? nullptr : args.choice_bias.data(), num_experts, choice);
-  if (args.groups != RoutingGroups::kNone) mask_groups<kCores>(args, num_experts, choice);
+  cores.choice_scores(scores, args.choice_bias.empty() ? nullptr : args.choice_bias.data(), num_experts, choice);
+  if (args.groups != RoutingGroups::kNone) mask_groups(cores, args, num_experts, choice);
   for (int64_t slot = 0; slot < top_k; slot++) {
-    ids[slot] = kCores.argmax(choice, num_experts);
+    ids[slot] = cores.argmax(choice, num_experts);
     choice[ids[slot]] = -std::numeric_limits<float>::infinity();
   }
 }
 
-template <const RowCores& kCores>
-void route_row(const RouteArgs& args, int64_t row) {
+void route_row(const RowCores& cores, const RouteArgs& args, int64_t row) {
   const int64_t num_experts = args.logits.extent(1), top_k = args.ids.extent(1);
   alignas(64) float scores[kMaxExperts];
-  (args.score == RoutingScore::kSigmoid ? kCores.sigmoid : kCores.softmax)(args.logits.row(row), num_experts, scores);
+  (args.score == RoutingScore::kSigmoid ? cores.sigmoid : cores.softmax)(args.logits.row(row), num_experts, scores);
   int32_t* ids = args.ids.row(row);
   if (args.forced_ids.empty()) {
-    choose<kCores>(args, scores, num_experts, top_k, ids);
+    choose(cores, args, scores, num_experts, top_k, ids);
   } else {
     std::copy_n(args.forced_ids.row(row), top_k, ids);
   }
@@ -126,51 +119,49 @@ void route_row(const RouteArgs& args, int64_t row) {
 
 }  // namespace
 
-template <const RowCores& kCores>
-size_t Rowwise<kCores>::scratch_bytes(const OpsLimits& limits, int num_threads) {
+size_t rowwise_scratch_bytes(const OpsLimits& limits, int num_threads) {
   const int64_t features = std::max(limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim);
   return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::embed(const OpsContext& context, const EmbedArgs& args) {
+void embed(const OpsContext& context, const EmbedArgs& args) {
   switch (args.dtype) {
     case DType::kF32:
-      return embed_rows<kCores, float>(context, args);
+      return embed_rows<float>(context, args);
     case DType::kBF16:
-      return embed_rows<kCores, bf16>(context, args);
+      return embed_rows<bf16>(context, args);
     default:
-      return embed_rows<kCores, fp16>(context, args);
+      return embed_rows<fp16>(context, args);
   }
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::add_norm(const OpsContext& context, const NormArgs& args) {
+void add_norm(const OpsContext& context, const NormArgs& args) {
+  const RowCores& cores = *context.cores->rows;
   const int64_t features = args.residual.extent(1);
   for_each_row(context, args.residual.extent(0), features, [&](int64_t row, int thread_idx) {
     float* x = args.residual.row(row);
-    const float squares = args.delta.empty() ? kCores.sum_of_squares(x, features)
-                                             : kCores.add_and_square(x, args.delta.row(row), features);
+    const float squares =
+        args.delta.empty() ? cores.sum_of_squares(x, features) : cores.add_and_square(x, args.delta.row(row), features);
     float* out = args.out.empty() ? scratch_row(context, features, thread_idx) : args.out.row(row);
-    kCores.scale(x, norm_factor(squares, features, args.epsilon), args.weight.data(), features, out);
-    quantize_to<kCores>(args.quantized, row, out);
+    cores.scale(x, norm_factor(squares, features, args.epsilon), args.weight.data(), features, out);
+    quantize_to(cores, args.quantized, row, out);
   });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::rotate_queries(const OpsContext& context, View<float, 3> q_rope, View<const int32_t, 1> positions,
-                                     const RopeTable& rope) {
+void rotate_queries(const OpsContext& context, View<float, 3> q_rope, View<const int32_t, 1> positions,
+                    const RopeTable& rope) {
+  const RowCores& cores = *context.cores->rows;
   const int64_t num_heads = q_rope.extent(1), num_pairs = q_rope.extent(2) / 2;
   for_each_row(context, q_rope.extent(0), num_heads * q_rope.extent(2), [&](int64_t row, int) {
     const float *cos = rope.cos.row(positions(row)), *sin = rope.sin.row(positions(row));
     const View<float, 2> heads = q_rope[row];
     for (int64_t head = 0; head < num_heads; head++)
-      kCores.rotate(heads.row(head), cos, sin, num_pairs, heads.row(head));
+      cores.rotate(heads.row(head), cos, sin, num_pairs, heads.row(head));
   });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::store_latents(const OpsContext& context, const LatentStoreArgs& args) {
+void store_latents(const OpsContext& context, const LatentStoreArgs& args) {
+  const RowCores& cores = *context.cores->rows;
   const int64_t features = args.kv_a.extent(1), kv_lora_rank = args.norm_weight.extent(0);
   visit_compute(args.cache.dtype(), [&]<class T>() {
     const View<T, 2> cache = args.cache.as<T>();
@@ -178,17 +169,17 @@ void Rowwise<kCores>::store_latents(const OpsContext& context, const LatentStore
       const int32_t position = args.positions(row);
       const float* x = args.kv_a.row(row);
       float* result = scratch_row(context, features, thread_idx);
-      const float squares = kCores.sum_of_squares(x, kv_lora_rank);
-      kCores.scale(x, norm_factor(squares, kv_lora_rank, args.epsilon), args.norm_weight.data(), kv_lora_rank, result);
-      kCores.rotate(x + kv_lora_rank, args.rope.cos.row(position), args.rope.sin.row(position),
-                    (features - kv_lora_rank) / 2, result + kv_lora_rank);
-      write_row<kCores>(result, features, cache.row(args.slots(row)));
+      const float squares = cores.sum_of_squares(x, kv_lora_rank);
+      cores.scale(x, norm_factor(squares, kv_lora_rank, args.epsilon), args.norm_weight.data(), kv_lora_rank, result);
+      cores.rotate(x + kv_lora_rank, args.rope.cos.row(position), args.rope.sin.row(position),
+                   (features - kv_lora_rank) / 2, result + kv_lora_rank);
+      write_row(cores, result, features, cache.row(args.slots(row)));
     });
   });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::load_latents(const OpsContext& context, const LoadLatentsArgs& args) {
+void load_latents(const OpsContext& context, const LoadLatentsArgs& args) {
+  const RowCores& cores = *context.cores->rows;
   const bool floats = !args.out.empty();
   const int64_t num_positions = floats ? args.out.extent(0) : args.quantized.values.extent(0);
   const int64_t kv_lora_rank = floats ? args.out.extent(1) : args.quantized.values.extent(1);
@@ -199,21 +190,21 @@ void Rowwise<kCores>::load_latents(const OpsContext& context, const LoadLatentsA
       const int64_t position = args.first_position + row;
       const int64_t slot = args.context.blocks[position / block_size] * block_size + position % block_size;
       float* out = floats ? args.out.row(row) : scratch_row(context, kv_lora_rank, thread_idx);
-      read_row<kCores>(cache.row(slot), kv_lora_rank, out);
-      quantize_to<kCores>(args.quantized, row, out);
+      read_row(cores, cache.row(slot), kv_lora_rank, out);
+      quantize_to(cores, args.quantized, row, out);
     });
   });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::route(const OpsContext& context, const RouteArgs& args) {
+void route(const OpsContext& context, const RouteArgs& args) {
+  const RowCores& cores = *context.cores->rows;
   // An expert's score costs about as much as five floats of other operations.
   for_each_row(context, args.logits.extent(0), 5 * args.logits.extent(1),
-               [&](int64_t row, int) { route_row<kCores>(args, row); });
+               [&](int64_t row, int) { route_row(cores, args, row); });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::combine(const OpsContext& context, const CombineArgs& args) {
+void combine(const OpsContext& context, const CombineArgs& args) {
+  const RowCores& cores = *context.cores->rows;
   const int64_t hidden = args.sum.extent(1), top_k = args.row_ids.extent(1);
   visit_compute(args.expert_rows.dtype(), [&]<class T>() {
     const View<T, 2> expert_rows = args.expert_rows.as<T>();
@@ -221,42 +212,39 @@ void Rowwise<kCores>::combine(const OpsContext& context, const CombineArgs& args
       const T* rows[kMaxTopK];
       for (int64_t slot = 0; slot < top_k; slot++) rows[slot] = expert_rows.row(args.row_ids(row, slot));
       if constexpr (std::is_same_v<T, bf16>) {
-        kCores.add_weighted_bf16(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.accumulate,
-                                 args.sum.row(row));
-      } else {
-        kCores.add_weighted_f32(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.accumulate,
+        cores.add_weighted_bf16(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.accumulate,
                                 args.sum.row(row));
+      } else {
+        cores.add_weighted_f32(rows, args.weights.row(row), static_cast<int>(top_k), hidden, args.accumulate,
+                               args.sum.row(row));
       }
     });
   });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::gather_rows(const OpsContext& context, View<const float, 2> in, View<const int32_t, 1> row_ids,
-                                  View<float, 2> out) {
+void gather_rows(const OpsContext& context, View<const float, 2> in, View<const int32_t, 1> row_ids,
+                 View<float, 2> out) {
+  const RowCores& cores = *context.cores->rows;
   for_each_row(context, row_ids.extent(0), in.extent(1),
-               [&](int64_t row, int) { read_row<kCores>(in.row(row_ids(row)), in.extent(1), out.row(row)); });
+               [&](int64_t row, int) { read_row(cores, in.row(row_ids(row)), in.extent(1), out.row(row)); });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::to_compute(const OpsContext& context, View<const float, 2> in, const ComputeView<2>& out) {
+void to_compute(const OpsContext& context, View<const float, 2> in, const ComputeView<2>& out) {
+  const RowCores& cores = *context.cores->rows;
   visit_compute(out.dtype(), [&]<class T>() {
     const View<T, 2> rows = out.as<T>();
     for_each_row(context, in.extent(0), in.extent(1),
-                 [&](int64_t row, int) { write_row<kCores>(in.row(row), in.extent(1), rows.row(row)); });
+                 [&](int64_t row, int) { write_row(cores, in.row(row), in.extent(1), rows.row(row)); });
   });
 }
 
-template <const RowCores& kCores>
-void Rowwise<kCores>::from_compute(const OpsContext& context, const ComputeView<2>& in, View<float, 2> out) {
+void from_compute(const OpsContext& context, const ComputeView<2>& in, View<float, 2> out) {
+  const RowCores& cores = *context.cores->rows;
   visit_compute(in.dtype(), [&]<class T>() {
     const View<T, 2> rows = in.as<T>();
     for_each_row(context, rows.extent(0), rows.extent(1),
-                 [&](int64_t row, int) { read_row<kCores>(rows.row(row), rows.extent(1), out.row(row)); });
+                 [&](int64_t row, int) { read_row(cores, rows.row(row), rows.extent(1), out.row(row)); });
   });
 }
-
-template struct Rowwise<avx2::kRowCores>;
-template struct Rowwise<avx512::kRowCores>;
 
 }  // namespace cachalot

@@ -1,11 +1,11 @@
-#include "kernels/cpu/attention.h"
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 
-// Attention as plain loops, one row and head at a time; the rule stands in cpu/attention.h.
+#include "kernels/operations.h"
+
+// Attention as plain loops, one row and head at a time; the rule stands in operations.h.
 namespace cachalot::reference {
 namespace {
 

@@ -1,14 +1,23 @@
-#include "kernels/reference/rowwise.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "kernels/cores.h"
+#include "kernels/operations.h"
 
 namespace cachalot::reference {
 namespace {
+
+// The rule of sums of cores.h: step(i, sum) gives `sum` with element i added.
+template <class Step>
+float sum_in_order(int64_t count, Step step) {
+  float sums[kPartialSums] = {};
+  for (int64_t i = 0; i < count; i++) sums[i % kPartialSums] = step(i, sums[i % kPartialSums]);
+  for (int half = kPartialSums / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+  }
+  return sums[0];
+}
 
 template <class T>
 void read_row(const T* in, int64_t count, float* out) {
