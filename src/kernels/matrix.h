@@ -44,6 +44,9 @@ inline WeightSource whole(WeightSource source) {
 // definition of what a weight is: packing, the reference kernels and the tests stand on it.
 void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
 
+// The same for whole models, and fast but for kAwq.
+void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
+
 // The parts of an AWQ weight, window coordinates: weight = (nibble - zero) * scale.
 struct AwqElement {
   uint8_t nibble, zero;

@@ -86,8 +86,7 @@ StepPlan Scheduler::plan(int max_num_steps) {
                                 .num_prompt_tokens = request.num_prompt_tokens,
                                 .blocks = sequence->blocks.blocks,
                                 .sample = sequence->num_computed + sequence->num_planned == sequence->num_tokens(),
-                                .sampling = &request.sampling,
-                                .constraint = request.constraint.get()});
+                                .sampling = &request.sampling});
       in_flight_.push_back(sequence);
     }
   }
@@ -256,10 +255,8 @@ void Scheduler::append_tokens(Sequence& sequence, const SequenceResult& result, 
     sequence.request.tokens.push_back(sampled.token);
     expected = finish_reason(sequence.request.sampling, sequence.num_generated(), sampled.token);
   }
-  // kStop also where nothing else may follow under the constraint.
-  CHECK(result.finish == expected || result.finish == FinishReason::kStop,
-        "request {} ends with {}, and should with {}", result.id, static_cast<int>(result.finish),
-        static_cast<int>(expected));
+  CHECK(result.finish == expected, "request {} ends with {}, and should with {}", result.id,
+        static_cast<int>(result.finish), static_cast<int>(expected));
   output.finish = result.finish;
 }
 

@@ -508,10 +508,10 @@ TEST(Scheduler, AFailedSequenceEndsAlone) {
   house.add(House::request(2, 4, 20));
   house.start_round();
   StepResult result = house.rank.run(house.scheduler, house.plan, 1);
-  result.sequences[0] = {.id = 1, .finish = FinishReason::kError, .error = "its grammar is broken"};
+  result.sequences[0] = {.id = 1, .finish = FinishReason::kError, .error = "its logits are not numbers"};
   house.hear(house.scheduler.commit(std::move(result)));
   EXPECT_EQ(house.heard[1].finish, FinishReason::kError);
-  EXPECT_EQ(house.heard[1].error, "its grammar is broken");
+  EXPECT_EQ(house.heard[1].error, "its logits are not numbers");
   house.run_to_the_end();
   EXPECT_EQ(house.num_heard(2), 20);
 }

@@ -17,11 +17,6 @@ Status check_dtype(const TensorRef& tensor, DType wanted) {
   return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(wanted));
 }
 
-Status check_float(const TensorRef& tensor) {
-  if (is_float_dtype(tensor.spec.dtype)) return {};
-  return tensor_error(tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor.spec.dtype));
-}
-
 Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, const QuantizationConfig& quantization) {
   if (!parts.scale_inv)
     return tensor_error(*parts.weight, "{}_scale_inv, the scales of its blocks, is missing", parts.weight->spec.name);
@@ -209,6 +204,11 @@ std::array<std::span<const std::byte>, 3> window_bytes(const WeightSource& sourc
 
 bool is_float_dtype(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+}
+
+Status check_float(const TensorRef& tensor) {
+  if (is_float_dtype(tensor.spec.dtype)) return {};
+  return tensor_error(tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor.spec.dtype));
 }
 
 std::vector<float> to_floats(const TensorRef& tensor) {

@@ -80,7 +80,7 @@ std::vector<TensorSpec> quantized_specs(const ModelTensor& tensor, const QuantTa
 
 TensorSpec plain_spec(const ModelTensor& tensor, DType plain) {
   const bool is_matrix = tensor.is_linear() || tensor.role == TensorRole::kEmbedding;
-  return {tensor.is_linear() ? tensor.name + ".weight" : tensor.name, plain,
+  return {tensor.plain_name(), plain,
           is_matrix ? std::vector<int64_t>{tensor.rows, tensor.cols} : std::vector<int64_t>{tensor.rows}};
 }
 
@@ -154,11 +154,8 @@ Result<TensorRef> PlannedWeights::embedding() const {
 }
 
 uint64_t PlannedWeights::file_bytes() const {
-  std::vector<ModelTensor> tensors = model_tensors(config_);
-  for (int idx = 0; idx < config_.num_nextn_predict_layers; idx++)
-    std::ranges::move(mtp_tensors(config_, config_.num_layers + idx), std::back_inserter(tensors));
   uint64_t bytes = 0;
-  for (const ModelTensor& tensor : tensors) {
+  for (const ModelTensor& tensor : model_tensors(config_, config_.num_nextn_predict_layers)) {
     if (!is_quantized(tensor)) {
       bytes += plain_spec(tensor, DType::kBF16).num_bytes();
       continue;

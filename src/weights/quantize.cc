@@ -34,11 +34,8 @@ class ModelQuantizer {
       : files_(files), options_(options), threads_({.num_threads = options.num_threads}) {}
 
   Status plan() {
-    const ModelConfig& config = files_.config();
-    std::vector<ModelTensor> model = model_tensors(config);
-    for (int idx = 0; idx < files_.num_mtp_layers(); idx++)
-      std::ranges::move(mtp_tensors(config, config.num_layers + idx), std::back_inserter(model));
-    for (ModelTensor& tensor : model) RETURN_IF_ERROR(plan_tensor(std::move(tensor)));
+    for (ModelTensor& tensor : model_tensors(files_.config(), files_.num_mtp_layers()))
+      RETURN_IF_ERROR(plan_tensor(std::move(tensor)));
     if (summary_.num_quantized == 0)
       return make_error(ErrorCode::kInvalidArgument,
                         "{}: nothing to quantize: no linear is plain or fp8 and fits the format",

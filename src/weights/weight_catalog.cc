@@ -24,6 +24,17 @@ class TensorList {
     }
   }
 
+  void add_mtp_layer(int layer) {
+    const int64_t hidden = config_.hidden_size;
+    add(layer_name(layer, "embed_tokens.weight"), TensorRole::kEmbedding, config_.vocab_size, hidden);
+    add(layer_name(layer, "enorm.weight"), TensorRole::kNorm, hidden);
+    add(layer_name(layer, "hnorm.weight"), TensorRole::kNorm, hidden);
+    add(layer_name(layer, "eh_proj"), TensorRole::kMtpProjection, hidden, 2 * hidden);
+    add_layer(layer);
+    add(layer_name(layer, "shared_head.norm.weight"), TensorRole::kNorm, hidden);
+    add(layer_name(layer, "shared_head.head"), TensorRole::kHead, config_.vocab_size, hidden);
+  }
+
   std::vector<ModelTensor> take() { return std::move(tensors_); }
 
  private:
@@ -76,29 +87,19 @@ std::string layer_name(int layer, std::string_view part) {
   return fmt::format("model.layers.{}.{}", layer, part);
 }
 
-std::string expert_name(int layer, int expert, std::string_view projection) {
-  return fmt::format("model.layers.{}.mlp.experts.{}.{}", layer, expert, projection);
-}
-
-std::vector<ModelTensor> model_tensors(const ModelConfig& config) {
+std::vector<ModelTensor> model_tensors(const ModelConfig& config, int num_mtp_layers) {
   TensorList list(config);
   list.add("model.embed_tokens.weight", TensorRole::kEmbedding, config.vocab_size, config.hidden_size);
   for (int layer = 0; layer < config.num_layers; layer++) list.add_layer(layer);
   list.add("model.norm.weight", TensorRole::kNorm, config.hidden_size);
   if (!config.tie_word_embeddings) list.add("lm_head", TensorRole::kHead, config.vocab_size, config.hidden_size);
+  for (int idx = 0; idx < num_mtp_layers; idx++) list.add_mtp_layer(config.num_layers + idx);
   return list.take();
 }
 
 std::vector<ModelTensor> mtp_tensors(const ModelConfig& config, int layer) {
-  const int64_t hidden = config.hidden_size;
   TensorList list(config);
-  list.add(layer_name(layer, "embed_tokens.weight"), TensorRole::kEmbedding, config.vocab_size, hidden);
-  list.add(layer_name(layer, "enorm.weight"), TensorRole::kNorm, hidden);
-  list.add(layer_name(layer, "hnorm.weight"), TensorRole::kNorm, hidden);
-  list.add(layer_name(layer, "eh_proj"), TensorRole::kMtpProjection, hidden, 2 * hidden);
-  list.add_layer(layer);
-  list.add(layer_name(layer, "shared_head.norm.weight"), TensorRole::kNorm, hidden);
-  list.add(layer_name(layer, "shared_head.head"), TensorRole::kHead, config.vocab_size, hidden);
+  list.add_mtp_layer(layer);
   return list.take();
 }
 

@@ -35,14 +35,14 @@ struct ModelTensor {
     return role == TensorRole::kLinear || role == TensorRole::kRouter || role == TensorRole::kMtpProjection ||
            role == TensorRole::kHead;
   }
+  std::string plain_name() const { return is_linear() ? name + ".weight" : name; }  // where nothing is quantized
 };
 
 // HuggingFace's name of a layer's part: "model.layers.3.mlp.gate".
 std::string layer_name(int layer, std::string_view part);
-std::string expert_name(int layer, int expert, std::string_view projection);
 
-// What the model needs, in the order of its computation.
-std::vector<ModelTensor> model_tensors(const ModelConfig& config);
+// What the model needs, in the order of its computation; then its first multi-token-prediction layers.
+std::vector<ModelTensor> model_tensors(const ModelConfig& config, int num_mtp_layers = 0);
 // One multi-token-prediction layer, `layer` >= num_layers: a layer like the others, and its own projections and tables.
 std::vector<ModelTensor> mtp_tensors(const ModelConfig& config, int layer);
 
@@ -69,13 +69,6 @@ class WeightCatalog {
 
   // Advice: the pages of a source's window are not needed again.
   virtual void drop_pages(const WeightSource& source) const = 0;
-
- protected:
-  WeightCatalog() = default;
-  WeightCatalog(const WeightCatalog&) = default;
-  WeightCatalog(WeightCatalog&&) = default;
-  WeightCatalog& operator=(const WeightCatalog&) = default;
-  WeightCatalog& operator=(WeightCatalog&&) = default;
 };
 
 }  // namespace cachalot

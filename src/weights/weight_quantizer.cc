@@ -12,57 +12,6 @@
 namespace cachalot {
 namespace {
 
-template <class Number, class Bits>
-std::vector<float> table_of(int num_patterns) {
-  std::vector<float> table(static_cast<size_t>(num_patterns));
-  for (int bits = 0; bits < num_patterns; bits++)
-    table[bits] = static_cast<float>(std::bit_cast<Number>(static_cast<Bits>(bits)));
-  return table;
-}
-
-}  // namespace
-
-RowReader::RowReader(const WeightSource& source) : source_(source) {
-  CHECK(source.format != SourceFormat::kAwq);
-  CHECK(source.out_count == source.out_features && source.in_count == source.in_features);
-  if (source.dtype == DType::kF16) table_ = table_of<fp16, uint16_t>(1 << 16);
-  if (source.dtype == DType::kF8E4M3) table_ = table_of<fp8e4m3, uint8_t>(1 << 8);
-}
-
-void RowReader::read(int64_t row, float* values) const {
-  const int64_t in = source_.in_features;
-  switch (source_.dtype) {
-    case DType::kF32:
-      std::copy_n(static_cast<const float*>(source_.data) + row * in, in, values);
-      return;
-    case DType::kBF16: {
-      const bf16* bits = static_cast<const bf16*>(source_.data) + row * in;
-      for (int64_t idx = 0; idx < in; idx++) values[idx] = static_cast<float>(bits[idx]);
-      return;
-    }
-    case DType::kF16: {
-      const uint16_t* bits = static_cast<const uint16_t*>(source_.data) + row * in;
-      for (int64_t idx = 0; idx < in; idx++) values[idx] = table_[bits[idx]];
-      return;
-    }
-    case DType::kF8E4M3: {
-      const uint8_t* bits = static_cast<const uint8_t*>(source_.data) + row * in;
-      const int64_t blocks = ceil_div(in, source_.block_cols);
-      const float* scales = static_cast<const float*>(source_.scales) + row / source_.block_rows * blocks;
-      for (int64_t block = 0; block < blocks; block++) {
-        const int64_t end = std::min(in, (block + 1) * source_.block_cols);
-        for (int64_t idx = block * source_.block_cols; idx < end; idx++)
-          values[idx] = table_[bits[idx]] * scales[block];
-      }
-      return;
-    }
-    default:
-      CHECK(false, "{} is no weight", dtype_name(source_.dtype));
-  }
-}
-
-namespace {
-
 constexpr int kLanes = 8;  // sums kept apart: a fixed count of them becomes vector code
 constexpr float kMaxNibble = 15, kMinHalf = 0x1p-24f, kMaxHalf = 65504, kMaxE4m3 = 448;
 constexpr int kNumRanges = 9;  // 1 to 0.6 of the widest: for normally distributed weights the best is 0.85 to 0.95
@@ -198,8 +147,8 @@ T* as(std::vector<std::byte>& bytes) {
 // Rounds outputs [begin, end) of an AWQ weight.
 class AwqChunk {
  public:
-  AwqChunk(const RowReader& reader, const WeightSource& source, int group_size, int64_t begin, int64_t end)
-      : reader_(reader),
+  AwqChunk(const WeightSource& source, int group_size, int64_t begin, int64_t end)
+      : source_(source),
         in_(source.in_features),
         out_(source.out_features),
         group_size_(group_size),
@@ -213,7 +162,7 @@ class AwqChunk {
         zeros(static_cast<size_t>(num_outputs * num_groups));
     ChunkSums sums;
     for (int64_t output = 0; output < num_outputs; output++) {
-      reader_.read(begin_ + output, row.data());
+      read_values(source_, begin_ + output, 0, in_, row.data());
       sums.add_row(row.data(), in_);
       if (!sums.finite) return sums;
       for (int64_t group = 0; group < num_groups; group++) {
@@ -245,7 +194,7 @@ class AwqChunk {
     }
   }
 
-  const RowReader& reader_;
+  const WeightSource& source_;
   int64_t in_, out_, group_size_, begin_, end_;
 };
 
@@ -257,12 +206,12 @@ std::array<float, 256> e4m3_values() {
 }
 
 // Rounds one row of fp8 blocks: outputs [begin, end).
-ChunkSums quantize_fp8_rows(const RowReader& reader, int64_t in, int64_t begin, int64_t end, QuantizedWeight& result) {
-  const int64_t num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
+ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t end, QuantizedWeight& result) {
+  const int64_t in = source.in_features, num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
   std::vector<float> rows(static_cast<size_t>(num_rows * in));
   ChunkSums sums;
   for (int64_t row = 0; row < num_rows; row++) {
-    reader.read(begin + row, rows.data() + row * in);
+    read_values(source, begin + row, 0, in, rows.data() + row * in);
     sums.add_row(rows.data() + row * in, in);
   }
   if (!sums.finite) return sums;
@@ -296,15 +245,14 @@ QuantizedWeight quantize_weight(const WeightSource& source, const QuantTarget& t
   for (const TensorSpec& spec : quantized_specs({.rows = out, .cols = in}, target))
     result.tensors.emplace_back(spec.num_bytes());
 
-  const RowReader reader(source);
+  CHECK(source.format != SourceFormat::kAwq && source.out_count == out && source.in_count == in);
   const int64_t chunk = target.format == WeightFormat::kAwq ? kAwqChunk : kFp8Block;
   std::vector<ChunkSums> sums(static_cast<size_t>(ceil_div(out, chunk)));
   threads.parallel_for(static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last, int) {
     for (int64_t idx = first; idx < last; idx++) {
       const int64_t begin = idx * chunk, end = std::min(out, begin + chunk);
-      sums[idx] = target.format == WeightFormat::kAwq
-                      ? AwqChunk(reader, source, target.group_size, begin, end).run(result)
-                      : quantize_fp8_rows(reader, in, begin, end, result);
+      sums[idx] = target.format == WeightFormat::kAwq ? AwqChunk(source, target.group_size, begin, end).run(result)
+                                                      : quantize_fp8_rows(source, begin, end, result);
     }
   });
   for (const ChunkSums& part : sums) {

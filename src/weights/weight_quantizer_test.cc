@@ -220,7 +220,7 @@ INSTANTIATE_TEST_SUITE_P(All, WeightQuantizer,
                                       : fmt::format("AwqOfGroup{}_{}", of.target.group_size, shape);
                          });
 
-TEST(RowReader, GivesTheNumbersOfDequantize) {
+TEST(ReadValues, GivesTheNumbersOfDequantize) {
   constexpr int64_t kOut = 140, kIn = 200;
   std::mt19937 random(1);
   std::vector<uint8_t> bytes(kOut * kIn * 4);
@@ -235,10 +235,9 @@ TEST(RowReader, GivesTheNumbersOfDequantize) {
                .out_features = kOut,
                .in_features = kIn});
     const std::vector<float> wanted = values_of(source);
-    const RowReader reader(source);
     std::vector<float> row(kIn);
     for (int64_t out = 0; out < kOut; out++) {
-      reader.read(out, row.data());
+      read_values(source, out, 0, kIn, row.data());
       ASSERT_TRUE(std::equal(row.begin(), row.end(), wanted.begin() + out * kIn))
           << dtype_name(dtype) << " row " << out;
     }
