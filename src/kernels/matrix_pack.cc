@@ -1,7 +1,6 @@
 #include <emmintrin.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -254,16 +253,6 @@ template <class T>
 void widen(const void* data, int64_t first, int64_t count, float* values) {
   const auto* elements = static_cast<const T*>(data) + first;
   for (int64_t idx = 0; idx < count; idx++) values[idx] = widen(elements[idx]);
-}
-
-const std::array<float, 256>& fp8_values() {
-  static const std::array<float, 256> values = [] {
-    std::array<float, 256> table;
-    for (size_t bits = 0; bits < table.size(); bits++)
-      table[bits] = static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)));
-    return table;
-  }();
-  return values;
 }
 
 // The nearest integer, ties to even, for |value| < 2^22; unlike nearbyint, the compiler makes vectors of it.

@@ -63,6 +63,16 @@ fp8e4m3::operator float() const {
   return sign * std::ldexp(static_cast<float>(mantissa | 8), exponent - 10);
 }
 
+const std::array<float, 256>& fp8_values() {
+  static const std::array<float, 256> values = [] {
+    std::array<float, 256> table;
+    for (size_t bits = 0; bits < table.size(); bits++)
+      table[bits] = static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)));
+    return table;
+  }();
+  return values;
+}
+
 namespace {
 
 struct Kind {

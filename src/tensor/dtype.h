@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -42,6 +43,9 @@ struct fp8e4m3 {
   explicit fp8e4m3(float value);  // to nearest, ties to even, saturates at 448
   explicit operator float() const;
 };
+
+// Of every bit pattern.
+const std::array<float, 256>& fp8_values();
 
 static_assert(sizeof(bf16) == 2 && sizeof(fp16) == 2 && sizeof(fp8e4m3) == 1);
 

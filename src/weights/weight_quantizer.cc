@@ -198,13 +198,6 @@ class AwqChunk {
   int64_t in_, out_, group_size_, begin_, end_;
 };
 
-std::array<float, 256> e4m3_values() {
-  std::array<float, 256> values;
-  for (int bits = 0; bits < 256; bits++)
-    values[bits] = static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)));
-  return values;
-}
-
 // Rounds one row of fp8 blocks: outputs [begin, end).
 ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t end, QuantizedWeight& result) {
   const int64_t in = source.in_features, num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
@@ -215,7 +208,7 @@ ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t e
     sums.add_row(rows.data() + row * in, in);
   }
   if (!sums.finite) return sums;
-  const std::array<float, 256> values = e4m3_values();
+  const std::array<float, 256>& values = fp8_values();
   for (int64_t block = 0; block < num_blocks; block++) {
     const int64_t first = block * kFp8Block, last = std::min(in, first + kFp8Block);
     float max_magnitude = 0;
