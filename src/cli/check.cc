@@ -23,7 +23,7 @@
 #include "preflight/node_helper.h"
 #include "preflight/plan_text.h"
 #include "weights/model_files.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

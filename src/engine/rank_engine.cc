@@ -270,14 +270,7 @@ Status RankEngine::run_steps(int num_steps) {
 Status RankEngine::step(std::span<Active*> active, bool last) {
   TraceScope span(trace_, "step");
   batch_->clear();
-  for (const Active* sequence : active) {
-    const RoundSequence& now = sequence->now;
-    batch_->add({.tokens = now.tokens,
-                 .first_position = now.first_position,
-                 .num_tokens = now.num_tokens,
-                 .num_prompt_tokens = now.num_prompt_tokens,
-                 .blocks = now.blocks});
-  }
+  for (const Active* sequence : active) batch_->add(sequence->now);
   RETURN_IF_ERROR(forward());
   if (span) span.set_rows(batch_->num_rows());
   RETURN_IF_ERROR(report_prompt(active));
@@ -332,11 +325,7 @@ RankReport RankEngine::report() const {
 Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> all) {
   const ComputeTime time(*this);
   batch_->clear();
-  batch_->add({.tokens = sequence.tokens,
-               .first_position = sequence.first_position,
-               .num_tokens = sequence.num_tokens,
-               .num_prompt_tokens = sequence.num_prompt_tokens,
-               .blocks = sequence.blocks});
+  batch_->add(sequence);
   RETURN_IF_ERROR(forward());
   row_ids_.resize(static_cast<size_t>(sequence.num_tokens));
   std::iota(row_ids_.begin(), row_ids_.end(), 0);

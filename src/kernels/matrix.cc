@@ -10,8 +10,6 @@
 namespace cachalot {
 namespace {
 
-constexpr int kAwqShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};  // bit position of output 8*w + i inside its word
-
 float element(const void* data, DType dtype, int64_t idx) {
   switch (dtype) {
     case DType::kF32:
@@ -95,13 +93,9 @@ bool is_fp16(float value) {
 bool has_fp16_scales(const WeightSource& source) {
   if (source.scale_dtype == DType::kF16) return true;
   const int64_t group_end = ceil_div(source.in_begin + source.in_count, source.group_size);
-  const auto* scales = static_cast<const std::byte*>(source.scales);
   for (int64_t group = source.in_begin / source.group_size; group < group_end; group++) {
     for (int64_t out = source.out_begin; out < source.out_begin + source.out_count; out++) {
-      const int64_t idx = group * source.out_features + out;
-      const float scale =
-          source.scale_dtype == DType::kF32 ? load<float>(scales, idx) : static_cast<float>(load<bf16>(scales, idx));
-      if (!is_fp16(scale)) return false;
+      if (!is_fp16(element(source.scales, source.scale_dtype, group * source.out_features + out))) return false;
     }
   }
   return true;
@@ -222,11 +216,6 @@ PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in
     }
   }
   CHECK(false, "matrix format {}", static_cast<int>(shape.format));
-}
-
-float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in) {
-  const PackedElement element = packed_element(matrix, out, in);
-  return element.value * element.scale;
 }
 
 }  // namespace cachalot

@@ -47,6 +47,9 @@ void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t cou
 // The same for whole models, and fast but for kAwq.
 void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
 
+// Of an AWQ word: where the nibble of output 8 * word + i begins.
+inline constexpr int kAwqShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};
+
 // The parts of an AWQ weight, window coordinates: weight = (nibble - zero) * scale.
 struct AwqElement {
   uint8_t nibble, zero;
@@ -133,6 +136,5 @@ struct PackedElement {
   float value, scale;
 };
 PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in);
-float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in);
 
 }  // namespace cachalot

@@ -30,7 +30,6 @@ constexpr int64_t kRowsAhead = 32;    // to prefetch
 constexpr int64_t kStripsOfLine = 8;  // strips whose words share a cache line of the source
 constexpr int64_t kStripsAtOnce =
     kPackedStrips;  // rows lie pages apart: the more of one is read, the fewer pages are walked
-constexpr int kWordShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};
 
 // The outputs of one strip in rows of words: the two words of row `idx`, as one number.
 class StripWords {
@@ -65,8 +64,8 @@ class StripWords {
       const int64_t output = first_output_ + lane;
       uint32_t word;
       std::memcpy(&word, row_words + output / 8 * 4, sizeof(word));
-      const uint64_t nibble = (word >> kWordShift[output % 8]) & 15;
-      pair |= nibble << (lane / 8 * 32 + kWordShift[lane % 8]);
+      const uint64_t nibble = (word >> kAwqShift[output % 8]) & 15;
+      pair |= nibble << (lane / 8 * 32 + kAwqShift[lane % 8]);
     }
     return pair;
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/math.h"
+#include "kernels/ops_test_util.h"
 #include "kernels/weight_samples_test_util.h"
 
 namespace cachalot {

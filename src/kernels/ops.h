@@ -64,11 +64,14 @@ struct LatentStoreArgs {
   ComputeView<2> cache;              // [num_slots, kv_lora_rank + rope_dim]: normalized latent, rotated key
 };
 
-// The context of one sequence in the cache: position p is in slot blocks[p / block_size] * block_size + p % block_size.
+// The context of one sequence in the cache.
 struct CachedContext {
   ComputeView<2> cache;  // [num_slots, kv_lora_rank + rope_dim]
   std::span<const BlockId> blocks;
   int block_size = 0;
+  int64_t slot(int64_t position) const {
+    return int64_t{blocks[static_cast<size_t>(position / block_size)]} * block_size + position % block_size;
+  }
 };
 
 struct LoadLatentsArgs {
@@ -174,25 +177,28 @@ struct OpsContext {
 };
 
 struct OpsTable {
-  void (*embed)(const OpsContext&, const EmbedArgs&);
-  void (*add_norm)(const OpsContext&, const NormArgs&);
-  void (*quantize)(const OpsContext&, View<const float, 2> rows, const QuantizedRows& out);
-  void (*linear)(const OpsContext&, const LinearInput&, const PackedMatrix&, View<float, 2> out);
+  void (*embed)(const OpsContext&, const EmbedArgs&) = nullptr;
+  void (*add_norm)(const OpsContext&, const NormArgs&) = nullptr;
+  void (*quantize)(const OpsContext&, View<const float, 2> rows, const QuantizedRows& out) = nullptr;
+  void (*linear)(const OpsContext&, const LinearInput&, const PackedMatrix&, View<float, 2> out) = nullptr;
   void (*gated_linear)(const OpsContext&, const LinearInput&, const PackedMatrix& gate_up, View<float, 2> out,
-                       const QuantizedRows& quantized);
-  void (*per_head_linear)(const OpsContext&, View<const float, 3> x, std::span<const PackedMatrix>, View<float, 3> out);
-  void (*rotate_queries)(const OpsContext&, View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable&);
-  void (*store_latents)(const OpsContext&, const LatentStoreArgs&);
-  void (*load_latents)(const OpsContext&, const LoadLatentsArgs&);
-  void (*attend_expanded)(const OpsContext&, const ExpandedAttentionArgs&);
-  void (*attend_absorbed)(const OpsContext&, const AbsorbedAttentionArgs&);
-  void (*route)(const OpsContext&, const RouteArgs&);
-  void (*experts)(const OpsContext&, const ExpertsArgs&);
-  void (*combine)(const OpsContext&, const CombineArgs&);
-  void (*gather_rows)(const OpsContext&, View<const float, 2> in, View<const int32_t, 1> row_ids, View<float, 2> out);
+                       const QuantizedRows& quantized) = nullptr;
+  void (*per_head_linear)(const OpsContext&, View<const float, 3> x, std::span<const PackedMatrix>,
+                          View<float, 3> out) = nullptr;
+  void (*rotate_queries)(const OpsContext&, View<float, 3> q_rope, View<const int32_t, 1> positions,
+                         const RopeTable&) = nullptr;
+  void (*store_latents)(const OpsContext&, const LatentStoreArgs&) = nullptr;
+  void (*load_latents)(const OpsContext&, const LoadLatentsArgs&) = nullptr;
+  void (*attend_expanded)(const OpsContext&, const ExpandedAttentionArgs&) = nullptr;
+  void (*attend_absorbed)(const OpsContext&, const AbsorbedAttentionArgs&) = nullptr;
+  void (*route)(const OpsContext&, const RouteArgs&) = nullptr;
+  void (*experts)(const OpsContext&, const ExpertsArgs&) = nullptr;
+  void (*combine)(const OpsContext&, const CombineArgs&) = nullptr;
+  void (*gather_rows)(const OpsContext&, View<const float, 2> in, View<const int32_t, 1> row_ids,
+                      View<float, 2> out) = nullptr;
   // Rows to the compute dtype, and back.
-  void (*to_compute)(const OpsContext&, View<const float, 2> in, const ComputeView<2>& out);
-  void (*from_compute)(const OpsContext&, const ComputeView<2>& in, View<float, 2> out);
+  void (*to_compute)(const OpsContext&, View<const float, 2> in, const ComputeView<2>& out) = nullptr;
+  void (*from_compute)(const OpsContext&, const ComputeView<2>& in, View<float, 2> out) = nullptr;
 };
 
 const OpsTable& ops_table(IsaLevel isa);

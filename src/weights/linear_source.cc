@@ -87,14 +87,6 @@ std::optional<size_t> first_all_ones(std::span<const std::byte> data) {
   return std::nullopt;
 }
 
-template <class T>
-std::vector<float> converted(std::span<const std::byte> data) {
-  const auto* values = reinterpret_cast<const T*>(data.data());
-  std::vector<float> floats(data.size() / sizeof(T));
-  std::transform(values, values + floats.size(), floats.begin(), [](T value) { return static_cast<float>(value); });
-  return floats;
-}
-
 // Rows [begin, begin + count) of a table that begins at `data`.
 std::span<const std::byte> row_bytes(const void* data, int64_t begin, int64_t count, int64_t bytes_per_row) {
   if (!data) return {};
@@ -212,16 +204,13 @@ Status check_float(const TensorRef& tensor) {
 }
 
 std::vector<float> to_floats(const TensorRef& tensor) {
-  switch (tensor.spec.dtype) {
-    case DType::kF32:
-      return converted<float>(tensor.data);
-    case DType::kBF16:
-      return converted<bf16>(tensor.data);
-    case DType::kF16:
-      return converted<fp16>(tensor.data);
-    default:
-      CHECK(false, "{} is {}", tensor.spec.name, dtype_name(tensor.spec.dtype));
-  }
+  CHECK(is_float_dtype(tensor.spec.dtype), "{} is {}", tensor.spec.name, dtype_name(tensor.spec.dtype));
+  const auto count = static_cast<int64_t>(tensor.data.size() / dtype_size(tensor.spec.dtype));
+  std::vector<float> floats(static_cast<size_t>(count));
+  const WeightSource row{
+      .dtype = tensor.spec.dtype, .data = tensor.data.data(), .out_features = 1, .in_features = count};
+  read_values(whole(row), 0, 0, count, floats.data());
+  return floats;
 }
 
 Status check_shape(const TensorRef& tensor, std::span<const int64_t> wanted) {

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 #include "weights/checkpoint_writer.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 

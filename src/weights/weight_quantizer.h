@@ -8,7 +8,7 @@
 #include "device/thread_pool.h"
 #include "kernels/matrix.h"
 #include "tensor/dtype.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 

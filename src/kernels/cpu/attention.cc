@@ -85,9 +85,7 @@ void cached_rows(const CachedContext& context, int64_t first_position, int64_t c
   const auto* data = static_cast<const std::byte*>(context.cache.data()) + first_element * size;
   for (int64_t idx = 0; idx < kAttentionTile; idx++) {
     const int64_t position = first_position + std::min(idx, count - 1);
-    const int64_t block = context.blocks[static_cast<size_t>(position / context.block_size)];
-    const int64_t slot = block * context.block_size + position % context.block_size;
-    rows[idx] = data + slot * context.cache.stride(0) * size;
+    rows[idx] = data + context.slot(position) * context.cache.stride(0) * size;
   }
 }
 
@@ -148,8 +146,6 @@ void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttent
   if (args.last_chunk) divide(kernels, tile);
 }
 
-}  // namespace
-
 void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args) {
   const int64_t num_rows = args.q.extent(0), num_heads = args.q.extent(1), num_threads = context.threads->num_threads();
   if (num_rows == 0) return;
@@ -172,8 +168,6 @@ void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& arg
 }
 
 // ---- absorbed -------------------------------------------------------------------------------------------------------
-
-namespace {
 
 using Piece = AttentionScratch::Piece;
 
@@ -298,11 +292,11 @@ class AbsorbedAttention {
   const AttentionScratch scratch_;
 };
 
-}  // namespace
-
 void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args) {
   AbsorbedAttention(context, args).run();
 }
+
+}  // namespace
 
 size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {
   const AttentionScratch scratch({.num_threads = num_threads,
@@ -313,6 +307,11 @@ size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {
                                   .later_spans = limits.max_positions > kAttentionSpan},
                                  nullptr);
   return scratch.bytes();
+}
+
+void add_attention(OpsTable& table) {
+  table.attend_expanded = attend_expanded;
+  table.attend_absorbed = attend_absorbed;
 }
 
 }  // namespace cachalot

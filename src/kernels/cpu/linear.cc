@@ -143,7 +143,7 @@ ResultSink sink_of(FunctionRef<void(const ResultTile&)> store, View<float, 2> ou
 // Threads take pieces of rows, by the pool's first counter.
 void quantize_rows(const LinearCores& cores, ThreadPool& threads, View<const float, 2> rows, const QuantizedRows& out) {
   const int64_t pieces = ceil_div(rows.extent(1), kQuantizedAtOnce);
-  for (int64_t item; (item = threads.next(0)) < rows.extent(0) * pieces;) {
+  for (int64_t item; (item = threads.next()) < rows.extent(0) * pieces;) {
     const int64_t row = item / pieces, begin = item % pieces * kQuantizedAtOnce;
     const int64_t count = std::min(kQuantizedAtOnce, rows.extent(1) - begin);
     cores.quantize(rows.row(row) + begin, count, out.group, out.values.row(row) + begin,
@@ -215,7 +215,7 @@ class ExpertsPass {
     threads.run([&](int thread_idx) {
       ProductScratch scratch = workspace_.scratch_of(thread_idx);
       run_products(jobs(0), ProductKind::kGated, inputs, ranges[0], thread_idx, scratch, sinks[0]);
-      threads.barrier(thread_idx);
+      threads.barrier();
       run_products(jobs(1), ProductKind::kPlain, between, ranges[1], thread_idx, scratch, sinks[1]);
     });
   }
@@ -232,17 +232,6 @@ class ExpertsPass {
   int64_t first_pair_, num_pairs_;
   size_t num_jobs_ = 0;
 };
-
-}  // namespace
-
-size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads) {
-  const Sizes sizes{.num_threads = num_threads,
-                    .num_rows = std::max(limits.max_rows, limits.max_pairs),
-                    .num_jobs = std::max<int64_t>(limits.max_pairs, 1),
-                    .max_inputs = std::max(limits.max_in_features, limits.max_width)};
-  const int64_t between = limits.max_rows * Workspace::row_floats(limits.max_width);
-  return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
-}
 
 void quantize(const OpsContext& context, View<const float, 2> rows, const QuantizedRows& out) {
   const LinearCores& cores = *context.cores->linear;
@@ -273,7 +262,7 @@ void gated_linear(const OpsContext& context, const LinearInput& input, const Pac
   const auto store = [&](const ResultTile& tile) { store_floats(tile, product, false); };
   run_product(threads, workspace, input, gate_up, ProductKind::kGated, sink_of(store, product), [&](int thread_idx) {
     if (quantized.empty()) return;
-    threads.barrier(thread_idx);
+    threads.barrier();
     quantize_rows(*context.cores->linear, threads, product, quantized);
   });
 }
@@ -293,8 +282,6 @@ void experts(const OpsContext& context, const ExpertsArgs& args) {
     first_pair += pass.num_pairs();
   }
 }
-
-namespace {
 
 constexpr int64_t kRowTile = 64;          // rows a call of the core: what a stack array of row addresses holds
 constexpr size_t kChunkBytes = 64 << 10;  // weights that a thread takes at a time: long enough for the prefetchers
@@ -324,8 +311,6 @@ void linear_of_head(FloatCore core, const PackedMatrix& matrix, const float* con
     std::memcpy(out + row * out_stride + whole_end * kStrip, padded[row], count * sizeof(float));
 }
 
-}  // namespace
-
 void per_head_linear(const OpsContext& context, View<const float, 3> x, std::span<const PackedMatrix> matrices,
                      View<float, 3> out) {
   if (matrices.empty() || x.extent(0) == 0) return;
@@ -345,6 +330,25 @@ void per_head_linear(const OpsContext& context, View<const float, 3> x, std::spa
       }
     }
   });
+}
+
+}  // namespace
+
+size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads) {
+  const Sizes sizes{.num_threads = num_threads,
+                    .num_rows = std::max(limits.max_rows, limits.max_pairs),
+                    .num_jobs = std::max<int64_t>(limits.max_pairs, 1),
+                    .max_inputs = std::max(limits.max_in_features, limits.max_width)};
+  const int64_t between = limits.max_rows * Workspace::row_floats(limits.max_width);
+  return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
+}
+
+void add_linears(OpsTable& table) {
+  table.quantize = quantize;
+  table.linear = linear;
+  table.gated_linear = gated_linear;
+  table.experts = experts;
+  table.per_head_linear = per_head_linear;
 }
 
 }  // namespace cachalot

@@ -117,13 +117,6 @@ void route_row(const RowCores& cores, const RouteArgs& args, int64_t row) {
   for (int64_t slot = 0; slot < top_k; slot++) weights[slot] = weights[slot] / divisor * args.scaling_factor;
 }
 
-}  // namespace
-
-size_t rowwise_scratch_bytes(const OpsLimits& limits, int num_threads) {
-  const int64_t features = std::max(limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim);
-  return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
-}
-
 void embed(const OpsContext& context, const EmbedArgs& args) {
   switch (args.dtype) {
     case DType::kF32:
@@ -183,14 +176,11 @@ void load_latents(const OpsContext& context, const LoadLatentsArgs& args) {
   const bool floats = !args.out.empty();
   const int64_t num_positions = floats ? args.out.extent(0) : args.quantized.values.extent(0);
   const int64_t kv_lora_rank = floats ? args.out.extent(1) : args.quantized.values.extent(1);
-  const int64_t block_size = args.context.block_size;
   visit_compute(args.context.cache.dtype(), [&]<class T>() {
     const View<T, 2> cache = args.context.cache.as<T>();
     for_each_row(context, num_positions, kv_lora_rank, [&](int64_t row, int thread_idx) {
-      const int64_t position = args.first_position + row;
-      const int64_t slot = args.context.blocks[position / block_size] * block_size + position % block_size;
       float* out = floats ? args.out.row(row) : scratch_row(context, kv_lora_rank, thread_idx);
-      read_row(cores, cache.row(slot), kv_lora_rank, out);
+      read_row(cores, cache.row(args.context.slot(args.first_position + row)), kv_lora_rank, out);
       quantize_to(cores, args.quantized, row, out);
     });
   });
@@ -245,6 +235,26 @@ void from_compute(const OpsContext& context, const ComputeView<2>& in, View<floa
     for_each_row(context, rows.extent(0), rows.extent(1),
                  [&](int64_t row, int) { read_row(cores, rows.row(row), rows.extent(1), out.row(row)); });
   });
+}
+
+}  // namespace
+
+size_t row_scratch_bytes(const OpsLimits& limits, int num_threads) {
+  const int64_t features = std::max(limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim);
+  return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
+}
+
+void add_row_operations(OpsTable& table) {
+  table.embed = embed;
+  table.add_norm = add_norm;
+  table.rotate_queries = rotate_queries;
+  table.store_latents = store_latents;
+  table.load_latents = load_latents;
+  table.route = route;
+  table.combine = combine;
+  table.gather_rows = gather_rows;
+  table.to_compute = to_compute;
+  table.from_compute = from_compute;
 }
 
 }  // namespace cachalot

@@ -18,10 +18,8 @@ float dot(float sum, const float* a, const float* b, int64_t count) {
 
 // Elements [begin, begin + count) of the cache's row of a position, as floats.
 void load_cached(const CachedContext& context, int64_t position, int64_t begin, int64_t count, float* out) {
-  const int64_t block = context.blocks[static_cast<size_t>(position / context.block_size)];
-  const int64_t slot = block * context.block_size + position % context.block_size;
   visit_compute(context.cache.dtype(), [&]<class T>() {
-    const T* row = context.cache.as<T>().row(slot) + begin;
+    const T* row = context.cache.as<T>().row(context.slot(position)) + begin;
     for (int64_t idx = 0; idx < count; idx++) out[idx] = static_cast<float>(row[idx]);
   });
 }
@@ -132,8 +130,6 @@ void for_rows_and_heads(const OpsContext& context, int64_t num_rows, int64_t num
   });
 }
 
-}  // namespace
-
 void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args) {
   for_rows_and_heads(context, args.q.extent(0), args.q.extent(1),
                      [&](int64_t row, int64_t head) { expanded_row_of_head(args, row, head); });
@@ -142,6 +138,13 @@ void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& arg
 void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args) {
   for_rows_and_heads(context, args.q_latent.extent(0), args.q_latent.extent(1),
                      [&](int64_t row, int64_t head) { absorbed_row_of_head(args, row, head); });
+}
+
+}  // namespace
+
+void add_attention(OpsTable& table) {
+  table.attend_expanded = attend_expanded;
+  table.attend_absorbed = attend_absorbed;
 }
 
 }  // namespace cachalot::reference

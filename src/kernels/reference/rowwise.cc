@@ -6,6 +6,18 @@
 #include "kernels/operations.h"
 
 namespace cachalot::reference {
+void quantize_row(const float* x, int64_t count, int group, int8_t* values, float* scales) {
+  for (int64_t begin = 0; begin < count; begin += group) {
+    const int64_t end = std::min<int64_t>(begin + group, count);
+    float largest = 0;
+    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(x[i]));
+    const bool zero = !(largest >= kSmallestQuantized);
+    *scales++ = zero ? 0.f : largest / 127.f;
+    const float factor = zero ? 0.f : 127.f / largest;
+    for (int64_t i = begin; i < end; i++) values[i] = static_cast<int8_t>(std::nearbyint(x[i] * factor));
+  }
+}
+
 namespace {
 
 // The rule of sums of cores.h: step(i, sum) gives `sum` with element i added.
@@ -35,24 +47,6 @@ struct Pair {
 };
 Pair rotated(Pair x, float cos, float sin) {
   return {x.first * cos - x.second * sin, x.first * sin + x.second * cos};
-}
-
-}  // namespace
-
-void quantize_row(const float* x, int64_t count, int group, int8_t* values, float* scales) {
-  for (int64_t begin = 0; begin < count; begin += group) {
-    const int64_t end = std::min<int64_t>(begin + group, count);
-    float largest = 0;
-    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(x[i]));
-    const bool zero = !(largest >= kSmallestQuantized);
-    *scales++ = zero ? 0.f : largest / 127.f;
-    const float factor = zero ? 0.f : 127.f / largest;
-    for (int64_t i = begin; i < end; i++) values[i] = static_cast<int8_t>(std::nearbyint(x[i] * factor));
-  }
-}
-
-size_t rowwise_scratch_bytes(const OpsLimits& limits) {
-  return static_cast<size_t>(std::max(limits.max_in_features, limits.max_kv_lora_rank)) * sizeof(float);
 }
 
 void embed(const OpsContext&, const EmbedArgs& args) {
@@ -130,10 +124,8 @@ void load_latents(const OpsContext& context, const LoadLatentsArgs& args) {
   visit_compute(args.context.cache.dtype(), [&]<class T>() {
     const View<T, 2> cache = args.context.cache.as<T>();
     for (int64_t row = 0; row < num_positions; row++) {
-      const int64_t position = args.first_position + row, block_size = args.context.block_size;
-      const int64_t slot = args.context.blocks[position / block_size] * block_size + position % block_size;
       float* out = floats ? args.out.row(row) : scratch;
-      read_row(cache.row(slot), kv_lora_rank, out);
+      read_row(cache.row(args.context.slot(args.first_position + row)), kv_lora_rank, out);
       if (!quantized.empty())
         quantize_row(out, kv_lora_rank, quantized.group, quantized.values.row(row), quantized.scales.row(row));
     }
@@ -174,8 +166,6 @@ void from_compute(const OpsContext&, const ComputeView<2>& in, View<float, 2> ou
     for (int64_t row = 0; row < in.extent(0); row++) read_row(in.as<T>().row(row), in.extent(1), out.row(row));
   });
 }
-
-namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
@@ -232,8 +222,6 @@ void choose(const RouteArgs& args, const float* scores, int64_t num_experts, int
   largest(choice, num_experts, top_k, ids);
 }
 
-}  // namespace
-
 void route(const OpsContext&, const RouteArgs& args) {
   const int64_t num_experts = args.logits.extent(1), top_k = args.ids.extent(1);
   for (int64_t row = 0; row < args.logits.extent(0); row++) {
@@ -251,6 +239,25 @@ void route(const OpsContext&, const RouteArgs& args) {
     const float divisor = args.normalize ? sum + 1e-20f : 1.f;
     for (int64_t slot = 0; slot < top_k; slot++) weights[slot] = weights[slot] / divisor * args.scaling_factor;
   }
+}
+
+}  // namespace
+
+size_t row_scratch_bytes(const OpsLimits& limits) {
+  return static_cast<size_t>(std::max(limits.max_in_features, limits.max_kv_lora_rank)) * sizeof(float);
+}
+
+void add_row_operations(OpsTable& table) {
+  table.embed = embed;
+  table.add_norm = add_norm;
+  table.rotate_queries = rotate_queries;
+  table.store_latents = store_latents;
+  table.load_latents = load_latents;
+  table.route = route;
+  table.combine = combine;
+  table.gather_rows = gather_rows;
+  table.to_compute = to_compute;
+  table.from_compute = from_compute;
 }
 
 }  // namespace cachalot::reference

@@ -1,4 +1,4 @@
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 #include "weights/synth.h"
 
 namespace cachalot {
+
 namespace {
 
 // A dense and an expert layer, and one for multi-token prediction. 64 inputs fit groups of 32 and 64, and none of 128.
@@ -64,4 +65,5 @@ TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
 }
 
 }  // namespace
+
 }  // namespace cachalot
