@@ -113,7 +113,7 @@ void expanded(benchmark::State& state, IsaLevel isa, const Shape& shape) {
                                    .row_sum = View<float, 2>(sum.data(), rows, shape.heads)};
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
   for (auto _ : state)
-    ops_table(isa).attend_expanded({&device().threads(), {scratch.data(), scratch.size()}, &level_cores(isa)}, args);
+    attend_expanded({&device().threads(), {scratch.data(), scratch.size()}, &level_cores(isa)}, args);
   const double pairs = static_cast<double>(rows * (positions - rows) + rows * (rows + 1) / 2);
   report(state, isa, static_cast<double>(positions * shape.heads * (shape.nope + shape.v) * 4),
          2 * pairs * static_cast<double>(shape.heads * (shape.nope + shape.rope + shape.v)), bandwidth, peak);
@@ -131,12 +131,12 @@ void absorbed(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const Buffer scratch = scratch_for(shape, rows, positions);
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
   for (auto _ : state)
-    ops_table(isa).attend_absorbed({&device().threads(), {scratch.data(), scratch.size()}, &level_cores(isa)},
-                                   {.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
-                                    .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
-                                    .rows = contexts,
-                                    .softmax_scale = 0.1f,
-                                    .out = View<float, 3>(out.data(), rows, shape.heads, shape.latent)});
+    attend_absorbed({&device().threads(), {scratch.data(), scratch.size()}, &level_cores(isa)},
+                    {.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
+                     .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
+                     .rows = contexts,
+                     .softmax_scale = 0.1f,
+                     .out = View<float, 3>(out.data(), rows, shape.heads, shape.latent)});
   const double pairs = static_cast<double>(rows * positions);
   report(state, isa, pairs * static_cast<double>((shape.latent + shape.rope) * 2),
          2 * pairs * static_cast<double>(shape.heads * (2 * shape.latent + shape.rope)), bandwidth, peak);

@@ -129,19 +129,19 @@ struct Prompt {
     const View<const float, 3> all_q(q.data(), num_rows, dims.heads, dims.nope + dims.rope);
     const View<const float, 3> all_kv(kv.data(), positions, dims.heads, dims.nope + dims.v);
     for (int64_t first = 0; first < seen; first += chunk)
-      ops_table(isa).attend_expanded(runner.context(isa), {.q = all_q.rows(row_begin, rows),
-                                                           .kv = all_kv.rows(first, std::min(chunk, seen - first)),
-                                                           .context = cache.context(),
-                                                           .nope_dim = static_cast<int>(dims.nope),
-                                                           .rope_dim = static_cast<int>(dims.rope),
-                                                           .first_row_position = static_cast<int>(first_position),
-                                                           .first_chunk_position = static_cast<int>(first),
-                                                           .softmax_scale = 0.3f,
-                                                           .first_chunk = first == 0,
-                                                           .last_chunk = first + chunk >= seen,
-                                                           .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
-                                                           .row_max = View<float, 2>(max.data(), rows, dims.heads),
-                                                           .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
+      attend_expanded(runner.context(isa), {.q = all_q.rows(row_begin, rows),
+                                            .kv = all_kv.rows(first, std::min(chunk, seen - first)),
+                                            .context = cache.context(),
+                                            .nope_dim = static_cast<int>(dims.nope),
+                                            .rope_dim = static_cast<int>(dims.rope),
+                                            .first_row_position = static_cast<int>(first_position),
+                                            .first_chunk_position = static_cast<int>(first),
+                                            .softmax_scale = 0.3f,
+                                            .first_chunk = first == 0,
+                                            .last_chunk = first + chunk >= seen,
+                                            .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
+                                            .row_max = View<float, 2>(max.data(), rows, dims.heads),
+                                            .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
     return out;
   }
   std::vector<float> attend(IsaLevel isa, int num_threads = 2, int64_t chunk = 1 << 20) {
@@ -254,7 +254,7 @@ struct Generated {
       rows.push_back({caches[static_cast<size_t>(row)].context(), row_positions[static_cast<size_t>(row)]});
     std::vector<float> out(rows.size() * static_cast<size_t>(dims.heads * dims.latent), NAN);
     const int64_t count = row_end - row_begin;
-    ops_table(isa).attend_absorbed(
+    attend_absorbed(
         runner.context(isa),
         {.q_latent = View<const float, 3>(q_latent.data(), num_rows, dims.heads, dims.latent).rows(row_begin, count),
          .q_rope = View<const float, 3>(q.data(), num_rows, dims.heads, dims.nope + dims.rope)

@@ -210,21 +210,18 @@ struct LimitCores {
 
 // ---- a level --------------------------------------------------------------------------------------------------------
 
-// What a level has; the reference level has whole operations of its own (reference/) in the place of rows and
-// attention.
 struct LevelCores {
   IsaLevel isa;
+  const RowCores* rows;
   const LinearCores* linear;
+  const AttentionKernels* attention;
   const LimitCores* limits;
-  const RowCores* rows = nullptr;
-  const AttentionKernels* attention = nullptr;
 };
 const LevelCores& level_cores(IsaLevel isa);
 
 namespace reference {
-extern const LinearCores kLinearCores;
-extern const LimitCores kLimitCores;
-}  // namespace reference
+extern const LevelCores kCores;
+}
 namespace avx2 {
 extern const LevelCores kCores;
 }

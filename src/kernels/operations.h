@@ -2,25 +2,31 @@
 
 #include "kernels/cores.h"
 
-// What fills the table of operations (ops_table.cc); ops.h says what each computes.
+// The operations over the inner loops of the context's level, behind class Ops; ops.h says what each computes.
 namespace cachalot {
 
-// Over the inner loops of the context's level; linears of the reference level, too.
-void add_row_operations(OpsTable& table);
-void add_linears(OpsTable& table);
-void add_attention(OpsTable& table);
-size_t row_scratch_bytes(const OpsLimits& limits, int num_threads);  // of each thread a row of floats
-size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads);
-size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads);
+// Rows are shared out among threads in chunks that are worth a wake-up, so a few rows stay on the caller's thread.
+void embed(const OpsContext& context, const EmbedArgs& args);
+void add_norm(const OpsContext& context, const NormArgs& args);
+void rotate_queries(const OpsContext& context, View<float, 3> q_rope, View<const int32_t, 1> positions,
+                    const RopeTable& rope);
+void store_latents(const OpsContext& context, const LatentStoreArgs& args);
+void load_latents(const OpsContext& context, const LoadLatentsArgs& args);
+void route(const OpsContext& context, const RouteArgs& args);
+void combine(const OpsContext& context, const CombineArgs& args);
+void gather_rows(const OpsContext& context, View<const float, 2> in, View<const int32_t, 1> row_ids,
+                 View<float, 2> out);
+void to_compute(const OpsContext& context, View<const float, 2> in, const ComputeView<2>& out);
+void from_compute(const OpsContext& context, const ComputeView<2>& in, View<float, 2> out);
 
-// The plain definitions, which the other levels are tested against.
-namespace reference {
-void add_row_operations(OpsTable& table);
-void add_attention(OpsTable& table);
-size_t row_scratch_bytes(const OpsLimits& limits);  // a row of floats
-// One row by the rule of QuantizedRows; every level gives these bits. What is quantized anywhere follows this rule.
-void quantize_row(const float* x, int64_t count, int group, int8_t* values, float* scales);
-}  // namespace reference
+void quantize(const OpsContext& context, View<const float, 2> rows, const QuantizedRows& out);
+void linear(const OpsContext& context, const LinearInput& input, const PackedMatrix& matrix, View<float, 2> out);
+void gated_linear(const OpsContext& context, const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
+                  const QuantizedRows& quantized);
+void experts(const OpsContext& context, const ExpertsArgs& args);
+// Threads share heads and strips. Uses no scratch.
+void per_head_linear(const OpsContext& context, View<const float, 3> x, std::span<const PackedMatrix> matrices,
+                     View<float, 3> out);
 
 // Attention over the latents in the cache. The rule of numbers, the same on every level, for any other rows, chunks and
 // threads, so that results are equal to the bit:
@@ -37,5 +43,11 @@ void quantize_row(const float* x, int64_t count, int group, int8_t* values, floa
 //   sum = fma(sum, earlier, later sum * later), acc[d] = fma(acc[d], earlier, later acc[d] * later); out = acc / sum.
 // - exp is that of kernels/cores.h.
 inline constexpr int kAttentionSpan = 512;  // a multiple of kAttentionTile
+void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args);
+void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args);
+
+size_t row_scratch_bytes(const OpsLimits& limits, int num_threads);  // of each thread a row of floats
+size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads);
+size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads);
 
 }  // namespace cachalot

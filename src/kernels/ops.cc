@@ -1,12 +1,13 @@
 #include "kernels/ops.h"
 
+#include <algorithm>
 #include <iterator>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
 #include "base/math.h"
-#include "kernels/cores.h"
+#include "kernels/operations.h"
 
 namespace cachalot {
 namespace {
@@ -104,6 +105,18 @@ void check_context(const ShapeCheck& check, const CachedContext& context, int64_
 
 }  // namespace
 
+const LevelCores& level_cores(IsaLevel isa) {
+  static constexpr const LevelCores* kLevels[] = {&reference::kCores, &avx2::kCores, &avx512::kCores};
+  return *kLevels[static_cast<size_t>(isa)];
+}
+
+// The families use the scratch one after another, so it is as large as the largest need.
+size_t ops_scratch_bytes(IsaLevel isa, const OpsLimits& limits, int num_threads) {
+  return std::max({row_scratch_bytes(limits, num_threads),
+                   linear_scratch_bytes(*level_cores(isa).linear, limits, num_threads),
+                   attention_scratch_bytes(limits, num_threads)});
+}
+
 Result<Ops> Ops::create(IsaLevel isa, Device& device, const OpsLimits& limits) {
   ASSIGN_OR_RETURN(Buffer scratch, device.allocate(ops_scratch_bytes(isa, limits, device.threads().num_threads())));
   return Ops(isa, device, limits, std::move(scratch));
@@ -122,7 +135,7 @@ void Ops::embed(const EmbedArgs& args) const {
   check.equal("out", {"num_rows", args.ids.extent(0)}, args.out.extent(0));
   CHECK(args.dtype == DType::kF32 || args.dtype == DType::kBF16 || args.dtype == DType::kF16, "embed: no table of {}",
         dtype_name(args.dtype));
-  table_->embed(context(), args);
+  cachalot::embed(context(), args);
 }
 
 void Ops::add_norm(const NormArgs& args) const {
@@ -132,13 +145,13 @@ void Ops::add_norm(const NormArgs& args) const {
   check.shape_or_empty("delta", args.delta, num_rows, features);
   check.shape("weight", args.weight, features);
   check_result(check, args.out, args.quantized, num_rows, features);
-  table_->add_norm(context(), args);
+  cachalot::add_norm(context(), args);
 }
 
 void Ops::quantize(View<const float, 2> rows, const QuantizedRows& out) const {
   CHECK(!out.empty(), "quantize: nowhere to put the result");
   check_quantized(ShapeCheck("quantize"), out, {"num_rows", rows.extent(0)}, {"features", rows.extent(1)});
-  table_->quantize(context(), rows, out);
+  cachalot::quantize(context(), rows, out);
 }
 
 void Ops::linear(const LinearInput& input, const PackedMatrix& matrix, View<float, 2> out) const {
@@ -148,7 +161,7 @@ void Ops::linear(const LinearInput& input, const PackedMatrix& matrix, View<floa
   check.at_most("in_features", {"max_in_features", limits_.max_in_features}, matrix.shape.in_features);
   check_input(check, input, num_rows, {"in_features", matrix.shape.in_features});
   check.shape("out", out, num_rows, Dim{"out_features", matrix.shape.out_features});
-  table_->linear(context(), input, matrix, out);
+  cachalot::linear(context(), input, matrix, out);
 }
 
 void Ops::gated_linear(const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
@@ -162,7 +175,7 @@ void Ops::gated_linear(const LinearInput& input, const PackedMatrix& gate_up, Vi
   check_input(check, input, num_rows, in_features);
   if (num_rows.value > 0) check_matrix(check, "gate_up", gate_up, gate_up_outputs(width.value), in_features);
   check_result(check, out, quantized, num_rows, width);
-  table_->gated_linear(context(), input, gate_up, out, quantized);
+  cachalot::gated_linear(context(), input, gate_up, out, quantized);
 }
 
 void Ops::per_head_linear(View<const float, 3> x, std::span<const PackedMatrix> matrices, View<float, 3> out) const {
@@ -175,14 +188,14 @@ void Ops::per_head_linear(View<const float, 3> x, std::span<const PackedMatrix> 
   for (const PackedMatrix& matrix : matrices) {
     check_matrix(check, "a head's matrix", matrix, {"out_features", out.extent(2)}, {"in_features", x.extent(2)});
   }
-  table_->per_head_linear(context(), x, matrices, out);
+  cachalot::per_head_linear(context(), x, matrices, out);
 }
 
 void Ops::rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable& rope) const {
   const ShapeCheck check("rotate_queries");
   check.equal("positions", {"num_rows", q_rope.extent(0)}, positions.extent(0));
   check_rope(check, rope, {"rope_dim", q_rope.extent(2)});
-  table_->rotate_queries(context(), q_rope, positions, rope);
+  cachalot::rotate_queries(context(), q_rope, positions, rope);
 }
 
 void Ops::store_latents(const LatentStoreArgs& args) const {
@@ -195,7 +208,7 @@ void Ops::store_latents(const LatentStoreArgs& args) const {
   check.shape("positions", args.positions, num_rows);
   check.shape("slots", args.slots, num_rows);
   check_rope(check, args.rope, {"rope_dim", args.kv_a.extent(1) - kv_lora_rank.value});
-  table_->store_latents(context(), args);
+  cachalot::store_latents(context(), args);
 }
 
 void Ops::load_latents(const LoadLatentsArgs& args) const {
@@ -206,7 +219,7 @@ void Ops::load_latents(const LoadLatentsArgs& args) const {
   check.at_most("kv_lora_rank", {"max_kv_lora_rank", limits_.max_kv_lora_rank}, kv_lora_rank.value);
   check_result(check, args.out, args.quantized, num_positions, kv_lora_rank);
   check_context(check, args.context, args.first_position + num_positions.value, kv_lora_rank);
-  table_->load_latents(context(), args);
+  cachalot::load_latents(context(), args);
 }
 
 void Ops::attend_expanded(const ExpandedAttentionArgs& args) const {
@@ -224,7 +237,7 @@ void Ops::attend_expanded(const ExpandedAttentionArgs& args) const {
   check.shape("row_sum", args.row_sum, num_rows, num_heads);
   check.multiple("first_chunk_position", {"kAttentionTile", kAttentionTile}, args.first_chunk_position);
   check_context(check, args.context, args.first_chunk_position + chunk_positions.value, {"rope_dim", args.rope_dim});
-  table_->attend_expanded(context(), args);
+  cachalot::attend_expanded(context(), args);
 }
 
 void Ops::attend_absorbed(const AbsorbedAttentionArgs& args) const {
@@ -243,7 +256,7 @@ void Ops::attend_absorbed(const AbsorbedAttentionArgs& args) const {
                 row.context.cache.extent(1));
     check_context(check, row.context, row.position + 1, kv_lora_rank);
   }
-  table_->attend_absorbed(context(), args);
+  cachalot::attend_absorbed(context(), args);
 }
 
 void Ops::route(const RouteArgs& args) const {
@@ -263,7 +276,7 @@ void Ops::route(const RouteArgs& args) const {
     candidates = num_experts.value / args.num_groups * args.topk_groups;
   }
   check.at_most("top_k", {"the number of experts to choose from", candidates}, top_k.value);
-  table_->route(context(), args);
+  cachalot::route(context(), args);
 }
 
 void Ops::experts(const ExpertsArgs& args) const {
@@ -286,7 +299,7 @@ void Ops::experts(const ExpertsArgs& args) const {
     check_matrix(check, "an expert's gate_up", args.gate_up[expert], gate_up_outputs(width.value), hidden);
     check_matrix(check, "an expert's down", args.down[expert], hidden, width);
   }
-  table_->experts(context(), args);
+  cachalot::experts(context(), args);
 }
 
 void Ops::combine(const CombineArgs& args) const {
@@ -296,22 +309,22 @@ void Ops::combine(const CombineArgs& args) const {
   check.shape("row_ids", args.row_ids, num_rows, top_k);
   check.shape("weights", args.weights, num_rows, top_k);
   check.equal("expert_rows", {"hidden", args.sum.extent(1)}, args.expert_rows.extent(1));
-  table_->combine(context(), args);
+  cachalot::combine(context(), args);
 }
 
 void Ops::gather_rows(View<const float, 2> in, View<const int32_t, 1> row_ids, View<float, 2> out) const {
   ShapeCheck("gather_rows").shape("out", out, Dim{"num_rows", row_ids.extent(0)}, Dim{"features", in.extent(1)});
-  table_->gather_rows(context(), in, row_ids, out);
+  cachalot::gather_rows(context(), in, row_ids, out);
 }
 
 void Ops::to_compute(View<const float, 2> in, const ComputeView<2>& out) const {
   ShapeCheck("to_compute").shape("out", out, Dim{"num_rows", in.extent(0)}, Dim{"features", in.extent(1)});
-  table_->to_compute(context(), in, out);
+  cachalot::to_compute(context(), in, out);
 }
 
 void Ops::from_compute(const ComputeView<2>& in, View<float, 2> out) const {
   ShapeCheck("from_compute").shape("out", out, Dim{"num_rows", in.extent(0)}, Dim{"features", in.extent(1)});
-  table_->from_compute(context(), in, out);
+  cachalot::from_compute(context(), in, out);
 }
 
 }  // namespace cachalot

@@ -9,12 +9,12 @@
 #include "kernels/matrix.h"
 #include "tensor/view.h"
 
-// The one table of operations below the model. Activations inside a rank are fp32; what is kept or leaves the rank (KV
+// The operations below the model. Activations inside a rank are fp32; what is kept or leaves the rank (KV
 // cache, rows for experts, expert results, partial sums) has the compute dtype and is a ComputeView.
 //
 // Batch invariance holds for every operation: a row of the result is computed by the same operations in the same order
 // whatever other rows there are, and however many threads. No operation allocates; each may use the scratch of its
-// context. Shapes are checked once, by class Ops; the functions behind the table trust them.
+// context. Shapes are checked once, by class Ops; the functions behind it trust them.
 namespace cachalot {
 
 // ---- arguments ------------------------------------------------------------------------------------------------------
@@ -157,7 +157,8 @@ struct EmbedArgs {
   View<float, 2> out;                        // [num_rows, hidden]
 };
 
-// ---- the table ------------------------------------------------------------------------------------------------------
+// ---- the operations
+// ------------------------------------------------------------------------------------------------------
 
 // The largest sizes that operations will be called with; scratch follows from it.
 struct OpsLimits {
@@ -176,35 +177,9 @@ struct OpsContext {
   const LevelCores* cores = nullptr;
 };
 
-struct OpsTable {
-  void (*embed)(const OpsContext&, const EmbedArgs&) = nullptr;
-  void (*add_norm)(const OpsContext&, const NormArgs&) = nullptr;
-  void (*quantize)(const OpsContext&, View<const float, 2> rows, const QuantizedRows& out) = nullptr;
-  void (*linear)(const OpsContext&, const LinearInput&, const PackedMatrix&, View<float, 2> out) = nullptr;
-  void (*gated_linear)(const OpsContext&, const LinearInput&, const PackedMatrix& gate_up, View<float, 2> out,
-                       const QuantizedRows& quantized) = nullptr;
-  void (*per_head_linear)(const OpsContext&, View<const float, 3> x, std::span<const PackedMatrix>,
-                          View<float, 3> out) = nullptr;
-  void (*rotate_queries)(const OpsContext&, View<float, 3> q_rope, View<const int32_t, 1> positions,
-                         const RopeTable&) = nullptr;
-  void (*store_latents)(const OpsContext&, const LatentStoreArgs&) = nullptr;
-  void (*load_latents)(const OpsContext&, const LoadLatentsArgs&) = nullptr;
-  void (*attend_expanded)(const OpsContext&, const ExpandedAttentionArgs&) = nullptr;
-  void (*attend_absorbed)(const OpsContext&, const AbsorbedAttentionArgs&) = nullptr;
-  void (*route)(const OpsContext&, const RouteArgs&) = nullptr;
-  void (*experts)(const OpsContext&, const ExpertsArgs&) = nullptr;
-  void (*combine)(const OpsContext&, const CombineArgs&) = nullptr;
-  void (*gather_rows)(const OpsContext&, View<const float, 2> in, View<const int32_t, 1> row_ids,
-                      View<float, 2> out) = nullptr;
-  // Rows to the compute dtype, and back.
-  void (*to_compute)(const OpsContext&, View<const float, 2> in, const ComputeView<2>& out) = nullptr;
-  void (*from_compute)(const OpsContext&, const ComputeView<2>& in, View<float, 2> out) = nullptr;
-};
-
-const OpsTable& ops_table(IsaLevel isa);
 size_t ops_scratch_bytes(IsaLevel isa, const OpsLimits& limits, int num_threads);
 
-// The table with its context, and shape checks at every entry. Driven by one thread.
+// The operations of a level, with shape checks at every entry. Driven by one thread.
 class Ops {
  public:
   // The error: scratch that cannot be had.
@@ -241,7 +216,6 @@ class Ops {
   OpsContext context() const { return {threads_, {scratch_.data(), scratch_.size()}, cores_}; }
 
   IsaLevel isa_;
-  const OpsTable* table_;
   const LevelCores* cores_;
   ThreadPool* threads_;
   OpsLimits limits_;

@@ -217,9 +217,9 @@ constexpr LimitCores kLimitCores = limit_cores<TileSimd>();
 }  // namespace
 
 constinit const LevelCores kCores = {.isa = IsaLevel::kAvx2,
-                                     .linear = &kLinearCores,
-                                     .limits = &kLimitCores,
                                      .rows = &kRowCores,
-                                     .attention = &kAttentionKernels};
+                                     .linear = &kLinearCores,
+                                     .attention = &kAttentionKernels,
+                                     .limits = &kLimitCores};
 
 }  // namespace cachalot::avx2

@@ -146,6 +146,8 @@ void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttent
   if (args.last_chunk) divide(kernels, tile);
 }
 
+}  // namespace
+
 void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args) {
   const int64_t num_rows = args.q.extent(0), num_heads = args.q.extent(1), num_threads = context.threads->num_threads();
   if (num_rows == 0) return;
@@ -168,6 +170,8 @@ void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& arg
 }
 
 // ---- absorbed -------------------------------------------------------------------------------------------------------
+
+namespace {
 
 using Piece = AttentionScratch::Piece;
 
@@ -292,11 +296,11 @@ class AbsorbedAttention {
   const AttentionScratch scratch_;
 };
 
+}  // namespace
+
 void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args) {
   AbsorbedAttention(context, args).run();
 }
-
-}  // namespace
 
 size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {
   const AttentionScratch scratch({.num_threads = num_threads,
@@ -307,11 +311,6 @@ size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {
                                   .later_spans = limits.max_positions > kAttentionSpan},
                                  nullptr);
   return scratch.bytes();
-}
-
-void add_attention(OpsTable& table) {
-  table.attend_expanded = attend_expanded;
-  table.attend_absorbed = attend_absorbed;
 }
 
 }  // namespace cachalot

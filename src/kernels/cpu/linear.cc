@@ -233,6 +233,17 @@ class ExpertsPass {
   size_t num_jobs_ = 0;
 };
 
+}  // namespace
+
+size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads) {
+  const Sizes sizes{.num_threads = num_threads,
+                    .num_rows = std::max(limits.max_rows, limits.max_pairs),
+                    .num_jobs = std::max<int64_t>(limits.max_pairs, 1),
+                    .max_inputs = std::max(limits.max_in_features, limits.max_width)};
+  const int64_t between = limits.max_rows * Workspace::row_floats(limits.max_width);
+  return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
+}
+
 void quantize(const OpsContext& context, View<const float, 2> rows, const QuantizedRows& out) {
   const LinearCores& cores = *context.cores->linear;
   ThreadPool& threads = *context.threads;
@@ -283,6 +294,8 @@ void experts(const OpsContext& context, const ExpertsArgs& args) {
   }
 }
 
+namespace {
+
 constexpr int64_t kRowTile = 64;          // rows a call of the core: what a stack array of row addresses holds
 constexpr size_t kChunkBytes = 64 << 10;  // weights that a thread takes at a time: long enough for the prefetchers
 
@@ -311,6 +324,8 @@ void linear_of_head(FloatCore core, const PackedMatrix& matrix, const float* con
     std::memcpy(out + row * out_stride + whole_end * kStrip, padded[row], count * sizeof(float));
 }
 
+}  // namespace
+
 void per_head_linear(const OpsContext& context, View<const float, 3> x, std::span<const PackedMatrix> matrices,
                      View<float, 3> out) {
   if (matrices.empty() || x.extent(0) == 0) return;
@@ -330,25 +345,6 @@ void per_head_linear(const OpsContext& context, View<const float, 3> x, std::spa
       }
     }
   });
-}
-
-}  // namespace
-
-size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads) {
-  const Sizes sizes{.num_threads = num_threads,
-                    .num_rows = std::max(limits.max_rows, limits.max_pairs),
-                    .num_jobs = std::max<int64_t>(limits.max_pairs, 1),
-                    .max_inputs = std::max(limits.max_in_features, limits.max_width)};
-  const int64_t between = limits.max_rows * Workspace::row_floats(limits.max_width);
-  return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
-}
-
-void add_linears(OpsTable& table) {
-  table.quantize = quantize;
-  table.linear = linear;
-  table.gated_linear = gated_linear;
-  table.experts = experts;
-  table.per_head_linear = per_head_linear;
 }
 
 }  // namespace cachalot

@@ -383,10 +383,9 @@ class PerHeadLinearTest : public testing::Test {
     const int64_t num_rows = std::ssize(queries) / (kHeads * kQuery);
     std::vector<float> out(static_cast<size_t>(num_rows * kHeads * (kOut + 1)), kUntouched);
     ThreadPool threads({.num_threads = num_threads});
-    ops_table(isa).per_head_linear(
-        {.threads = &threads, .scratch = {}, .cores = &level_cores(isa)},
-        View<const float, 3>(queries.data(), num_rows, kHeads, kQuery).slice(2, kSkipped, kIn), matrices_,
-        View<float, 3>(out.data(), num_rows, kHeads, kOut + 1).slice(2, 0, kOut));
+    per_head_linear({.threads = &threads, .scratch = {}, .cores = &level_cores(isa)},
+                    View<const float, 3>(queries.data(), num_rows, kHeads, kQuery).slice(2, kSkipped, kIn), matrices_,
+                    View<float, 3>(out.data(), num_rows, kHeads, kOut + 1).slice(2, 0, kOut));
     return out;
   }
 

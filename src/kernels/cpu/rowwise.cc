@@ -117,6 +117,13 @@ void route_row(const RowCores& cores, const RouteArgs& args, int64_t row) {
   for (int64_t slot = 0; slot < top_k; slot++) weights[slot] = weights[slot] / divisor * args.scaling_factor;
 }
 
+}  // namespace
+
+size_t row_scratch_bytes(const OpsLimits& limits, int num_threads) {
+  const int64_t features = std::max(limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim);
+  return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
+}
+
 void embed(const OpsContext& context, const EmbedArgs& args) {
   switch (args.dtype) {
     case DType::kF32:
@@ -235,26 +242,6 @@ void from_compute(const OpsContext& context, const ComputeView<2>& in, View<floa
     for_each_row(context, rows.extent(0), rows.extent(1),
                  [&](int64_t row, int) { read_row(cores, rows.row(row), rows.extent(1), out.row(row)); });
   });
-}
-
-}  // namespace
-
-size_t row_scratch_bytes(const OpsLimits& limits, int num_threads) {
-  const int64_t features = std::max(limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim);
-  return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
-}
-
-void add_row_operations(OpsTable& table) {
-  table.embed = embed;
-  table.add_norm = add_norm;
-  table.rotate_queries = rotate_queries;
-  table.store_latents = store_latents;
-  table.load_latents = load_latents;
-  table.route = route;
-  table.combine = combine;
-  table.gather_rows = gather_rows;
-  table.to_compute = to_compute;
-  table.from_compute = from_compute;
 }
 
 }  // namespace cachalot
