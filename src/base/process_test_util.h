@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <utility>
 
 #include "base/error.h"
 #include "base/process.h"

@@ -13,7 +13,6 @@
 #include "config/version.h"
 
 namespace cachalot {
-
 namespace {
 
 using Clock = std::chrono::steady_clock;

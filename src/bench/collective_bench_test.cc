@@ -12,7 +12,6 @@
 #include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
-
 namespace {
 
 using testing::ElementsAre;

@@ -6,7 +6,6 @@
 #include "comm/board_group.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr CollectiveSite kAllReduceSite{.operation = "bench allreduce"};

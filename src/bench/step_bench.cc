@@ -14,7 +14,6 @@
 #include "comm/mesh_group.h"
 
 namespace cachalot {
-
 namespace {
 
 const char* category(TraceSpan::Kind kind) {

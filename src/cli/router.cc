@@ -6,7 +6,6 @@
 #include "router/running_router.h"
 
 namespace cachalot {
-
 namespace {
 
 template <class Rep, class Period>

@@ -13,7 +13,6 @@
 #include "config/cluster_layout.h"
 
 namespace cachalot {
-
 namespace {
 
 Result<std::vector<std::string>> slurm_nodes() {

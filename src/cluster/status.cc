@@ -13,7 +13,6 @@
 #include "http/client.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr std::chrono::seconds kPatience{3};

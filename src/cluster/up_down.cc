@@ -28,7 +28,6 @@
 #include "cluster/supervisor.h"
 
 namespace cachalot {
-
 namespace {
 
 namespace fs = std::filesystem;

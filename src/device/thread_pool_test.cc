@@ -6,7 +6,6 @@
 
 #include <array>
 #include <chrono>
-#include <numeric>
 #include <set>
 
 namespace cachalot {

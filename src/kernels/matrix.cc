@@ -68,6 +68,15 @@ namespace {
 
 constexpr int kFp8Block = 128;
 
+// Of a block: its weights, one scale an output, and all zero points.
+struct BlockParts {
+  int weight_bits, scale_bytes, zeros_bytes;
+};
+BlockParts parts_of(MatrixFormat format) {
+  constexpr BlockParts kParts[] = {{32, 0, 0}, {16, 0, 0}, {8, 4, 0}, {8, 4, 0}, {4, 2, 8}};  // by MatrixFormat
+  return kParts[static_cast<size_t>(format)];
+}
+
 template <class T>
 T load(const std::byte* data, int64_t idx) {
   T value;
@@ -135,37 +144,15 @@ int64_t MatrixShape::num_blocks() const {
 }
 
 size_t MatrixShape::scales_offset() const {
-  const auto weights = static_cast<size_t>(kStrip * block_inputs);
-  switch (format) {
-    case MatrixFormat::kF32:
-      return weights * sizeof(float);
-    case MatrixFormat::kBF16:
-      return weights * sizeof(bf16);
-    case MatrixFormat::kF8:
-    case MatrixFormat::kI8:
-      return weights;
-    case MatrixFormat::kI4:
-      return weights / 2;
-  }
-  CHECK(false, "matrix format {}", static_cast<int>(format));
+  return static_cast<size_t>(kStrip * block_inputs * parts_of(format).weight_bits / 8);
 }
 
 size_t MatrixShape::zeros_offset() const {
-  return scales_offset() + kStrip * sizeof(fp16);
+  return scales_offset() + static_cast<size_t>(kStrip * parts_of(format).scale_bytes);
 }
 
 size_t MatrixShape::block_bytes() const {
-  switch (format) {
-    case MatrixFormat::kF32:
-    case MatrixFormat::kBF16:
-      return scales_offset();
-    case MatrixFormat::kF8:
-    case MatrixFormat::kI8:
-      return scales_offset() + kStrip * sizeof(float);
-    case MatrixFormat::kI4:
-      return zeros_offset() + kStrip / 2;
-  }
-  CHECK(false, "matrix format {}", static_cast<int>(format));
+  return zeros_offset() + static_cast<size_t>(parts_of(format).zeros_bytes);
 }
 
 MatrixShape plan_matrix(const WeightSource& source, const MatrixPolicy& policy) {

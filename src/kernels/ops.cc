@@ -124,7 +124,6 @@ Result<Ops> Ops::create(IsaLevel isa, Device& device, const OpsLimits& limits) {
 
 Ops::Ops(IsaLevel isa, Device& device, const OpsLimits& limits, Buffer scratch)
     : isa_(isa),
-      table_(&ops_table(isa)),
       cores_(&level_cores(isa)),
       threads_(&device.threads()),
       limits_(limits),

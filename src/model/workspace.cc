@@ -86,9 +86,10 @@ int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settin
   return own_rows * config.hidden_size * static_cast<int64_t>(dtype_size(settings.compute_dtype));
 }
 
-Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, View<float, 2> all,
+Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, int64_t num_rows, View<float, 2> store,
                                               const CollectiveSite& site) const {
   if (size() == 1) return own;
+  const View<float, 2> all = store.rows(0, num_rows);
   const int64_t features = own.extent(1), row_bytes = features * static_cast<int64_t>(dtype_size(compute_dtype_));
   const View<std::byte, 2> sent(workspace_.wire_own.data(), own.extent(0), row_bytes),
       arrived(workspace_.wire_all.data(), all.extent(0), row_bytes);

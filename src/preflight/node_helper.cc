@@ -21,7 +21,6 @@
 #include "preflight/node_report.h"
 
 namespace cachalot {
-
 namespace {
 
 using Clock = std::chrono::steady_clock;

@@ -10,7 +10,6 @@
 #include "comm/membership/member.h"
 
 namespace cachalot {
-
 namespace {
 
 constexpr size_t kMaxColumns = 4;

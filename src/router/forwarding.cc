@@ -10,7 +10,6 @@
 #include "base/text.h"
 
 namespace cachalot::router {
-
 namespace {
 
 using http::equal_ignoring_case;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 namespace cachalot::router {
-
 namespace {
 
 constexpr double kFirstShare = 0.1;  // of a replica that has just come back

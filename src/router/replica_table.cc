@@ -5,7 +5,6 @@
 #include "base/log.h"
 
 namespace cachalot::router {
-
 namespace {
 
 constexpr double kBytesPerToken = 4;

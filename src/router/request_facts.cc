@@ -56,7 +56,6 @@ uint64_t hash_of(std::string_view target, std::string_view body) {
 
 }  // namespace cachalot::router
 namespace cachalot::router {
-
 namespace {
 
 namespace json = boost::json;

@@ -7,7 +7,6 @@
 #include <string>
 
 namespace cachalot::router {
-
 namespace {
 
 using testing::ElementsAre;

@@ -10,7 +10,6 @@
 #include <mutex>
 
 namespace cachalot::router {
-
 namespace {
 
 using prometheus::Counter;

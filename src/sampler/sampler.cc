@@ -1,7 +1,6 @@
 #include "sampler/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <set>
-#include <span>
 #include <vector>
 
 #include "core/request.h"

@@ -11,7 +11,6 @@
 #include "device/device.h"
 
 namespace cachalot {
-
 namespace {
 
 using prometheus::ClientMetric;

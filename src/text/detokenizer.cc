@@ -4,7 +4,6 @@
 #include <utility>
 
 namespace cachalot {
-
 namespace {
 
 std::vector<uint32_t> borders_of(std::string_view text) {

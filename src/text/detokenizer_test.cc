@@ -7,7 +7,6 @@
 #include "text/huggingface_test_util.h"
 
 namespace cachalot {
-
 namespace {
 
 struct Outcome {

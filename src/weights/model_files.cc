@@ -2,9 +2,7 @@
 
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <optional>
-#include <span>
 #include <unordered_set>
 
 #include "weights/linear_source.h"

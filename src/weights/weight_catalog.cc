@@ -9,7 +9,6 @@
 #include "config/json_keys.h"
 
 namespace cachalot {
-
 namespace {
 
 class TensorList {

@@ -7,7 +7,6 @@
 #include "weights/synth.h"
 
 namespace cachalot {
-
 namespace {
 
 // A dense and an expert layer, and one for multi-token prediction. 64 inputs fit groups of 32 and 64, and none of 128.

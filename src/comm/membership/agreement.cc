@@ -11,7 +11,6 @@
 #include "device/thread_pool.h"
 
 namespace cachalot::control {
-
 namespace {
 
 std::string shown(const std::string* value) {

@@ -8,7 +8,6 @@
 #include "base/math.h"
 
 namespace cachalot::control {
-
 namespace {
 
 Proof hmac(std::string_view secret, const std::string& message) {

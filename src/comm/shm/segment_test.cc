@@ -11,7 +11,6 @@
 #include "base/file.h"
 
 namespace cachalot {
-
 namespace {
 
 struct Sleeper {

@@ -26,7 +26,6 @@
 #include "base/log.h"
 
 namespace cachalot {
-
 namespace {
 
 using Addresses = std::unique_ptr<ifaddrs, decltype([](ifaddrs* list) { freeifaddrs(list); })>;

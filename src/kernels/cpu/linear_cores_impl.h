@@ -140,18 +140,11 @@ struct Decoder<S, MatrixFormat::kI4> {
 
 template <class T>
 void float_core(const FloatCoreArgs& args) {
-  switch (args.matrix.shape.format) {
-    case MatrixFormat::kF32:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kF32>>::run(args);
-    case MatrixFormat::kBF16:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kBF16>>::run(args);
-    case MatrixFormat::kF8:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kF8>>::run(args);
-    case MatrixFormat::kI8:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kI8>>::run(args);
-    case MatrixFormat::kI4:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4>>::run(args);
-  }
+  constexpr FloatCore kOfFormat[] = {
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF32>>::run, FloatCoreLoops<T, Decoder<T, MatrixFormat::kBF16>>::run,
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF8>>::run, FloatCoreLoops<T, Decoder<T, MatrixFormat::kI8>>::run,
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4>>::run};
+  kOfFormat[static_cast<size_t>(args.matrix.shape.format)](args);
 }
 
 template <class S>
