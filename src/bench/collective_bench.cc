@@ -13,6 +13,7 @@
 #include "config/version.h"
 
 namespace cachalot {
+
 namespace {
 
 using Clock = std::chrono::steady_clock;

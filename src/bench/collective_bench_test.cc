@@ -12,6 +12,7 @@
 #include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
+
 namespace {
 
 using testing::ElementsAre;

@@ -6,6 +6,7 @@
 #include "comm/board_group.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr CollectiveSite kAllReduceSite{.operation = "bench allreduce"};

@@ -14,6 +14,7 @@
 #include "comm/mesh_group.h"
 
 namespace cachalot {
+
 namespace {
 
 const char* category(TraceSpan::Kind kind) {

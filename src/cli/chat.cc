@@ -18,6 +18,7 @@
 #include "cluster/cluster_state.h"
 
 namespace cachalot {
+
 namespace {
 
 // Writes an answer to the terminal as it comes, the thought dimmed. Into a file or a pipe it goes without colours.

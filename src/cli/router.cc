@@ -6,6 +6,7 @@
 #include "router/running_router.h"
 
 namespace cachalot {
+
 namespace {
 
 template <class Rep, class Period>

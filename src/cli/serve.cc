@@ -14,6 +14,7 @@
 #include "serve/server.h"
 
 namespace cachalot {
+
 namespace {
 
 // Those of vLLM's that divide an answer at <think> and </think>, as it is done here.

@@ -13,6 +13,7 @@
 #include "config/cluster_layout.h"
 
 namespace cachalot {
+
 namespace {
 
 Result<std::vector<std::string>> slurm_nodes() {

@@ -13,6 +13,7 @@
 #include "http/client.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr std::chrono::seconds kPatience{3};

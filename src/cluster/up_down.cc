@@ -28,6 +28,7 @@
 #include "cluster/supervisor.h"
 
 namespace cachalot {
+
 namespace {
 
 namespace fs = std::filesystem;

@@ -9,6 +9,7 @@
 #include "base/math.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr int64_t kHeadroom = 2;     // over evenly spread experts

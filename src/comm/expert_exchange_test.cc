@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 namespace cachalot {
+
 namespace {
 
 // R1 on 8 x 4 ranks, 2048 tokens a step and replica.

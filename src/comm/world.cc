@@ -9,6 +9,7 @@
 #include "comm/ucx/ucx_endpoint.h"
 
 namespace cachalot {
+
 namespace {
 
 // Longer than it takes to wake a sleeper (6 us, on virtual machines up to 40): two ranks of which one came late once

@@ -6,6 +6,7 @@
 #include <ostream>  // boost::core::string_view needs it whole
 
 namespace cachalot::http {
+
 namespace {
 
 char to_lower(char c) {

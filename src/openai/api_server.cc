@@ -4,6 +4,7 @@
 #include "openai/api_handlers.h"
 
 namespace cachalot::openai {
+
 namespace {
 
 constexpr std::string_view kModelsPath = "/v1/models/";

@@ -11,6 +11,7 @@
 #include "preflight/node_helper.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr std::chrono::seconds kPatience{30}, kPatienceForHashes{24 * 3600};

@@ -21,6 +21,7 @@
 #include "preflight/node_report.h"
 
 namespace cachalot {
+
 namespace {
 
 using Clock = std::chrono::steady_clock;

@@ -10,6 +10,7 @@
 #include "comm/membership/member.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr size_t kMaxColumns = 4;

@@ -10,6 +10,7 @@
 #include "model/feed_forward.h"
 
 namespace cachalot {
+
 namespace {
 
 // Choosing top_k of `num_open` experts misses all of `num_wanted` of them.

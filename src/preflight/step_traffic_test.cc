@@ -8,6 +8,7 @@
 #include <vector>
 
 namespace cachalot {
+
 namespace {
 
 constexpr ExpertRouting kR1{.num_experts = 256, .top_k = 8, .num_groups = 8, .topk_groups = 4};

@@ -10,6 +10,7 @@
 #include "base/text.h"
 
 namespace cachalot::router {
+
 namespace {
 
 using http::equal_ignoring_case;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 namespace cachalot::router {
+
 namespace {
 
 using testing::Pair;

@@ -7,6 +7,7 @@
 #include "base/text.h"
 
 namespace cachalot::router {
+
 namespace {
 
 // What is beyond these is no load, whoever says so.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 namespace cachalot::router {
+
 namespace {
 
 constexpr double kFirstShare = 0.1;  // of a replica that has just come back

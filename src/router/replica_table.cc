@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 namespace cachalot::router {
+
 namespace {
 
 constexpr double kBytesPerToken = 4;

@@ -56,6 +56,7 @@ uint64_t hash_of(std::string_view target, std::string_view body) {
 
 }  // namespace cachalot::router
 namespace cachalot::router {
+
 namespace {
 
 namespace json = boost::json;

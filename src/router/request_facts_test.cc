@@ -7,6 +7,7 @@
 #include <string>
 
 namespace cachalot::router {
+
 namespace {
 
 using testing::ElementsAre;

@@ -10,6 +10,7 @@
 #include <mutex>
 
 namespace cachalot::router {
+
 namespace {
 
 using prometheus::Counter;

@@ -11,6 +11,7 @@
 #include "device/device.h"
 
 namespace cachalot {
+
 namespace {
 
 using prometheus::ClientMetric;

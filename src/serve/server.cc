@@ -34,6 +34,7 @@
 #include "text/tokenizer.h"
 
 namespace cachalot {
+
 namespace {
 
 constexpr int kOtherFiles = 256;  // beside the clients' connections: ranks, logs, UCX

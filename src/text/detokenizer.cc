@@ -4,6 +4,7 @@
 #include <utility>
 
 namespace cachalot {
+
 namespace {
 
 std::vector<uint32_t> borders_of(std::string_view text) {

@@ -7,6 +7,7 @@
 #include "text/huggingface_test_util.h"
 
 namespace cachalot {
+
 namespace {
 
 struct Outcome {

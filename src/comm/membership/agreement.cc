@@ -11,6 +11,7 @@
 #include "device/thread_pool.h"
 
 namespace cachalot::control {
+
 namespace {
 
 std::string shown(const std::string* value) {

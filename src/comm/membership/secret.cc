@@ -8,6 +8,7 @@
 #include "base/math.h"
 
 namespace cachalot::control {
+
 namespace {
 
 Proof hmac(std::string_view secret, const std::string& message) {

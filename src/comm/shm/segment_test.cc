@@ -11,6 +11,7 @@
 #include "base/file.h"
 
 namespace cachalot {
+
 namespace {
 
 struct Sleeper {

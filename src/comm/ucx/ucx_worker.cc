@@ -26,6 +26,7 @@
 #include "base/log.h"
 
 namespace cachalot {
+
 namespace {
 
 using Addresses = std::unique_ptr<ifaddrs, decltype([](ifaddrs* list) { freeifaddrs(list); })>;
