@@ -8,25 +8,11 @@
 #include <vector>
 
 #include "base/math.h"
-#include "device/device.h"
 #include "kernels/operations.h"
 #include "kernels/ops_test_util.h"
 
 namespace cachalot {
 namespace {
-
-// Everything an operation needs to run, with no more scratch than it asks for.
-class Runner {
- public:
-  explicit Runner(int num_threads, const OpsLimits& limits)
-      : threads_({.num_threads = num_threads}),
-        scratch_(*Device::allocate(attention_scratch_bytes(limits, num_threads))) {}
-  OpsContext context(IsaLevel isa) { return {&threads_, {scratch_.data(), scratch_.size()}, &level_cores(isa)}; }
-
- private:
-  ThreadPool threads_;
-  Buffer scratch_;
-};
 
 struct Dims {
   int64_t heads, nope, rope, v, latent;
@@ -121,7 +107,7 @@ struct Prompt {
 
   // Rows [row_begin, row_end), the context in chunks of at most `chunk` positions.
   std::vector<float> attend(IsaLevel isa, int num_threads, int64_t chunk, int64_t row_begin, int64_t row_end) {
-    Runner runner(num_threads, limits_of(dims, num_rows, positions));
+    const TestOps ops(isa, num_threads, limits_of(dims, num_rows, positions));
     const int64_t rows = row_end - row_begin, first_position = positions - num_rows + row_begin,
                   seen = first_position + rows;
     std::vector<float> out(static_cast<size_t>(rows * dims.heads * dims.v), NAN),
@@ -129,19 +115,19 @@ struct Prompt {
     const View<const float, 3> all_q(q.data(), num_rows, dims.heads, dims.nope + dims.rope);
     const View<const float, 3> all_kv(kv.data(), positions, dims.heads, dims.nope + dims.v);
     for (int64_t first = 0; first < seen; first += chunk)
-      attend_expanded(runner.context(isa), {.q = all_q.rows(row_begin, rows),
-                                            .kv = all_kv.rows(first, std::min(chunk, seen - first)),
-                                            .context = cache.context(),
-                                            .nope_dim = static_cast<int>(dims.nope),
-                                            .rope_dim = static_cast<int>(dims.rope),
-                                            .first_row_position = static_cast<int>(first_position),
-                                            .first_chunk_position = static_cast<int>(first),
-                                            .softmax_scale = 0.3f,
-                                            .first_chunk = first == 0,
-                                            .last_chunk = first + chunk >= seen,
-                                            .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
-                                            .row_max = View<float, 2>(max.data(), rows, dims.heads),
-                                            .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
+      ops->attend_expanded({.q = all_q.rows(row_begin, rows),
+                            .kv = all_kv.rows(first, std::min(chunk, seen - first)),
+                            .context = cache.context(),
+                            .nope_dim = static_cast<int>(dims.nope),
+                            .rope_dim = static_cast<int>(dims.rope),
+                            .first_row_position = static_cast<int>(first_position),
+                            .first_chunk_position = static_cast<int>(first),
+                            .softmax_scale = 0.3f,
+                            .first_chunk = first == 0,
+                            .last_chunk = first + chunk >= seen,
+                            .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
+                            .row_max = View<float, 2>(max.data(), rows, dims.heads),
+                            .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
     return out;
   }
   std::vector<float> attend(IsaLevel isa, int num_threads = 2, int64_t chunk = 1 << 20) {
@@ -248,14 +234,13 @@ struct Generated {
 
   std::vector<float> attend(IsaLevel isa, int num_threads, int64_t row_begin, int64_t row_end) {
     const auto num_rows = std::ssize(row_positions);
-    Runner runner(num_threads, limits_of(dims, num_rows, *std::ranges::max_element(row_positions) + 1));
+    const TestOps ops(isa, num_threads, limits_of(dims, num_rows, *std::ranges::max_element(row_positions) + 1));
     std::vector<AbsorbedRow> rows;
     for (int64_t row = row_begin; row < row_end; row++)
       rows.push_back({caches[static_cast<size_t>(row)].context(), row_positions[static_cast<size_t>(row)]});
     std::vector<float> out(rows.size() * static_cast<size_t>(dims.heads * dims.latent), NAN);
     const int64_t count = row_end - row_begin;
-    attend_absorbed(
-        runner.context(isa),
+    ops->attend_absorbed(
         {.q_latent = View<const float, 3>(q_latent.data(), num_rows, dims.heads, dims.latent).rows(row_begin, count),
          .q_rope = View<const float, 3>(q.data(), num_rows, dims.heads, dims.nope + dims.rope)
                        .rows(row_begin, count)

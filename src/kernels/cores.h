@@ -219,6 +219,11 @@ struct LevelCores {
 };
 const LevelCores& level_cores(IsaLevel isa);
 
+// What the drivers need of scratch.
+size_t row_scratch_bytes(const OpsLimits& limits, int num_threads);  // of each thread a row of floats
+size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads);
+size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads);
+
 namespace reference {
 extern const LevelCores kCores;
 }

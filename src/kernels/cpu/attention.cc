@@ -5,10 +5,26 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "kernels/operations.h"
+#include "kernels/shape_check.h"
 
+// Attention over the latents in the cache. The rule of numbers, the same on every level, for any other rows, chunks and
+// threads, so that results are equal to the bit:
+//
+// - score of a row and a position = softmax_scale * (chain of fma over the key's dimensions: expanded, no-position part
+//   then rotated part; absorbed, latent then rotated part).
+// - Positions go in tiles of kAttentionTile, in order. A tile's visible positions change the state (max, sum, acc) of a
+//   row: new max = max(max, scores); p = exp(score - new max), 0 where invisible; decay = exp(max - new max);
+//   sum = fma(sum, decay, total of the tile's p), added by halves: p[i] + p[i + 32], then of those [i] + [i + 16], ...;
+//   acc[d] = fma(acc[d], decay, chain of fma over p * value[d], positions in order).
+// - Expanded: out = acc / sum at the end.
+// - Absorbed: each span of kAttentionSpan positions has a state of its own, so that threads can share a long context.
+//   The states are merged in order: new max = max of both, earlier = exp(its max - new max), later likewise;
+//   sum = fma(sum, earlier, later sum * later), acc[d] = fma(acc[d], earlier, later acc[d] * later); out = acc / sum.
+// - exp is that of kernels/cores.h.
 namespace cachalot {
 namespace {
+
+constexpr int kAttentionSpan = 512;  // a multiple of kAttentionTile
 
 // The states of all heads of one row over some positions.
 struct AttentionStates {
@@ -148,23 +164,36 @@ void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttent
 
 }  // namespace
 
-void attend_expanded(const OpsContext& context, const ExpandedAttentionArgs& args) {
-  const int64_t num_rows = args.q.extent(0), num_heads = args.q.extent(1), num_threads = context.threads->num_threads();
-  if (num_rows == 0) return;
-  const AttentionScratch scratch(
-      {.num_threads = num_threads, .key_dim = args.q.extent(2), .value_dim = args.out.extent(2)},
-      context.scratch.data());
-  CHECK(scratch.bytes() <= context.scratch.size());
+void Ops::attend_expanded(const ExpandedAttentionArgs& args) const {
+  const ShapeCheck check("attend_expanded");
+  const Dim num_rows{"num_rows", args.q.extent(0)}, num_heads{"num_heads", args.q.extent(1)};
+  const Dim v_dim{"v_dim", args.out.extent(2)}, chunk_positions{"chunk_positions", args.kv.extent(0)};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("num_heads", {"max_heads", limits_.max_heads}, num_heads.value);
+  check.at_most("nope_dim + rope_dim", {"max_head_dim", limits_.max_head_dim}, args.q.extent(2));
+  check.at_most("v_dim", {"max_head_dim", limits_.max_head_dim}, v_dim.value);
+  check.equal("q", {"nope_dim + rope_dim", args.nope_dim + args.rope_dim}, args.q.extent(2));
+  check.shape("kv", args.kv, chunk_positions, num_heads, Dim{"nope_dim + v_dim", args.nope_dim + v_dim.value});
+  check.shape("out", args.out, num_rows, num_heads, v_dim);
+  check.shape("row_max", args.row_max, num_rows, num_heads);
+  check.shape("row_sum", args.row_sum, num_rows, num_heads);
+  check.multiple("first_chunk_position", {"kAttentionTile", kAttentionTile}, args.first_chunk_position);
+  check_context(check, args.context, args.first_chunk_position + chunk_positions.value, {"rope_dim", args.rope_dim});
+  if (num_rows.value == 0) return;
+  const int64_t num_threads = threads_->num_threads();
+  const AttentionScratch scratch({.num_threads = num_threads, .key_dim = args.q.extent(2), .value_dim = v_dim.value},
+                                 scratch_.data());
+  CHECK(scratch.bytes() <= attention_scratch_bytes(limits_, threads_->num_threads()));
   // Heads apart; where they are few, also blocks of rows, the last (which see most) first.
-  const int64_t wanted = ceil_div(kItemsPerThread * num_threads, num_heads);
-  const int64_t block_rows = ceil_div(num_rows, std::clamp<int64_t>(wanted, 1, ceil_div(num_rows, kFewestRows)));
-  const int64_t num_blocks = ceil_div(num_rows, block_rows);
-  context.threads->parallel_for(num_heads * num_blocks, 1, [&](int64_t begin, int64_t end, int thread_idx) {
+  const int64_t wanted = ceil_div(kItemsPerThread * num_threads, num_heads.value);
+  const int64_t most_blocks = ceil_div(num_rows.value, kFewestRows);
+  const int64_t block_rows = ceil_div(num_rows.value, std::clamp<int64_t>(wanted, 1, most_blocks));
+  const int64_t num_blocks = ceil_div(num_rows.value, block_rows);
+  threads_->parallel_for(num_heads.value * num_blocks, 1, [&](int64_t begin, int64_t end, int thread_idx) {
     for (int64_t item = begin; item < end; item++) {
-      const int64_t row_begin = (num_blocks - 1 - item / num_heads) * block_rows;
-      expanded_rows_of_head(*context.cores->attention, args, item % num_heads, row_begin,
-                            std::min(row_begin + block_rows, num_rows), scratch.keys(thread_idx),
-                            scratch.values(thread_idx));
+      const int64_t head = item % num_heads.value, row_begin = (num_blocks - 1 - item / num_heads.value) * block_rows;
+      expanded_rows_of_head(*cores_->attention, args, head, row_begin, std::min(row_begin + block_rows, num_rows.value),
+                            scratch.keys(thread_idx), scratch.values(thread_idx));
     }
   });
 }
@@ -189,9 +218,9 @@ class AbsorbedAttention {
                   .num_rows = args.q_latent.extent(0),
                   .num_heads = num_heads_,
                   .later_spans = has_later_spans(args)},
-                 context.scratch.data()) {
-    CHECK(scratch_.bytes() <= context.scratch.size());
-  }
+                 context.scratch.data()) {}
+
+  size_t scratch_bytes() const { return scratch_.bytes(); }
 
   // In rounds, since there are not states for all spans of long contexts at a time: pieces are computed, in parallel
   // over pieces and heads, then those of later spans merged into their rows, in order.
@@ -298,8 +327,25 @@ class AbsorbedAttention {
 
 }  // namespace
 
-void attend_absorbed(const OpsContext& context, const AbsorbedAttentionArgs& args) {
-  AbsorbedAttention(context, args).run();
+void Ops::attend_absorbed(const AbsorbedAttentionArgs& args) const {
+  const ShapeCheck check("attend_absorbed");
+  const Dim num_rows{"num_rows", args.q_latent.extent(0)}, num_heads{"num_heads", args.q_latent.extent(1)};
+  const Dim kv_lora_rank{"kv_lora_rank", args.q_latent.extent(2)}, rope_dim{"rope_dim", args.q_rope.extent(2)};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("num_heads", {"max_heads", limits_.max_heads}, num_heads.value);
+  check.at_most("kv_lora_rank", {"max_kv_lora_rank", limits_.max_kv_lora_rank}, kv_lora_rank.value);
+  check.shape("q_rope", args.q_rope, num_rows, num_heads, rope_dim);
+  check.shape("out", args.out, num_rows, num_heads, kv_lora_rank);
+  check.equal("rows", num_rows, std::ssize(args.rows));
+  for (const AbsorbedRow& row : args.rows) {
+    check.at_most("a row's position", {"max_positions - 1", limits_.max_positions - 1}, row.position);
+    check.equal("the cache", {"kv_lora_rank + rope_dim", kv_lora_rank.value + rope_dim.value},
+                row.context.cache.extent(1));
+    check_context(check, row.context, row.position + 1, kv_lora_rank);
+  }
+  AbsorbedAttention attention(context(), args);
+  CHECK(attention.scratch_bytes() <= attention_scratch_bytes(limits_, threads_->num_threads()));
+  attention.run();
 }
 
 size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {

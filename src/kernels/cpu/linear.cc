@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/math.h"
 #include "kernels/cpu/product.h"
-#include "kernels/operations.h"
+#include "kernels/shape_check.h"
 
 namespace cachalot {
 namespace {
@@ -244,9 +244,11 @@ size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, i
   return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
 }
 
-void quantize(const OpsContext& context, View<const float, 2> rows, const QuantizedRows& out) {
-  const LinearCores& cores = *context.cores->linear;
-  ThreadPool& threads = *context.threads;
+void Ops::quantize(View<const float, 2> rows, const QuantizedRows& out) const {
+  CHECK(!out.empty(), "quantize: nowhere to put the result");
+  check_quantized(ShapeCheck("quantize"), out, {"num_rows", rows.extent(0)}, {"features", rows.extent(1)});
+  const LinearCores& cores = *cores_->linear;
+  ThreadPool& threads = *threads_;
   if (rows.size() <= kQuantizedAlone) {
     for (int64_t row = 0; row < rows.extent(0); row++)
       cores.quantize(rows.row(row), rows.extent(1), out.group, out.values.row(row), out.scales.row(row));
@@ -255,41 +257,71 @@ void quantize(const OpsContext& context, View<const float, 2> rows, const Quanti
   threads.run([&](int) { quantize_rows(cores, threads, rows, out); });
 }
 
-void linear(const OpsContext& context, const LinearInput& input, const PackedMatrix& matrix, View<float, 2> out) {
-  if (input.num_rows() == 0) return;
+void Ops::linear(const LinearInput& input, const PackedMatrix& matrix, View<float, 2> out) const {
+  const ShapeCheck check("linear");
+  const Dim num_rows{"num_rows", input.num_rows()};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("in_features", {"max_in_features", limits_.max_in_features}, matrix.shape.in_features);
+  check_input(check, input, num_rows, {"in_features", matrix.shape.in_features});
+  check.shape("out", out, num_rows, Dim{"out_features", matrix.shape.out_features});
+  if (num_rows.value == 0) return;
   const bool streamed = input.num_rows() >= kStreamedRows;
   const auto store = [&](const ResultTile& tile) { store_floats(tile, out, streamed); };
   const ResultSink sink = streamed ? ResultSink{.store = store} : sink_of(store, out);
-  run_product(*context.threads, one_product(context, input, matrix), input, matrix, ProductKind::kPlain, sink,
-              [](int) {});
+  run_product(*threads_, one_product(context(), input, matrix), input, matrix, ProductKind::kPlain, sink, [](int) {});
 }
 
-void gated_linear(const OpsContext& context, const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
-                  const QuantizedRows& quantized) {
-  if (input.num_rows() == 0) return;
-  ThreadPool& threads = *context.threads;
-  const Workspace workspace = one_product(context, input, gate_up);
+void Ops::gated_linear(const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
+                       const QuantizedRows& quantized) const {
+  const ShapeCheck check("gated_linear");
+  const Dim num_rows{"num_rows", input.num_rows()}, in_features{"in_features", gate_up.shape.in_features};
+  const Dim width{"width", out.empty() ? quantized.values.extent(1) : out.extent(1)};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("in_features", {"max_in_features", limits_.max_in_features}, in_features.value);
+  check.at_most("width", {"max_width", limits_.max_width}, width.value);
+  check_input(check, input, num_rows, in_features);
+  if (num_rows.value > 0) check_matrix(check, "gate_up", gate_up, gate_up_outputs(width.value), in_features);
+  check_result(check, out, quantized, num_rows, width);
+  if (num_rows.value == 0) return;
+  ThreadPool& threads = *threads_;
+  const Workspace workspace = one_product(context(), input, gate_up);
   const View<float, 2> product = out.empty() ? workspace.rows(input.num_rows(), quantized.values.extent(1)) : out;
   const auto store = [&](const ResultTile& tile) { store_floats(tile, product, false); };
   run_product(threads, workspace, input, gate_up, ProductKind::kGated, sink_of(store, product), [&](int thread_idx) {
     if (quantized.empty()) return;
     threads.barrier();
-    quantize_rows(*context.cores->linear, threads, product, quantized);
+    quantize_rows(*cores_->linear, threads, product, quantized);
   });
 }
 
-void experts(const OpsContext& context, const ExpertsArgs& args) {
-  const int64_t num_pairs = args.offsets.back();
-  if (num_pairs == 0) return;
-  const int64_t hidden = args.rows.num_features();
-  const Workspace workspace =
-      Workspace::of_call(context, {.num_threads = context.threads->num_threads(),
-                                   .num_rows = num_pairs,
-                                   .num_jobs = std::min<int64_t>(num_pairs, std::ssize(args.gate_up)),
-                                   .max_inputs = std::max(hidden, args.width)});
-  for (int64_t first_pair = 0; first_pair < num_pairs;) {
+void Ops::experts(const ExpertsArgs& args) const {
+  const ShapeCheck check("experts");
+  const Dim num_experts{"num_local_experts", std::ssize(args.gate_up)},
+      num_pairs{"num_pairs", args.pair_rows.extent(0)};
+  const Dim num_rows{"num_rows", args.rows.num_rows()}, hidden{"hidden", args.out.extent(1)},
+      width{"width", args.width};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("num_pairs", {"max_pairs", limits_.max_pairs}, num_pairs.value);
+  check.at_most("width", {"max_width", limits_.max_width}, width.value);
+  check.at_most("hidden", {"max_in_features", limits_.max_in_features}, hidden.value);
+  check_input(check, args.rows, num_rows, hidden);
+  check.equal("down", num_experts, std::ssize(args.down));
+  check.equal("offsets", {"num_local_experts + 1", num_experts.value + 1}, std::ssize(args.offsets));
+  check.equal("the last offset", num_pairs, args.offsets.back());
+  check.shape("out_rows", args.out_rows, num_pairs);
+  check.at_least("the number of rows of out", num_pairs, args.out.extent(0));
+  for (int64_t expert = 0; expert < num_experts.value; expert++) {
+    check_matrix(check, "an expert's gate_up", args.gate_up[expert], gate_up_outputs(width.value), hidden);
+    check_matrix(check, "an expert's down", args.down[expert], hidden, width);
+  }
+  if (num_pairs.value == 0) return;
+  const Workspace workspace = Workspace::of_call(context(), {.num_threads = threads_->num_threads(),
+                                                             .num_rows = num_pairs.value,
+                                                             .num_jobs = std::min(num_pairs.value, num_experts.value),
+                                                             .max_inputs = std::max(hidden.value, width.value)});
+  for (int64_t first_pair = 0; first_pair < num_pairs.value;) {
     ExpertsPass pass(args, workspace, first_pair);
-    pass.run(*context.cores->linear, *context.threads);
+    pass.run(*cores_->linear, *threads_);
     first_pair += pass.num_pairs();
   }
 }
@@ -326,13 +358,21 @@ void linear_of_head(FloatCore core, const PackedMatrix& matrix, const float* con
 
 }  // namespace
 
-void per_head_linear(const OpsContext& context, View<const float, 3> x, std::span<const PackedMatrix> matrices,
-                     View<float, 3> out) {
+void Ops::per_head_linear(View<const float, 3> x, std::span<const PackedMatrix> matrices, View<float, 3> out) const {
+  const ShapeCheck check("per_head_linear");
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, x.extent(0));
+  check.at_most("num_heads", {"max_heads", limits_.max_heads}, x.extent(1));
+  check.equal("matrices", {"num_heads", x.extent(1)}, std::ssize(matrices));
+  check.equal("out", {"num_rows", x.extent(0)}, out.extent(0));
+  check.equal("out", {"num_heads", x.extent(1)}, out.extent(1));
+  for (const PackedMatrix& matrix : matrices) {
+    check_matrix(check, "a head's matrix", matrix, {"out_features", out.extent(2)}, {"in_features", x.extent(2)});
+  }
   if (matrices.empty() || x.extent(0) == 0) return;
   const MatrixShape& shape = matrices[0].shape;  // the same for all heads
   const auto strips_of_chunk = static_cast<int64_t>(std::max<size_t>(kChunkBytes / shape.strip_bytes(), 1));
   const int64_t chunks = ceil_div(shape.num_strips(), strips_of_chunk);
-  context.threads->parallel_for(x.extent(1) * chunks, 1, [&](int64_t item_begin, int64_t item_end, int) {
+  threads_->parallel_for(x.extent(1) * chunks, 1, [&](int64_t item_begin, int64_t item_end, int) {
     const float* rows[kRowTile];
     for (int64_t item = item_begin; item < item_end; item++) {
       const int64_t head = item / chunks, begin = item % chunks * strips_of_chunk;
@@ -340,8 +380,8 @@ void per_head_linear(const OpsContext& context, View<const float, 3> x, std::spa
       for (int64_t row_begin = 0; row_begin < x.extent(0); row_begin += kRowTile) {
         const int64_t num_rows = std::min(kRowTile, x.extent(0) - row_begin);
         for (int64_t row = 0; row < num_rows; row++) rows[row] = &x(row_begin + row, head, 0);
-        linear_of_head(context.cores->linear->float_core, matrices[static_cast<size_t>(head)], rows, num_rows, begin,
-                       end, &out(row_begin, head, 0), out.stride(0));
+        linear_of_head(cores_->linear->float_core, matrices[static_cast<size_t>(head)], rows, num_rows, begin, end,
+                       &out(row_begin, head, 0), out.stride(0));
       }
     }
   });

@@ -381,10 +381,9 @@ class PerHeadLinearTest : public testing::Test {
   std::vector<float> run(IsaLevel isa, int num_threads, const std::vector<float>& queries) {
     const int64_t num_rows = std::ssize(queries) / (kHeads * kQuery);
     std::vector<float> out(static_cast<size_t>(num_rows * kHeads * (kOut + 1)), kUntouched);
-    ThreadPool threads({.num_threads = num_threads});
-    per_head_linear({.threads = &threads, .scratch = {}, .cores = &level_cores(isa)},
-                    View<const float, 3>(queries.data(), num_rows, kHeads, kQuery).slice(2, kSkipped, kIn), matrices_,
-                    View<float, 3>(out.data(), num_rows, kHeads, kOut + 1).slice(2, 0, kOut));
+    TestOps(isa, num_threads)
+        ->per_head_linear(View<const float, 3>(queries.data(), num_rows, kHeads, kQuery).slice(2, kSkipped, kIn),
+                          matrices_, View<float, 3>(out.data(), num_rows, kHeads, kOut + 1).slice(2, 0, kOut));
     return out;
   }
 

@@ -4,7 +4,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/operations.h"
+#include "kernels/shape_check.h"
 
 namespace cachalot {
 namespace {
@@ -124,35 +124,47 @@ size_t row_scratch_bytes(const OpsLimits& limits, int num_threads) {
   return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
 }
 
-void embed(const OpsContext& context, const EmbedArgs& args) {
+void Ops::embed(const EmbedArgs& args) const {
+  const ShapeCheck check("embed");
+  check.equal("out", {"num_rows", args.ids.extent(0)}, args.out.extent(0));
+  CHECK(args.dtype == DType::kF32 || args.dtype == DType::kBF16 || args.dtype == DType::kF16, "embed: no table of {}",
+        dtype_name(args.dtype));
   switch (args.dtype) {
     case DType::kF32:
-      return embed_rows<float>(context, args);
+      return embed_rows<float>(context(), args);
     case DType::kBF16:
-      return embed_rows<bf16>(context, args);
+      return embed_rows<bf16>(context(), args);
     default:
-      return embed_rows<fp16>(context, args);
+      return embed_rows<fp16>(context(), args);
   }
 }
 
-void add_norm(const OpsContext& context, const NormArgs& args) {
-  const RowCores& cores = *context.cores->rows;
-  const int64_t features = args.residual.extent(1);
-  for_each_row(context, args.residual.extent(0), features, [&](int64_t row, int thread_idx) {
+void Ops::add_norm(const NormArgs& args) const {
+  const ShapeCheck check("add_norm");
+  const Dim num_rows{"num_rows", args.residual.extent(0)}, features{"features", args.residual.extent(1)};
+  check.at_most("features", {"max_in_features", limits_.max_in_features}, features.value);
+  check.shape_or_empty("delta", args.delta, num_rows, features);
+  check.shape("weight", args.weight, features);
+  check_result(check, args.out, args.quantized, num_rows, features);
+  const RowCores& cores = *cores_->rows;
+  const int64_t count = features.value;
+  for_each_row(context(), num_rows.value, count, [&](int64_t row, int thread_idx) {
     float* x = args.residual.row(row);
     const float squares =
-        args.delta.empty() ? cores.sum_of_squares(x, features) : cores.add_and_square(x, args.delta.row(row), features);
-    float* out = args.out.empty() ? scratch_row(context, features, thread_idx) : args.out.row(row);
-    cores.scale(x, norm_factor(squares, features, args.epsilon), args.weight.data(), features, out);
+        args.delta.empty() ? cores.sum_of_squares(x, count) : cores.add_and_square(x, args.delta.row(row), count);
+    float* out = args.out.empty() ? scratch_row(context(), count, thread_idx) : args.out.row(row);
+    cores.scale(x, norm_factor(squares, count, args.epsilon), args.weight.data(), count, out);
     quantize_to(cores, args.quantized, row, out);
   });
 }
 
-void rotate_queries(const OpsContext& context, View<float, 3> q_rope, View<const int32_t, 1> positions,
-                    const RopeTable& rope) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable& rope) const {
+  const ShapeCheck check("rotate_queries");
+  check.equal("positions", {"num_rows", q_rope.extent(0)}, positions.extent(0));
+  check_rope(check, rope, {"rope_dim", q_rope.extent(2)});
+  const RowCores& cores = *cores_->rows;
   const int64_t num_heads = q_rope.extent(1), num_pairs = q_rope.extent(2) / 2;
-  for_each_row(context, q_rope.extent(0), num_heads * q_rope.extent(2), [&](int64_t row, int) {
+  for_each_row(context(), q_rope.extent(0), num_heads * q_rope.extent(2), [&](int64_t row, int) {
     const float *cos = rope.cos.row(positions(row)), *sin = rope.sin.row(positions(row));
     const View<float, 2> heads = q_rope[row];
     for (int64_t head = 0; head < num_heads; head++)
@@ -160,15 +172,23 @@ void rotate_queries(const OpsContext& context, View<float, 3> q_rope, View<const
   });
 }
 
-void store_latents(const OpsContext& context, const LatentStoreArgs& args) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::store_latents(const LatentStoreArgs& args) const {
+  const ShapeCheck check("store_latents");
   const int64_t features = args.kv_a.extent(1), kv_lora_rank = args.norm_weight.extent(0);
+  const Dim num_rows{"num_rows", args.kv_a.extent(0)};
+  check.at_most("kv_lora_rank + rope_dim",
+                {"max_kv_lora_rank + max_head_dim", limits_.max_kv_lora_rank + limits_.max_head_dim}, features);
+  check.equal("the cache", {"kv_lora_rank + rope_dim", features}, args.cache.extent(1));
+  check.shape("positions", args.positions, num_rows);
+  check.shape("slots", args.slots, num_rows);
+  check_rope(check, args.rope, {"rope_dim", features - kv_lora_rank});
+  const RowCores& cores = *cores_->rows;
   visit_compute(args.cache.dtype(), [&]<class T>() {
     const View<T, 2> cache = args.cache.as<T>();
-    for_each_row(context, args.kv_a.extent(0), features, [&](int64_t row, int thread_idx) {
+    for_each_row(context(), num_rows.value, features, [&](int64_t row, int thread_idx) {
       const int32_t position = args.positions(row);
       const float* x = args.kv_a.row(row);
-      float* result = scratch_row(context, features, thread_idx);
+      float* result = scratch_row(context(), features, thread_idx);
       const float squares = cores.sum_of_squares(x, kv_lora_rank);
       cores.scale(x, norm_factor(squares, kv_lora_rank, args.epsilon), args.norm_weight.data(), kv_lora_rank, result);
       cores.rotate(x + kv_lora_rank, args.rope.cos.row(position), args.rope.sin.row(position),
@@ -178,34 +198,61 @@ void store_latents(const OpsContext& context, const LatentStoreArgs& args) {
   });
 }
 
-void load_latents(const OpsContext& context, const LoadLatentsArgs& args) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::load_latents(const LoadLatentsArgs& args) const {
+  const ShapeCheck check("load_latents");
   const bool floats = !args.out.empty();
-  const int64_t num_positions = floats ? args.out.extent(0) : args.quantized.values.extent(0);
-  const int64_t kv_lora_rank = floats ? args.out.extent(1) : args.quantized.values.extent(1);
+  const Dim num_positions{"num_positions", floats ? args.out.extent(0) : args.quantized.values.extent(0)};
+  const Dim kv_lora_rank{"kv_lora_rank", floats ? args.out.extent(1) : args.quantized.values.extent(1)};
+  check.at_most("kv_lora_rank", {"max_kv_lora_rank", limits_.max_kv_lora_rank}, kv_lora_rank.value);
+  check_result(check, args.out, args.quantized, num_positions, kv_lora_rank);
+  check_context(check, args.context, args.first_position + num_positions.value, kv_lora_rank);
+  const RowCores& cores = *cores_->rows;
+  const int64_t count = kv_lora_rank.value;
   visit_compute(args.context.cache.dtype(), [&]<class T>() {
     const View<T, 2> cache = args.context.cache.as<T>();
-    for_each_row(context, num_positions, kv_lora_rank, [&](int64_t row, int thread_idx) {
-      float* out = floats ? args.out.row(row) : scratch_row(context, kv_lora_rank, thread_idx);
-      read_row(cores, cache.row(args.context.slot(args.first_position + row)), kv_lora_rank, out);
+    for_each_row(context(), num_positions.value, count, [&](int64_t row, int thread_idx) {
+      float* out = floats ? args.out.row(row) : scratch_row(context(), count, thread_idx);
+      read_row(cores, cache.row(args.context.slot(args.first_position + row)), count, out);
       quantize_to(cores, args.quantized, row, out);
     });
   });
 }
 
-void route(const OpsContext& context, const RouteArgs& args) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::route(const RouteArgs& args) const {
+  const ShapeCheck check("route");
+  const Dim num_rows{"num_rows", args.logits.extent(0)}, num_experts{"num_experts", args.logits.extent(1)};
+  const Dim top_k{"top_k", args.ids.extent(1)};
+  check.at_most("num_experts", {"the most", kMaxExperts}, num_experts.value);
+  check.shape_or_empty("choice_bias", args.choice_bias, num_experts);
+  check.shape_or_empty("forced_ids", args.forced_ids, num_rows, top_k);
+  check.shape("ids", args.ids, num_rows, top_k);
+  check.shape("weights", args.weights, num_rows, top_k);
+  int64_t candidates = num_experts.value;
+  if (args.groups != RoutingGroups::kNone) {
+    check.at_most("num_groups", {"the most", kMaxExperts}, args.num_groups);
+    check.at_most("topk_groups", {"num_groups", args.num_groups}, args.topk_groups);
+    check.multiple("num_experts", {"num_groups", args.num_groups}, num_experts.value);
+    candidates = num_experts.value / args.num_groups * args.topk_groups;
+  }
+  check.at_most("top_k", {"the number of experts to choose from", candidates}, top_k.value);
+  const RowCores& cores = *cores_->rows;
   // An expert's score costs about as much as five floats of other operations.
-  for_each_row(context, args.logits.extent(0), 5 * args.logits.extent(1),
+  for_each_row(context(), num_rows.value, 5 * num_experts.value,
                [&](int64_t row, int) { route_row(cores, args, row); });
 }
 
-void combine(const OpsContext& context, const CombineArgs& args) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::combine(const CombineArgs& args) const {
+  const ShapeCheck check("combine");
   const int64_t hidden = args.sum.extent(1), top_k = args.row_ids.extent(1);
+  const Dim num_rows{"num_rows", args.sum.extent(0)};
+  check.at_most("top_k", {"the most", kMaxTopK}, top_k);
+  check.shape("row_ids", args.row_ids, num_rows, Dim{"top_k", top_k});
+  check.shape("weights", args.weights, num_rows, Dim{"top_k", top_k});
+  check.equal("expert_rows", {"hidden", hidden}, args.expert_rows.extent(1));
+  const RowCores& cores = *cores_->rows;
   visit_compute(args.expert_rows.dtype(), [&]<class T>() {
     const View<T, 2> expert_rows = args.expert_rows.as<T>();
-    for_each_row(context, args.sum.extent(0), hidden * (top_k + 2) / 4, [&](int64_t row, int) {
+    for_each_row(context(), num_rows.value, hidden * (top_k + 2) / 4, [&](int64_t row, int) {
       const T* rows[kMaxTopK];
       for (int64_t slot = 0; slot < top_k; slot++) rows[slot] = expert_rows.row(args.row_ids(row, slot));
       if constexpr (std::is_same_v<T, bf16>) {
@@ -219,27 +266,29 @@ void combine(const OpsContext& context, const CombineArgs& args) {
   });
 }
 
-void gather_rows(const OpsContext& context, View<const float, 2> in, View<const int32_t, 1> row_ids,
-                 View<float, 2> out) {
-  const RowCores& cores = *context.cores->rows;
-  for_each_row(context, row_ids.extent(0), in.extent(1),
+void Ops::gather_rows(View<const float, 2> in, View<const int32_t, 1> row_ids, View<float, 2> out) const {
+  ShapeCheck("gather_rows").shape("out", out, Dim{"num_rows", row_ids.extent(0)}, Dim{"features", in.extent(1)});
+  const RowCores& cores = *cores_->rows;
+  for_each_row(context(), row_ids.extent(0), in.extent(1),
                [&](int64_t row, int) { read_row(cores, in.row(row_ids(row)), in.extent(1), out.row(row)); });
 }
 
-void to_compute(const OpsContext& context, View<const float, 2> in, const ComputeView<2>& out) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::to_compute(View<const float, 2> in, const ComputeView<2>& out) const {
+  ShapeCheck("to_compute").shape("out", out, Dim{"num_rows", in.extent(0)}, Dim{"features", in.extent(1)});
+  const RowCores& cores = *cores_->rows;
   visit_compute(out.dtype(), [&]<class T>() {
     const View<T, 2> rows = out.as<T>();
-    for_each_row(context, in.extent(0), in.extent(1),
+    for_each_row(context(), in.extent(0), in.extent(1),
                  [&](int64_t row, int) { write_row(cores, in.row(row), in.extent(1), rows.row(row)); });
   });
 }
 
-void from_compute(const OpsContext& context, const ComputeView<2>& in, View<float, 2> out) {
-  const RowCores& cores = *context.cores->rows;
+void Ops::from_compute(const ComputeView<2>& in, View<float, 2> out) const {
+  ShapeCheck("from_compute").shape("out", out, Dim{"num_rows", in.extent(0)}, Dim{"features", in.extent(1)});
+  const RowCores& cores = *cores_->rows;
   visit_compute(in.dtype(), [&]<class T>() {
     const View<T, 2> rows = in.as<T>();
-    for_each_row(context, rows.extent(0), rows.extent(1),
+    for_each_row(context(), rows.extent(0), rows.extent(1),
                  [&](int64_t row, int) { read_row(cores, rows.row(row), rows.extent(1), out.row(row)); });
   });
 }
