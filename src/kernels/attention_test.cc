@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/math.h"
-#include "kernels/operations.h"
 #include "kernels/ops_test_util.h"
 
 namespace cachalot {

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/math.h"
-#include "kernels/operations.h"
 #include "kernels/ops_test_util.h"
 #include "kernels/weight_samples_test_util.h"
 
