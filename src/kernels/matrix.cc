@@ -10,19 +10,11 @@
 namespace cachalot {
 namespace {
 
-float element(const void* data, DType dtype, int64_t idx) {
-  switch (dtype) {
-    case DType::kF32:
-      return static_cast<const float*>(data)[idx];
-    case DType::kBF16:
-      return static_cast<float>(static_cast<const bf16*>(data)[idx]);
-    case DType::kF16:
-      return static_cast<float>(static_cast<const fp16*>(data)[idx]);
-    case DType::kF8E4M3:
-      return static_cast<float>(static_cast<const fp8e4m3*>(data)[idx]);
-    default:
-      CHECK(false, "no number: {}", dtype_name(dtype));
-  }
+// Of scales, as AWQ files hold them.
+float scale_at(const void* data, DType dtype, int64_t idx) {
+  if (dtype == DType::kF32) return static_cast<const float*>(data)[idx];
+  return dtype == DType::kF16 ? static_cast<float>(static_cast<const fp16*>(data)[idx])
+                              : static_cast<float>(static_cast<const bf16*>(data)[idx]);
 }
 
 }  // namespace
@@ -36,32 +28,7 @@ AwqElement awq_element(const WeightSource& source, int64_t out, int64_t in) {
       source.zeros ? static_cast<const uint32_t*>(source.zeros)[group * words + col / 8] : 0x88888888u;
   return {.nibble = static_cast<uint8_t>((weights >> shift) & 15),
           .zero = static_cast<uint8_t>((zeros >> shift) & 15),
-          .scale = element(source.scales, source.scale_dtype, group * source.out_features + col)};
-}
-
-void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values) {
-  CHECK(out >= 0 && out < source.out_count && in >= 0 && in + count <= source.in_count);
-  const int64_t row = source.out_begin + out;
-  for (int64_t idx = 0; idx < count; idx++) {
-    const int64_t col = source.in_begin + in + idx;
-    switch (source.format) {
-      case SourceFormat::kPlain:
-        values[idx] = element(source.data, source.dtype, row * source.in_features + col);
-        break;
-      case SourceFormat::kFp8Block: {
-        const int64_t blocks = ceil_div(source.in_features, source.block_cols);
-        values[idx] =
-            element(source.data, DType::kF8E4M3, row * source.in_features + col) *
-            static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];
-        break;
-      }
-      case SourceFormat::kAwq: {
-        const AwqElement weight = awq_element(source, out, in + idx);
-        values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
-        break;
-      }
-    }
-  }
+          .scale = scale_at(source.scales, source.scale_dtype, group * source.out_features + col)};
 }
 
 namespace {
@@ -104,7 +71,7 @@ bool has_fp16_scales(const WeightSource& source) {
   const int64_t group_end = ceil_div(source.in_begin + source.in_count, source.group_size);
   for (int64_t group = source.in_begin / source.group_size; group < group_end; group++) {
     for (int64_t out = source.out_begin; out < source.out_begin + source.out_count; out++) {
-      if (!is_fp16(element(source.scales, source.scale_dtype, group * source.out_features + out))) return false;
+      if (!is_fp16(scale_at(source.scales, source.scale_dtype, group * source.out_features + out))) return false;
     }
   }
   return true;

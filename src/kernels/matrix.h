@@ -39,11 +39,7 @@ inline WeightSource whole(WeightSource source) {
   return source;
 }
 
-// Row `out` of the window (0 <= out < out_count), inputs [in, in + count) of the window, as floats. The plain
-// definition of what a weight is: packing, the reference kernels and the tests stand on it.
-void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
-
-// The same for whole models, and fast but for kAwq.
+// Row `out` of the window (0 <= out < out_count), inputs [in, in + count) of the window, as floats.
 void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
 
 // Of an AWQ word: where the nibble of output 8 * word + i begins.

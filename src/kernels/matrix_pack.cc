@@ -344,7 +344,13 @@ void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t co
     return source.dtype == DType::kBF16 ? widen<bf16>(source.data, first, count, values)
                                         : widen<fp16>(source.data, first, count, values);
   }
-  if (source.format == SourceFormat::kAwq) return dequantize(source, out, in, count, values);
+  if (source.format == SourceFormat::kAwq) {
+    for (int64_t idx = 0; idx < count; idx++) {
+      const AwqElement weight = awq_element(source, out, in + idx);
+      values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
+    }
+    return;
+  }
   const std::array<float, 256>& table = fp8_values();
   const auto* data = static_cast<const uint8_t*>(source.data) + first;
   const auto* scales = static_cast<const float*>(source.scales) +

@@ -292,7 +292,7 @@ Status Loader::absorbed_form(const std::string& name, const WeightSource& kv_b, 
     const int64_t first_row = head * (nope + v);
     weights.query_absorb.push_back(
         packer_.derived(WeightKind::kKvBAbsorbed, rank, nope, [&](int64_t out, float* values) {
-          for (int64_t in = 0; in < nope; in++) dequantize(kv_b, first_row + in, out, 1, values + in);
+          for (int64_t in = 0; in < nope; in++) read_values(kv_b, first_row + in, out, 1, values + in);
         }));
     weights.value_absorb.push_back(
         packer_.linear(WeightKind::kKvBAbsorbed, outputs(kv_b, Share(first_row + nope, v))).matrix);

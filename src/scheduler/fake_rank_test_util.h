@@ -9,7 +9,7 @@
 
 #include "core/request.h"
 #include "core/step.h"
-#include "scheduler/scheduler.h"
+#include "scheduler/integrity_test_util.h"
 
 namespace cachalot {
 

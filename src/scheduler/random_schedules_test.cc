@@ -155,7 +155,7 @@ class RandomSchedule {
     } else {
       for (const RequestOutput& output : scheduler_.commit(std::move(result))) deliver(output);
     }
-    const Status status = scheduler_.check_integrity();
+    const Status status = check_integrity(scheduler_);
     EXPECT_TRUE(status) << status.error().message;
     cut_answers();
   }

@@ -320,28 +320,6 @@ ReplicaStats Scheduler::stats() const {
   return stats;
 }
 
-Status Scheduler::check_integrity() const {
-  RETURN_IF_ERROR(cache_.pool().check_integrity());
-  if (running_.size() + waiting_.size() != sequences_.size())
-    return make_error(ErrorCode::kInternal, "{} requests run and {} wait, of {}", running_.size(), waiting_.size(),
-                      sequences_.size());
-  if (!std::ranges::is_sorted(running_, order_))
-    return make_error(ErrorCode::kInternal, "the running requests are out of order");
-  std::vector<int> num_holders(cache_.pool().num_blocks());
-  for (const auto& [id, sequence] : sequences_) {
-    if (waiting_.contains(sequence.get()) && !sequence->blocks.blocks.empty())
-      return make_error(ErrorCode::kInternal, "request {} waits and holds {} blocks", id,
-                        sequence->blocks.blocks.size());
-    for (const BlockId block : sequence->blocks.blocks) num_holders[block]++;
-  }
-  for (BlockId block = 0; block < cache_.pool().num_blocks(); block++) {
-    if (num_holders[block] != cache_.pool().num_references(block))
-      return make_error(ErrorCode::kInternal, "block {} has {} references and {} holders", block,
-                        cache_.pool().num_references(block), num_holders[block]);
-  }
-  return {};
-}
-
 SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_blocks, int max_model_len) {
   return {.max_num_batched_tokens = options.max_num_batched_tokens,
           .max_num_seqs = options.max_num_seqs,

@@ -59,7 +59,7 @@ struct House {
   void start_round(int max_num_steps = 1000) { plan = scheduler.plan(max_num_steps); }
   void finish_round(int num_steps = 1000) {
     hear(scheduler.commit(rank.run(scheduler, plan, num_steps)));
-    const Status status = scheduler.check_integrity();
+    const Status status = check_integrity(scheduler);
     EXPECT_TRUE(status) << status.error().message;
   }
   void round() {
