@@ -8,7 +8,7 @@
 
 #include "comm/mesh_expert_exchange.h"
 #include "comm/mesh_group.h"
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "engine/round.h"
 #include "model/deepseek.h"
 #include "model_logits.h"

@@ -12,7 +12,7 @@
 #include "base/folder_test_util.h"
 #include "engine/rank_engine.h"
 #include "text/chat_template.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 #include "text/tokenizer.h"
 #include "weights/model_files.h"
 

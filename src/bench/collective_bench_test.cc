@@ -8,7 +8,6 @@
 #include <thread>
 
 #include "bench/collectives.h"
-#include "bench/dispatch_collective.h"
 #include "comm/local_mesh_test_util.h"
 
 namespace cachalot {

@@ -1,11 +1,96 @@
 #include "bench/figure.h"
 
 #include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <boost/json.hpp>
+#include <numeric>
+
+#include "weights/synth.h"
 
 namespace cachalot {
+
 namespace {
+
+// Every linear in int4 with a scale and a zero point for 64 inputs; router and embedding in 16 bits.
+StoredLinear awq64(const ModelTensor& tensor) {
+  const double num_weights = static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);
+  const bool plain = tensor.role == TensorRole::kRouter || tensor.role == TensorRole::kEmbedding;
+  return {num_weights, num_weights * (plain ? 16 : 4 + 20.0 / 64) / 8, plain ? Arithmetic::kFloat : Arithmetic::kInt8};
+}
+
+ModelConfig shape(const char* name) {
+  return parse_model_config(benchmark_config(name), name).value();
+}
+
+double sum(const std::vector<Operation>& operations, double Operation::* what) {
+  return std::accumulate(operations.begin(), operations.end(), 0.0,
+                         [&](double total, const Operation& operation) { return total + operation.*what; });
+}
+
+TEST(StepCost, OneTokenOfTheLiteShapeReadsWhatItsActiveWeightsHold) {
+  const ModelConfig config = shape("lite");
+  const StoredModel model = describe_stored_model(config, awq64);
+  const std::vector<int> distinct(26, 6);
+  const auto operations =
+      step_operations(config, model, {.generated = true, .num_rows = 1, .num_logit_rows = 1}, distinct);
+  EXPECT_NEAR(sum(operations, &Operation::num_bytes), 1.25e9, 0.01e9);
+  EXPECT_NEAR(sum(operations, &Operation::num_operations) / 2, 2.31e9, 0.01e9);
+}
+
+TEST(StepCost, ExpertsAreReadOnceForAllRowsAndMultipliedForEach) {
+  const ModelConfig config = shape("r1slice");
+  const StoredModel model = describe_stored_model(config, awq64);
+  const StepShape shape{.generated = true, .num_rows = 32, .first_position = 128, .num_logit_rows = 32};
+  const auto few = step_operations(config, model, shape, std::vector{100});
+  const auto many = step_operations(config, model, shape, std::vector{160});
+  const double expert_bytes = 3.0 * 7168 * 2048 * (4 + 20.0 / 64) / 8;
+  EXPECT_NEAR(sum(many, &Operation::num_bytes) - sum(few, &Operation::num_bytes), 60 * expert_bytes, 1);
+  EXPECT_DOUBLE_EQ(sum(many, &Operation::num_operations), sum(few, &Operation::num_operations));
+}
+
+TEST(StepCost, PromptRowsAttendToThePositionsUpToTheirOwn) {
+  const ModelConfig config = shape("lite");
+  const StoredModel nothing{.layers = {StoredLayer{}}};
+  const auto piece = step_operations(config, nothing, {.num_rows = 2, .first_position = 3}, {});
+  EXPECT_DOUBLE_EQ(sum(piece, &Operation::num_operations), 2 * (4 + 5) * 16 * (192 + 128));
+  EXPECT_DOUBLE_EQ(sum(piece, &Operation::num_bytes), 5 * 576 * 2);
+}
+
+TEST(StepCost, GeneratedRowsReadTheLatentsOfTheirOwnContext) {
+  const ModelConfig config = shape("lite");
+  const StoredModel nothing{.layers = {StoredLayer{}}};
+  const auto rows = step_operations(
+      config, nothing, {.generated = true, .num_rows = 4, .first_position = 9, .cache_element_bytes = 4}, {});
+  EXPECT_DOUBLE_EQ(sum(rows, &Operation::num_operations), 2 * 4 * 10 * 16 * (576 + 512));
+  EXPECT_DOUBLE_EQ(sum(rows, &Operation::num_bytes), 4 * 10 * 576 * 4);
+}
+
+TEST(StepCost, KeysAndValuesOfAnEarlierPiecesPositionsAreMadeAgain) {
+  const ModelConfig config = shape("lite");
+  const StoredModel model{.layers = {StoredLayer{.kv_b = {.num_weights = 1e9}}}};
+  const auto count = [&](const StepShape& shape) {
+    const StoredModel nothing{.layers = {StoredLayer{}}};
+    return sum(step_operations(config, model, shape, {}), &Operation::num_operations) -
+           sum(step_operations(config, nothing, shape, {}), &Operation::num_operations);
+  };
+  EXPECT_DOUBLE_EQ(count({.num_rows = 2, .first_position = 3}), 2e9 * 5);
+  EXPECT_DOUBLE_EQ(count({.generated = true, .num_rows = 2, .first_position = 3}), 2e9 * 2);
+}
+
+TEST(StepCost, EachOperationTakesTheLongerOfReadingAndMultiplying) {
+  const MachineLimits limits{.bandwidth = 10, .int8_peak = 100, .float_peak = 50};
+  const std::vector<Operation> operations{
+      {20, 100, Arithmetic::kInt8}, {10, 300, Arithmetic::kInt8}, {0, 100, Arithmetic::kFloat}};
+  EXPECT_DOUBLE_EQ(least_seconds(operations, limits), 2 + 3 + 2);
+}
+
+TEST(StepCost, EvenRoutingReachesAllExpertsInTheEnd) {
+  EXPECT_DOUBLE_EQ(uniform_distinct_experts(64, 6, 1), 6);
+  EXPECT_NEAR(uniform_distinct_experts(64, 6, 2), 12 - 36.0 / 64, 1e-9);
+  EXPECT_NEAR(uniform_distinct_experts(64, 6, 512), 64, 1e-9);
+  EXPECT_EQ(uniform_distinct_experts(0, 0, 8), 0);
+}
 
 Sample sample(double seconds, double bandwidth) {
   return {.num_tokens = 10,
@@ -56,4 +141,5 @@ TEST(Figure, JsonHoldsEveryFigureWithItsKeys) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

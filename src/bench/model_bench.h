@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "bench/figure.h"
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "engine/rank_engine.h"
 
 namespace cachalot {

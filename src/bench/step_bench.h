@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/step_trace.h"
 #include "bench/step_figure.h"
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "engine/rank_engine.h"
 
 namespace cachalot {

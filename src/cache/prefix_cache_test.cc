@@ -1,7 +1,8 @@
 #include "cache/prefix_cache.h"
 
-#define XXH_INLINE_ALL  // header only
 #include <gtest/gtest.h>
+
+#define XXH_INLINE_ALL  // header only
 #include <xxhash.h>
 
 #include <algorithm>

@@ -14,8 +14,7 @@
 #include <utility>
 
 #include "base/text.h"
-#include "cli/flag_values.h"
-#include "cli/vllm_flags.h"
+#include "cli/flags.h"
 
 namespace cachalot {
 namespace {

@@ -8,7 +8,6 @@
 
 #include "base/text.h"
 #include "cli/commands.h"
-#include "cli/vllm_flags.h"
 
 namespace cachalot {
 namespace {

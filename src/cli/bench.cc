@@ -15,11 +15,10 @@
 #include "base/log.h"
 #include "bench/collective_bench.h"
 #include "bench/collectives.h"
-#include "bench/dispatch_collective.h"
 #include "cli/bench_ranks.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
-#include "config/launched_rank.h"
+#include "cli/flags.h"
+#include "config/environment.h"
 #include "device/thread_pool.h"
 
 namespace cachalot {

@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
+#include "cli/flags.h"
 #include "config/environment.h"
 #include "config/version.h"
 #include "device/thread_pool.h"

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/ports.h"
 #include "comm/world.h"
-#include "config/launched_rank.h"
+#include "config/environment.h"
 #include "serve/rank_processes.h"
 
 namespace cachalot {

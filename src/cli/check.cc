@@ -10,18 +10,14 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/arguments.h"
-#include "cli/cluster_arguments.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
-#include "cli/model_flags.h"
+#include "cli/flags.h"
 #include "cluster/commands.h"
-#include "cluster/start_checks.h"
 #include "cluster/up_down.h"
 #include "config/model_folder.h"
 #include "preflight/cluster_check.h"
 #include "preflight/layout_plan.h"
 #include "preflight/node_helper.h"
-#include "preflight/plan_text.h"
 #include "weights/model_files.h"
 #include "weights/weight_catalog.h"
 
@@ -139,24 +135,6 @@ struct CheckFlags {
   std::string inspection, links;  // questions of a machine that checks this one
 };
 
-Result<std::string> own_program() {
-  std::error_code failed;
-  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", failed);
-  if (failed) return make_error(ErrorCode::kIo, "/proc/self/exe cannot be read: {}", failed.message());
-  return path.string();
-}
-
-Result<ClusterFile> read_cluster(const std::string& file) {
-  if (file.empty()) {
-    ASSIGN_OR_RETURN(const std::string model, find_built_in_model());
-    return built_in_cluster(model, std::filesystem::current_path().string());
-  }
-  ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster_file(file));
-  RETURN_IF_ERROR(check_cluster_flags(cluster));
-  RETURN_IF_ERROR(complete_nodes(cluster));
-  return cluster;
-}
-
 // What the cluster's first server would make of its command line.
 Status read_serve_flags(ClusterCheckOptions& options) {
   CLI::App app;
@@ -179,6 +157,7 @@ Status read_serve_flags(ClusterCheckOptions& options) {
 Status run_cluster_check(const CheckFlags& flags) {
   ClusterCheckOptions options{.hash_everything = flags.hash_everything};
   ASSIGN_OR_RETURN(options.cluster, read_cluster(flags.file));
+  RETURN_IF_ERROR(complete_nodes(options.cluster));
   ASSIGN_OR_RETURN(options.replicas, place_replicas(options.cluster));
   RETURN_IF_ERROR(choose_ports(options.cluster, options.replicas));
   ASSIGN_OR_RETURN(options.program, own_program());

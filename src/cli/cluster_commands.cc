@@ -1,4 +1,6 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -9,9 +11,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "cli/cluster_arguments.h"
+#include "cli/arguments.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
+#include "cli/flags.h"
+#include "cluster/commands.h"
 #include "cluster/lease.h"
 #include "cluster/status.h"
 #include "cluster/up_down.h"
@@ -19,22 +22,82 @@
 namespace cachalot {
 namespace {
 
+std::string default_run_folder() {
+  const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime != nullptr && *runtime != '\0') return std::string(runtime) + "/cachalot";
+  return fmt::format("/tmp/cachalot-{}", geteuid());
+}
+
+// What the commands of a person who typed this one need in order to find the same folder: " --run-folder X", or
+// nothing.
+std::string run_folder_words(const std::string& run_folder) {
+  const char* const of_environment = std::getenv("CACHALOT_RUN_FOLDER");
+  const std::string found =
+      of_environment != nullptr && *of_environment != '\0' ? of_environment : default_run_folder();
+  return run_folder == found ? "" : " --run-folder " + shell_quoted(run_folder);
+}
+
+// As the command itself would read it, with no other flag beside it.
+Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std::string& section,
+                  void (*add_command)(CLI::App&), Words arguments) {
+  CLI::App app("", "cachalot");
+  add_command(app);
+  CLI::App* const command = app.get_subcommand(section);
+  command->callback([] {});
+  const std::string where = fmt::format("{}:{}:{}: {}.{}", cluster.path, flag.line, flag.column, section, flag.name);
+  if (flag.name == "help") return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`", where, section);
+  std::ranges::copy(flag_words(flag), std::back_inserter(arguments));
+  Result<Arguments> read = read_arguments(*command, arguments);
+  if (!read) {
+    // The file's name for it has no dashes.
+    std::string message = std::move(read.error().message);
+    const std::string typed = "--" + flag.name;
+    if (message.starts_with(typed)) message.erase(0, typed.size());
+    if (const size_t nearest = message.find("; the nearest is --"); nearest != message.npos)
+      message.erase(nearest + std::string_view("; the nearest is ").size(), 2);
+    return make_parameter_error(flag.name, "{}{}", where, message);
+  }
+  read->words.insert(read->words.begin(), section);
+  std::ranges::reverse(read->words);  // as CLI11 wants them
+  try {
+    app.parse(read->words);
+  } catch (const CLI::ParseError& error) {
+    return make_parameter_error(flag.name, "{}: {}", where, error.what());
+  }
+  return {};
+}
+
+Status check_cluster_flags(const ClusterFile& cluster) {
+  for (const FlagSetting& flag : cluster.serve_flags)
+    RETURN_IF_ERROR(check_flag(cluster, flag, "serve", add_serve_command, {"--model=" + cluster.model}));
+  for (const FlagSetting& flag : cluster.router.flags)
+    RETURN_IF_ERROR(check_flag(cluster, flag, "router", add_router_command, {"--server-urls", "http://localhost:1"}));
+  return {};
+}
+
+// The name of the cluster that is meant: that of a cluster file, a name as it is, or the only one that is up.
+Result<std::string> find_cluster_name(const RunFolder& folder, const std::string& file_or_name) {
+  if (std::filesystem::is_regular_file(file_or_name)) {
+    ASSIGN_OR_RETURN(const ClusterFile cluster, read_cluster_file(file_or_name));
+    return cluster.name;
+  }
+  if (std::error_code ignored; std::filesystem::is_directory(file_or_name, ignored))
+    return make_error(ErrorCode::kInvalidArgument, "{} is a folder; a cluster's file is wanted, or its name",
+                      file_or_name);
+  if (!file_or_name.empty()) return file_or_name;
+  const std::vector<std::string> names = folder.names();
+  if (names.empty()) return make_error(ErrorCode::kNotFound, "no cluster is up");
+  if (names.size() > 1)
+    return make_error(ErrorCode::kInvalidArgument, "more than one cluster is up: {}; name one", fmt::join(names, ", "));
+  return names.front();
+}
+
 struct UpFlags {
   std::string file, run_folder;
   std::optional<uint16_t> port;
   bool detach = false;
   int ready_fd = -1;
 };
-
-Result<ClusterFile> read_cluster(const UpFlags& flags) {
-  if (!flags.file.empty()) {
-    ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster_file(flags.file));
-    RETURN_IF_ERROR(check_cluster_flags(cluster));
-    return cluster;
-  }
-  ASSIGN_OR_RETURN(const std::string model, find_built_in_model());
-  return built_in_cluster(model, std::filesystem::current_path().string());
-}
 
 // A key of the environment opens the servers of all nodes, wherever they are started, unless the file names keys: then
 // it is kept from servers and router, which would ask for it beside the file's.
@@ -59,7 +122,7 @@ void spread_api_key(ClusterFile& cluster) {
 }
 
 Result<int> up(const UpFlags& flags) {
-  ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster(flags));
+  ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster(flags.file));
   if (flags.port) cluster.router.port = *flags.port;
   spread_api_key(cluster);
   ASSIGN_OR_RETURN(const std::vector<std::string> words, own_command_line());
@@ -100,6 +163,23 @@ Status print_status(const StatusFlags& flags) {
 }
 
 }  // namespace
+
+void add_run_folder_flag(CLI::App& app, std::string& run_folder) {
+  run_folder = default_run_folder();
+  app.add_option("--run-folder", run_folder, "Where clusters that are up leave word")
+      ->envname("CACHALOT_RUN_FOLDER")
+      ->capture_default_str();
+}
+
+Result<ClusterFile> read_cluster(const std::string& file) {
+  if (file.empty()) {
+    ASSIGN_OR_RETURN(const std::string model, find_built_in_model());
+    return built_in_cluster(model, std::filesystem::current_path().string());
+  }
+  ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster_file(file));
+  RETURN_IF_ERROR(check_cluster_flags(cluster));
+  return cluster;
+}
 
 void add_up_command(CLI::App& app) {
   auto flags = std::make_shared<UpFlags>();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/cluster_file.h"
 
 namespace cachalot {
 
@@ -33,6 +34,13 @@ void finish_command(const Status& status);
 
 // The words by which this process was started, the program's name first: for the ranks that it starts in its likeness.
 Result<std::vector<std::string>> own_command_line();
+
+// Where clusters that are up leave word; the same for `up`, `down` and `status`.
+void add_run_folder_flag(CLI::App& app, std::string& run_folder);
+
+// The cluster of a file, or the built-in one if that is empty. The sections `serve` and `router` hold flags that those
+// commands know, with values that they take; else the error names file, line and key.
+Result<ClusterFile> read_cluster(const std::string& file);
 
 // All of them.
 std::unique_ptr<CLI::App> make_program();

@@ -1,8 +1,7 @@
 #include <memory>
 
 #include "cli/commands.h"
-#include "cli/flag_values.h"
-#include "cli/model_flags.h"
+#include "cli/flags.h"
 #include "router/running_router.h"
 
 namespace cachalot {

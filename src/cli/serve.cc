@@ -9,8 +9,7 @@
 #include "base/stop_signals.h"
 #include "base/text.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
-#include "cli/model_flags.h"
+#include "cli/flags.h"
 #include "serve/server.h"
 
 namespace cachalot {

@@ -1,5 +1,3 @@
-#include "cli/vllm_flags.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,8 +13,7 @@
 namespace cachalot {
 
 // Where clusters that are up on this machine leave word: NAME.lock, held by the process that watches over the cluster
-// and with its id in it, and NAME.json, its state (cluster/cluster_state.h). A lock that nobody holds is of one that
-// was killed.
+// and with its id in it, and NAME.json, its ClusterState. A lock that nobody holds is of one that was killed.
 class RunFolder {
  public:
   // Makes the folder, for this user alone. `flag`: what commands need in order to find it, " --run-folder X" or
@@ -47,5 +47,35 @@ class RunLock {
   FileDescriptor lock_;  // none: moved away
   std::string lock_path_, state_path_;
 };
+
+// What the process that watches over a cluster knows of one server, or of the router.
+struct MemberState {
+  std::string label;             // "replica 0", "router"
+  std::string node, url, log;    // the url is where it is reached from this machine
+  std::string state;             // of its group: "starting", "ready", "lost", "backing off", "gave up"; or "draining"
+  bool up = false;               // a server takes requests; the router answers
+  bool ready = false;            // it can serve: its whole group is there, for the router a server
+  pid_t pid = 0;                 // of the process of this machine that holds it; 0: none runs
+  int restarts = 0;              // of its group
+  std::string loss;              // why its group was last lost; empty: never
+  std::vector<int> percentages;  // that its ranks have loaded; none for the router
+};
+
+// The state of a cluster that is up, as it lies in the run folder for `status` and `down`.
+struct ClusterState {
+  std::string name, file;  // the file is empty for the built-in cluster
+  std::string model;       // the name to ask for
+  int64_t started = 0;     // seconds since 1970
+  int data_parallel_size = 0, tensor_parallel_size = 0;
+  bool enable_expert_parallel = false;
+  int drain_seconds = 0;
+  std::vector<MemberState> replicas;
+  std::vector<MemberState> router;  // one, or none
+
+  bool ready() const;
+};
+
+std::string to_json(const ClusterState& state);
+Result<ClusterState> parse_cluster_state(const std::string& text, const std::string& path);
 
 }  // namespace cachalot

@@ -7,8 +7,10 @@
 #include <fstream>
 
 #include "base/folder_test_util.h"
+#include "cluster/status.h"
 
 namespace cachalot {
+
 namespace {
 
 using testing::ElementsAre;
@@ -76,5 +78,112 @@ TEST_F(RunFolderTest, AFileInItsPlaceIsRefused) {
   EXPECT_THAT(folder.error().message, HasSubstr("--run-folder"));
 }
 
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+ClusterState two_replicas() {
+  ClusterState state{.name = "r1",
+                     .file = "/data/r1.yaml",
+                     .model = "models/r1",
+                     .started = 1'700'000'000,
+                     .data_parallel_size = 2,
+                     .tensor_parallel_size = 2,
+                     .enable_expert_parallel = true,
+                     .drain_seconds = 7,
+                     .replicas = {},
+                     .router = {}};
+  for (const char* label : {"replica 0", "replica 1"})
+    state.replicas.push_back({.label = label,
+                              .node = "10.0.0.1",
+                              .url = "http://10.0.0.1:7555",
+                              .log = "r.log",
+                              .state = "starting",
+                              .pid = 7,
+                              .restarts = 3,
+                              .loss = "ended with status 1",
+                              .percentages = {40, 100}});
+  state.router.push_back(
+      {.label = "router", .node = "here", .url = "http://127.0.0.1:8002", .state = "ready", .up = true});
+  return state;
+}
+
+TEST(ClusterState, IsReadBackAsItWasWritten) {
+  const ClusterState state = two_replicas();
+  const auto read = parse_cluster_state(to_json(state), "r1.json");
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(to_json(*read), to_json(state));
+  EXPECT_EQ(read->drain_seconds, 7);
+  EXPECT_THAT(read->replicas.at(1).percentages, ElementsAre(40, 100));
+}
+
+TEST(ClusterState, AForeignFileIsNamed) {
+  for (const char* text : {"", "[]", "{\"name\": 3}", "{\"name\": \"a\"}"}) {
+    const auto read = parse_cluster_state(text, "/run/r1.json");
+    ASSERT_FALSE(read.has_value()) << text;
+    EXPECT_THAT(read.error().message, HasSubstr("/run/r1.json is not the state of a cluster"));
+  }
+}
+
+TEST(ClusterState, IsReadyWhenAllMembersAre) {
+  ClusterState state = two_replicas();
+  EXPECT_FALSE(state.ready());
+  for (MemberState& replica : state.replicas) replica.ready = true;
+  EXPECT_FALSE(state.ready());
+  state.router[0].ready = true;
+  EXPECT_TRUE(state.ready());
+}
+
+TEST(StatusText, AStartShowsEachRanksPart) {
+  ClusterState state = two_replicas();
+  state.replicas[1].up = true;
+  EXPECT_THAT(progress_lines(state), ElementsAre("  replica 0  http://10.0.0.1:7555  rank 0 40%  rank 1 loaded",
+                                                 "  replica 1  http://10.0.0.1:7555  rank 2 ready  rank 3 ready",
+                                                 "  router     http://127.0.0.1:8002  waits for servers"));
+}
+
+TEST(StatusText, ShowsReplicasTheirLoadAndRanks) {
+  const ClusterState state = two_replicas();
+  ServerStates servers(2);
+  servers[1] = ServerState{.phase = RankPhase::kReady, .num_running = 5, .num_waiting = 2, .kv_usage_percent = 25};
+  servers[1]->ranks.push_back({.rank = 3,
+                               .host = "node1",
+                               .pid = 77,
+                               .resident_bytes = 3'000'000'000,
+                               .report = RankReport{.first_expert = 24,
+                                                    .num_experts = 8,
+                                                    .weight_bytes = 2'000'000,
+                                                    .steps = 812,
+                                                    .steps_without_rows = 406,
+                                                    .nanoseconds_computing = 15'000'000'000,
+                                                    .nanoseconds_waiting = 5'000'000'000}});
+  const std::string text = status_text(state, servers);
+  EXPECT_THAT(text, HasSubstr("cluster r1 (/data/r1.yaml): model models/r1, 2 x 2 ranks, experts over all of them"));
+  EXPECT_THAT(text, HasSubstr("replica 0  10.0.0.1  http://10.0.0.1:7555   starting            -        -        -"));
+  EXPECT_THAT(
+      text, HasSubstr("replica 1  10.0.0.1  http://10.0.0.1:7555   ready               5        2        25%      3"));
+  EXPECT_THAT(text, HasSubstr("router     here      http://127.0.0.1:8002  no server is ready"));
+  EXPECT_THAT(text, HasSubstr("3     1        10.0.0.1 (node1)  77   24-31 of 32"));
+  EXPECT_THAT(text, HasSubstr("812    50%           25%"));
+  EXPECT_THAT(status_json(state, servers), HasSubstr("\"first_expert\":24"));
+}
+
+TEST(StatusText, WhileAServerStartsItSaysHowFarItIs) {
+  const ClusterState state = two_replicas();
+  ServerStates servers(2);
+  servers[0] = ServerState{.phase = RankPhase::kForming, .ranks = {{.rank = 0}}};
+  servers[1] = ServerState{.phase = RankPhase::kLoading,
+                           .ranks = {{.rank = 2, .phase = RankPhase::kLoading, .percent = 30},
+                                     {.rank = 3, .phase = RankPhase::kLoading, .percent = 50}}};
+  const std::string text = status_text(state, servers);
+  EXPECT_THAT(text, HasSubstr("http://10.0.0.1:7555   forming "));
+  EXPECT_THAT(text, HasSubstr("http://10.0.0.1:7555   loading 40% "));
+  EXPECT_THAT(status_json(state, servers), HasSubstr("\"phase\":\"loading\",\"percent\":50"));
+}
+
+TEST(StatusText, ColumnsAreAsWideAsTheirWidestCell) {
+  EXPECT_EQ(table_text({{"a", "bb"}, {"ccc", ""}, {"d", "e"}}), "a    bb\nccc\nd    e\n");
+}
+
 }  // namespace
+
 }  // namespace cachalot

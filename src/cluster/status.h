@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cluster/cluster_state.h"
+#include "cluster/run_folder.h"
 #include "serve/server_state.h"
 
 namespace cachalot {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "cluster/cluster_state.h"
 #include "cluster/group_machine.h"
+#include "cluster/run_folder.h"
 #include "cluster/watched_process.h"
 #include "config/cluster_file.h"
 #include "config/cluster_layout.h"

@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 #include "config/model_folder.h"
 #include "config/model_keys.h"
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "config/json_keys.h"
+#include "config/json.h"
 
 // Every key of a config.json that this program knows, with its range, in one table (model_keys.cc): those that are
 // read; those that are for training, for other programs, or repeat another key; and those that change the model in a

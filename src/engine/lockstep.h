@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "comm/mesh.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "engine/round.h"
 
 namespace cachalot {

@@ -8,9 +8,8 @@
 
 #include "base/error.h"
 #include "comm/mesh.h"
-#include "config/engine_options.h"
 #include "config/model_config.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "device/device.h"
 #include "model/deepseek.h"
 

@@ -7,8 +7,7 @@
 
 #include "base/error.h"
 #include "comm/mesh.h"
-#include "config/engine_options.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "device/device.h"
 #include "device/thread_pool.h"
 

@@ -8,7 +8,7 @@
 #include "comm/group.h"
 #include "comm/mesh.h"
 #include "comm/mesh_expert_exchange.h"
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "core/step.h"
 #include "device/device.h"
 #include "engine/lockstep.h"

@@ -4,7 +4,7 @@
 #include <span>
 
 #include "base/step_trace.h"
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "core/types.h"
 #include "device/device.h"
 #include "kernels/matrix.h"

@@ -6,7 +6,7 @@
 #include <boost/json/array.hpp>
 
 #include "base/text.h"
-#include "config/json_text.h"
+#include "config/json.h"
 
 namespace cachalot::openai {
 

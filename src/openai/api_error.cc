@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/math.h"
-#include "config/json_text.h"
+#include "config/json.h"
 
 namespace cachalot::openai {
 

@@ -1,67 +1,366 @@
 #include "openai/api_server.h"
 
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <chrono>
+#include <random>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "config/json.h"
 #include "openai/api_error.h"
-#include "openai/api_handlers.h"
 
 namespace cachalot::openai {
 
+namespace json = boost::json;
+
 namespace {
 
-constexpr std::string_view kModelsPath = "/v1/models/";
+constexpr int kDefaultCompletionTokens = 16;  // OpenAI's
+constexpr size_t kMaxRequestIdBytes = 128;
 
-std::string_view kind_of(int status) {
-  return status >= 500 ? "server_error" : "invalid_request_error";
+int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+uint64_t random_word() {
+  thread_local std::mt19937_64 generator([] {
+    std::random_device device;
+    return (static_cast<uint64_t>(device()) << 32) ^ device();
+  }());
+  return generator();
+}
+
+http::Response json_response(const json::value& value) {
+  return http::Response::json(200, json_text(value));
+}
+
+// Bytes that are no text, or move a reader's cursor, are no name.
+bool is_usable_id(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxRequestIdBytes && to_valid_utf8(name) == name &&
+         std::ranges::none_of(name, [](char byte) { return static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f; });
+}
+
+PromptMaker::Fit fit_of(const GenerationParams& params, std::optional<int> default_max_tokens) {
+  return {.max_tokens = params.max_tokens,
+          .default_max_tokens = default_max_tokens,
+          .truncate = params.truncate_prompt_tokens,
+          .truncates_end = params.truncates_end,
+          .prompt_only = false};
+}
+
+json::array to_json(const std::vector<TokenId>& ids) {
+  return json::array(ids.begin(), ids.end());
 }
 
 }  // namespace
 
 ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                      ApiServerOptions options)
-    : handlers_(std::make_unique<ApiHandlers>(service, tokenizer, chat_template, std::move(options))) {}
-
-ApiServer::~ApiServer() = default;
-
-void ApiServer::set_metrics(std::function<std::string()> render) {
-  handlers_->render_metrics = std::move(render);
-}
-
-void ApiServer::set_state(std::function<std::string()> render) {
-  handlers_->render_state = std::move(render);
+    : service_(service),
+      tokenizer_(tokenizer),
+      options_(std::move(options)),
+      reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
+      created_(unix_seconds()),
+      prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs),
+      budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
+      workers_(options_.num_workers),
+      worker_for_large_(1) {
+  CHECK(!options_.served_model_names.empty());
+  if (options_.max_model_len > 0)
+    open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint});
 }
 
 void ApiServer::open(LoadedModel model) {
-  handlers_->open(std::move(model));
+  CHECK(!is_open_ && model.max_model_len > 1, "max_model_len is {}", model.max_model_len);
+  options_.max_model_len = options_.limits.max_model_len = model.max_model_len;
+  const int wanted = options_.limits.max_logprobs;
+  options_.vocab_size = options_.limits.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer_.vocab_size();
+  options_.limits.max_logprobs = wanted < 0 ? options_.vocab_size : std::min(wanted, options_.vocab_size);
+  options_.system_fingerprint = std::move(model.system_fingerprint);
+  prompts_.set_max_model_len(model.max_model_len);
+  eos_token_ids_ = std::move(model.eos_token_ids);
+  std::ranges::copy(options_.generation_config.eos_token_ids, std::back_inserter(eos_token_ids_));
+  if (const auto id = tokenizer_.token_id(tokenizer_.eos_token())) eos_token_ids_.push_back(*id);
+  std::ranges::sort(eos_token_ids_);
+  eos_token_ids_.erase(std::ranges::unique(eos_token_ids_).begin(), eos_token_ids_.end());
+  is_open_.store(true, std::memory_order_release);
+}
+
+std::optional<http::Response> ApiServer::check_head(const http::Request& head) const {
+  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping",    "/load", "/version",
+                                                    "/live",   "/metrics", "/state"};
+  static constexpr std::string_view kAlways[] = {"/health", "/ping", "/version", "/live", "/state"};
+  if (auto refusal = check_api_key(head, options_.api_keys, kOpenToAll)) return refusal;
+  if (is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
+    return std::nullopt;
+  http::Response response =
+      ApiError(503, "the model is still being loaded; /state says how far it is", "server_error").to_response();
+  response.headers.set("Retry-After", "5");
+  return response;
+}
+
+ApiServer::Identity ApiServer::identify(const http::Request& request, const char* prefix) const {
+  const std::string_view given = request.headers.find("X-Request-Id").value_or("");
+  const bool is_made_up = !is_usable_id(given);
+  const std::string name =
+      is_made_up ? fmt::format("{:016x}{:016x}", random_word(), random_word()) : std::string(given);
+  return {.prefix = prefix, .name = name, .headers = {{"X-Request-Id", name}}, .is_made_up = is_made_up};
+}
+
+ApiResult<void> ApiServer::check_model(const json::object& body) const {
+  const json::value* model = body.if_contains("model");
+  if (!model || model->is_null() || !model->is_string()) return {};  // another type is found when the field is read
+  const std::string_view name = model->get_string();
+  if (name.empty() || std::ranges::find(options_.served_model_names, name) != options_.served_model_names.end())
+    return {};
+  return std::unexpected(ApiError(
+      404,
+      fmt::format("the model {} does not exist; served here: {}", quoted(name), options_.served_model_names.front()),
+      "invalid_request_error", "model", "model_not_found"));
+}
+
+// A request whose client is gone before a worker looks at it is not looked at.
+http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix, Plan plan) const {
+  Identity identity = identify(call.request, prefix);
+  boost::asio::io_context& worker = workers_for(call.request).context();
+  ApiResult<GenerationPlan> planned = co_await http::run_on(worker, [&]() -> ApiResult<GenerationPlan> {
+    const http::Request request = std::move(call.request);  // gone with this
+    if (call.client_is_gone()) return std::unexpected(ApiError(499, "the client is gone", "invalid_request_error"));
+    return (this->*plan)(request, identity);
+  });
+  if (!planned) {
+    http::Response refusal = planned.error().to_response(identity.headers);
+    co_return co_await call.respond(std::move(refusal));
+  }
+  planned->headers = std::move(identity.headers);
+  planned->keep_alive = options_.keep_alive;
+  if (options_.log_requests) planned->log_name = identity.prefix + identity.name;
+  GenerationCall generation(service_, tokenizer_, call, std::move(*planned));
+  co_await generation.run();
+}
+
+const http::IoThreads& ApiServer::workers_for(const http::Request& request) const {
+  constexpr size_t kLargeBytes = 256 << 10;
+  return request.body.size() > kLargeBytes ? worker_for_large_ : workers_;
+}
+
+http::awaitable<void> ApiServer::answer(http::ServerCall& call, Answer answer) const {
+  boost::asio::io_context& worker = workers_for(call.request).context();
+  http::Response response = co_await http::run_on(worker, [&] {
+    const http::Request request = std::move(call.request);
+    return call.client_is_gone() ? http::Response() : (this->*answer)(request);
+  });
+  co_await call.respond(std::move(response));
+}
+
+GenerationPlan ApiServer::common_plan(GenerationParams& params) const {
+  GenerationPlan plan;
+  plan.choices_per_prompt = params.num_choices;
+  plan.choice = {.stop = std::move(params.stop),
+                 .min_tokens = params.sampling.min_tokens,
+                 .skip_special_tokens = params.skip_special_tokens,
+                 .include_stop = params.include_stop,
+                 .logprobs = params.sampling.num_logprobs >= 0};
+  plan.sampling = std::move(params.sampling);
+  plan.sampling.seed = params.seed ? *params.seed : options_.seed ? *options_.seed : random_word();
+  for (const TokenId id : plan.sampling.stop_token_ids)
+    if (params.ignore_eos || !std::ranges::binary_search(eos_token_ids_, id))
+      plan.choice.explicit_stop_ids.push_back(id);
+  if (!params.ignore_eos) std::ranges::copy(eos_token_ids_, std::back_inserter(plan.sampling.stop_token_ids));
+  plan.priority = params.priority;
+  plan.cache_salt = std::move(params.cache_salt);
+  plan.budget = budget_;
+  plan.arrival_ns = std::chrono::steady_clock::now().time_since_epoch().count();
+  plan.stream = params.stream;
+  plan.include_usage = params.include_usage || options_.force_include_usage;
+  plan.continuous_usage = params.continuous_usage;
+  return plan;
+}
+
+AnswerHead ApiServer::answer_head(const GenerationParams& params, const Identity& identity) const {
+  const std::string& name = identity.is_made_up && is_usable_id(params.request_id) ? params.request_id : identity.name;
+  return {.id = identity.prefix + name,
+          .created = unix_seconds(),
+          .model = params.model.empty() ? options_.served_model_names.front() : params.model,
+          .system_fingerprint = options_.system_fingerprint,
+          .service_tier = params.service_tier.empty() ? "" : "default"};
+}
+
+ApiResult<GenerationPlan> ApiServer::plan_completion(const http::Request& request, const Identity& identity) const {
+  ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+  RETURN_IF_ERROR(check_model(body));
+  ASSIGN_OR_RETURN(CompletionRequest parsed,
+                   parse_completion_request(body, options_.generation_config, options_.limits));
+  GenerationParams& params = parsed.params;
+  const bool prompt_only = params.max_tokens == 0;
+  // An echo has the prompt's probabilities anyway; apart they stand only if they were asked for.
+  const bool prompt_logprobs = body.contains("prompt_logprobs") && params.sampling.num_prompt_logprobs >= 0;
+  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
+                             .prompt_logprobs = prompt_logprobs,
+                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids)};
+  PromptMaker::Fit fit = fit_of(params, kDefaultCompletionTokens);
+  fit.prompt_only = prompt_only;
+  fit.reserve = kDefaultCompletionTokens;
+  std::vector<Prompt> prompts;
+  for (auto& given : parsed.prompts) {
+    auto* text = std::get_if<std::string>(&given);
+    ASSIGN_OR_RETURN(Prompt prompt,
+                     text ? prompts_.from_text(std::move(*text), parsed.add_special_tokens, parsed.echo, fit)
+                          : prompts_.from_ids(std::move(std::get<std::vector<TokenId>>(given)), parsed.echo,
+                                              params.skip_special_tokens, fit));
+    prompts.push_back(std::move(prompt));
+  }
+  const AnswerHead head = answer_head(params, identity);
+  GenerationPlan plan = common_plan(params);
+  plan.prompts = std::move(prompts);
+  plan.choice.echo = parsed.echo;
+  plan.choice.prompt_only = prompt_only;
+  plan.choice.prompt_logprobs = prompt_logprobs;
+  plan.format = make_completion_format(tokenizer_, head, answer,
+                                       plan.prompts.size() * static_cast<size_t>(plan.choices_per_prompt));
+  return plan;
+}
+
+ApiResult<GenerationPlan> ApiServer::plan_chat(const http::Request& request, const Identity& identity) const {
+  ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+  RETURN_IF_ERROR(check_model(body));
+  ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
+  GenerationParams& params = parsed.params;
+  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
+                             .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
+                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
+                             .reasoning = reasoning_};
+  ASSIGN_OR_RETURN(Prompt prompt,
+                   prompts_.from_chat(parsed.conversation, fit_of(params, options_.generation_config.max_new_tokens)));
+  const AnswerHead head = answer_head(params, identity);
+  GenerationPlan plan = common_plan(params);
+  plan.prompts.push_back(std::move(prompt));
+  plan.choice.parse_reasoning = reasoning_;
+  plan.choice.include_reasoning = parsed.include_reasoning;
+  plan.choice.prompt_logprobs = answer.prompt_logprobs;
+  plan.format = make_chat_format(tokenizer_, head, answer);
+  return plan;
+}
+
+http::Response ApiServer::token_ids(const http::Request& request) const {
+  const auto answer = [&]() -> ApiResult<json::object> {
+    ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+    RETURN_IF_ERROR(check_model(body));
+    JsonKeys keys(body, kRequest);
+    std::string prompt;
+    Conversation conversation;
+    bool add_special_tokens = true, return_token_strs = false;
+    if (keys.find("messages"))
+      read_conversation(keys, options_.limits, conversation);
+    else if (!keys.find("prompt"))
+      keys.fault("prompt", "is missing", "a string, or messages must be given");
+    keys.optional("prompt", prompt);
+    keys.optional("add_special_tokens", add_special_tokens);
+    keys.optional("return_token_strs", return_token_strs);
+    RETURN_IF_ERROR(keys.status());
+    ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, conversation.messages.empty()
+                                                            ? prompts_.tokenize(prompt, add_special_tokens)
+                                                            : prompts_.tokenize(conversation));
+    json::value texts;
+    if (return_token_strs) {
+      json::array& list = texts.emplace_array();
+      for (const TokenId token : tokens) list.emplace_back(tokenizer_.decode(std::span(&token, 1), false));
+    }
+    return json::object{{"count", tokens.size()},
+                        {"max_model_len", options_.max_model_len},
+                        {"tokens", to_json(tokens)},
+                        {"token_strs", std::move(texts)}};
+  }();
+  return answer ? json_response(*answer) : answer.error().to_response();
+}
+
+http::Response ApiServer::text_of_ids(const http::Request& request) const {
+  const auto answer = [&]() -> ApiResult<json::object> {
+    ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+    RETURN_IF_ERROR(check_model(body));
+    JsonKeys keys(body, kRequest);
+    std::vector<TokenId> tokens;
+    const json::value* list = keys.find("tokens");
+    if (list && list->is_array())
+      read_token_ids(list->get_array(), "tokens", keys, options_.vocab_size, tokens);
+    else
+      keys.fault("tokens", "is missing", "a list of token ids");
+    RETURN_IF_ERROR(keys.status());
+    return json::object{{"prompt", tokenizer_.decode(tokens, false)}};
+  }();
+  return answer ? json_response(*answer) : answer.error().to_response();
+}
+
+http::Response ApiServer::models() const {
+  json::array data;
+  for (const std::string& name : options_.served_model_names) data.push_back(describe_model(name));
+  return json_response({{"object", "list"}, {"data", std::move(data)}});
+}
+
+http::Response ApiServer::model(std::string_view name) const {
+  // A path has each slash once; a name that begins with one has lost it.
+  const std::string rooted = "/" + std::string(name);
+  if (std::ranges::find(options_.served_model_names, rooted) != options_.served_model_names.end()) name = rooted;
+  if (const auto known = check_model({{"model", name}}); !known) return known.error().to_response();
+  return json_response(describe_model(name));
+}
+
+json::object ApiServer::describe_model(std::string_view name) const {
+  return {{"id", name},
+          {"object", "model"},
+          {"created", created_},
+          {"owned_by", "cachalot"},
+          {"root", options_.model_path},
+          {"parent", nullptr},
+          {"max_model_len", options_.max_model_len}};
+}
+
+// Asked often, by a router: a few numbers.
+http::Response ApiServer::load() const {
+  const ReplicaStats stats = service_.stats();
+  const bool healthy = service_.healthy();
+  http::Response response = json_response(json::object{{"healthy", healthy},
+                                                       {"running", stats.num_running},
+                                                       {"waiting", stats.num_waiting},
+                                                       {"pending_tokens", stats.num_pending_tokens},
+                                                       {"kv_usage", stats.kv_usage}});
+  response.status = healthy ? 200 : 503;
+  return response;
 }
 
 void ApiServer::register_routes(http::Server& server) {
-  ApiHandlers* handlers = handlers_.get();
+  server.route("POST", "/v1/completions",
+               [this](http::ServerCall& call) { return run(call, "cmpl-", &ApiServer::plan_completion); });
+  server.route("POST", "/v1/chat/completions",
+               [this](http::ServerCall& call) { return run(call, "chatcmpl-", &ApiServer::plan_chat); });
+  server.route("POST", "/tokenize", [this](http::ServerCall& call) { return answer(call, &ApiServer::token_ids); });
+  server.route("POST", "/detokenize", [this](http::ServerCall& call) { return answer(call, &ApiServer::text_of_ids); });
+  // Answered at once.
   const auto at_once = [&](const char* method, const char* path, http::Server::Answerer answer) {
     server.route(method, path, std::move(answer));
   };
-  server.route("POST", "/v1/completions", [=](http::ServerCall& call) { return handlers->complete(call); });
-  server.route("POST", "/v1/chat/completions", [=](http::ServerCall& call) { return handlers->chat(call); });
-  server.route("POST", "/tokenize", [=](http::ServerCall& call) { return handlers->tokenize(call); });
-  server.route("POST", "/detokenize", [=](http::ServerCall& call) { return handlers->detokenize(call); });
-  at_once("GET", "/v1/models", [=](const auto&) { return handlers->models(); });
-  at_once("GET", "/v1/models/*", [=](const auto& request) {
-    return handlers->model(std::string_view(request.path).substr(kModelsPath.size()));
+  at_once("GET", "/v1/models", [this](const auto&) { return models(); });
+  at_once("GET", "/v1/models/*", [this](const auto& request) {
+    return model(std::string_view(request.path).substr(std::string_view("/v1/models/").size()));
   });
   for (const auto& [method, path] :
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
-    at_once(method, path, [=](const auto&) { return handlers->health(); });
+    at_once(method, path, [this](const auto&) { return http::Response{service_.healthy() ? 200 : 503, {}, {}}; });
   at_once("GET", "/live", [](const auto&) { return http::Response{200, {}, {}}; });
-  if (handlers->render_state)
-    at_once("GET", "/state", [=](const auto&) { return http::Response::json(200, handlers->render_state()); });
-  at_once("GET", "/load", [=](const auto&) { return handlers->load(); });
-  at_once("GET", "/version", [=](const auto&) { return handlers->version(); });
-  if (handlers->render_metrics)
-    at_once("GET", "/metrics", [=](const auto&) {
-      return http::Response{
-          200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, handlers->render_metrics()};
+  at_once("GET", "/load", [this](const auto&) { return load(); });
+  at_once("GET", "/version",
+          [this](const auto&) { return json_response(json::object{{"version", options_.version}}); });
+  if (render_state_)
+    at_once("GET", "/state", [this](const auto&) { return http::Response::json(200, render_state_()); });
+  if (render_metrics_)
+    at_once("GET", "/metrics", [this](const auto&) {
+      return http::Response{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, render_metrics_()};
     });
-  server.set_head_check([=](const http::Request& head) { return handlers->check_head(head); });
+  server.set_head_check([this](const http::Request& head) { return check_head(head); });
   server.set_error_format([](int status, std::string_view message) {
-    return ApiError(status, std::string(message), std::string(kind_of(status))).to_response();
+    return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
+        .to_response();
   });
 }
 

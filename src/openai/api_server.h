@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -8,9 +9,13 @@
 
 #include "core/generation.h"
 #include "http/server.h"
+#include "openai/answer_format.h"
+#include "openai/chat_request.h"
+#include "openai/generation_call.h"
 #include "openai/generation_params.h"
+#include "openai/prompt_maker.h"
 #include "text/chat_template.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::openai {
@@ -44,29 +49,69 @@ struct LoadedModel {
   std::string system_fingerprint;
 };
 
-class ApiHandlers;
-
 // OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/models, and vLLM's /tokenize,
 // /detokenize, /health, /ping, /load, /version, /metrics; and /live and /state (serve/server_state.h), which answer
-// from the server's start. Until open() all others are refused with 503.
+// from the server's start. Until open() all others are refused with 503. Thread-safe.
 class ApiServer {
  public:
   // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, the I/O
   // threads (their coroutines may still wait for workers, submit and abort), this, the service.
   ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
             ApiServerOptions options);
-  ~ApiServer();
 
   // The texts of /metrics and of /state; without them there are no such routes.
-  void set_metrics(std::function<std::string()> render);
-  void set_state(std::function<std::string()> render);
+  void set_metrics(std::function<std::string()> render) { render_metrics_ = std::move(render); }
+  void set_state(std::function<std::string()> render) { render_state_ = std::move(render); }
   // The model is loaded, and the service takes requests.
   void open(LoadedModel model);
   // Before the server starts.
   void register_routes(http::Server& server);
 
  private:
-  std::unique_ptr<ApiHandlers> handlers_;
+  // The identity of an answer, from the client's X-Request-Id or made up.
+  struct Identity {
+    std::string prefix, name;
+    http::Headers headers;
+    bool is_made_up = false;  // a request_id in the body goes before it
+  };
+  Identity identify(const http::Request& request, const char* prefix) const;
+  // Null if the request may pass: it has a key where one is wanted, and the model is loaded.
+  std::optional<http::Response> check_head(const http::Request& head) const;
+  ApiResult<void> check_model(const boost::json::object& body) const;
+
+  // The long work of these is a worker's.
+  using Plan = ApiResult<GenerationPlan> (ApiServer::*)(const http::Request& request, const Identity& identity) const;
+  http::awaitable<void> run(http::ServerCall& call, const char* prefix, Plan plan) const;
+  ApiResult<GenerationPlan> plan_completion(const http::Request& request, const Identity& identity) const;
+  ApiResult<GenerationPlan> plan_chat(const http::Request& request, const Identity& identity) const;
+  // What both endpoints' plans have in common; moves out of the params.
+  GenerationPlan common_plan(GenerationParams& params) const;
+  AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
+  using Answer = http::Response (ApiServer::*)(const http::Request& request) const;
+  http::awaitable<void> answer(http::ServerCall& call, Answer answer) const;
+  http::Response token_ids(const http::Request& request) const;
+  http::Response text_of_ids(const http::Request& request) const;
+
+  // Answered at once.
+  http::Response models() const;
+  http::Response model(std::string_view name) const;
+  boost::json::object describe_model(std::string_view name) const;
+  http::Response load() const;
+
+  GenerationService& service_;
+  const Tokenizer& tokenizer_;
+  ApiServerOptions options_;
+  std::function<std::string()> render_metrics_, render_state_;
+  std::atomic<bool> is_open_{false};  // what open() sets is read behind it
+  std::vector<TokenId> eos_token_ids_;
+  bool reasoning_;
+  int64_t created_;
+  PromptMaker prompts_;
+  std::shared_ptr<AnswerBudget> budget_;
+  // Of a large body the parsing, rendering and tokenizing takes seconds: one at a time, so that any number of them
+  // leaves the others' workers free.
+  const http::IoThreads& workers_for(const http::Request& request) const;
+  http::IoThreads workers_, worker_for_large_;
 };
 
 }  // namespace cachalot::openai

@@ -3,9 +3,8 @@
 #include <algorithm>
 
 #include "base/text.h"
-#include "config/json_text.h"
-#include "openai/request_fields.h"
-#include "text/reasoning_parser.h"
+#include "config/json.h"
+#include "text/answer_text.h"
 
 namespace cachalot::openai {
 

@@ -6,8 +6,7 @@
 #include <vector>
 
 #include "core/generation.h"
-#include "text/detokenizer.h"
-#include "text/reasoning_parser.h"
+#include "text/answer_text.h"
 
 namespace cachalot::openai {
 

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "config/json_text.h"
+#include "config/json.h"
 #include "http/sse.h"
 
 namespace cachalot::openai {

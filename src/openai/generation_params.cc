@@ -7,8 +7,7 @@
 #include <limits>
 
 #include "base/text.h"
-#include "config/json_text.h"
-#include "openai/request_fields.h"
+#include "config/json.h"
 
 namespace cachalot::openai {
 

@@ -7,10 +7,10 @@
 #include <variant>
 #include <vector>
 
-#include "config/json_keys.h"
+#include "config/json.h"
 #include "core/request.h"
 #include "openai/api_error.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 
 namespace cachalot::openai {
 
@@ -46,6 +46,13 @@ struct GenerationParams {
   int priority = 0;
   std::string cache_salt;
 };
+
+enum class Endpoint { kCompletions, kChats };
+
+// Every field that vLLM's and OpenAI's requests have is understood here, is of no consequence, or is refused by name
+// unless its value asks for nothing (null, false, [], {"type": "text"}). Only fields that nobody knows are ignored, and
+// each of them is named once in the log (openai/request_fields.cc).
+void check_field_names(const boost::json::object& object, JsonKeys& keys, Endpoint endpoint);
 
 // Reads them. `keys` stands on `object`.
 void read_generation_params(const boost::json::object& object, JsonKeys& keys, const GenerationConfig& defaults,

@@ -8,7 +8,6 @@
 #include "openai/chat_request.h"
 #include "openai/choice.h"
 #include "text/chat_template.h"
-#include "text/text_bounds.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::openai {

@@ -1,5 +1,3 @@
-#include "openai/request_fields.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "openai/generation_params.h"
 
 namespace cachalot::openai {
 

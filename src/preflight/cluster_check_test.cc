@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "base/folder_test_util.h"
-#include "cluster/start_checks.h"
+#include "cluster/up_down.h"
 
 namespace cachalot {
 namespace {

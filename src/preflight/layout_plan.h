@@ -7,9 +7,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "config/engine_options.h"
 #include "config/model_config.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "engine/memory_plan.h"
 #include "preflight/step_traffic.h"
 #include "weights/weight_catalog.h"
@@ -65,5 +64,16 @@ struct LayoutPlan {
 // The error: a layout that does not divide.
 Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConfig& config,
                                const WeightCatalog& catalog);
+
+// What the weights are, for the headings: the file or folder, how it stores them, and the bytes of its tensors.
+struct PlanSubject {
+  std::string model, weights;
+  uint64_t file_bytes = 0;
+};
+
+// Tables for people.
+std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject);
+// The same and every rank by itself.
+std::string plan_json(const LayoutPlan& plan, const PlanSubject& subject);
 
 }  // namespace cachalot

@@ -12,14 +12,14 @@
 #include <fstream>
 
 #include "base/file.h"
-#include "cluster/start_checks.h"
+#include "cluster/up_down.h"
 #include "comm/membership/member.h"
 #include "comm/ucx/ucx_worker.h"
 #include "config/version.h"
 #include "device/device.h"
 #include "device/thread_pool.h"
 #include "text/chat_template.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 #include "text/tokenizer.h"
 #include "weights/checkpoint.h"
 #include "weights/model_files.h"

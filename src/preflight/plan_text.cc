@@ -1,5 +1,3 @@
-#include "preflight/plan_text.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,6 +6,7 @@
 
 #include "base/progress.h"
 #include "comm/membership/member.h"
+#include "preflight/layout_plan.h"
 
 namespace cachalot {
 

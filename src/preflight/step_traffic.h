@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "config/model_config.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "model/inputs.h"
 
 namespace cachalot {

@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "config/json_text.h"
+#include "config/json.h"
 #include "http/sse.h"
 #include "openai/api_error.h"
 #include "router/forwarding.h"

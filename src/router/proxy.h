@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "config/router_options.h"
+#include "config/options.h"
 #include "http/client.h"
 #include "http/io_threads.h"
 #include "http/server.h"

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/ports.h"
 #include "base/stop_signals.h"
-#include "config/json_text.h"
+#include "config/json.h"
 #include "config/version.h"
 #include "openai/api_error.h"
 #include "router/health_watch.h"

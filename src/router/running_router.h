@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "config/router_options.h"
+#include "config/options.h"
 
 namespace cachalot::router {
 

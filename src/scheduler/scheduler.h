@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "cache/prefix_cache.h"
-#include "config/engine_options.h"
+#include "config/options.h"
 #include "core/generation.h"
 #include "core/request.h"
 #include "core/step.h"

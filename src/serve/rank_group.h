@@ -13,8 +13,7 @@
 
 #include "base/ports.h"
 #include "comm/world.h"
-#include "config/engine_options.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "engine/placement.h"
 #include "engine/rank_engine.h"
 #include "serve/rank_board.h"

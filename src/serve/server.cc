@@ -30,7 +30,7 @@
 #include "serve/rank_reports.h"
 #include "serve/replica.h"
 #include "text/chat_template.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 #include "text/tokenizer.h"
 
 namespace cachalot {

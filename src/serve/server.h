@@ -10,8 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "config/engine_options.h"
-#include "config/parallel_options.h"
+#include "config/options.h"
 #include "serve/rank_group.h"
 
 namespace cachalot {

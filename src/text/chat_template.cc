@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "base/file.h"
+#include "text/folder_config.h"
 #include "text/rust_bridge.h"
-#include "text/tokenizer_config.h"
 
 namespace cachalot {
 namespace {

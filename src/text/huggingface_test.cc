@@ -5,8 +5,8 @@
 #include <map>
 
 #include "base/file.h"
+#include "text/answer_text.h"
 #include "text/chat_template.h"
-#include "text/detokenizer.h"
 #include "text/huggingface_test_util.h"
 #include "text/tokenizer.h"
 

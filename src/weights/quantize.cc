@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <limits>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "base/math.h"
 #include "weights/linear_source.h"
@@ -124,7 +123,6 @@ float fp8_block_scale(float max_magnitude) {
 
 namespace {
 
-constexpr int64_t kFp8Block = 128;
 constexpr int64_t kOutputsPerWord = 8;
 // Outputs that a thread takes at once: rows of the AWQ tensors are then written in pieces of a cache line.
 constexpr int64_t kAwqChunk = 128;

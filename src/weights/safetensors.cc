@@ -18,7 +18,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 #include "config/model_folder.h"
 
 namespace cachalot {

@@ -6,7 +6,7 @@
 #include <boost/json.hpp>
 
 #include "base/math.h"
-#include "config/json_keys.h"
+#include "config/json.h"
 
 namespace cachalot {
 namespace {
@@ -111,7 +111,7 @@ std::vector<ModelTensor> mtp_tensors(const ModelConfig& config, int layer) {
 
 namespace {
 
-constexpr int64_t kFp8Block = 128, kValuesPerWord = 8;
+constexpr int64_t kValuesPerWord = 8;
 
 boost::json::object quantization_object(const QuantTarget& target, const std::vector<std::string>& kept) {
   boost::json::object object;

@@ -71,6 +71,8 @@ class WeightCatalog {
   virtual void drop_pages(const WeightSource& source) const = 0;
 };
 
+inline constexpr int64_t kFp8Block = 128;  // rows and columns that share a scale
+
 // The weight format that a checkpoint is to be written in.
 struct QuantTarget {
   WeightFormat format = WeightFormat::kPlain;

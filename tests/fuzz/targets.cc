@@ -19,9 +19,8 @@
 #include "router/replica_choice.h"
 #include "router/request_facts.h"
 #include "text/chat_template.h"
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 #include "text/tokenizer.h"
-#include "text/tokenizer_config.h"
 #include "weights/checkpoint.h"
 #include "weights/safetensors.h"
 

@@ -1,8 +1,7 @@
 //! The C ABI declared in cachalot_text.h: handles, views and sinks in, the modules' results out.
 
 mod ffi;
-mod python_json;
-mod python_methods;
+mod python;
 mod template;
 mod tokenizer;
 

@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, escape_formatter};
 
-use crate::{python_json, python_methods};
+use crate::python;
 
 const NAME: &str = "chat_template";
 
@@ -40,9 +40,9 @@ impl ChatTemplate {
         environment.set_recursion_limit(MAX_DEPTH);
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(python_methods::call);
+        environment.set_unknown_method_callback(python::call_method);
         environment.set_formatter(|out, state, value| {
-            python_json::pay(state, value, 0)?;
+            python::pay(state, value, 0)?;
             escape_formatter(out, state, value)
         });
         environment.add_filter("tojson", to_json);
@@ -119,7 +119,7 @@ fn to_json(state: &State, value: &Value, indent: Option<usize>, options: Kwargs)
         Some([item, key]) => Some((item.clone(), key.clone())),
         Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators are two strings")),
     };
-    let style = python_json::Style {
+    let style = python::Style {
         indent: indent.or(options.get("indent")?),
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
@@ -129,7 +129,7 @@ fn to_json(state: &State, value: &Value, indent: Option<usize>, options: Kwargs)
     if style.indent.is_some_and(|indent| indent > MAX_INDENT) {
         return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: indent is at most {MAX_INDENT}")));
     }
-    python_json::dumps(state, value, &style)
+    python::dumps(state, value, &style)
 }
 
 /// datetime.now().strftime(format): the C library's, in local time.

@@ -1,4 +1,4 @@
-#include "cli/chat_session.h"
+#include "cli/chat.h"
 
 #include <gmock/gmock.h>
 
@@ -10,6 +10,7 @@
 #include "http/sse.h"
 
 namespace cachalot {
+
 namespace {
 
 namespace json = boost::json;
@@ -137,4 +138,5 @@ TEST(ApiAddress, EndingsThatWereCopiedFromARequestAreCut) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

@@ -9,6 +9,17 @@
 
 namespace cachalot {
 
+// What this program reads of a model folder's tokenizer_config.json (and of chat_template.jinja, which goes before the
+// template in there). A folder without these files gives the defaults.
+struct TokenizerConfig {
+  std::string bos_token, eos_token;   // "": none
+  std::optional<bool> add_bos_token;  // absent: what the tokenizer's own post-processor does
+  std::optional<std::string> chat_template;
+  std::string template_file;  // where that stands
+};
+
+Result<TokenizerConfig> load_tokenizer_config(const std::string& model_folder);
+
 // A model folder's generation_config.json: how its makers want answers sampled where a request says nothing. What is
 // absent there is absent here; a folder without the file has none of it. Every value is one that a request may have.
 struct GenerationConfig {

@@ -1,9 +1,10 @@
-#include "cli/model_flags.h"
+#include "cli/flags.h"
 
 #include <gmock/gmock.h>
 #include <stdlib.h>
 
 namespace cachalot {
+
 namespace {
 
 EngineOptions parse_engine(std::vector<std::string> arguments) {
@@ -140,4 +141,5 @@ TEST(ApiKeys, AnEmptyOneIsRefused) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

@@ -7,13 +7,118 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/math.h"
 #include "base/progress.h"
+#include "base/stop_signals.h"
 #include "cli/commands.h"
-#include "cli/flag_values.h"
+#include "cli/flags.h"
+#include "engine/participate.h"
+#include "engine/rank_engine.h"
+#include "serve/rank_group.h"
+#include "serve/rank_reports.h"
+#include "weights/checkpoint_writer.h"
 #include "weights/quantize.h"
 #include "weights/synth.h"
 
 namespace cachalot {
+
+namespace {
+
+struct LogitsOptions {
+  EngineOptions engine;
+  ParallelOptions parallel;
+  int replica = 0;
+  std::vector<TokenId> tokens;
+  int generated_from = -1;
+  std::string output, report;
+};
+
+Status write_logits(const std::string& path, View<const float, 2> logits) {
+  ASSIGN_OR_RETURN(
+      SafetensorsWriter writer,
+      SafetensorsWriter::create(
+          path, {{.name = "logits", .dtype = DType::kF32, .shape = {logits.extent(0), logits.extent(1)}}}));
+  RETURN_IF_ERROR(
+      writer.write("logits", 0, std::as_bytes(std::span(logits.data(), static_cast<size_t>(logits.size())))));
+  return writer.finish();
+}
+
+void print_likeliest(const std::vector<TokenId>& tokens, View<const float, 2> logits) {
+  for (int64_t row = 0; row < logits.extent(0); row++) {
+    const auto best = std::max_element(logits.row(row), logits.row(row) + logits.extent(1)) - logits.row(row);
+    fmt::print("token {} (id {}): likeliest next id {}, logit {:.6f}\n", row, tokens[static_cast<size_t>(row)], best,
+               logits(row, best));
+  }
+}
+
+Status check_tokens(const std::vector<TokenId>& tokens, int vocab_size) {
+  for (const TokenId token : tokens) {
+    if (token < 0 || token >= vocab_size)
+      return make_parameter_error("--tokens", "--tokens: {} is no token id; the model has 0 to {}", token,
+                                  vocab_size - 1);
+  }
+  return {};
+}
+
+// Of the leader of --replica, which started all other ranks.
+Status lead(const LogitsOptions& options, RankGroup& group) {
+  ASSIGN_OR_RETURN(auto engine, RankEngine::create(options.engine, group.placement(), {}));
+  const int vocab_size = engine->config().vocab_size;
+  RETURN_IF_ERROR(check_tokens(options.tokens, vocab_size));
+  RETURN_IF_ERROR(group.wait_until_all_ready());
+  std::vector<float> logits(options.tokens.size() * static_cast<size_t>(vocab_size));
+  const View<float, 2> view(logits.data(), options.tokens.size(), vocab_size);
+  RETURN_IF_ERROR(
+      compute_sequence_logits(*engine, {.tokens = options.tokens, .generated_from = options.generated_from}, view));
+  const std::vector<int64_t> resident_bytes = measure_resident_bytes(group.reports(engine->report()));
+  RETURN_IF_ERROR(leave_group(*engine));
+  const RankReport own = engine->report();
+  group.leave();
+  group.wait_for_children();
+  const std::vector<RankReport> reports = group.reports(own);
+  if (!options.report.empty())
+    RETURN_IF_ERROR(write_file(options.report, rank_reports_json(reports, group.members(), resident_bytes)));
+  if (!options.output.empty()) return write_logits(options.output, view);
+  print_likeliest(options.tokens, view);
+  return {};
+}
+
+Status run_logits(LogitsOptions options) {
+  const auto num_tokens = static_cast<int>(options.tokens.size());
+  options.engine.num_gpu_blocks_override = ceil_div(num_tokens, options.engine.block_size);
+  options.engine.max_model_len = num_tokens;
+  const bool started = options.parallel.rank_board_fd >= 0;
+  if (!started) options.parallel.data_parallel_rank = options.replica;
+  RETURN_IF_ERROR(check_parallel_options(options.parallel));
+  RankGroupOptions group_options{.engine = options.engine,
+                                 .parallel = options.parallel,
+                                 .starts = Starts::kGroup,
+                                 .command_line = {},
+                                 .stop = stop_token_of_signals()};
+  if (started) return run_started_rank(group_options);
+  ASSIGN_OR_RETURN(group_options.command_line, own_command_line());
+  ASSIGN_OR_RETURN(const auto group, RankGroup::join(group_options));
+  if (const Status status = lead(options, *group); !status) return std::unexpected(group->give_up(status.error()));
+  return {};
+}
+
+}  // namespace
+
+void add_logits_command(CLI::App& app) {
+  auto options = std::make_shared<LogitsOptions>();
+  CLI::App* command = app.add_subcommand("logits", "Compute the logits of a sequence of token ids, to compare engines");
+  add_engine_flags(*command, options->engine);
+  add_parallel_flags(*command, options->parallel);
+  add_whole(*command, "--replica", options->replica, {}, "Which replica computes; the others take part with zero rows");
+  command->add_option("--tokens", options->tokens, "Token ids, separated by commas")->required()->delimiter(',');
+  add_whole(*command, "--generated-from", options->generated_from, {},
+            "Tokens from this index on have the role \"generated\" and come one a step");
+  command->add_option("--output", options->output,
+                      "Write `logits` [num_tokens, vocab_size] F32 to this safetensors file");
+  command->add_option("--report", options->report, "Write what each rank held and did to this JSON file");
+  command->callback([options] { finish_command(run_logits(*options)); });
+}
+
 namespace {
 
 const std::map<std::string, WeightFormat> kSynthFormats{

@@ -1,4 +1,4 @@
-#include "config/json_text.h"
+#include "config/json.h"
 
 #include <gtest/gtest.h>
 
@@ -6,6 +6,7 @@
 #include <limits>
 
 namespace cachalot {
+
 namespace {
 
 namespace json = boost::json;
@@ -34,4 +35,5 @@ TEST(JsonText, ReadsBackAsItWas) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

@@ -1,4 +1,4 @@
-#include "text/generation_config.h"
+#include "text/folder_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,6 +6,7 @@
 #include "text/huggingface_test_util.h"
 
 namespace cachalot {
+
 namespace {
 
 using testing::ElementsAre;
@@ -95,4 +96,5 @@ TEST(GenerationConfig, AnOverrideGoesBeforeWhatIsThere) {
 }
 
 }  // namespace
+
 }  // namespace cachalot

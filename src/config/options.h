@@ -1,0 +1,111 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cachalot {
+
+enum class DTypeOption { kAuto, kBFloat16, kFloat32 };
+enum class ActivationDTypeOption { kAuto, kBf16, kInt8 };
+enum class IsaOption { kAuto, kReference, kAvx2, kAvx512 };
+enum class SchedulingPolicy { kFcfs, kPriority };
+
+// What one replica's engine is told. Filled from flags (cli/) in one place.
+struct EngineOptions {
+  std::string model;  // folder
+  DTypeOption dtype = DTypeOption::kAuto;
+  ActivationDTypeOption activation_dtype = ActivationDTypeOption::kAuto;
+  IsaOption isa = IsaOption::kAuto;
+  int max_model_len = 0;  // 0: the config's, cut to what the KV memory holds
+  int max_num_batched_tokens = 2048;
+  int max_num_seqs = 256;
+  int block_size = 64;
+  int num_scheduler_steps = 1;
+  SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;
+  bool enable_prefix_caching = true;
+  bool prefix_cache_across_roles = false;
+  double gpu_memory_utilization = 0.9;
+  int num_gpu_blocks_override = 0;  // 0: from memory
+  int threads = 0;                  // 0: the rank's share of cores
+  std::optional<uint64_t> seed;     // of requests that bring none; absent: a random one each
+};
+
+// What a server allows its clients, and what its log says of them.
+struct ServiceOptions {
+  int max_logprobs = 20;              // alternatives of a token; -1: the whole vocabulary
+  int max_num_queued_reqs = 2048;     // requests that wait; 0: no bound
+  int64_t max_num_queued_tokens = 0;  // tokens of their prompts; 0: 16 times the longest sequence
+  bool log_stats = true;              // rates, every ten seconds in which there were requests
+  bool log_requests = false;          // one line for each request
+};
+
+// How a model is spread over ranks, and who this process is among them. rank = dp_rank * tp_size + tp_rank.
+struct ParallelOptions {
+  int tensor_parallel_size = 1;
+  int tensor_parallel_rank = 0;  // not 0: a rank that another process started for its replica
+  int rank_board_fd = -1;        // of a rank that another process started: where it writes what it does
+  int data_parallel_size = 1;
+  int data_parallel_rank = 0;
+  bool enable_expert_parallel = false;  // else each expert's width is split over a replica's ranks
+
+  // Where rank 0 of the group listens and all others find it.
+  std::string data_parallel_address = "127.0.0.1";
+  uint16_t data_parallel_rpc_port = 29550;
+  std::string group_secret_file;             // none: whoever reaches the port may join
+  std::string network_interface;             // for traffic between nodes; none: the one that reaches the address above
+  std::string transports = "auto";           // auto, or for tests and comparison: shm, ucx
+  std::vector<std::string> ucx_environment;  // "UCX_TLS=tcp": the variables of UCX that the environment has
+  std::vector<int> visible_devices;          // of this replica on its node; empty: none named
+  uint64_t exchange_max_bytes = 0;           // bound of the expert exchange's buffers; 0: as the step's size asks for
+  int failure_timeout_ms = 1000;             // silence after which a rank counts as gone
+  int start_timeout_seconds = 600;           // how long a rank waits for the others at start
+  bool wait_on_failure = false;              // a group that lost a rank: stay and refuse (else exit)
+
+  // With expert parallelism all replicas step together; without, each replica is a group of its own.
+  bool spans_replicas() const { return enable_expert_parallel && data_parallel_size > 1; }
+  int group_size() const { return (spans_replicas() ? data_parallel_size : 1) * tensor_parallel_size; }
+  int group_rank() const {
+    return (spans_replicas() ? data_parallel_rank * tensor_parallel_size : 0) + tensor_parallel_rank;
+  }
+  bool is_leader() const { return tensor_parallel_rank == 0; }
+};
+
+// What `cachalot router` is told.
+struct RouterOptions {
+  std::vector<std::string> server_urls;  // of the replicas, in the order of their ranks
+  std::string host = "0.0.0.0";
+  uint16_t port = 8002;
+  std::string model;                  // the name that the replicas serve; empty: whichever
+  std::vector<std::string> api_keys;  // any of them opens; none: whatever a client brings is passed on
+  std::string server_api_key;         // for the replicas, in place of the client's
+
+  // Health. Silence means that a question has no answer for so long; `fall` questions that fail otherwise, or `rise`
+  // good answers, change what is thought of a replica.
+  std::chrono::milliseconds health_interval{250};
+  std::chrono::milliseconds health_timeout{1000};  // as --failure-timeout-ms of the ranks
+  int health_fall = 2, health_rise = 2;
+  int eject_after_errors = 5;             // answers with a 5xx in a row
+  std::chrono::seconds eject_time{5};     // doubled with each time in a row, up to a minute
+  std::chrono::seconds slow_start{10};    // over which a replica that came back gets its full share again
+  std::chrono::seconds stream_grace{10};  // for a stream that has begun, of a replica that is silent
+
+  // Limits; 0: none.
+  int max_tries = 3;  // replicas that a request is sent to, one after the other, until one of them answers
+  int max_in_flight = 16384;
+  int max_in_flight_per_replica = 2048;  // well below the connections that a server of ours takes
+  int max_connections = 0;               // of clients; 0: as many as the limit of open files allows, up to 32,768
+  size_t max_header_bytes = 32 << 10, max_body_bytes = 32 << 20;
+  size_t max_body_bytes_in_flight = 1 << 30;  // that are held, of all requests
+  std::chrono::milliseconds connect_timeout{2000};
+  std::chrono::seconds answer_timeout{3600};  // until the first byte, and between two of them
+  std::chrono::seconds header_timeout{15}, body_timeout{120}, write_timeout{60}, idle_timeout{75};  // of clients
+
+  int prefix_entries = 1 << 16;  // remembered beginnings of prompts
+  int io_threads = 1;
+  int drain_seconds = 30;
+};
+
+}  // namespace cachalot
