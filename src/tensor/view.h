@@ -165,8 +165,8 @@ class Buffer {
 
  private:
   struct Releaser {
-    size_t size = 0;
-    Release release = nullptr;
+    size_t size;
+    Release release;
     void operator()(std::byte* data) const { release(data, size); }
   };
   std::unique_ptr<std::byte, Releaser> data_;

@@ -202,8 +202,6 @@ void store_bf16(const float* tile, int64_t stride, int64_t num_rows, bf16* out, 
   }
 }
 
-constexpr IntCore kIntCore = {.prepared_bytes = prepared_bytes, .prepare = prepare, .multiply = multiply};
-
 // ---- attention: keys and values lie as they come, a position's behind another's ----
 
 void pack_keys(const std::byte* const* rows, DType dtype, int64_t num_positions, int64_t first_dim, int64_t dim,
