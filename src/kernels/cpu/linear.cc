@@ -170,7 +170,7 @@ void run_product(ThreadPool& threads, const Workspace& workspace, const LinearIn
   threads.run([&](int thread_idx) {
     ProductScratch scratch = workspace.scratch_of(thread_idx);
     run_products({&job, 1}, kind, rows, ranges, thread_idx, scratch, sink);
-    then(thread_idx);
+    then();
   });
 }
 
@@ -268,7 +268,7 @@ void Ops::linear(const LinearInput& input, const PackedMatrix& matrix, View<floa
   const bool streamed = input.num_rows() >= kStreamedRows;
   const auto store = [&](const ResultTile& tile) { store_floats(tile, out, streamed); };
   const ResultSink sink = streamed ? ResultSink{.store = store} : sink_of(store, out);
-  run_product(*threads_, one_product(context(), input, matrix), input, matrix, ProductKind::kPlain, sink, [](int) {});
+  run_product(*threads_, one_product(context(), input, matrix), input, matrix, ProductKind::kPlain, sink, [] {});
 }
 
 void Ops::gated_linear(const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
@@ -287,7 +287,7 @@ void Ops::gated_linear(const LinearInput& input, const PackedMatrix& gate_up, Vi
   const Workspace workspace = one_product(context(), input, gate_up);
   const View<float, 2> product = out.empty() ? workspace.rows(input.num_rows(), quantized.values.extent(1)) : out;
   const auto store = [&](const ResultTile& tile) { store_floats(tile, product, false); };
-  run_product(threads, workspace, input, gate_up, ProductKind::kGated, sink_of(store, product), [&](int thread_idx) {
+  run_product(threads, workspace, input, gate_up, ProductKind::kGated, sink_of(store, product), [&] {
     if (quantized.empty()) return;
     threads.barrier();
     quantize_rows(*cores_->linear, threads, product, quantized);
