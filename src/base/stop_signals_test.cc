@@ -7,7 +7,6 @@
 
 #include <array>
 #include <csignal>
-#include <string>
 #include <thread>
 
 #include "base/file.h"

@@ -66,7 +66,7 @@ class ModelBench {
   void count_distinct(int64_t num_rows);
   Sample sample_of(const Slice& slice, const MachineLimits& before, const MachineLimits& after) const;
   Figure figure(const char* phase, int batch, int context, std::span<const Sample> samples) const;
-  StepSequence sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const;
+  RoundSequence sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const;
   void tell(const std::string& what) const {
     if (options_.on_progress) options_.on_progress(what);
   }
@@ -113,13 +113,13 @@ ModelBench::ModelBench(RankEngine& engine, const StoredModel& stored, const Mode
   logits_.resize(static_cast<size_t>(std::max(max_batch, 1)) * static_cast<size_t>(config_.vocab_size));
 }
 
-StepSequence ModelBench::sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const {
+RoundSequence ModelBench::sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const {
   const auto first_token = static_cast<size_t>(sequence_idx * (options_.context + options_.steps) + first_position);
   const auto first_block = static_cast<size_t>(sequence_idx * blocks_of_sequence_);
-  return {.tokens = std::span(tokens_).subspan(first_token, static_cast<size_t>(num_tokens)),
-          .first_position = first_position,
+  return {.first_position = first_position,
           .num_tokens = num_tokens,
           .num_prompt_tokens = num_prompt_tokens,
+          .tokens = std::span(tokens_).subspan(first_token, static_cast<size_t>(num_tokens)),
           .blocks = std::span(blocks_).subspan(first_block)};
 }
 

@@ -9,9 +9,6 @@ using BlockId = int32_t;                       // index of a block of the KV cac
 inline constexpr int kMaxVocabSize = 1 << 24;  // of any model
 using RequestId = uint64_t;                    // one choice of one API request; unique in a replica's life
 
-// Where a token came from; it stays so for the request's life and decides how the token attends (docs/numerics.md).
-enum class TokenRole : uint8_t { kPrompt, kGenerated };
-
 enum class FinishReason : uint8_t {
   kNone,     // still going
   kStop,     // end of sequence, a stop id, or (decided above the engine) a stop string

@@ -7,6 +7,7 @@
 #include <boost/json.hpp>
 
 #include "base/progress.h"
+#include "base/text.h"
 #include "cluster/up_down.h"
 #include "preflight/json_fields.h"
 #include "preflight/node_helper.h"

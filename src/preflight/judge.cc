@@ -8,7 +8,7 @@
 #include "base/progress.h"
 #include "engine/placement.h"
 #include "preflight/cluster_check.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
