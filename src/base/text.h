@@ -24,6 +24,8 @@ std::string listed(const std::vector<std::string>& names, size_t max_names = 5);
 
 // Without white space at both ends.
 std::string_view trimmed(std::string_view text);
+// Whether it is one of `words`, which stand between single spaces.
+bool has_word(std::string_view words, std::string_view word);
 
 // The number that the whole text is, in decimal; none if it is anything else, or does not fit.
 template <class Number>

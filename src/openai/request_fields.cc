@@ -22,127 +22,54 @@ enum class Treatment {
 };
 enum class Where { kBoth, kCompletions, kChats };
 
-struct Field {
-  std::string_view name;
+struct Fields {
   Where where;
   Treatment treatment;
+  std::string_view names;                                      // between spaces; OpenAI's, vLLM's, other servers'
   std::string_view instead = "left out: it is not supported";  // of a refused one: what would be right
 };
 
-constexpr std::string_view kTemplateKwargs = "given in chat_template_kwargs, if the model's template knows it";
-constexpr std::string_view kNoTools = "left out: tools are not supported";
-constexpr std::string_view kNoGrammars = "left out: constrained answers are not supported";
-
-constexpr Field kFields[] = {
-    // OpenAI's
-    {"model", Where::kBoth, Treatment::kRead},
-    {"prompt", Where::kCompletions, Treatment::kRead},
-    {"messages", Where::kChats, Treatment::kRead},
-    {"n", Where::kBoth, Treatment::kRead},
-    {"best_of", Where::kBoth, Treatment::kRead},
-    {"echo", Where::kBoth, Treatment::kRead},
-    {"frequency_penalty", Where::kBoth, Treatment::kRead},
-    {"presence_penalty", Where::kBoth, Treatment::kRead},
-    {"logit_bias", Where::kBoth, Treatment::kRead},
-    {"logprobs", Where::kBoth, Treatment::kRead},
-    {"top_logprobs", Where::kChats, Treatment::kRead},
-    {"max_tokens", Where::kBoth, Treatment::kRead},
-    {"max_completion_tokens", Where::kChats, Treatment::kRead},
-    {"seed", Where::kBoth, Treatment::kRead},
-    {"stop", Where::kBoth, Treatment::kRead},
-    {"stream", Where::kBoth, Treatment::kRead},
-    {"stream_options", Where::kBoth, Treatment::kRead},
-    {"temperature", Where::kBoth, Treatment::kRead},
-    {"top_p", Where::kBoth, Treatment::kRead},
-    {"reasoning_effort", Where::kChats, Treatment::kRead},
-    {"service_tier", Where::kBoth, Treatment::kRead},
-    {"user", Where::kBoth, Treatment::kHint},
-    {"metadata", Where::kBoth, Treatment::kHint},
-    {"store", Where::kBoth, Treatment::kHint},
-    {"safety_identifier", Where::kBoth, Treatment::kHint},
-    {"prompt_cache_key", Where::kBoth, Treatment::kHint},
-    {"prompt_cache_retention", Where::kBoth, Treatment::kHint},
-    {"prediction", Where::kChats, Treatment::kHint},
-    {"parallel_tool_calls", Where::kChats, Treatment::kHint},
-    {"suffix", Where::kCompletions, Treatment::kRefused},
-    {"tools", Where::kChats, Treatment::kRefused, kNoTools},
-    {"tool_choice", Where::kChats, Treatment::kRefused, "none or auto: tools are not supported"},
-    {"functions", Where::kChats, Treatment::kRefused, kNoTools},
-    {"function_call", Where::kChats, Treatment::kRefused, kNoTools},
-    {"response_format", Where::kBoth, Treatment::kRefused, "of type text: constrained answers are not supported"},
-    {"modalities", Where::kChats, Treatment::kRefused, "[\"text\"]"},
-    {"audio", Where::kChats, Treatment::kRefused},
-    {"web_search_options", Where::kChats, Treatment::kRefused},
-    {"verbosity", Where::kChats, Treatment::kRefused, "medium or left out; say in the messages how long answers are"},
-    // vLLM's
-    {"top_k", Where::kBoth, Treatment::kRead},
-    {"min_p", Where::kBoth, Treatment::kRead},
-    {"repetition_penalty", Where::kBoth, Treatment::kRead},
-    {"stop_token_ids", Where::kBoth, Treatment::kRead},
-    {"include_stop_str_in_output", Where::kBoth, Treatment::kRead},
-    {"ignore_eos", Where::kBoth, Treatment::kRead},
-    {"min_tokens", Where::kBoth, Treatment::kRead},
-    {"skip_special_tokens", Where::kBoth, Treatment::kRead},
-    {"truncate_prompt_tokens", Where::kBoth, Treatment::kRead},
-    {"truncation_side", Where::kBoth, Treatment::kRead},
-    {"prompt_logprobs", Where::kBoth, Treatment::kRead},
-    {"add_special_tokens", Where::kBoth, Treatment::kRead},
-    {"priority", Where::kBoth, Treatment::kRead},
-    {"request_id", Where::kBoth, Treatment::kRead},
-    {"return_tokens_as_token_ids", Where::kBoth, Treatment::kRead},
-    {"cache_salt", Where::kBoth, Treatment::kRead},
-    {"add_generation_prompt", Where::kChats, Treatment::kRead},
-    {"continue_final_message", Where::kChats, Treatment::kRead},
-    {"chat_template_kwargs", Where::kChats, Treatment::kRead},
-    {"documents", Where::kChats, Treatment::kRead},
-    {"include_reasoning", Where::kChats, Treatment::kRead},
-    {"spaces_between_special_tokens", Where::kBoth, Treatment::kHint},
-    {"session_id", Where::kBoth, Treatment::kHint},
-    {"stream_interval", Where::kBoth, Treatment::kHint},
-    {"return_token_offsets", Where::kBoth, Treatment::kHint},
-    {"return_mm_kwargs", Where::kBoth, Treatment::kHint},
-    {"routed_experts_prompt_start", Where::kBoth, Treatment::kHint},
-    {"media_io_kwargs", Where::kChats, Treatment::kHint},
-    {"mm_processor_kwargs", Where::kChats, Treatment::kHint},
-    {"thinking_token_budget", Where::kBoth, Treatment::kRefused, "-1 or left out: thoughts cannot be bounded apart"},
-    {"use_beam_search", Where::kBoth, Treatment::kRefused},
-    {"length_penalty", Where::kBoth, Treatment::kRefused},
-    {"watermarking", Where::kBoth, Treatment::kRefused},
-    {"logprob_token_ids", Where::kBoth, Treatment::kRefused, "left out; ask for the likeliest with top_logprobs"},
-    {"allowed_token_ids", Where::kBoth, Treatment::kRefused, "left out; logit_bias can rule tokens out"},
-    {"bad_words", Where::kBoth, Treatment::kRefused, "left out; logit_bias can rule tokens out"},
-    {"repetition_detection", Where::kBoth, Treatment::kRefused},
-    {"logits_processors", Where::kBoth, Treatment::kRefused},
-    {"vllm_xargs", Where::kBoth, Treatment::kRefused},
-    {"structured_outputs", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"guided_json", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"guided_regex", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"guided_choice", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"guided_grammar", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"guided_decoding_backend", Where::kBoth, Treatment::kHint},
-    {"guided_whitespace_pattern", Where::kBoth, Treatment::kHint},
-    {"chat_template", Where::kChats, Treatment::kRefused, "left out; the server's --chat-template sets it"},
-    {"prompt_embeds", Where::kCompletions, Treatment::kRefused},
-    {"kv_transfer_params", Where::kBoth, Treatment::kRefused},
-    {"ec_transfer_params", Where::kBoth, Treatment::kRefused},
-    {"return_token_ids", Where::kBoth, Treatment::kRefused, "left out; /tokenize gives ids"},
-    {"return_prompt_text", Where::kChats, Treatment::kRefused, "left out; /tokenize shows the prompt's tokens"},
-    // Other servers'
-    {"thinking", Where::kChats, Treatment::kRefused, kTemplateKwargs},
-    {"enable_thinking", Where::kChats, Treatment::kRefused, kTemplateKwargs},
-    {"separate_reasoning", Where::kChats, Treatment::kRefused, "left out; include_reasoning is what there is"},
-    {"regex", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"ebnf", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"grammar", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"json_schema", Where::kBoth, Treatment::kRefused, kNoGrammars},
-    {"lora_path", Where::kBoth, Treatment::kRefused},
-    {"typical_p", Where::kBoth, Treatment::kRefused},
-    {"top_a", Where::kBoth, Treatment::kRefused},
-    {"no_repeat_ngram_size", Where::kBoth, Treatment::kRefused},
+constexpr Fields kFields[] = {
+    {Where::kBoth, Treatment::kRead,
+     "model n best_of echo frequency_penalty presence_penalty logit_bias logprobs max_tokens seed stop stream "
+     "stream_options temperature top_p service_tier top_k min_p repetition_penalty stop_token_ids "
+     "include_stop_str_in_output ignore_eos min_tokens skip_special_tokens truncate_prompt_tokens truncation_side "
+     "prompt_logprobs add_special_tokens priority request_id return_tokens_as_token_ids cache_salt"},
+    {Where::kCompletions, Treatment::kRead, "prompt"},
+    {Where::kChats, Treatment::kRead,
+     "messages top_logprobs max_completion_tokens reasoning_effort add_generation_prompt continue_final_message "
+     "chat_template_kwargs documents include_reasoning"},
+    {Where::kBoth, Treatment::kHint,
+     "user metadata store safety_identifier prompt_cache_key prompt_cache_retention spaces_between_special_tokens "
+     "session_id stream_interval return_token_offsets return_mm_kwargs routed_experts_prompt_start "
+     "guided_decoding_backend guided_whitespace_pattern"},
+    {Where::kChats, Treatment::kHint, "prediction parallel_tool_calls media_io_kwargs mm_processor_kwargs"},
+    {Where::kCompletions, Treatment::kRefused, "suffix prompt_embeds"},
+    {Where::kChats, Treatment::kRefused, "tools functions function_call", "left out: tools are not supported"},
+    {Where::kChats, Treatment::kRefused, "tool_choice", "none or auto: tools are not supported"},
+    {Where::kBoth, Treatment::kRefused, "response_format", "of type text: constrained answers are not supported"},
+    {Where::kChats, Treatment::kRefused, "modalities", "[\"text\"]"},
+    {Where::kChats, Treatment::kRefused, "audio web_search_options"},
+    {Where::kChats, Treatment::kRefused, "verbosity", "medium or left out; say in the messages how long answers are"},
+    {Where::kBoth, Treatment::kRefused, "thinking_token_budget", "-1 or left out: thoughts cannot be bounded apart"},
+    {Where::kBoth, Treatment::kRefused,
+     "use_beam_search length_penalty watermarking repetition_detection logits_processors vllm_xargs "
+     "kv_transfer_params ec_transfer_params lora_path typical_p top_a no_repeat_ngram_size"},
+    {Where::kBoth, Treatment::kRefused, "logprob_token_ids", "left out; ask for the likeliest with top_logprobs"},
+    {Where::kBoth, Treatment::kRefused, "allowed_token_ids bad_words", "left out; logit_bias can rule tokens out"},
+    {Where::kBoth, Treatment::kRefused,
+     "structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf grammar json_schema",
+     "left out: constrained answers are not supported"},
+    {Where::kChats, Treatment::kRefused, "chat_template", "left out; the server's --chat-template sets it"},
+    {Where::kBoth, Treatment::kRefused, "return_token_ids", "left out; /tokenize gives ids"},
+    {Where::kChats, Treatment::kRefused, "return_prompt_text", "left out; /tokenize shows the prompt's tokens"},
+    {Where::kChats, Treatment::kRefused, "thinking enable_thinking",
+     "given in chat_template_kwargs, if the model's template knows it"},
+    {Where::kChats, Treatment::kRefused, "separate_reasoning", "left out; include_reasoning is what there is"},
 };
 
-bool is_of(const Field& field, Endpoint endpoint) {
-  return field.where == Where::kBoth || (field.where == Where::kChats) == (endpoint == Endpoint::kChats);
+bool is_of(const Fields& fields, Endpoint endpoint) {
+  return fields.where == Where::kBoth || (fields.where == Where::kChats) == (endpoint == Endpoint::kChats);
 }
 
 // Whether the value of a refused field asks for nothing, or for what is done anyway.
@@ -186,12 +113,12 @@ void name_once(std::string_view name) {
 void check_field_names(const json::object& object, JsonKeys& keys, Endpoint endpoint) {
   for (const auto& [key, value] : object) {
     const std::string_view name(key.data(), key.size());
-    const auto* field =
-        std::ranges::find_if(kFields, [&](const Field& known) { return known.name == name && is_of(known, endpoint); });
-    if (field == std::end(kFields))
+    const auto* const fields = std::ranges::find_if(
+        kFields, [&](const Fields& known) { return is_of(known, endpoint) && has_word(known.names, name); });
+    if (fields == std::end(kFields))
       name_once(name);
-    else if (field->treatment == Treatment::kRefused && !asks_for_nothing(name, value))
-      keys.fault(name, "is given", field->instead, ErrorCode::kUnsupported);
+    else if (fields->treatment == Treatment::kRefused && !asks_for_nothing(name, value))
+      keys.fault(name, "is given", fields->instead, ErrorCode::kUnsupported);
   }
 }
 
