@@ -149,6 +149,16 @@ bool has_word(std::string_view words, std::string_view word) {
   return false;
 }
 
+std::vector<std::string> words_of(std::string_view words) {
+  std::vector<std::string> all;
+  for (const auto part : std::views::split(words, ' ')) all.emplace_back(part.begin(), part.end());
+  return all;
+}
+
+std::string counted(int64_t count, std::string_view thing) {
+  return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
+}
+
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {
   std::string best;
   size_t best_distance = name.size() / 2 + 1;  // anything further is no likeness

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/model_config.h"
 #include "config/options.h"
 
 // Kinds of flags, each with an error that names the flag, the value and what would be right.
@@ -129,6 +131,10 @@ void add_switch(CLI::App& app, const std::string& name, Target& target, const st
   app.add_flag_callback("--" + name, [&target] { target = true; }, help);
   app.add_flag_callback("--no-" + name, [&target] { target = false; }, "The opposite");
 }
+
+// Formats of weights by their names on a command line.
+inline const std::map<std::string, WeightFormat> kWeightFormats{
+    {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
 
 // The flags that say how a model is run, under vLLM's names; every subcommand that runs one has them.
 void add_engine_flags(CLI::App& app, EngineOptions& options);

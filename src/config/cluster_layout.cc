@@ -10,15 +10,13 @@
 #include <memory>
 #include <optional>
 
+#include "base/text.h"
+
 namespace cachalot {
 namespace {
 
 std::string where(const ClusterFile& cluster) {
   return cluster.path.empty() ? "the cluster" : cluster.path;
-}
-
-std::string counted(ptrdiff_t count, const char* thing) {
-  return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
 }
 
 // A replica never spans nodes: its ranks are the children of its server.

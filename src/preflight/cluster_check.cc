@@ -7,6 +7,7 @@
 #include <boost/json.hpp>
 
 #include "base/progress.h"
+#include "base/text.h"
 #include "cluster/up_down.h"
 #include "config/json.h"
 #include "preflight/node_helper.h"
@@ -202,9 +203,6 @@ std::string check_text(const CheckedCluster& checked) {
   const int num_errors = checked.findings.count(Severity::kError),
             num_warnings = checked.findings.count(Severity::kWarning);
   if (num_errors + num_warnings == 0) return text + "nothing stands against a start\n";
-  const auto counted = [](int count, const char* thing) {
-    return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
-  };
   return text + fmt::format("{}, {}{}\n", counted(num_errors, "error"), counted(num_warnings, "warning"),
                             num_errors == 0 ? ": it can start" : "");
 }

@@ -6,7 +6,6 @@
 #include "config/json.h"
 #include "preflight/cluster_check.h"
 
-
 namespace cachalot {
 namespace {
 

@@ -27,8 +27,8 @@ struct NodeAnswer {
 Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const std::string& program,
                                              const std::vector<Words>& arguments, std::chrono::seconds patience);
 
-// --- What the checking machine has other nodes do: `cachalot check --answer QUESTION` there. Answers go to the standard
-// output behind kAnswerMark.
+// --- What the checking machine has other nodes do: `cachalot check --answer QUESTION` there. Answers go to the
+// standard output behind kAnswerMark.
 
 // This rank among one a node, to measure the links.
 struct LinkQuestion {

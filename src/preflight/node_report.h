@@ -50,6 +50,9 @@ BOOST_DESCRIBE_STRUCT(NodeReport, (),
                        interface, interface_fault, own_interface, rdma_devices, model_fault, fingerprint,
                        tokenizer_fault, config_json, model_bytes, unix_seconds))
 
+// Bytes of this machine that are free or could be; 0: the kernel does not tell.
+uint64_t available_memory();
+
 // Looks at this machine. Binds the ports for a moment, and leaves nothing behind.
 NodeReport inspect_node(const NodeQuestion& question);
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/progress.h"
+#include "base/text.h"
 #include "comm/membership/member.h"
 #include "preflight/layout_plan.h"
 
@@ -79,8 +80,8 @@ std::string memory_table(const LayoutPlan& plan) {
 std::string needs(const LayoutPlan& plan, int num_requests) {
   const size_t device = plan.device_bytes_for(num_requests);
   return fmt::format(
-      "  {} of {} tokens: {} of KV cache; a device of {}, a node of {}\n",
-      num_requests == 1 ? "1 request" : fmt::format("{} requests", num_requests), plan.max_model_len,
+      "  {} of {} tokens: {} of KV cache; a device of {}, a node of {}\n", counted(num_requests, "request"),
+      plan.max_model_len,
       binary_bytes(static_cast<double>(plan.largest().model.cache_bytes_per_token) * plan.max_model_len * num_requests),
       binary_bytes(device), binary_bytes(static_cast<double>(device) * plan.layout.ranks_per_node()));
 }
@@ -101,9 +102,7 @@ std::string cache_text(const LayoutPlan& plan) {
                       binary_bytes(memory.usable_bytes), binary_bytes(memory.cache_bytes),
                       int64_t{memory.num_blocks} * memory.block_size, memory.num_blocks, memory.block_size);
   if (memory.max_model_len_was_cut) text += fmt::format("; requests are cut to {} tokens", memory.max_model_len);
-  text += fmt::format("; {} of {} tokens at once\n",
-                      plan.num_requests() == 1 ? "1 request" : fmt::format("{} requests", plan.num_requests()),
-                      memory.max_model_len);
+  text += fmt::format("; {} of {} tokens at once\n", counted(plan.num_requests(), "request"), memory.max_model_len);
   return text;
 }
 
@@ -151,9 +150,7 @@ std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
                                  binary_bytes(static_cast<double>(subject.file_bytes)),
                                  dtype_name(plan.largest().settings.compute_dtype));
   text += fmt::format("layout: {} x {} = {} (data x tensor parallel), {} of {} each; ", layout.dp_size, layout.tp_size,
-                      layout.num_ranks() == 1 ? "1 rank" : fmt::format("{} ranks", layout.num_ranks()),
-                      layout.num_nodes == 1 ? "1 node" : fmt::format("{} nodes", layout.num_nodes),
-                      layout.ranks_per_node());
+                      counted(layout.num_ranks(), "rank"), counted(layout.num_nodes, "node"), layout.ranks_per_node());
   text += plan.config.num_experts == 0 ? "no experts"
           : ep_size > 1                ? fmt::format("{} experts over {} ranks", plan.config.num_experts, ep_size)
           : layout.tp_size > 1         ? "each expert's width over a replica's ranks"
