@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cctype>
-#include <limits>
 
 #include "base/file.h"
 #include "base/text.h"

@@ -1,7 +1,5 @@
 #include "config/model_keys.h"
 
-#include <algorithm>
-#include <cctype>
 #include <span>
 
 #include "base/check.h"

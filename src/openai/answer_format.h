@@ -6,7 +6,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "openai/choice.h"
 #include "text/tokenizer.h"
@@ -61,11 +60,9 @@ class AnswerFormat {
   virtual std::string whole(std::string_view choices, const Usage& usage) const = 0;
   // `usage`: absent: the field, too; null: its value.
   virtual std::string chunk(std::string_view choices, const std::optional<boost::json::value>& usage) const = 0;
-  virtual void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) = 0;
-  virtual void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) = 0;
-  // Whether a stream begins with a chunk for every choice, before there is any text.
-  virtual bool has_opening() const = 0;
-  virtual void append_opening_choice(size_t index, std::string& choices) const = 0;
+  virtual void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) = 0;
+  // What a stream begins with for every choice, before there is any text; empty: nothing.
+  virtual std::string opening_choice(size_t /*index*/) const { return {}; }
 };
 
 // Borrow the tokenizer.

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <boost/describe/class.hpp>
-#include <cstdint>
 #include <vector>
 
 #include "base/error.h"

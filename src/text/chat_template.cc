@@ -1,6 +1,5 @@
 #include "text/chat_template.h"
 
-#include <utility>
 
 #include "base/file.h"
 #include "text/folder_config.h"
