@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <span>
 
 #include "base/text.h"
 #include "config/json.h"
@@ -14,6 +15,12 @@ namespace cachalot::openai {
 namespace json = boost::json;
 
 namespace {
+
+// How probabilities are written. `tokens_as_ids`: a token's text is "token_id:17".
+struct LogprobsStyle {
+  const Tokenizer& tokenizer;
+  bool tokens_as_ids = false;
+};
 
 // JSON has no infinity; vLLM writes the logarithm of nothing so.
 double finite(float logprob) {
@@ -54,8 +61,10 @@ std::span<const TokenLogprob> first(const std::vector<TokenLogprob>& top, int co
   return std::span(top).first(std::min(top.size(), static_cast<size_t>(count)));
 }
 
-}  // namespace
+// These append JSON, without a tree of values, which would take 10 KB for a token with 20 alternatives.
 
+// Of /v1/completions: four parallel lists. `text_offset` is where the first token's text begins, in characters, and is
+// moved on.
 void append_completion_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
                                 int& text_offset, std::string& text) {
   std::string texts_text, tops_text, offsets_text;
@@ -94,6 +103,7 @@ void append_completion_logprobs(const LogprobsStyle& style, std::span<const Repo
   lists.end();
 }
 
+// Of /v1/chat/completions: {"content": [...]}, each token with its bytes.
 void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
                           std::string& text) {
   JsonPieces object(text, "{}");
@@ -115,6 +125,7 @@ void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedTo
   object.end();
 }
 
+// vLLM's prompt_logprobs: for each token of the prompt null or an object from ids to probabilities.
 void append_prompt_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, std::string& text) {
   JsonPieces list(text, "[]");
   for (const ReportedToken& reported : tokens) {
@@ -139,12 +150,10 @@ void append_prompt_logprobs(const LogprobsStyle& style, std::span<const Reported
   list.end();
 }
 
-namespace {
-
 json::value finish_word(FinishReason reason) {
   switch (reason) {
     case FinishReason::kNone:
-      return nullptr;
+      break;
     case FinishReason::kStop:
       return "stop";
     case FinishReason::kLength:

@@ -195,18 +195,9 @@ value bound(double tokens) {
 }
 
 object step_json(const StepCost& cost, int num_ranks) {
-  array operations;
-  for (const OperationTraffic& operation : cost.traffic.operations) {
-    operations.push_back(object{{"operation", operation.operation},
-                                {"times", operation.times},
-                                {"rank_bytes", operation.rank_bytes},
-                                {"total_bytes", operation.total_bytes},
-                                {"far_bytes", operation.far_bytes},
-                                {"node_bytes", operation.node_bytes}});
-  }
   return {{"rows_per_replica", cost.rows_per_replica},
           {"rows", cost.rows},
-          {"operations", std::move(operations)},
+          {"operations", boost::json::value_from(cost.traffic.operations)},
           {"total_bytes", cost.traffic.sum(&OperationTraffic::total_bytes)},
           {"far_bytes", cost.traffic.sum(&OperationTraffic::far_bytes)},
           {"node_bytes", cost.traffic.sum(&OperationTraffic::node_bytes)},
