@@ -161,6 +161,11 @@ Status print_status(const StatusFlags& flags) {
   return {};
 }
 
+void finish_with(const Result<int>& status) {
+  if (!status) finish_command(std::unexpected(status.error()));
+  if (*status != 0) throw CLI::RuntimeError(*status);
+}
+
 }  // namespace
 
 void add_run_folder_flag(CLI::App& app, std::string& run_folder) {
@@ -195,11 +200,7 @@ void add_up_command(CLI::App& app) {
   command->footer(
       "Replicas that lost a rank are started anew, together with those that step with them.\n"
       "`cachalot status` shows a cluster, `cachalot down` stops it. Logs are in the file's folder, in logs/.");
-  command->callback([flags] {
-    const Result<int> status = up(*flags);
-    if (!status) finish_command(std::unexpected(status.error()));
-    if (*status != 0) throw CLI::RuntimeError(*status);
-  });
+  command->callback([flags] { finish_with(up(*flags)); });
 }
 
 void add_down_command(CLI::App& app) {
@@ -241,11 +242,7 @@ void add_lease_command(CLI::App& app) {
                    });
   command->add_flag("--report-end", options->report_end, "Write how it ended to the standard output, as JSON");
   command->add_option("words", options->words, "The program and its arguments, behind --")->required();
-  command->callback([options] {
-    const Result<int> status = run_leased(*options);
-    if (!status) finish_command(std::unexpected(status.error()));
-    throw CLI::RuntimeError(*status);
-  });
+  command->callback([options] { finish_with(run_leased(*options)); });
 }
 
 }  // namespace cachalot

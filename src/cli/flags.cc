@@ -151,6 +151,19 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
             "Seed of requests that bring none; absent: a random one each");
 }
 
+void add_transports_flag(CLI::App& app, std::string& transports) {
+  app.add_option("--transports", transports,
+                 "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
+      ->check(CLI::IsMember({"auto", "shm", "ucx"}))
+      ->capture_default_str();
+}
+
+void add_group_secret_flag(CLI::App& app, std::string& file) {
+  app.add_option("--group-secret-file", file,
+                 "File whose content every rank must have; without it, whoever reaches the port may join")
+      ->check(CLI::ExistingFile);
+}
+
 void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   options.ucx_environment = environment_variables("UCX_");
   add_whole(app, "-t,--tensor-parallel-size", options.tensor_parallel_size, {.least = 1, .most = 1024},
@@ -175,16 +188,11 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   add_switch(app, "enable-expert-parallel", options.enable_expert_parallel,
              "Spread the experts over all ranks of all replicas, which then step together (off: each expert's width "
              "is divided over a replica's ranks, and replicas run apart)");
-  app.add_option("--group-secret-file", options.group_secret_file,
-                 "File whose content every rank must have; without it, whoever reaches the port may join")
-      ->check(CLI::ExistingFile);
+  add_group_secret_flag(app, options.group_secret_file);
   app.add_option("--network-interface", options.network_interface,
                  "Interface for traffic between nodes; the one that reaches --data-parallel-address if absent")
       ->envname("GLOO_SOCKET_IFNAME");
-  app.add_option("--transports", options.transports,
-                 "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
-      ->check(CLI::IsMember({"auto", "shm", "ucx"}))
-      ->capture_default_str();
+  add_transports_flag(app, options.transports);
   app.add_option(
          "--visible-devices", options.visible_devices,
          "Numbers of devices, separated by commas, as many as the replica has ranks; only their count is looked at")

@@ -140,6 +140,10 @@ inline const std::map<std::string, WeightFormat> kWeightFormats{
 void add_engine_flags(CLI::App& app, EngineOptions& options);
 void add_isa_flag(CLI::App& app, EngineOptions& options);  // one of them
 
+// Of what connects ranks.
+void add_transports_flag(CLI::App& app, std::string& transports);
+void add_group_secret_flag(CLI::App& app, std::string& file);
+
 // The flags that spread a model over ranks, under vLLM's names, with the environment variables that deployments of vLLM
 // set for them (the flag wins).
 void add_parallel_flags(CLI::App& app, ParallelOptions& options);

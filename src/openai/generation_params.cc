@@ -1,7 +1,6 @@
 #include "openai/generation_params.h"
 
 #include <algorithm>
-#include <array>
 #include <boost/json/parse.hpp>
 #include <cmath>
 #include <limits>
@@ -168,8 +167,7 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   params.truncates_end = side == "right";
   keys.optional("request_id", params.request_id);
   keys.optional("service_tier", params.service_tier);
-  constexpr std::array<std::string_view, 6> kTiers{"", "auto", "default", "flex", "scale", "priority"};
-  if (std::ranges::find(kTiers, params.service_tier) == kTiers.end())
+  if (!params.service_tier.empty() && !has_word("auto default flex scale priority", params.service_tier))
     keys.fault("service_tier", "is " + quoted(params.service_tier), "auto, default, flex, scale or priority");
   read_choices(keys, limits, params);
   read_stream(keys, params);
