@@ -8,7 +8,7 @@
 
 #include "base/math.h"
 #include "comm/mesh_group.h"
-#include "preflight/json_fields.h"
+#include "config/json.h"
 
 namespace cachalot {
 namespace {
