@@ -42,7 +42,8 @@ Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std
   CLI::App app("", "cachalot");
   add_command(app);
   CLI::App* const command = app.get_subcommand(section);
-  command->callback([] {});
+  // Behind all that is checked, and in front of its own callback, which keeps what the options write to.
+  command->parse_complete_callback([] { throw CLI::Success(); });
   const std::string where = fmt::format("{}:{}:{}: {}.{}", cluster.path, flag.line, flag.column, section, flag.name);
   if (flag.name == "help") return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`", where, section);
   std::ranges::copy(flag_words(flag), std::back_inserter(arguments));
@@ -60,6 +61,7 @@ Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std
   std::ranges::reverse(read->words);  // as CLI11 wants them
   try {
     app.parse(read->words);
+  } catch (const CLI::Success&) {
   } catch (const CLI::ParseError& error) {
     return make_parameter_error(flag.name, "{}: {}", where, error.what());
   }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+// Numbers that all layers speak in.
 namespace cachalot {
 
 using TokenId = int32_t;
