@@ -1,6 +1,8 @@
 #include "cache/prefix_cache.h"
 
 #include <gtest/gtest.h>
+
+#define XXH_INLINE_ALL  // header only
 #include <xxhash.h>
 
 #include <algorithm>
@@ -11,8 +13,6 @@
 #include <set>
 #include <string>
 #include <vector>
-
-#define XXH_INLINE_ALL  // header only
 
 namespace cachalot {
 namespace {

@@ -115,8 +115,8 @@ Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, View<float, 2>
                                               const CollectiveSite& site) const {
   if (size() == 1) return own;
   const int64_t features = own.extent(1), row_bytes = features * static_cast<int64_t>(dtype_size(compute_dtype_));
-  const View<std::byte, 2> sent(workspace_.wire_own.data(), own.extent(0), row_bytes),
-      arrived(workspace_.wire_all.data(), all.extent(0), row_bytes);
+  const View<std::byte, 2> sent(workspace_.wire_own.data(), own.extent(0), row_bytes);
+  const View<std::byte, 2> arrived(workspace_.wire_all.data(), all.extent(0), row_bytes);
   ops_.to_compute(own, ComputeView<2>(sent.data(), compute_dtype_, own.extent(0), features));
   RETURN_IF_ERROR(group_.all_gather(sent, partition(all.extent(0)), arrived, site));
   ops_.from_compute(ComputeView<2>(arrived.data(), compute_dtype_, all.extent(0), features), all);

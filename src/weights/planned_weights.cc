@@ -10,7 +10,7 @@
 namespace cachalot {
 namespace {
 
-constexpr int64_t kFp8Block = 128, kValuesPerWord = 8;
+constexpr int64_t kValuesPerWord = 8;
 
 boost::json::object quantization_object(const QuantTarget& target, const std::vector<std::string>& kept) {
   boost::json::object object;

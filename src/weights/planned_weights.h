@@ -10,6 +10,8 @@
 
 namespace cachalot {
 
+inline constexpr int64_t kFp8Block = 128;  // rows and columns that share a scale
+
 // The weight format that a checkpoint is to be written in.
 struct QuantTarget {
   WeightFormat format = WeightFormat::kPlain;

@@ -172,7 +172,6 @@ float fp8_block_scale(float max_magnitude) {
 
 namespace {
 
-constexpr int64_t kFp8Block = 128;
 constexpr int64_t kOutputsPerWord = 8;
 constexpr int kAwqShift[kOutputsPerWord] = {0, 16, 4, 20, 8, 24, 12, 28};  // nibble order 0,2,4,6,1,3,5,7
 // Outputs that a thread takes at once: rows of the AWQ tensors are then written in pieces of a cache line.
