@@ -60,10 +60,11 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   // Templates of open models know no developer: it is OpenAI's newer name for the system.
   json::object message = {{"role", role_name == "developer" ? "system" : role_name}, {"content", text}};
   if (const json::value* name = object->if_contains("name"); name && name->is_string()) message["name"] = *name;
-  // Under vLLM's newer name and the older one; templates know one or the other.
-  for (const char* name : {"reasoning_content", "reasoning"})
-    if (const json::value* thought = object->if_contains(name); thought && thought->is_string())
-      message["reasoning"] = message["reasoning_content"] = *thought;
+  // Under vLLM's newer name and the older one; templates know one or the other. One by one: what the second inserts may
+  // move the first.
+  for (const char* given : {"reasoning_content", "reasoning"})
+    if (const json::value* thought = object->if_contains(given); thought && thought->is_string())
+      for (const char* name : {"reasoning_content", "reasoning"}) message[name] = *thought;
   messages.push_back(std::move(message));
 }
 
