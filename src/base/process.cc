@@ -44,6 +44,7 @@ struct Child {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
+  signal(SIGINT, SIG_DFL);  // ignored where a shell's script started this process in the background
   dup2(child.input, STDIN_FILENO);
   if (child.output >= 0) dup2(child.output, STDOUT_FILENO);
   if (child.errors >= 0) dup2(child.errors, STDERR_FILENO);

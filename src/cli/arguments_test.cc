@@ -31,12 +31,15 @@ Outcome try_command(const std::string& name, const WordList& words) {
   Outcome outcome{"", arguments->words, arguments->notices};
   if (outcome.words == WordList{"--model=m"}) return outcome;
   const std::unique_ptr<CLI::App> program = make_program();
-  program->get_subcommand(name)->callback([] {});
+  // Another callback would take what the flags write to with the one that it replaces.
+  program->get_subcommand(name)->parse_complete_callback([] { throw CLI::Success(); });
   WordList all = outcome.words;
   all.insert(all.begin(), name);
   std::ranges::reverse(all);
   try {
     program->parse(all);
+  } catch (const CLI::Success&) {
+    return outcome;
   } catch (const CLI::ParseError& error) {
     return {error.what(), {}, {}};
   }

@@ -54,6 +54,12 @@ bool has_failed(const tcp::socket& socket) {
          error != 0;
 }
 
+// Before an answer's last bytes go: who has them finds what the body took of max_body_bytes_in_flight free.
+void drop_body(Request& request) {
+  request.body = {};
+  request.body_share.reset();
+}
+
 void forbid_chunk_extensions(uint64_t, boost::beast::string_view extensions, boost::system::error_code& error) {
   if (!extensions.empty()) error = bhttp::error::bad_chunk_extension;
 }
@@ -547,6 +553,7 @@ awaitable<void> ServerCall::respond(Response response) {
                                           connection_.core_->options);
   wire += exchange.answer.part(response.body);
   exchange.answer.end();
+  drop_body(request);
   co_await connection_.write_answer(exchange, std::move(wire));
 }
 
@@ -572,6 +579,7 @@ awaitable<void> ServerCall::end(std::string last_bytes) {
   wire += exchange.answer.part(last_bytes);
   const bool is_complete = exchange.answer.is_complete();
   if (is_complete) wire += exchange.answer.end();
+  drop_body(request);
   co_await connection_.write_answer(exchange, std::move(wire));
 }
 

@@ -78,6 +78,16 @@ TEST(Signals, EndAServerThatWaitsForOthers) {
   }
 }
 
+// UCX takes SIGHUP from the program when it is loaded, and its handler crashes until that is done.
+TEST(Signals, AHangUpWhileLibrariesAreLoadedIsNoCrash) {
+  for (int moment = 0; moment < 60; moment++) {
+    Program program({"--version"});
+    std::this_thread::sleep_for(milliseconds(moment));
+    program.signal(SIGHUP);
+    EXPECT_THAT(program.wait(kPatience), AnyOf(128 + SIGHUP, 0)) << moment << " ms\n" << program.output();
+  }
+}
+
 // At any moment of a start: 0 is a server that has drained.
 TEST(Signals, EndAServerThatStarts) {
   for (const milliseconds moment :
