@@ -208,5 +208,17 @@ TEST(InterruptHandler, TakesOneInterruptAndNoOtherSignal) {
   EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGINT);
 }
 
+TEST(InterruptHandler, MayAskWhatSignalsCame) {
+  Stubborn process([](auto say) {
+    static const InterruptHandler handler([say] { say(received_stop_signal() == 0 ? 'n' : 's'); });
+    say('r');
+  });
+  ASSERT_EQ(process.next_word(), 'r');
+  process.signal(SIGINT);
+  EXPECT_EQ(process.next_word(), 'n');
+  process.signal(SIGTERM);
+  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGTERM);
+}
+
 }  // namespace
 }  // namespace cachalot

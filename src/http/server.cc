@@ -131,7 +131,7 @@ void ServerCore::remove(Connection* connection) {
     std::lock_guard lock(mutex_);
     was_crowded = static_cast<int>(connections_.size()) > options.max_connections;
     const auto found = connections_.find(connection);
-    if (found->second.list) found->second.list->erase(found->second.place);
+    leave_list(found->second);
     connections_.erase(found);
     if (connections_.empty()) empty_.notify_all();
   }
@@ -141,31 +141,53 @@ void ServerCore::remove(Connection* connection) {
 void ServerCore::begins_to_wait(Connection* connection, bool has_served) {
   std::lock_guard lock(mutex_);
   Entry& entry = connections_.at(connection);
+  if (entry.gives_way) return;
+  leave_list(entry);
   entry.list = has_served ? &waiting_ : &newcomers_;
   entry.place = entry.list->insert(entry.list->end(), connection);
 }
 
 void ServerCore::ends_to_wait(Connection* connection) {
   std::lock_guard lock(mutex_);
-  Entry& entry = connections_.at(connection);
+  leave_list(connections_.at(connection));
+}
+
+void ServerCore::leave_list(Entry& entry) {
   if (Waiting* list = std::exchange(entry.list, nullptr)) list->erase(entry.place);
+  if (std::exchange(entry.gives_way, false)) num_giving_way_--;
+}
+
+std::shared_ptr<Connection> ServerCore::take_longest_waiting() {
+  std::shared_ptr<Connection> longest;
+  while (!longest && (!newcomers_.empty() || !waiting_.empty())) {
+    Entry& entry = connections_.at(newcomers_.empty() ? waiting_.front() : newcomers_.front());
+    leave_list(entry);
+    entry.gives_way = true;
+    num_giving_way_++;
+    longest = entry.connection.lock();
+  }
+  return longest;
 }
 
 bool ServerCore::make_room() {
-  std::shared_ptr<Connection> oldest;
+  std::shared_ptr<Connection> longest;
   {
     std::lock_guard lock(mutex_);
-    while (!oldest && (!newcomers_.empty() || !waiting_.empty())) {
-      Waiting& list = newcomers_.empty() ? waiting_ : newcomers_;
-      Entry& entry = connections_.at(list.front());
-      list.pop_front();
-      entry.list = nullptr;
-      oldest = entry.connection.lock();
-    }
+    longest = take_longest_waiting();
   }
-  if (!oldest) return false;
-  oldest->give_way();
-  return true;
+  if (longest) longest->give_way();
+  return longest != nullptr;
+}
+
+bool ServerCore::admits_request() {
+  std::shared_ptr<Connection> longest;
+  {
+    std::lock_guard lock(mutex_);
+    if (static_cast<int>(connections_.size()) - num_giving_way_ <= options.max_connections) return true;
+    longest = take_longest_waiting();
+  }
+  if (longest) longest->give_way();
+  return longest != nullptr;
 }
 
 bool ServerCore::has_reserve_for(const std::string& path) const {

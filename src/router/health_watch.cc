@@ -20,6 +20,7 @@ namespace {
 
 constexpr auto kRollCallInterval = std::chrono::seconds(10);
 constexpr size_t kMaxAnswerBytes = 64 << 10;
+constexpr int kTimeoutParts = 10;
 
 // The names in the answer of /v1/models.
 std::vector<std::string> model_names(const std::string& body) {
@@ -35,9 +36,15 @@ std::vector<std::string> model_names(const std::string& body) {
   return names;
 }
 
-awaitable<void> pause(std::chrono::milliseconds duration) {
+awaitable<void> pause(std::chrono::nanoseconds duration) {
   asio::steady_timer timer(co_await asio::this_coro::executor, duration);
   co_await timer.async_wait(asio::use_awaitable);
+}
+
+// In parts: of the time for which this process is held up itself, with its machine, say, no more than one part counts,
+// since it could not have heard an answer.
+awaitable<void> pause_patiently(std::chrono::milliseconds duration) {
+  for (int part = 0; part < kTimeoutParts; part++) co_await pause(std::chrono::nanoseconds(duration) / kTimeoutParts);
 }
 
 // One replica's.
@@ -111,7 +118,7 @@ awaitable<Result<http::Response>> Watch::fetch(std::string target) {
   const std::string& key =
       options.server_api_key.empty() && !options.api_keys.empty() ? options.api_keys.front() : options.server_api_key;
   if (!key.empty()) request.headers.add("Authorization", "Bearer " + key);
-  auto first = co_await (client_.ask(std::move(request)) || pause(options.health_timeout));
+  auto first = co_await (client_.ask(std::move(request)) || pause_patiently(options.health_timeout));
   if (first.index() == 0) co_return std::move(std::get<0>(first));
   co_return make_error(ErrorCode::kDeadlineExceeded, "no answer in time");
 }

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/ports.h"
+#include "base/process_test_util.h"
 #include "base/stop_signals.h"
 #include "cluster/up_cluster.h"
 #include "processes/api_client.h"
@@ -34,12 +35,13 @@ constexpr std::array kSignals{SIGTERM, SIGINT, SIGHUP};
 
 // Ends the program by the signal; it, and every process below it, must be gone in time.
 std::optional<int> end_at_once(Program& program, int number) {
+  OwnTime time;
   std::vector<pid_t> below = descendants_of(program.pid());
   const auto begin = steady_clock::now();
   program.signal(number);
   const std::optional<int> status = program.wait(kPatience);
   const std::vector<pid_t> left = still_there(std::move(below), milliseconds(500));
-  EXPECT_LT(steady_clock::now() - begin, kAtOnce) << signal_name(number) << "\n" << program.output();
+  EXPECT_LT(time.since(begin), kAtOnce) << signal_name(number) << "\n" << program.output();
   EXPECT_THAT(left, IsEmpty()) << signal_name(number);
   return status;
 }
@@ -67,7 +69,9 @@ TEST(Signals, EndAServerThatWaitsForOthers) {
           serve(nano_folder(), small({"--enable-expert-parallel", "--data-parallel-size", "2", "--tensor-parallel-size",
                                       "2", "--data-parallel-rank", std::to_string(rank), "--data-parallel-rpc-port",
                                       std::to_string(free_port())}));
-      std::this_thread::sleep_for(seconds(2));  // its ranks have loaded the program, and wait
+      for (const char* waiting : rank == 0 ? std::vector{"rank 1 has found rank 0"}
+                                           : std::vector{"rank 2 waits for rank 0", "rank 3 waits for rank 0"})
+        ASSERT_TRUE(server->wait_for_line(waiting, kPatience)) << server->output();
       EXPECT_EQ(descendants_of(server->pid()).size(), 1U) << server->output();
       EXPECT_EQ(end_at_once(*server, number), 128 + number) << server->output();
     }
@@ -90,7 +94,7 @@ TEST(Signals, ARankThatIsToldToEndWhileAllStartTellsWhy) {
   const auto server =
       serve(nano_folder(), small({"--enable-expert-parallel", "--data-parallel-size", "2", "--tensor-parallel-size",
                                   "2", "--data-parallel-rpc-port", std::to_string(free_port())}));
-  std::this_thread::sleep_for(seconds(2));
+  ASSERT_TRUE(server->wait_for_line("rank 1 has found rank 0", kPatience)) << server->output();
   const std::vector<pid_t> ranks = descendants_of(server->pid());
   ASSERT_EQ(ranks.size(), 1U);
   kill(ranks[0], SIGTERM);
