@@ -6,7 +6,6 @@
 
 #include <boost/json.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,6 +16,7 @@
 #include "cli/flags.h"
 #include "cli/line_editor.h"
 #include "cluster/run_folder.h"
+#include "config/environment.h"
 #include "http/sse.h"
 
 namespace cachalot {
@@ -237,7 +237,7 @@ Result<std::string> find_own_cluster(const std::string& run_folder) {
 // A key of this machine's servers goes to no other.
 std::string own_key() {
   for (const char* name : {"CACHALOT_API_KEY", "VLLM_API_KEY"})
-    if (const char* const key = std::getenv(name); key != nullptr && *key != '\0') return key;
+    if (std::string key = environment_variable(name); !key.empty()) return key;
   return {};
 }
 

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include <boost/json.hpp>
-#include <thread>
 
 #include "http/loopback_test_util.h"
 #include "http/server.h"

@@ -12,8 +12,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant"};
-
 // A string, or parts of type text, which stand on lines of their own.
 void read_content(const json::value& content, std::string_view where, JsonKeys& keys, std::string& text) {
   if (content.is_string()) {
@@ -43,7 +41,7 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   const json::value* role = object->if_contains("role");
   if (!role || !role->is_string()) return keys.fault(where + ".role", "is missing", "system, user or assistant");
   std::string role_name(role->get_string());
-  if (std::ranges::find(kRoles, role_name) == std::end(kRoles))
+  if (!has_word("system developer user assistant", role_name))
     return keys.fault(where + ".role", "is " + quoted(role_name), "system, developer, user or assistant",
                       ErrorCode::kUnsupported);
   for (const char* name : {"tool_calls", "function_call", "audio"}) {
@@ -114,8 +112,8 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
       keys.fault("documents", "is something else", "a list of objects");
   }
   keys.optional("reasoning_effort", conversation.reasoning_effort);
-  constexpr std::string_view kEfforts[] = {"", "none", "minimal", "low", "medium", "high", "xhigh", "max"};
-  if (std::ranges::find(kEfforts, conversation.reasoning_effort) == std::end(kEfforts))
+  if (!conversation.reasoning_effort.empty() &&
+      !has_word("none minimal low medium high xhigh max", conversation.reasoning_effort))
     keys.fault("reasoning_effort", "is " + quoted(conversation.reasoning_effort),
                "none, minimal, low, medium, high, xhigh or max");
 }

@@ -7,8 +7,9 @@
 #include <boost/json.hpp>
 
 #include "base/progress.h"
+#include "base/text.h"
 #include "cluster/up_down.h"
-#include "preflight/json_fields.h"
+#include "config/json.h"
 #include "preflight/node_helper.h"
 
 namespace cachalot {
@@ -130,7 +131,7 @@ std::string check_json(const CheckedCluster& checked) {
   for (const CheckedNode& node : checked.nodes) {
     boost::json::object object{
         {"address", node.address}, {"ranks", node.num_ranks}, {"clock_difference_seconds", node.clock_difference}};
-    if (node.report) object["report"] = boost::json::parse(to_json_line(*node.report));
+    if (node.report) object["report"] = boost::json::value_from(*node.report);
     if (node.memory) {
       object["rank_bytes"] = node.memory->rank.fixed_bytes();
       object["cache_bytes"] = node.memory->cache_bytes;
@@ -144,7 +145,7 @@ std::string check_json(const CheckedCluster& checked) {
                         {"advice", finding.advice}});
   }
   boost::json::object object{{"nodes", std::move(nodes)}, {"findings", std::move(findings)}};
-  if (checked.links) object["links"] = boost::json::parse(to_json_line(*checked.links));
+  if (checked.links) object["links"] = boost::json::value_from(*checked.links);
   return boost::json::serialize(object) + "\n";
 }
 
@@ -202,9 +203,6 @@ std::string check_text(const CheckedCluster& checked) {
   const int num_errors = checked.findings.count(Severity::kError),
             num_warnings = checked.findings.count(Severity::kWarning);
   if (num_errors + num_warnings == 0) return text + "nothing stands against a start\n";
-  const auto counted = [](int count, const char* thing) {
-    return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
-  };
   return text + fmt::format("{}, {}{}\n", counted(num_errors, "error"), counted(num_warnings, "warning"),
                             num_errors == 0 ? ": it can start" : "");
 }

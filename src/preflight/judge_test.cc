@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "config/json.h"
 #include "preflight/cluster_check.h"
-#include "preflight/json_fields.h"
 
 namespace cachalot {
 namespace {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include <boost/describe/class.hpp>
 #include <vector>
 
 #include "base/error.h"
@@ -12,13 +12,8 @@ namespace cachalot {
 struct LinkFigure {
   double microseconds = 0;      // of a small message, one way
   double bytes_per_second = 0;  // of large ones
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("microseconds", self.microseconds);
-    archive("bytes_per_second", self.bytes_per_second);
-  }
 };
+BOOST_DESCRIBE_STRUCT(LinkFigure, (), (microseconds, bytes_per_second))
 
 // [from * size + to] of ranks; nothing from a rank to itself.
 struct LinkMatrix {
@@ -27,13 +22,8 @@ struct LinkMatrix {
 
   const LinkFigure& at(int from, int to) const { return figures[static_cast<size_t>(from * size + to)]; }
   LinkFigure& at(int from, int to) { return figures[static_cast<size_t>(from * size + to)]; }
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("size", self.size);
-    archive("figures", self.figures);
-  }
 };
+BOOST_DESCRIBE_STRUCT(LinkMatrix, (), (size, figures))
 
 // Measures every pair, each direction by itself, as many pairs at a time as have no rank in common. Every rank of the
 // mesh calls this, and all get the whole matrix. Half a second a round; there is one round fewer than ranks, or as many
