@@ -183,8 +183,8 @@ Status read_keys(YamlKeys& file, ClusterFile& cluster) {
   file.read("logs", cluster.logs);
   file.read("drain-seconds", cluster.drain_seconds, 0, 86'400);
   file.add(read_restart(file.nested("restart"), cluster.restart));
-  for (const std::string& key : words_of(
-           "name model port data-parallel-rpc-port data-parallel-size nodes devices tensor-parallel-size"))
+  for (const std::string& key :
+       words_of("name model port data-parallel-rpc-port data-parallel-size nodes devices tensor-parallel-size"))
     note_place(file, key, key, cluster);
   return file.finish();
 }

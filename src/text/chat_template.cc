@@ -1,6 +1,5 @@
 #include "text/chat_template.h"
 
-
 #include "base/file.h"
 #include "text/folder_config.h"
 #include "text/rust_bridge.h"
