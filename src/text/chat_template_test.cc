@@ -258,7 +258,7 @@ TEST(ChatTemplate, ListsAndMapsAreKeptAsTheyAre) {
            {"{{ 1 < 2 < 3 }}{{ 1 < 2 > 3 }}{{ 'a' in {'a': 1} }}{{ 'b' not in 'abc' }}", "TrueFalseTrueFalse"},
            {"{{ [3, 1] | sort | join(',') }}{{ ['a', 'b'] | map('upper') | list }}{{ [1, 2] | select('gt', 1) | list "
             "}}",
-            "1,3[\"A\", \"B\"][2]"},
+            "1,3['A', 'B'][2]"},
            {"{% set m = [{'role': 'user'}, {'role': 'tool'}] %}{{ (m | selectattr('role', 'equalto', 'tool') | "
             "list)[0].role }}{{ m[::-1][0]['role'] }}",
             "tooltool"},

@@ -10,6 +10,8 @@ use minijinja::{Environment, Error, ErrorKind, State, functions};
 
 /// Of lists and maps: far more than any context has; deeper ones would run out of stack.
 const MAX_DEPTH: usize = 200;
+/// To look at an item takes as long as so many instructions of a template.
+const FUEL_OF_ITEM: u64 = 4;
 /// A text is compared in so many bytes a fuel.
 const BYTES_PER_FUEL: usize = 4096;
 
@@ -59,6 +61,8 @@ pub fn add_to(environment: &mut Environment) {
 /// Leads the instructions that look at whole values, or store them, through guards.
 pub fn guard(instructions: &mut Instructions) {
     let num_instructions = (0..).find(|at| instructions.get(*at).is_none()).unwrap_or(0);
+    // The guards stand behind the program, which must not run into them.
+    let leap = instructions.add(Instruction::Jump(num_instructions));
     for at in 0..num_instructions {
         let Some(instruction) = instructions.get(at).cloned() else { return };
         let (guard, num_args) = match instruction {
@@ -100,6 +104,10 @@ pub fn guard(instructions: &mut Instructions) {
             *place = Instruction::Jump(begin);
         }
     }
+    let end = (leap..).find(|at| instructions.get(*at).is_none()).unwrap_or(leap);
+    if let Some(place) = instructions.get_mut(leap) {
+        *place = Instruction::Jump(end);
+    }
 }
 
 /// Back on the stack in their order: the first that is unpacked lies on top.
@@ -123,19 +131,21 @@ pub fn pay(state: &State, value: &Value) -> Result<(), Error> {
 fn pay_at(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
     check_depth(depth)?;
     match value.kind() {
-        ValueKind::String => state.consume_fuel(1 + (value.as_str().map_or(0, str::len) / BYTES_PER_FUEL) as u64),
+        ValueKind::String => {
+            state.consume_fuel(FUEL_OF_ITEM + (value.as_str().map_or(0, str::len) / BYTES_PER_FUEL) as u64)
+        }
         ValueKind::Seq | ValueKind::Iterable => {
-            state.consume_fuel(1)?;
+            state.consume_fuel(FUEL_OF_ITEM)?;
             value.try_iter()?.try_for_each(|item| pay_at(state, &item, depth + 1))
         }
         ValueKind::Map => {
-            state.consume_fuel(1)?;
+            state.consume_fuel(FUEL_OF_ITEM)?;
             value.try_iter()?.try_for_each(|key| {
                 pay_at(state, &key, depth + 1)?;
                 pay_at(state, &value.get_item(&key)?, depth + 1)
             })
         }
-        _ => state.consume_fuel(1),
+        _ => state.consume_fuel(FUEL_OF_ITEM),
     }
 }
 
