@@ -26,4 +26,15 @@ case "${1:-}" in
 esac
 
 scripts/build.sh "$preset" "${targets[@]}"
-ctest --test-dir "build/$preset" --output-on-failure --parallel "$(nproc)" --no-tests=error "$@" </dev/null
+# A sanitizer's report counts wherever it comes from, be it a server that its test ends by force.
+reports=build/$preset/reports
+rm -rf "$reports"
+mkdir -p "$reports"
+export ASAN_OPTIONS=log_path=$PWD/$reports/address UBSAN_OPTIONS=log_path=$PWD/$reports/undefined:print_stacktrace=1
+# UCX looks at what a thread gives back at its end, when ThreadSanitizer knows the thread no more, and crashes.
+[ "$preset" != tsan ] || export UCX_MEM_EVENTS=no
+export TSAN_OPTIONS=log_path=$PWD/$reports/threads:suppressions=$PWD/tests/tsan.supp:die_after_fork=0
+status=0
+ctest --test-dir "build/$preset" --output-on-failure --parallel "$(nproc)" --no-tests=error "$@" </dev/null || status=$?
+find "$reports" -type f -exec tail -n +1 {} + | grep . && status=1
+exit $status

@@ -26,7 +26,7 @@ thread_local int64_t num_allocations_here = 0;  // of this one
 
 }  // namespace
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kCounts = false;  // the sanitizer has an allocator of its own
 #else
 constexpr bool kCounts = true;

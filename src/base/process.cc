@@ -13,8 +13,6 @@
 #include <cstring>
 #include <fstream>
 
-#include "base/file.h"
-
 extern char** environ;
 
 namespace cachalot {
@@ -46,6 +44,7 @@ struct Child {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
+  signal(SIGINT, SIG_DFL);  // ignored where a shell's script started this process in the background
   dup2(child.input, STDIN_FILENO);
   if (child.output >= 0) dup2(child.output, STDOUT_FILENO);
   if (child.errors >= 0) dup2(child.errors, STDERR_FILENO);
@@ -204,7 +203,7 @@ Result<ProgramOutput> run_program(ProcessOptions options, milliseconds patience)
   if (!status)
     return make_error(ErrorCode::kDeadlineExceeded, "{} has not ended within {} ms", options.words[0],
                       patience.count());
-  ASSIGN_OR_RETURN(std::string text, read_file("/proc/self/fd/" + std::to_string(output.get())));
+  ASSIGN_OR_RETURN(std::string text, read_file("/proc/self/fd/" + std::to_string(output.get()), kMostTableBytes));
   return ProgramOutput{.status = *status, .output = std::move(text)};
 }
 
@@ -237,9 +236,8 @@ uint64_t num_memory_kills() {
   return counter("/proc/vmstat", "oom_kill").value_or(0);
 }
 
-std::string describe_death(int status, uint64_t memory_kills_before) {
-  const bool lacked_memory = status == 128 + SIGKILL && num_memory_kills() > memory_kills_before;
-  return describe_end(status) + (lacked_memory ? " when the system ran out of memory" : "");
+bool lacked_memory(int status, uint64_t memory_kills_before) {
+  return status == 128 + SIGKILL && num_memory_kills() > memory_kills_before;
 }
 
 void kill_children(milliseconds patience) {

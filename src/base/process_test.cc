@@ -8,7 +8,6 @@
 
 #include <thread>
 
-#include "base/file.h"
 #include "base/folder_test_util.h"
 #include "base/process_test_util.h"
 #include "base/text.h"
@@ -88,10 +87,12 @@ TEST_F(ProcessTest, KeepsOwnSignalsFromItAndIgnoresNoneForIt) {
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTERM);
   sigprocmask(SIG_BLOCK, &blocked, &before);
-  const auto ignored = signal(SIGPIPE, SIG_IGN);
+  const auto ignored = signal(SIGPIPE, SIG_IGN), interrupt = signal(SIGINT, SIG_IGN);
   EXPECT_EQ(run({.words = {"sh", "-c", "kill -TERM $$"}}), 128 + SIGTERM);
   EXPECT_EQ(run({.words = {"sh", "-c", "kill -PIPE $$"}}), 128 + SIGPIPE);
+  EXPECT_EQ(run({.words = {"sh", "-c", "kill -INT $$"}}), 128 + SIGINT);
   signal(SIGPIPE, ignored);
+  signal(SIGINT, interrupt);
   sigprocmask(SIG_SETMASK, &before, nullptr);
 }
 

@@ -36,6 +36,8 @@ struct State {
   bool has_owner = false, are_callbacks_done = false;
   std::optional<milliseconds> patience;
   std::optional<Clock::time_point> deadline;  // when the process is ended
+
+  std::mutex interrupt_mutex;  // held while it is called, so that its owner does not go meanwhile
   std::function<void()> on_interrupt;
 };
 
@@ -70,9 +72,16 @@ void end_without_owner(std::unique_lock<std::mutex>& lock) {
   state().deadline = Clock::now() + (state().has_owner ? kAfterSecond : kMainPath);
 }
 
+bool take_interrupt() {
+  const std::lock_guard lock(state().interrupt_mutex);
+  if (!state().on_interrupt) return false;
+  std::exchange(state().on_interrupt, {})();
+  return true;
+}
+
 void take(int signal) {
+  if (signal == SIGINT && take_interrupt()) return;
   std::unique_lock lock(state().mutex);
-  if (signal == SIGINT && state().on_interrupt) return std::exchange(state().on_interrupt, {})();
   const bool is_first = state().num_signals++ == 0;
   if (is_first) state().first = signal;
   state().untaken.push_back(signal);
@@ -178,12 +187,12 @@ int StopSignals::fd() const {
 }
 
 InterruptHandler::InterruptHandler(std::function<void()> stop) {
-  const std::lock_guard lock(state().mutex);
+  const std::lock_guard lock(state().interrupt_mutex);
   state().on_interrupt = std::move(stop);
 }
 
 InterruptHandler::~InterruptHandler() {
-  const std::lock_guard lock(state().mutex);
+  const std::lock_guard lock(state().interrupt_mutex);
   state().on_interrupt = {};
 }
 

@@ -41,7 +41,8 @@ class StopSignals {
   int fd() const;  // readable while there is something to be had from wait()
 };
 
-// While one lives, the first SIGINT calls `stop`, on the signals' thread, and is no reason to end.
+// While one lives, the first SIGINT calls `stop`, on the signals' thread, and is no reason to end. The handler's end
+// waits for that call; no other signal is taken during it.
 class InterruptHandler {
  public:
   explicit InterruptHandler(std::function<void()> stop);

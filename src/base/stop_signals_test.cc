@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <csignal>
-#include <string>
 #include <thread>
 
 #include "base/file.h"
@@ -42,6 +42,13 @@ class Stubborn {
   }
   void signal(int number) { process_->signal(number); }
   std::optional<int> ends_within(milliseconds time) { return process_->wait_for(time); }
+  std::optional<int> ends_at_once() {
+    OwnTime time;
+    const auto begin = steady_clock::now();
+    const std::optional<int> status = process_->wait_for(seconds(60));
+    EXPECT_LT(time.since(begin), seconds(2));
+    return status;
+  }
 
  private:
   std::array<int, 2> words_{};
@@ -53,7 +60,7 @@ TEST(StopSignals, EndAProcessThatDoesNotReact) {
     Stubborn process;
     ASSERT_EQ(process.next_word(), 'r');
     process.signal(number);
-    EXPECT_EQ(process.ends_within(seconds(2)), 128 + number) << signal_name(number);
+    EXPECT_EQ(process.ends_at_once(), 128 + number) << signal_name(number);
   }
 }
 
@@ -72,7 +79,7 @@ TEST(StopSignals, EndItsChildrenToo) {
   ASSERT_EQ(read(pids[0], &child, sizeof child), static_cast<ssize_t>(sizeof child));
   const ProcessHandle handle(child);
   process.signal(SIGTERM);
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGTERM);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGTERM);
   EXPECT_TRUE(handle.ends_within(milliseconds(500)));
 }
 
@@ -87,7 +94,7 @@ TEST(StopSignals, CallbacksHaveTheirSay) {
   ASSERT_EQ(process.next_word(), 'r');
   process.signal(SIGINT);
   EXPECT_EQ(process.next_word(), 'c');
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGINT);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGINT);
 }
 
 TEST(StopSignals, ACallbackThatHangsIsNotWaitedFor) {
@@ -97,7 +104,7 @@ TEST(StopSignals, ACallbackThatHangsIsNotWaitedFor) {
   });
   ASSERT_EQ(process.next_word(), 'r');
   process.signal(SIGTERM);
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGTERM);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGTERM);
 }
 
 TEST(StopSignals, AnOwnerIsToldOfEachAndASecondOneEndsWhatItDoesNot) {
@@ -113,7 +120,7 @@ TEST(StopSignals, AnOwnerIsToldOfEachAndASecondOneEndsWhatItDoesNot) {
   EXPECT_EQ(process.ends_within(milliseconds(300)), std::nullopt);
   process.signal(SIGTERM);
   EXPECT_EQ(process.next_word(), '2');
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGHUP) << "the first is the reason";
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGHUP) << "the first is the reason";
 }
 
 TEST(StopSignals, AnOwnersPatienceIsTheLongestThatItLasts) {
@@ -125,7 +132,7 @@ TEST(StopSignals, AnOwnersPatienceIsTheLongestThatItLasts) {
   EXPECT_EQ(process.ends_within(milliseconds(400)), std::nullopt) << "it counts from the signal on";
   const auto begin = steady_clock::now();
   process.signal(SIGTERM);
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGTERM);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGTERM);
   EXPECT_GE(steady_clock::now() - begin, milliseconds(300));
 }
 
@@ -142,24 +149,33 @@ TEST(StopSignals, AnOwnerThatComesAfterTheSignalFindsIt) {
   ASSERT_EQ(process.next_word(), 'r');
   process.signal(SIGTERM);
   EXPECT_EQ(process.next_word(), '1');
-  EXPECT_EQ(process.ends_within(seconds(2)), 7);
+  EXPECT_EQ(process.ends_at_once(), 7);
 }
 
-// As a server that is ready at the very moment of the signal: it ends by itself, and well.
+// As a server that is ready at the very moment of the signal: it ends by itself, and well. It has a fifth of a second
+// to come; a machine that holds it up for longer gives it another try.
 TEST(StopSignals, AnOwnerThatComesLateHasTimeToEnd) {
-  Stubborn process([](auto say) {
-    say('r');
-    while (received_stop_signal() == 0) std::this_thread::sleep_for(milliseconds(1));
-    std::this_thread::sleep_for(milliseconds(100));  // the callbacks are done, and the end is near
-    StopSignals signals(seconds(60));
-    say(signals.wait_for(seconds(5)) == SIGTERM ? '1' : '?');
-    std::this_thread::sleep_for(milliseconds(500));
-    _exit(7);
-  });
-  ASSERT_EQ(process.next_word(), 'r');
-  process.signal(SIGTERM);
-  EXPECT_EQ(process.next_word(), '1');
-  EXPECT_EQ(process.ends_within(seconds(2)), 7);
+  for (int attempt = 0; attempt < 20; attempt++) {
+    Stubborn process([](auto say) {
+      static std::atomic<bool> has_called = false;
+      static const std::stop_callback callback(stop_token_of_signals(), [] { has_called = true; });
+      say('r');
+      while (!has_called) std::this_thread::sleep_for(milliseconds(1));
+      std::this_thread::sleep_for(milliseconds(50));  // the callbacks are done, and the end is near
+      StopSignals signals(seconds(60));
+      say(signals.wait_for(seconds(5)) == SIGTERM ? '1' : '?');
+      std::this_thread::sleep_for(milliseconds(500));
+      _exit(7);
+    });
+    ASSERT_EQ(process.next_word(), 'r');
+    process.signal(SIGTERM);
+    const char word = process.next_word();
+    if (word == '-') continue;
+    EXPECT_EQ(word, '1');
+    EXPECT_EQ(process.ends_at_once(), 7);
+    return;
+  }
+  FAIL() << "it was ended each time";
 }
 
 TEST(StopSignals, WakeIsNoSignal) {
@@ -181,7 +197,7 @@ TEST(StopSignals, AHangUpThatIsIgnoredStaysSoAndAnInterruptDoesNot) {
   process.signal(SIGHUP);
   EXPECT_EQ(process.ends_within(milliseconds(500)), std::nullopt);
   process.signal(SIGINT);
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGINT);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGINT);
 }
 
 TEST(StopSignals, AReaderThatGoesAwayEndsNothingAndStandardDescriptorsAreTaken) {
@@ -206,7 +222,19 @@ TEST(InterruptHandler, TakesOneInterruptAndNoOtherSignal) {
   EXPECT_EQ(process.next_word(), 'i');
   EXPECT_EQ(process.ends_within(milliseconds(500)), std::nullopt);
   process.signal(SIGINT);
-  EXPECT_EQ(process.ends_within(seconds(2)), 128 + SIGINT);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGINT);
+}
+
+TEST(InterruptHandler, MayAskWhatSignalsCame) {
+  Stubborn process([](auto say) {
+    static const InterruptHandler handler([say] { say(received_stop_signal() == 0 ? 'n' : 's'); });
+    say('r');
+  });
+  ASSERT_EQ(process.next_word(), 'r');
+  process.signal(SIGINT);
+  EXPECT_EQ(process.next_word(), 'n');
+  process.signal(SIGTERM);
+  EXPECT_EQ(process.ends_at_once(), 128 + SIGTERM);
 }
 
 }  // namespace

@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <ranges>
 #include <utility>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "cli/flags.h"
 
@@ -25,6 +25,8 @@ using WordSpan = std::span<const std::string>;
 
 constexpr int kMostParts = 32;        // of a name with dots
 constexpr size_t kLongestName = 100;  // that may be a misspelt one
+constexpr size_t kMostConfigNodes = 100'000;
+constexpr int kMostConfigDepth = 32;
 
 bool is_flag(std::string_view word) {
   return word.size() > 1 && word[0] == '-' && word.find_first_of("0123456789.", 1) != 1;
@@ -32,8 +34,8 @@ bool is_flag(std::string_view word) {
 
 std::optional<bool> parse_switch(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char letter) { return static_cast<char>(tolower(letter)); });
-  if (text == "true" || text == "yes" || text == "on" || text == "1") return true;
-  if (text == "false" || text == "no" || text == "off" || text == "0") return false;
+  if (has_word("true yes on 1", text)) return true;
+  if (has_word("false no off 0", text)) return false;
   return std::nullopt;
 }
 
@@ -67,6 +69,19 @@ json::value json_of(const std::string& text) {
   if (!error) return value;
   if (const std::optional<int64_t> number = parse_whole_number(text)) return *number;
   return json::string(text);
+}
+
+// Aliases of a few lines may stand for more values than memory holds, or for themselves. `num_left` counts down.
+bool is_small(const YAML::Node& node, int depth, size_t& num_left) {
+  if (num_left-- == 0 || depth > kMostConfigDepth) return false;
+  if (node.IsMap()) {
+    for (const auto& entry : node)
+      if (!is_small(entry.first, depth + 1, num_left) || !is_small(entry.second, depth + 1, num_left)) return false;
+  } else if (node.IsSequence()) {
+    for (const YAML::Node& item : node)
+      if (!is_small(item, depth + 1, num_left)) return false;
+  }
+  return true;
 }
 
 json::value json_of(const YAML::Node& node) {
@@ -132,11 +147,11 @@ class Reader {
     for (auto& [name, object] : objects_) RETURN_IF_ERROR(conclude_object(name, object));
     if (takes_model_) RETURN_IF_ERROR(place_model());
     if (joins_words_ && !positional_.empty()) {
+      const std::string question = fmt::format("{}", fmt::join(std::exchange(positional_, {}), " "));
       if (find_given("--prompt"))
         return make_parameter_error("--prompt", "--prompt and {} are two questions; give one",
-                                    cachalot::quoted(fmt::format("{}", fmt::join(positional_, " "))));
-      given_.push_back({"--prompt", {fmt::format("{}", fmt::join(positional_, " "))}, nullptr});
-      positional_.clear();
+                                    cachalot::quoted(question));
+      given_.push_back({"--prompt", {question}, nullptr});
     }
     Arguments arguments{.words = {}, .notices = std::move(notices_)};
     for (const Given& given : given_) {
@@ -250,9 +265,7 @@ class Reader {
       if (!value) return wrong(spelled.typed, *spelled.value, "true or false, or absent: it is a switch");
       return value;
     }
-    const bool says = takes_vllm_ && words.size() > 1 &&
-                      (words[1] == "true" || words[1] == "false" || words[1] == "True" || words[1] == "False");
-    if (!says) return std::optional<bool>();
+    if (!takes_vllm_ || words.size() < 2 || !has_word("true false True False", words[1])) return std::optional<bool>();
     num_words = 2;
     return parse_switch(words[1]);
   }
@@ -312,14 +325,10 @@ class Reader {
         return make_parameter_error(spelled.name, "{}{}: more than {} parts", where_, spelled.name, kMostParts);
       ASSIGN_OR_RETURN(const std::vector<std::string> values, take_values(spelled, words, false));
       const std::string name = fmt::format("--{}", flag.name);
-      if (spelled.keys.ends_with('+') && values[0].contains(',')) {
-        for (size_t from = 0; from <= values[0].size();) {
-          const size_t comma = std::min(values[0].find(',', from), values[0].size());
-          merge(objects_[name], spelled.keys, json_of(values[0].substr(from, comma - from)));
-          from = comma + 1;
-        }
-      } else {
-        merge(objects_[name], spelled.keys, json_of(values[0]));
+      const std::string& value = values[0];
+      for (size_t begin = 0, end = 0; begin <= value.size(); begin = end + 1) {
+        end = spelled.keys.ends_with('+') ? std::min(value.find(',', begin), value.size()) : value.size();
+        merge(objects_[name], spelled.keys, json_of(value.substr(begin, end - begin)));
       }
       return spelled.value ? 1 : 2;
     }
@@ -365,14 +374,13 @@ class Reader {
       notices_.push_back(fmt::format("{}{} is accepted and changes nothing: {}", where_, typed, flag.sentence));
       return {};
     }
-    std::string right;
-    if (flag.value != FlagValue::kSwitch && !flag.neutral.empty()) {
+    std::string given, right;
+    if (flag.value != FlagValue::kSwitch) {
+      given = " " + cachalot::quoted(value);
       for (const char letter : flag.neutral) right += letter == '|' ? ", " : std::string(1, letter);
-      right = fmt::format(" (what it may be: {})", right);
+      if (!right.empty()) right = fmt::format(" (what it may be: {})", right);
     }
-    const bool is_switch = flag.value == FlagValue::kSwitch;
-    return make_parameter_error(typed, "{}{}{} cannot be had: {}{}", where_, typed,
-                                is_switch ? std::string() : " " + cachalot::quoted(value), flag.sentence, right);
+    return make_parameter_error(typed, "{}{}{} cannot be had: {}{}", where_, typed, given, flag.sentence, right);
   }
 
   Status conclude_object(const std::string& name, const json::object& object) {
@@ -439,11 +447,15 @@ class Reader {
 
   // Its flags go before those of the command line, which then hold.
   Status read_config_file() {
-    std::ifstream file(config_file_);
-    if (!file) return make_parameter_error("--config", "--config {}: cannot be opened", cachalot::quoted(config_file_));
+    const Result<std::string> text = read_file(config_file_, kMostHandwrittenBytes);
+    if (!text) return make_parameter_error("--config", "--config: {}", escaped(text.error().message, 400));
     Reader reader(command_);
     try {
-      const YAML::Node top = YAML::Load(file);
+      const YAML::Node top = YAML::Load(*text);
+      size_t num_left = kMostConfigNodes;
+      if (!is_small(top, 0, num_left))
+        return make_parameter_error("--config", "{}: its aliases hold more than {} values, or one another",
+                                    config_file_, kMostConfigNodes);
       if (!top.IsMap()) return make_parameter_error("--config", "{}: must be a mapping of flags", config_file_);
       for (const auto& entry : top) RETURN_IF_ERROR(reader.read_entry(config_file_, entry.first, entry.second));
     } catch (const YAML::Exception& error) {

@@ -284,7 +284,8 @@ TEST(Mesh, WaitForAnyTellsEveryWakeAndEveryMessage) {
   std::thread waker([&] {
     for (int round = 0; round < kRounds; round++) {
       meshes[0]->wake();
-      while (num_told.load() <= round) std::this_thread::yield();  // the next wake would fall into one with this
+      // The next wake would fall into one with this.
+      for (int told = num_told; told <= round; told = num_told) num_told.wait(told);
     }
   });
   std::thread sender([&] {
@@ -302,6 +303,7 @@ TEST(Mesh, WaitForAnyTellsEveryWakeAndEveryMessage) {
     ASSERT_TRUE(is_message) << is_message.error().message;
     if (!*is_message) {
       num_told++;
+      num_told.notify_one();
       continue;
     }
     ASSERT_EQ(word, num_received++);

@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <boost/json.hpp>
-#include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "base/process.h"
@@ -85,16 +83,23 @@ std::optional<EndReport> parse_end_report(std::string_view text) {
   return last;
 }
 
+EndReport read_end_report(int fd, int status, uint64_t memory_kills_before) {
+  std::array<char, 8192> text{};
+  const ssize_t size = pread(fd, text.data(), text.size(), 0);
+  EndReport report =
+      parse_end_report({text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))}).value_or(EndReport{});
+  report.status = status;
+  report.out_of_memory = lacked_memory(status, memory_kills_before);
+  return report;
+}
+
 void take_end_report() {
   const char* const text = std::getenv(kEndReportVariable);
   if (!text) return;
-  int fd = -1;
-  const char* const end = text + std::strlen(text);
-  const auto [stop, error] = std::from_chars(text, end, fd);
+  const int fd = parse_number<int>(text).value_or(-1);
   unsetenv(kEndReportVariable);
   // Nothing but what is open already, and no standard stream.
-  if (error != std::errc{} || stop != end || fd <= STDERR_FILENO || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return;
-  report_fd = fd;
+  if (fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) report_fd = fd;
 }
 
 void report_end(const Error& error) {

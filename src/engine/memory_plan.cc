@@ -7,7 +7,6 @@
 #include <numeric>
 #include <vector>
 
-#include "base/error.h"
 #include "base/math.h"
 #include "comm/group.h"
 #include "comm/shm/segment.h"
@@ -104,6 +103,17 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
   const auto blocks_of = [&](int64_t tokens) { return ceil_div(tokens, options.block_size); };
 
   int64_t num_blocks = options.num_gpu_blocks_override;
+  if (num_blocks == 0 && options.kv_cache_memory_bytes > 0) {
+    const auto wanted = static_cast<size_t>(options.kv_cache_memory_bytes);
+    const size_t most = plan.device_bytes - std::min(fixed, plan.device_bytes);
+    if (wanted < block_bytes || wanted > most)
+      return std::unexpected(Error{
+          ErrorCode::kOutOfMemory,
+          fmt::format("--kv-cache-memory-bytes {}: one KV block takes {} bytes, and {} are there beside the model",
+                      wanted, block_bytes, most),
+          "--kv-cache-memory-bytes"});
+    num_blocks = static_cast<int64_t>(wanted / block_bytes);
+  }
   if (num_blocks == 0) {
     if (fixed + block_bytes > plan.usable_bytes) {
       return make_error(ErrorCode::kOutOfMemory,

@@ -15,6 +15,8 @@
 #include <deque>
 #include <unordered_map>
 
+#include "http/framing.h"
+
 namespace cachalot::http {
 
 namespace asio = boost::asio;
@@ -24,6 +26,7 @@ using asio::ip::tcp;
 namespace {
 
 constexpr size_t kPieceBytes = 16 << 10;
+constexpr int kMostInterim = 16;  // answers of 1xx before the one that counts
 
 // A connection to a server, and what was read from it and not yet used. Used by one call at a time, on its strand.
 struct ClientConnection {
@@ -108,9 +111,7 @@ struct ClientCall::Impl {
         pool(std::move(pool)),
         request(std::move(request)),
         server(this->request.url.authority()) {
-    parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
-    parser.body_limit(boost::none);
-    parser.skip(this->request.method == "HEAD");
+    expect_head();
   }
   ~Impl() {
     if (timeout) timeout->stop();
@@ -132,7 +133,7 @@ struct ClientCall::Impl {
       }
       const boost::system::error_code error = co_await exchange_heads();
       if (!error) break;
-      const bool nothing_heard = !parser.got_some() && connection->buffer.size() == 0;
+      const bool nothing_heard = !has_heard && !parser->got_some() && connection->buffer.size() == 0;
       const bool is_lost = nothing_heard && !is_cancelled && !body_error && !timeout->has_expired() &&
                            error != asio::error::operation_aborted;
       if (is_lost) num_lost++;
@@ -142,22 +143,22 @@ struct ClientCall::Impl {
     timeout->disarm();
     request.body = {};
     request.headers = {};
-    ResponseHead head{.status = static_cast<int>(parser.get().result_int()), .headers = {}};
-    for (const auto& field : parser.get())
+    ResponseHead head{.status = static_cast<int>(parser->get().result_int()), .headers = {}};
+    for (const auto& field : parser->get())
       head.headers.add(std::string(field.name_string()), std::string(field.value()));
-    if (parser.is_done()) release();
+    if (parser->is_done()) release();
     co_return head;
   }
 
   awaitable<Result<std::string>> read(std::optional<std::chrono::milliseconds> patience) {
     if (!connection) co_return std::string();
-    parser.eager(true);  // all chunks that are there at once
+    parser->eager(true);  // all chunks that are there at once
     boost::system::error_code error;
     std::string piece = take_body(error);
-    if (!error && piece.empty() && !parser.is_done()) {
+    if (!error && piece.empty() && !parser->is_done()) {
       is_patient = !patience;
       timeout->arm(patience.value_or(options.idle_timeout));
-      while (!error && piece.empty() && !parser.is_done()) {
+      while (!error && piece.empty() && !parser->is_done()) {
         error = co_await fill_buffer();
         if (!error) piece = take_body(error);
       }
@@ -167,7 +168,7 @@ struct ClientCall::Impl {
     }
     if (error) co_return failure("the answer broke off:", error);
     piece.shrink_to_fit();  // it may wait for a slow reader
-    if (parser.is_done()) release();
+    if (parser->is_done()) release();
     co_return piece;
   }
 
@@ -213,9 +214,16 @@ struct ClientCall::Impl {
     boost::system::error_code write_error = first_error;
     if (!write_error && request.more_body) write_error = co_await send_more();
     // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
-    const auto [read_error, num_read] =
-        co_await bhttp::async_read_header(connection->socket, connection->buffer, parser, kResult);
-    co_return !read_error ? read_error : write_error ? write_error : read_error;
+    for (int num_interim = 0; num_interim <= kMostInterim; num_interim++) {
+      const auto [read_error, num_read] =
+          co_await bhttp::async_read_header(connection->socket, connection->buffer, *parser, kResult);
+      if (read_error) co_return write_error ? write_error : read_error;
+      if (const boost::system::error_code fault = check_answer_head(parser->get())) co_return fault;
+      if (parser->get().result_int() >= 200) co_return boost::system::error_code();
+      has_heard = true;
+      expect_head();
+    }
+    co_return bhttp::error::bad_status;
   }
 
   awaitable<boost::system::error_code> send_more() {
@@ -253,11 +261,11 @@ struct ClientCall::Impl {
     boost::beast::flat_buffer& buffer = connection->buffer;
     if (buffer.size() == 0) return {};
     std::string piece(buffer.size(), '\0');
-    auto& body = parser.get().body();
+    auto& body = parser->get().body();
     body.data = piece.data();
     body.size = piece.size();
     body.more = true;
-    while (buffer.size() > 0 && !error && !parser.is_done()) buffer.consume(parser.put(buffer.data(), error));
+    while (buffer.size() > 0 && !error && !parser->is_done()) buffer.consume(parser->put(buffer.data(), error));
     if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
     piece.resize(piece.size() - body.size);
     return piece;
@@ -273,8 +281,15 @@ struct ClientCall::Impl {
         co_await connection->socket.async_read_some(buffer.prepare(kPieceBytes), kResult);
     buffer.commit(num_read);
     boost::system::error_code error = read_error;
-    if (error == asio::error::eof) parser.put_eof(error);  // the body's end, if nothing else says where it is
+    if (error == asio::error::eof) parser->put_eof(error);  // the body's end, if nothing else says where it is
     co_return error;
+  }
+
+  void expect_head() {
+    parser.emplace();
+    parser->header_limit(static_cast<uint32_t>(options.max_header_bytes));
+    parser->body_limit(boost::none);
+    parser->skip(request.method == "HEAD");
   }
 
   void make_connection() {
@@ -285,7 +300,7 @@ struct ClientCall::Impl {
   // The answer is complete.
   void release() {
     timeout->stop();
-    if (pool->keeps_any() && parser.keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
+    if (pool->keeps_any() && parser->keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
       pool->put(server, std::move(connection));
     connection.reset();
   }
@@ -308,11 +323,12 @@ struct ClientCall::Impl {
   std::unique_ptr<ClientConnection> connection;  // until the answer is complete
   std::optional<Timeout> timeout;                // of what is awaited
   bool is_reused = false, is_connected = false, is_cancelled = false;
+  bool has_heard = false;  // that the server is at work, in interim answers
   bool is_patient = true;  // what takes too long is not to be closed, only to be awaited no more
   int num_lost = 0;
   tcp::resolver* resolver = nullptr;  // while it works
   std::optional<Error> body_error;    // of whoever sends more_body
-  bhttp::response_parser<bhttp::buffer_body> parser;
+  std::optional<bhttp::response_parser<bhttp::buffer_body>> parser;
 };
 
 ClientCall::ClientCall(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

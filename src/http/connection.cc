@@ -92,6 +92,7 @@ Connection::Connection(tcp::socket socket, std::shared_ptr<ServerCore> core)
       buffer_(core_->options.max_header_bytes + kMaxPipelinedBytes),
       peer_(describe(socket_)) {
   boost::system::error_code ignored;
+  socket_.non_blocking(true, ignored);
   socket_.set_option(tcp::no_delay(true), ignored);
   socket_.set_option(asio::socket_base::keep_alive(true), ignored);
 }
@@ -135,7 +136,8 @@ void Connection::close_when_idle() {
 
 void Connection::give_way() {
   asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    if (self->waits_for_head_) self->close_socket();
+    if (self->waits_for_head_) return self->close_socket();
+    if (self->buffer_.size() == 0) self->last_request_ = true;
   });
 }
 
@@ -150,11 +152,6 @@ void Connection::break_off() {
   boost::system::error_code ignored;
   socket_.set_option(asio::socket_base::linger(true, 0), ignored);
   close_socket();
-}
-
-void Connection::wait_for_head(bool waits, bool is_of_use) {
-  waits_for_head_ = waits;
-  waits ? core_->begins_to_wait(this, is_of_use) : core_->ends_to_wait(this);
 }
 
 awaitable<void> Connection::run() {
@@ -216,11 +213,13 @@ awaitable<bool> Connection::serve_request() {
 awaitable<bool> Connection::read_head(Parser& parser) {
   if (buffer_.size() == 0 && last_request_ && has_served_) co_return false;
   bool is_gone = false;
-  wait_for_head(true, has_served_);
+  waits_for_head_ = true;
+  core_->begins_to_wait(this, has_served_);
   std::optional<RequestFault> fault = co_await read_head_lines(parser, is_gone);
-  wait_for_head(false, has_served_);
+  waits_for_head_ = false;
   timeout_.disarm();
   if (is_gone || !socket_.is_open()) co_return false;
+  core_->ends_to_wait(this);
   if (!fault) fault = check_head(parser.get());
   if (!fault) co_return true;
   log::debug("{} refused: {}", peer_, fault->message);
@@ -317,7 +316,7 @@ awaitable<void> Connection::refuse(Response response, const Parser& parser) {
   add_origin(response.headers);
   std::string wire = format_response_head(response.status, response.headers);
   if (parser.get().method() != bhttp::verb::head) wire += response.body;
-  if (const bool written = co_await write_all(wire); written) co_await linger();
+  if (const bool written = co_await write_all(wire, true); written) co_await linger();
 }
 
 awaitable<void> Connection::answer(Exchange& exchange, const Server::Handler& handler) {
@@ -406,7 +405,7 @@ awaitable<void> Connection::write_answer(Exchange& exchange, std::string bytes) 
   if (const size_t num_probed = std::exchange(exchange.num_probed, 0)) bytes.erase(0, num_probed);
   if (!exchange.call.client_is_gone_) {
     exchange.has_sent = exchange.is_writing = true;
-    const bool written = co_await write_all(bytes);
+    const bool written = co_await write_all(bytes, exchange.answer.has_ended());
     exchange.is_writing = false;
     if (written) co_return;
   }
@@ -414,16 +413,36 @@ awaitable<void> Connection::write_answer(Exchange& exchange, std::string bytes) 
   throw boost::system::system_error(asio::error::operation_aborted);
 }
 
-awaitable<bool> Connection::write_all(std::string_view bytes) {
+awaitable<bool> Connection::write_all(std::string_view bytes, bool is_last) {
   while (!bytes.empty()) {
     timeout_.arm(core_->options.write_timeout);
-    const auto [error, num_bytes] =
-        co_await socket_.async_write_some(asio::buffer(bytes.data(), bytes.size()), kResult);
+    boost::system::error_code error;
+    if (is_last) {
+      if (write_last(bytes, error)) break;
+      if (error) co_return false;
+      const auto [wait_error] = co_await socket_.async_wait(asio::socket_base::wait_write, kResult);
+      error = wait_error;
+    } else {
+      const auto [write_error, num_bytes] =
+          co_await socket_.async_write_some(asio::buffer(bytes.data(), bytes.size()), kResult);
+      error = write_error;
+      bytes.remove_prefix(num_bytes);
+    }
     if (error) co_return false;
-    bytes.remove_prefix(num_bytes);
   }
   timeout_.disarm();
   co_return socket_.is_open();
+}
+
+// Who has the last bytes of an answer may ask again at once, by another connection, and should find that this one can
+// make room: so that is said before they go. True: all went.
+bool Connection::write_last(std::string_view& bytes, boost::system::error_code& error) {
+  if (buffer_.size() == 0) core_->begins_to_wait(this, true);
+  bytes.remove_prefix(socket_.write_some(asio::buffer(bytes.data(), bytes.size()), error));
+  if (bytes.empty()) return true;
+  core_->ends_to_wait(this);
+  if (error == asio::error::would_block) error = {};
+  return false;
 }
 
 // After the last answer: what the client still sends is read and dropped, since closing with unread bytes resets the
@@ -431,7 +450,8 @@ awaitable<bool> Connection::write_all(std::string_view bytes) {
 awaitable<void> Connection::linger() {
   boost::system::error_code ignored;
   socket_.shutdown(asio::socket_base::shutdown_send, ignored);
-  wait_for_head(true, false);  // nobody needs it
+  waits_for_head_ = true;
+  core_->begins_to_wait(this, false);  // nobody needs it
   timeout_.arm(kLingerTimeout);
   char dropped[4096];
   for (;;) {
@@ -439,7 +459,7 @@ awaitable<void> Connection::linger() {
     if (error || timeout_.has_expired()) break;
   }
   timeout_.disarm();
-  wait_for_head(false, false);
+  waits_for_head_ = false;
 }
 
 }  // namespace cachalot::http

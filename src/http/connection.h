@@ -55,6 +55,8 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   void ends_to_wait(Connection* connection);
   // Closes the newcomer, or else the other one, that has waited longest. False: none waits.
   bool make_room();
+  // Whether one more request may be answered; makes room for it.
+  bool admits_request();
   // By its head alone.
   Decision decide(const Request& head);
   Response answer_at_once(const Server::Answerer& answerer, const Request& request) const;
@@ -82,12 +84,16 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
     std::weak_ptr<Connection> connection;
     Waiting* list = nullptr;  // in which it waits
     Waiting::iterator place;
+    bool gives_way = false;  // was told to, and is as good as gone unless its client's next head was there before
   };
+  void leave_list(Entry& entry);
+  std::shared_ptr<Connection> take_longest_waiting();
 
   std::mutex mutex_;
   std::condition_variable empty_;
   std::unordered_map<Connection*, Entry> connections_;
   Waiting newcomers_, waiting_;
+  int num_giving_way_ = 0;
   bool draining_ = false;
   Complaints complaints_;
 };
@@ -104,7 +110,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void cut();
   // Now if it waits for a request, else after the request that is under way.
   void close_when_idle();
-  // Somebody needs the place: closed if it waits for a request.
+  // Somebody needs the place: closed if it waits for a request, else after the one that is under way.
   void give_way();
 
  private:
@@ -136,7 +142,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<boost::system::error_code> read_some_body(Parser& parser);
   awaitable<void> refuse(Response response, const Parser& parser);
   awaitable<void> linger();
-  awaitable<bool> write_all(std::string_view bytes);
+  // `is_last`: of what this request's client gets.
+  awaitable<bool> write_all(std::string_view bytes, bool is_last = false);
+  bool write_last(std::string_view& bytes, boost::system::error_code& error);
 
   awaitable<void> answer(Exchange& exchange, const Server::Handler& handler);
   awaitable<void> run_handler(Exchange& exchange, const Server::Handler& handler);
@@ -146,7 +154,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<void> write_answer(Exchange& exchange, std::string bytes);
   void close_socket();
   void break_off();
-  void wait_for_head(bool waits, bool is_of_use);
 
   boost::asio::ip::tcp::socket socket_;
   const std::shared_ptr<ServerCore> core_;

@@ -47,7 +47,7 @@ Decision ServerCore::decide(const Request& head) {
     return Decision{.response = std::move(response)};
   };
   const bool is_reserved = std::ranges::find(options.reserved_paths, head.path) != options.reserved_paths.end();
-  if (num_connections() > options.max_connections && !is_reserved && !make_room())
+  if (!is_reserved && !admits_request())
     return refused(503, fmt::format("{} connections are open, as many as allowed", options.max_connections),
                    {{"Retry-After", "1"}, {"Connection", "close"}});
   if (head.path == "*") allowed_methods = "GET, HEAD, POST, OPTIONS";
@@ -162,7 +162,7 @@ void ServerCore::remove(Connection* connection) {
     std::lock_guard lock(mutex_);
     was_crowded = static_cast<int>(connections_.size()) > options.max_connections;
     const auto found = connections_.find(connection);
-    if (found->second.list) found->second.list->erase(found->second.place);
+    leave_list(found->second);
     connections_.erase(found);
     if (connections_.empty()) empty_.notify_all();
   }
@@ -172,31 +172,53 @@ void ServerCore::remove(Connection* connection) {
 void ServerCore::begins_to_wait(Connection* connection, bool has_served) {
   std::lock_guard lock(mutex_);
   Entry& entry = connections_.at(connection);
+  if (entry.gives_way) return;
+  leave_list(entry);
   entry.list = has_served ? &waiting_ : &newcomers_;
   entry.place = entry.list->insert(entry.list->end(), connection);
 }
 
 void ServerCore::ends_to_wait(Connection* connection) {
   std::lock_guard lock(mutex_);
-  Entry& entry = connections_.at(connection);
+  leave_list(connections_.at(connection));
+}
+
+void ServerCore::leave_list(Entry& entry) {
   if (Waiting* list = std::exchange(entry.list, nullptr)) list->erase(entry.place);
+  if (std::exchange(entry.gives_way, false)) num_giving_way_--;
+}
+
+std::shared_ptr<Connection> ServerCore::take_longest_waiting() {
+  std::shared_ptr<Connection> longest;
+  while (!longest && (!newcomers_.empty() || !waiting_.empty())) {
+    Entry& entry = connections_.at(newcomers_.empty() ? waiting_.front() : newcomers_.front());
+    leave_list(entry);
+    entry.gives_way = true;
+    num_giving_way_++;
+    longest = entry.connection.lock();
+  }
+  return longest;
 }
 
 bool ServerCore::make_room() {
-  std::shared_ptr<Connection> oldest;
+  std::shared_ptr<Connection> longest;
   {
     std::lock_guard lock(mutex_);
-    while (!oldest && (!newcomers_.empty() || !waiting_.empty())) {
-      Waiting& list = newcomers_.empty() ? waiting_ : newcomers_;
-      Entry& entry = connections_.at(list.front());
-      list.pop_front();
-      entry.list = nullptr;
-      oldest = entry.connection.lock();
-    }
+    longest = take_longest_waiting();
   }
-  if (!oldest) return false;
-  oldest->give_way();
-  return true;
+  if (longest) longest->give_way();
+  return longest != nullptr;
+}
+
+bool ServerCore::admits_request() {
+  std::shared_ptr<Connection> longest;
+  {
+    std::lock_guard lock(mutex_);
+    if (static_cast<int>(connections_.size()) - num_giving_way_ <= options.max_connections) return true;
+    longest = take_longest_waiting();
+  }
+  if (longest) longest->give_way();
+  return longest != nullptr;
 }
 
 bool ServerCore::take_body_bytes(size_t num_bytes) {
@@ -251,6 +273,16 @@ bool ServerCall::body_is_complete() const {
   return connection_.exchange_->parser.is_done();
 }
 
+namespace {
+
+// Before an answer's last bytes go: who has them finds what the body took of max_body_bytes_in_flight free.
+void drop_body(Request& request) {
+  request.body = {};
+  request.body_share.reset();
+}
+
+}  // namespace
+
 awaitable<void> ServerCall::respond(Response response) {
   Connection::Exchange& exchange = *connection_.exchange_;
   CHECK(!exchange.answer.has_begun(), "an answer was begun already");
@@ -261,6 +293,7 @@ awaitable<void> ServerCall::respond(Response response) {
                                           connection_.core_->options);
   wire += exchange.answer.part(response.body);
   exchange.answer.end();
+  drop_body(request);
   co_await connection_.write_answer(exchange, std::move(wire));
 }
 
@@ -286,6 +319,7 @@ awaitable<void> ServerCall::end(std::string last_bytes) {
   wire += exchange.answer.part(last_bytes);
   const bool is_complete = exchange.answer.is_complete();
   if (is_complete) wire += exchange.answer.end();
+  drop_body(request);
   co_await connection_.write_answer(exchange, std::move(wire));
 }
 

@@ -20,6 +20,8 @@ struct ApiError {
   std::string type = "invalid_request_error";
   std::string param;  // the request's field at fault; empty: null
   std::string code;   // a word for programs; empty: null
+  // Any other server would answer so, too: the router sends the request to no further one.
+  bool is_final = false;
 
   ApiError(int status, std::string message, std::string type, std::string param = {}, std::string code = {});
   // So that functions that give a Result can be used where ApiResult is given.
@@ -32,6 +34,11 @@ struct ApiError {
 
 template <class T>
 using ApiResult = std::expected<T, ApiError>;
+
+// The request's own fault: a 400.
+std::unexpected<ApiError> invalid_request(std::string message, std::string param = {}, std::string code = {});
+
+boost::json::value text_or_null(const std::string& text);  // null: it is empty
 
 // The 401 for a request that brings none of the keys; none if it may pass: it has one, no key is asked for, or its path
 // is open to all.

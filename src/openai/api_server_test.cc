@@ -7,7 +7,9 @@
 #include <random>
 #include <thread>
 
+#include "base/process_test_util.h"
 #include "http/client.h"
+#include "http/loopback_test_util.h"
 #include "http/message.h"
 #include "openai/fake_service_test_util.h"
 
@@ -542,6 +544,11 @@ TEST_F(ApiServerTest, AnEngineErrorNeverLooksComplete) {
   const Answer whole = ask("POST", "/v1/completions", R"({"prompt":"a"})");
   EXPECT_EQ(whole.status, 500);
   EXPECT_THAT(std::string(whole.error().at("message").as_string()), HasSubstr("the device is on fire"));
+  EXPECT_FALSE(whole.headers.contains("X-Should-Retry")) << "another server may do better";
+  service_.fail_after(3, true);
+  const Answer own = ask("POST", "/v1/completions", R"({"prompt":"a"})");
+  EXPECT_EQ(own.status, 500);
+  EXPECT_EQ(own.headers.find("X-Should-Retry"), "false");
   const auto events = stream("/v1/chat/completions", R"({"messages":[{"role":"user","content":"a"}],"stream":true})");
   EXPECT_EQ(json::parse(events.back()).at("error").at("type"), "server_error");
 }
@@ -772,6 +779,7 @@ TEST_F(ApiServerTest, RefusesByNameWhatChangesAnswersElsewhere) {
 
 TEST_F(ApiServerTest, HopelesslyLongTextsAreRefusedBeforeTheyAreTokenized) {
   service_.answer_with("x");
+  OwnTime time;
   const auto start = std::chrono::steady_clock::now();
   const std::string digits(2'000'000, '7'), spaces(2'000'000, ' ');
   for (const std::string& text : {digits, spaces}) {
@@ -786,7 +794,7 @@ TEST_F(ApiServerTest, HopelesslyLongTextsAreRefusedBeforeTheyAreTokenized) {
       EXPECT_EQ(answer.error().at("code"), "context_length_exceeded") << path;
     }
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+  EXPECT_LT(time.since(start), std::chrono::seconds(20));
 }
 
 TEST_F(ApiServerTest, WhatItSaysIsAlwaysValidUtf8) {
@@ -832,15 +840,19 @@ TEST_F(ApiServerTest, AStreamLivesWhileItsRequestWaits) {
   options_.keep_alive = std::chrono::milliseconds(30);
   service_.answer_with("x");
   service_.hold(true);
-  std::jthread release([&] {
-    ASSERT_TRUE(service_.wait_for_requests(1));
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));
-    service_.hold(false);
-  });
-  const http::Response response = send("POST", "/v1/completions", R"({"prompt":"a","stream":true})");
-  EXPECT_EQ(response.status, 200);
-  EXPECT_THAT(response.body, testing::StartsWith(": waiting\n\n: waiting\n\n"));
-  const auto events = http::SseParser().add(response.body);
+  http::BlockingCall call(threads_, client_,
+                          make_request("POST", "/v1/completions", R"({"prompt":"a","stream":true})"));
+  const auto head = call.head();
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->status, 200);
+  std::string body;
+  const std::string waiting = ": waiting\n\n: waiting\n\n";
+  for (auto piece = call.read(); piece && !piece->empty(); piece = call.read()) {
+    body += *piece;
+    if (body.size() >= waiting.size()) service_.hold(false);
+  }
+  EXPECT_THAT(body, testing::StartsWith(waiting));
+  const auto events = http::SseParser().add(body);
   ASSERT_TRUE(events);
   EXPECT_EQ(events->back().data, "[DONE]");
   EXPECT_TRUE(json::parse(events->front().data).as_object().contains("choices"));

@@ -34,6 +34,7 @@ struct ChoiceText {
   FinishReason finish = FinishReason::kNone;
   boost::json::value stop_reason;  // the stop string or explicit stop id that ended it; null for the end of sequence
   std::string error;               // finish == kError
+  bool is_own_fault = false;       // an error of this request alone
 
   bool has_news() const {
     return !content.empty() || !reasoning.empty() || !tokens.empty() || finish != FinishReason::kNone;
@@ -47,7 +48,7 @@ struct ChoiceOptions {
   int min_tokens = 0;
   bool skip_special_tokens = true, include_stop = false;
   bool logprobs = false, prompt_logprobs = false;
-  bool parse_reasoning = false, starts_in_thought = false, include_reasoning = true;
+  bool parse_reasoning = false, include_reasoning = true;
   bool echo = false;         // the prompt is the beginning of the text
   bool prompt_only = false;  // echo without an answer: the engine's one token is dropped
 };
@@ -56,7 +57,7 @@ struct ChoiceOptions {
 // time.
 class Choice {
  public:
-  // Borrows the tokenizer and the prompt.
+  // Borrows all.
   Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const Prompt& prompt);
 
   // What is certain now. After finished(), nothing.

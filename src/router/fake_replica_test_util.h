@@ -34,6 +34,7 @@ class FakeReplica {
       return http::Response::json(200, R"({"object": "list", "data": [{"id": ")" + name + "\"}]}");
     });
     server_.route("GET", "/load", http::Responder::of([this](const http::Request&, const http::Responder& responder) {
+                    num_questions++;
                     if (is_mute) {
                       const std::lock_guard lock(mutex_);
                       return unanswered_.push_back(responder);
@@ -58,7 +59,7 @@ class FakeReplica {
 
   std::atomic<int> health_status{200};
   std::atomic<bool> is_mute{false};  // leaves the health question unanswered, as a process that was stopped
-  std::atomic<int> num_requests{0};
+  std::atomic<int> num_requests{0}, num_questions{0};
 
  private:
   std::mutex mutex_;

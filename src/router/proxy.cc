@@ -102,8 +102,10 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       if (!place && failure_) break;
       if (!place) co_return co_await refuse(describe(place.error()));
       replica_ = place->replica();
+      place_.emplace(std::move(*place));
       const bool is_over = co_await try_replica();
       call_.reset();
+      place_.reset();
       if (is_over) co_return;
       sent_to.push_back(replica_);
       // A request that may have taken a replica with it gets one more.
@@ -120,6 +122,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   // The handler is over, whether or not it came to its end.
   void end() {
     call_.reset();
+    place_.reset();
     grace_timer_.cancel();
     if (status_ != 0) end_metrics(true);
   }
@@ -333,6 +336,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   }
 
   void end_metrics(bool is_whole) {
+    place_.reset();
     const int status = std::exchange(status_, 0);
     context_->metrics.answer_ended(replica_, status, seconds(), is_whole);
     log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, quoted(target_), status, context_->table.url(replica_),
@@ -382,6 +386,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   steady_clock::time_point try_began_;
   asio::steady_timer grace_timer_;
   std::optional<http::ClientCall> call_;  // to the replica
+  // Given back before the last bytes of an answer go: who has them may ask again at once.
+  std::optional<ReplicaTable::Place> place_;
   size_t replica_ = 0;
   int status_ = 0;                                      // of the answer that is passed on
   int num_losses_ = 0;                                  // replicas that were lost without an answer

@@ -2,12 +2,18 @@
 
 #include <gmock/gmock.h>
 
+#include <boost/asio/read.hpp>
+#include <boost/asio/read_until.hpp>
 #include <boost/json/parse.hpp>
 #include <future>
 #include <thread>
 
+#include "base/ports.h"
+#include "base/process_test_util.h"
 #include "http/client.h"
 #include "http/loopback_test_util.h"
+#include "openai/api_server.h"
+#include "openai/fake_service_test_util.h"
 #include "router/fake_replica_test_util.h"
 
 namespace cachalot::router {
@@ -30,7 +36,7 @@ class RouterTest : public testing::Test {
     options_.host = "127.0.0.1";
     options_.port = 0;
     options_.health_interval = milliseconds(20);
-    options_.health_timeout = milliseconds(200);
+    options_.health_timeout = seconds(10);  // where silence is not what it is about
     options_.slow_start = seconds(0);
   }
   ~RouterTest() override {
@@ -197,7 +203,7 @@ TEST_F(RouterTest, AClientThatGoesAwayEndsItsRequest) {
     client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     asked.get_future().wait();
   }
-  EXPECT_EQ(gone.get_future().wait_for(seconds(5)), std::future_status::ready);
+  EXPECT_EQ(gone.get_future().wait_for(http::kTestPatience), std::future_status::ready);
   EXPECT_TRUE(eventually([&] { return status_of_replicas().at(0).at("in_flight").as_int64() == 0; }));
 }
 
@@ -262,18 +268,59 @@ TEST_F(RouterTest, AnAnswerThatBreaksOffNeverLooksComplete) {
               HasSubstr("cachalot:router_broken_answers_total{replica=\"" + replica.url() + "\"} 2"));
 }
 
+// Of a replica that answers with the very bytes of a request's body.
+TEST_F(RouterTest, AnAnswerThatHttpDoesNotKnowCostsItsRequestOnly) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  options_.server_urls.push_back("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()));
+  std::jthread odd([&](const std::stop_token& stopped) {
+    while (!stopped.stop_requested()) {  // a question after health comes soon
+      auto socket = acceptor.accept();
+      boost::system::error_code ignored;
+      std::string request;
+      boost::asio::read_until(socket, boost::asio::dynamic_buffer(request), "\r\n\r\n", ignored);
+      std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+      if (const size_t length = request.find("Content-Length: "); length != request.npos) {
+        answer = request.substr(request.find("\r\n\r\n") + 4);
+        answer.resize(leading_number<size_t>(std::string_view(request).substr(length + 16)));
+        const size_t num_read = request.size() - request.find("\r\n\r\n") - 4;
+        boost::asio::read(socket, boost::asio::buffer(answer.data() + num_read, answer.size() - num_read), ignored);
+      }
+      boost::asio::write(socket, boost::asio::buffer(answer), ignored);
+    }
+  });
+  start(1);
+  for (const std::string status : {"000", "101", "700", "999"}) {
+    EXPECT_EQ(complete({}, "HTTP/1.1 " + status + " odd\r\nContent-Length: 2\r\n\r\nab").status, 503) << status;
+    EXPECT_TRUE(eventually([&] { return num_up() == 1; }));
+  }
+  const std::string good = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+  EXPECT_EQ(complete({}, "HTTP/1.1 103 Early Hints\r\n\r\n" + good).body, "ab");
+  // What is said of a break would not fit into the length that was announced.
+  const std::string broken =
+      "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 20\r\n\r\ndata: 1\n\n";
+  http::RawClient client(router_->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(broken.size()) +
+              "\r\n\r\n" + broken);
+  EXPECT_THAT(client.read_to_end(),
+              AllOf(HasSubstr("data: 1\n\n"), HasSubstr("data: {\"error\""), Not(HasSubstr("Content-Length"))));
+  odd.request_stop();
+}
+
 TEST_F(RouterTest, ASilentReplicaIsLeftAndItsUnansweredRequestsAreAnsweredElsewhere) {
   std::vector<http::Responder> stuck;
+  options_.health_timeout = seconds(1);
   for (int idx = 0; idx < 2; idx++) add_replica();
   replica(0).on_completion = [&](const http::Request&, http::Responder responder) {
     stuck.push_back(std::move(responder));
     replica(0).is_mute = true;
   };
   start();
+  OwnTime time;
   const auto start = steady_clock::now();
   EXPECT_EQ(complete().body, "replica 1");
   EXPECT_EQ(complete().body, "replica 1");
-  EXPECT_LT(steady_clock::now() - start, seconds(2));
+  EXPECT_LT(time.since(start), seconds(2));
   EXPECT_EQ(stuck.size(), 1u);
   EXPECT_EQ(get("/health").status, 200);
   replica(1).is_mute = true;
@@ -288,6 +335,7 @@ TEST_F(RouterTest, ASilentReplicaIsLeftAndItsUnansweredRequestsAreAnsweredElsewh
 TEST_F(RouterTest, AStreamOfASilentReplicaEndsWithAnErrorAfterItsGrace) {
   std::vector<http::Responder> stuck;
   options_.stream_grace = seconds(0);
+  options_.health_timeout = seconds(1);
   FakeReplica& replica = add_replica();
   replica.on_completion = [&](const http::Request&, http::Responder responder) {
     responder.begin(200, {{"Content-Type", "text/event-stream"}});
@@ -339,11 +387,8 @@ TEST_F(RouterTest, AReplicaMayBeNamed) {
 }
 
 TEST_F(RouterTest, ReplicasMayComeLaterAndGoAndComeBack) {
-  uint16_t port;
-  {
-    const FakeReplica probe(threads_, "probe");
-    port = probe.port();
-  }
+  const KeptPort kept = KeptPort::keep().value();
+  const uint16_t port = kept.port();
   options_.server_urls = {"http://127.0.0.1:" + std::to_string(port)};
   start(0);
   EXPECT_EQ(get("/health").status, 503);
@@ -384,6 +429,13 @@ TEST_F(RouterTest, MoreRequestsThanAllowedAreRefused) {
   EXPECT_EQ(answer.headers.find("Retry-After"), "1");
   running.front().respond(http::Response::text(200, "x"));
   EXPECT_TRUE(first.head());
+}
+
+TEST_F(RouterTest, WhoHasItsAnswerHoldsNoPlace) {
+  options_.max_in_flight = options_.max_in_flight_per_replica = 1;
+  add_replica();
+  start();
+  for (int round = 0; round < 300; round++) ASSERT_EQ(complete().status, 200) << round;
 }
 
 TEST_F(RouterTest, KeysAreCheckedAndTheServersOwnIsSent) {
@@ -469,9 +521,10 @@ TEST_F(RouterTest, StreamsThatADrainDoesNotWaitForEndWithAnError) {
   EXPECT_TRUE(eventually([&] { return num_asked == 1; }));
   auto silent = ask("silent");
   EXPECT_TRUE(eventually([&] { return num_asked == 2; }));
+  OwnTime time;
   const auto begin = steady_clock::now();
   router_->stop(begin + milliseconds(100));
-  EXPECT_LT(steady_clock::now() - begin, seconds(2));
+  EXPECT_LT(time.since(begin), seconds(2));
   const std::string events = stream.get();
   EXPECT_THAT(events, HasSubstr("data: 0\n\n"));
   EXPECT_THAT(events,
@@ -536,6 +589,46 @@ TEST_F(RouterTest, AnErrorThatSaysItIsTheRequestsOwnIsPassedOnAndTakesNobodyOut)
   for (int request = 0; request < 10; request++) EXPECT_EQ(complete().status, 500);
   EXPECT_EQ(replica(0).num_requests + replica(1).num_requests, 10) << "each was asked once";
   EXPECT_EQ(num_up(), 2u);
+}
+
+// A server as `cachalot serve` has it, whose engine fails on every request.
+class FailingServer {
+ public:
+  FailingServer(const http::IoThreads& threads, bool is_own_fault) : server_(threads, {.host = "127.0.0.1"}) {
+    service_.answer_with("answer");
+    service_.fail_after(1, is_own_fault);
+    api_.register_routes(server_);
+    EXPECT_TRUE(server_.start());
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(server_.port()); }
+  size_t num_requests() { return service_.requests().size(); }
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_ = Tokenizer::load(CACHALOT_SOURCE_DIR "/models/nano").value();
+  openai::FakeService service_{*tokenizer_};
+  openai::ApiServer api_{service_, *tokenizer_, nullptr, {.served_model_names = {"nano"}, .max_model_len = 100}};
+  http::Server server_;
+};
+
+TEST_F(RouterTest, ARequestOnWhichAnEngineFailsGoesToNoOtherServerUnlessTheEngineAsAWholeFailed) {
+  for (const bool is_own_fault : {true, false}) {
+    std::vector<std::unique_ptr<FailingServer>> servers;
+    options_.server_urls.clear();
+    for (int idx = 0; idx < 3; idx++) {
+      servers.push_back(std::make_unique<FailingServer>(threads_, is_own_fault));
+      options_.server_urls.push_back(servers.back()->url());
+    }
+    start(3);
+    const http::Response answer = complete({}, R"({"model": "nano", "prompt": "hello"})");
+    EXPECT_EQ(answer.status, 500) << answer.body;
+    EXPECT_THAT(answer.body, HasSubstr("the device is on fire"));
+    size_t num_requests = 0;
+    for (const auto& server : servers) num_requests += server->num_requests();
+    EXPECT_EQ(num_requests, is_own_fault ? 1U : 3U);
+    EXPECT_EQ(num_up(), 3U);
+    router_->stop(steady_clock::now());
+    router_.reset();
+  }
 }
 
 TEST_F(RouterTest, AHeadAndCommentsArePassedOnWhileARequestWaits) {
@@ -603,8 +696,11 @@ TEST_F(RouterTest, MoreRequestsThanAReplicaMayHaveTakeItOutNeitherHereNorThere) 
   for (int idx = 0; idx < 2 * kMost; idx++)
     calls.push_back(std::make_unique<http::BlockingCall>(
         threads_, client_, http::ClientRequest{.method = "POST", .url = url("/v1/completions")}));
-  EXPECT_TRUE(eventually([&] { return replica.num_requests == kMost; }));
-  std::this_thread::sleep_for(milliseconds(500));
+  EXPECT_TRUE(eventually([&] {
+    return replica.num_requests == kMost && get("/metrics").body.contains(fmt::format("{{code=\"429\"}} {}\n", kMost));
+  }));
+  const int num_questions = replica.num_questions;
+  EXPECT_TRUE(eventually([&] { return replica.num_questions > num_questions + 5; }));
   EXPECT_EQ(num_up(), 1u);
   {
     const std::lock_guard lock(mutex);
@@ -637,7 +733,7 @@ TEST_F(RouterTest, ADrainLetsARunningAnswerFinish) {
   start();
   http::BlockingCall call(threads_, client_, {.method = "POST", .url = url("/v1/completions")});
   const http::Responder responder = asked.get_future().get();
-  auto stopped = std::async(std::launch::async, [&] { router_->stop(steady_clock::now() + seconds(5)); });
+  auto stopped = std::async(std::launch::async, [&] { router_->stop(steady_clock::now() + http::kTestPatience); });
   std::this_thread::sleep_for(milliseconds(50));
   responder.respond(http::Response::text(200, "done"));
   ASSERT_TRUE(call.head());

@@ -161,7 +161,13 @@ Status Replica::run_round(const StepPlan& plan, int num_steps) {
   if (plan.sequences.empty()) return {};
   metrics_.observe_round(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
                          plan.num_tokens());
-  deliver(scheduler_.commit(std::move(result)));
+  std::vector<RequestOutput> outputs = scheduler_.commit(std::move(result));
+  const ReplicaStats stats = scheduler_.stats();
+  {  // who hears the end of an answer finds its place free
+    const std::lock_guard lock(mutex_);
+    stats_ = stats;
+  }
+  deliver(std::move(outputs));
   return {};
 }
 
@@ -196,7 +202,7 @@ void Replica::take_mail() {
     }
     Stream stream{std::move(submission.listener), metrics_.start_request(submission.request)};
     if (Status added = scheduler_.add(std::move(submission.request)); !added) {
-      stream.listener({.id = id, .finish = FinishReason::kError, .error = added.error().message});
+      stream.listener({.id = id, .finish = FinishReason::kError, .error = added.error().message, .is_own_fault = true});
       continue;
     }
     streams_.emplace(id, std::move(stream));

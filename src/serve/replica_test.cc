@@ -136,6 +136,15 @@ TEST_F(ReplicaTest, ADrainThatTakesTooLongEndsTheRest) {
   EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
 }
 
+TEST_F(ReplicaTest, WhoHearsTheEndOfAnAnswerFindsItsPlaceFree) {
+  start({});
+  std::promise<int> num_running;
+  ask(request(replica_->next_id(), 3), [&](const Heard& heard) {
+    if (heard.finish != FinishReason::kNone) num_running.set_value(replica_->stats().num_running);
+  }).get();
+  EXPECT_EQ(num_running.get_future().get(), 0);
+}
+
 TEST_F(ReplicaTest, OnlySoManyRequestsWait) {
   start({.max_num_seqs = 1}, {.max_requests = 3, .max_tokens = 1000});
   std::promise<void> begun;

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot {
@@ -13,14 +12,9 @@ namespace {
 
 constexpr int kNibblesPerWord = 8;
 
-Status check_dtype(const TensorRef& tensor, DType wanted) {
-  if (tensor.spec.dtype == wanted) return {};
-  return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(wanted));
-}
-
-Status check_float(const TensorRef& tensor) {
-  if (is_float_dtype(tensor.spec.dtype)) return {};
-  return tensor_error(tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor.spec.dtype));
+Status check_tensor(const TensorRef& tensor, DType dtype, std::span<const int64_t> shape) {
+  if (tensor.spec.dtype == dtype) return check_shape(tensor, shape);
+  return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(dtype));
 }
 
 Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, const QuantizationConfig& quantization) {
@@ -29,9 +23,9 @@ Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, c
   source.format = SourceFormat::kFp8Block;
   source.block_rows = quantization.block_rows;
   source.block_cols = quantization.block_cols;
-  RETURN_IF_ERROR(check_dtype(*parts.scale_inv, DType::kF32));
-  RETURN_IF_ERROR(check_shape(*parts.scale_inv, std::array{ceil_div(source.out_features, source.block_rows),
-                                                           ceil_div(source.in_features, source.block_cols)}));
+  RETURN_IF_ERROR(check_tensor(
+      *parts.scale_inv, DType::kF32,
+      std::array{ceil_div(source.out_features, source.block_rows), ceil_div(source.in_features, source.block_cols)}));
   source.scales = parts.scale_inv->data.data();
   return whole(source);
 }
@@ -42,8 +36,7 @@ Result<WeightSource> awq_source(const LinearParts& parts, std::string_view prefi
   const int64_t out = source.out_features, in = source.in_features;
   if (!parts.scales) return tensor_error(*parts.qweight, "{}.scales is missing", prefix);
   if (out % kNibblesPerWord != 0) return tensor_error(*parts.qweight, "{} outputs are no multiple of 8", out);
-  RETURN_IF_ERROR(check_dtype(*parts.qweight, DType::kI32));
-  RETURN_IF_ERROR(check_shape(*parts.qweight, std::array{in, out / kNibblesPerWord}));
+  RETURN_IF_ERROR(check_tensor(*parts.qweight, DType::kI32, std::array{in, out / kNibblesPerWord}));
   RETURN_IF_ERROR(check_float(*parts.scales));
   const int64_t groups = parts.scales->spec.shape.empty() ? 0 : parts.scales->spec.shape[0];
   RETURN_IF_ERROR(check_shape(*parts.scales, std::array{groups, out}));
@@ -54,8 +47,7 @@ Result<WeightSource> awq_source(const LinearParts& parts, std::string_view prefi
     return tensor_error(*parts.scales, "its groups hold {} inputs; config.json says {}", group_size,
                         quantization.group_size);
   if (parts.qzeros) {
-    RETURN_IF_ERROR(check_dtype(*parts.qzeros, DType::kI32));
-    RETURN_IF_ERROR(check_shape(*parts.qzeros, std::array{groups, out / kNibblesPerWord}));
+    RETURN_IF_ERROR(check_tensor(*parts.qzeros, DType::kI32, std::array{groups, out / kNibblesPerWord}));
     source.zeros = parts.qzeros->data.data();
   } else if (quantization.zero_point) {
     return tensor_error(*parts.qweight, "{}.qzeros is missing", prefix);
@@ -91,14 +83,6 @@ std::optional<size_t> first_all_ones(std::span<const std::byte> data) {
       if ((bits[idx] & kOnes) == kOnes) return begin / sizeof(Bits) + idx;
   }
   return std::nullopt;
-}
-
-template <class T>
-std::vector<float> converted(std::span<const std::byte> data) {
-  const auto* values = reinterpret_cast<const T*>(data.data());
-  std::vector<float> floats(data.size() / sizeof(T));
-  std::transform(values, values + floats.size(), floats.begin(), [](T value) { return static_cast<float>(value); });
-  return floats;
 }
 
 // Rows [begin, begin + count) of a table that begins at `data`.
@@ -212,17 +196,19 @@ bool is_float_dtype(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
+Status check_float(const TensorRef& tensor) {
+  if (is_float_dtype(tensor.spec.dtype)) return {};
+  return tensor_error(tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor.spec.dtype));
+}
+
 std::vector<float> to_floats(const TensorRef& tensor) {
-  switch (tensor.spec.dtype) {
-    case DType::kF32:
-      return converted<float>(tensor.data);
-    case DType::kBF16:
-      return converted<bf16>(tensor.data);
-    case DType::kF16:
-      return converted<fp16>(tensor.data);
-    default:
-      CHECK(false, "{} is {}", tensor.spec.name, dtype_name(tensor.spec.dtype));
-  }
+  CHECK(is_float_dtype(tensor.spec.dtype), "{} is {}", tensor.spec.name, dtype_name(tensor.spec.dtype));
+  const auto count = static_cast<int64_t>(tensor.data.size() / dtype_size(tensor.spec.dtype));
+  std::vector<float> floats(static_cast<size_t>(count));
+  const WeightSource row{
+      .dtype = tensor.spec.dtype, .data = tensor.data.data(), .out_features = 1, .in_features = count};
+  read_values(whole(row), 0, 0, count, floats.data());
+  return floats;
 }
 
 Status check_shape(const TensorRef& tensor, std::span<const int64_t> wanted) {

@@ -161,17 +161,4 @@ std::vector<pid_t> still_there(std::vector<pid_t> pids, milliseconds patience) {
   return pids;
 }
 
-std::vector<pid_t> descendants_of(pid_t pid) {
-  std::vector<pid_t> all;
-  std::error_code gone;
-  for (const auto& thread : fs::directory_iterator(fmt::format("/proc/{}/task", pid), gone)) {
-    std::ifstream children(thread.path() / "children");
-    for (pid_t child = 0; children >> child;) {
-      all.push_back(child);
-      std::ranges::copy(descendants_of(child), std::back_inserter(all));
-    }
-  }
-  return all;
-}
-
 }  // namespace cachalot::test

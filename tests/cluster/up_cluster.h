@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/process_test_util.h"
 #include "processes/program.h"
 
 namespace cachalot::test {
@@ -72,7 +73,5 @@ class UpCluster {
 
 // Of the processes, those that still are, after they had `patience` to end.
 std::vector<pid_t> still_there(std::vector<pid_t> pids, std::chrono::milliseconds patience);
-// That process' children, theirs, and so on.
-std::vector<pid_t> descendants_of(pid_t pid);
 
 }  // namespace cachalot::test

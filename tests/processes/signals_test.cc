@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/ports.h"
+#include "base/process_test_util.h"
 #include "base/stop_signals.h"
 #include "cluster/up_cluster.h"
 #include "processes/api_client.h"
@@ -34,12 +35,13 @@ constexpr std::array kSignals{SIGTERM, SIGINT, SIGHUP};
 
 // Ends the program by the signal; it, and every process below it, must be gone in time.
 std::optional<int> end_at_once(Program& program, int number) {
+  OwnTime time;
   std::vector<pid_t> below = descendants_of(program.pid());
   const auto begin = steady_clock::now();
   program.signal(number);
   const std::optional<int> status = program.wait(kPatience);
   const std::vector<pid_t> left = still_there(std::move(below), milliseconds(500));
-  EXPECT_LT(steady_clock::now() - begin, kAtOnce) << signal_name(number) << "\n" << program.output();
+  EXPECT_LT(time.since(begin), kAtOnce) << signal_name(number) << "\n" << program.output();
   EXPECT_THAT(left, IsEmpty()) << signal_name(number);
   return status;
 }
@@ -67,10 +69,22 @@ TEST(Signals, EndAServerThatWaitsForOthers) {
           serve(nano_folder(), small({"--enable-expert-parallel", "--data-parallel-size", "2", "--tensor-parallel-size",
                                       "2", "--data-parallel-rank", std::to_string(rank), "--data-parallel-rpc-port",
                                       std::to_string(free_port())}));
-      std::this_thread::sleep_for(seconds(2));  // its ranks have loaded the program, and wait
+      for (const char* waiting : rank == 0 ? std::vector{"rank 1 has found rank 0"}
+                                           : std::vector{"rank 2 waits for rank 0", "rank 3 waits for rank 0"})
+        ASSERT_TRUE(server->wait_for_line(waiting, kPatience)) << server->output();
       EXPECT_EQ(descendants_of(server->pid()).size(), 1U) << server->output();
       EXPECT_EQ(end_at_once(*server, number), 128 + number) << server->output();
     }
+  }
+}
+
+// UCX takes SIGHUP from the program when it is loaded, and its handler crashes until that is done.
+TEST(Signals, AHangUpWhileLibrariesAreLoadedIsNoCrash) {
+  for (int moment = 0; moment < 60; moment++) {
+    Program program({"--version"});
+    std::this_thread::sleep_for(milliseconds(moment));
+    program.signal(SIGHUP);
+    EXPECT_THAT(program.wait(kPatience), AnyOf(128 + SIGHUP, 0)) << moment << " ms\n" << program.output();
   }
 }
 
@@ -90,7 +104,7 @@ TEST(Signals, ARankThatIsToldToEndWhileAllStartTellsWhy) {
   const auto server =
       serve(nano_folder(), small({"--enable-expert-parallel", "--data-parallel-size", "2", "--tensor-parallel-size",
                                   "2", "--data-parallel-rpc-port", std::to_string(free_port())}));
-  std::this_thread::sleep_for(seconds(2));
+  ASSERT_TRUE(server->wait_for_line("rank 1 has found rank 0", kPatience)) << server->output();
   const std::vector<pid_t> ranks = descendants_of(server->pid());
   ASSERT_EQ(ranks.size(), 1U);
   kill(ranks[0], SIGTERM);
@@ -326,6 +340,46 @@ TEST(Files, OfCommandsAreFilesToo) {
       EXPECT_THAT(program.output(), HasSubstr(path)) << words[0];
     }
   }
+}
+
+// Of 10 GB, which would take the machine's memory.
+TEST(Files, LargeOnesAreRefusedByNameBeforeTheyAreRead) {
+  const ScratchFolder folder;
+  std::filesystem::copy(nano_folder(), folder / "nano", std::filesystem::copy_options::recursive);
+  const auto grow = [](const std::string& path) {
+    std::ofstream(path, std::ios::app).close();
+    std::filesystem::resize_file(path, uintmax_t{10} << 30);
+    return path;
+  };
+  const auto is_refused = [](std::vector<std::string> words, const std::string& path) {
+    const auto begin = steady_clock::now();
+    Program program(std::move(words));
+    const auto status = program.wait(kPatience);
+    EXPECT_THAT(status.value_or(0), Not(0)) << path << "\n" << program.output();
+    EXPECT_LT(status.value_or(134), 128) << path << "\n" << program.output();
+    EXPECT_LT(steady_clock::now() - begin, seconds(20)) << path;
+    EXPECT_THAT(program.output(), HasSubstr(path + " has 10737418240 bytes; no file of this kind has more than "));
+  };
+  for (const char* name :
+       {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"}) {
+    const std::string path = folder / "nano/" + name, kept = path + ".kept";
+    const bool was_there = std::filesystem::exists(path);
+    if (was_there) std::filesystem::copy(path, kept);
+    is_refused(serve_words(folder / "nano", small()), grow(path));
+    std::filesystem::remove(path);
+    if (was_there) std::filesystem::rename(kept, path);
+  }
+  const std::string large = grow(folder / "large.json");
+  is_refused({"up", large, "--run-folder", folder / "run"}, large);
+  is_refused({"check", "--plan", "--model", large}, large);
+  is_refused({"eval", "--url", "http://127.0.0.1:9/v1", "--questions", large}, large);
+  is_refused({"synth", "--config", large, "--out", folder / "out"}, large);
+  is_refused(serve_words(nano_folder(), {"--group-secret-file", large, "--tensor-parallel-size", "2"}), large);
+  is_refused(serve_words(nano_folder(), {"--chat-template", large}), large);
+  is_refused(serve_words(nano_folder(), {"--config", large}), large);
+  std::filesystem::remove(folder / "nano/model.safetensors");
+  const std::string index = grow(folder / "nano/model.safetensors.index.json");
+  is_refused(serve_words(folder / "nano", small()), index);
 }
 
 TEST(Ports, OneInUseIsSaidBeforeAnythingIsLoadedWithWhoHasIt) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 
+#include "base/process_test_util.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/loopback_test_util.h"
 #include "comm/membership/wire.h"
@@ -49,6 +50,13 @@ TEST(Membership, GivesEveryRankTheSameTable) {
     }
   }
   leave_all(group);
+}
+
+TEST(ControlWire, AMessageHasOneSpelling) {
+  std::string challenge = control::encode(control::Challenge{.has_secret = true});
+  ASSERT_TRUE(control::decode<control::Challenge>(challenge));
+  challenge.back() = '\x02';
+  EXPECT_FALSE(control::decode<control::Challenge>(challenge)) << "a switch is 0 or 1";
 }
 
 TEST(Membership, OneRankAloneNeedsNoSockets) {
@@ -287,7 +295,7 @@ TEST(Membership, MissingRanksAreNamedWhileWaitingAndAtTheEnd) {
   std::vector<JoinOptions> options = group_options(8);
   for (JoinOptions& rank : options) {
     rank.notice_interval = milliseconds(50);
-    rank.join_timeout = milliseconds(300);
+    rank.join_timeout = milliseconds(2'000);  // enough for the others to come, however busy the machine is
   }
   std::erase_if(options, [](const JoinOptions& rank) { return rank.rank == 3 || rank.rank == 7; });
   const LogCapture log;
@@ -581,10 +589,11 @@ TEST(Membership, ARankThatFallsSilentRightAfterItHasLoadedIsFoundAsOneThatServes
   rank0.join();
   ASSERT_EQ(client.receive_message().header.type, MessageType::kHeartbeat);
   client.send(encode_frame(Heartbeat{}, 1) + encode_frame(Ready{}, 1));
+  OwnTime time;
   const auto begin = Clock::now();
   EXPECT_TRUE((*group[0])->wait_until_all_ready().has_value());
-  while (!(*group[0])->first_lost() && Clock::now() - begin < seconds(5)) std::this_thread::sleep_for(milliseconds(5));
-  EXPECT_LT(Clock::now() - begin, milliseconds(1'400)) << "2.7 s, if it still counts as loading";
+  while (!(*group[0])->first_lost() && Clock::now() - begin < seconds(20)) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_LT(time.since(begin), milliseconds(1'400)) << "2.7 s, if it still counts as loading";
   (*group[0])->leave();
 }
 
@@ -605,10 +614,11 @@ TEST(Membership, ARank0ThatFallsSilentRightAfterAllHaveLoadedIsFoundAsOneThatSer
   while (rank0.receive_message().header.type != MessageType::kReady) {
   }
   rank0.send(encode_frame(Heartbeat{}, 1) + encode_frame(Ready{}, 1));
+  OwnTime time;
   const auto begin = Clock::now();
   loading.join();
-  while (!(*rank1)->first_lost() && Clock::now() - begin < seconds(5)) std::this_thread::sleep_for(milliseconds(5));
-  EXPECT_LT(Clock::now() - begin, milliseconds(1'400)) << "2.7 s, if it still counts as loading";
+  while (!(*rank1)->first_lost() && Clock::now() - begin < seconds(20)) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_LT(time.since(begin), milliseconds(1'400)) << "2.7 s, if it still counts as loading";
   (*rank1)->leave();
   close(listener);
 }

@@ -58,11 +58,13 @@ class RankProcess {
   bool formed() { return next_line(std::chrono::seconds(20)) == "formed"; }
   // Tells it to say goodbye and end.
   void dismiss() { [[maybe_unused]] const ssize_t written = write(commands_, "q", 1); }
-  // All that it reports, the first within `patience`, until it has then been quiet for a while.
-  std::vector<LossReport> losses(std::chrono::milliseconds patience,
-                                 std::chrono::milliseconds quiet = std::chrono::milliseconds(80)) {
+  // All that it reports: so many as are `awaited`, however long they take to come, and what comes until it has then
+  // been quiet for a while.
+  std::vector<LossReport> losses(size_t awaited, std::chrono::milliseconds quiet = std::chrono::milliseconds(80)) {
     std::vector<LossReport> all;
-    for (std::string line = next_line(patience); !line.empty(); line = next_line(quiet)) {
+    for (;;) {
+      const std::string line = next_line(all.size() < awaited ? std::chrono::seconds(20) : quiet);
+      if (line.empty()) return all;
       LossReport report;
       int64_t nanoseconds = 0;
       const char* end = line.data() + line.size();
@@ -72,7 +74,6 @@ class RankProcess {
       report.text = std::string(time_end + 1, end);
       all.push_back(report);
     }
-    return all;
   }
 
  private:

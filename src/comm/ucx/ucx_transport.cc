@@ -45,10 +45,14 @@ struct KernelAction {
   unsigned long mask;
 };
 KernelAction hangup_action;
+unsigned long mask_before;
 
-// Before any library is loaded: what UCX takes SIGHUP from, nohup's decision for one. Nothing but a system call yet.
+// Before any library is loaded: what UCX takes SIGHUP from, nohup's decision for one. And one that comes while UCX is
+// loaded waits: its handler crashes until that is done. Nothing but system calls yet.
 void note_hangup_action(int, char**, char**) {
   syscall(SYS_rt_sigaction, SIGHUP, nullptr, &hangup_action, sizeof hangup_action.mask);
+  constexpr unsigned long kHangup = 1UL << (SIGHUP - 1);
+  syscall(SYS_rt_sigprocmask, SIG_BLOCK, &kHangup, &mask_before, sizeof mask_before);
 }
 [[gnu::section(".preinit_array"), gnu::used]] void (*const note_hangup_action_first)(int, char**,
                                                                                      char**) = note_hangup_action;
@@ -59,6 +63,7 @@ void note_hangup_action(int, char**, char**) {
 [[gnu::constructor]] void give_back_signals() {
   if (std::getenv("UCX_DEBUG_SIGNO") == nullptr)
     ::signal(SIGHUP, hangup_action.handler == reinterpret_cast<void*>(SIG_IGN) ? SIG_IGN : SIG_DFL);
+  syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask_before, nullptr, sizeof mask_before);
   std::array<char, 64> handling{};
   if (ucs_global_opts_get_value("HANDLE_ERRORS", handling.data(), handling.size()) != UCS_OK ||
       std::string_view(handling.data()) != "bt")

@@ -1,5 +1,8 @@
-//! The C ABI declared in cachalot_text.h: handles, views and sinks in, the modules' results out.
+//! The C ABI declared in cachalot_text.h: handles, views and sinks in, the modules' results out. Views, sinks and
+//! out-pointers are valid for the call; handles come from this file and live, until they are freed (null may be).
+#![allow(clippy::missing_safety_doc)]
 
+mod bounds;
 mod ffi;
 mod python;
 mod template;
@@ -9,8 +12,6 @@ use ffi::{Bytes, IdsSink, Status, TextSink, TokenVisitor, guard};
 use template::ChatTemplate;
 use tokenizer::Tokenizer;
 
-/// # Safety
-/// All views, sinks and out-pointers of this file are valid for the call; handles come from this file and live.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_new(
     json: Bytes,
@@ -25,8 +26,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_new(
     })
 }
 
-/// # Safety
-/// As above; the handle is gone afterwards. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_free(tokenizer: *mut Tokenizer) {
     if !tokenizer.is_null() {
@@ -34,8 +33,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_free(tokenizer: *mut Tokenizer) {
     }
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_encode(
     tokenizer: *const Tokenizer,
@@ -51,8 +48,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_encode(
     })
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_visit_tokens(
     tokenizer: *const Tokenizer,
@@ -65,8 +60,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_visit_tokens(
     })
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_token_id(tokenizer: *const Tokenizer, token: Bytes) -> i64 {
     let mut id = -1;
@@ -77,8 +70,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_token_id(tokenizer: *const Tokenizer
     id
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_template_new(
     source: Bytes,
@@ -94,8 +85,6 @@ pub unsafe extern "C" fn cachalot_template_new(
     })
 }
 
-/// # Safety
-/// As above; the handle is gone afterwards. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_template_free(chat_template: *mut ChatTemplate) {
     if !chat_template.is_null() {
@@ -103,8 +92,6 @@ pub unsafe extern "C" fn cachalot_template_free(chat_template: *mut ChatTemplate
     }
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_template_render(
     chat_template: *const ChatTemplate,
