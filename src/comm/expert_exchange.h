@@ -11,8 +11,8 @@
 #include "base/error.h"
 #include "comm/group.h"
 #include "comm/mesh.h"
-#include "tensor/view.h"
 #include "tensor/dtype.h"
+#include "tensor/view.h"
 
 namespace cachalot {
 

@@ -121,7 +121,9 @@ Status RankGroup::start_children() {
     parallel.data_parallel_rpc_port = port.port();
     meeting_port_.emplace(std::move(port));
   }
-  if (parallel.group_size() > 1) ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
+  if (parallel.group_size() > 1) {
+    ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
+  }
   std::vector<std::vector<std::string>> command_lines;
   for (int dp_rank = first_dp; dp_rank <= last_dp; dp_rank++) {
     for (int tp_rank = 0; tp_rank < parallel.tensor_parallel_size; tp_rank++) {

@@ -245,16 +245,18 @@ class Server {
     const auto say = [](const http::Request& request) {
       for (const std::string_view bad : {"//", "/../", "/./"})
         CHECK((request.path + "/").find(bad) == std::string::npos);
-      return http::Response::text(200, "got " + request.path + " " + request.query + " " + request.body);
+      return http::Response::text(200, "got " + request.path + " " + request.body);
     };
     const auto add = [this](const char* method, const char* path, http::Server::Handler handler, bool pulls = false) {
-      core_->routes.add(method, path, pulls, std::move(handler), nullptr);
+      core_->routes.push_back({method, path, pulls, std::move(handler), nullptr});
     };
-    core_->routes.add("GET", "/health", false, nullptr, [](const http::Request&) { return http::Response{}; });
-    core_->routes.add("GET", "/v1/models/*", false, nullptr, say);
-    core_->routes.add("POST", "/tokenize", false, nullptr, say);
-    core_->routes.add("GET", "/throws", false, nullptr,
-                      [](const http::Request&) -> http::Response { throw std::runtime_error("no"); });
+    const auto add_answer = [this](const char* method, const char* path, http::Server::Answerer answerer) {
+      core_->routes.push_back({method, path, false, nullptr, std::move(answerer)});
+    };
+    add_answer("GET", "/health", [](const http::Request&) { return http::Response{}; });
+    add_answer("GET", "/v1/models/*", say);
+    add_answer("POST", "/tokenize", say);
+    add_answer("GET", "/throws", [](const http::Request&) -> http::Response { throw std::runtime_error("no"); });
     add("GET", "/dropped", [](http::ServerCall&) -> http::awaitable<void> { co_return; });
     add("GET", "/half", [](http::ServerCall& call) -> http::awaitable<void> {
       call.begin(200, {});
