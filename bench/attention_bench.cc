@@ -7,8 +7,8 @@
 
 #include "base/math.h"
 #include "device/device.h"
-#include "kernels/cpu/attention.h"
 #include "kernels/cpu/limits.h"
+#include "kernels/ops.h"
 
 // Attention on real shapes, beside what the machine gives. Operations are the causal ones: two a fma of scores and
 // values.
@@ -69,13 +69,13 @@ class Cache {
   std::vector<BlockId> blocks_;
 };
 
-Buffer scratch_for(const Shape& shape, int64_t rows, int64_t positions) {
+Ops ops_for(IsaLevel isa, const Shape& shape, int64_t rows, int64_t positions) {
   const OpsLimits limits{.max_rows = rows,
                          .max_heads = shape.heads,
                          .max_head_dim = shape.nope + shape.rope,
                          .max_kv_lora_rank = shape.latent,
                          .max_positions = positions};
-  return *Device::allocate(attention_scratch_bytes(limits, device().threads().num_threads()));
+  return Ops::create(isa, device(), limits).value();
 }
 
 void report(benchmark::State& state, IsaLevel isa, double bytes, double operations, double bandwidth, double peak) {
@@ -91,14 +91,14 @@ void report(benchmark::State& state, IsaLevel isa, double bytes, double operatio
 }
 
 // The last `rows` positions of a prompt of `positions`.
-void expanded(benchmark::State& state, const AttentionKernels& kernels, IsaLevel isa, const Shape& shape) {
+void expanded(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const int64_t rows = state.range(0), positions = state.range(1);
   Cache cache(shape, 1, positions);
   const std::vector<float> q = random_floats(rows * shape.heads * (shape.nope + shape.rope));
   const std::vector<float> kv = random_floats(positions * shape.heads * (shape.nope + shape.v));
   std::vector<float> out(static_cast<size_t>(rows * shape.heads * shape.v)),
       max(static_cast<size_t>(rows * shape.heads)), sum = max;
-  const Buffer scratch = scratch_for(shape, rows, positions);
+  const Ops ops = ops_for(isa, shape, rows, positions);
   const ExpandedAttentionArgs args{.q = View<const float, 3>(q.data(), rows, shape.heads, shape.nope + shape.rope),
                                    .kv = View<const float, 3>(kv.data(), positions, shape.heads, shape.nope + shape.v),
                                    .context = cache.context(0),
@@ -112,14 +112,14 @@ void expanded(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
                                    .row_max = View<float, 2>(max.data(), rows, shape.heads),
                                    .row_sum = View<float, 2>(sum.data(), rows, shape.heads)};
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
-  for (auto _ : state) attend_expanded(kernels, {&device().threads(), {scratch.data(), scratch.size()}}, args);
+  for (auto _ : state) ops.attend_expanded(args);
   const double pairs = static_cast<double>(rows * (positions - rows) + rows * (rows + 1) / 2);
   report(state, isa, static_cast<double>(positions * shape.heads * (shape.nope + shape.v) * 4),
          2 * pairs * static_cast<double>(shape.heads * (shape.nope + shape.rope + shape.v)), bandwidth, peak);
 }
 
 // `rows` sequences of `positions` each.
-void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel isa, const Shape& shape) {
+void absorbed(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const int64_t rows = state.range(0), positions = state.range(1);
   Cache cache(shape, rows, positions);
   const std::vector<float> q_latent = random_floats(rows * shape.heads * shape.latent),
@@ -127,35 +127,33 @@ void absorbed(benchmark::State& state, const AttentionKernels& kernels, IsaLevel
   std::vector<float> out(q_latent.size());
   std::vector<AbsorbedRow> contexts;
   for (int64_t row = 0; row < rows; row++) contexts.push_back({cache.context(row), static_cast<int>(positions - 1)});
-  const Buffer scratch = scratch_for(shape, rows, positions);
+  const Ops ops = ops_for(isa, shape, rows, positions);
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
   for (auto _ : state)
-    attend_absorbed(kernels, {&device().threads(), {scratch.data(), scratch.size()}},
-                    {.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
-                     .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
-                     .rows = contexts,
-                     .softmax_scale = 0.1f,
-                     .out = View<float, 3>(out.data(), rows, shape.heads, shape.latent)});
+    ops.attend_absorbed({.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
+                         .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
+                         .rows = contexts,
+                         .softmax_scale = 0.1f,
+                         .out = View<float, 3>(out.data(), rows, shape.heads, shape.latent)});
   const double pairs = static_cast<double>(rows * positions);
   report(state, isa, pairs * static_cast<double>((shape.latent + shape.rope) * 2),
          2 * pairs * static_cast<double>(shape.heads * (2 * shape.latent + shape.rope)), bandwidth, peak);
 }
 
 const bool registered = [] {
-  for (const auto& [isa, kernels] :
-       {std::pair{IsaLevel::kAvx512, &avx512::kAttentionKernels}, {IsaLevel::kAvx2, &avx2::kAttentionKernels}}) {
+  for (const IsaLevel isa : {IsaLevel::kAvx512, IsaLevel::kAvx2}) {
     if (detect_isa() < isa) continue;
     for (const Shape& shape : {kLite, kR1, kSmall}) {
       const std::string name = std::string(isa_name(isa)) + "/" + shape.name;
       benchmark::RegisterBenchmark(("expanded/" + name).c_str(),
-                                   [=](benchmark::State& state) { expanded(state, *kernels, isa, shape); })
+                                   [=](benchmark::State& state) { expanded(state, isa, shape); })
           ->Args({512, 512})
           ->Args({64, 2048})
           ->Args({16, 512})
           ->UseRealTime()
           ->MinTime(0.1);
       benchmark::RegisterBenchmark(("absorbed/" + name).c_str(),
-                                   [=](benchmark::State& state) { absorbed(state, *kernels, isa, shape); })
+                                   [=](benchmark::State& state) { absorbed(state, isa, shape); })
           ->Args({1, 128})
           ->Args({1, 4096})
           ->Args({8, 128})

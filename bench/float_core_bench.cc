@@ -37,7 +37,8 @@ struct Format {
   int block_inputs;
 };
 
-void run(benchmark::State& state, FloatCore core, IsaLevel isa, const Format& format) {
+void run(benchmark::State& state, IsaLevel isa, const Format& format) {
+  const FloatCore core = level_cores(isa).linear->float_core;
   const int64_t num_rows = state.range(0);
   const MatrixShape shape{.format = format.format,
                           .out_features = kStrips * kStrip,
@@ -85,12 +86,11 @@ const bool registered = [] {
   const Format formats[] = {{"f32", MatrixFormat::kF32, 2},   {"bf16", MatrixFormat::kBF16, 2},
                             {"f8", MatrixFormat::kF8, 128},   {"i8", MatrixFormat::kI8, 64},
                             {"i4_64", MatrixFormat::kI4, 64}, {"i4_32", MatrixFormat::kI4, 32}};
-  for (const auto& [isa, core] : {std::pair<IsaLevel, FloatCore>{IsaLevel::kAvx512, avx512::kLinearCores.float_core},
-                                  {IsaLevel::kAvx2, avx2::kLinearCores.float_core}})
+  for (const IsaLevel isa : {IsaLevel::kAvx512, IsaLevel::kAvx2})
     for (const Format& format : formats)
       if (detect_isa() >= isa)
         benchmark::RegisterBenchmark((std::string(isa_name(isa)) + "/" + format.name).c_str(),
-                                     [=](benchmark::State& state) { run(state, core, isa, format); })
+                                     [=](benchmark::State& state) { run(state, isa, format); })
             ->Arg(1)
             ->Arg(2)
             ->Arg(3)

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "scheduler/integrity_test_util.h"
+
 namespace cachalot::test {
 
 EngineRun::EngineRun(const EngineOptions& options) {
@@ -35,7 +37,7 @@ void EngineRun::step() {
 
 void EngineRun::finish() {
   while (scheduler_->has_work() && !testing::Test::HasFatalFailure()) step();
-  const Status status = scheduler_->check_integrity();
+  const Status status = check_integrity(*scheduler_);
   EXPECT_TRUE(status) << status.error().message;
 }
 

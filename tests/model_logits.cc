@@ -41,10 +41,10 @@ Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int blo
   for (int position = 0; position < num_tokens;) {
     const int count = position < num_prompt ? std::min(chunk, num_prompt - position) : 1;
     layout.clear();
-    layout.add({.tokens = request.tokens.subspan(static_cast<size_t>(position), static_cast<size_t>(count)),
-                .first_position = position,
+    layout.add({.first_position = position,
                 .num_tokens = count,
                 .num_prompt_tokens = num_prompt,
+                .tokens = request.tokens.subspan(static_cast<size_t>(position), static_cast<size_t>(count)),
                 .blocks = blocks});
     ModelBatch batch = layout.build(step++);
     if (!request.forced_expert_ids.empty())

@@ -59,7 +59,7 @@ TokenId token_by_hand(const std::vector<TokenId>& prompt) {
   // engine: what sequences bring to a step becomes rows. One step of the whole prompt, and the last row's logits.
   const auto num_tokens = static_cast<int>(prompt.size());
   StepBatch batch(settings.max_rows, kBlockSize);
-  batch.add({.tokens = prompt, .num_tokens = num_tokens, .num_prompt_tokens = num_tokens, .blocks = blocks});
+  batch.add({.num_tokens = num_tokens, .num_prompt_tokens = num_tokens, .tokens = prompt, .blocks = blocks});
   EXPECT_TRUE(model->forward(batch.build(0), cache));
   std::vector<float> logits(static_cast<size_t>(config.vocab_size));
   const std::vector<int32_t> last_row{batch.row_of(0, num_tokens - 1)};

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -17,12 +16,6 @@ namespace cachalot {
 namespace {
 
 constexpr off_t kMostTextBytes = off_t{1} << 30;
-
-std::unexpected<Error> os_error(const std::string& path, std::string_view action) {
-  const int code = errno;
-  return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: cannot {}: {}", path, action,
-                    std::strerror(code));
-}
 
 const char* kind_of(mode_t mode) {
   if (S_ISDIR(mode)) return "a directory";
@@ -37,6 +30,12 @@ Status check_kind(const std::string& path, const struct stat& info) {
 }
 
 }  // namespace
+
+std::unexpected<Error> os_error(const std::string& path, std::string_view action) {
+  const int code = errno;
+  return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: cannot {}: {}", path, action,
+                    std::strerror(code));
+}
 
 Result<FileDescriptor> open_file(const std::string& path) {
   struct stat info{};

@@ -37,6 +37,9 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
+// "PATH: cannot ACTION: ", and what the operating system said last; kNotFound if it is that nothing is there.
+std::unexpected<Error> os_error(const std::string& path, std::string_view action);
+
 // Opens a file for reading, and nothing that could keep its reader waiting: a directory, a FIFO, a socket or a device
 // is an error that says so. Errors name the path and what the operating system said.
 Result<FileDescriptor> open_file(const std::string& path);

@@ -134,16 +134,8 @@ SinCos sin_cos(double x) {
   const double sin = r + (r * square * of_sin + r_low * (1 - half));
   const double one = 1 - half;
   const double cos = one + (((1 - one) - half) + (square * square * of_cos - r * r_low));
-  switch (static_cast<int64_t>(n) & 3) {
-    case 0:
-      return {sin, cos};
-    case 1:
-      return {cos, -sin};
-    case 2:
-      return {-sin, -cos};
-    default:
-      return {-cos, sin};
-  }
+  const SinCos of_quarter[] = {{sin, cos}, {cos, -sin}, {-sin, -cos}, {-cos, sin}};
+  return of_quarter[static_cast<int64_t>(n) & 3];
 }
 
 }  // namespace cachalot::portable

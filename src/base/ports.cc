@@ -13,8 +13,6 @@
 #include <set>
 #include <sstream>
 
-#include "base/file.h"
-
 namespace cachalot {
 namespace {
 

@@ -13,8 +13,6 @@
 #include <cstring>
 #include <fstream>
 
-#include "base/file.h"
-
 extern char** environ;
 
 namespace cachalot {

@@ -8,7 +8,6 @@
 
 #include <thread>
 
-#include "base/file.h"
 #include "base/folder_test_util.h"
 #include "base/process_test_util.h"
 #include "base/text.h"

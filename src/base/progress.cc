@@ -1,10 +1,6 @@
 #include "base/progress.h"
 
-#include <fmt/format.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cstdio>
 
 #include "base/log.h"
 

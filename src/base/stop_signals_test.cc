@@ -8,7 +8,6 @@
 #include <array>
 #include <atomic>
 #include <csignal>
-#include <string>
 #include <thread>
 
 #include "base/file.h"

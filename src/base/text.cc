@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <numeric>
+#include <ranges>
 
 namespace cachalot {
 namespace {
@@ -140,6 +141,22 @@ std::string_view trimmed(std::string_view text) {
   constexpr std::string_view kWhiteSpace = " \t\r\n\f\v";
   const size_t begin = std::min(text.find_first_not_of(kWhiteSpace), text.size());
   return text.substr(begin, text.find_last_not_of(kWhiteSpace) + 1 - begin);
+}
+
+bool has_word(std::string_view words, std::string_view word) {
+  for (const auto part : std::views::split(words, ' '))
+    if (std::string_view(part.begin(), part.end()) == word) return true;
+  return false;
+}
+
+std::vector<std::string> words_of(std::string_view words) {
+  std::vector<std::string> all;
+  for (const auto part : std::views::split(words, ' ')) all.emplace_back(part.begin(), part.end());
+  return all;
+}
+
+std::string counted(int64_t count, std::string_view thing) {
+  return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
 }
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,6 +25,12 @@ std::string listed(const std::vector<std::string>& names, size_t max_names = 5);
 
 // Without white space at both ends.
 std::string_view trimmed(std::string_view text);
+// Lists of names that stand between single spaces: whether one of them is `word`, and all of them.
+bool has_word(std::string_view words, std::string_view word);
+std::vector<std::string> words_of(std::string_view words);
+
+// "1 rank", "2 ranks"
+std::string counted(int64_t count, std::string_view thing);
 
 // The number that the whole text is, in decimal; none if it is anything else, or does not fit.
 template <class Number>

@@ -112,6 +112,17 @@ TEST(Utf8, ReplacesEachMaximalInvalidPartByOneMark) {
   EXPECT_EQ(to_valid_utf8("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), marks(4) + "A");                   // cut short
 }
 
+TEST(Words, StandBetweenSpaces) {
+  EXPECT_EQ(words_of("port model"), (std::vector<std::string>{"port", "model"}));
+  EXPECT_TRUE(has_word("port model", "port"));
+  EXPECT_TRUE(has_word("port model", "model"));
+  for (const char* other : {"", "mode", "ort", "port model", "models"})
+    EXPECT_FALSE(has_word("port model", other)) << other;
+  EXPECT_FALSE(has_word("", ""));
+  EXPECT_EQ(counted(1, "rank"), "1 rank");
+  EXPECT_EQ(counted(0, "rank"), "0 ranks");
+}
+
 TEST(Utf8, TheResultDoesNotDependOnHowTheBytesAreCut) {
   std::mt19937 random(1);
   const std::string leads =

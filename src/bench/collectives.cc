@@ -73,19 +73,6 @@ Status AllReduceCollective::run() {
   return {};
 }
 
-Result<uint64_t> AllReduceCollective::check() {
-  return visit_compute(dtype_, [&]<class T>() -> Result<uint64_t> {
-    uint64_t num_wrong = 0;
-    for (int64_t begin = 0; begin < count_; begin += values_per_pass()) {
-      const int64_t count = std::min(values_per_pass(), count_ - begin);
-      fill<T>(begin, count);
-      RETURN_IF_ERROR(group_->all_reduce(values(count), kAllReduceSite));
-      num_wrong += count_wrong<T>(begin, count);
-    }
-    return num_wrong;
-  });
-}
-
 template <class T>
 void AllReduceCollective::fill(int64_t begin, int64_t count) {
   T* const filled = values(count).as<T>().data();
@@ -102,6 +89,19 @@ uint64_t AllReduceCollective::count_wrong(int64_t begin, int64_t count) const {
     num_wrong += static_cast<float>(summed[idx]) != expected;
   }
   return num_wrong;
+}
+
+Result<uint64_t> AllReduceCollective::check() {
+  return visit_compute(dtype_, [&]<class T>() -> Result<uint64_t> {
+    uint64_t num_wrong = 0;
+    for (int64_t begin = 0; begin < count_; begin += values_per_pass()) {
+      const int64_t count = std::min(values_per_pass(), count_ - begin);
+      fill<T>(begin, count);
+      RETURN_IF_ERROR(group_->all_reduce(values(count), kAllReduceSite));
+      num_wrong += count_wrong<T>(begin, count);
+    }
+    return num_wrong;
+  });
 }
 
 namespace {

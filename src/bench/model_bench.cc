@@ -17,36 +17,9 @@ namespace {
 constexpr int kSlices = 4;       // of a decode, each a sample: the limits are measured between them
 constexpr int kLimitProbes = 3;  // the best one holds: a probe is some 10 ms, and others may use the machine
 
-// Measures the machine; two measurements make the limits of what lies between them.
-class LimitProbe {
- public:
-  static Result<LimitProbe> create(RankEngine& engine) {
-    ASSIGN_OR_RETURN(Limits limits, Limits::create(engine.isa(), engine.device()));
-    return LimitProbe(std::move(limits));
-  }
-  MachineLimits measure() {
-    MachineLimits best;
-    for (int probe = 0; probe < kLimitProbes; probe++) {
-      best.bandwidth = std::max(best.bandwidth, limits_.read_bandwidth());
-      best.int8_peak = std::max(best.int8_peak, limits_.int8_peak());
-      best.float_peak = std::max(best.float_peak, limits_.float_peak());
-    }
-    return best;
-  }
-
- private:
-  explicit LimitProbe(Limits limits) : limits_(std::move(limits)) {}
-  Limits limits_;
-};
-
-MachineLimits mean(const MachineLimits& before, const MachineLimits& after) {
-  return {(before.bandwidth + after.bandwidth) / 2, (before.int8_peak + after.int8_peak) / 2,
-          (before.float_peak + after.float_peak) / 2};
-}
-
 class ModelBench {
  public:
-  ModelBench(RankEngine& engine, const StoredModel& stored, const ModelBenchOptions& options, LimitProbe probe);
+  ModelBench(RankEngine& engine, const StoredModel& stored, const ModelBenchOptions& options, Limits limits);
 
   Result<std::vector<Figure>> run();
 
@@ -58,6 +31,8 @@ class ModelBench {
     std::vector<Operation> operations;
   };
 
+  // Of the machine; two measurements make the limits of what lies between them.
+  MachineLimits measure();
   Status fill_contexts(int num_sequences);
   Status prefill(std::vector<Sample>& samples);
   Status decode(int batch, std::vector<Sample>& samples);
@@ -66,7 +41,7 @@ class ModelBench {
   void count_distinct(int64_t num_rows);
   Sample sample_of(const Slice& slice, const MachineLimits& before, const MachineLimits& after) const;
   Figure figure(const char* phase, int batch, int context, std::span<const Sample> samples) const;
-  StepSequence sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const;
+  RoundSequence sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const;
   void tell(const std::string& what) const {
     if (options_.on_progress) options_.on_progress(what);
   }
@@ -75,7 +50,7 @@ class ModelBench {
   const ModelConfig& config_;
   const StoredModel& stored_;
   const ModelBenchOptions& options_;
-  LimitProbe probe_;
+  Limits limits_;
   int64_t num_moe_layers_ = 0;
   int blocks_of_sequence_ = 0;
   std::vector<BlockId> blocks_;  // all of the cache's, a run of them for each sequence
@@ -88,13 +63,12 @@ class ModelBench {
   uint64_t num_steps_ = 0;
 };
 
-ModelBench::ModelBench(RankEngine& engine, const StoredModel& stored, const ModelBenchOptions& options,
-                       LimitProbe probe)
+ModelBench::ModelBench(RankEngine& engine, const StoredModel& stored, const ModelBenchOptions& options, Limits limits)
     : engine_(engine),
       config_(engine.config()),
       stored_(stored),
       options_(options),
-      probe_(std::move(probe)),
+      limits_(std::move(limits)),
       num_moe_layers_(
           std::ranges::count_if(stored.layers, [](const StoredLayer& layer) { return layer.expert.num_weights > 0; })),
       layout_(engine.model().settings().max_rows, engine.memory().block_size) {
@@ -113,13 +87,23 @@ ModelBench::ModelBench(RankEngine& engine, const StoredModel& stored, const Mode
   logits_.resize(static_cast<size_t>(std::max(max_batch, 1)) * static_cast<size_t>(config_.vocab_size));
 }
 
-StepSequence ModelBench::sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const {
+MachineLimits ModelBench::measure() {
+  MachineLimits best;
+  for (int probe = 0; probe < kLimitProbes; probe++) {
+    best.bandwidth = std::max(best.bandwidth, limits_.read_bandwidth());
+    best.int8_peak = std::max(best.int8_peak, limits_.int8_peak());
+    best.float_peak = std::max(best.float_peak, limits_.float_peak());
+  }
+  return best;
+}
+
+RoundSequence ModelBench::sequence(int sequence_idx, int first_position, int num_tokens, int num_prompt_tokens) const {
   const auto first_token = static_cast<size_t>(sequence_idx * (options_.context + options_.steps) + first_position);
   const auto first_block = static_cast<size_t>(sequence_idx * blocks_of_sequence_);
-  return {.tokens = std::span(tokens_).subspan(first_token, static_cast<size_t>(num_tokens)),
-          .first_position = first_position,
+  return {.first_position = first_position,
           .num_tokens = num_tokens,
           .num_prompt_tokens = num_prompt_tokens,
+          .tokens = std::span(tokens_).subspan(first_token, static_cast<size_t>(num_tokens)),
           .blocks = std::span(blocks_).subspan(first_block)};
 }
 
@@ -160,7 +144,8 @@ void ModelBench::count_distinct(int64_t num_rows) {
 }
 
 Sample ModelBench::sample_of(const Slice& slice, const MachineLimits& before, const MachineLimits& after) const {
-  const MachineLimits limits = mean(before, after);
+  const MachineLimits limits{(before.bandwidth + after.bandwidth) / 2, (before.int8_peak + after.int8_peak) / 2,
+                             (before.float_peak + after.float_peak) / 2};
   return {.num_tokens = slice.num_tokens,
           .seconds = slice.seconds,
           .least_seconds = least_seconds(slice.operations, limits),
@@ -195,7 +180,7 @@ Status ModelBench::prefill(std::vector<Sample>& samples) {
     layout_.clear();
     layout_.add(sequence(0, 0, options_.prefill, options_.prefill));
     RETURN_IF_ERROR(step(shape, slice));
-    const MachineLimits after = probe_.measure();
+    const MachineLimits after = measure();
     if (pass > 0) samples.push_back(sample_of(slice, before, after));
     before = after;
   }
@@ -203,7 +188,7 @@ Status ModelBench::prefill(std::vector<Sample>& samples) {
 }
 
 Status ModelBench::decode(int batch, std::vector<Sample>& samples) {
-  MachineLimits before = probe_.measure();
+  MachineLimits before = measure();
   for (int pass = 0; pass < options_.repeat; pass++) {
     tell(fmt::format("decode, batch {}, {} of {}", batch, pass + 1, options_.repeat));
     for (int slice_idx = 0; slice_idx < kSlices; slice_idx++) {
@@ -221,7 +206,7 @@ Status ModelBench::decode(int batch, std::vector<Sample>& samples) {
                              slice));
       }
       if (slice.num_steps == 0) continue;
-      const MachineLimits after = probe_.measure();
+      const MachineLimits after = measure();
       samples.push_back(sample_of(slice, before, after));
       before = after;
     }
@@ -270,8 +255,8 @@ void reserve_for_bench(const ModelBenchOptions& options, EngineOptions& engine) 
 
 Result<std::vector<Figure>> run_model_bench(RankEngine& engine, const StoredModel& stored,
                                             const ModelBenchOptions& options) {
-  ASSIGN_OR_RETURN(LimitProbe probe, LimitProbe::create(engine));
-  return ModelBench(engine, stored, options, std::move(probe)).run();
+  ASSIGN_OR_RETURN(Limits limits, Limits::create(engine.isa(), engine.device()));
+  return ModelBench(engine, stored, options, std::move(limits)).run();
 }
 
 }  // namespace cachalot

@@ -54,19 +54,13 @@ double imbalance(std::span<const RankTurn> ranks, Amount amount) {
 }
 
 json::object to_json(const StepFigure& figure) {
-  json::object object{{"phase", figure.phase}, {"batch", figure.batch}, {"step_ms", figure.step_ms}};
-  json::array ranks;
-  for (const RankStep& rank : figure.ranks) {
-    ranks.push_back(json::object{{"compute_ms", rank.compute_ms},
-                                 {"exchange_ms", rank.exchange_ms},
-                                 {"waiting_ms", rank.waiting_ms},
-                                 {"expert_rows", rank.expert_rows},
-                                 {"experts", rank.experts}});
-  }
-  object["ranks"] = std::move(ranks);
-  object["row_imbalance"] = figure.row_imbalance;
-  object["expert_imbalance"] = figure.expert_imbalance;
-  object["imbalance_ms"] = figure.imbalance_ms();
+  json::object object{{"phase", figure.phase},
+                      {"batch", figure.batch},
+                      {"step_ms", figure.step_ms},
+                      {"ranks", json::value_from(figure.ranks)},
+                      {"row_imbalance", figure.row_imbalance},
+                      {"expert_imbalance", figure.expert_imbalance},
+                      {"imbalance_ms", figure.imbalance_ms()}};
   if (figure.alone_ms == 0) return object;
   object["one_process_ms"] = figure.alone_ms;
   object["efficiency"] = figure.efficiency;

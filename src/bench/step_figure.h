@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/describe/class.hpp>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -37,6 +38,7 @@ struct RankStep {
   double expert_rows = 0;  // of its experts, in a layer
   double experts = 0;      // of a layer that had any
 };
+BOOST_DESCRIBE_STRUCT(RankStep, (), (compute_ms, exchange_ms, waiting_ms, expert_rows, experts))
 
 // A phase of steps, by the median of its turns.
 struct StepFigure {

@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/error.h"
-
 namespace cachalot {
 namespace {
 
@@ -128,35 +126,6 @@ void BlockPool::publish(BlockId block, const BlockHash& hash) {
 std::optional<BlockId> BlockPool::find(const BlockHash& hash) const {
   const auto found = index_.find(hash);
   return found == index_.end() ? std::nullopt : std::optional(found->second);
-}
-
-Status BlockPool::check_integrity() const {
-  std::vector<bool> listed(blocks_.size());
-  int num_listed = 0;
-  for (BlockId block = blocks_[list()].next; block != list(); block = blocks_[block].next) {
-    if (listed[block]) return make_error(ErrorCode::kInternal, "block {} stands twice in the idle list", block);
-    if (blocks_[blocks_[block].next].previous != block)
-      return make_error(ErrorCode::kInternal, "block {}'s successor in the idle list does not point back", block);
-    listed[block] = true;
-    num_listed++;
-  }
-  if (num_listed != num_idle_)
-    return make_error(ErrorCode::kInternal, "{} blocks are listed as idle, {} counted", num_listed, num_idle_);
-  size_t num_published = 0;
-  for (BlockId block = 0; block < num_blocks(); block++) {
-    const Block& entry = blocks_[block];
-    if (listed[block] != (entry.num_references == 0))
-      return make_error(ErrorCode::kInternal, "block {} has {} references and is {}", block, entry.num_references,
-                        listed[block] ? "idle" : "not idle");
-    if (!entry.is_published) continue;
-    num_published++;
-    if (find(entry.hash) != block)
-      return make_error(ErrorCode::kInternal, "block {} is published, but not found by its hash", block);
-  }
-  if (num_published != index_.size())
-    return make_error(ErrorCode::kInternal, "{} blocks are published, the index has {} names", num_published,
-                      index_.size());
-  return {};
 }
 
 PrefixCache::PrefixCache(const PrefixCacheOptions& options)

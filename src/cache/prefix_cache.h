@@ -77,10 +77,8 @@ class BlockPool {
   void publish(BlockId block, const BlockHash& hash);
   std::optional<BlockId> find(const BlockHash& hash) const;
 
-  // Says what contradicts itself, if anything; walks everything.
-  Status check_integrity() const;
-
  private:
+  friend Status check_integrity(const BlockPool& pool);  // of tests
   struct Block {
     BlockId previous = 0, next = 0;  // neighbours in the idle list
     int num_references = 0;

@@ -32,8 +32,8 @@ bool is_flag(std::string_view word) {
 
 std::optional<bool> parse_switch(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char letter) { return static_cast<char>(tolower(letter)); });
-  if (text == "true" || text == "yes" || text == "on" || text == "1") return true;
-  if (text == "false" || text == "no" || text == "off" || text == "0") return false;
+  if (has_word("true yes on 1", text)) return true;
+  if (has_word("false no off 0", text)) return false;
   return std::nullopt;
 }
 
@@ -132,11 +132,11 @@ class Reader {
     for (auto& [name, object] : objects_) RETURN_IF_ERROR(conclude_object(name, object));
     if (takes_model_) RETURN_IF_ERROR(place_model());
     if (joins_words_ && !positional_.empty()) {
+      const std::string question = fmt::format("{}", fmt::join(std::exchange(positional_, {}), " "));
       if (find_given("--prompt"))
         return make_parameter_error("--prompt", "--prompt and {} are two questions; give one",
-                                    cachalot::quoted(fmt::format("{}", fmt::join(positional_, " "))));
-      given_.push_back({"--prompt", {fmt::format("{}", fmt::join(positional_, " "))}, nullptr});
-      positional_.clear();
+                                    cachalot::quoted(question));
+      given_.push_back({"--prompt", {question}, nullptr});
     }
     Arguments arguments{.words = {}, .notices = std::move(notices_)};
     for (const Given& given : given_) {
@@ -250,9 +250,7 @@ class Reader {
       if (!value) return wrong(spelled.typed, *spelled.value, "true or false, or absent: it is a switch");
       return value;
     }
-    const bool says = takes_vllm_ && words.size() > 1 &&
-                      (words[1] == "true" || words[1] == "false" || words[1] == "True" || words[1] == "False");
-    if (!says) return std::optional<bool>();
+    if (!takes_vllm_ || words.size() < 2 || !has_word("true false True False", words[1])) return std::optional<bool>();
     num_words = 2;
     return parse_switch(words[1]);
   }
@@ -312,14 +310,10 @@ class Reader {
         return make_parameter_error(spelled.name, "{}{}: more than {} parts", where_, spelled.name, kMostParts);
       ASSIGN_OR_RETURN(const std::vector<std::string> values, take_values(spelled, words, false));
       const std::string name = fmt::format("--{}", flag.name);
-      if (spelled.keys.ends_with('+') && values[0].contains(',')) {
-        for (size_t from = 0; from <= values[0].size();) {
-          const size_t comma = std::min(values[0].find(',', from), values[0].size());
-          merge(objects_[name], spelled.keys, json_of(values[0].substr(from, comma - from)));
-          from = comma + 1;
-        }
-      } else {
-        merge(objects_[name], spelled.keys, json_of(values[0]));
+      const std::string& value = values[0];
+      for (size_t begin = 0, end = 0; begin <= value.size(); begin = end + 1) {
+        end = spelled.keys.ends_with('+') ? std::min(value.find(',', begin), value.size()) : value.size();
+        merge(objects_[name], spelled.keys, json_of(value.substr(begin, end - begin)));
       }
       return spelled.value ? 1 : 2;
     }
@@ -365,14 +359,13 @@ class Reader {
       notices_.push_back(fmt::format("{}{} is accepted and changes nothing: {}", where_, typed, flag.sentence));
       return {};
     }
-    std::string right;
-    if (flag.value != FlagValue::kSwitch && !flag.neutral.empty()) {
+    std::string given, right;
+    if (flag.value != FlagValue::kSwitch) {
+      given = " " + cachalot::quoted(value);
       for (const char letter : flag.neutral) right += letter == '|' ? ", " : std::string(1, letter);
-      right = fmt::format(" (what it may be: {})", right);
+      if (!right.empty()) right = fmt::format(" (what it may be: {})", right);
     }
-    const bool is_switch = flag.value == FlagValue::kSwitch;
-    return make_parameter_error(typed, "{}{}{} cannot be had: {}{}", where_, typed,
-                                is_switch ? std::string() : " " + cachalot::quoted(value), flag.sentence, right);
+    return make_parameter_error(typed, "{}{}{} cannot be had: {}{}", where_, typed, given, flag.sentence, right);
   }
 
   Status conclude_object(const std::string& name, const json::object& object) {

@@ -45,7 +45,7 @@ struct VllmFlag {
   std::string_view own_name;  // works: the name that this program has for it, if another
 };
 
-std::span<const VllmFlag> vllm_flags();
+std::span<const VllmFlag> vllm_flags();  // in the order of names
 // By its name, with underscores or hyphens; null if vLLM has no such flag.
 const VllmFlag* find_vllm_flag(std::string_view name);
 const VllmFlag* find_short_vllm_flag(std::string_view short_name);

@@ -3,7 +3,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,6 +19,7 @@
 #include "cli/flags.h"
 #include "config/environment.h"
 #include "device/thread_pool.h"
+#include "preflight/node_report.h"
 
 namespace cachalot {
 namespace {
@@ -38,21 +38,6 @@ struct CollectiveCommand {
   std::function<Result<uint64_t>(int num_ranks)> buffer_bytes;  // of one rank
   std::function<Result<std::unique_ptr<Collective>>(Mesh& mesh)> create;
 };
-
-std::optional<std::string> environment_variable(const std::string& name) {
-  const char* const value = std::getenv(name.c_str());
-  return value ? std::optional<std::string>(value) : std::nullopt;
-}
-
-// 0: the kernel does not tell.
-uint64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  for (uint64_t kilobytes; file >> key >> kilobytes >> unit;) {
-    if (key == "MemAvailable:") return kilobytes << 10;
-  }
-  return 0;
-}
 
 // On rank 0, before any rank has allocated: all meet here first.
 Status check_memory(const BenchPlace& place, uint64_t bytes_per_rank) {
@@ -144,7 +129,10 @@ void add_collective_flags(CLI::App& command, CollectiveFlags& flags, const std::
 // Starts or meets the ranks, measures, and prints the table on rank 0. The error, also: results were wrong.
 Status run_collective_command(const CollectiveFlags& flags, const CollectiveCommand& command) {
   RETURN_IF_ERROR(check_sweep(flags.bench));
-  ASSIGN_OR_RETURN(const std::optional<LaunchedRank> launched, read_launched_rank(environment_variable));
+  ASSIGN_OR_RETURN(const std::optional<LaunchedRank> launched, read_launched_rank([](const std::string& name) {
+                     const char* const value = std::getenv(name.c_str());
+                     return value ? std::optional<std::string>(value) : std::nullopt;
+                   }));
   ASSIGN_OR_RETURN(const BenchPlace place,
                    find_bench_place(flags.ranks, launched, static_cast<int>(allowed_cores().size())));
   be_quiet(place);

@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -40,43 +39,20 @@ class BenchCheckpoint {
  public:
   // Writes the random checkpoint, if it is to be one. Errors: neither or both of model and shape; the disk.
   static Result<std::unique_ptr<BenchCheckpoint>> open(const BenchCheckpointFlags& flags);
-  virtual ~BenchCheckpoint() = default;
-  virtual const std::string& folder() const = 0;
-};
-
-const std::map<std::string, WeightFormat> kBenchFormats{
-    {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
-
-class PresentFolder : public BenchCheckpoint {
- public:
-  explicit PresentFolder(std::string path) : path_(std::move(path)) {}
-  const std::string& folder() const override { return path_; }
+  BenchCheckpoint(std::string folder, bool is_temporary) : folder_(std::move(folder)), is_temporary_(is_temporary) {}
+  ~BenchCheckpoint() { remove(); }
+  BenchCheckpoint(const BenchCheckpoint&) = delete;
+  BenchCheckpoint& operator=(const BenchCheckpoint&) = delete;
+  const std::string& folder() const { return folder_; }
 
  private:
-  const std::string path_;
-};
-
-class TemporaryFolder : public BenchCheckpoint {
- public:
-  static Result<std::unique_ptr<TemporaryFolder>> create() {
-    std::string path = (std::filesystem::temp_directory_path() / "cachalot-bench-XXXXXX").string();
-    if (!mkdtemp(path.data())) return make_error(ErrorCode::kIo, "no temporary folder can be made: {}", path);
-    return std::unique_ptr<TemporaryFolder>(new TemporaryFolder(std::move(path)));
-  }
-  ~TemporaryFolder() override { remove(); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::string& folder() const override { return path_; }
-
- private:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
   void remove() const {
     std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
+    if (is_temporary_) std::filesystem::remove_all(folder_, ignored);
   }
 
-  const std::string path_;
+  const std::string folder_;
+  const bool is_temporary_;
   const std::stop_callback<std::function<void()>> on_signal_{stop_token_of_signals(), [this] { remove(); }};
 };
 
@@ -90,7 +66,7 @@ Status write_checkpoint(const BenchCheckpointFlags& flags, const std::string& fo
   ProgressBar bar("writing " + folder);
   // Every linear is quantized, the head included, so that engines compare.
   const SynthOptions options{
-      .target = {.format = kBenchFormats.at(flags.quant), .group_size = 64, .quantize_head = true},
+      .target = {.format = kWeightFormats.at(flags.quant), .group_size = 64, .quantize_head = true},
       .on_progress = [&](uint64_t num_done, uint64_t num_total) { bar.update(num_done, num_total); }};
   RETURN_IF_ERROR(synthesize(config_of(flags), flags.shape, folder, options));
   return {};
@@ -111,20 +87,21 @@ void add_bench_checkpoint_flags(CLI::App& command, BenchCheckpointFlags& flags) 
 Result<std::unique_ptr<BenchCheckpoint>> BenchCheckpoint::open(const BenchCheckpointFlags& flags) {
   if (flags.model.empty() == flags.shape.empty())
     return make_parameter_error("--shape", "--shape lite or r1slice is wanted, or --model DIR: one of them");
-  if (!flags.model.empty()) return std::make_unique<PresentFolder>(flags.model);
-  if (!flags.keep.empty()) {
-    RETURN_IF_ERROR(write_checkpoint(flags, flags.keep));
-    return std::make_unique<PresentFolder>(flags.keep);
+  if (!flags.model.empty()) return std::make_unique<BenchCheckpoint>(flags.model, false);
+  std::string folder = flags.keep;
+  if (folder.empty()) {
+    folder = (std::filesystem::temp_directory_path() / "cachalot-bench-XXXXXX").string();
+    if (!mkdtemp(folder.data())) return make_error(ErrorCode::kIo, "no temporary folder can be made: {}", folder);
   }
-  ASSIGN_OR_RETURN(auto folder, TemporaryFolder::create());
-  RETURN_IF_ERROR(write_checkpoint(flags, folder->folder()));
-  return folder;
+  auto checkpoint = std::make_unique<BenchCheckpoint>(folder, flags.keep.empty());
+  RETURN_IF_ERROR(write_checkpoint(flags, folder));
+  return checkpoint;
 }
 
 // The name of the format that the folder's weights have: awq, fp8 or bf16.
 Result<std::string> weight_format_name(const std::string& folder) {
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(folder));
-  for (const auto& [name, format] : kBenchFormats) {
+  for (const auto& [name, format] : kWeightFormats) {
     if (format == files.config().quantization.format) return name;
   }
   return std::string("mixed");

@@ -99,19 +99,12 @@ void add_bench_ranks_flags(CLI::App& command, BenchRanksOptions& options) {
       ->take_last();
   add_whole(command, "--data-parallel-rpc-port", options.port, {.least = 1, .most = 65535}, "The port there")
       ->take_last();
-  command
-      .add_option("--transports", options.transports,
-                  "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
-      ->check(CLI::IsMember({"auto", "shm", "ucx"}))
-      ->capture_default_str();
+  add_transports_flag(command, options.transports);
   command
       .add_option("--network-interface", options.network_interface,
                   "Interface for traffic between nodes; the one that reaches rank 0 if absent")
       ->envname("GLOO_SOCKET_IFNAME");
-  command
-      .add_option("--group-secret-file", options.group_secret_file,
-                  "File whose content every rank must have; without it, whoever reaches the port may join")
-      ->check(CLI::ExistingFile);
+  add_group_secret_flag(command, options.group_secret_file);
   add_whole(command, "--start-timeout", options.start_timeout_seconds, {.least = 1, .most = 86'400},
             "Seconds that a rank waits for the others");
   add_whole(command, "--deadline", options.deadline_seconds, {.least = 1, .most = 86'400},

@@ -6,17 +6,18 @@
 
 #include <boost/json.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "base/file.h"
 #include "base/stop_signals.h"
+#include "base/text.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cli/line_editor.h"
 #include "cluster/run_folder.h"
+#include "config/environment.h"
 #include "http/sse.h"
 
 namespace cachalot {
@@ -103,9 +104,9 @@ Status ChatSession::take_event(const std::string& data, const Sink& sink, Answer
   }
   boost::system::error_code error;
   const json::value chunk = json::parse(data, error);
-  if (error) return make_error(ErrorCode::kCorrupt, "the server streams what is not JSON: {}", data.substr(0, 100));
+  if (error) return make_error(ErrorCode::kCorrupt, "the server streams what is not JSON: {}", quoted(data, 100));
   if (const json::string* message = find_text(chunk, "/error/message"))
-    return make_error(ErrorCode::kUnavailable, "the answer broke off: {}", std::string_view(*message));
+    return make_error(ErrorCode::kUnavailable, "the answer broke off: {}", escaped(std::string_view(*message)));
   // Servers that send both names of a thought send the same text twice.
   const json::string* reasoning = find_text(chunk, "/choices/0/delta/reasoning");
   if (!reasoning) reasoning = find_text(chunk, "/choices/0/delta/reasoning_content");
@@ -237,7 +238,7 @@ Result<std::string> find_own_cluster(const std::string& run_folder) {
 // A key of this machine's servers goes to no other.
 std::string own_key() {
   for (const char* name : {"CACHALOT_API_KEY", "VLLM_API_KEY"})
-    if (const char* const key = std::getenv(name); key != nullptr && *key != '\0') return key;
+    if (std::string key = environment_variable(name); !key.empty()) return key;
   return {};
 }
 

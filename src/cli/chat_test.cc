@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include <boost/json.hpp>
-#include <thread>
 
 #include "http/loopback_test_util.h"
 #include "http/server.h"
@@ -106,6 +105,20 @@ TEST_F(ChatSessionTest, AnAnswerThatBreaksOffIsAnError) {
   EXPECT_THAT(failed.error().message, HasSubstr("on fire"));
   answer_ = http::format_sse("not json");
   EXPECT_FALSE(ask(session, "a"));
+}
+
+TEST_F(ChatSessionTest, WhatAServerSaysInPlaceOfAnAnswerMovesNoCursor) {
+  for (const std::string& odd :
+       {http::format_sse("\x1b[2J"), http::format_sse(R"({"error": {"message": "\u001b[2J"}})")}) {
+    answer_ = odd;
+    ChatSession session(threads_, options_);
+    ASSERT_TRUE(session.connect());
+    const auto finish = ask(session, "Sunday?");
+    ASSERT_FALSE(finish);
+    EXPECT_THAT(finish.error().message, HasSubstr("\\x1b[2J"));
+  }
+  for (const std::string body : {"\x1b[2J", R"({"error": {"message": "\u001b[2J"}})"})
+    EXPECT_EQ(openai::refusal(500, body).message, "the server answers 500: \\x1b[2J");
 }
 
 TEST_F(ChatSessionTest, StopEndsTheAnswerAndKeepsWhatCame) {

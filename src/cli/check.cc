@@ -19,7 +19,7 @@
 #include "preflight/layout_plan.h"
 #include "preflight/node_helper.h"
 #include "weights/model_files.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {

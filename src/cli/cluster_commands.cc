@@ -18,23 +18,22 @@
 #include "cluster/lease.h"
 #include "cluster/status.h"
 #include "cluster/up_down.h"
+#include "config/environment.h"
 
 namespace cachalot {
 namespace {
 
 std::string default_run_folder() {
-  const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime != nullptr && *runtime != '\0') return std::string(runtime) + "/cachalot";
-  return fmt::format("/tmp/cachalot-{}", geteuid());
+  const std::string runtime = environment_variable("XDG_RUNTIME_DIR");
+  return runtime.empty() ? fmt::format("/tmp/cachalot-{}", geteuid()) : runtime + "/cachalot";
 }
 
 // What the commands of a person who typed this one need in order to find the same folder: " --run-folder X", or
 // nothing.
 std::string run_folder_words(const std::string& run_folder) {
-  const char* const of_environment = std::getenv("CACHALOT_RUN_FOLDER");
-  const std::string found =
-      of_environment != nullptr && *of_environment != '\0' ? of_environment : default_run_folder();
-  return run_folder == found ? "" : " --run-folder " + shell_quoted(run_folder);
+  const std::string of_environment = environment_variable("CACHALOT_RUN_FOLDER");
+  const bool is_found = run_folder == (of_environment.empty() ? default_run_folder() : of_environment);
+  return is_found ? "" : " --run-folder " + shell_quoted(run_folder);
 }
 
 // As the command itself would read it, with no other flag beside it.
@@ -43,7 +42,8 @@ Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std
   CLI::App app("", "cachalot");
   add_command(app);
   CLI::App* const command = app.get_subcommand(section);
-  command->callback([] {});
+  // Behind all that is checked, and in front of its own callback, which keeps what the options write to.
+  command->parse_complete_callback([] { throw CLI::Success(); });
   const std::string where = fmt::format("{}:{}:{}: {}.{}", cluster.path, flag.line, flag.column, section, flag.name);
   if (flag.name == "help") return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`", where, section);
   std::ranges::copy(flag_words(flag), std::back_inserter(arguments));
@@ -61,6 +61,7 @@ Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std
   std::ranges::reverse(read->words);  // as CLI11 wants them
   try {
     app.parse(read->words);
+  } catch (const CLI::Success&) {
   } catch (const CLI::ParseError& error) {
     return make_parameter_error(flag.name, "{}: {}", where, error.what());
   }
@@ -109,8 +110,8 @@ void spread_api_key(ClusterFile& cluster) {
   const bool file_names_key =
       std::ranges::any_of(cluster.serve_flags, names_key) || std::ranges::any_of(cluster.router.flags, names_key);
   for (const char* variable : kVariables) {
-    const char* const key = std::getenv(variable);
-    if (key == nullptr || *key == '\0') continue;
+    const std::string key = environment_variable(variable);
+    if (key.empty()) continue;
     if (file_names_key) {
       log::info("{} is not used: {} names the keys", variable, cluster.path);
       unsetenv(variable);
@@ -162,6 +163,11 @@ Status print_status(const StatusFlags& flags) {
   return {};
 }
 
+void finish_with(const Result<int>& status) {
+  if (!status) finish_command(std::unexpected(status.error()));
+  if (*status != 0) throw CLI::RuntimeError(*status);
+}
+
 }  // namespace
 
 void add_run_folder_flag(CLI::App& app, std::string& run_folder) {
@@ -196,11 +202,7 @@ void add_up_command(CLI::App& app) {
   command->footer(
       "Replicas that lost a rank are started anew, together with those that step with them.\n"
       "`cachalot status` shows a cluster, `cachalot down` stops it. Logs are in the file's folder, in logs/.");
-  command->callback([flags] {
-    const Result<int> status = up(*flags);
-    if (!status) finish_command(std::unexpected(status.error()));
-    if (*status != 0) throw CLI::RuntimeError(*status);
-  });
+  command->callback([flags] { finish_with(up(*flags)); });
 }
 
 void add_down_command(CLI::App& app) {
@@ -242,11 +244,7 @@ void add_lease_command(CLI::App& app) {
                    });
   command->add_flag("--report-end", options->report_end, "Write how it ended to the standard output, as JSON");
   command->add_option("words", options->words, "The program and its arguments, behind --")->required();
-  command->callback([options] {
-    const Result<int> status = run_leased(*options);
-    if (!status) finish_command(std::unexpected(status.error()));
-    throw CLI::RuntimeError(*status);
-  });
+  command->callback([options] { finish_with(run_leased(*options)); });
 }
 
 }  // namespace cachalot

@@ -4,9 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "base/log.h"
@@ -31,9 +29,9 @@ std::optional<int64_t> multiplier_of(char suffix) {
 // The flag as a person gave it, or the variable of the environment that stands in its place.
 std::string source_of(const CLI::Option& option, const std::string& text) {
   const std::string name = option.get_lnames().empty() ? option.get_name() : "--" + option.get_lnames().front();
-  const char* const variable = option.get_envname().empty() ? nullptr : std::getenv(option.get_envname().c_str());
-  if (variable != nullptr && text == variable) return fmt::format("{} ({})", name, option.get_envname());
-  return name;
+  const std::string& variable = option.get_envname();
+  const bool is_of_variable = !variable.empty() && !text.empty() && text == environment_variable(variable.c_str());
+  return is_of_variable ? fmt::format("{} ({})", name, variable) : name;
 }
 
 [[noreturn]] void refuse(const CLI::Option& option, const std::string& text, const std::string& right) {
@@ -43,10 +41,7 @@ std::string source_of(const CLI::Option& option, const std::string& text) {
 }  // namespace
 
 std::optional<int64_t> parse_whole_number(std::string_view text) {
-  int64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  if (error == std::errc() && stopped == end) return value;
+  if (const std::optional<int64_t> value = parse_number<int64_t>(text)) return value;
   const std::optional<int64_t> multiplier = text.empty() ? std::nullopt : multiplier_of(text.back());
   if (!multiplier) return std::nullopt;
   text.remove_suffix(1);
@@ -60,10 +55,8 @@ std::optional<int64_t> parse_whole_number(std::string_view text) {
 }
 
 std::optional<double> parse_real_number(std::string_view text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
-  return value;
+  const std::optional<double> value = parse_number<double>(text);
+  return value && std::isfinite(*value) ? value : std::nullopt;
 }
 
 namespace flag_values {
@@ -158,6 +151,19 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
             "Seed of requests that bring none; absent: a random one each");
 }
 
+void add_transports_flag(CLI::App& app, std::string& transports) {
+  app.add_option("--transports", transports,
+                 "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
+      ->check(CLI::IsMember({"auto", "shm", "ucx"}))
+      ->capture_default_str();
+}
+
+void add_group_secret_flag(CLI::App& app, std::string& file) {
+  app.add_option("--group-secret-file", file,
+                 "File whose content every rank must have; without it, whoever reaches the port may join")
+      ->check(CLI::ExistingFile);
+}
+
 void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   options.ucx_environment = environment_variables("UCX_");
   add_whole(app, "-t,--tensor-parallel-size", options.tensor_parallel_size, {.least = 1, .most = 1024},
@@ -182,16 +188,11 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   add_switch(app, "enable-expert-parallel", options.enable_expert_parallel,
              "Spread the experts over all ranks of all replicas, which then step together (off: each expert's width "
              "is divided over a replica's ranks, and replicas run apart)");
-  app.add_option("--group-secret-file", options.group_secret_file,
-                 "File whose content every rank must have; without it, whoever reaches the port may join")
-      ->check(CLI::ExistingFile);
+  add_group_secret_flag(app, options.group_secret_file);
   app.add_option("--network-interface", options.network_interface,
                  "Interface for traffic between nodes; the one that reaches --data-parallel-address if absent")
       ->envname("GLOO_SOCKET_IFNAME");
-  app.add_option("--transports", options.transports,
-                 "auto: shared memory inside a node and UCX between nodes; shm or ucx: only that one")
-      ->check(CLI::IsMember({"auto", "shm", "ucx"}))
-      ->capture_default_str();
+  add_transports_flag(app, options.transports);
   app.add_option(
          "--visible-devices", options.visible_devices,
          "Numbers of devices, separated by commas, as many as the replica has ranks; only their count is looked at")
@@ -215,10 +216,10 @@ Status complete_api_keys(std::vector<std::string>& keys) {
                                 "--api-key '': a key may not be empty; leave --api-key out for an open API");
   std::string source = keys.empty() ? "" : "--api-key";
   for (const char* name : {"CACHALOT_API_KEY", "VLLM_API_KEY"}) {
-    const char* const key = std::getenv(name);
-    if (key == nullptr || *key == '\0') continue;
+    const std::string key = environment_variable(name);
+    if (key.empty()) continue;
     if (keys.empty()) {
-      keys.emplace_back(key);
+      keys.push_back(key);
       source = name;
     } else if (std::ranges::find(keys, key) == keys.end()) {
       log::info("{} holds; {} names another key, which opens nothing", source, name);
@@ -228,16 +229,14 @@ Status complete_api_keys(std::vector<std::string>& keys) {
 }
 
 Status check_parallel_options(const ParallelOptions& options) {
-  if (options.data_parallel_rank >= options.data_parallel_size) {
+  if (options.data_parallel_rank >= options.data_parallel_size)
     return make_parameter_error("--data-parallel-rank",
                                 "--data-parallel-rank {}: there are {} replicas (--data-parallel-size), 0 to {}",
                                 options.data_parallel_rank, options.data_parallel_size, options.data_parallel_size - 1);
-  }
-  if (options.tensor_parallel_rank < 0 || options.tensor_parallel_rank >= options.tensor_parallel_size) {
+  if (options.tensor_parallel_rank < 0 || options.tensor_parallel_rank >= options.tensor_parallel_size)
     return make_parameter_error("--tensor-parallel-rank",
                                 "--tensor-parallel-rank {}: there are {} ranks (--tensor-parallel-size)",
                                 options.tensor_parallel_rank, options.tensor_parallel_size);
-  }
   if (!options.visible_devices.empty() && std::ssize(options.visible_devices) != options.tensor_parallel_size) {
     return make_parameter_error(
         "--visible-devices",

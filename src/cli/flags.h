@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/model_config.h"
 #include "config/options.h"
 
 // Kinds of flags, each with an error that names the flag, the value and what would be right.
@@ -130,9 +132,17 @@ void add_switch(CLI::App& app, const std::string& name, Target& target, const st
   app.add_flag_callback("--no-" + name, [&target] { target = false; }, "The opposite");
 }
 
+// Formats of weights by their names on a command line.
+inline const std::map<std::string, WeightFormat> kWeightFormats{
+    {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
+
 // The flags that say how a model is run, under vLLM's names; every subcommand that runs one has them.
 void add_engine_flags(CLI::App& app, EngineOptions& options);
 void add_isa_flag(CLI::App& app, EngineOptions& options);  // one of them
+
+// Of what connects ranks.
+void add_transports_flag(CLI::App& app, std::string& transports);
+void add_group_secret_flag(CLI::App& app, std::string& file);
 
 // The flags that spread a model over ranks, under vLLM's names, with the environment variables that deployments of vLLM
 // set for them (the flag wins).

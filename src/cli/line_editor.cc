@@ -7,13 +7,13 @@
 
 #include <clocale>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iostream>
 #include <stop_token>
 
 #include "base/stop_signals.h"
+#include "config/environment.h"
 
 namespace cachalot {
 namespace {
@@ -94,15 +94,11 @@ std::optional<std::string> LineEditor::read_plain() {
 }
 
 std::string state_file(const std::string& name) {
-  const char* const state = std::getenv("XDG_STATE_HOME");
-  const char* const home = std::getenv("HOME");
-  std::string folder;
-  if (state != nullptr && *state == '/') {
-    folder = state;
-  } else if (home != nullptr && *home == '/') {
-    folder = std::string(home) + "/.local/state";
-  } else {
-    return {};
+  std::string folder = environment_variable("XDG_STATE_HOME");
+  if (!folder.starts_with('/')) {
+    folder = environment_variable("HOME");
+    if (!folder.starts_with('/')) return {};
+    folder += "/.local/state";
   }
   folder += "/cachalot";
   std::error_code failed;

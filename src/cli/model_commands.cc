@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <thread>
 
@@ -121,9 +120,6 @@ void add_logits_command(CLI::App& app) {
 
 namespace {
 
-const std::map<std::string, WeightFormat> kSynthFormats{
-    {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
-
 struct SynthFlags {
   std::string config, folder;
   SynthOptions options;
@@ -139,9 +135,6 @@ Status run_synth(SynthFlags flags) {
               summary.num_plain);
   return {};
 }
-
-const std::map<std::string, WeightFormat> kQuantizeFormats{{"awq", WeightFormat::kAwq},
-                                                           {"fp8", WeightFormat::kFp8Block}};
 
 struct QuantizeFlags {
   std::string model, folder;
@@ -164,6 +157,18 @@ Status run_quantize(QuantizeFlags flags) {
   return {};
 }
 
+// The first of the formats is what the target has.
+void add_format_flags(CLI::App& command, QuantTarget& target, const std::vector<std::string>& formats,
+                      const std::string& help) {
+  command
+      .add_option_function<std::string>(
+          "--quant", [&target](const std::string& name) { target.format = kWeightFormats.at(name); }, help)
+      ->check(CLI::IsMember(formats))
+      ->option_text("FORMAT [" + formats[0] + "]");
+  add_whole(command, "--group-size", target.group_size, {.least = 1},
+            "awq: inputs that share a scale, a multiple of 32");
+}
+
 }  // namespace
 
 void add_synth_command(CLI::App& app) {
@@ -174,14 +179,8 @@ void add_synth_command(CLI::App& app) {
   command->add_option("--config", flags->config, "config.json of the shape (its quantization_config plays no part)")
       ->required();
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
-  command
-      ->add_option_function<std::string>(
-          "--quant", [&options](const std::string& name) { options.target.format = kSynthFormats.at(name); },
-          "Weight format: bf16, fp8 (128x128 blocks) or awq (int4)")
-      ->check(CLI::IsMember({"bf16", "fp8", "awq"}))
-      ->option_text("FORMAT [bf16]");
-  add_whole(*command, "--group-size", options.target.group_size, {.least = 1},
-            "awq: inputs that share a scale, a multiple of 32");
+  add_format_flags(*command, options.target, {"bf16", "fp8", "awq"},
+                   "Weight format: bf16, fp8 (128x128 blocks) or awq (int4)");
   command->add_flag("--quantize-head", options.target.quantize_head, "Quantize the output head as well");
   add_whole(*command, "--seed", options.seed, {.most = std::numeric_limits<int64_t>::max()},
             "The same seed gives the same bytes");
@@ -198,14 +197,7 @@ void add_quantize_command(CLI::App& app) {
       app.add_subcommand("quantize", "Round a bf16 or fp8 model's linears to AWQ-format int4 or to fp8 blocks");
   command->add_option("--model", flags->model, "Folder of the model")->required();
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
-  command
-      ->add_option_function<std::string>(
-          "--quant", [&options](const std::string& name) { options.target.format = kQuantizeFormats.at(name); },
-          "Weight format: awq (int4) or fp8 (128x128 blocks)")
-      ->check(CLI::IsMember({"awq", "fp8"}))
-      ->option_text("FORMAT [awq]");
-  add_whole(*command, "--group-size", options.target.group_size, {.least = 1},
-            "awq: inputs that share a scale, a multiple of 32");
+  add_format_flags(*command, options.target, {"awq", "fp8"}, "Weight format: awq (int4) or fp8 (128x128 blocks)");
   add_whole(*command, "--threads", options.num_threads, {.most = 4096}, "Compute threads; 0: one a core");
   command->add_option("--shard-size", options.shard_bytes, "Largest file, e.g. 4G")
       ->transform(CLI::AsSizeValue(false))

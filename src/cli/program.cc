@@ -135,19 +135,10 @@ std::unique_ptr<CLI::App> make_program() {
       ->default_str("info")
       ->option_text("LEVEL [info] (or VLLM_LOGGING_LEVEL)");
   app->footer("`cachalot help COMMAND` has the flags of one, docs/configuration.md the documents.");
-  add_serve_command(*app);
-  add_router_command(*app);
-  add_chat_command(*app);
-  add_logits_command(*app);
-  add_eval_command(*app);
-  add_synth_command(*app);
-  add_quantize_command(*app);
-  add_bench_command(*app);
-  add_up_command(*app);
-  add_down_command(*app);
-  add_status_command(*app);
-  add_lease_command(*app);
-  add_check_command(*app);
+  for (const auto add : {add_serve_command, add_router_command, add_chat_command, add_logits_command, add_eval_command,
+                         add_synth_command, add_quantize_command, add_bench_command, add_up_command, add_down_command,
+                         add_status_command, add_lease_command, add_check_command})
+    add(*app);
   return app;
 }
 

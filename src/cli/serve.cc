@@ -1,7 +1,5 @@
 #include <fmt/ranges.h>
 
-#include <array>
-#include <cstdlib>
 #include <memory>
 #include <string_view>
 
@@ -10,6 +8,7 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
+#include "config/environment.h"
 #include "serve/server.h"
 
 namespace cachalot {
@@ -17,17 +16,15 @@ namespace cachalot {
 namespace {
 
 // Those of vLLM's that divide an answer at <think> and </think>, as it is done here.
-constexpr std::array<std::string_view, 11> kThinkParsers = {"deepseek_r1", "deepseek_v3", "deepseek_v4", "deepseek_v41",
-                                                            "qwen3",       "glm45",       "glm47",       "holo2",
-                                                            "kimi_k2",     "mimo",        "nemotron_v3"};
+constexpr std::string_view kThinkParsers =
+    "deepseek_r1 deepseek_v3 deepseek_v4 deepseek_v41 qwen3 glm45 glm47 holo2 kimi_k2 mimo nemotron_v3";
 
 Status serve(ServeOptions& options) {
   RETURN_IF_ERROR(check_parallel_options(options.parallel));
   RETURN_IF_ERROR(complete_api_keys(options.api_keys));
   ASSIGN_OR_RETURN(options.command_line, own_command_line());
   options.stop = stop_token_of_signals();
-  const char* const sequence_parallel = std::getenv("VLLM_GCU_ENABLE_SEQUENCE_PARALLEL");
-  if (sequence_parallel != nullptr && std::string_view(sequence_parallel) == "0")
+  if (environment_variable("VLLM_GCU_ENABLE_SEQUENCE_PARALLEL") == "0")
     log::info("VLLM_GCU_ENABLE_SEQUENCE_PARALLEL=0 changes nothing: sequence parallelism is always on");
   return run_server(options);
 }
@@ -37,11 +34,11 @@ void add_reasoning_parser(CLI::App& command, std::optional<bool>& reasoning) {
       "--reasoning-parser",
       [&reasoning](const std::string& name) {
         if (name.empty()) return;
-        if (std::ranges::find(kThinkParsers, name) == kThinkParsers.end())
+        if (!has_word(kThinkParsers, name))
           throw CLI::ValidationError(fmt::format(
               "--reasoning-parser {}: thoughts are those between <think> and </think>, which are the parsers "
               "{}",
-              cachalot::quoted(name), fmt::join(kThinkParsers, ", ")));
+              cachalot::quoted(name), fmt::join(words_of(kThinkParsers), ", ")));
         if (!reasoning) reasoning = true;
       },
       "As --enable-reasoning: deepseek_r1, or another name for the same marks");

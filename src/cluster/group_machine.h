@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <deque>
-#include <optional>
 #include <string>
 #include <vector>
 

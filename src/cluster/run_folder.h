@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <boost/describe/class.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -60,6 +61,7 @@ struct MemberState {
   std::string loss;              // why its group was last lost; empty: never
   std::vector<int> percentages;  // that its ranks have loaded; none for the router
 };
+BOOST_DESCRIBE_STRUCT(MemberState, (), (label, node, url, log, state, up, ready, pid, restarts, loss, percentages))
 
 // The state of a cluster that is up, as it lies in the run folder for `status` and `down`.
 struct ClusterState {
@@ -74,6 +76,9 @@ struct ClusterState {
 
   bool ready() const;
 };
+BOOST_DESCRIBE_STRUCT(ClusterState, (),
+                      (name, file, model, started, data_parallel_size, tensor_parallel_size, enable_expert_parallel,
+                       drain_seconds, replicas, router))
 
 std::string to_json(const ClusterState& state);
 Result<ClusterState> parse_cluster_state(const std::string& text, const std::string& path);

@@ -6,7 +6,6 @@
 #include <boost/json.hpp>
 #include <chrono>
 #include <ctime>
-#include <future>
 #include <string>
 
 #include "base/progress.h"
@@ -18,26 +17,24 @@ namespace {
 
 constexpr std::chrono::seconds kPatience{3};
 
-std::optional<ServerState> ask(const http::Client& client, const std::string& server, size_t most_ranks) {
-  const Result<http::Url> url = http::parse_url(server + "/state");
-  if (!url) return std::nullopt;
-  const Result<http::Response> response = client.fetch({.url = *url});
-  if (!response || response->status != 200) return std::nullopt;
-  Result<ServerState> state = parse_server_state(response->body, most_ranks);
-  return state ? std::optional(std::move(*state)) : std::nullopt;
-}
-
 }  // namespace
 
 ServerStates collect_states(const ClusterState& state) {
   const http::IoThreads threads(1);
   const http::Client client(threads, {.connect_timeout = kPatience, .idle_timeout = kPatience});
-  std::vector<std::future<std::optional<ServerState>>> asked;
-  for (const MemberState& replica : state.replicas)
-    asked.push_back(std::async(std::launch::async, ask, std::cref(client), replica.url,
-                               static_cast<size_t>(std::max(state.tensor_parallel_size, 0))));
-  ServerStates states;
-  for (auto& answer : asked) states.push_back(answer.get());
+  std::vector<std::optional<http::Running<Result<http::Response>>>> asked;
+  for (const MemberState& replica : state.replicas) {
+    const Result<http::Url> url = http::parse_url(replica.url + "/state");
+    asked.push_back(url ? std::optional(client.start({.url = *url})) : std::nullopt);
+  }
+  ServerStates states(asked.size());
+  for (size_t idx = 0; idx < asked.size(); idx++) {
+    if (!asked[idx]) continue;
+    const Result<http::Response> answer = asked[idx]->wait();
+    if (!answer || answer->status != 200) continue;
+    if (auto parsed = parse_server_state(answer->body, static_cast<size_t>(std::max(state.tensor_parallel_size, 0))))
+      states[idx] = std::move(*parsed);
+  }
   return states;
 }
 

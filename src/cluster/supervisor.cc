@@ -10,7 +10,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "base/stop_signals.h"
 
 namespace cachalot {
 namespace {
@@ -28,12 +27,6 @@ constexpr milliseconds kUnservedEnd{700};
 
 }  // namespace
 
-struct Supervisor::Io {
-  StopSignals signals{std::nullopt};
-  http::IoThreads threads{1};
-  http::Client client{threads, {.connect_timeout = kConnectTimeout, .idle_timeout = kIdleTimeout}};
-};
-
 Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options, Observer on_change) {
   std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(options), std::move(on_change)));
   RETURN_IF_ERROR(supervisor->add_processes());
@@ -43,7 +36,9 @@ Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options
 }
 
 Supervisor::Supervisor(SupervisorOptions options, Observer on_change)
-    : options_(std::move(options)), on_change_(std::move(on_change)), io_(std::make_unique<Io>()) {
+    : options_(std::move(options)),
+      on_change_(std::move(on_change)),
+      client_(threads_, {.connect_timeout = kConnectTimeout, .idle_timeout = kIdleTimeout}) {
   const ClusterFile& cluster = options_.cluster;
   state_ = {.name = cluster.name,
             .file = cluster.path.empty() ? "" : std::filesystem::absolute(cluster.path).string(),
@@ -55,10 +50,8 @@ Supervisor::Supervisor(SupervisorOptions options, Observer on_change)
             .drain_seconds = cluster.drain_seconds};
 }
 
-Supervisor::~Supervisor() = default;
-
 Status Supervisor::add_process(const ProcessPlan& plan) {
-  ASSIGN_OR_RETURN(auto process, WatchedProcess::create(plan, io_->client));
+  ASSIGN_OR_RETURN(auto process, WatchedProcess::create(plan, client_));
   processes_.push_back(std::move(process));
   return {};
 }
@@ -117,10 +110,10 @@ Status Supervisor::run() {
 }
 
 void Supervisor::wait_and_update() {
-  std::vector<pollfd> polled{{.fd = io_->signals.fd(), .events = POLLIN, .revents = 0}};
+  std::vector<pollfd> polled{{.fd = signals_.fd(), .events = POLLIN, .revents = 0}};
   for (const auto& process : processes_) polled.push_back({.fd = process->pidfd(), .events = POLLIN, .revents = 0});
   poll(polled.data(), polled.size(), static_cast<int>(kTurn.count()));
-  while (io_->signals.wait_for(milliseconds(0)) != 0) num_signals_++;
+  while (signals_.wait_for(milliseconds(0)) != 0) num_signals_++;
   for (const auto& process : processes_) process->update();
 }
 

@@ -5,11 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "base/stop_signals.h"
 #include "cluster/group_machine.h"
 #include "cluster/run_folder.h"
 #include "cluster/watched_process.h"
 #include "config/cluster_file.h"
 #include "config/cluster_layout.h"
+#include "http/client.h"
 
 namespace cachalot {
 
@@ -28,7 +30,6 @@ class Supervisor {
 
   // From now on it ends this process at SIGTERM, SIGINT and SIGHUP. `on_change` is told each new state.
   static Result<std::unique_ptr<Supervisor>> create(SupervisorOptions options, Observer on_change);
-  ~Supervisor();
 
   // Until one of these signals: then drains, the router first, and ends everything; a second signal ends it at once.
   // Errors: a start that failed; groups that were lost too often, when no server is left.
@@ -36,7 +37,6 @@ class Supervisor {
   const ClusterState& state() const { return state_; }
 
  private:
-  struct Io;
   struct Group {
     std::vector<WatchedProcess*> members;
     GroupMachine machine;
@@ -62,7 +62,9 @@ class Supervisor {
 
   const SupervisorOptions options_;
   const Observer on_change_;
-  std::unique_ptr<Io> io_;
+  StopSignals signals_{std::nullopt};
+  http::IoThreads threads_{1};
+  http::Client client_;
   std::vector<std::unique_ptr<WatchedProcess>> processes_;
   std::vector<Group> groups_;  // of servers; the router's is the last, if there is one
   ClusterState state_;

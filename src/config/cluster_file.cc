@@ -23,29 +23,18 @@ constexpr size_t kLongestAddress = 253;  // as DNS has it
 constexpr size_t kLongestName = 100;     // of a cluster: files are named after it
 
 // Flags of `serve` that are no business of the section `serve`.
-constexpr std::string_view kTopLevelFlags[] = {"model",
-                                               "served-model-name",
-                                               "port",
-                                               "data-parallel-size",
-                                               "data-parallel-rpc-port",
-                                               "tensor-parallel-size",
-                                               "enable-expert-parallel",
-                                               "drain-seconds"};
-constexpr std::string_view kDerivedFlags[] = {"host",           "data-parallel-rank",   "data-parallel-address",
-                                              "rank-board",     "tensor-parallel-rank", "visible-devices",
-                                              "wait-on-failure"};
-constexpr std::string_view kDerivedRouterFlags[] = {"server-urls", "model", "drain-seconds"};
-
-template <size_t size>
-bool is_among(const std::string& name, const std::string_view (&names)[size]) {
-  return std::ranges::find(names, name) != std::end(names);
-}
+constexpr std::string_view kTopLevelFlags =
+    "model served-model-name port data-parallel-size data-parallel-rpc-port tensor-parallel-size "
+    "enable-expert-parallel drain-seconds";
+constexpr std::string_view kDerivedFlags =
+    "host data-parallel-rank data-parallel-address rank-board tensor-parallel-rank visible-devices wait-on-failure";
+constexpr std::string_view kDerivedRouterFlags = "server-urls model drain-seconds";
 
 // All keys of a section that the caller has not asked for are flags.
-std::vector<FlagSetting> read_flags(YamlKeys& keys, const std::vector<std::string>& own_keys) {
+std::vector<FlagSetting> read_flags(YamlKeys& keys, std::string_view own_keys) {
   std::vector<FlagSetting> flags;
   for (const std::string& name : keys.keys()) {
-    if (std::ranges::find(own_keys, name) != own_keys.end()) continue;
+    if (has_word(own_keys, name)) continue;
     const YAML::Mark mark = keys.find(name).Mark();
     FlagSetting flag{.name = name, .line = mark.line + 1, .column = mark.column + 1};
     keys.read(name, flag.values);
@@ -124,19 +113,19 @@ void read_launcher(YamlKeys& file, ClusterFile& cluster) {
 }
 
 Status read_serve(YamlKeys keys, ClusterFile& cluster) {
-  cluster.serve_flags = read_flags(keys, {});
+  cluster.serve_flags = read_flags(keys, "");
   for (const FlagSetting& flag : cluster.serve_flags) {
     const YAML::Node value = keys.find(flag.name);
-    if (is_among(flag.name, kTopLevelFlags))
+    if (has_word(kTopLevelFlags, flag.name))
       keys.fault_at(value,
                     fmt::format("serve.{0} stands in the wrong place; {0} is a key of the file itself", flag.name));
-    if (is_among(flag.name, kDerivedFlags))
+    if (has_word(kDerivedFlags, flag.name))
       keys.fault_at(value, fmt::format("serve.{} cannot be set here; it follows from nodes and sizes", flag.name));
   }
   return keys.finish();
 }
 
-void note_place(YamlKeys& keys, const char* key, const char* name, ClusterFile& cluster) {
+void note_place(YamlKeys& keys, const std::string& key, const std::string& name, ClusterFile& cluster) {
   if (std::string place = keys.place(key); !place.empty()) cluster.places[name] = std::move(place);
 }
 
@@ -154,9 +143,9 @@ Status read_router(YamlKeys& file, ClusterFile& cluster) {
   keys.read("port", router.port);
   note_place(keys, "host", "router.host", cluster);
   note_place(keys, "port", "router.port", cluster);
-  router.flags = read_flags(keys, {"host", "port"});
+  router.flags = read_flags(keys, "host port");
   for (const FlagSetting& flag : router.flags) {
-    if (is_among(flag.name, kDerivedRouterFlags))
+    if (has_word(kDerivedRouterFlags, flag.name))
       keys.fault_at(keys.find(flag.name),
                     fmt::format("router.{} cannot be set here; it follows from the rest of the file", flag.name));
   }
@@ -194,8 +183,8 @@ Status read_keys(YamlKeys& file, ClusterFile& cluster) {
   file.read("logs", cluster.logs);
   file.read("drain-seconds", cluster.drain_seconds, 0, 86'400);
   file.add(read_restart(file.nested("restart"), cluster.restart));
-  for (const char* key : {"name", "model", "port", "data-parallel-rpc-port", "data-parallel-size", "nodes", "devices",
-                          "tensor-parallel-size"})
+  for (const std::string& key :
+       words_of("name model port data-parallel-rpc-port data-parallel-size nodes devices tensor-parallel-size"))
     note_place(file, key, key, cluster);
   return file.finish();
 }

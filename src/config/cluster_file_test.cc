@@ -187,6 +187,7 @@ TEST(ClusterFile, EveryShapeIsAFileOrAnError) {
            {"model: m\nserve: {block-size: {a: 1}}\n", "r1.yaml:2:21: serve.block-size is a mapping; it must be"},
            {"model: m\nserve: {block-size: ~}\n", "r1.yaml:2:21: serve.block-size is empty; it must be"},
            {"model: m\nserve: {api-key: \"a\\0b\"}\n", "serve.api-key is 'a\\x00b'; it must be a text"},
+           {"model: m\nrouter: {\"a\\x01\": ~}\n", "router.'a\\x01' is empty; it must be a text or a list of texts"},
            {"model: m\nrouter: [8002]\n", "r1.yaml:2:9: router is a list; it must be a mapping of keys"},
            {"model: m\nrestart: {most: -1}\n", "r1.yaml:2:17: restart.most is '-1'; it must be a whole number from 0"},
            {"model: m\nrestart: {window: nan}\n", "r1.yaml:2:19: restart.window is 'nan'; it must be a number from"},

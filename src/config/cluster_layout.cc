@@ -10,15 +10,13 @@
 #include <memory>
 #include <optional>
 
+#include "base/text.h"
+
 namespace cachalot {
 namespace {
 
 std::string where(const ClusterFile& cluster) {
   return cluster.path.empty() ? "the cluster" : cluster.path;
-}
-
-std::string counted(ptrdiff_t count, const char* thing) {
-  return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
 }
 
 // A replica never spans nodes: its ranks are the children of its server.
@@ -34,46 +32,38 @@ Result<int> replicas_that_fit(const ClusterFile& cluster) {
   return num_replicas;
 }
 
-// Who listens where; two at one place are an error.
-class Listeners {
- public:
-  explicit Listeners(const ClusterFile& cluster) : cluster_(cluster) {}
+bool is_wildcard(const std::string& address) {
+  return address == "0.0.0.0" || address == "::";
+}
 
-  Status add(const std::string& address, int port, const std::string& key, std::string who) {
+// Two that listen at one place are an error. The router's machine is a node's where all are this one; elsewhere its
+// port is tried on the machine itself.
+Status check_listeners(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas) {
+  std::map<int, std::vector<std::pair<std::string, std::string>>> taken;  // by port: address and who
+  const auto add = [&](const std::string& address, int port, const std::string& key, std::string who) -> Status {
     if (port == 0) return {};  // any free one
     if (port > 65535)
       return make_parameter_error(key, "{} is {}: the port of {} would be {}; the last one is 65535",
-                                  cluster_.where(key), cluster_.port, who, port);
-    for (const auto& [other, whose] : taken_[port]) {
+                                  cluster.where(key), cluster.port, who, port);
+    for (const auto& [other, whose] : taken[port]) {
       if (other == address || is_wildcard(other) || is_wildcard(address))
         return make_parameter_error(key, "{}: {} and {} would both listen at {}:{}; give one of them another port",
-                                    cluster_.where(key), whose, who, address, port);
+                                    cluster.where(key), whose, who, address, port);
     }
-    taken_[port].emplace_back(address, std::move(who));
+    taken[port].emplace_back(address, std::move(who));
     return {};
-  }
-
- private:
-  static bool is_wildcard(const std::string& address) { return address == "0.0.0.0" || address == "::"; }
-
-  const ClusterFile& cluster_;
-  std::map<int, std::vector<std::pair<std::string, std::string>>> taken_;
-};
-
-// The router's machine is a node's where all are this one; elsewhere its port is tried on the machine itself.
-Status check_listeners(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas) {
-  Listeners listeners(cluster);
+  };
   if (cluster.spans_replicas() && replicas.size() > 1)
-    RETURN_IF_ERROR(listeners.add(cluster.nodes[0].address, cluster.data_parallel_rpc_port, "data-parallel-rpc-port",
-                                  "the rendezvous of the ranks (data-parallel-rpc-port)"));
+    RETURN_IF_ERROR(add(cluster.nodes[0].address, cluster.data_parallel_rpc_port, "data-parallel-rpc-port",
+                        "the rendezvous of the ranks (data-parallel-rpc-port)"));
   for (const PlacedReplica& replica : replicas) {
     const int port = cluster.port == 0 ? 0 : cluster.port + replica.local_idx;
-    RETURN_IF_ERROR(listeners.add(cluster.nodes[static_cast<size_t>(replica.node)].address, port, "port",
-                                  fmt::format("the server of {}", replica.label())));
+    RETURN_IF_ERROR(add(cluster.nodes[static_cast<size_t>(replica.node)].address, port, "port",
+                        fmt::format("the server of {}", replica.label())));
   }
   if (!cluster.router.enabled || cluster.launcher != Launcher::kLocal) return {};
-  return listeners.add(cluster.router.host.empty() ? "127.0.0.1" : cluster.router.host, cluster.router.port,
-                       "router.port", "the router");
+  return add(cluster.router.host.empty() ? "127.0.0.1" : cluster.router.host, cluster.router.port, "router.port",
+             "the router");
 }
 
 }  // namespace

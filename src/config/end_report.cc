@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <boost/json.hpp>
-#include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "base/process.h"
@@ -88,13 +86,10 @@ std::optional<EndReport> parse_end_report(std::string_view text) {
 void take_end_report() {
   const char* const text = std::getenv(kEndReportVariable);
   if (!text) return;
-  int fd = -1;
-  const char* const end = text + std::strlen(text);
-  const auto [stop, error] = std::from_chars(text, end, fd);
+  const int fd = parse_number<int>(text).value_or(-1);
   unsetenv(kEndReportVariable);
   // Nothing but what is open already, and no standard stream.
-  if (error != std::errc{} || stop != end || fd <= STDERR_FILENO || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return;
-  report_fd = fd;
+  if (fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) report_fd = fd;
 }
 
 void report_end(const Error& error) {

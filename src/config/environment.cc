@@ -3,10 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/text.h"
 
 namespace cachalot {
+
+std::string environment_variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value ? value : "";
+}
 
 std::vector<std::string> environment_variables(std::string_view prefix) {
   std::vector<std::string> variables;

@@ -11,7 +11,9 @@
 
 namespace cachalot {
 
-// The variables of this process's environment whose name begins so, "NAME=value", in the order of names.
+// A variable of this process's environment; empty: it is not set.
+std::string environment_variable(const char* name);
+// Those whose name begins so, "NAME=value", in the order of names.
 std::vector<std::string> environment_variables(std::string_view prefix);
 
 // This process as one of those that mpirun or srun started.

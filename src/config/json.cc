@@ -9,7 +9,6 @@
 #include <boost/json/object.hpp>
 #include <cmath>
 #include <optional>
-#include <type_traits>
 #include <unordered_set>
 
 #include "base/text.h"
@@ -81,22 +80,12 @@ std::string place_text(std::string_view text, size_t offset) {
 }
 
 // A whole number, also one that is written 4096.0.
-std::optional<int64_t> integer_of(const boost::json::value& value) {
+std::optional<int64_t> integer_of(const json::value& value) {
   if (value.is_int64()) return value.get_int64();
   if (!value.is_double()) return std::nullopt;  // an uint64 here is beyond int64, so beyond every range of ours
   const double number = value.get_double();
   if (std::nearbyint(number) != number || std::fabs(number) > 1e15) return std::nullopt;
   return static_cast<int64_t>(number);
-}
-
-template <class Number>
-std::optional<Number> number_of(const boost::json::value& value) {
-  if constexpr (std::is_same_v<Number, int64_t>) {
-    return integer_of(value);
-  } else {
-    if (!value.is_number()) return std::nullopt;
-    return value.to_number<double>();
-  }
 }
 
 }  // namespace
@@ -138,69 +127,56 @@ Result<json::object> parse_json_object(std::string_view text, const std::string&
   return std::move(value.get_object());
 }
 
-template <class Number>
-void JsonKeys::read(std::string_view key, Number& field, Number min, Number max) {
-  const boost::json::value* value = find(key);
+void JsonKeys::optional(std::string_view key, int& field, double min, double max) {
+  const json::value* value = find(key);
   if (!value) return;
-  const std::optional<Number> number = number_of<Number>(*value);
-  if (number && *number >= min && *number <= max) {
-    field = *number;
-  } else {
-    fault(key, "is " + shown(*value),
-          fmt::format("a {} from {} to {}", std::is_same_v<Number, int64_t> ? "whole number" : "number", min, max));
-  }
-}
-
-void JsonKeys::require(std::string_view key, int& field, int64_t min, int64_t max) {
-  if (!find(key)) missing_.push_back(prefix_ + std::string(key));
-  optional(key, field, min, max);
-}
-
-void JsonKeys::require(std::string_view key, double& field, double min, double max) {
-  if (!find(key)) missing_.push_back(prefix_ + std::string(key));
-  optional(key, field, min, max);
-}
-
-void JsonKeys::optional(std::string_view key, int& field, int64_t min, int64_t max) {
-  int64_t value = field;
-  read<int64_t>(key, value, min, max);
-  field = static_cast<int>(value);
+  const std::optional<int64_t> number = integer_of(*value);
+  if (number && static_cast<double>(*number) >= min && static_cast<double>(*number) <= max)
+    field = static_cast<int>(*number);
+  else
+    fault(key, "is " + shown(*value), fmt::format("a whole number from {} to {}", min, max));
 }
 
 void JsonKeys::optional(std::string_view key, double& field, double min, double max) {
-  read<double>(key, field, min, max);
+  const json::value* value = find(key);
+  if (!value) return;
+  const double number = value->is_number() ? value->to_number<double>() : std::nan("");
+  if (number >= min && number <= max)
+    field = number;
+  else
+    fault(key, "is " + shown(*value), fmt::format("a number from {} to {}", min, max));
 }
 
 void JsonKeys::optional(std::string_view key, bool& field) {
-  const boost::json::value* value = find(key);
+  const json::value* value = find(key);
   if (!value) return;
   if (!value->is_bool()) return fault(key, "is " + shown(*value), "true or false");
   field = value->get_bool();
 }
 
 void JsonKeys::optional(std::string_view key, std::string& field) {
-  const boost::json::value* value = find(key);
+  const json::value* value = find(key);
   if (!value) return;
   if (!value->is_string()) return fault(key, "is " + shown(*value), "a string");
   field = value->get_string();
 }
 
 void JsonKeys::optional(std::string_view key, std::vector<std::string>& field) {
-  const boost::json::value* value = find(key);
+  const json::value* value = find(key);
   if (!value) return;
   if (!value->is_array()) return fault(key, "is " + shown(*value), "a list of strings");
   field.clear();
-  for (const boost::json::value& item : value->get_array()) {
+  for (const json::value& item : value->get_array()) {
     if (!item.is_string()) return fault(key, "holds " + shown(item), "a list of strings");
     field.emplace_back(item.get_string());
   }
 }
 
 void JsonKeys::optional_ids(std::string_view key, std::vector<int>& field, int vocab_size) {
-  const boost::json::value* value = find(key);
+  const json::value* value = find(key);
   if (!value) return;
-  const boost::json::array one = {*value};
-  for (const boost::json::value& item : value->is_array() ? value->get_array() : one) {
+  const json::array one = {*value};
+  for (const json::value& item : value->is_array() ? value->get_array() : one) {
     const std::optional<int64_t> id = integer_of(item);
     if (!id || *id < -1 || *id >= vocab_size)
       return fault(key, value->is_array() ? "holds " + shown(item) : "is " + shown(item),
@@ -209,13 +185,13 @@ void JsonKeys::optional_ids(std::string_view key, std::vector<int>& field, int v
   }
 }
 
-const boost::json::value* JsonKeys::find(std::string_view key) const {
-  const boost::json::value* value = object_.if_contains(key);
+const json::value* JsonKeys::find(std::string_view key) const {
+  const json::value* value = object_.if_contains(key);
   return value && !value->is_null() ? value : nullptr;
 }
 
-const boost::json::object* JsonKeys::object(std::string_view key) {
-  const boost::json::value* value = find(key);
+const json::object* JsonKeys::object(std::string_view key) {
+  const json::value* value = find(key);
   if (!value) return nullptr;
   if (!value->is_object()) fault(key, "is " + shown(*value), "an object");
   return value->if_object();
@@ -223,9 +199,13 @@ const boost::json::object* JsonKeys::object(std::string_view key) {
 
 void JsonKeys::fault(std::string_view key, std::string_view finding, std::string_view wanted, ErrorCode code) {
   if (!first_fault_) return;
-  const std::string name = prefix_ + std::string(key);
+  const std::string name = full_name(key);
   first_fault_ =
       std::unexpected(Error{code, fmt::format("{}: {} {}; it must be {}", path_, name, finding, wanted), name});
+}
+
+void JsonKeys::refuse(std::string_view key, std::string_view value, std::string_view wanted) {
+  fault(key, fmt::format("is {}, which is not supported", value), wanted, ErrorCode::kUnsupported);
 }
 
 Status JsonKeys::status() const {
@@ -237,29 +217,15 @@ Status JsonKeys::status() const {
 namespace {
 
 void append_escaped(std::string_view characters, std::string& text) {
+  constexpr std::string_view kNamed = "\"\\\n\r\t", kNames = "\"\\nrt";
   for (const char character : characters) {
-    switch (character) {
-      case '"':
-        text += "\\\"";
-        break;
-      case '\\':
-        text += "\\\\";
-        break;
-      case '\n':
-        text += "\\n";
-        break;
-      case '\r':
-        text += "\\r";
-        break;
-      case '\t':
-        text += "\\t";
-        break;
-      default:
-        if (static_cast<unsigned char>(character) < 0x20)
-          fmt::format_to(std::back_inserter(text), "\\u{:04x}", static_cast<int>(character));
-        else
-          text += character;
-    }
+    const size_t named = kNamed.find(character);
+    if (named != kNamed.npos)
+      (text += '\\') += kNames[named];
+    else if (static_cast<unsigned char>(character) < 0x20)
+      fmt::format_to(std::back_inserter(text), "\\u{:04x}", static_cast<int>(character));
+    else
+      text += character;
   }
 }
 
@@ -267,9 +233,7 @@ void append_escaped(std::string_view characters, std::string& text) {
 
 void append_json_string(std::string_view bytes, std::string& text) {
   text += '"';
-  bool is_ascii = true;
-  for (const char byte : bytes) is_ascii &= static_cast<unsigned char>(byte) < 0x80;
-  if (is_ascii)
+  if (std::ranges::all_of(bytes, [](char byte) { return static_cast<unsigned char>(byte) < 0x80; }))
     append_escaped(bytes, text);
   else
     append_escaped(to_valid_utf8(bytes), text);
@@ -308,25 +272,15 @@ void append_json(const json::value& value, std::string& text) {
       append_json_string(value.get_string(), text);
       break;
     case json::kind::array: {
-      char separator = '[';
-      for (const json::value& item : value.get_array()) {
-        text += separator;
-        append_json(item, text);
-        separator = ',';
-      }
-      text += separator == '[' ? "[]" : "]";
+      JsonPieces list(text, "[]");
+      for (const json::value& item : value.get_array()) append_json(item, list.next());
+      list.end();
       break;
     }
     case json::kind::object: {
-      char separator = '{';
-      for (const auto& [key, item] : value.get_object()) {
-        text += separator;
-        append_json_string(key, text);
-        text += ':';
-        append_json(item, text);
-        separator = ',';
-      }
-      text += separator == '{' ? "{}" : "}";
+      JsonPieces object(text, "{}");
+      for (const auto& [key, item] : value.get_object()) object.add(key, item);
+      object.end();
       break;
     }
   }

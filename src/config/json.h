@@ -1,11 +1,15 @@
 #pragma once
 
+#include <boost/describe.hpp>
 #include <boost/json.hpp>
+#include <boost/mp11.hpp>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace cachalot {
 
@@ -28,9 +32,12 @@ class JsonKeys {
   JsonKeys(const boost::json::object& object, std::string path, std::string prefix = {})
       : object_(object), path_(std::move(path)), prefix_(std::move(prefix)) {}
 
-  void require(std::string_view key, int& field, int64_t min, int64_t max);
-  void require(std::string_view key, double& field, double min, double max);
-  void optional(std::string_view key, int& field, int64_t min, int64_t max);
+  template <class Number>
+  void require(std::string_view key, Number& field, double min, double max) {
+    if (!find(key)) miss(key);
+    optional(key, field, min, max);
+  }
+  void optional(std::string_view key, int& field, double min, double max);
   void optional(std::string_view key, double& field, double min, double max);
   void optional(std::string_view key, bool& field);
   void optional(std::string_view key, std::string& field);
@@ -40,6 +47,8 @@ class JsonKeys {
   void optional_ids(std::string_view key, std::vector<int>& field, int vocab_size);
 
   const std::string& path() const { return path_; }
+  const boost::json::object& object() const { return object_; }
+  std::string full_name(std::string_view key) const { return prefix_ + std::string(key); }
   bool is_null(std::string_view key) const {
     const boost::json::value* value = object_.if_contains(key);
     return value && value->is_null();
@@ -49,24 +58,49 @@ class JsonKeys {
   // The nested object, or null if absent; another type is a fault.
   const boost::json::object* object(std::string_view key);
   JsonKeys nested(std::string_view key, const boost::json::object& object) const {
-    return JsonKeys(object, path_, prefix_ + std::string(key) + ".");
+    return JsonKeys(object, path_, full_name(key) + ".");
   }
 
   // Notes a fault about a key, e.g. fault("bits", "is 8", "4"): "config.json: quantization_config.bits is 8; it must be
   // 4".
   void fault(std::string_view key, std::string_view finding, std::string_view wanted,
              ErrorCode code = ErrorCode::kInvalidArgument);
+  // "KEY is VALUE, which is not supported; it must be WANTED"
+  void refuse(std::string_view key, std::string_view value, std::string_view wanted);
+  void miss(std::string_view key) { missing_.push_back(full_name(key)); }
   Status status() const;
 
  private:
-  template <class Number>
-  void read(std::string_view key, Number& field, Number min, Number max);
-
   const boost::json::object& object_;
   std::string path_, prefix_;
   std::vector<std::string> missing_;
   Status first_fault_;
 };
+
+// --- A struct that lists its fields (BOOST_DESCRIBE_STRUCT) as one line of JSON, and back.
+
+template <class Struct>
+std::string to_json_line(const Struct& value) {
+  return boost::json::serialize(boost::json::value_from(value));
+}
+
+// Fields that are not known here are passed over. `refusal`: how the error begins; empty: with the text itself.
+template <class Struct>
+Result<Struct> from_json_line(const std::string& text, const std::string& refusal = {}) {
+  try {
+    Struct value;
+    const boost::json::value parsed = boost::json::parse(text);
+    using Fields = boost::describe::describe_members<Struct, boost::describe::mod_public>;
+    boost::mp11::mp_for_each<Fields>([&](auto field) {
+      auto& target = value.*field.pointer;
+      target = boost::json::value_to<std::remove_reference_t<decltype(target)>>(parsed.as_object().at(field.name));
+    });
+    return value;
+  } catch (const std::exception& exception) {
+    return make_error(ErrorCode::kCorrupt, "{}: {}",
+                      refusal.empty() ? quoted(text, 200) + " is not what was expected" : refusal, exception.what());
+  }
+}
 
 // --- JSON for whoever reads it: numbers as a person writes them (1.5, not 1.5E0), and valid UTF-8 whatever bytes the
 // strings hold, since what a client sent may stand in them.

@@ -3,10 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <boost/json.hpp>
 #include <cctype>
-#include <limits>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -19,25 +17,17 @@ namespace {
 
 namespace json = boost::json;
 
-struct Architecture {
-  std::string_view name;
-  ModelFamily family;
-};
-constexpr std::array kArchitectures{Architecture{"DeepseekV2ForCausalLM", ModelFamily::kDeepseekV2},
-                                    Architecture{"DeepseekV3ForCausalLM", ModelFamily::kDeepseekV3}};
-
-Result<ModelFamily> read_family(JsonKeys& keys, const std::string& path) {
+Result<ModelFamily> read_family(JsonKeys& keys) {
   std::vector<std::string> names;
   keys.optional("architectures", names);
   RETURN_IF_ERROR(keys.status());
-  for (const Architecture& architecture : kArchitectures)
-    if (names.size() == 1 && names.front() == architecture.name) return architecture.family;
-  std::vector<std::string_view> supported;
-  for (const Architecture& architecture : kArchitectures) supported.push_back(architecture.name);
+  if (names == std::vector<std::string>{"DeepseekV2ForCausalLM"}) return ModelFamily::kDeepseekV2;
+  if (names == std::vector<std::string>{"DeepseekV3ForCausalLM"}) return ModelFamily::kDeepseekV3;
   return std::unexpected(
       Error{ErrorCode::kUnsupported,
-            fmt::format("{}: architectures is [{}], which is not supported; supported are: {}", path,
-                        escaped(fmt::format("{}", fmt::join(names, ", ")), 200), fmt::join(supported, ", ")),
+            fmt::format("{}: architectures is [{}], which is not supported; supported are: DeepseekV2ForCausalLM, "
+                        "DeepseekV3ForCausalLM",
+                        keys.path(), escaped(fmt::format("{}", fmt::join(names, ", ")), 200)),
             "architectures"});
 }
 
@@ -66,92 +56,87 @@ ModelConfig family_defaults(ModelFamily family) {
   return config;
 }
 
+std::string in_double_quotes(const std::string& word) {
+  return '"' + escaped(word, 60) + '"';
+}
+
 // One value of an enumeration by its name in the file.
 template <class Enum>
-struct Spelling {
-  std::string_view name;
-  Enum value;
-};
-template <class Enum, size_t Count>
-void read_enum(JsonKeys& keys, std::string_view key, const std::array<Spelling<Enum>, Count>& spellings, Enum& field) {
-  std::string name;
+void read_enum(JsonKeys& keys, std::string_view key, std::initializer_list<std::pair<const char*, Enum>> spellings,
+               Enum& field) {
+  std::string name, names;
   keys.optional(key, name);
   if (name.empty()) return;
-  std::vector<std::string_view> names;
-  for (const Spelling<Enum>& spelling : spellings) {
-    if (spelling.name == name) field = spelling.value;
-    names.push_back(spelling.name);
+  for (const auto& [spelling, value] : spellings) {
+    if (name == spelling) {
+      field = value;
+      return;
+    }
+    names += (names.empty() ? "" : " or ") + std::string(spelling);
   }
-  if (std::ranges::find(names, name) == names.end())
-    keys.fault(key, fmt::format("is \"{}\", which is not supported", escaped(name, 60)),
-               fmt::format("{}", fmt::join(names, " or ")), ErrorCode::kUnsupported);
+  keys.refuse(key, in_double_quotes(name), names);
 }
 
 // One thing that has several names in different files: the first that is there; others must agree with it.
-void read_alias(JsonKeys& keys, std::string_view name, std::string_view alias, int& field) {
+void read_alias(ModelKeys& keys, std::string_view name, std::string_view alias, int& field) {
   const json::value *said = keys.find(name), *other = keys.find(alias);
   if (!other) return;
   int value = field;
-  ModelKeys(keys).optional(alias, value);
+  keys.optional(alias, value);
   if (said && value != field)
     return keys.fault(alias, fmt::format("is {}", value), fmt::format("what {} says ({})", name, field));
   field = value;
 }
 
-void read_shape(JsonKeys& keys, ModelConfig& config) {
-  ModelKeys table(keys);
-  table.require("vocab_size", config.vocab_size);
-  table.require("hidden_size", config.hidden_size);
-  table.require("num_hidden_layers", config.num_layers);
-  table.require("num_attention_heads", config.num_heads);
+void read_shape(ModelKeys& keys, ModelConfig& config) {
+  keys.require("vocab_size", config.vocab_size);
+  keys.require("hidden_size", config.hidden_size);
+  keys.require("num_hidden_layers", config.num_layers);
+  keys.require("num_attention_heads", config.num_heads);
   if (keys.is_null("q_lora_rank")) config.q_lora_rank = 0;
-  table.optional("q_lora_rank", config.q_lora_rank);
-  table.require("kv_lora_rank", config.kv_lora_rank);
-  table.require("qk_nope_head_dim", config.qk_nope_head_dim);
-  table.require("qk_rope_head_dim", config.qk_rope_head_dim);
-  table.require("v_head_dim", config.v_head_dim);
-  table.require("intermediate_size", config.intermediate_size);
-  table.require("max_position_embeddings", config.max_position_embeddings);
-  table.optional("num_nextn_predict_layers", config.num_nextn_predict_layers);
+  keys.optional("q_lora_rank", config.q_lora_rank);
+  keys.require("kv_lora_rank", config.kv_lora_rank);
+  keys.require("qk_nope_head_dim", config.qk_nope_head_dim);
+  keys.require("qk_rope_head_dim", config.qk_rope_head_dim);
+  keys.require("v_head_dim", config.v_head_dim);
+  keys.require("intermediate_size", config.intermediate_size);
+  keys.require("max_position_embeddings", config.max_position_embeddings);
+  keys.optional("num_nextn_predict_layers", config.num_nextn_predict_layers);
   read_alias(keys, "num_nextn_predict_layers", "num_mtp_layers", config.num_nextn_predict_layers);
-  table.optional("rms_norm_eps", config.rms_norm_eps);
-  table.optional("tie_word_embeddings", config.tie_word_embeddings);
+  keys.optional("rms_norm_eps", config.rms_norm_eps);
+  keys.optional("tie_word_embeddings", config.tie_word_embeddings);
   if (config.qk_rope_head_dim % 2 != 0)
     keys.fault("qk_rope_head_dim", fmt::format("is {}", config.qk_rope_head_dim), "even, since pairs are rotated");
 }
 
-void read_experts(JsonKeys& keys, ModelConfig& config) {
-  ModelKeys table(keys);
+void read_experts(ModelKeys& keys, ModelConfig& config) {
   if (keys.is_null("n_routed_experts")) config.num_experts = 0;
-  table.optional("n_routed_experts", config.num_experts);
+  keys.optional("n_routed_experts", config.num_experts);
   read_alias(keys, "n_routed_experts", "num_experts", config.num_experts);
   read_alias(keys, "n_routed_experts", "num_local_experts", config.num_experts);
   if (config.num_experts == 0) return;
-  if (config.num_experts_per_token == 0) {
-    table.require("num_experts_per_tok", config.num_experts_per_token);
-  } else {
-    table.optional("num_experts_per_tok", config.num_experts_per_token);
-  }
-  table.optional("moe_intermediate_size", config.moe_intermediate_size);
-  table.optional("n_shared_experts", config.num_shared_experts);
-  table.optional("first_k_dense_replace", config.first_k_dense_replace);
-  table.optional("moe_layer_freq", config.moe_layer_freq);
-  table.optional("n_group", config.num_groups);
-  table.optional("topk_group", config.topk_groups);
-  table.optional("norm_topk_prob", config.norm_topk_prob);
-  table.optional("routed_scaling_factor", config.routed_scaling_factor);
-  constexpr std::array kScorings{Spelling<ScoringFunction>{"softmax", ScoringFunction::kSoftmax},
-                                 Spelling<ScoringFunction>{"sigmoid", ScoringFunction::kSigmoid}};
-  read_enum(keys, "scoring_func", kScorings, config.scoring);
-  constexpr std::array kMethods{Spelling<TopkMethod>{"greedy", TopkMethod::kGreedy},
-                                Spelling<TopkMethod>{"gready", TopkMethod::kGreedy},  // DeepSeek's own spelling
-                                Spelling<TopkMethod>{"group_limited_greedy", TopkMethod::kGroupLimitedGreedy},
-                                Spelling<TopkMethod>{"noaux_tc", TopkMethod::kNoauxTc}};
-  read_enum(keys, "topk_method", kMethods, config.topk_method);
+  if (config.num_experts_per_token == 0 && !keys.find("num_experts_per_tok")) keys.miss("num_experts_per_tok");
+  keys.optional("num_experts_per_tok", config.num_experts_per_token);
+  keys.optional("moe_intermediate_size", config.moe_intermediate_size);
+  keys.optional("n_shared_experts", config.num_shared_experts);
+  keys.optional("first_k_dense_replace", config.first_k_dense_replace);
+  keys.optional("moe_layer_freq", config.moe_layer_freq);
+  keys.optional("n_group", config.num_groups);
+  keys.optional("topk_group", config.topk_groups);
+  keys.optional("norm_topk_prob", config.norm_topk_prob);
+  keys.optional("routed_scaling_factor", config.routed_scaling_factor);
+  read_enum(keys, "scoring_func", {{"softmax", ScoringFunction::kSoftmax}, {"sigmoid", ScoringFunction::kSigmoid}},
+            config.scoring);
+  read_enum(keys, "topk_method",
+            {{"greedy", TopkMethod::kGreedy},
+             {"gready", TopkMethod::kGreedy},  // DeepSeek's own spelling
+             {"group_limited_greedy", TopkMethod::kGroupLimitedGreedy},
+             {"noaux_tc", TopkMethod::kNoauxTc}},
+            config.topk_method);
   if (config.topk_method == TopkMethod::kGroupLimitedGreedy && config.family == ModelFamily::kDeepseekV2) {
     int ignored = 1;  // the class has no number of groups for it
-    table.require("n_group", ignored);
-    table.require("topk_group", ignored);
+    keys.require("n_group", ignored);
+    keys.require("topk_group", ignored);
   }
 }
 
@@ -236,32 +221,20 @@ void check_layer_types(JsonKeys& keys, const ModelConfig& config) {
 // no scaling. Both may be there, and theta may stand inside or outside, as long as nothing contradicts itself.
 class RopeReader {
  public:
-  RopeReader(JsonKeys& keys, ModelConfig& config) : keys_(keys), config_(config) {}
+  RopeReader(ModelKeys& keys, ModelConfig& config) : keys_(keys), config_(config) {}
 
-  Status read() {
-    table_.optional("rope_theta", config_.rope_theta);
-    if (keys_.find("rope_theta")) said_.push_back({"rope_theta", config_.rope_theta});
-    for (const std::string_view name : {"rope_scaling", "rope_parameters"}) RETURN_IF_ERROR(read_object(name));
-    RETURN_IF_ERROR(keys_.status());
-    if (type_ != "yarn") return {};
-    if (const json::value* original = keys_.find("original_max_position_embeddings"); original && !yarn_from_.empty())
-      read_outer_original();
-    if (missing_.empty()) {
-      config_.yarn = yarn_;
-      return keys_.status();
-    }
-    return std::unexpected(Error{ErrorCode::kInvalidArgument,
-                                 fmt::format("{}: missing {}", keys_.path(), fmt::join(missing_, ", ")),
-                                 missing_.front()});
+  // Appends to `unknown` the names of keys that nothing here knows.
+  Status read(std::vector<std::string>& unknown) {
+    keys_.optional("rope_theta", config_.rope_theta);
+    if (keys_.find("rope_theta")) theta_from_ = "rope_theta";
+    for (const std::string_view name : {"rope_scaling", "rope_parameters"})
+      RETURN_IF_ERROR(read_object(std::string(name), unknown));
+    if (type_ == "yarn") config_.yarn = yarn_;
+    return keys_.status();
   }
 
  private:
-  struct Theta {
-    std::string key;
-    double value;
-  };
-
-  Status read_object(std::string_view name) {
+  Status read_object(const std::string& name, std::vector<std::string>& unknown) {
     const json::object* object = keys_.object(name);
     if (!object) return {};
     if (object->empty()) {
@@ -269,14 +242,10 @@ class RopeReader {
       return {};
     }
     ASSIGN_OR_RETURN(const std::string inner, nested_name(name, *object));
-    if (inner.empty()) {
-      JsonKeys rope = keys_.nested(name, *object);
-      return read_flat(std::string(name), rope, *object);
-    }
-    const json::object& nested = object->at(inner).get_object();
-    JsonKeys outer = keys_.nested(name, *object);
-    JsonKeys rope = outer.nested(inner, nested);
-    return read_flat(fmt::format("{}.{}", name, inner), rope, nested);
+    ModelKeys rope = keys_.nested(name, *object, "rope_scaling");
+    if (inner.empty()) return read_flat(name, rope, unknown);
+    ModelKeys of_layers = rope.nested(inner, object->at(inner).get_object(), "rope_scaling");
+    return read_flat(fmt::format("{}.{}", name, inner), of_layers, unknown);
   }
 
   // Where the object holds one for each kind of layer, the name of the only kind, or of one that stands for all.
@@ -304,26 +273,23 @@ class RopeReader {
     return first;
   }
 
-  Status read_flat(const std::string& name, JsonKeys& rope, const json::object& object) {
-    std::vector<std::string> unknown;
-    check_model_keys(rope, object, "rope_scaling", unknown);
-    for (const std::string& key : unknown) unknown_.push_back(name + key.substr(key.find('.')));
-    ModelKeys table(rope, "rope_scaling");
+  Status read_flat(const std::string& name, ModelKeys& rope, std::vector<std::string>& unknown) {
+    rope.check(unknown);
     if (rope.find("rope_theta")) {
-      double theta = 0;
-      table.optional("rope_theta", theta);
-      if (!said_.empty() && theta != said_.front().value)
+      double theta = config_.rope_theta;
+      rope.optional("rope_theta", theta);
+      if (!theta_from_.empty() && theta != config_.rope_theta)
         rope.fault("rope_theta", fmt::format("is {}", theta),
-                   fmt::format("what {} says ({}), or one of them absent", said_.front().key, said_.front().value));
+                   fmt::format("what {} says ({}), or one of them absent", theta_from_, config_.rope_theta));
       config_.rope_theta = theta;
-      said_.push_back({name + ".rope_theta", theta});
+      if (theta_from_.empty()) theta_from_ = name + ".rope_theta";
     }
-    RETURN_IF_ERROR(read_type(name, rope, object));
-    if (type_ == "yarn") read_yarn(name, rope, table);
+    RETURN_IF_ERROR(read_type(name, rope));
+    if (type_ == "yarn") read_yarn(name, rope);
     return rope.status();
   }
 
-  Status read_type(const std::string& name, JsonKeys& rope, const json::object& object) {
+  Status read_type(const std::string& name, ModelKeys& rope) {
     std::string old_name, new_name;
     rope.optional("type", old_name);
     rope.optional("rope_type", new_name);
@@ -336,8 +302,7 @@ class RopeReader {
       return rope.status();
     }
     if (type != "default" && type != "yarn")
-      rope.fault(object.contains("rope_type") ? "rope_type" : "type",
-                 fmt::format("is \"{}\", which is not supported", escaped(type, 60)), "yarn", ErrorCode::kUnsupported);
+      rope.refuse(rope.object().contains("rope_type") ? "rope_type" : "type", in_double_quotes(type), "yarn");
     if (!type_from_.empty() && type != type_)
       rope.fault(new_name.empty() ? "type" : "rope_type", fmt::format("is {}", type),
                  fmt::format("what {} says ({})", type_from_, type_));
@@ -348,29 +313,23 @@ class RopeReader {
     return rope.status();
   }
 
-  void read_yarn(const std::string& name, JsonKeys& rope, ModelKeys& table) {
+  void read_yarn(const std::string& name, ModelKeys& rope) {
     YarnConfig yarn = yarn_;
-    table.optional("factor", yarn.factor);
-    table.optional("original_max_position_embeddings", yarn.original_max_position_embeddings);
-    table.optional("beta_fast", yarn.beta_fast);
-    table.optional("beta_slow", yarn.beta_slow);
-    table.optional("mscale", yarn.mscale);
-    table.optional("mscale_all_dim", yarn.mscale_all_dim);
-    if (!yarn_from_.empty()) {  // what both objects say must be the same
-      const auto same = [&](std::string_view key, double before, double now) {
-        if (before != now)
-          rope.fault(key, fmt::format("is {}", now), fmt::format("what {}.{} says ({})", yarn_from_, key, before));
-      };
-      same("factor", yarn_.factor, yarn.factor);
-      same("original_max_position_embeddings", yarn_.original_max_position_embeddings,
-           yarn.original_max_position_embeddings);
-      same("beta_fast", yarn_.beta_fast, yarn.beta_fast);
-      same("beta_slow", yarn_.beta_slow, yarn.beta_slow);
-      same("mscale", yarn_.mscale, yarn.mscale);
-      same("mscale_all_dim", yarn_.mscale_all_dim, yarn.mscale_all_dim);
-    } else {
-      for (const std::string_view key : {"factor", "original_max_position_embeddings"})
-        if (!rope.find(key)) missing_.push_back(fmt::format("{}.{}", name, key));
+    const auto read = [&](std::string_view key, auto YarnConfig::* member) {
+      rope.optional(key, yarn.*member);
+      if (!yarn_from_.empty() && yarn.*member != yarn_.*member)  // what both objects say must be the same
+        rope.fault(key, fmt::format("is {}", yarn.*member),
+                   fmt::format("what {}.{} says ({})", yarn_from_, key, yarn_.*member));
+    };
+    read("factor", &YarnConfig::factor);
+    read("original_max_position_embeddings", &YarnConfig::original_max_position_embeddings);
+    read("beta_fast", &YarnConfig::beta_fast);
+    read("beta_slow", &YarnConfig::beta_slow);
+    read("mscale", &YarnConfig::mscale);
+    read("mscale_all_dim", &YarnConfig::mscale_all_dim);
+    if (yarn_from_.empty()) {
+      if (!rope.find("factor")) rope.miss("factor");
+      read_outer_original(name, rope, yarn.original_max_position_embeddings);
     }
     // Equal ones, as Kimi K2 has them, cut the frequencies at one place.
     if (yarn.beta_fast < yarn.beta_slow)
@@ -381,29 +340,22 @@ class RopeReader {
   }
 
   // transformers lets some models say it outside.
-  void read_outer_original() {
+  void read_outer_original(const std::string& name, ModelKeys& rope, int& original) {
     constexpr std::string_view kKey = "original_max_position_embeddings";
     int outer = 0;
-    table_.optional(kKey, outer);
-    const std::string inner = fmt::format("{}.{}", yarn_from_, kKey);
-    if (std::erase(missing_, inner) > 0) {
-      yarn_.original_max_position_embeddings = outer;
-    } else if (outer != yarn_.original_max_position_embeddings) {
-      keys_.fault(kKey, fmt::format("is {}", outer),
-                  fmt::format("what {} says ({})", inner, yarn_.original_max_position_embeddings));
+    keys_.optional(kKey, outer);
+    if (!rope.find(kKey)) {
+      if (!keys_.find(kKey)) rope.miss(kKey);
+      original = outer;
+    } else if (keys_.find(kKey) && outer != original) {
+      keys_.fault(kKey, fmt::format("is {}", outer), fmt::format("what {}.{} says ({})", name, kKey, original));
     }
   }
 
-  JsonKeys& keys_;
+  ModelKeys& keys_;
   ModelConfig& config_;
-  ModelKeys table_{keys_};
-  std::vector<Theta> said_;
-  std::string type_ = "default", type_from_, yarn_from_;
+  std::string type_ = "default", type_from_, yarn_from_, theta_from_;  // where it was said
   YarnConfig yarn_;
-  std::vector<std::string> missing_;
-
- public:
-  std::vector<std::string> unknown_;
 };
 
 // A number or a list of numbers; -1 stands for "none" in some files.
@@ -417,24 +369,20 @@ void read_token_ids(JsonKeys& keys, ModelConfig& config) {
 void require_word(JsonKeys& keys, std::string_view key, std::string word, std::string_view wanted) {
   keys.optional(key, word);
   std::ranges::transform(word, word.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (word != wanted)
-    keys.fault(key, fmt::format("is \"{}\", which is not supported", escaped(word, 60)), wanted,
-               ErrorCode::kUnsupported);
+  if (word != wanted) keys.refuse(key, in_double_quotes(word), wanted);
 }
 
-void read_awq(JsonKeys& keys, QuantizationConfig& quantization) {
+void read_awq(ModelKeys& keys, QuantizationConfig& quantization) {
   quantization.format = WeightFormat::kAwq;
   int bits = 4;
-  ModelKeys table(keys, "quantization_config");
-  table.optional("w_bit", bits);
-  table.optional("bits", bits);
-  if (bits != 4) keys.fault("bits", fmt::format("is {}, which is not supported", bits), "4", ErrorCode::kUnsupported);
+  keys.optional("w_bit", bits);
+  keys.optional("bits", bits);
+  if (bits != 4) keys.refuse("bits", fmt::to_string(bits), "4");
   require_word(keys, "version", "gemm", "gemm");
   const std::string_view group_key = keys.find("q_group_size") ? "q_group_size" : "group_size";
-  table.require(group_key, quantization.group_size);
+  keys.require(group_key, quantization.group_size);
   if (quantization.group_size % 32 != 0)
-    keys.fault(group_key, fmt::format("is {}, which is not supported", quantization.group_size), "a multiple of 32",
-               ErrorCode::kUnsupported);
+    keys.refuse(group_key, fmt::to_string(quantization.group_size), "a multiple of 32");
   keys.optional("zero_point", quantization.zero_point);
 }
 
@@ -453,10 +401,10 @@ void read_fp8(JsonKeys& keys, QuantizationConfig& quantization) {
                "[128, 128]", ErrorCode::kUnsupported);
 }
 
-Status read_quantization(JsonKeys& outer, ModelConfig& config, std::vector<std::string>& unknown) {
+Status read_quantization(ModelKeys& outer, ModelConfig& config, std::vector<std::string>& unknown) {
   const json::object* object = outer.object("quantization_config");
   if (!object) return {};
-  JsonKeys keys = outer.nested("quantization_config", *object);
+  ModelKeys keys = outer.nested("quantization_config", *object, "quantization_config");
   std::string method;
   keys.optional("quant_method", method);
   if (method == "awq") {
@@ -469,7 +417,7 @@ Status read_quantization(JsonKeys& outer, ModelConfig& config, std::vector<std::
                "awq or fp8", ErrorCode::kUnsupported);
     return keys.status();
   }
-  check_model_keys(keys, *object, "quantization_config", unknown);
+  keys.check(unknown);
   keys.optional("modules_to_not_convert", config.quantization.modules_to_not_convert);
   return keys.status();
 }
@@ -499,26 +447,25 @@ void check_model_type(JsonKeys& keys, ModelConfig& config) {
 
 Result<ModelConfig> parse_model_config(const std::string& text, const std::string& path) {
   ASSIGN_OR_RETURN(const json::object root, parse_json_object(text, path));
-  JsonKeys keys(root, path);
-  ASSIGN_OR_RETURN(const ModelFamily family, read_family(keys, path));
+  ModelKeys keys(root, path);
+  ASSIGN_OR_RETURN(const ModelFamily family, read_family(keys));
   ModelConfig config = family_defaults(family);
-  std::vector<std::string> unknown;
+  std::vector<std::string> unknown, unknown_of_rope;
   refuse_variants(keys);
   read_shape(keys, config);
   read_experts(keys, config);
   RETURN_IF_ERROR(keys.status());
-  check_model_keys(keys, root, "", unknown);
+  keys.check(unknown);
   check_routing(keys, config);
   check_size(keys, config);
   check_layer_types(keys, config);
   check_model_type(keys, config);
   read_token_ids(keys, config);
   RETURN_IF_ERROR(keys.status());
-  RopeReader rope(keys, config);
-  RETURN_IF_ERROR(rope.read());
+  RETURN_IF_ERROR(RopeReader(keys, config).read(unknown_of_rope));
   RETURN_IF_ERROR(read_quantization(keys, config, unknown));
   RETURN_IF_ERROR(keys.status());
-  std::ranges::copy(rope.unknown_, std::back_inserter(unknown));
+  std::ranges::copy(unknown_of_rope, std::back_inserter(unknown));
   if (!unknown.empty())
     config.notes.push_back(fmt::format("{} of its keys {} not known here and {} left out of account: {}",
                                        unknown.size(), unknown.size() == 1 ? "is" : "are",

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <vector>
 
@@ -81,15 +80,13 @@ std::string other_kind(std::string_view begin) {
   if (begin.empty()) return "empty; is the download unfinished?";
   if (begin.starts_with("version https://git-lfs.github.com/"))
     return "a git-lfs pointer, which stands in for the real file; run `git lfs pull` in the model's folder, or fetch "
-           "it "
-           "with `hf download`";
-  std::string_view text = begin;
-  while (!text.empty() && std::string_view(" \t\r\n").contains(text.front())) text.remove_prefix(1);
+           "it with `hf download`";
+  const std::string_view text = begin.substr(std::min(begin.find_first_not_of(" \t\r\n"), begin.size()));
   if (text.empty()) return "nothing but white space";
-  if (begins_with(text, "<!doctype html") || begins_with(text, "<html") || begins_with(text, "<head") ||
-      begins_with(text, "<?xml"))
-    return "a web page, saved in the file's place; download the file itself (its page's \"download\", or `hf "
-           "download`)";
+  for (const std::string_view page : {"<!doctype html", "<html", "<head", "<?xml"})
+    if (begins_with(text, page))
+      return "a web page, saved in the file's place; download the file itself (its page's \"download\", or `hf "
+             "download`)";
   for (const std::string_view answer :
        {"Entry not found", "Invalid username or password", "Repository not found", "Access to model"})
     if (text.starts_with(answer))
@@ -130,12 +127,11 @@ Status check_model_folder(const std::string& model) {
 }
 
 std::string weights_like_files(const std::string& folder) {
-  constexpr std::array<std::string_view, 5> kEndings{".safetensors", ".bin", ".pt", ".pth", ".gguf"};
   std::vector<std::string> names;
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
-    const std::string ending = entry.path().extension();
-    if (std::ranges::find(kEndings, ending) != kEndings.end()) names.push_back(entry.path().filename());
+    if (has_word(".safetensors .bin .pt .pth .gguf", entry.path().extension().string()))
+      names.push_back(entry.path().filename());
   }
   if (names.empty()) return "no weights";
   std::ranges::sort(names);

@@ -12,27 +12,35 @@
 // way that is not done here, with the value that changes nothing.
 namespace cachalot {
 
-// Reads keys with the ranges of the table.
-class ModelKeys {
+// The keys of one object. `scope`: "" for the whole file, else "rope_scaling" or "quantization_config".
+class ModelKeys : public JsonKeys {
  public:
-  ModelKeys(JsonKeys& keys, std::string scope = {}) : keys_(keys), scope_(std::move(scope)) {}
+  ModelKeys(const boost::json::object& object, std::string path, std::string prefix = {}, std::string scope = {})
+      : JsonKeys(object, std::move(path), std::move(prefix)), scope_(std::move(scope)) {}
+  ModelKeys nested(std::string_view key, const boost::json::object& object, std::string scope) const {
+    return {object, path(), full_name(key) + ".", std::move(scope)};
+  }
 
-  void require(std::string_view key, int& field);
-  void require(std::string_view key, double& field);
-  void optional(std::string_view key, int& field);
-  void optional(std::string_view key, double& field);
-  void optional(std::string_view key, bool& field) { keys_.optional(key, field); }
-  void optional(std::string_view key, std::string& field) { keys_.optional(key, field); }
+  // Numbers, with the ranges of the table.
+  template <class Number>
+  void require(std::string_view key, Number& field) {
+    JsonKeys::require(key, field, range(key).min, range(key).max);
+  }
+  using JsonKeys::optional;
+  void optional(std::string_view key, int& field) { optional(key, field, range(key).min, range(key).max); }
+  void optional(std::string_view key, double& field) { optional(key, field, range(key).min, range(key).max); }
+
+  // Refuses by name the keys that change the model otherwise than is done here, and checks the types of the others.
+  // Appends to `unknown` those that are in no table.
+  void check(std::vector<std::string>& unknown);
 
  private:
-  JsonKeys& keys_;
+  struct Range {
+    double min, max;
+  };
+  Range range(std::string_view key) const;
+
   std::string scope_;
 };
-
-// Refuses by name the keys that change the model otherwise than is done here, and checks the types of the others.
-// Appends to `unknown` those that are in no table. `scope`: "" for the whole file, else "rope_scaling" or
-// "quantization_config" for the object of that name.
-void check_model_keys(JsonKeys& keys, const boost::json::object& object, std::string_view scope,
-                      std::vector<std::string>& unknown);
 
 }  // namespace cachalot

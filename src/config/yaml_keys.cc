@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <set>
 
@@ -11,15 +10,6 @@
 
 namespace cachalot {
 namespace {
-
-template <class Number>
-std::optional<Number> number_of(const std::string& text) {
-  Number value{};
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc{} || stop != end) return std::nullopt;
-  return value;
-}
 
 // Words of a command line and names end at a NUL.
 bool is_text(const YAML::Node& node) {
@@ -90,7 +80,7 @@ std::string YamlKeys::place(const std::string& key) {
 
 void YamlKeys::fault(const std::string& key, std::string_view wanted) {
   const YAML::Node node = find(key);
-  fault_at(node, fmt::format("{}{} is {}; it must be {}", prefix_, key, what_it_is(node), wanted));
+  fault_at(node, fmt::format("{}{} is {}; it must be {}", prefix_, name_text(key), what_it_is(node), wanted));
 }
 
 void YamlKeys::add(const Status& status) {
@@ -120,7 +110,7 @@ void YamlKeys::read(const std::string& key, int& field, int min, int max) {
   const std::string wanted = fmt::format("a whole number from {} to {}", min, max);
   const std::string* text = scalar(key, wanted);
   if (!text) return;
-  const std::optional<int> value = number_of<int>(*text);
+  const std::optional<int> value = parse_number<int>(*text);
   if (!value || *value < min || *value > max) return fault(key, wanted);
   field = *value;
 }
@@ -135,7 +125,7 @@ void YamlKeys::read(const std::string& key, double& field, double min, double ma
   const std::string wanted = fmt::format("a number from {} to {}", min, max);
   const std::string* text = scalar(key, wanted);
   if (!text) return;
-  const std::optional<double> value = number_of<double>(*text);
+  const std::optional<double> value = parse_number<double>(*text);
   if (!value || !(*value >= min && *value <= max)) return fault(key, wanted);
   field = *value;
 }

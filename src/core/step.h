@@ -21,7 +21,6 @@ struct PlannedSequence {
   std::span<const BlockId> blocks;
   bool sample = false;  // the last of the tokens is the last known one: its logits give the next token
   const SamplingParams* sampling = nullptr;
-  TokenConstraint* constraint = nullptr;  // may be null
 };
 
 // One scheduling decision: `num_steps` forward passes. More than one only if every sequence brings one token and
@@ -59,7 +58,7 @@ struct SequenceResult {
   // With prompt logprobs: an entry for each prompt token whose predecessor went through the model in this round, in
   // order: tokens [first_position + 1, min(first_position + num_tokens, num_prompt_tokens - 1)].
   std::vector<SampledToken> prompt_logprobs;
-  std::string error;  // finish == kError: this sequence alone failed (e.g. a constraint), the others are fine
+  std::string error;  // finish == kError: this sequence alone failed, the others are fine
 };
 
 struct StepResult {

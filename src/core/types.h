@@ -2,15 +2,13 @@
 
 #include <cstdint>
 
+// Numbers that all layers speak in.
 namespace cachalot {
 
 using TokenId = int32_t;
 using BlockId = int32_t;                       // index of a block of the KV cache
 inline constexpr int kMaxVocabSize = 1 << 24;  // of any model
 using RequestId = uint64_t;                    // one choice of one API request; unique in a replica's life
-
-// Where a token came from; it stays so for the request's life and decides how the token attends (docs/numerics.md).
-enum class TokenRole : uint8_t { kPrompt, kGenerated };
 
 enum class FinishReason : uint8_t {
   kNone,     // still going

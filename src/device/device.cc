@@ -102,15 +102,8 @@ IsaLevel detect_isa() {
 }
 
 std::string_view isa_name(IsaLevel isa) {
-  switch (isa) {
-    case IsaLevel::kReference:
-      return "reference";
-    case IsaLevel::kAvx2:
-      return "avx2";
-    case IsaLevel::kAvx512:
-      return "avx512";
-  }
-  return "unknown";
+  constexpr std::string_view kNames[] = {"reference", "avx2", "avx512"};
+  return kNames[static_cast<size_t>(isa)];
 }
 
 }  // namespace cachalot

@@ -12,7 +12,6 @@
 #include <charconv>
 #include <chrono>
 #include <filesystem>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -63,23 +62,23 @@ void ThreadPool::pin_driver() {
 
 void ThreadPool::run(FunctionRef<void(int)> body) {
   pin_driver();
-  for (Counter& counter : counters_) counter.value.store(0, std::memory_order_relaxed);
+  claimed_.value.store(0, std::memory_order_relaxed);
   if (options_.num_threads == 1) return body(0);
   job_ = &body;
   open(start_, start_.value.load(std::memory_order_relaxed) + 1);
   body(0);
-  barrier(0);
+  barrier();
 }
 
 void ThreadPool::parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body) {
   if (count <= 0) return;
   if (options_.num_threads == 1 || count <= grain) return body(0, count, 0);
   run([&](int thread_idx) {
-    for (int64_t begin; (begin = next(0) * grain) < count;) body(begin, std::min(begin + grain, count), thread_idx);
+    for (int64_t begin; (begin = next() * grain) < count;) body(begin, std::min(begin + grain, count), thread_idx);
   });
 }
 
-void ThreadPool::barrier(int) {
+void ThreadPool::barrier() {
   if (options_.num_threads == 1) return;
   const uint32_t generation = barrier_.value.load(std::memory_order_acquire);
   if (arrived_.value.fetch_add(1, std::memory_order_acq_rel) + 1 == options_.num_threads) {
@@ -97,7 +96,7 @@ void ThreadPool::worker(int thread_idx) {
     generation = start_.value.load(std::memory_order_acquire);
     if (stopping_) return;
     (*job_)(thread_idx);
-    barrier(thread_idx);
+    barrier();
   }
 }
 

@@ -52,11 +52,10 @@ class ThreadPool {
   void parallel_for(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body);
 
   // Inside run(): waits until every thread has called it as often. Spins a little, then sleeps.
-  void barrier(int thread_idx);
+  void barrier();
 
-  // Inside run(): the next unclaimed index of the shared counter `counter_idx` (0..3); counters are zero when run()
-  // starts.
-  int64_t next(int counter_idx) { return counters_[counter_idx].value.fetch_add(1, std::memory_order_relaxed); }
+  // Inside run(): the next index that no thread has claimed yet, from zero on.
+  int64_t next() { return claimed_.value.fetch_add(1, std::memory_order_relaxed); }
 
  private:
   struct alignas(64) Counter {
@@ -79,7 +78,7 @@ class ThreadPool {
   Gate start_;              // generation of the current job
   Gate barrier_;            // generation of barriers passed
   Counter arrived_;
-  Counter counters_[4];
+  Counter claimed_;
   std::vector<std::thread> threads_;
 };
 

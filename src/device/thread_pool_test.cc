@@ -6,7 +6,6 @@
 
 #include <array>
 #include <chrono>
-#include <numeric>
 #include <set>
 
 namespace cachalot {
@@ -66,26 +65,22 @@ TEST_P(ThreadPoolOfAnySize, BarriersSeparatePhases) {
   pool.run([&](int thread_idx) {
     for (int phase = 1; phase <= kPhases; phase++) {
       phase_of[thread_idx] = phase;
-      pool.barrier(thread_idx);
+      pool.barrier();
       for (int other : phase_of) num_early += other != phase;
-      pool.barrier(thread_idx);
+      pool.barrier();
     }
   });
   EXPECT_EQ(num_early, 0);
 }
 
-TEST_P(ThreadPoolOfAnySize, CountersStartAtZeroAndGiveEachIndexOnce) {
+TEST_P(ThreadPoolOfAnySize, IndicesStartAtZeroAndAreGivenOnce) {
   ThreadPool pool({.num_threads = GetParam()});
   for (int job = 0; job < 3; job++) {
-    std::array<std::array<std::atomic<int>, 100>, 4> visits{};
+    std::array<std::atomic<int>, 100> visits{};
     pool.run([&](int) {
-      for (int counter = 0; counter < 4; counter++) {
-        for (int64_t idx; (idx = pool.next(counter)) < 100;) visits[counter][idx]++;
-      }
+      for (int64_t idx; (idx = pool.next()) < 100;) visits[idx]++;
     });
-    for (auto& counter : visits) {
-      for (auto& visit : counter) EXPECT_EQ(visit, 1);
-    }
+    for (auto& visit : visits) EXPECT_EQ(visit, 1);
   }
 }
 
@@ -167,8 +162,8 @@ TEST(ThreadPool, BarriersAmongThreadsOfOneCoreDoNotBurnTimeSlices) {
       ThreadPool pool({.num_threads = 4, .cores = {core, core, core, core}, .spin_microseconds = spin_microseconds});
       const double before = process_cpu_seconds();
       for (int job = 0; job < 100; job++) {
-        pool.run([&](int thread_idx) {
-          for (int phase = 0; phase < 3; phase++) pool.barrier(thread_idx);
+        pool.run([&](int) {
+          for (int phase = 0; phase < 3; phase++) pool.barrier();
         });
       }
       // 400 barriers, at most three waiting threads each.

@@ -7,7 +7,6 @@
 #include <numeric>
 #include <vector>
 
-#include "base/error.h"
 #include "base/math.h"
 #include "comm/mesh_group.h"
 #include "comm/shm/segment.h"

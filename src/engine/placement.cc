@@ -1,20 +1,10 @@
 #include "engine/placement.h"
 
-#include "base/error.h"
-
 namespace cachalot {
 
 IsaLevel highest_isa(IsaOption option) {
-  switch (option) {
-    case IsaOption::kReference:
-      return IsaLevel::kReference;
-    case IsaOption::kAvx2:
-      return IsaLevel::kAvx2;
-    case IsaOption::kAuto:
-    case IsaOption::kAvx512:
-      return IsaLevel::kAvx512;
-  }
-  check_failed(__FILE__, __LINE__, "option", "unknown level");
+  if (option == IsaOption::kReference) return IsaLevel::kReference;
+  return option == IsaOption::kAvx2 ? IsaLevel::kAvx2 : IsaLevel::kAvx512;
 }
 
 Result<IsaLevel> choose_isa(IsaOption option) {

@@ -218,12 +218,6 @@ void RankEngine::activate(const RoundSequence& now, const PlannedSequence* plann
   active_.push_back(sequence);
 }
 
-std::span<const int32_t> RankEngine::wanted_ids(size_t begin, size_t count) {
-  row_ids_.clear();
-  for (const WantedRow& wanted : std::span(wanted_).subspan(begin, count)) row_ids_.push_back(wanted.row);
-  return row_ids_;
-}
-
 class RankEngine::ComputeTime {
  public:
   explicit ComputeTime(RankEngine& engine) : engine_(engine), in_calls_(clock().total()) {}
@@ -270,14 +264,7 @@ Status RankEngine::run_steps(int num_steps) {
 Status RankEngine::step(std::span<Active*> active, bool last) {
   TraceScope span(trace_, "step");
   batch_->clear();
-  for (const Active* sequence : active) {
-    const RoundSequence& now = sequence->now;
-    batch_->add({.tokens = now.tokens,
-                 .first_position = now.first_position,
-                 .num_tokens = now.num_tokens,
-                 .num_prompt_tokens = now.num_prompt_tokens,
-                 .blocks = now.blocks});
-  }
+  for (const Active* sequence : active) batch_->add(sequence->now);
   RETURN_IF_ERROR(forward());
   if (span) span.set_rows(batch_->num_rows());
   RETURN_IF_ERROR(report_prompt(active));
@@ -332,11 +319,7 @@ RankReport RankEngine::report() const {
 Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> all) {
   const ComputeTime time(*this);
   batch_->clear();
-  batch_->add({.tokens = sequence.tokens,
-               .first_position = sequence.first_position,
-               .num_tokens = sequence.num_tokens,
-               .num_prompt_tokens = sequence.num_prompt_tokens,
-               .blocks = sequence.blocks});
+  batch_->add(sequence);
   RETURN_IF_ERROR(forward());
   row_ids_.resize(static_cast<size_t>(sequence.num_tokens));
   std::iota(row_ids_.begin(), row_ids_.end(), 0);
@@ -357,6 +340,20 @@ Result<View<float, 2>> RankEngine::logits(std::span<const int32_t> row_ids) {
   return view;
 }
 
+// body(wanted rows, their logits), on the leader, for as many rows at a time as there is memory for.
+template <class Body>
+Status RankEngine::read_wanted(Body body) {
+  const auto at_most = static_cast<size_t>(max_logit_rows_);
+  for (size_t begin = 0; begin < wanted_.size(); begin += at_most) {
+    const std::span rows = std::span(wanted_).subspan(begin, std::min(wanted_.size() - begin, at_most));
+    row_ids_.clear();
+    for (const WantedRow& wanted : rows) row_ids_.push_back(wanted.row);
+    ASSIGN_OR_RETURN(const auto logits, this->logits(row_ids_));
+    if (leads()) body(rows, logits);
+  }
+  return {};
+}
+
 // Logprobs of the prompt's tokens, for the sequences that ask: the row of a token speaks of the next one.
 Status RankEngine::report_prompt(std::span<Active*> active) {
   wanted_.clear();
@@ -369,14 +366,11 @@ Status RankEngine::report_prompt(std::span<Active*> active) {
     for (int position = now.first_position; position < end; position++)
       wanted_.push_back({active[idx], batch_->row_of(idx, position), position + 1});
   }
-  for (size_t begin = 0; begin < wanted_.size(); begin += static_cast<size_t>(max_logit_rows_)) {
-    const std::span chunk =
-        std::span(wanted_).subspan(begin, std::min(wanted_.size() - begin, static_cast<size_t>(max_logit_rows_)));
-    ASSIGN_OR_RETURN(const auto logits, this->logits(wanted_ids(begin, chunk.size())));
-    for (size_t idx = 0; leads() && idx < chunk.size(); idx++) {
-      Active& sequence = *chunk[idx].sequence;
+  return read_wanted([&](std::span<const WantedRow> rows, View<float, 2> logits) {
+    for (size_t idx = 0; idx < rows.size(); idx++) {
+      Active& sequence = *rows[idx].sequence;
       auto described = samplers_[0]->describe(logits[static_cast<int64_t>(idx)],
-                                              sequence.planned->tokens[static_cast<size_t>(chunk[idx].next_position)],
+                                              sequence.planned->tokens[static_cast<size_t>(rows[idx].next_position)],
                                               sequence.planned->sampling->num_prompt_logprobs);
       if (described) {
         sequence.result->prompt_logprobs.push_back(std::move(*described));
@@ -384,8 +378,7 @@ Status RankEngine::report_prompt(std::span<Active*> active) {
         take_token(sequence, std::unexpected(described.error()));
       }
     }
-  }
-  return {};
+  });
 }
 
 // Samples for every sequence whose last known token went through the model, rows shared out over the threads.
@@ -395,26 +388,21 @@ Status RankEngine::sample(std::span<Active*> active) {
     const RoundSequence& now = active[idx]->now;
     if (now.sample) wanted_.push_back({active[idx], batch_->row_of(idx, now.first_position + now.num_tokens - 1), 0});
   }
-  for (size_t begin = 0; begin < wanted_.size(); begin += static_cast<size_t>(max_logit_rows_)) {
-    const size_t count = std::min(wanted_.size() - begin, static_cast<size_t>(max_logit_rows_));
-    ASSIGN_OR_RETURN(const auto logits, this->logits(wanted_ids(begin, count)));
-    if (!leads()) continue;
+  return read_wanted([&](std::span<const WantedRow> rows, View<float, 2> logits) {
     const TraceScope span(trace_, "sampling");
-    device_->threads().parallel_for(static_cast<int64_t>(count), 1, [&](int64_t first, int64_t last, int thread_idx) {
+    device_->threads().parallel_for(std::ssize(rows), 1, [&](int64_t first, int64_t last, int thread_idx) {
       for (int64_t idx = first; idx < last; idx++) {
-        Active& sequence = *wanted_[begin + static_cast<size_t>(idx)].sequence;
+        Active& sequence = *rows[static_cast<size_t>(idx)].sequence;
         if (sequence.finished) continue;  // its prompt's logprobs failed
         take_token(sequence, samplers_[static_cast<size_t>(thread_idx)]->sample(
                                  {.logits = logits[idx],
                                   .tokens = sequence.planned->tokens,
                                   .newer = sequence.sampled(),
                                   .num_prompt_tokens = sequence.planned->num_prompt_tokens,
-                                  .sampling = sequence.planned->sampling,
-                                  .constraint = sequence.planned->constraint}));
+                                  .sampling = sequence.planned->sampling}));
       }
     });
-  }
-  return {};
+  });
 }
 
 // The leader tells its ranks what was sampled, for the next step of the round.

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -101,8 +100,8 @@ class RankEngine {
   void reserve_lists();
   void start_round(int num_steps);
   void activate(const RoundSequence& now, const PlannedSequence* planned, SequenceResult* result);
-  // Ids of the rows [begin, begin + count) of wanted_.
-  std::span<const int32_t> wanted_ids(size_t begin, size_t count);
+  template <class Body>
+  Status read_wanted(Body body);
   // The logits of rows of the last step: on the leader, in memory that the next call reuses; elsewhere nothing.
   Result<View<float, 2>> logits(std::span<const int32_t> row_ids);
 

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/error.h"
-
 namespace cachalot {
 namespace {
 
-int prompt_count(const StepSequence& sequence) {
+int prompt_count(const RoundSequence& sequence) {
   return std::clamp(sequence.num_prompt_tokens - sequence.first_position, 0, sequence.num_tokens);
 }
 
@@ -35,7 +33,7 @@ void StepBatch::clear() {
   first_rows_.clear();
 }
 
-void StepBatch::add_row(const StepSequence& sequence, int position) {
+void StepBatch::add_row(const RoundSequence& sequence, int position) {
   token_ids_.push_back(sequence.tokens[static_cast<size_t>(position - sequence.first_position)]);
   positions_.push_back(position);
   const BlockId block = sequence.blocks[static_cast<size_t>(position / block_size_)];
@@ -43,7 +41,7 @@ void StepBatch::add_row(const StepSequence& sequence, int position) {
 }
 
 ModelBatch StepBatch::build(uint64_t step) {
-  for (const StepSequence& sequence : sequences_) {
+  for (const RoundSequence& sequence : sequences_) {
     const int num_prompt = prompt_count(sequence);
     first_rows_.push_back({.prompt = static_cast<int64_t>(token_ids_.size())});
     if (num_prompt == 0) continue;
@@ -54,7 +52,7 @@ ModelBatch StepBatch::build(uint64_t step) {
     for (int idx = 0; idx < num_prompt; idx++) add_row(sequence, sequence.first_position + idx);
   }
   for (size_t idx = 0; idx < sequences_.size(); idx++) {
-    const StepSequence& sequence = sequences_[idx];
+    const RoundSequence& sequence = sequences_[idx];
     first_rows_[idx].generated = static_cast<int64_t>(token_ids_.size());
     for (int position = sequence.first_position + prompt_count(sequence);
          position < sequence.first_position + sequence.num_tokens; position++) {
@@ -72,7 +70,7 @@ ModelBatch StepBatch::build(uint64_t step) {
 }
 
 int32_t StepBatch::row_of(size_t sequence_idx, int position) const {
-  const StepSequence& sequence = sequences_[sequence_idx];
+  const RoundSequence& sequence = sequences_[sequence_idx];
   const int offset = position - sequence.first_position, num_prompt = prompt_count(sequence);
   CHECK(offset >= 0 && offset < sequence.num_tokens);
   const FirstRows& first = first_rows_[sequence_idx];

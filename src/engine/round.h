@@ -13,10 +13,14 @@
 
 namespace cachalot {
 
-// One sequence's part of one step. Spans are borrowed until the next step.
-struct StepSequence {
-  std::span<const TokenId> tokens;  // [num_tokens], from first_position on
-  int first_position = 0, num_tokens = 0, num_prompt_tokens = 0;
+// What every rank of a replica must know of a sequence in a round. Spans are borrowed.
+struct RoundSequence {
+  int first_position = 0;
+  int num_tokens = 0;               // of the first step; every later one has the token that was sampled before
+  int num_prompt_tokens = 0;        // of the sequence: positions before this have the role prompt
+  bool sample = false;              // the last token's logits are wanted
+  bool prompt_logits = false;       // and those of each prompt token whose successor is known
+  std::span<const TokenId> tokens;  // [num_tokens]
   std::span<const BlockId> blocks;
 };
 
@@ -27,7 +31,7 @@ class StepBatch {
   StepBatch(int64_t max_rows, int block_size);
 
   void clear();
-  void add(const StepSequence& sequence) { sequences_.push_back(sequence); }
+  void add(const RoundSequence& sequence) { sequences_.push_back(sequence); }
   // Lays out what was added; valid until clear().
   ModelBatch build(uint64_t step);
   int64_t num_rows() const { return static_cast<int64_t>(token_ids_.size()); }  // that were laid out
@@ -35,10 +39,10 @@ class StepBatch {
   int32_t row_of(size_t sequence_idx, int position) const;
 
  private:
-  void add_row(const StepSequence& sequence, int position);
+  void add_row(const RoundSequence& sequence, int position);
 
   int block_size_;
-  std::vector<StepSequence> sequences_;
+  std::vector<RoundSequence> sequences_;
   std::vector<int32_t> token_ids_, positions_;
   std::vector<int64_t> slots_;
   std::vector<PromptSegment> prompts_;
@@ -47,17 +51,6 @@ class StepBatch {
     int64_t prompt = 0, generated = 0;
   };
   std::vector<FirstRows> first_rows_;  // of each sequence
-};
-
-// What every rank of a replica must know of a sequence in a round. Spans are borrowed.
-struct RoundSequence {
-  int first_position = 0;
-  int num_tokens = 0;               // of the first step; every later one has the token that was sampled before
-  int num_prompt_tokens = 0;        // of the sequence: positions before this have the role prompt
-  bool sample = false;              // the last token's logits are wanted
-  bool prompt_logits = false;       // and those of each prompt token whose successor is known
-  std::span<const TokenId> tokens;  // [num_tokens]
-  std::span<const BlockId> blocks;
 };
 
 // What the leader of a replica (its tp_rank 0) tells the replica's other ranks at the start of a round.

@@ -7,6 +7,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/text.h"
+
 namespace cachalot {
 
 namespace json = boost::json;
@@ -35,7 +37,7 @@ Result<Answer> read_answer(const std::string& body, bool bare) {
   const json::string* text =
       error ? nullptr : openai::find_text(value, bare ? "/choices/0/text" : "/choices/0/message/content");
   if (!finish || (bare && !text))
-    return make_error(ErrorCode::kCorrupt, "the server answers what is no completion: {}", body.substr(0, 200));
+    return make_error(ErrorCode::kCorrupt, "the server answers what is no completion: {}", quoted(body, 200));
   return Answer{text ? std::string(*text) : std::string(), std::string(*finish)};
 }
 

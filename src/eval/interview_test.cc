@@ -137,7 +137,7 @@ TEST_F(InterviewTest, WhatIsNoCompletionIsAFailure) {
   const openai::ApiAddress address("127.0.0.1:" + std::to_string(odd.port()), "");
   const Answers answers =
       ask_all(http::Client(threads_), address, {{"f", "q", "a", 1}}, options_, [](size_t) {}, std::stop_token());
-  EXPECT_THAT(answers.at(0).error().message, HasSubstr("no completion: {\"choices\":[]}"));
+  EXPECT_THAT(answers.at(0).error().message, HasSubstr("no completion: '{\"choices\":[]}'"));
 }
 
 }  // namespace

@@ -15,6 +15,8 @@
 #include <deque>
 #include <unordered_map>
 
+#include "http/framing.h"
+
 namespace cachalot::http {
 
 namespace asio = boost::asio;
@@ -24,6 +26,7 @@ using asio::ip::tcp;
 namespace {
 
 constexpr size_t kPieceBytes = 16 << 10;
+constexpr int kMostInterim = 16;  // answers of 1xx before the one that counts
 
 // A connection to a server, and what was read from it and not yet used. Used by one call at a time, on its strand.
 struct ClientConnection {
@@ -108,9 +111,7 @@ struct ClientCall::Impl {
         pool(std::move(pool)),
         request(std::move(request)),
         server(this->request.url.authority()) {
-    parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
-    parser.body_limit(boost::none);
-    parser.skip(this->request.method == "HEAD");
+    expect_head();
   }
   ~Impl() {
     if (timeout) timeout->stop();
@@ -125,6 +126,7 @@ struct ClientCall::Impl {
   std::string take_body(boost::system::error_code& error);
   std::string format_head() const;
   void make_connection();
+  void expect_head();
   void release();
   void close();
   std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const;
@@ -137,12 +139,20 @@ struct ClientCall::Impl {
   std::unique_ptr<ClientConnection> connection;  // until the answer is complete
   std::optional<Timeout> timeout;                // of what is awaited
   bool is_reused = false, is_connected = false, is_cancelled = false;
+  bool has_heard = false;  // that the server is at work, in interim answers
   bool is_patient = true;  // what takes too long is not to be closed, only to be awaited no more
   int num_lost = 0;
   tcp::resolver* resolver = nullptr;  // while it works
   std::optional<Error> body_error;    // of whoever sends more_body
-  bhttp::response_parser<bhttp::buffer_body> parser;
+  std::optional<bhttp::response_parser<bhttp::buffer_body>> parser;
 };
+
+void ClientCall::Impl::expect_head() {
+  parser.emplace();
+  parser->header_limit(static_cast<uint32_t>(options.max_header_bytes));
+  parser->body_limit(boost::none);
+  parser->skip(request.method == "HEAD");
+}
 
 void ClientCall::Impl::make_connection() {
   connection = std::make_unique<ClientConnection>(context, options.max_header_bytes + kPieceBytes);
@@ -172,7 +182,7 @@ awaitable<Result<ResponseHead>> ClientCall::Impl::send() {
     }
     const boost::system::error_code error = co_await exchange_heads();
     if (!error) break;
-    const bool nothing_heard = !parser.got_some() && connection->buffer.size() == 0;
+    const bool nothing_heard = !has_heard && !parser->got_some() && connection->buffer.size() == 0;
     const bool is_lost = nothing_heard && !is_cancelled && !body_error && !timeout->has_expired() &&
                          error != asio::error::operation_aborted;
     if (is_lost) num_lost++;
@@ -182,9 +192,10 @@ awaitable<Result<ResponseHead>> ClientCall::Impl::send() {
   timeout->disarm();
   request.body = {};
   request.headers = {};
-  ResponseHead head{.status = static_cast<int>(parser.get().result_int()), .headers = {}};
-  for (const auto& field : parser.get()) head.headers.add(std::string(field.name_string()), std::string(field.value()));
-  if (parser.is_done()) release();
+  ResponseHead head{.status = static_cast<int>(parser->get().result_int()), .headers = {}};
+  for (const auto& field : parser->get())
+    head.headers.add(std::string(field.name_string()), std::string(field.value()));
+  if (parser->is_done()) release();
   co_return head;
 }
 
@@ -223,9 +234,16 @@ awaitable<boost::system::error_code> ClientCall::Impl::exchange_heads() {
   boost::system::error_code write_error = first_error;
   if (!write_error && request.more_body) write_error = co_await send_more();
   // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
-  const auto [read_error, num_read] =
-      co_await bhttp::async_read_header(connection->socket, connection->buffer, parser, kResult);
-  co_return !read_error ? read_error : write_error ? write_error : read_error;
+  for (int num_interim = 0; num_interim <= kMostInterim; num_interim++) {
+    const auto [read_error, num_read] =
+        co_await bhttp::async_read_header(connection->socket, connection->buffer, *parser, kResult);
+    if (read_error) co_return write_error ? write_error : read_error;
+    if (const boost::system::error_code fault = check_answer_head(parser->get())) co_return fault;
+    if (parser->get().result_int() >= 200) co_return boost::system::error_code();
+    has_heard = true;
+    expect_head();
+  }
+  co_return bhttp::error::bad_status;
 }
 
 awaitable<boost::system::error_code> ClientCall::Impl::send_more() {
@@ -260,13 +278,13 @@ std::string ClientCall::Impl::format_head() const {
 
 awaitable<Result<std::string>> ClientCall::Impl::read(std::optional<std::chrono::milliseconds> patience) {
   if (!connection) co_return std::string();
-  parser.eager(true);  // all chunks that are there at once
+  parser->eager(true);  // all chunks that are there at once
   boost::system::error_code error;
   std::string piece = take_body(error);
-  if (!error && piece.empty() && !parser.is_done()) {
+  if (!error && piece.empty() && !parser->is_done()) {
     is_patient = !patience;
     timeout->arm(patience.value_or(options.idle_timeout));
-    while (!error && piece.empty() && !parser.is_done()) {
+    while (!error && piece.empty() && !parser->is_done()) {
       error = co_await fill_buffer();
       if (!error) piece = take_body(error);
     }
@@ -276,7 +294,7 @@ awaitable<Result<std::string>> ClientCall::Impl::read(std::optional<std::chrono:
   }
   if (error) co_return failure("the answer broke off:", error);
   piece.shrink_to_fit();  // it may wait for a slow reader
-  if (parser.is_done()) release();
+  if (parser->is_done()) release();
   co_return piece;
 }
 
@@ -285,11 +303,11 @@ std::string ClientCall::Impl::take_body(boost::system::error_code& error) {
   boost::beast::flat_buffer& buffer = connection->buffer;
   if (buffer.size() == 0) return {};
   std::string piece(buffer.size(), '\0');
-  auto& body = parser.get().body();
+  auto& body = parser->get().body();
   body.data = piece.data();
   body.size = piece.size();
   body.more = true;
-  while (buffer.size() > 0 && !error && !parser.is_done()) buffer.consume(parser.put(buffer.data(), error));
+  while (buffer.size() > 0 && !error && !parser->is_done()) buffer.consume(parser->put(buffer.data(), error));
   if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
   piece.resize(piece.size() - body.size);
   return piece;
@@ -304,14 +322,14 @@ awaitable<boost::system::error_code> ClientCall::Impl::fill_buffer() {
   const auto [read_error, num_read] = co_await connection->socket.async_read_some(buffer.prepare(kPieceBytes), kResult);
   buffer.commit(num_read);
   boost::system::error_code error = read_error;
-  if (error == asio::error::eof) parser.put_eof(error);  // the body's end, if nothing else says where it is
+  if (error == asio::error::eof) parser->put_eof(error);  // the body's end, if nothing else says where it is
   co_return error;
 }
 
 // The answer is complete.
 void ClientCall::Impl::release() {
   timeout->stop();
-  if (pool->keeps_any() && parser.keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
+  if (pool->keeps_any() && parser->keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
     pool->put(server, std::move(connection));
   connection.reset();
 }

@@ -233,13 +233,38 @@ TEST_F(ClientTest, ARequestThatMetTheEndOfItsConnectionIsSentAgainOverANewOne) {
   EXPECT_TRUE(client.fetch({.url = *address}));
 }
 
+TEST_F(ClientTest, InterimAnswersAreWaitedOut) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  const auto address = parse_url("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()));
+  std::jthread peer([&] {
+    auto socket = acceptor.accept();
+    char request[1024];
+    socket.read_some(boost::asio::buffer(request));
+    boost::asio::write(socket,
+                       boost::asio::buffer(std::string("HTTP/1.1 100 Continue\r\n\r\n"
+                                                       "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+                                                       "HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabc")));
+  });
+  const auto response = Client(threads_).fetch({.url = *address});
+  ASSERT_TRUE(response) << response.error().message;
+  EXPECT_EQ(response->status, 201);
+  EXPECT_EQ(response->body, "abc");
+  EXPECT_FALSE(response->headers.contains("Link"));
+}
+
 TEST_F(ClientTest, SurvivesAnswersThatAreNotHttp) {
   boost::asio::io_context context;
   boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
   const auto address = parse_url("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()));
   for (const std::string& answer : {std::string(), std::string("SSH-2.0-x\r\n"), std::string(100'000, 'x'),
                                     std::string("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
-                                    std::string("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")}) {
+                                    std::string("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+                                    std::string("HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n"),
+                                    std::string("HTTP/1.1 700 OK\r\nContent-Length: 0\r\n\r\n"),
+                                    std::string("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
+                                    std::string("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+                                    std::string("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n")}) {
     std::jthread peer([&] {
       auto socket = acceptor.accept();
       boost::system::error_code ignored;

@@ -107,6 +107,17 @@ std::optional<RequestFault> check_head(const RequestHead& head) {
   return std::nullopt;
 }
 
+boost::system::error_code check_answer_head(const AnswerHead& head) {
+  const unsigned status = head.result_int();
+  if (status < 100 || status == 101 || status > 599) return bhttp::error::bad_status;  // 101: nobody asks for it
+  const auto num_codings = head.count(bhttp::field::transfer_encoding);
+  if (num_codings > 1 ||
+      (num_codings > 0 && !equal_ignoring_case(to_std(head[bhttp::field::transfer_encoding]), "chunked")))
+    return bhttp::error::bad_transfer_encoding;
+  if (head.count(bhttp::field::content_length) + num_codings > 1) return bhttp::error::bad_content_length;
+  return {};
+}
+
 RequestFault parse_fault(const boost::system::error_code& error, const ServerOptions& options) {
   if (error == bhttp::error::body_limit)
     return {413, fmt::format("the request's body is larger than {} bytes", options.max_body_bytes)};
@@ -161,6 +172,8 @@ std::string AnswerFraming::head(int status, Headers headers, std::optional<size_
   if (body_size) {
     if (may_have_body(status)) headers.set("Content-Length", std::to_string(*body_size));
   } else {
+    // What is said in a stream's place when it breaks off would not fit.
+    if (is_event_stream_) headers.erase("Content-Length");
     const auto length = headers.find("Content-Length");
     const bool has_length = length.has_value() || !may_have_body(status);
     if (length && has_body_) std::from_chars(length->data(), length->data() + length->size(), num_missing_);

@@ -39,6 +39,11 @@ using RequestHead = boost::beast::http::request_header<boost::beast::http::field
 // read as a different length of the body (request smuggling).
 std::optional<RequestFault> check_head(const RequestHead& head);
 
+using AnswerHead = boost::beast::http::response_header<boost::beast::http::fields>;
+
+// The same for an answer to a client of ours: its status must be one that HTTP knows, and plain where its body ends.
+boost::system::error_code check_answer_head(const AnswerHead& head);
+
 // The status for a request that Beast could not parse, or that is larger than the options allow.
 RequestFault parse_fault(const boost::system::error_code& error, const ServerOptions& options);
 

@@ -392,6 +392,19 @@ TEST_F(ServerTest, AStreamOfEventsThatTheDrainCutsEndsWithAnError) {
                                           Not(HasSubstr("\r\n0\r\n"))));
 }
 
+// Its last event, where it is cut, would not fit.
+TEST_F(ServerTest, AStreamOfEventsHasNoLength) {
+  start();
+  RawClient client = connect();
+  client.send("GET /kept HTTP/1.1\r\nHost: a\r\n\r\n");
+  const Responder responder = kept();
+  responder.begin(200, {{"Content-Type", "text/event-stream"}, {"Content-Length", "20"}});
+  responder.write("data: 1\n\n");
+  EXPECT_THAT(client.read_until("\r\n\r\n"),
+              AllOf(HasSubstr("Transfer-Encoding: chunked\r\n"), Not(HasSubstr("Content-Length"))));
+  responder.abort();
+}
+
 TEST_F(ServerTest, SurvivesRandomBytes) {
   start();
   std::mt19937 random(7);

@@ -1,5 +1,3 @@
-#include "kernels/cpu/attention.h"
-
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -10,45 +8,10 @@
 #include <vector>
 
 #include "base/math.h"
-#include "device/device.h"
+#include "kernels/ops_test_util.h"
 
 namespace cachalot {
 namespace {
-
-struct Level {
-  IsaLevel isa;
-  void (*expanded)(const OpsContext&, const ExpandedAttentionArgs&);
-  void (*absorbed)(const OpsContext&, const AbsorbedAttentionArgs&);
-};
-
-template <const AttentionKernels& kKernels>
-constexpr Level level(IsaLevel isa) {
-  return {
-      isa,
-      [](const OpsContext& context, const ExpandedAttentionArgs& args) { attend_expanded(kKernels, context, args); },
-      [](const OpsContext& context, const AbsorbedAttentionArgs& args) { attend_absorbed(kKernels, context, args); }};
-}
-
-// Those that this machine has, the reference first.
-std::vector<Level> levels() {
-  std::vector<Level> levels = {{IsaLevel::kReference, reference::attend_expanded, reference::attend_absorbed}};
-  if (detect_isa() >= IsaLevel::kAvx2) levels.push_back(level<avx2::kAttentionKernels>(IsaLevel::kAvx2));
-  if (detect_isa() >= IsaLevel::kAvx512) levels.push_back(level<avx512::kAttentionKernels>(IsaLevel::kAvx512));
-  return levels;
-}
-
-// Everything an operation needs to run, with no more scratch than it asks for.
-class Runner {
- public:
-  explicit Runner(int num_threads, const OpsLimits& limits)
-      : threads_({.num_threads = num_threads}),
-        scratch_(*Device::allocate(attention_scratch_bytes(limits, num_threads))) {}
-  OpsContext context() { return {&threads_, {scratch_.data(), scratch_.size()}}; }
-
- private:
-  ThreadPool threads_;
-  Buffer scratch_;
-};
 
 struct Dims {
   int64_t heads, nope, rope, v, latent;
@@ -142,8 +105,8 @@ struct Prompt {
         kv(random_floats(positions * dims.heads * (dims.nope + dims.v), random)) {}
 
   // Rows [row_begin, row_end), the context in chunks of at most `chunk` positions.
-  std::vector<float> attend(const Level& level, int num_threads, int64_t chunk, int64_t row_begin, int64_t row_end) {
-    Runner runner(num_threads, limits_of(dims, num_rows, positions));
+  std::vector<float> attend(IsaLevel isa, int num_threads, int64_t chunk, int64_t row_begin, int64_t row_end) {
+    const TestOps ops(isa, num_threads, limits_of(dims, num_rows, positions));
     const int64_t rows = row_end - row_begin, first_position = positions - num_rows + row_begin,
                   seen = first_position + rows;
     std::vector<float> out(static_cast<size_t>(rows * dims.heads * dims.v), NAN),
@@ -151,23 +114,23 @@ struct Prompt {
     const View<const float, 3> all_q(q.data(), num_rows, dims.heads, dims.nope + dims.rope);
     const View<const float, 3> all_kv(kv.data(), positions, dims.heads, dims.nope + dims.v);
     for (int64_t first = 0; first < seen; first += chunk)
-      level.expanded(runner.context(), {.q = all_q.rows(row_begin, rows),
-                                        .kv = all_kv.rows(first, std::min(chunk, seen - first)),
-                                        .context = cache.context(),
-                                        .nope_dim = static_cast<int>(dims.nope),
-                                        .rope_dim = static_cast<int>(dims.rope),
-                                        .first_row_position = static_cast<int>(first_position),
-                                        .first_chunk_position = static_cast<int>(first),
-                                        .softmax_scale = 0.3f,
-                                        .first_chunk = first == 0,
-                                        .last_chunk = first + chunk >= seen,
-                                        .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
-                                        .row_max = View<float, 2>(max.data(), rows, dims.heads),
-                                        .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
+      ops->attend_expanded({.q = all_q.rows(row_begin, rows),
+                            .kv = all_kv.rows(first, std::min(chunk, seen - first)),
+                            .context = cache.context(),
+                            .nope_dim = static_cast<int>(dims.nope),
+                            .rope_dim = static_cast<int>(dims.rope),
+                            .first_row_position = static_cast<int>(first_position),
+                            .first_chunk_position = static_cast<int>(first),
+                            .softmax_scale = 0.3f,
+                            .first_chunk = first == 0,
+                            .last_chunk = first + chunk >= seen,
+                            .out = View<float, 3>(out.data(), rows, dims.heads, dims.v),
+                            .row_max = View<float, 2>(max.data(), rows, dims.heads),
+                            .row_sum = View<float, 2>(sum.data(), rows, dims.heads)});
     return out;
   }
-  std::vector<float> attend(const Level& level, int num_threads = 2, int64_t chunk = 1 << 20) {
-    return attend(level, num_threads, chunk, 0, num_rows);
+  std::vector<float> attend(IsaLevel isa, int num_threads = 2, int64_t chunk = 1 << 20) {
+    return attend(isa, num_threads, chunk, 0, num_rows);
   }
 
   std::vector<float> in_doubles(int64_t row, int64_t head) const {
@@ -195,7 +158,7 @@ struct Prompt {
 TEST(ExpandedAttention, IsTheSoftmaxOverWhatARowSees) {
   for (const Dims& dims : {kSmall, kOdd, kTails}) {
     Prompt prompt(dims, 70, 200, 16, DType::kBF16, 1);
-    const std::vector<float> out = prompt.attend(levels()[0]);
+    const std::vector<float> out = prompt.attend(IsaLevel::kReference);
     for (int64_t row = 0; row < 70; row += 23)
       for (int64_t head = 0; head < dims.heads; head++) {
         const std::vector<float> expected = prompt.in_doubles(row, head);
@@ -212,46 +175,46 @@ TEST(ExpandedAttention, GivesTheSameBitsOnEveryLevel) {
       for (const auto& [rows, positions, block_size] :
            {std::tuple{1, 1, 64}, {1, 64, 64}, {2, 65, 1}, {13, 13, 3}, {70, 130, 16}, {5, 333, 64}}) {
         Prompt prompt(dims, rows, positions, block_size, dtype, 2);
-        const std::vector<float> expected = prompt.attend(levels()[0]);
-        for (const Level& level : levels())
-          EXPECT_THAT(prompt.attend(level), testing::ContainerEq(expected))
-              << isa_name(level.isa) << " " << dims.heads << " heads, " << rows << " rows of " << positions
-              << ", blocks of " << block_size;
+        const std::vector<float> expected = prompt.attend(IsaLevel::kReference);
+        for (const IsaLevel isa : levels_here())
+          EXPECT_THAT(prompt.attend(isa), testing::ContainerEq(expected))
+              << isa_name(isa) << " " << dims.heads << " heads, " << rows << " rows of " << positions << ", blocks of "
+              << block_size;
       }
 }
 
 TEST(ExpandedAttention, GivesTheSameBitsInAnyChunksAndThreads) {
-  for (const Level& level : levels()) {
+  for (const IsaLevel isa : levels_here()) {
     Prompt prompt(kOdd, 150, 300, 64, DType::kBF16, 3);
-    const std::vector<float> expected = prompt.attend(level, 1);
+    const std::vector<float> expected = prompt.attend(isa, 1);
     for (const int num_threads : {1, 2, 3, 4})
       for (const int64_t chunk : {64, 128, 256})
-        EXPECT_EQ(prompt.attend(level, num_threads, chunk), expected) << isa_name(level.isa);
+        EXPECT_EQ(prompt.attend(isa, num_threads, chunk), expected) << isa_name(isa);
   }
 }
 
 TEST(ExpandedAttention, GivesARowTheSameBitsAloneAndAmongOthers) {
-  for (const Level& level : levels()) {
+  for (const IsaLevel isa : levels_here()) {
     Prompt prompt(kOdd, 150, 170, 64, DType::kBF16, 4);
-    const std::vector<float> expected = prompt.attend(level);
+    const std::vector<float> expected = prompt.attend(isa);
     const auto row_size = static_cast<size_t>(kOdd.heads * kOdd.v);
     for (const int64_t step : {1, 7, 64})
       for (int64_t row = 0; row < 150; row += step) {
         const int64_t end = std::min<int64_t>(row + step, 150);
-        const std::vector<float> out = prompt.attend(level, 2, 64, row, end);
+        const std::vector<float> out = prompt.attend(isa, 2, 64, row, end);
         EXPECT_EQ(
             std::memcmp(out.data(), expected.data() + static_cast<size_t>(row) * row_size, out.size() * sizeof(float)),
             0)
-            << isa_name(level.isa) << ", rows " << row << " to " << end;
+            << isa_name(isa) << ", rows " << row << " to " << end;
       }
   }
 }
 
 TEST(ExpandedAttention, StandsExtremeScores) {
-  for (const Level& level : levels()) {
+  for (const IsaLevel isa : levels_here()) {
     Prompt prompt(kSmall, 40, 200, 64, DType::kF32, 5, 1e15f);
-    EXPECT_THAT(prompt.attend(level), testing::Each(testing::Truly([](float x) { return std::isfinite(x); })))
-        << isa_name(level.isa);
+    EXPECT_THAT(prompt.attend(isa), testing::Each(testing::Truly([](float x) { return std::isfinite(x); })))
+        << isa_name(isa);
   }
 }
 
@@ -268,16 +231,15 @@ struct Generated {
     q = random_floats(rows * dims.heads * (dims.nope + dims.rope), random, query_scale);
   }
 
-  std::vector<float> attend(const Level& level, int num_threads, int64_t row_begin, int64_t row_end) {
+  std::vector<float> attend(IsaLevel isa, int num_threads, int64_t row_begin, int64_t row_end) {
     const auto num_rows = std::ssize(row_positions);
-    Runner runner(num_threads, limits_of(dims, num_rows, *std::ranges::max_element(row_positions) + 1));
+    const TestOps ops(isa, num_threads, limits_of(dims, num_rows, *std::ranges::max_element(row_positions) + 1));
     std::vector<AbsorbedRow> rows;
     for (int64_t row = row_begin; row < row_end; row++)
       rows.push_back({caches[static_cast<size_t>(row)].context(), row_positions[static_cast<size_t>(row)]});
     std::vector<float> out(rows.size() * static_cast<size_t>(dims.heads * dims.latent), NAN);
     const int64_t count = row_end - row_begin;
-    level.absorbed(
-        runner.context(),
+    ops->attend_absorbed(
         {.q_latent = View<const float, 3>(q_latent.data(), num_rows, dims.heads, dims.latent).rows(row_begin, count),
          .q_rope = View<const float, 3>(q.data(), num_rows, dims.heads, dims.nope + dims.rope)
                        .rows(row_begin, count)
@@ -287,8 +249,8 @@ struct Generated {
          .out = View<float, 3>(out.data(), count, dims.heads, dims.latent)});
     return out;
   }
-  std::vector<float> attend(const Level& level, int num_threads = 2) {
-    return attend(level, num_threads, 0, std::ssize(row_positions));
+  std::vector<float> attend(IsaLevel isa, int num_threads = 2) {
+    return attend(isa, num_threads, 0, std::ssize(row_positions));
   }
 
   std::vector<float> in_doubles(int64_t row, int64_t head) const {
@@ -315,7 +277,7 @@ struct Generated {
 TEST(AbsorbedAttention, IsTheSoftmaxOverTheContext) {
   for (const Dims& dims : {kSmall, kOdd, kTails}) {
     Generated generated(dims, {0, 100, 1500}, 16, DType::kBF16, 6);
-    const std::vector<float> out = generated.attend(levels()[0]);
+    const std::vector<float> out = generated.attend(IsaLevel::kReference);
     for (int64_t row = 0; row < 3; row++)
       for (int64_t head = 0; head < dims.heads; head++) {
         const std::vector<float> expected = generated.in_doubles(row, head);
@@ -331,43 +293,42 @@ TEST(AbsorbedAttention, GivesTheSameBitsOnEveryLevel) {
     for (const DType dtype : {DType::kBF16, DType::kF32})
       for (const int block_size : {1, 7, 64}) {
         Generated generated(dims, {0, 1, 63, 64, 130, 511, 600}, block_size, dtype, 7);
-        const std::vector<float> expected = generated.attend(levels()[0]);
-        for (const Level& level : levels())
-          EXPECT_THAT(generated.attend(level), testing::ContainerEq(expected))
-              << isa_name(level.isa) << " " << dims.heads << " heads, blocks of " << block_size;
+        const std::vector<float> expected = generated.attend(IsaLevel::kReference);
+        for (const IsaLevel isa : levels_here())
+          EXPECT_THAT(generated.attend(isa), testing::ContainerEq(expected))
+              << isa_name(isa) << " " << dims.heads << " heads, blocks of " << block_size;
       }
 }
 
 TEST(AbsorbedAttention, GivesLongContextsTheSameBitsOnEveryLevelAndAnyThreads) {
   Generated generated(kSmall, {3000, 7, 511, 512, 5200, 1023}, 64, DType::kBF16, 8);
-  const std::vector<float> expected = generated.attend(levels()[0]);
-  for (const Level& level : levels())
+  const std::vector<float> expected = generated.attend(IsaLevel::kReference);
+  for (const IsaLevel isa : levels_here())
     for (const int num_threads : {1, 2, 3, 4})
-      EXPECT_EQ(generated.attend(level, num_threads), expected)
-          << isa_name(level.isa) << ", " << num_threads << " threads";
+      EXPECT_EQ(generated.attend(isa, num_threads), expected) << isa_name(isa) << ", " << num_threads << " threads";
 }
 
 TEST(AbsorbedAttention, GivesARowTheSameBitsAloneAndAmongOthers) {
-  for (const Level& level : levels()) {
+  for (const IsaLevel isa : levels_here()) {
     Generated generated(kOdd, {700, 3, 64, 1100, 0, 200, 513}, 64, DType::kBF16, 9);
-    const std::vector<float> expected = generated.attend(level, 2);
+    const std::vector<float> expected = generated.attend(isa, 2);
     const auto row_size = static_cast<size_t>(kOdd.heads * kOdd.latent);
     for (int64_t begin = 0; begin < 7; begin++)
       for (const int64_t end : {begin + 1, int64_t{7}}) {
-        const std::vector<float> out = generated.attend(level, 3, begin, end);
+        const std::vector<float> out = generated.attend(isa, 3, begin, end);
         EXPECT_EQ(std::memcmp(out.data(), expected.data() + static_cast<size_t>(begin) * row_size,
                               out.size() * sizeof(float)),
                   0)
-            << isa_name(level.isa) << ", rows " << begin << " to " << end;
+            << isa_name(isa) << ", rows " << begin << " to " << end;
       }
   }
 }
 
 TEST(AbsorbedAttention, StandsExtremeScores) {
-  for (const Level& level : levels()) {
+  for (const IsaLevel isa : levels_here()) {
     Generated generated(kSmall, {900, 20}, 64, DType::kF32, 10, 1e15f);
-    EXPECT_THAT(generated.attend(level), testing::Each(testing::Truly([](float x) { return std::isfinite(x); })))
-        << isa_name(level.isa);
+    EXPECT_THAT(generated.attend(isa), testing::Each(testing::Truly([](float x) { return std::isfinite(x); })))
+        << isa_name(isa);
   }
 }
 

@@ -208,25 +208,30 @@ struct LimitCores {
   int64_t int8_operations, float_operations;
 };
 
-// ---- what each level has --------------------------------------------------------------------------------------------
+// ---- a level --------------------------------------------------------------------------------------------------------
+
+struct LevelCores {
+  IsaLevel isa;
+  const RowCores* rows;
+  const LinearCores* linear;
+  const AttentionKernels* attention;
+  const LimitCores* limits;
+};
+const LevelCores& level_cores(IsaLevel isa);
+
+// What the drivers need of scratch.
+size_t row_scratch_bytes(const OpsLimits& limits, int num_threads);  // of each thread a row of floats
+size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads);
+size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads);
 
 namespace reference {
-extern const LinearCores kLinearCores;
-extern const LimitCores kLimitCores;
-}  // namespace reference
+extern const LevelCores kCores;
+}
 namespace avx2 {
-extern const RowCores kRowCores;
-extern const IntCore kIntCore;
-extern const LinearCores kLinearCores;
-extern const AttentionKernels kAttentionKernels;
-extern const LimitCores kLimitCores;
-}  // namespace avx2
+extern const LevelCores kCores;
+}
 namespace avx512 {
-extern const RowCores kRowCores;
-extern const IntCore kIntCore;
-extern const LinearCores kLinearCores;
-extern const AttentionKernels kAttentionKernels;
-extern const LimitCores kLimitCores;
-}  // namespace avx512
+extern const LevelCores kCores;
+}
 
 }  // namespace cachalot

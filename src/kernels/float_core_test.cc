@@ -8,22 +8,13 @@
 
 #include "device/device.h"
 #include "kernels/cores.h"
+#include "kernels/ops_test_util.h"
 
 namespace cachalot {
 namespace {
 
-struct FloatCoreLevel {
-  IsaLevel isa;
-  FloatCore core;
-};
-
-// Those that this machine has, the reference first.
-std::vector<FloatCoreLevel> float_core_levels() {
-  std::vector<FloatCoreLevel> float_core_levels = {{IsaLevel::kReference, reference::kLinearCores.float_core}};
-  if (detect_isa() >= IsaLevel::kAvx2) float_core_levels.push_back({IsaLevel::kAvx2, avx2::kLinearCores.float_core});
-  if (detect_isa() >= IsaLevel::kAvx512)
-    float_core_levels.push_back({IsaLevel::kAvx512, avx512::kLinearCores.float_core});
-  return float_core_levels;
+FloatCore core_of(IsaLevel isa) {
+  return level_cores(isa).linear->float_core;
 }
 
 struct Case {
@@ -121,8 +112,7 @@ TEST(FloatCore, MultipliesByTheWeightsOfThePackedLayout) {
     const RandomMatrix weights(test_case, 40, 300, random);
     const PackedMatrix matrix = weights.matrix();
     const auto rows = random_rows(2, 300, random);
-    const std::vector<float> out =
-        product(reference::kLinearCores.float_core, matrix, rows, 0, matrix.shape.num_strips());
+    const std::vector<float> out = product(core_of(IsaLevel::kReference), matrix, rows, 0, matrix.shape.num_strips());
     for (int64_t row = 0; row < 2; row++)
       for (int64_t output = 0; output < 40; output++) {
         double sum = 0, magnitude = 0;
@@ -146,39 +136,38 @@ TEST(FloatCore, GivesTheSameBitsOnEveryLevel) {
         const PackedMatrix matrix = weights.matrix();
         const auto rows = random_rows(num_rows, in_features, random);
         const std::vector<float> expected =
-            product(reference::kLinearCores.float_core, matrix, rows, 0, matrix.shape.num_strips());
-        for (const FloatCoreLevel& level : float_core_levels())
-          EXPECT_THAT(product(level.core, matrix, rows, 0, matrix.shape.num_strips()), testing::ContainerEq(expected))
-              << test_case.name << " on " << isa_name(level.isa) << ", " << in_features << " inputs, " << num_rows
-              << " rows";
+            product(core_of(IsaLevel::kReference), matrix, rows, 0, matrix.shape.num_strips());
+        for (const IsaLevel isa : levels_here())
+          EXPECT_THAT(product(core_of(isa), matrix, rows, 0, matrix.shape.num_strips()), testing::ContainerEq(expected))
+              << test_case.name << " on " << isa_name(isa) << ", " << in_features << " inputs, " << num_rows << " rows";
       }
 }
 
 TEST(FloatCore, GivesARowTheSameBitsAloneAndAmongOthersInAnyStrips) {
   std::mt19937 random(3);
-  for (const FloatCoreLevel& level : float_core_levels())
+  for (const IsaLevel isa : levels_here())
     for (const Case& test_case : kCases) {
       const int64_t in_features = 301, num_strips = 5;
       const RandomMatrix weights(test_case, num_strips * kStrip, in_features, random);
       const auto rows = random_rows(40, in_features, random);
       const std::span<const std::vector<float>> all(rows);
-      const std::vector<float> expected = product(level.core, weights.matrix(), all.subspan(39, 1), 0, num_strips);
+      const std::vector<float> expected = product(core_of(isa), weights.matrix(), all.subspan(39, 1), 0, num_strips);
       for (size_t num_rows = 1; num_rows <= 40; num_rows++)
         for (const auto& [begin, end] : {std::pair{0, 5}, {0, 1}, {1, 4}, {3, 5}}) {
-          const std::vector<float> out = product(level.core, weights.matrix(), all.last(num_rows), begin, end);
+          const std::vector<float> out = product(core_of(isa), weights.matrix(), all.last(num_rows), begin, end);
           const size_t outputs = static_cast<size_t>(end - begin) * kStrip;
           EXPECT_EQ(std::memcmp(out.data() + (num_rows - 1) * outputs, expected.data() + begin * kStrip,
                                 outputs * sizeof(float)),
                     0)
-              << test_case.name << " on " << isa_name(level.isa) << ", " << num_rows << " rows, strips " << begin
-              << " to " << end;
+              << test_case.name << " on " << isa_name(isa) << ", " << num_rows << " rows, strips " << begin << " to "
+              << end;
         }
     }
 }
 
 // Every e4m3 number, subnormals included.
 TEST(FloatCore, ExpandsEveryFp8NumberExactly) {
-  for (const FloatCoreLevel& level : float_core_levels()) {
+  for (const IsaLevel isa : levels_here()) {
     const MatrixShape shape{.format = MatrixFormat::kF8,
                             .out_features = 256,
                             .in_features = 1,
@@ -193,11 +182,12 @@ TEST(FloatCore, ExpandsEveryFp8NumberExactly) {
     }
     const std::vector<std::vector<float>> rows(5, std::vector<float>{1.f});
     for (const size_t num_rows : {1, 5}) {
-      const std::vector<float> out = product(level.core, {shape, bytes.data()}, std::span(rows).first(num_rows), 0, 16);
+      const std::vector<float> out =
+          product(core_of(isa), {shape, bytes.data()}, std::span(rows).first(num_rows), 0, 16);
       for (size_t code = 0; code < 256; code++)
         if ((code & 0x7f) != 0x7f) {
-          EXPECT_EQ(out[code], static_cast<float>(fp8e4m3::from_bits(static_cast<uint8_t>(code))))
-              << isa_name(level.isa) << " " << code;
+          EXPECT_EQ(out[code], static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(code))))
+              << isa_name(isa) << " " << code;
         }
     }
   }

@@ -10,21 +10,11 @@
 namespace cachalot {
 namespace {
 
-constexpr int kAwqShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};  // bit position of output 8*w + i inside its word
-
-float element(const void* data, DType dtype, int64_t idx) {
-  switch (dtype) {
-    case DType::kF32:
-      return static_cast<const float*>(data)[idx];
-    case DType::kBF16:
-      return static_cast<float>(static_cast<const bf16*>(data)[idx]);
-    case DType::kF16:
-      return static_cast<float>(static_cast<const fp16*>(data)[idx]);
-    case DType::kF8E4M3:
-      return static_cast<float>(static_cast<const fp8e4m3*>(data)[idx]);
-    default:
-      CHECK(false, "no number: {}", dtype_name(dtype));
-  }
+// Of scales, as AWQ files hold them.
+float scale_at(const void* data, DType dtype, int64_t idx) {
+  if (dtype == DType::kF32) return static_cast<const float*>(data)[idx];
+  return dtype == DType::kF16 ? static_cast<float>(static_cast<const fp16*>(data)[idx])
+                              : static_cast<float>(static_cast<const bf16*>(data)[idx]);
 }
 
 }  // namespace
@@ -38,37 +28,21 @@ AwqElement awq_element(const WeightSource& source, int64_t out, int64_t in) {
       source.zeros ? static_cast<const uint32_t*>(source.zeros)[group * words + col / 8] : 0x88888888u;
   return {.nibble = static_cast<uint8_t>((weights >> shift) & 15),
           .zero = static_cast<uint8_t>((zeros >> shift) & 15),
-          .scale = element(source.scales, source.scale_dtype, group * source.out_features + col)};
-}
-
-void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values) {
-  CHECK(out >= 0 && out < source.out_count && in >= 0 && in + count <= source.in_count);
-  const int64_t row = source.out_begin + out;
-  for (int64_t idx = 0; idx < count; idx++) {
-    const int64_t col = source.in_begin + in + idx;
-    switch (source.format) {
-      case SourceFormat::kPlain:
-        values[idx] = element(source.data, source.dtype, row * source.in_features + col);
-        break;
-      case SourceFormat::kFp8Block: {
-        const int64_t blocks = ceil_div(source.in_features, source.block_cols);
-        values[idx] =
-            element(source.data, DType::kF8E4M3, row * source.in_features + col) *
-            static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];
-        break;
-      }
-      case SourceFormat::kAwq: {
-        const AwqElement weight = awq_element(source, out, in + idx);
-        values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
-        break;
-      }
-    }
-  }
+          .scale = scale_at(source.scales, source.scale_dtype, group * source.out_features + col)};
 }
 
 namespace {
 
 constexpr int kFp8Block = 128;
+
+// Of a block: its weights, one scale an output, and all zero points.
+struct BlockParts {
+  int weight_bits, scale_bytes, zeros_bytes;
+};
+BlockParts parts_of(MatrixFormat format) {
+  constexpr BlockParts kParts[] = {{32, 0, 0}, {16, 0, 0}, {8, 4, 0}, {8, 4, 0}, {4, 2, 8}};  // by MatrixFormat
+  return kParts[static_cast<size_t>(format)];
+}
 
 template <class T>
 T load(const std::byte* data, int64_t idx) {
@@ -95,13 +69,9 @@ bool is_fp16(float value) {
 bool has_fp16_scales(const WeightSource& source) {
   if (source.scale_dtype == DType::kF16) return true;
   const int64_t group_end = ceil_div(source.in_begin + source.in_count, source.group_size);
-  const auto* scales = static_cast<const std::byte*>(source.scales);
   for (int64_t group = source.in_begin / source.group_size; group < group_end; group++) {
     for (int64_t out = source.out_begin; out < source.out_begin + source.out_count; out++) {
-      const int64_t idx = group * source.out_features + out;
-      const float scale =
-          source.scale_dtype == DType::kF32 ? load<float>(scales, idx) : static_cast<float>(load<bf16>(scales, idx));
-      if (!is_fp16(scale)) return false;
+      if (!is_fp16(scale_at(source.scales, source.scale_dtype, group * source.out_features + out))) return false;
     }
   }
   return true;
@@ -141,37 +111,15 @@ int64_t MatrixShape::num_blocks() const {
 }
 
 size_t MatrixShape::scales_offset() const {
-  const auto weights = static_cast<size_t>(kStrip * block_inputs);
-  switch (format) {
-    case MatrixFormat::kF32:
-      return weights * sizeof(float);
-    case MatrixFormat::kBF16:
-      return weights * sizeof(bf16);
-    case MatrixFormat::kF8:
-    case MatrixFormat::kI8:
-      return weights;
-    case MatrixFormat::kI4:
-      return weights / 2;
-  }
-  CHECK(false, "matrix format {}", static_cast<int>(format));
+  return static_cast<size_t>(kStrip * block_inputs * parts_of(format).weight_bits / 8);
 }
 
 size_t MatrixShape::zeros_offset() const {
-  return scales_offset() + kStrip * sizeof(fp16);
+  return scales_offset() + static_cast<size_t>(kStrip * parts_of(format).scale_bytes);
 }
 
 size_t MatrixShape::block_bytes() const {
-  switch (format) {
-    case MatrixFormat::kF32:
-    case MatrixFormat::kBF16:
-      return scales_offset();
-    case MatrixFormat::kF8:
-    case MatrixFormat::kI8:
-      return scales_offset() + kStrip * sizeof(float);
-    case MatrixFormat::kI4:
-      return zeros_offset() + kStrip / 2;
-  }
-  CHECK(false, "matrix format {}", static_cast<int>(format));
+  return zeros_offset() + static_cast<size_t>(parts_of(format).zeros_bytes);
 }
 
 MatrixShape plan_matrix(const WeightSource& source, const MatrixPolicy& policy) {
@@ -222,11 +170,6 @@ PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in
     }
   }
   CHECK(false, "matrix format {}", static_cast<int>(shape.format));
-}
-
-float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in) {
-  const PackedElement element = packed_element(matrix, out, in);
-  return element.value * element.scale;
 }
 
 }  // namespace cachalot

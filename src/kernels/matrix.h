@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 #include "tensor/dtype.h"
 
@@ -40,9 +39,11 @@ inline WeightSource whole(WeightSource source) {
   return source;
 }
 
-// Row `out` of the window (0 <= out < out_count), inputs [in, in + count) of the window, as floats. The plain
-// definition of what a weight is: packing, the reference kernels and the tests stand on it.
-void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
+// Row `out` of the window (0 <= out < out_count), inputs [in, in + count) of the window, as floats.
+void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values);
+
+// Of an AWQ word: where the nibble of output 8 * word + i begins.
+inline constexpr int kAwqShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};
 
 // The parts of an AWQ weight, window coordinates: weight = (nibble - zero) * scale.
 struct AwqElement {
@@ -130,6 +131,5 @@ struct PackedElement {
   float value, scale;
 };
 PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in);
-float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in);
 
 }  // namespace cachalot

@@ -1,7 +1,6 @@
 #include <emmintrin.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -31,7 +30,6 @@ constexpr int64_t kRowsAhead = 32;    // to prefetch
 constexpr int64_t kStripsOfLine = 8;  // strips whose words share a cache line of the source
 constexpr int64_t kStripsAtOnce =
     kPackedStrips;  // rows lie pages apart: the more of one is read, the fewer pages are walked
-constexpr int kWordShift[8] = {0, 16, 4, 20, 8, 24, 12, 28};
 
 // The outputs of one strip in rows of words: the two words of row `idx`, as one number.
 class StripWords {
@@ -66,8 +64,8 @@ class StripWords {
       const int64_t output = first_output_ + lane;
       uint32_t word;
       std::memcpy(&word, row_words + output / 8 * 4, sizeof(word));
-      const uint64_t nibble = (word >> kWordShift[output % 8]) & 15;
-      pair |= nibble << (lane / 8 * 32 + kWordShift[lane % 8]);
+      const uint64_t nibble = (word >> kAwqShift[output % 8]) & 15;
+      pair |= nibble << (lane / 8 * 32 + kAwqShift[lane % 8]);
     }
     return pair;
   }
@@ -239,47 +237,21 @@ void pack_fp8_strip(const WeightSource& source, const MatrixShape& shape, int64_
 
 // ---- all others, by way of floats ----
 
+float widen(float value) {
+  return value;
+}
+float widen(bf16 value) {
+  return static_cast<float>(value);
+}
 float widen(fp16 value) {
   if ((value.bits & 0x7c00) == 0x7c00) return static_cast<float>(value);  // infinite or NaN
   const float magnitude = std::bit_cast<float>(static_cast<uint32_t>(value.bits & 0x7fff) << 13) * 0x1p112f;
   return value.bits & 0x8000 ? -magnitude : magnitude;
 }
-
-const std::array<float, 256>& fp8_values() {
-  static const std::array<float, 256> values = [] {
-    std::array<float, 256> table;
-    for (size_t bits = 0; bits < table.size(); bits++)
-      table[bits] = static_cast<float>(fp8e4m3::from_bits(static_cast<uint8_t>(bits)));
-    return table;
-  }();
-  return values;
-}
-
-// dequantize(), faster where whole models need it.
-void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values) {
-  const int64_t row = source.out_begin + out, first = row * source.in_features + source.in_begin + in;
-  if (source.format == SourceFormat::kPlain && source.dtype == DType::kF16) {
-    const auto* data = static_cast<const std::byte*>(source.data) + first * 2;
-    for (int64_t idx = 0; idx < count; idx++) {
-      fp16 value;
-      std::memcpy(&value, data + idx * 2, sizeof(value));
-      values[idx] = widen(value);
-    }
-  } else if (source.format == SourceFormat::kFp8Block) {
-    const std::array<float, 256>& table = fp8_values();
-    const auto* data = static_cast<const uint8_t*>(source.data) + first;
-    const auto* scales = static_cast<const float*>(source.scales) +
-                         row / source.block_rows * ceil_div(source.in_features, source.block_cols);
-    for (int64_t idx = 0; idx < count;) {
-      const int64_t column = source.in_begin + in + idx,
-                    block_end = (column / source.block_cols + 1) * source.block_cols;
-      const int64_t end = std::min(idx + block_end - column, count);
-      const float scale = scales[column / source.block_cols];
-      for (; idx < end; idx++) values[idx] = table[data[idx]] * scale;
-    }
-  } else {
-    dequantize(source, out, in, count, values);
-  }
+template <class T>
+void widen(const void* data, int64_t first, int64_t count, float* values) {
+  const auto* elements = static_cast<const T*>(data) + first;
+  for (int64_t idx = 0; idx < count; idx++) values[idx] = widen(elements[idx]);
 }
 
 // The nearest integer, ties to even, for |value| < 2^22; unlike nearbyint, the compiler makes vectors of it.
@@ -364,6 +336,32 @@ void pack_strips(const WeightSource& source, const MatrixShape& shape, const Str
 }
 
 }  // namespace
+
+void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values) {
+  const int64_t row = source.out_begin + out, first = row * source.in_features + source.in_begin + in;
+  if (source.format == SourceFormat::kPlain) {
+    if (source.dtype == DType::kF32) return widen<float>(source.data, first, count, values);
+    return source.dtype == DType::kBF16 ? widen<bf16>(source.data, first, count, values)
+                                        : widen<fp16>(source.data, first, count, values);
+  }
+  if (source.format == SourceFormat::kAwq) {
+    for (int64_t idx = 0; idx < count; idx++) {
+      const AwqElement weight = awq_element(source, out, in + idx);
+      values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
+    }
+    return;
+  }
+  const std::array<float, 256>& table = fp8_values();
+  const auto* data = static_cast<const uint8_t*>(source.data) + first;
+  const auto* scales = static_cast<const float*>(source.scales) +
+                       row / source.block_rows * ceil_div(source.in_features, source.block_cols);
+  for (int64_t idx = 0; idx < count;) {
+    const int64_t column = source.in_begin + in + idx, block_end = (column / source.block_cols + 1) * source.block_cols;
+    const int64_t end = std::min(idx + block_end - column, count);
+    const float scale = scales[column / source.block_cols];
+    for (; idx < end; idx++) values[idx] = table[data[idx]] * scale;
+  }
+}
 
 void pack_matrix(const WeightSource& source, const MatrixShape& shape, int64_t strip_begin, int64_t strip_end,
                  std::byte* matrix) {

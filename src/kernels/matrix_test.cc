@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "base/math.h"
+#include "kernels/ops_test_util.h"
 #include "kernels/weight_samples_test_util.h"
 
 namespace cachalot {

@@ -9,12 +9,12 @@
 #include "kernels/matrix.h"
 #include "tensor/view.h"
 
-// The one table of operations below the model. Activations inside a rank are fp32; what is kept or leaves the rank (KV
+// The operations below the model. Activations inside a rank are fp32; what is kept or leaves the rank (KV
 // cache, rows for experts, expert results, partial sums) has the compute dtype and is a ComputeView.
 //
 // Batch invariance holds for every operation: a row of the result is computed by the same operations in the same order
 // whatever other rows there are, and however many threads. No operation allocates; each may use the scratch of its
-// context. Shapes are checked once, by class Ops; the functions behind the table trust them.
+// context. Shapes are checked once, by class Ops; the functions behind it trust them.
 namespace cachalot {
 
 // ---- arguments ------------------------------------------------------------------------------------------------------
@@ -64,11 +64,14 @@ struct LatentStoreArgs {
   ComputeView<2> cache;              // [num_slots, kv_lora_rank + rope_dim]: normalized latent, rotated key
 };
 
-// The context of one sequence in the cache: position p is in slot blocks[p / block_size] * block_size + p % block_size.
+// The context of one sequence in the cache.
 struct CachedContext {
   ComputeView<2> cache;  // [num_slots, kv_lora_rank + rope_dim]
   std::span<const BlockId> blocks;
   int block_size = 0;
+  int64_t slot(int64_t position) const {
+    return int64_t{blocks[static_cast<size_t>(position / block_size)]} * block_size + position % block_size;
+  }
 };
 
 struct LoadLatentsArgs {
@@ -154,7 +157,8 @@ struct EmbedArgs {
   View<float, 2> out;                        // [num_rows, hidden]
 };
 
-// ---- the table ------------------------------------------------------------------------------------------------------
+// ---- the operations
+// ------------------------------------------------------------------------------------------------------
 
 // The largest sizes that operations will be called with; scratch follows from it.
 struct OpsLimits {
@@ -165,44 +169,23 @@ struct OpsLimits {
   int64_t max_heads = 0, max_head_dim = 0, max_kv_lora_rank = 0, max_positions = 0;
 };
 
+struct LevelCores;  // the inner loops of an instruction level (cores.h)
+
 struct OpsContext {
   ThreadPool* threads = nullptr;
   std::span<std::byte> scratch;  // 64-byte aligned
+  const LevelCores* cores = nullptr;
 };
 
-struct OpsTable {
-  IsaLevel isa = IsaLevel::kReference;
-  size_t (*scratch_bytes)(const OpsLimits& limits, int num_threads);
-  void (*embed)(const OpsContext&, const EmbedArgs&);
-  void (*add_norm)(const OpsContext&, const NormArgs&);
-  void (*quantize)(const OpsContext&, View<const float, 2> rows, const QuantizedRows& out);
-  void (*linear)(const OpsContext&, const LinearInput&, const PackedMatrix&, View<float, 2> out);
-  void (*gated_linear)(const OpsContext&, const LinearInput&, const PackedMatrix& gate_up, View<float, 2> out,
-                       const QuantizedRows& quantized);
-  void (*per_head_linear)(const OpsContext&, View<const float, 3> x, std::span<const PackedMatrix>, View<float, 3> out);
-  void (*rotate_queries)(const OpsContext&, View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable&);
-  void (*store_latents)(const OpsContext&, const LatentStoreArgs&);
-  void (*load_latents)(const OpsContext&, const LoadLatentsArgs&);
-  void (*attend_expanded)(const OpsContext&, const ExpandedAttentionArgs&);
-  void (*attend_absorbed)(const OpsContext&, const AbsorbedAttentionArgs&);
-  void (*route)(const OpsContext&, const RouteArgs&);
-  void (*experts)(const OpsContext&, const ExpertsArgs&);
-  void (*combine)(const OpsContext&, const CombineArgs&);
-  void (*gather_rows)(const OpsContext&, View<const float, 2> in, View<const int32_t, 1> row_ids, View<float, 2> out);
-  // Rows to the compute dtype, and back.
-  void (*to_compute)(const OpsContext&, View<const float, 2> in, const ComputeView<2>& out);
-  void (*from_compute)(const OpsContext&, const ComputeView<2>& in, View<float, 2> out);
-};
+size_t ops_scratch_bytes(IsaLevel isa, const OpsLimits& limits, int num_threads);
 
-const OpsTable& ops_table(IsaLevel isa);
-
-// The table with its context, and shape checks at every entry. Driven by one thread.
+// The operations of a level, with shape checks at every entry. Driven by one thread.
 class Ops {
  public:
   // The error: scratch that cannot be had.
   static Result<Ops> create(IsaLevel isa, Device& device, const OpsLimits& limits);
 
-  IsaLevel isa() const { return table_->isa; }
+  IsaLevel isa() const { return isa_; }
   size_t scratch_bytes() const { return scratch_.size(); }
 
   void embed(const EmbedArgs& args) const;
@@ -229,10 +212,11 @@ class Ops {
   void from_compute(const ComputeView<2>& in, View<float, 2> out) const;
 
  private:
-  Ops(const OpsTable& table, Device& device, const OpsLimits& limits, Buffer scratch);
-  OpsContext context() const { return {threads_, {scratch_.data(), scratch_.size()}}; }
+  Ops(IsaLevel isa, Device& device, const OpsLimits& limits, Buffer scratch);
+  OpsContext context() const { return {threads_, {scratch_.data(), scratch_.size()}, cores_}; }
 
-  const OpsTable* table_;
+  IsaLevel isa_;
+  const LevelCores* cores_;
   ThreadPool* threads_;
   OpsLimits limits_;
   Buffer scratch_;

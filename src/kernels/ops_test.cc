@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cores.h"
 #include "kernels/ops_test_util.h"
 
 namespace cachalot {
@@ -12,14 +13,23 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST(OpsTable, HasEveryOperationOnEveryLevel) {
+// A struct of function pointers and nothing else.
+template <class Cores>
+bool is_complete(const Cores& cores) {
+  const auto* begin = reinterpret_cast<void* const*>(&cores);
+  const auto* end = reinterpret_cast<void* const*>(&cores + 1);
+  return std::count(begin, end, nullptr) == 0;
+}
+
+TEST(LevelCores, AreCompleteOnEveryLevel) {
   for (IsaLevel isa : {IsaLevel::kReference, IsaLevel::kAvx2, IsaLevel::kAvx512}) {
-    const OpsTable& table = ops_table(isa);
-    EXPECT_EQ(table.isa, isa);
-    // After the level, the table is function pointers and nothing else.
-    const auto* begin = reinterpret_cast<void* const*>(&table.scratch_bytes);
-    const auto* end = reinterpret_cast<void* const*>(&table + 1);
-    EXPECT_EQ(std::count(begin, end, nullptr), 0) << isa_name(isa);
+    const LevelCores& cores = level_cores(isa);
+    EXPECT_EQ(cores.isa, isa);
+    EXPECT_TRUE(is_complete(*cores.rows)) << isa_name(isa);
+    EXPECT_TRUE(is_complete(*cores.linear)) << isa_name(isa);
+    EXPECT_TRUE(is_complete(*cores.linear->int_core)) << isa_name(isa);
+    EXPECT_TRUE(is_complete(*cores.attention)) << isa_name(isa);
+    EXPECT_TRUE(is_complete(*cores.limits)) << isa_name(isa);
   }
 }
 

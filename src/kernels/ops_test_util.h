@@ -22,6 +22,11 @@ inline std::vector<IsaLevel> levels_here() {
   return levels;
 }
 
+inline float packed_weight(const PackedMatrix& matrix, int64_t out, int64_t in) {
+  const PackedElement element = packed_element(matrix, out, in);
+  return element.value * element.scale;
+}
+
 inline constexpr OpsLimits kTestLimits = {.max_rows = 4096,
                                           .max_pairs = 16384,
                                           .max_in_features = 8192,

@@ -1,7 +1,6 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
-#include <numeric>
 
 #include "base/math.h"
 #include "kernels/ops_test_util.h"

@@ -6,10 +6,52 @@
 #include <random>
 #include <vector>
 
+#include "base/math.h"
 #include "kernels/matrix.h"
 
 // Random weights as checkpoints hold them, for tests and benchmarks.
 namespace cachalot {
+
+inline float element(const void* data, DType dtype, int64_t idx) {
+  switch (dtype) {
+    case DType::kF32:
+      return static_cast<const float*>(data)[idx];
+    case DType::kBF16:
+      return static_cast<float>(static_cast<const bf16*>(data)[idx]);
+    case DType::kF16:
+      return static_cast<float>(static_cast<const fp16*>(data)[idx]);
+    case DType::kF8E4M3:
+      return static_cast<float>(static_cast<const fp8e4m3*>(data)[idx]);
+    default:
+      CHECK(false, "no number: {}", dtype_name(dtype));
+  }
+}
+
+// The plain definition of what a weight is. Row `out` of the window, inputs [in, in + count) of the window.
+inline void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values) {
+  CHECK(out >= 0 && out < source.out_count && in >= 0 && in + count <= source.in_count);
+  const int64_t row = source.out_begin + out;
+  for (int64_t idx = 0; idx < count; idx++) {
+    const int64_t col = source.in_begin + in + idx;
+    switch (source.format) {
+      case SourceFormat::kPlain:
+        values[idx] = element(source.data, source.dtype, row * source.in_features + col);
+        break;
+      case SourceFormat::kFp8Block: {
+        const int64_t blocks = ceil_div(source.in_features, source.block_cols);
+        values[idx] =
+            element(source.data, DType::kF8E4M3, row * source.in_features + col) *
+            static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];
+        break;
+      }
+      case SourceFormat::kAwq: {
+        const AwqElement weight = awq_element(source, out, in + idx);
+        values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
+        break;
+      }
+    }
+  }
+}
 
 inline constexpr MatrixPolicy kBFloat16{};
 inline constexpr MatrixPolicy kInt8{.int8_activations = true};

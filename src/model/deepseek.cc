@@ -2,10 +2,6 @@
 
 #include <algorithm>
 
-#include "model/feed_forward.h"
-#include "model/model_weights.h"
-#include "model/workspace.h"
-
 namespace cachalot {
 namespace {
 
@@ -55,7 +51,7 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
   const int64_t exchange_bytes = config.num_experts > 0 ? exchange_layout(config, settings).bytes() : 0;
   return ModelMemory{.weight_bytes = planner.bytes(),
                      .workspace_bytes = Workspace::bytes(config, settings),
-                     .scratch_bytes = ops_table(settings.isa).scratch_bytes(ops_limits(config, settings), num_threads),
+                     .scratch_bytes = ops_scratch_bytes(settings.isa, ops_limits(config, settings), num_threads),
                      .rope_bytes = Rope::table_bytes(config, settings.max_positions),
                      .weights_by_kind = planner.bytes_by_kind(),
                      .exchange_bytes = static_cast<size_t>(exchange_bytes),
@@ -105,7 +101,7 @@ Status DeepseekModel::forward(const ModelBatch& batch, const ComputeView<3>& cac
   const View<float, 2> residual = workspace_.residual.rows(0, own_rows), normed = workspace_.normed.rows(0, own_rows),
                        delta = workspace_.delta.rows(0, own_rows);
 
-  const View<float, 2> embedded = parallel_.size() == 1 ? residual : workspace_.partial.rows(0, num_rows);
+  const View<float, 2> embedded = parallel_.partial(residual, num_rows);
   ops_.embed({.ids = batch.token_ids,
               .table = weights_.embedding,
               .dtype = weights_.embedding_dtype,
@@ -139,9 +135,8 @@ Status DeepseekModel::forward(const ModelBatch& batch, const ComputeView<3>& cac
   }
   ops_.add_norm(
       {.residual = residual, .delta = pending, .weight = weights_.final_norm, .epsilon = epsilon, .out = normed});
-  ASSIGN_OR_RETURN(final_rows_,
-                   parallel_.gather(normed, parallel_.size() == 1 ? normed : workspace_.gathered.rows(0, num_rows),
-                                    {.operation = "head all-gather", .step = batch.step}));
+  ASSIGN_OR_RETURN(final_rows_, parallel_.gather(normed, num_rows, workspace_.gathered,
+                                                 {.operation = "head all-gather", .step = batch.step}));
   step_ = batch.step;
   return {};
 }

@@ -1,8 +1,6 @@
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <string>
 
 #include "base/error.h"
 #include "comm/expert_exchange.h"

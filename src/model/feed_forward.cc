@@ -1,7 +1,5 @@
 #include "model/feed_forward.h"
 
-#include <algorithm>
-
 #include "base/math.h"
 
 namespace cachalot {
@@ -66,12 +64,11 @@ Status FeedForward::dense(const FeedForwardWeights& weights, const ModelBatch& b
                           int layer) {
   const TraceScope span(batch.trace, "dense", layer);
   const int64_t num_rows = batch.num_rows();
-  const bool alone = parallel_.size() == 1;
   ASSIGN_OR_RETURN(const auto rows,
-                   parallel_.gather(normed, alone ? normed : workspace_.gathered.rows(0, num_rows),
+                   parallel_.gather(normed, num_rows, workspace_.gathered,
                                     {.operation = "dense all-gather", .step = batch.step, .layer = layer}));
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
-  const View<float, 2> out = alone ? own : workspace_.partial.rows(0, num_rows);
+  const View<float, 2> out = parallel_.partial(own, num_rows);
   InputRows input(ops_, workspace_, rows);
   down(weights, gate(weights, input, num_rows), out);
   return parallel_.scatter_sum(out, own, {.operation = "dense reduce-scatter", .step = batch.step, .layer = layer});
@@ -87,9 +84,9 @@ Status FeedForward::moe(const MoeWeights& weights, const ModelBatch& batch, View
   // Every rank has a slice of every expert: all rows on every rank, then the sum of the slices.
   const int64_t num_rows = batch.num_rows();
   ASSIGN_OR_RETURN(const auto rows,
-                   parallel_.gather(normed, workspace_.gathered.rows(0, num_rows),
+                   parallel_.gather(normed, num_rows, workspace_.gathered,
                                     {.operation = "experts all-gather", .step = batch.step, .layer = layer}));
-  const View<float, 2> partial = workspace_.partial.rows(0, num_rows);
+  const View<float, 2> partial = parallel_.partial(own, num_rows);
   RETURN_IF_ERROR(experts(weights, batch, rows, 0, partial, layer, moe_layer));
   return parallel_.scatter_sum(partial, own,
                                {.operation = "experts reduce-scatter", .step = batch.step, .layer = layer});

@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <vector>
 
 #include "base/math.h"
-#include "model/workspace.h"
 
 namespace cachalot {
 namespace {
@@ -130,7 +128,7 @@ Status Attention::forward(const AttentionWeights& weights, const ModelBatch& bat
   attend_generated(weights, batch, cache);
 
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
-  const View<float, 2> out = parallel_.size() == 1 ? own : workspace_.partial.rows(0, num_rows);
+  const View<float, 2> out = parallel_.partial(own, num_rows);
   apply_linear(ops_, workspace_, flat(workspace_.attention.rows(0, num_rows)), weights.o, out);
   return parallel_.scatter_sum(out, own, {.operation = "o_proj reduce-scatter", .step = batch.step, .layer = layer});
 }
@@ -148,10 +146,9 @@ Status Attention::project(const AttentionWeights& weights, const ModelBatch& bat
     InputRows input(ops_, workspace_, normed);
     ops_.linear(input.for_linear(weights.q_a), weights.q_a.matrix, own.slice(1, 0, q_rank));
     ops_.linear(input.for_linear(weights.kv_a), weights.kv_a.matrix, own.slice(1, q_rank, config_.kv_cache_dim()));
-    const View<float, 2> gathered = parallel_.size() == 1 ? own : workspace_.low_rank_gathered.rows(0, num_rows);
-    ASSIGN_OR_RETURN(
-        const auto low_rank,
-        parallel_.gather(own, gathered, {.operation = "low-rank all-gather", .step = batch.step, .layer = layer}));
+    ASSIGN_OR_RETURN(const auto low_rank,
+                     parallel_.gather(own, num_rows, workspace_.low_rank_gathered,
+                                      {.operation = "low-rank all-gather", .step = batch.step, .layer = layer}));
     const View<float, 2> q_a = workspace_.q_a_normed.rows(0, num_rows);
     ops_.add_norm({.residual = low_rank.slice(1, 0, q_rank),
                    .weight = weights.q_a_norm,
@@ -160,10 +157,9 @@ Status Attention::project(const AttentionWeights& weights, const ModelBatch& bat
     apply_linear(ops_, workspace_, q_a, weights.q_b, flat(q));
     kv_a = low_rank.slice(1, q_rank, config_.kv_cache_dim());
   } else {
-    const View<float, 2> gathered = parallel_.size() == 1 ? normed : workspace_.gathered.rows(0, num_rows);
-    ASSIGN_OR_RETURN(
-        const auto all,
-        parallel_.gather(normed, gathered, {.operation = "attention all-gather", .step = batch.step, .layer = layer}));
+    ASSIGN_OR_RETURN(const auto all,
+                     parallel_.gather(normed, num_rows, workspace_.gathered,
+                                      {.operation = "attention all-gather", .step = batch.step, .layer = layer}));
     kv_a = workspace_.low_rank.rows(0, num_rows);
     InputRows input(ops_, workspace_, all);
     ops_.linear(input.for_linear(weights.q), weights.q.matrix, flat(q));

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/error.h"
 #include "base/math.h"
 #include "weights/linear_source.h"
 
@@ -149,22 +148,23 @@ PackedMatrix WeightPacker::derived(WeightKind kind, int64_t out_features, int64_
 
 namespace {
 
-// Part `rank` of `size` of `count` outputs or inputs; the caller has checked that it divides, or that any cut is fine.
+// Part `rank` of `size` of `total` outputs or inputs; the caller has checked that it divides, or that any cut is fine.
 struct Share {
   int64_t begin = 0, count = 0;
-  Share(int64_t total, int rank, int size)
-      : begin(total * rank / size), count(total * (rank + 1) / size - total * rank / size) {}
+  Share(int64_t begin, int64_t count) : begin(begin), count(count) {}
+  Share(int64_t total, int rank, int size, int64_t unit = 1)
+      : begin(total * rank / size * unit), count(total * (rank + 1) / size * unit - begin) {}
 };
 
-WeightSource outputs(WeightSource source, int64_t begin, int64_t count) {
-  source.out_begin += begin;
-  source.out_count = count;
+WeightSource outputs(WeightSource source, const Share& share) {
+  source.out_begin += share.begin;
+  source.out_count = share.count;
   return source;
 }
 
-WeightSource inputs(WeightSource source, int64_t begin, int64_t count) {
-  source.in_begin += begin;
-  source.in_count = count;
+WeightSource inputs(WeightSource source, const Share& share) {
+  source.in_begin += share.begin;
+  source.in_count = share.count;
   return source;
 }
 
@@ -182,7 +182,8 @@ class Loader {
   Result<FeedForwardWeights> feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
                                           int num_parts);
   Result<MoeWeights> moe(const std::string& prefix);
-  Result<Linear> linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features);
+  Result<Linear> linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features,
+                        std::optional<Share> own_outputs = {}, std::optional<Share> own_inputs = {});
   Result<Linear> pack(WeightKind kind, const std::string& name, const WeightSource& source);
   Status check_finite(const std::string& name, const std::string& second = {});
   Result<View<const float, 1>> norm(const std::string& name, int64_t size);
@@ -208,8 +209,11 @@ Result<Linear> Loader::pack(WeightKind kind, const std::string& name, const Weig
   return linear;
 }
 
-Result<Linear> Loader::linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features) {
-  ASSIGN_OR_RETURN(const WeightSource source, catalog_.linear(name, out_features, in_features));
+Result<Linear> Loader::linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features,
+                              std::optional<Share> own_outputs, std::optional<Share> own_inputs) {
+  ASSIGN_OR_RETURN(WeightSource source, catalog_.linear(name, out_features, in_features));
+  if (own_outputs) source = outputs(source, *own_outputs);
+  if (own_inputs) source = inputs(source, *own_inputs);
   return pack(kind, name, source);
 }
 
@@ -237,7 +241,7 @@ Result<ModelWeights> Loader::load() {
   ASSIGN_OR_RETURN(weights.final_norm, norm("model.norm.weight", config_.hidden_size));
   ASSIGN_OR_RETURN(const WeightSource head, catalog_.head());
   ASSIGN_OR_RETURN(weights.head, pack(WeightKind::kHead, config_.tie_word_embeddings ? embedding.spec.name : "lm_head",
-                                      outputs(head, vocab.begin, vocab.count)));
+                                      outputs(head, vocab)));
   return weights;
 }
 
@@ -258,33 +262,24 @@ Result<LayerWeights> Loader::layer(int layer_idx) {
 
 Result<AttentionWeights> Loader::attention(const std::string& prefix) {
   AttentionWeights weights;
-  const Share heads(config_.num_heads, settings_.tp_rank, settings_.tp_size);
-  const int64_t qk = config_.qk_head_dim(), kv = config_.qk_nope_head_dim + config_.v_head_dim,
-                hidden = config_.hidden_size;
+  const int64_t qk = config_.qk_head_dim(), kv = config_.qk_nope_head_dim + config_.v_head_dim, v = config_.v_head_dim,
+                hidden = config_.hidden_size, heads = config_.num_heads;
+  const auto own_heads = [&](int64_t head_dim) { return Share(heads, settings_.tp_rank, settings_.tp_size, head_dim); };
+  constexpr WeightKind kKind = WeightKind::kAttention;
   if (config_.q_lora_rank == 0) {
-    ASSIGN_OR_RETURN(const WeightSource q, catalog_.linear(prefix + "q_proj", config_.num_heads * qk, hidden));
-    ASSIGN_OR_RETURN(weights.q,
-                     pack(WeightKind::kAttention, prefix + "q_proj", outputs(q, heads.begin * qk, heads.count * qk)));
+    ASSIGN_OR_RETURN(weights.q, linear(kKind, prefix + "q_proj", heads * qk, hidden, own_heads(qk)));
   } else {
-    ASSIGN_OR_RETURN(weights.q_a, linear(WeightKind::kAttention, prefix + "q_a_proj", config_.q_lora_rank, hidden));
+    ASSIGN_OR_RETURN(weights.q_a, linear(kKind, prefix + "q_a_proj", config_.q_lora_rank, hidden));
     ASSIGN_OR_RETURN(weights.q_a_norm, norm(prefix + "q_a_layernorm.weight", config_.q_lora_rank));
-    ASSIGN_OR_RETURN(const WeightSource q_b,
-                     catalog_.linear(prefix + "q_b_proj", config_.num_heads * qk, config_.q_lora_rank));
-    ASSIGN_OR_RETURN(weights.q_b, pack(WeightKind::kAttention, prefix + "q_b_proj",
-                                       outputs(q_b, heads.begin * qk, heads.count * qk)));
+    ASSIGN_OR_RETURN(weights.q_b, linear(kKind, prefix + "q_b_proj", heads * qk, config_.q_lora_rank, own_heads(qk)));
   }
-  ASSIGN_OR_RETURN(weights.kv_a,
-                   linear(WeightKind::kAttention, prefix + "kv_a_proj_with_mqa", config_.kv_cache_dim(), hidden));
+  ASSIGN_OR_RETURN(weights.kv_a, linear(kKind, prefix + "kv_a_proj_with_mqa", config_.kv_cache_dim(), hidden));
   ASSIGN_OR_RETURN(weights.kv_a_norm, norm(prefix + "kv_a_layernorm.weight", config_.kv_lora_rank));
-  ASSIGN_OR_RETURN(const WeightSource kv_b,
-                   catalog_.linear(prefix + "kv_b_proj", config_.num_heads * kv, config_.kv_lora_rank));
-  const WeightSource own_kv_b = outputs(kv_b, heads.begin * kv, heads.count * kv);
+  ASSIGN_OR_RETURN(const WeightSource kv_b, catalog_.linear(prefix + "kv_b_proj", heads * kv, config_.kv_lora_rank));
+  const WeightSource own_kv_b = outputs(kv_b, own_heads(kv));
   RETURN_IF_ERROR(absorbed_form(prefix + "kv_b_proj", own_kv_b, weights));
   ASSIGN_OR_RETURN(weights.kv_b, pack(WeightKind::kKvB, prefix + "kv_b_proj", own_kv_b));
-  ASSIGN_OR_RETURN(const WeightSource o,
-                   catalog_.linear(prefix + "o_proj", hidden, config_.num_heads * config_.v_head_dim));
-  ASSIGN_OR_RETURN(weights.o, pack(WeightKind::kAttention, prefix + "o_proj",
-                                   inputs(o, heads.begin * config_.v_head_dim, heads.count * config_.v_head_dim)));
+  ASSIGN_OR_RETURN(weights.o, linear(kKind, prefix + "o_proj", hidden, heads * v, {}, own_heads(v)));
   return weights;
 }
 
@@ -297,9 +292,10 @@ Status Loader::absorbed_form(const std::string& name, const WeightSource& kv_b, 
     const int64_t first_row = head * (nope + v);
     weights.query_absorb.push_back(
         packer_.derived(WeightKind::kKvBAbsorbed, rank, nope, [&](int64_t out, float* values) {
-          for (int64_t in = 0; in < nope; in++) dequantize(kv_b, first_row + in, out, 1, values + in);
+          for (int64_t in = 0; in < nope; in++) read_values(kv_b, first_row + in, out, 1, values + in);
         }));
-    weights.value_absorb.push_back(packer_.linear(WeightKind::kKvBAbsorbed, outputs(kv_b, first_row + nope, v)).matrix);
+    weights.value_absorb.push_back(
+        packer_.linear(WeightKind::kKvBAbsorbed, outputs(kv_b, Share(first_row + nope, v))).matrix);
   }
   return check_finite(name);
 }
@@ -309,23 +305,21 @@ Result<FeedForwardWeights> Loader::feed_forward(WeightKind kind, const std::stri
   const Share share(width, part, num_parts);
   ASSIGN_OR_RETURN(const WeightSource gate, catalog_.linear(prefix + "gate_proj", width, config_.hidden_size));
   ASSIGN_OR_RETURN(const WeightSource up, catalog_.linear(prefix + "up_proj", width, config_.hidden_size));
-  ASSIGN_OR_RETURN(const WeightSource down, catalog_.linear(prefix + "down_proj", config_.hidden_size, width));
   FeedForwardWeights weights;
-  const WeightSource own_gate = outputs(gate, share.begin, share.count), own_up = outputs(up, share.begin, share.count);
+  const WeightSource own_gate = outputs(gate, share), own_up = outputs(up, share);
   weights.gate_up = packer_.gate_up(kind, own_gate, own_up);
   RETURN_IF_ERROR(check_finite(prefix + "gate_proj", prefix + "up_proj"));
   if (!packer_.planning()) catalog_.drop_pages(own_gate), catalog_.drop_pages(own_up);
-  ASSIGN_OR_RETURN(weights.down, pack(kind, prefix + "down_proj", inputs(down, share.begin, share.count)));
+  ASSIGN_OR_RETURN(weights.down, linear(kind, prefix + "down_proj", config_.hidden_size, width, {}, share));
   weights.width = share.count;
   return weights;
 }
 
 Result<MoeWeights> Loader::moe(const std::string& prefix) {
   MoeWeights weights;
-  ASSIGN_OR_RETURN(const WeightSource router,
-                   catalog_.linear(prefix + "gate", config_.num_experts, config_.hidden_size));
-  ASSIGN_OR_RETURN(const Linear packed_router, pack(WeightKind::kRouter, prefix + "gate", router));
-  weights.router = packed_router.matrix;
+  ASSIGN_OR_RETURN(const Linear router,
+                   linear(WeightKind::kRouter, prefix + "gate", config_.num_experts, config_.hidden_size));
+  weights.router = router.matrix;
   if (config_.topk_method == TopkMethod::kNoauxTc) {
     ASSIGN_OR_RETURN(weights.choice_bias, norm(prefix + "gate.e_score_correction_bias", config_.num_experts));
   }

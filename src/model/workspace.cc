@@ -6,36 +6,12 @@
 #include "model/feed_forward.h"
 
 namespace cachalot {
-namespace {
-
-constexpr size_t kViewAlignment = 64;
-
-// Hands out pieces of a buffer; without one, only counts.
-class Carver {
- public:
-  explicit Carver(std::byte* data) : data_(data) {}
-  template <class T, class... Extents>
-  View<T, sizeof...(Extents)> take(Extents... extents) {
-    View<T, sizeof...(Extents)> view(data_ ? reinterpret_cast<T*>(data_ + used_) : nullptr, extents...);
-    used_ += round_up(static_cast<size_t>(view.size()) * sizeof(T), kViewAlignment);
-    return view;
-  }
-  size_t used() const { return used_; }
-
- private:
-  std::byte* data_;
-  size_t used_ = 0;
-};
-
-}  // namespace
-
-template <class Carver>
 void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings) {
   const int64_t rows = settings.max_rows, hidden = config.hidden_size, heads = config.num_heads / settings.tp_size;
   const int64_t kv_width = heads * (config.qk_nope_head_dim + config.v_head_dim),
                 compute_bytes = static_cast<int64_t>(dtype_size(settings.compute_dtype));
   const bool tensor_parallel = settings.tp_size > 1;
-  const auto f32 = [&](auto... extents) { return carver.template take<float>(extents...); };
+  const auto f32 = [&](auto... extents) { return carver.take<float>(extents...); };
 
   residual = f32(rows, hidden);
   delta = f32(rows, hidden);
@@ -45,8 +21,8 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
     gathered = f32(rows, hidden);
     partial = f32(rows, hidden);
     const int64_t widest = std::max(hidden, low_rank.extent(1));
-    wire_own = carver.template take<std::byte>(rows, widest * compute_bytes);
-    wire_all = carver.template take<std::byte>(rows, widest * compute_bytes);
+    wire_own = carver.take<std::byte>(rows, widest * compute_bytes);
+    wire_all = carver.take<std::byte>(rows, widest * compute_bytes);
     low_rank_gathered = f32(rows, low_rank.extent(1));
   }
   q_a_normed = f32(rows, config.q_lora_rank);
@@ -64,8 +40,7 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   const int64_t width = std::max(shared_width, dense_width);
   intermediate = f32(rows, width);
   const auto quantized_store = [&](int64_t size, int64_t max_rows) {
-    return QuantizedStore{.values = carver.template take<int8_t>(size),
-                          .scales = f32(size / kSmallestGroup + max_rows)};
+    return QuantizedStore{.values = carver.take<int8_t>(size), .scales = f32(size / kSmallestGroup + max_rows)};
   };
   const int64_t features = std::max({hidden, int64_t{config.q_lora_rank}, heads * config.v_head_dim});
   quantized_input =
@@ -74,9 +49,9 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
 
   const int64_t experts = config.num_experts, top_k = config.num_experts_per_token;
   router_logits = f32(rows, experts);
-  expert_ids = carver.template take<int32_t>(rows, top_k);
+  expert_ids = carver.take<int32_t>(rows, top_k);
   expert_weights = f32(rows, top_k);
-  expert_rows = carver.template take<std::byte>(rows * ExpertRowFormat::max_row_bytes(hidden, settings.compute_dtype));
+  expert_rows = carver.take<std::byte>(rows * ExpertRowFormat::max_row_bytes(hidden, settings.compute_dtype));
   if (experts > 0 && !settings.float32()) arrived = f32(exchange_layout(config, settings).max_arrived_rows(), hidden);
   logit_rows = f32(settings.max_logit_rows, hidden);
   if (tensor_parallel) logits_part = f32(settings.max_logit_rows, ceil_div(config.vocab_size, settings.tp_size));
@@ -111,9 +86,10 @@ int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settin
   return own_rows * config.hidden_size * static_cast<int64_t>(dtype_size(settings.compute_dtype));
 }
 
-Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, View<float, 2> all,
+Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, int64_t num_rows, View<float, 2> store,
                                               const CollectiveSite& site) const {
   if (size() == 1) return own;
+  const View<float, 2> all = store.rows(0, num_rows);
   const int64_t features = own.extent(1), row_bytes = features * static_cast<int64_t>(dtype_size(compute_dtype_));
   const View<std::byte, 2> sent(workspace_.wire_own.data(), own.extent(0), row_bytes);
   const View<std::byte, 2> arrived(workspace_.wire_all.data(), all.extent(0), row_bytes);

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "base/error.h"
 #include "comm/group.h"
@@ -56,7 +55,6 @@ struct Workspace {
   View<float, 2> logits_part;  // [max_logit_rows, vocab_count]; with tensor parallelism only
 
  private:
-  template <class Carver>
   void carve(Carver& carver, const ModelConfig& config, const ModelSettings& settings);
   Buffer buffer_;
 };
@@ -110,8 +108,13 @@ class TensorParallel {
   int64_t own_begin(int64_t num_rows) const { return partition(num_rows).begin(group_.rank()); }
   int64_t own_count(int64_t num_rows) const { return partition(num_rows).count(group_.rank()); }
 
-  // All ranks' rows, rounded to the compute dtype; with one rank `own` itself. `all` [num_rows, features] is used else.
-  Result<View<float, 2>> gather(View<float, 2> own, View<float, 2> all, const CollectiveSite& site) const;
+  // All ranks' rows, rounded to the compute dtype, at the start of `store`; with one rank `own` itself.
+  Result<View<float, 2>> gather(View<float, 2> own, int64_t num_rows, View<float, 2> store,
+                                const CollectiveSite& site) const;
+  // Where this rank's part of a sum over ranks goes, before scatter_sum().
+  View<float, 2> partial(View<float, 2> own, int64_t num_rows) const {
+    return size() == 1 ? own : workspace_.partial.rows(0, num_rows);
+  }
   // own = this rank's rows of the sum over ranks. With one rank partial and own are the same memory.
   Status scatter_sum(View<float, 2> partial, View<float, 2> own, const CollectiveSite& site) const;
   Group& group() const { return group_; }

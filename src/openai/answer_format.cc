@@ -4,15 +4,23 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <span>
 
 #include "base/text.h"
 #include "config/json.h"
+#include "openai/api_error.h"
 
 namespace cachalot::openai {
 
 namespace json = boost::json;
 
 namespace {
+
+// How probabilities are written. `tokens_as_ids`: a token's text is "token_id:17".
+struct LogprobsStyle {
+  const Tokenizer& tokenizer;
+  bool tokens_as_ids = false;
+};
 
 // JSON has no infinity; vLLM writes the logarithm of nothing so.
 double finite(float logprob) {
@@ -53,8 +61,10 @@ std::span<const TokenLogprob> first(const std::vector<TokenLogprob>& top, int co
   return std::span(top).first(std::min(top.size(), static_cast<size_t>(count)));
 }
 
-}  // namespace
+// These append JSON, without a tree of values, which would take 10 KB for a token with 20 alternatives.
 
+// Of /v1/completions: four parallel lists. `text_offset` is where the first token's text begins, in characters, and is
+// moved on.
 void append_completion_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
                                 int& text_offset, std::string& text) {
   std::string texts_text, tops_text, offsets_text;
@@ -93,6 +103,7 @@ void append_completion_logprobs(const LogprobsStyle& style, std::span<const Repo
   lists.end();
 }
 
+// Of /v1/chat/completions: {"content": [...]}, each token with its bytes.
 void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
                           std::string& text) {
   JsonPieces object(text, "{}");
@@ -114,6 +125,7 @@ void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedTo
   object.end();
 }
 
+// vLLM's prompt_logprobs: for each token of the prompt null or an object from ids to probabilities.
 void append_prompt_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, std::string& text) {
   JsonPieces list(text, "[]");
   for (const ReportedToken& reported : tokens) {
@@ -138,12 +150,10 @@ void append_prompt_logprobs(const LogprobsStyle& style, std::span<const Reported
   list.end();
 }
 
-namespace {
-
 json::value finish_word(FinishReason reason) {
   switch (reason) {
     case FinishReason::kNone:
-      return nullptr;
+      break;
     case FinishReason::kStop:
       return "stop";
     case FinishReason::kLength:
@@ -156,10 +166,6 @@ json::value finish_word(FinishReason reason) {
   return nullptr;
 }
 
-json::value word_or_null(const std::string& text) {
-  return text.empty() ? json::value() : json::value(text);
-}
-
 std::string envelope(const AnswerHead& head, const char* object, std::string_view choices,
                      const std::optional<json::value>& usage, std::string_view prompt_logprobs = {}) {
   std::string text;
@@ -169,12 +175,9 @@ std::string envelope(const AnswerHead& head, const char* object, std::string_vie
   answer.add("object", object);
   answer.add("created", head.created);
   answer.add("model", json::value(head.model));
-  answer.add("system_fingerprint", word_or_null(head.system_fingerprint));
-  answer.add("service_tier", word_or_null(head.service_tier));
-  std::string& list = answer.next("choices");
-  list += '[';
-  list += choices;
-  list += ']';
+  answer.add("system_fingerprint", text_or_null(head.system_fingerprint));
+  answer.add("service_tier", text_or_null(head.service_tier));
+  answer.next("choices").append("[").append(choices).append("]");
   if (usage) answer.add("usage", *usage);
   if (!prompt_logprobs.empty()) answer.next("prompt_logprobs") += prompt_logprobs;
   answer.end();
@@ -193,32 +196,22 @@ class CompletionFormat : public AnswerFormat {
     return envelope(head_, "text_completion", choices, usage);
   }
 
-  void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) override {
-    append_choice(index, text, options_.prompt_logprobs, choices);
-  }
-  void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) override {
-    append_choice(index, text, false, choices);
-  }
-
-  bool has_opening() const override { return false; }
-  void append_opening_choice(size_t, std::string&) const override {}
-
- private:
-  void append_choice(size_t index, const ChoiceText& text, bool with_prompt, std::string& choices) {
+  void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) override {
     JsonPieces choice(choices, "{}");
     choice.add("index", index);
     append_json_string(text.content, choice.next("text"));
-    std::string& logprobs = choice.next("logprobs");
-    if (options_.num_logprobs >= 0)
-      append_completion_logprobs(style_, text.tokens, options_.num_logprobs, offsets_[index], logprobs);
+    if (options_.num_logprobs < 0)
+      choice.add("logprobs", nullptr);
     else
-      logprobs += "null";
+      append_completion_logprobs(style_, text.tokens, options_.num_logprobs, offsets_[index], choice.next("logprobs"));
     choice.add("finish_reason", finish_word(text.finish));
     choice.add("stop_reason", text.stop_reason);
-    if (with_prompt) append_prompt_logprobs(style_, text.prompt_tokens, choice.next("prompt_logprobs"));
+    if (!is_chunk && options_.prompt_logprobs)
+      append_prompt_logprobs(style_, text.prompt_tokens, choice.next("prompt_logprobs"));
     choice.end();
   }
 
+ private:
   const LogprobsStyle style_;
   const AnswerHead head_;
   const AnswerOptions options_;
@@ -238,64 +231,45 @@ class ChatFormat : public AnswerFormat {
     return envelope(head_, "chat.completion.chunk", choices, usage);
   }
 
-  void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) override {
+  void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) override {
     JsonPieces choice(choices, "{}");
     choice.add("index", index);
-    JsonPieces message(choice.next("message"), "{}");
-    message.add("role", "assistant");
-    append_json_string(text.content, message.next("content"));
-    message.add("refusal", nullptr);
-    if (options_.reasoning) {
-      for (const char* name : kReasoningNames)
-        message.add(name, text.reasoning.empty() ? json::value() : json::value(text.reasoning));
+    JsonPieces message(choice.next(is_chunk ? "delta" : "message"), "{}");
+    if (is_chunk) {
+      if (!text.reasoning.empty())
+        for (const char* name : kReasoningNames) append_json_string(text.reasoning, message.next(name));
+      if (!text.content.empty()) append_json_string(text.content, message.next("content"));
+    } else {
+      message.add("role", "assistant");
+      append_json_string(text.content, message.next("content"));
+      message.add("refusal", nullptr);
+      if (options_.reasoning)
+        for (const char* name : kReasoningNames) message.add(name, text_or_null(text.reasoning));
+      message.add("tool_calls", json::array());
     }
-    message.add("tool_calls", json::array());
     message.end();
-    append_logprobs(text, choice.next("logprobs"));
-    append_finish(text, choice);
+    if (options_.num_logprobs < 0)
+      choice.add("logprobs", nullptr);
+    else
+      append_chat_logprobs(style_, text.tokens, options_.num_logprobs, choice.next("logprobs"));
+    choice.add("finish_reason", finish_word(text.finish));
+    if (text.finish != FinishReason::kNone) choice.add("stop_reason", text.stop_reason);
     choice.end();
-    if (!options_.prompt_logprobs || index > 0) return;
+    if (is_chunk || !options_.prompt_logprobs || index > 0) return;
     prompt_logprobs_.clear();
     append_prompt_logprobs(style_, text.prompt_tokens, prompt_logprobs_);
   }
 
-  void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) override {
-    JsonPieces choice(choices, "{}");
-    choice.add("index", index);
-    JsonPieces delta(choice.next("delta"), "{}");
-    if (!text.reasoning.empty()) {
-      for (const char* name : kReasoningNames) append_json_string(text.reasoning, delta.next(name));
-    }
-    if (!text.content.empty()) append_json_string(text.content, delta.next("content"));
-    delta.end();
-    append_logprobs(text, choice.next("logprobs"));
-    append_finish(text, choice);
-    choice.end();
-  }
-
-  bool has_opening() const override { return true; }
-  void append_opening_choice(size_t index, std::string& choices) const override {
-    append_json({{"index", index},
-                 {"delta", {{"role", "assistant"}, {"content", ""}}},
-                 {"logprobs", nullptr},
-                 {"finish_reason", nullptr}},
-                choices);
+  std::string opening_choice(size_t index) const override {
+    return json_text({{"index", index},
+                      {"delta", {{"role", "assistant"}, {"content", ""}}},
+                      {"logprobs", nullptr},
+                      {"finish_reason", nullptr}});
   }
 
  private:
   // vLLM's newer name and the older one, which DeepSeek's own API uses.
   static constexpr const char* kReasoningNames[] = {"reasoning", "reasoning_content"};
-
-  static void append_finish(const ChoiceText& text, JsonPieces& choice) {
-    choice.add("finish_reason", finish_word(text.finish));
-    if (text.finish != FinishReason::kNone) choice.add("stop_reason", text.stop_reason);
-  }
-  void append_logprobs(const ChoiceText& text, std::string& logprobs) const {
-    if (options_.num_logprobs < 0)
-      logprobs += "null";
-    else
-      append_chat_logprobs(style_, text.tokens, options_.num_logprobs, logprobs);
-  }
 
   const LogprobsStyle style_;
   const AnswerHead head_;

@@ -3,33 +3,13 @@
 #include <boost/json/object.hpp>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "openai/choice.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::openai {
-
-// How probabilities are written. `tokens_as_ids`: a token's text is "token_id:17".
-struct LogprobsStyle {
-  const Tokenizer& tokenizer;
-  bool tokens_as_ids = false;
-};
-
-// They append JSON, without a tree of values, which would take 10 KB for a token with 20 alternatives.
-
-// Of /v1/completions: four parallel lists. `text_offset` is where the first token's text begins, in characters, and is
-// moved on.
-void append_completion_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
-                                int& text_offset, std::string& text);
-// Of /v1/chat/completions: {"content": [...]}, each token with its bytes.
-void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
-                          std::string& text);
-// vLLM's prompt_logprobs: for each token of the prompt null or an object from ids to probabilities.
-void append_prompt_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, std::string& text);
 
 struct Usage {
   int prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0, reasoning_tokens = 0;
@@ -61,11 +41,9 @@ class AnswerFormat {
   virtual std::string whole(std::string_view choices, const Usage& usage) const = 0;
   // `usage`: absent: the field, too; null: its value.
   virtual std::string chunk(std::string_view choices, const std::optional<boost::json::value>& usage) const = 0;
-  virtual void append_whole_choice(size_t index, const ChoiceText& text, std::string& choices) = 0;
-  virtual void append_chunk_choice(size_t index, const ChoiceText& text, std::string& choices) = 0;
-  // Whether a stream begins with a chunk for every choice, before there is any text.
-  virtual bool has_opening() const = 0;
-  virtual void append_opening_choice(size_t index, std::string& choices) const = 0;
+  virtual void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) = 0;
+  // What a stream begins with for every choice, before there is any text; empty: nothing.
+  virtual std::string opening_choice(size_t /*index*/) const { return {}; }
 };
 
 // Borrow the tokenizer.

@@ -2,6 +2,8 @@
 
 #include <boost/json.hpp>
 
+#include "base/text.h"
+
 namespace cachalot::openai {
 
 namespace json = boost::json;
@@ -63,7 +65,8 @@ Error refusal(int status, std::string_view body) {
   const json::value value = json::parse(body, error);
   const json::string* message = error ? nullptr : find_text(value, "/error/message");
   return {ErrorCode::kUnavailable,
-          fmt::format("the server answers {}: {}", status, message ? std::string_view(*message) : body.substr(0, 300)),
+          fmt::format("the server answers {}: {}", status,
+                      message ? escaped(std::string_view(*message)) : escaped(body, 300)),
           {}};
 }
 

@@ -35,11 +35,15 @@ Kind kind_of(ErrorCode code) {
   }
 }
 
+}  // namespace
+
 json::value text_or_null(const std::string& text) {
   return text.empty() ? json::value() : json::value(text);
 }
 
-}  // namespace
+std::unexpected<ApiError> invalid_request(std::string message, std::string param, std::string code) {
+  return std::unexpected(ApiError(400, std::move(message), "invalid_request_error", std::move(param), std::move(code)));
+}
 
 ApiError::ApiError(int status, std::string message, std::string type, std::string param, std::string code)
     : status(status),

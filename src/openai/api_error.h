@@ -33,6 +33,11 @@ struct ApiError {
 template <class T>
 using ApiResult = std::expected<T, ApiError>;
 
+// The request's own fault: a 400.
+std::unexpected<ApiError> invalid_request(std::string message, std::string param = {}, std::string code = {});
+
+boost::json::value text_or_null(const std::string& text);  // null: it is empty
+
 // The 401 for a request that brings none of the keys; none if it may pass: it has one, no key is asked for, or its path
 // is open to all.
 std::optional<http::Response> check_api_key(const http::Request& head, const std::vector<std::string>& keys,

@@ -49,10 +49,6 @@ PromptMaker::Fit fit_of(const GenerationParams& params, std::optional<int> defau
           .prompt_only = false};
 }
 
-json::array to_json(const std::vector<TokenId>& ids) {
-  return json::array(ids.begin(), ids.end());
-}
-
 }  // namespace
 
 ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
@@ -149,7 +145,13 @@ http::awaitable<void> ApiServer::answer(http::ServerCall& call, Answer answer) c
   boost::asio::io_context& worker = workers_for(call.request).context();
   http::Response response = co_await http::run_on(worker, [&] {
     const http::Request request = std::move(call.request);
-    return call.client_is_gone() ? http::Response() : (this->*answer)(request);
+    if (call.client_is_gone()) return http::Response();
+    const auto answered = [&]() -> ApiResult<json::object> {
+      ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
+      RETURN_IF_ERROR(check_model(body));
+      return (this->*answer)(body);
+    }();
+    return answered ? json_response(*answered) : answered.error().to_response();
   });
   co_await call.respond(std::move(response));
 }
@@ -243,53 +245,43 @@ ApiResult<GenerationPlan> ApiServer::plan_chat(const http::Request& request, con
   return plan;
 }
 
-http::Response ApiServer::token_ids(const http::Request& request) const {
-  const auto answer = [&]() -> ApiResult<json::object> {
-    ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
-    RETURN_IF_ERROR(check_model(body));
-    JsonKeys keys(body, kRequest);
-    std::string prompt;
-    Conversation conversation;
-    bool add_special_tokens = true, return_token_strs = false;
-    if (keys.find("messages"))
-      read_conversation(keys, options_.limits, conversation);
-    else if (!keys.find("prompt"))
-      keys.fault("prompt", "is missing", "a string, or messages must be given");
-    keys.optional("prompt", prompt);
-    keys.optional("add_special_tokens", add_special_tokens);
-    keys.optional("return_token_strs", return_token_strs);
-    RETURN_IF_ERROR(keys.status());
-    ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, conversation.messages.empty()
-                                                            ? prompts_.tokenize(prompt, add_special_tokens)
-                                                            : prompts_.tokenize(conversation));
-    json::value texts;
-    if (return_token_strs) {
-      json::array& list = texts.emplace_array();
-      for (const TokenId token : tokens) list.emplace_back(tokenizer_.decode(std::span(&token, 1), false));
-    }
-    return json::object{{"count", tokens.size()},
-                        {"max_model_len", options_.max_model_len},
-                        {"tokens", to_json(tokens)},
-                        {"token_strs", std::move(texts)}};
-  }();
-  return answer ? json_response(*answer) : answer.error().to_response();
+ApiResult<json::object> ApiServer::token_ids(const json::object& body) const {
+  JsonKeys keys(body, kRequest);
+  std::string prompt;
+  Conversation conversation;
+  bool add_special_tokens = true, return_token_strs = false;
+  if (keys.find("messages"))
+    read_conversation(keys, options_.limits, conversation);
+  else if (!keys.find("prompt"))
+    keys.fault("prompt", "is missing", "a string, or messages must be given");
+  keys.optional("prompt", prompt);
+  keys.optional("add_special_tokens", add_special_tokens);
+  keys.optional("return_token_strs", return_token_strs);
+  RETURN_IF_ERROR(keys.status());
+  ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, conversation.messages.empty()
+                                                          ? prompts_.tokenize(prompt, add_special_tokens)
+                                                          : prompts_.tokenize(conversation));
+  json::value texts;
+  if (return_token_strs) {
+    json::array& list = texts.emplace_array();
+    for (const TokenId token : tokens) list.emplace_back(tokenizer_.decode(std::span(&token, 1), false));
+  }
+  return json::object{{"count", tokens.size()},
+                      {"max_model_len", options_.max_model_len},
+                      {"tokens", json::array(tokens.begin(), tokens.end())},
+                      {"token_strs", std::move(texts)}};
 }
 
-http::Response ApiServer::text_of_ids(const http::Request& request) const {
-  const auto answer = [&]() -> ApiResult<json::object> {
-    ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
-    RETURN_IF_ERROR(check_model(body));
-    JsonKeys keys(body, kRequest);
-    std::vector<TokenId> tokens;
-    const json::value* list = keys.find("tokens");
-    if (list && list->is_array())
-      read_token_ids(list->get_array(), "tokens", keys, options_.vocab_size, tokens);
-    else
-      keys.fault("tokens", "is missing", "a list of token ids");
-    RETURN_IF_ERROR(keys.status());
-    return json::object{{"prompt", tokenizer_.decode(tokens, false)}};
-  }();
-  return answer ? json_response(*answer) : answer.error().to_response();
+ApiResult<json::object> ApiServer::text_of_ids(const json::object& body) const {
+  JsonKeys keys(body, kRequest);
+  std::vector<TokenId> tokens;
+  const json::value* list = keys.find("tokens");
+  if (list && list->is_array())
+    read_token_ids(list->get_array(), "tokens", keys, options_.vocab_size, tokens);
+  else
+    keys.fault("tokens", "is missing", "a list of token ids");
+  RETURN_IF_ERROR(keys.status());
+  return json::object{{"prompt", tokenizer_.decode(tokens, false)}};
 }
 
 http::Response ApiServer::models() const {

@@ -87,10 +87,10 @@ class ApiServer {
   // What both endpoints' plans have in common; moves out of the params.
   GenerationPlan common_plan(GenerationParams& params) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
-  using Answer = http::Response (ApiServer::*)(const http::Request& request) const;
+  using Answer = ApiResult<boost::json::object> (ApiServer::*)(const boost::json::object& body) const;
   http::awaitable<void> answer(http::ServerCall& call, Answer answer) const;
-  http::Response token_ids(const http::Request& request) const;
-  http::Response text_of_ids(const http::Request& request) const;
+  ApiResult<boost::json::object> token_ids(const boost::json::object& body) const;
+  ApiResult<boost::json::object> text_of_ids(const boost::json::object& body) const;
 
   // Answered at once.
   http::Response models() const;

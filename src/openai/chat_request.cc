@@ -12,8 +12,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant"};
-
 // A string, or parts of type text, which stand on lines of their own.
 void read_content(const json::value& content, std::string_view where, JsonKeys& keys, std::string& text) {
   if (content.is_string()) {
@@ -43,7 +41,7 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   const json::value* role = object->if_contains("role");
   if (!role || !role->is_string()) return keys.fault(where + ".role", "is missing", "system, user or assistant");
   std::string role_name(role->get_string());
-  if (std::ranges::find(kRoles, role_name) == std::end(kRoles))
+  if (!has_word("system developer user assistant", role_name))
     return keys.fault(where + ".role", "is " + quoted(role_name), "system, developer, user or assistant",
                       ErrorCode::kUnsupported);
   for (const char* name : {"tool_calls", "function_call", "audio"}) {
@@ -60,11 +58,14 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   // Templates of open models know no developer: it is OpenAI's newer name for the system.
   json::object message = {{"role", role_name == "developer" ? "system" : role_name}, {"content", text}};
   if (const json::value* name = object->if_contains("name"); name && name->is_string()) message["name"] = *name;
-  // Under vLLM's newer name and the older one; templates know one or the other. One by one: what the second inserts may
-  // move the first.
-  for (const char* given : {"reasoning_content", "reasoning"})
-    if (const json::value* thought = object->if_contains(given); thought && thought->is_string())
-      for (const char* name : {"reasoning_content", "reasoning"}) message[name] = *thought;
+  // Under vLLM's newer name and the older one; templates know one or the other.
+  for (const char* name : {"reasoning_content", "reasoning"}) {
+    const json::value* thought = object->if_contains(name);
+    if (!thought || !thought->is_string()) continue;
+    // One after the other: a new key moves what an object holds.
+    message["reasoning_content"] = *thought;
+    message["reasoning"] = *thought;
+  }
   messages.push_back(std::move(message));
 }
 
@@ -115,8 +116,8 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
       keys.fault("documents", "is something else", "a list of objects");
   }
   keys.optional("reasoning_effort", conversation.reasoning_effort);
-  constexpr std::string_view kEfforts[] = {"", "none", "minimal", "low", "medium", "high", "xhigh", "max"};
-  if (std::ranges::find(kEfforts, conversation.reasoning_effort) == std::end(kEfforts))
+  if (!conversation.reasoning_effort.empty() &&
+      !has_word("none minimal low medium high xhigh max", conversation.reasoning_effort))
     keys.fault("reasoning_effort", "is " + quoted(conversation.reasoning_effort),
                "none, minimal, low, medium, high, xhigh or max");
 }

@@ -20,7 +20,7 @@ Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const P
       prompt_(prompt),
       tokenizer_(tokenizer),
       detokenizer_(tokenizer, options.stop, options.skip_special_tokens, options.include_stop) {
-  if (options.parse_reasoning) reasoning_.emplace(options.starts_in_thought);
+  if (options.parse_reasoning) reasoning_.emplace(prompt.opens_thought);
 }
 
 ChoiceText Choice::add(RequestOutput output) {

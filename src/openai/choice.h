@@ -47,7 +47,7 @@ struct ChoiceOptions {
   int min_tokens = 0;
   bool skip_special_tokens = true, include_stop = false;
   bool logprobs = false, prompt_logprobs = false;
-  bool parse_reasoning = false, starts_in_thought = false, include_reasoning = true;
+  bool parse_reasoning = false, include_reasoning = true;
   bool echo = false;         // the prompt is the beginning of the text
   bool prompt_only = false;  // echo without an answer: the engine's one token is dropped
 };
@@ -56,7 +56,7 @@ struct ChoiceOptions {
 // time.
 class Choice {
  public:
-  // Borrows the tokenizer and the prompt.
+  // Borrows all.
   Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const Prompt& prompt);
 
   // What is certain now. After finished(), nothing.

@@ -18,15 +18,7 @@ namespace {
 // Outputs of the engine that wait for a client who takes its answer slowly; beyond it the connection is broken.
 constexpr size_t kMostUnread = 1 << 16;
 
-ChoiceOptions with_thought(ChoiceOptions options, bool starts_in_thought) {
-  options.starts_in_thought = starts_in_thought;
-  return options;
-}
-
 }  // namespace
-
-GenerationCall::Sequence::Sequence(const Tokenizer& tokenizer, ChoiceOptions given, const Prompt& prompt)
-    : prompt(prompt), options(std::move(given)), choice(tokenizer, options, prompt) {}
 
 GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& tokenizer, http::ServerCall& client,
                                GenerationPlan plan)
@@ -70,16 +62,13 @@ http::awaitable<void> GenerationCall::run() {
 
 void GenerationCall::make_sequences() {
   for (const Prompt& prompt : plan_.prompts)
-    for (int i = 0; i < plan_.choices_per_prompt; ++i) {
-      sequences_.push_back(
-          std::make_unique<Sequence>(tokenizer_, with_thought(plan_.choice, prompt.opens_thought), prompt));
-      sequences_.back()->id = service_.next_id();
-    }
+    for (int i = 0; i < plan_.choices_per_prompt; ++i)
+      sequences_.push_back({service_.next_id(), prompt, Choice(tokenizer_, plan_.choice, prompt)});
 }
 
 Status GenerationCall::submit() {
   for (size_t i = 0; i < sequences_.size(); ++i)
-    RETURN_IF_ERROR(service_.submit(make_request(*sequences_[i], i), [mailbox = mailbox_, i](RequestOutput output) {
+    RETURN_IF_ERROR(service_.submit(make_request(sequences_[i], i), [mailbox = mailbox_, i](RequestOutput output) {
       mailbox->put({i, std::move(output)});
     }));
   return {};
@@ -94,7 +83,7 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
   request.sampling.max_tokens = sequence.prompt.max_tokens;
   // Within the prompt: a list of prompts gets what each of them would get alone.
   request.sampling.choice = static_cast<uint32_t>(index % static_cast<size_t>(plan_.choices_per_prompt));
-  request.parent = sequences_[index - request.sampling.choice]->id;
+  request.parent = sequences_[index - request.sampling.choice].id;
   request.num_choices = plan_.choices_per_prompt;
   request.priority = plan_.priority;
   request.arrival_ns = plan_.arrival_ns;
@@ -103,7 +92,7 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
 }
 
 void GenerationCall::take(Mail mail, std::string& events) {
-  Sequence& sequence = *sequences_[mail.sequence];
+  Sequence& sequence = sequences_[mail.sequence];
   if (sequence.choice.finished()) return;
   if (!may_hold(mail.output))
     return fail(
@@ -121,7 +110,7 @@ void GenerationCall::take(Mail mail, std::string& events) {
   if (plan_.stream) {
     if (text.has_news()) {
       std::string choice;
-      plan_.format->append_chunk_choice(mail.sequence, text, choice);
+      plan_.format->append_choice(mail.sequence, text, true, choice);
       add_chunk(choice, events);
     }
   } else {
@@ -153,11 +142,8 @@ http::awaitable<void> GenerationCall::begin_stream() {
   headers.set("Cache-Control", "no-cache");
   client_.begin(200, std::move(headers));
   std::string events;
-  for (size_t i = 0; i < sequences_.size() && plan_.format->has_opening(); ++i) {
-    std::string choice;
-    plan_.format->append_opening_choice(i, choice);
-    add_chunk(choice, events);
-  }
+  for (size_t i = 0; i < sequences_.size(); ++i)
+    if (const std::string choice = plan_.format->opening_choice(i); !choice.empty()) add_chunk(choice, events);
   co_await client_.send(std::move(events));
 }
 
@@ -168,9 +154,7 @@ void GenerationCall::end_answer(std::string& events) {
     for (const auto& [name, value] : plan_.headers) answer_.headers.set(name, value);
     return;
   }
-  if (plan_.include_usage) {
-    events += http::format_sse(plan_.format->chunk({}, usage().to_json()));
-  }
+  if (plan_.include_usage) events += http::format_sse(plan_.format->chunk({}, usage().to_json()));
   events += http::format_sse("[DONE]");
 }
 
@@ -185,7 +169,7 @@ void GenerationCall::fail(const ApiError& error, std::string& events) {
 }
 
 void GenerationCall::abort_all() {
-  for (const auto& sequence : sequences_) service_.abort(sequence->id);
+  for (const Sequence& sequence : sequences_) service_.abort(sequence.id);
 }
 
 void GenerationCall::log_end() const {
@@ -205,7 +189,7 @@ std::string GenerationCall::whole_answer() {
   std::string choices;
   for (size_t i = 0; i < sequences_.size(); ++i) {
     if (i > 0) choices += ',';
-    plan_.format->append_whole_choice(i, std::exchange(sequences_[i]->whole, {}), choices);
+    plan_.format->append_choice(i, std::exchange(sequences_[i].whole, {}), false, choices);
   }
   return plan_.format->whole(choices, usage());
 }
@@ -213,12 +197,12 @@ std::string GenerationCall::whole_answer() {
 Usage GenerationCall::usage() const {
   Usage usage;
   for (size_t i = 0; i < sequences_.size(); ++i) {
-    const Choice& choice = sequences_[i]->choice;
+    const Choice& choice = sequences_[i].choice;
     usage.completion_tokens += choice.num_generated();
     usage.reasoning_tokens += choice.num_reasoning();
     // A prompt counts once, however many choices it has.
     if (i % static_cast<size_t>(plan_.choices_per_prompt) != 0) continue;
-    usage.prompt_tokens += static_cast<int>(sequences_[i]->prompt.tokens.size());
+    usage.prompt_tokens += static_cast<int>(sequences_[i].prompt.tokens.size());
     usage.cached_tokens += choice.num_cached();
   }
   return usage;

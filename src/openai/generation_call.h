@@ -41,7 +41,7 @@ struct GenerationPlan {
   int priority = 0;
   std::string cache_salt;
   int64_t arrival_ns = 0;
-  ChoiceOptions choice;  // of every choice, but for starts_in_thought
+  ChoiceOptions choice;  // of every choice
   bool stream = false, include_usage = false, continuous_usage = false;
   http::Headers headers;  // of the response
   std::unique_ptr<AnswerFormat> format;
@@ -65,13 +65,10 @@ class GenerationCall {
  private:
   // One sequence of the engine.
   struct Sequence {
-    Sequence(const Tokenizer& tokenizer, ChoiceOptions options, const Prompt& prompt);
-
     RequestId id = 0;
     const Prompt& prompt;
-    const ChoiceOptions options;
     Choice choice;
-    ChoiceText whole;  // what a whole answer has of it so far
+    ChoiceText whole = {};  // what a whole answer has of it so far
   };
   struct Mail {
     size_t sequence;
@@ -96,7 +93,7 @@ class GenerationCall {
   const Tokenizer& tokenizer_;
   http::ServerCall& client_;
   GenerationPlan plan_;
-  std::vector<std::unique_ptr<Sequence>> sequences_;
+  std::vector<Sequence> sequences_;
   std::shared_ptr<http::Mailbox<Mail>> mailbox_;
   http::Response answer_;  // where nothing is streamed
   size_t num_finished_ = 0;

@@ -51,7 +51,7 @@ enum class Endpoint { kCompletions, kChats };
 
 // Every field that vLLM's and OpenAI's requests have is understood here, is of no consequence, or is refused by name
 // unless its value asks for nothing (null, false, [], {"type": "text"}). Only fields that nobody knows are ignored, and
-// each of them is named once in the log (openai/request_fields.cc).
+// each of them is named once in the log.
 void check_field_names(const boost::json::object& object, JsonKeys& keys, Endpoint endpoint);
 
 // Reads them. `keys` stands on `object`.

@@ -13,8 +13,8 @@ namespace {
 std::unexpected<ApiError> library_failed(const char* what, const std::string& message, size_t num_bytes,
                                          const char* parameter) {
   log::error("the {} failed on a text of {} bytes: {}", what, num_bytes, message);
-  return std::unexpected(ApiError(400, fmt::format("the {} cannot take this text of {} bytes", what, num_bytes),
-                                  "invalid_request_error", parameter, "unprocessable_text"));
+  return invalid_request(fmt::format("the {} cannot take this text of {} bytes", what, num_bytes), parameter,
+                         "unprocessable_text");
 }
 
 }  // namespace
@@ -28,11 +28,10 @@ PromptMaker::PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_te
       bounds_(tokenizer) {}
 
 std::unexpected<ApiError> PromptMaker::too_long(const std::string& asked) const {
-  return std::unexpected(ApiError(
-      400,
+  return invalid_request(
       fmt::format("This model's maximum context length is {} tokens, but {}. Shorten the prompt or ask for fewer.",
                   max_model_len_, asked),
-      "invalid_request_error", "", "context_length_exceeded"));
+      "", "context_length_exceeded");
 }
 
 ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, bool add_special_tokens,
@@ -53,9 +52,8 @@ ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, boo
 
 ApiResult<RenderedChat> PromptMaker::render_chat(const Conversation& conversation) const {
   if (!chat_template_)
-    return std::unexpected(ApiError(400,
-                                    fmt::format("{}: this model has no chat template; use /v1/completions", kRequest),
-                                    "invalid_request_error", "messages"));
+    return invalid_request(fmt::format("{}: this model has no chat template; use /v1/completions", kRequest),
+                           "messages");
   auto rendered = render(conversation, *chat_template_, template_defaults_);
   if (rendered) return std::move(*rendered);
   Error& error = rendered.error();
@@ -116,9 +114,7 @@ ApiResult<bool> PromptMaker::fit_in(const Fit& fit, Prompt& prompt) const {
       prompt.first_is_added = false;
     }
   }
-  if (tokens.empty())
-    return std::unexpected(
-        ApiError(400, "the prompt holds no token; there must be at least one", "invalid_request_error", "prompt"));
+  if (tokens.empty()) return invalid_request("the prompt holds no token; there must be at least one", "prompt");
   const auto num_tokens = static_cast<int64_t>(tokens.size());
   const auto room = max_model_len_ - static_cast<int>(std::min<int64_t>(num_tokens, max_model_len_));
   if (room < 1) return too_long(fmt::format("the prompt has {} tokens and the answer needs at least one", num_tokens));

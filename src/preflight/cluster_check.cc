@@ -7,8 +7,9 @@
 #include <boost/json.hpp>
 
 #include "base/progress.h"
+#include "base/text.h"
 #include "cluster/up_down.h"
-#include "preflight/json_fields.h"
+#include "config/json.h"
 #include "preflight/node_helper.h"
 
 namespace cachalot {
@@ -71,7 +72,7 @@ Status measure_links_there(const ClusterCheckOptions& options, CheckedCluster& c
   }
   ASSIGN_OR_RETURN(const std::vector<NodeAnswer> answers,
                    run_on_nodes(cluster, options.program, arguments, kPatience + std::chrono::seconds(2 * size)));
-  if (const Result<LinkMatrix> links = from_json_line<LinkMatrix>(answers[0].text)) {
+  if (const Result<LinkMatrix> links = parse_link_matrix(answers[0].text, size)) {
     checked.links = *links;
     judge_links(checked);
     return {};
@@ -130,7 +131,7 @@ std::string check_json(const CheckedCluster& checked) {
   for (const CheckedNode& node : checked.nodes) {
     boost::json::object object{
         {"address", node.address}, {"ranks", node.num_ranks}, {"clock_difference_seconds", node.clock_difference}};
-    if (node.report) object["report"] = boost::json::parse(to_json_line(*node.report));
+    if (node.report) object["report"] = boost::json::value_from(*node.report);
     if (node.memory) {
       object["rank_bytes"] = node.memory->rank.fixed_bytes();
       object["cache_bytes"] = node.memory->cache_bytes;
@@ -144,7 +145,7 @@ std::string check_json(const CheckedCluster& checked) {
                         {"advice", finding.advice}});
   }
   boost::json::object object{{"nodes", std::move(nodes)}, {"findings", std::move(findings)}};
-  if (checked.links) object["links"] = boost::json::parse(to_json_line(*checked.links));
+  if (checked.links) object["links"] = boost::json::value_from(*checked.links);
   return boost::json::serialize(object) + "\n";
 }
 
@@ -157,11 +158,11 @@ std::string node_row(const CheckedNode& node) {
                                                        binary_bytes(node.memory->cache_bytes))
                                          : "-";
   return fmt::format("{:<18} {:<12} {:<8} {:<9} {:>5} {:>4} {:>11} {:>5}  {:<24} {:>8} {:<10} {}\n", node.address,
-                     report.host, report.version, report.isa, report.num_cores, report.num_numa_domains,
-                     binary_bytes(static_cast<double>(report.memory_bytes)), node.num_ranks, memory,
-                     fmt::format("{:+.2f} s", node.clock_difference),
-                     report.rdma_devices.empty() ? report.interface : report.interface + "+rdma",
-                     report.fingerprint.empty() ? "-" : report.fingerprint.substr(0, 12));
+                     escaped(report.host, 64), escaped(report.version, 16), escaped(report.isa, 16), report.num_cores,
+                     report.num_numa_domains, binary_bytes(static_cast<double>(report.memory_bytes)), node.num_ranks,
+                     memory, fmt::format("{:+.2f} s", node.clock_difference),
+                     escaped(report.interface, 16) + (report.rdma_devices.empty() ? "" : "+rdma"),
+                     report.fingerprint.empty() ? "-" : escaped(report.fingerprint.substr(0, 12)));
 }
 
 std::string links_text(const CheckedCluster& checked) {
@@ -202,9 +203,6 @@ std::string check_text(const CheckedCluster& checked) {
   const int num_errors = checked.findings.count(Severity::kError),
             num_warnings = checked.findings.count(Severity::kWarning);
   if (num_errors + num_warnings == 0) return text + "nothing stands against a start\n";
-  const auto counted = [](int count, const char* thing) {
-    return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
-  };
   return text + fmt::format("{}, {}{}\n", counted(num_errors, "error"), counted(num_warnings, "warning"),
                             num_errors == 0 ? ": it can start" : "");
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "config/cluster_file.h"
 #include "config/cluster_layout.h"
 #include "config/options.h"
@@ -16,7 +17,8 @@ namespace cachalot {
 
 enum class Severity { kWarning, kError };
 
-// Something that keeps a cluster from starting (an error) or from doing well (a warning), and what to do.
+// Something that keeps a cluster from starting (an error) or from doing well (a warning), and what to do. `what` may
+// hold the words of another node.
 struct Finding {
   Severity severity = Severity::kError;
   std::string where;  // a node's address; empty: the cluster
@@ -25,11 +27,11 @@ struct Finding {
 
 class Findings {
  public:
-  void error(std::string where, std::string what, std::string advice) {
-    all_.push_back({Severity::kError, std::move(where), std::move(what), std::move(advice)});
+  void error(std::string where, std::string_view what, std::string advice) {
+    all_.push_back({Severity::kError, std::move(where), escaped(what), std::move(advice)});
   }
-  void warning(std::string where, std::string what, std::string advice) {
-    all_.push_back({Severity::kWarning, std::move(where), std::move(what), std::move(advice)});
+  void warning(std::string where, std::string_view what, std::string advice) {
+    all_.push_back({Severity::kWarning, std::move(where), escaped(what), std::move(advice)});
   }
   const std::vector<Finding>& all() const { return all_; }
   int count(Severity severity) const {

@@ -8,7 +8,7 @@
 #include "base/progress.h"
 #include "engine/placement.h"
 #include "preflight/cluster_check.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
@@ -19,44 +19,36 @@ constexpr double kSlowLink = 0.5;         // of the median link's bandwidth
 constexpr double kLateLink = 4;           // times the median link's latency
 
 // The first value that anybody has, and who differs from it.
-template <class Value>
-void expect_equal(const CheckedCluster& checked, const Value& value_of,
+void expect_equal(const CheckedCluster& checked, std::string NodeReport::* value,
                   const std::function<void(const CheckedNode& first, const CheckedNode& other)>& tell) {
   const CheckedNode* first = nullptr;
   for (const CheckedNode& node : checked.nodes) {
-    if (!node.report || value_of(*node.report).empty()) continue;
+    if (!node.report || ((*node.report).*value).empty()) continue;
     if (!first) first = &node;
-    if (value_of(*node.report) != value_of(*first->report)) tell(*first, node);
+    if ((*node.report).*value != (*first->report).*value) tell(*first, node);
   }
 }
 
 void judge_alike(CheckedCluster& checked) {
   Findings& findings = checked.findings;
-  expect_equal(
-      checked, [](const NodeReport& report) { return report.version; },
-      [&](const CheckedNode& first, const CheckedNode& other) {
-        findings.error(
-            other.address,
-            fmt::format("runs Cachalot {}, {} runs {}", other.report->version, first.address, first.report->version),
-            "install the same program on every node, or name its path there by `program`");
-      });
-  expect_equal(
-      checked, [](const NodeReport& report) { return report.isa; },
-      [&](const CheckedNode& first, const CheckedNode& other) {
-        findings.warning(
-            other.address,
-            fmt::format("its CPU runs {}, that of {} {}", other.report->isa, first.address, first.report->isa),
-            "all ranks run at the lowest level of the group: leave slow nodes out, or live with it");
-      });
-  expect_equal(
-      checked, [](const NodeReport& report) { return report.fingerprint; },
-      [&](const CheckedNode& first, const CheckedNode& other) {
-        findings.error(
-            other.address,
-            fmt::format("its model has the fingerprint {}, that of {} {}", other.report->fingerprint.substr(0, 12),
-                        first.address, first.report->fingerprint.substr(0, 12)),
-            "copy the same files to every node (rsync --checksum)");
-      });
+  expect_equal(checked, &NodeReport::version, [&](const CheckedNode& first, const CheckedNode& other) {
+    findings.error(
+        other.address,
+        fmt::format("runs Cachalot {}, {} runs {}", other.report->version, first.address, first.report->version),
+        "install the same program on every node, or name its path there by `program`");
+  });
+  expect_equal(checked, &NodeReport::isa, [&](const CheckedNode& first, const CheckedNode& other) {
+    findings.warning(other.address,
+                     fmt::format("its CPU runs {}, that of {} {}", other.report->isa, first.address, first.report->isa),
+                     "all ranks run at the lowest level of the group: leave slow nodes out, or live with it");
+  });
+  expect_equal(checked, &NodeReport::fingerprint, [&](const CheckedNode& first, const CheckedNode& other) {
+    findings.error(
+        other.address,
+        fmt::format("its model has the fingerprint {}, that of {} {}", other.report->fingerprint.substr(0, 12),
+                    first.address, first.report->fingerprint.substr(0, 12)),
+        "copy the same files to every node (rsync --checksum)");
+  });
 }
 
 void judge_network(const CheckedNode& node, bool many_nodes, Findings& findings) {

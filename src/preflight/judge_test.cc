@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "config/json.h"
 #include "preflight/cluster_check.h"
-#include "preflight/json_fields.h"
 
 namespace cachalot {
 namespace {
@@ -125,6 +125,18 @@ TEST_F(Judge, TellsOfLimitsAndClocks) {
   EXPECT_THAT(text, HasSubstr("error: c: ranks cannot share memory: memfd_create"));
   EXPECT_THAT(text, HasSubstr("warning: d: its clock is 3.5 s behind this machine's"));
   EXPECT_THAT(text, HasSubstr("warning: d: 8 ranks share 4 cores"));
+}
+
+TEST_F(Judge, WhatANodeSaysMovesNoCursor) {
+  const std::string odd = "\x1b[2J\nx";
+  for (std::string* text : {&report(1).host, &report(1).version, &report(1).isa, &report(1).interface_fault,
+                            &report(1).model_fault, &report(1).interface, &report(1).fingerprint})
+    *text = odd;
+  checked_.nodes[2].report.reset();
+  checked_.nodes[2].silence = odd;
+  const std::string text = judged();
+  EXPECT_EQ(text.find('\x1b'), std::string::npos) << text;
+  EXPECT_THAT(text, HasSubstr("c: cannot be asked: \\x1b[2J\\nx"));
 }
 
 TEST_F(Judge, ClockWithinWhatCanBeToldIsNoFault) {

@@ -1,9 +1,16 @@
 #include "preflight/layout_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <boost/json.hpp>
+#include <cmath>
 #include <limits>
 
 #include "base/math.h"
+#include "base/progress.h"
+#include "base/text.h"
+#include "comm/membership/member.h"
 #include "engine/placement.h"
 #include "preflight/step_traffic.h"
 #include "weights/weight_catalog.h"
@@ -140,6 +147,238 @@ Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConf
   const int64_t chunk = options.engine.max_num_batched_tokens;
   plan.prefill = cost_of(plan, false, chunk, static_cast<double>(chunk), 1);
   return plan;
+}
+
+// --- Tables for people and for programs.
+
+namespace {
+
+constexpr size_t kMaxColumns = 4;
+
+// Three digits.
+std::string number(double value) {
+  return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.3g}", value);
+}
+
+std::string speed(double tokens) {
+  return std::isinf(tokens) ? "any number of tokens/s" : fmt::format("at most {} tokens/s", number(tokens));
+}
+
+// Ranks that hold the same.
+struct Column {
+  std::vector<int> ranks;
+  const RankMemory* memory = nullptr;
+
+  std::string heading() const { return rank_list(ranks); }
+};
+
+std::vector<Column> columns_of(const LayoutPlan& plan) {
+  std::vector<Column> columns;
+  for (const RankPlan& rank : plan.ranks) {
+    const auto same = std::ranges::find_if(columns, [&](const Column& column) {
+      return column.memory->model.weights_by_kind == rank.memory.model.weights_by_kind &&
+             column.memory->fixed_bytes() == rank.memory.fixed_bytes();
+    });
+    Column& column = same != columns.end() ? *same : columns.emplace_back(Column{{}, &rank.memory});
+    column.ranks.push_back(rank.rank);
+  }
+  // Too many to stand beside each other: those that hold least and most.
+  if (columns.size() > kMaxColumns) {
+    const auto [least, most] =
+        std::ranges::minmax_element(columns, {}, [](const Column& column) { return column.memory->fixed_bytes(); });
+    columns = {*least, *most};
+  }
+  return columns;
+}
+
+std::string memory_table(const LayoutPlan& plan) {
+  const std::vector<Column> columns = columns_of(plan);
+  std::string text = fmt::format("{:<34}", "Memory of a rank");
+  for (const Column& column : columns) text += fmt::format("  {:>16}", column.heading());
+  text += "\n";
+  const auto row = [&](int level, std::string_view name, auto bytes_of) {
+    if (std::ranges::all_of(columns, [&](const Column& column) { return bytes_of(*column.memory) == 0; })) return;
+    text += fmt::format("{:<34}", fmt::format("{:{}}{}", "", 2 * level, name));
+    for (const Column& column : columns) text += fmt::format("  {:>16}", binary_bytes(bytes_of(*column.memory)));
+    text += "\n";
+  };
+  row(1, "weights", [](const RankMemory& rank) { return rank.model.weight_bytes; });
+  for (size_t kind = 0; kind < kNumWeightKinds; kind++)
+    row(2, weight_kind_name(static_cast<WeightKind>(kind)),
+        [&](const RankMemory& rank) { return rank.model.weights_by_kind[kind]; });
+  row(1, "workspace", [](const RankMemory& rank) { return rank.model.workspace_bytes; });
+  row(1, "scratch of the kernels", [](const RankMemory& rank) { return rank.model.scratch_bytes; });
+  row(1, "rotary tables", [](const RankMemory& rank) { return rank.model.rope_bytes; });
+  row(1, "logits", [](const RankMemory& rank) { return rank.logits_bytes; });
+  row(1, "buffers of the expert exchange", [](const RankMemory& rank) { return rank.model.exchange_bytes; });
+  row(1, "buffers of tensor-parallel sums", [](const RankMemory& rank) { return rank.model.reduce_bytes; });
+  row(1, "shared memory inside the node", [](const RankMemory& rank) { return rank.shared_bytes; });
+  row(1, "all but the KV cache", [](const RankMemory& rank) { return rank.fixed_bytes(); });
+  return text;
+}
+
+std::string needs(const LayoutPlan& plan, int num_requests) {
+  const size_t device = plan.device_bytes_for(num_requests);
+  return fmt::format(
+      "  {} of {} tokens: {} of KV cache; a device of {}, a node of {}\n", counted(num_requests, "request"),
+      plan.max_model_len,
+      binary_bytes(static_cast<double>(plan.largest().model.cache_bytes_per_token) * plan.max_model_len * num_requests),
+      binary_bytes(device), binary_bytes(static_cast<double>(device) * plan.layout.ranks_per_node()));
+}
+
+std::string cache_text(const LayoutPlan& plan) {
+  std::string text = fmt::format(
+      "KV cache: {} bytes a token, the same on each rank of a replica. What it takes, of which "
+      "--gpu-memory-utilization {} is used:\n",
+      plan.largest().model.cache_bytes_per_token, plan.options.engine.gpu_memory_utilization);
+  text += needs(plan, 1);
+  if (plan.options.decode_batch > 1) text += needs(plan, plan.options.decode_batch);
+  if (plan.options.engine.max_num_seqs > plan.options.decode_batch)
+    text += needs(plan, plan.options.engine.max_num_seqs);
+  if (!plan.memory) return text;
+  const MemoryPlan& memory = *plan.memory;
+  text += fmt::format("Nodes of {}: {} a rank, {} usable, {} of KV cache = {} tokens ({} blocks of {}) in each replica",
+                      binary_bytes(memory.node.total_bytes), binary_bytes(memory.device_bytes),
+                      binary_bytes(memory.usable_bytes), binary_bytes(memory.cache_bytes),
+                      int64_t{memory.num_blocks} * memory.block_size, memory.num_blocks, memory.block_size);
+  if (memory.max_model_len_was_cut) text += fmt::format("; requests are cut to {} tokens", memory.max_model_len);
+  text += fmt::format("; {} of {} tokens at once\n", counted(plan.num_requests(), "request"), memory.max_model_len);
+  return text;
+}
+
+std::string traffic_row(std::string_view name, std::string_view times, const std::string& rank, double all, double far,
+                        double node) {
+  return fmt::format("  {:<26} {:>6} {:>14} {:>14} {:>14} {:>14}\n", name, times, rank, binary_bytes(all),
+                     binary_bytes(far), binary_bytes(node));
+}
+
+std::string traffic_table(const StepCost& cost) {
+  if (cost.traffic.operations.empty()) return "  nothing moves between ranks\n";
+  std::string text = fmt::format("  {:<26} {:>6} {:>14} {:>14} {:>14} {:>14}\n", "bytes moved", "times", "a rank, each",
+                                 "all, a step", "between nodes", "out of a node");
+  for (const OperationTraffic& operation : cost.traffic.operations) {
+    const int times = operation.times;
+    text += traffic_row(operation.operation, fmt::to_string(times), binary_bytes(operation.rank_bytes),
+                        times * operation.total_bytes, times * operation.far_bytes, times * operation.node_bytes);
+  }
+  return text + traffic_row("a step", "", "", cost.traffic.sum(&OperationTraffic::total_bytes),
+                            cost.traffic.sum(&OperationTraffic::far_bytes),
+                            cost.traffic.sum(&OperationTraffic::node_bytes));
+}
+
+std::string bounds_text(const LayoutPlan& plan, const StepCost& cost) {
+  std::string text = fmt::format(
+      "  bounds of all replicas together, each by itself, none of them reached:\n"
+      "    memory: a rank reads {}, {} for each GB/s that it reads at\n",
+      binary_bytes(cost.read_bytes), speed(cost.tokens_per_memory_gb()));
+  if (plan.layout.num_nodes > 1)
+    text +=
+        fmt::format("    links: a node sends {}, {} for each GB/s of its link\n",
+                    binary_bytes(cost.traffic.sum(&OperationTraffic::node_bytes)), speed(cost.tokens_per_link_gb()));
+  return text + fmt::format("    arithmetic: {} x 10^9 operations of linears a token, {} for each 10^12/s of a rank\n",
+                            number(cost.operations / static_cast<double>(cost.rows) / 1e9),
+                            speed(cost.tokens_per_tera_operation(plan.layout.num_ranks())));
+}
+
+}  // namespace
+
+std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
+  const NodeLayout& layout = plan.layout;
+  const EngineOptions& engine = plan.options.engine;
+  const int ep_size = plan.largest().settings.ep_size;
+  std::string text = fmt::format("{}: {}, {} of files; computed in {}\n", subject.model, subject.weights,
+                                 binary_bytes(static_cast<double>(subject.file_bytes)),
+                                 dtype_name(plan.largest().settings.compute_dtype));
+  text += fmt::format("layout: {} x {} = {} (data x tensor parallel), {} of {} each; ", layout.dp_size, layout.tp_size,
+                      counted(layout.num_ranks(), "rank"), counted(layout.num_nodes, "node"), layout.ranks_per_node());
+  text += plan.config.num_experts == 0 ? "no experts"
+          : ep_size > 1                ? fmt::format("{} experts over {} ranks", plan.config.num_experts, ep_size)
+          : layout.tp_size > 1         ? "each expert's width over a replica's ranks"
+                                       : "all experts on each rank";
+  text += fmt::format("; {} tokens a step, {} a sequence\n\n", engine.max_num_batched_tokens, plan.max_model_len);
+  text += memory_table(plan) + "\n" + cache_text(plan);
+  text += fmt::format("\nA decode step: {} sequences of {} tokens in each replica, {} tokens\n",
+                      plan.options.decode_batch, plan.options.decode_context, plan.decode.rows);
+  text += traffic_table(plan.decode) + bounds_text(plan, plan.decode);
+  text += fmt::format("\nA prefill step: {} tokens of a new prompt in each replica, {} tokens\n",
+                      plan.prefill.rows_per_replica, plan.prefill.rows);
+  return text + traffic_table(plan.prefill) + bounds_text(plan, plan.prefill);
+}
+
+namespace {
+
+using boost::json::array;
+using boost::json::object;
+using boost::json::value;
+
+object rank_json(const RankPlan& plan, const NodeLayout& layout) {
+  const RankMemory& memory = plan.memory;
+  object kinds;
+  for (size_t kind = 0; kind < kNumWeightKinds; kind++)
+    kinds[weight_kind_name(static_cast<WeightKind>(kind))] = memory.model.weights_by_kind[kind];
+  return {{"rank", plan.rank},
+          {"node", layout.node_of(plan.rank)},
+          {"weight_bytes", memory.model.weight_bytes},
+          {"weights", std::move(kinds)},
+          {"workspace_bytes", memory.model.workspace_bytes},
+          {"scratch_bytes", memory.model.scratch_bytes},
+          {"rotary_bytes", memory.model.rope_bytes},
+          {"logits_bytes", memory.logits_bytes},
+          {"exchange_bytes", memory.model.exchange_bytes},
+          {"reduce_bytes", memory.model.reduce_bytes},
+          {"shared_memory_bytes", memory.shared_bytes},
+          {"fixed_bytes", memory.fixed_bytes()}};
+}
+
+value bound(double tokens) {
+  return std::isinf(tokens) ? value(nullptr) : value(tokens);
+}
+
+object step_json(const StepCost& cost, int num_ranks) {
+  return {{"rows_per_replica", cost.rows_per_replica},
+          {"rows", cost.rows},
+          {"operations", boost::json::value_from(cost.traffic.operations)},
+          {"total_bytes", cost.traffic.sum(&OperationTraffic::total_bytes)},
+          {"far_bytes", cost.traffic.sum(&OperationTraffic::far_bytes)},
+          {"node_bytes", cost.traffic.sum(&OperationTraffic::node_bytes)},
+          {"rank_reads_bytes", cost.read_bytes},
+          {"arithmetic_operations", cost.operations},
+          {"bounds",
+           {{"tokens_per_s_per_memory_gb_per_s", bound(cost.tokens_per_memory_gb())},
+            {"tokens_per_s_per_link_gb_per_s", bound(cost.tokens_per_link_gb())},
+            {"tokens_per_s_per_tera_operation_per_s", bound(cost.tokens_per_tera_operation(num_ranks))}}}};
+}
+
+}  // namespace
+
+std::string plan_json(const LayoutPlan& plan, const PlanSubject& subject) {
+  array ranks;
+  for (const RankPlan& rank : plan.ranks) ranks.push_back(rank_json(rank, plan.layout));
+  object json{{"model", subject.model},
+              {"weights", subject.weights},
+              {"file_bytes", subject.file_bytes},
+              {"data_parallel_size", plan.layout.dp_size},
+              {"tensor_parallel_size", plan.layout.tp_size},
+              {"expert_parallel_size", plan.largest().settings.ep_size},
+              {"nodes", plan.layout.num_nodes},
+              {"max_model_len", plan.max_model_len},
+              {"cache_bytes_per_token", plan.largest().model.cache_bytes_per_token},
+              {"device_bytes_for_one_request", plan.device_bytes_for(1)},
+              {"device_bytes_for_max_num_seqs", plan.device_bytes_for(plan.options.engine.max_num_seqs)},
+              {"ranks", std::move(ranks)},
+              {"decode", step_json(plan.decode, plan.layout.num_ranks())},
+              {"prefill", step_json(plan.prefill, plan.layout.num_ranks())}};
+  if (plan.memory) {
+    json["memory"] = {{"node_bytes", plan.memory->node.total_bytes},
+                      {"device_bytes", plan.memory->device_bytes},
+                      {"usable_bytes", plan.memory->usable_bytes},
+                      {"cache_bytes", plan.memory->cache_bytes},
+                      {"num_blocks", plan.memory->num_blocks},
+                      {"cache_tokens", int64_t{plan.memory->num_blocks} * plan.memory->block_size},
+                      {"max_model_len", plan.memory->max_model_len},
+                      {"requests", plan.num_requests()}};
+  }
+  return boost::json::serialize(json) + "\n";
 }
 
 }  // namespace cachalot

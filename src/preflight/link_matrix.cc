@@ -8,6 +8,7 @@
 
 #include "base/math.h"
 #include "comm/mesh_group.h"
+#include "config/json.h"
 
 namespace cachalot {
 namespace {
@@ -130,6 +131,14 @@ Result<LinkMatrix> measure_links(Mesh& mesh) {
   RETURN_IF_ERROR(group->all_gather(View<const std::byte, 2>(rows + rank * row_bytes, 1, row_bytes),
                                     RowPartition(size, size), View<std::byte, 2>(rows, size, row_bytes),
                                     {.operation = "link check"}));
+  return matrix;
+}
+
+Result<LinkMatrix> parse_link_matrix(const std::string& text, int size) {
+  ASSIGN_OR_RETURN(LinkMatrix matrix, from_json_line<LinkMatrix>(text));
+  if (matrix.size != size || std::ssize(matrix.figures) != int64_t{size} * size)
+    return make_error(ErrorCode::kCorrupt, "{} figures of links between {} nodes, where {} between {} were expected",
+                      matrix.figures.size(), matrix.size, int64_t{size} * size, size);
   return matrix;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <boost/describe/class.hpp>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -12,13 +14,8 @@ namespace cachalot {
 struct LinkFigure {
   double microseconds = 0;      // of a small message, one way
   double bytes_per_second = 0;  // of large ones
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("microseconds", self.microseconds);
-    archive("bytes_per_second", self.bytes_per_second);
-  }
 };
+BOOST_DESCRIBE_STRUCT(LinkFigure, (), (microseconds, bytes_per_second))
 
 // [from * size + to] of ranks; nothing from a rank to itself.
 struct LinkMatrix {
@@ -27,18 +24,16 @@ struct LinkMatrix {
 
   const LinkFigure& at(int from, int to) const { return figures[static_cast<size_t>(from * size + to)]; }
   LinkFigure& at(int from, int to) { return figures[static_cast<size_t>(from * size + to)]; }
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("size", self.size);
-    archive("figures", self.figures);
-  }
 };
+BOOST_DESCRIBE_STRUCT(LinkMatrix, (), (size, figures))
 
 // Measures every pair, each direction by itself, as many pairs at a time as have no rank in common. Every rank of the
 // mesh calls this, and all get the whole matrix. Half a second a round; there is one round fewer than ranks, or as many
 // if their number is odd.
 Result<LinkMatrix> measure_links(Mesh& mesh);
+
+// Of another process: one among `size` ranks, or an error.
+Result<LinkMatrix> parse_link_matrix(const std::string& text, int size);
 
 // Who meets whom in round `round` of a tournament of `size`: the partner of `rank`; -1: nobody.
 int partner_in_round(int rank, int size, int round);

@@ -32,6 +32,19 @@ TEST(LinkMatrix, EveryPairMeetsOnceInRoundsOfDisjointPairs) {
   }
 }
 
+TEST(LinkMatrix, OfAnotherShapeThanWasAskedForIsRefused) {
+  const std::string one = R"({"microseconds": 1, "bytes_per_second": 2})",
+                    four = one + "," + one + "," + one + "," + one;
+  EXPECT_TRUE(parse_link_matrix(R"({"size": 2, "figures": [)" + four + "]}", 2));
+  for (const std::string& text :
+       {R"({"size": 100, "figures": [)" + four + "]}", R"({"size": 2, "figures": [)" + one + "]}",
+        R"({"size": -2, "figures": [)" + four + "]}", std::string("\x1b[2J")}) {
+    const auto matrix = parse_link_matrix(text, 2);
+    ASSERT_FALSE(matrix) << text;
+    EXPECT_EQ(matrix.error().message.find('\x1b'), std::string::npos);
+  }
+}
+
 TEST(LinkMatrix, MeasuresEachDirectionOfEachPairAndTellsAll) {
   constexpr int kSize = 3;
   auto meshes = make_local_mesh(kSize);

@@ -15,8 +15,8 @@
 #include "base/process.h"
 #include "cluster/lease.h"
 #include "comm/world.h"
+#include "config/json.h"
 #include "config/version.h"
-#include "preflight/json_fields.h"
 #include "preflight/link_matrix.h"
 #include "preflight/node_report.h"
 

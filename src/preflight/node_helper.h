@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/describe/class.hpp>
 #include <chrono>
 #include <string>
 #include <vector>
@@ -26,11 +27,8 @@ struct NodeAnswer {
 Result<std::vector<NodeAnswer>> run_on_nodes(const ClusterFile& cluster, const std::string& program,
                                              const std::vector<Words>& arguments, std::chrono::seconds patience);
 
-}  // namespace cachalot
-
-// What the checking machine has other nodes do: `cachalot check --answer QUESTION` there. Answers go to the standard
-// output behind kAnswerMark (preflight/node_helper.h).
-namespace cachalot {
+// --- What the checking machine has other nodes do: `cachalot check --answer QUESTION` there. Answers go to the
+// standard output behind kAnswerMark.
 
 // This rank among one a node, to measure the links.
 struct LinkQuestion {
@@ -38,17 +36,8 @@ struct LinkQuestion {
   std::string host;  // of the first node
   int port = 0;
   std::string network_interface, group_secret_file;
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("rank", self.rank);
-    archive("size", self.size);
-    archive("host", self.host);
-    archive("port", self.port);
-    archive("network_interface", self.network_interface);
-    archive("group_secret_file", self.group_secret_file);
-  }
 };
+BOOST_DESCRIBE_STRUCT(LinkQuestion, (), (rank, size, host, port, network_interface, group_secret_file))
 
 // Answers a question that the checking machine made: a NodeQuestion or a LinkQuestion as JSON.
 Status answer_inspection(const std::string& question);

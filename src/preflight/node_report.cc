@@ -57,14 +57,6 @@ std::string shared_memory_fault() {
   return {};
 }
 
-uint64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  for (uint64_t kilobytes = 0; file >> key >> kilobytes >> unit;)
-    if (key == "MemAvailable:") return kilobytes << 10;
-  return 0;
-}
-
 rlimit limit(__rlimit_resource resource) {
   rlimit limits{};
   getrlimit(resource, &limits);
@@ -121,6 +113,14 @@ void inspect_model(const NodeQuestion& question, NodeReport& report) {
 }
 
 }  // namespace
+
+uint64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key, unit;
+  for (uint64_t kilobytes = 0; file >> key >> kilobytes >> unit;)
+    if (key == "MemAvailable:") return kilobytes << 10;
+  return 0;
+}
 
 NodeReport inspect_node(const NodeQuestion& question) {
   NodeReport report;

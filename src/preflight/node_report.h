@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/describe/class.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -14,28 +15,14 @@ struct NodeQuestion {
   std::string network_interface;  // that the file names; may be empty
   std::string model;              // folder
   bool hash_everything = false;
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("address", self.address);
-    archive("ports", self.ports);
-    archive("first_address", self.first_address);
-    archive("network_interface", self.network_interface);
-    archive("model", self.model);
-    archive("hash_everything", self.hash_everything);
-  }
 };
+BOOST_DESCRIBE_STRUCT(NodeQuestion, (), (address, ports, first_address, network_interface, model, hash_everything))
 
 struct PortFault {
   int port = 0;
   std::string why;
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("port", self.port);
-    archive("why", self.why);
-  }
 };
+BOOST_DESCRIBE_STRUCT(PortFault, (), (port, why))
 
 // What it says. A fault is what the operating system or the files said; empty: none.
 struct NodeReport {
@@ -56,35 +43,15 @@ struct NodeReport {
   std::string config_json;
   uint64_t model_bytes = 0;
   double unix_seconds = 0;  // at the end
-
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive("host", self.host);
-    archive("version", self.version);
-    archive("isa", self.isa);
-    archive("num_cores", self.num_cores);
-    archive("num_numa_domains", self.num_numa_domains);
-    archive("memory_bytes", self.memory_bytes);
-    archive("available_bytes", self.available_bytes);
-    archive("memory_source", self.memory_source);
-    archive("open_files", self.open_files);
-    archive("most_open_files", self.most_open_files);
-    archive("locked_bytes", self.locked_bytes);
-    archive("shared_memory_fault", self.shared_memory_fault);
-    archive("address_fault", self.address_fault);
-    archive("taken_ports", self.taken_ports);
-    archive("interface", self.interface);
-    archive("interface_fault", self.interface_fault);
-    archive("own_interface", self.own_interface);
-    archive("rdma_devices", self.rdma_devices);
-    archive("model_fault", self.model_fault);
-    archive("fingerprint", self.fingerprint);
-    archive("tokenizer_fault", self.tokenizer_fault);
-    archive("config_json", self.config_json);
-    archive("model_bytes", self.model_bytes);
-    archive("unix_seconds", self.unix_seconds);
-  }
 };
+BOOST_DESCRIBE_STRUCT(NodeReport, (),
+                      (host, version, isa, num_cores, num_numa_domains, memory_bytes, available_bytes, memory_source,
+                       open_files, most_open_files, locked_bytes, shared_memory_fault, address_fault, taken_ports,
+                       interface, interface_fault, own_interface, rdma_devices, model_fault, fingerprint,
+                       tokenizer_fault, config_json, model_bytes, unix_seconds))
+
+// Bytes of this machine that are free or could be; 0: the kernel does not tell.
+uint64_t available_memory();
 
 // Looks at this machine. Binds the ports for a moment, and leaves nothing behind.
 NodeReport inspect_node(const NodeQuestion& question);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/describe/class.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -48,6 +49,7 @@ struct OperationTraffic {
   double far_bytes = 0;    // of these, to other nodes
   double node_bytes = 0;   // of these, out of the busiest node
 };
+BOOST_DESCRIBE_STRUCT(OperationTraffic, (), (operation, times, rank_bytes, total_bytes, far_bytes, node_bytes))
 
 struct StepTraffic {
   std::vector<OperationTraffic> operations;  // in the order of a step; those that move nothing are left out

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <boost/asio/read.hpp>
+#include <boost/asio/read_until.hpp>
 #include <boost/json/parse.hpp>
 #include <future>
 #include <thread>
@@ -262,6 +264,45 @@ TEST_F(RouterTest, AnAnswerThatBreaksOffNeverLooksComplete) {
   EXPECT_FALSE(answer);
   EXPECT_THAT(get("/metrics").body,
               HasSubstr("cachalot:router_broken_answers_total{replica=\"" + replica.url() + "\"} 2"));
+}
+
+// Of a replica that answers with the very bytes of a request's body.
+TEST_F(RouterTest, AnAnswerThatHttpDoesNotKnowCostsItsRequestOnly) {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  options_.server_urls.push_back("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()));
+  std::jthread odd([&](const std::stop_token& stopped) {
+    while (!stopped.stop_requested()) {  // a question after health comes soon
+      auto socket = acceptor.accept();
+      boost::system::error_code ignored;
+      std::string request;
+      boost::asio::read_until(socket, boost::asio::dynamic_buffer(request), "\r\n\r\n", ignored);
+      std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+      if (const size_t length = request.find("Content-Length: "); length != request.npos) {
+        answer = request.substr(request.find("\r\n\r\n") + 4);
+        answer.resize(leading_number<size_t>(std::string_view(request).substr(length + 16)));
+        const size_t num_read = request.size() - request.find("\r\n\r\n") - 4;
+        boost::asio::read(socket, boost::asio::buffer(answer.data() + num_read, answer.size() - num_read), ignored);
+      }
+      boost::asio::write(socket, boost::asio::buffer(answer), ignored);
+    }
+  });
+  start(1);
+  for (const std::string status : {"000", "101", "700", "999"}) {
+    EXPECT_EQ(complete({}, "HTTP/1.1 " + status + " odd\r\nContent-Length: 2\r\n\r\nab").status, 503) << status;
+    EXPECT_TRUE(eventually([&] { return num_up() == 1; }));
+  }
+  const std::string good = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+  EXPECT_EQ(complete({}, "HTTP/1.1 103 Early Hints\r\n\r\n" + good).body, "ab");
+  // What is said of a break would not fit into the length that was announced.
+  const std::string broken =
+      "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 20\r\n\r\ndata: 1\n\n";
+  http::RawClient client(router_->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(broken.size()) +
+              "\r\n\r\n" + broken);
+  EXPECT_THAT(client.read_to_end(),
+              AllOf(HasSubstr("data: 1\n\n"), HasSubstr("data: {\"error\""), Not(HasSubstr("Content-Length"))));
+  odd.request_stop();
 }
 
 TEST_F(RouterTest, ASilentReplicaIsLeftAndItsUnansweredRequestsAreAnsweredElsewhere) {

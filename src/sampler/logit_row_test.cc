@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <random>
-#include <vector>
 
 namespace cachalot {
 namespace {

@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <set>
-#include <span>
 #include <vector>
 
 #include "core/request.h"
 #include "core/step.h"
-#include "scheduler/scheduler.h"
+#include "scheduler/integrity_test_util.h"
 
 namespace cachalot {
 

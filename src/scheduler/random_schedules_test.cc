@@ -4,7 +4,6 @@
 #include <map>
 #include <random>
 #include <set>
-#include <string>
 #include <vector>
 
 #include "scheduler/fake_rank_test_util.h"
@@ -156,7 +155,7 @@ class RandomSchedule {
     } else {
       for (const RequestOutput& output : scheduler_.commit(std::move(result))) deliver(output);
     }
-    const Status status = scheduler_.check_integrity();
+    const Status status = check_integrity(scheduler_);
     EXPECT_TRUE(status) << status.error().message;
     cut_answers();
   }

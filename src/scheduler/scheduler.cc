@@ -1,10 +1,6 @@
 #include "scheduler/scheduler.h"
 
-#include <algorithm>
 #include <tuple>
-
-#include "base/error.h"
-#include "core/request.h"
 
 namespace cachalot {
 
@@ -90,8 +86,7 @@ StepPlan Scheduler::plan(int max_num_steps) {
                                 .num_prompt_tokens = request.num_prompt_tokens,
                                 .blocks = sequence->blocks.blocks,
                                 .sample = sequence->num_computed + sequence->num_planned == sequence->num_tokens(),
-                                .sampling = &request.sampling,
-                                .constraint = request.constraint.get()});
+                                .sampling = &request.sampling});
       in_flight_.push_back(sequence);
     }
   }
@@ -260,10 +255,8 @@ void Scheduler::append_tokens(Sequence& sequence, const SequenceResult& result, 
     sequence.request.tokens.push_back(sampled.token);
     expected = finish_reason(sequence.request.sampling, sequence.num_generated(), sampled.token);
   }
-  // kStop also where nothing else may follow under the constraint.
-  CHECK(result.finish == expected || result.finish == FinishReason::kStop,
-        "request {} ends with {}, and should with {}", result.id, static_cast<int>(result.finish),
-        static_cast<int>(expected));
+  CHECK(result.finish == expected, "request {} ends with {}, and should with {}", result.id,
+        static_cast<int>(result.finish), static_cast<int>(expected));
   output.finish = result.finish;
 }
 
@@ -325,28 +318,6 @@ ReplicaStats Scheduler::stats() const {
     stats.num_pending_tokens += sequence->num_tokens() - sequence->num_computed;
   stats.kv_usage = static_cast<double>(cache_.pool().num_held()) / cache_.pool().num_blocks();
   return stats;
-}
-
-Status Scheduler::check_integrity() const {
-  RETURN_IF_ERROR(cache_.pool().check_integrity());
-  if (running_.size() + waiting_.size() != sequences_.size())
-    return make_error(ErrorCode::kInternal, "{} requests run and {} wait, of {}", running_.size(), waiting_.size(),
-                      sequences_.size());
-  if (!std::ranges::is_sorted(running_, order_))
-    return make_error(ErrorCode::kInternal, "the running requests are out of order");
-  std::vector<int> num_holders(cache_.pool().num_blocks());
-  for (const auto& [id, sequence] : sequences_) {
-    if (waiting_.contains(sequence.get()) && !sequence->blocks.blocks.empty())
-      return make_error(ErrorCode::kInternal, "request {} waits and holds {} blocks", id,
-                        sequence->blocks.blocks.size());
-    for (const BlockId block : sequence->blocks.blocks) num_holders[block]++;
-  }
-  for (BlockId block = 0; block < cache_.pool().num_blocks(); block++) {
-    if (num_holders[block] != cache_.pool().num_references(block))
-      return make_error(ErrorCode::kInternal, "block {} has {} references and {} holders", block,
-                        cache_.pool().num_references(block), num_holders[block]);
-  }
-  return {};
 }
 
 SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_blocks, int max_model_len) {

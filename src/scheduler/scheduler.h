@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -92,10 +91,9 @@ class Scheduler {
   bool has_work() const { return !sequences_.empty(); }
   ReplicaStats stats() const;
   const BlockPool& blocks() const { return cache_.pool(); }
-  // Compares every block's references with who holds it. For tests and debugging.
-  Status check_integrity() const;
 
  private:
+  friend Status check_integrity(const Scheduler& scheduler);  // of tests
   struct Order {
     bool by_priority = false;
     bool operator()(const Sequence* left, const Sequence* right) const;

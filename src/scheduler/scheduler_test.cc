@@ -5,7 +5,6 @@
 #include <chrono>
 #include <map>
 #include <numeric>
-#include <vector>
 
 #include "scheduler/fake_rank_test_util.h"
 
@@ -60,7 +59,7 @@ struct House {
   void start_round(int max_num_steps = 1000) { plan = scheduler.plan(max_num_steps); }
   void finish_round(int num_steps = 1000) {
     hear(scheduler.commit(rank.run(scheduler, plan, num_steps)));
-    const Status status = scheduler.check_integrity();
+    const Status status = check_integrity(scheduler);
     EXPECT_TRUE(status) << status.error().message;
   }
   void round() {
@@ -509,10 +508,10 @@ TEST(Scheduler, AFailedSequenceEndsAlone) {
   house.add(House::request(2, 4, 20));
   house.start_round();
   StepResult result = house.rank.run(house.scheduler, house.plan, 1);
-  result.sequences[0] = {.id = 1, .finish = FinishReason::kError, .error = "its grammar is broken"};
+  result.sequences[0] = {.id = 1, .finish = FinishReason::kError, .error = "its logits are not numbers"};
   house.hear(house.scheduler.commit(std::move(result)));
   EXPECT_EQ(house.heard[1].finish, FinishReason::kError);
-  EXPECT_EQ(house.heard[1].error, "its grammar is broken");
+  EXPECT_EQ(house.heard[1].error, "its logits are not numbers");
   house.run_to_the_end();
   EXPECT_EQ(house.num_heard(2), 20);
 }

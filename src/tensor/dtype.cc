@@ -1,6 +1,7 @@
 #include "tensor/dtype.h"
 
-#include "base/error.h"
+#include <algorithm>
+#include <iterator>
 
 namespace cachalot {
 namespace {
@@ -62,53 +63,39 @@ fp8e4m3::operator float() const {
   return sign * std::ldexp(static_cast<float>(mantissa | 8), exponent - 10);
 }
 
+const std::array<float, 256>& fp8_values() {
+  static const std::array<float, 256> values = [] {
+    std::array<float, 256> table;
+    for (size_t bits = 0; bits < table.size(); bits++)
+      table[bits] = static_cast<float>(std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits)));
+    return table;
+  }();
+  return values;
+}
+
+namespace {
+
+struct Kind {
+  std::string_view name;
+  size_t size;
+};
+constexpr Kind kKinds[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}, {"F8_E4M3", 1}, {"I64", 8}, {"I32", 4},
+                           {"I16", 2}, {"I8", 1},   {"U8", 1},  {"BOOL", 1},    {"F64", 8}};  // in the order of DType
+static_assert(std::size(kKinds) == static_cast<size_t>(DType::kF64) + 1);
+
+}  // namespace
+
 size_t dtype_size(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-    case DType::kI32:
-      return 4;
-    case DType::kBF16:
-    case DType::kF16:
-    case DType::kI16:
-      return 2;
-    case DType::kF8E4M3:
-    case DType::kI8:
-    case DType::kU8:
-    case DType::kBool:
-      return 1;
-    case DType::kI64:
-    case DType::kF64:
-      return 8;
-  }
-  check_failed(__FILE__, __LINE__, "dtype", "unknown value");
+  return kKinds[static_cast<size_t>(dtype)].size;
 }
 
 std::string_view dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "F32";
-    case DType::kBF16:
-      return "BF16";
-    case DType::kF16:
-      return "F16";
-    case DType::kF8E4M3:
-      return "F8_E4M3";
-    case DType::kI64:
-      return "I64";
-    case DType::kI32:
-      return "I32";
-    case DType::kI16:
-      return "I16";
-    case DType::kI8:
-      return "I8";
-    case DType::kU8:
-      return "U8";
-    case DType::kBool:
-      return "BOOL";
-    case DType::kF64:
-      return "F64";
-  }
-  check_failed(__FILE__, __LINE__, "dtype", "unknown value");
+  return kKinds[static_cast<size_t>(dtype)].name;
+}
+
+std::optional<DType> dtype_by_name(std::string_view name) {
+  const auto kind = std::ranges::find(kKinds, name, &Kind::name);
+  return kind == std::end(kKinds) ? std::nullopt : std::optional(static_cast<DType>(kind - kKinds));
 }
 
 }  // namespace cachalot

@@ -1,10 +1,13 @@
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
+#include <type_traits>
 
 // The small floating-point numbers of checkpoints and caches, with plain conversions. Kernels have fast ones of their
 // own.
@@ -21,11 +24,6 @@ struct bf16 {
                              : static_cast<uint16_t>((word + 0x7fff + ((word >> 16) & 1)) >> 16);
   }
   explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-  static bf16 from_bits(uint16_t bits) {
-    bf16 value;
-    value.bits = bits;
-    return value;
-  }
 };
 
 // IEEE half precision, subnormals included.
@@ -35,11 +33,6 @@ struct fp16 {
   fp16() = default;
   explicit fp16(float value);
   explicit operator float() const;
-  static fp16 from_bits(uint16_t bits) {
-    fp16 value;
-    value.bits = bits;
-    return value;
-  }
 };
 
 // OCP fp8 e4m3 ("fn"): no infinities, 0x7f and 0xff are NaN, largest 448, smallest subnormal 2^-9.
@@ -49,12 +42,10 @@ struct fp8e4m3 {
   fp8e4m3() = default;
   explicit fp8e4m3(float value);  // to nearest, ties to even, saturates at 448
   explicit operator float() const;
-  static fp8e4m3 from_bits(uint8_t bits) {
-    fp8e4m3 value;
-    value.bits = bits;
-    return value;
-  }
 };
+
+// Of every bit pattern.
+const std::array<float, 256>& fp8_values();
 
 static_assert(sizeof(bf16) == 2 && sizeof(fp16) == 2 && sizeof(fp8e4m3) == 1);
 
@@ -64,20 +55,12 @@ enum class DType { kF32, kBF16, kF16, kF8E4M3, kI64, kI32, kI16, kI8, kU8, kBool
 
 size_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);  // as in safetensors: "F32", "BF16", "F8_E4M3", ...
+std::optional<DType> dtype_by_name(std::string_view name);
 
 template <class T>
-constexpr DType dtype_of();
-template <>
-constexpr DType dtype_of<float>() {
-  return DType::kF32;
-}
-template <>
-constexpr DType dtype_of<bf16>() {
-  return DType::kBF16;
-}
-template <>
-constexpr DType dtype_of<fp16>() {
-  return DType::kF16;
+constexpr DType dtype_of() {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, fp16>);
+  return std::is_same_v<T, float> ? DType::kF32 : std::is_same_v<T, bf16> ? DType::kBF16 : DType::kF16;
 }
 
 }  // namespace cachalot

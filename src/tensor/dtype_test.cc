@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "base/math.h"
 
 namespace cachalot {
@@ -11,7 +9,7 @@ namespace {
 
 TEST(Numbers, EveryFp16RoundTrips) {
   for (int bits = 0; bits < 0x10000; bits++) {
-    const fp16 value = fp16::from_bits(static_cast<uint16_t>(bits));
+    const fp16 value = std::bit_cast<fp16>(static_cast<uint16_t>(bits));
     if (std::isnan(static_cast<float>(value))) continue;
     EXPECT_EQ(fp16(static_cast<float>(value)).bits, bits);
   }
@@ -19,7 +17,7 @@ TEST(Numbers, EveryFp16RoundTrips) {
 
 TEST(Numbers, EveryBf16RoundTrips) {
   for (int bits = 0; bits < 0x10000; bits++) {
-    const bf16 value = bf16::from_bits(static_cast<uint16_t>(bits));
+    const bf16 value = std::bit_cast<bf16>(static_cast<uint16_t>(bits));
     if (std::isnan(static_cast<float>(value))) continue;
     EXPECT_EQ(bf16(static_cast<float>(value)).bits, bits);
   }
@@ -27,20 +25,20 @@ TEST(Numbers, EveryBf16RoundTrips) {
 
 TEST(Numbers, EveryFp8RoundTrips) {
   for (int bits = 0; bits < 0x100; bits++) {
-    const fp8e4m3 value = fp8e4m3::from_bits(static_cast<uint8_t>(bits));
+    const fp8e4m3 value = std::bit_cast<fp8e4m3>(static_cast<uint8_t>(bits));
     if (std::isnan(static_cast<float>(value))) continue;
     EXPECT_EQ(fp8e4m3(static_cast<float>(value)).bits, bits);
   }
-  EXPECT_EQ(static_cast<float>(fp8e4m3::from_bits(0x7e)), 448.f);
-  EXPECT_EQ(static_cast<float>(fp8e4m3::from_bits(0x01)), 0x1p-9f);
+  EXPECT_EQ(static_cast<float>(std::bit_cast<fp8e4m3>(uint8_t{0x7e})), 448.f);
+  EXPECT_EQ(static_cast<float>(std::bit_cast<fp8e4m3>(uint8_t{0x01})), 0x1p-9f);
 }
 
 // Every value between two neighbours goes to the nearer one, and to the even one from the middle.
 template <class Number>
 void expect_nearest_even(int largest_bits) {
   for (int bits = 0; bits < largest_bits; bits++) {
-    const auto low = static_cast<float>(Number::from_bits(static_cast<decltype(Number::bits)>(bits)));
-    const auto high = static_cast<float>(Number::from_bits(static_cast<decltype(Number::bits)>(bits + 1)));
+    const auto low = static_cast<float>(std::bit_cast<Number>(static_cast<decltype(Number::bits)>(bits)));
+    const auto high = static_cast<float>(std::bit_cast<Number>(static_cast<decltype(Number::bits)>(bits + 1)));
     const float middle = low + (high - low) / 2;
     EXPECT_EQ(Number(std::nextafter(middle, low)).bits, bits);
     EXPECT_EQ(Number(std::nextafter(middle, high)).bits, bits + 1);
@@ -52,7 +50,7 @@ void expect_nearest_even(int largest_bits) {
 TEST(Numbers, ConversionsRoundToNearestTiesToEven) {
   expect_nearest_even<fp16>(0x7bff);
   expect_nearest_even<bf16>(0x7f7f);
-  expect_nearest_even<fp8e4m3>(0x7e);
+  expect_nearest_even<fp8e4m3>(uint8_t{0x7e});
 }
 
 TEST(Numbers, LargeValuesSaturateOrBecomeInfinite) {

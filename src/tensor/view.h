@@ -3,11 +3,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <type_traits>
-#include <utility>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "tensor/dtype.h"
 
 namespace cachalot {
@@ -98,53 +98,41 @@ class ComputeView {
  public:
   ComputeView() = default;
   template <class T>
-  explicit ComputeView(View<T, Rank> view)
-      : data_(view.data()), dtype_(dtype_of<T>()), extents_(view.extents()), strides_(view.strides()) {}
+  explicit ComputeView(View<T, Rank> view) : ComputeView(view.data(), dtype_of<T>(), view.extents(), view.strides()) {}
   template <class... Extents>
     requires(sizeof...(Extents) == Rank)
-  ComputeView(void* data, DType dtype, Extents... extents) : data_(data), dtype_(dtype) {
-    const View<char, Rank> shape(nullptr, extents...);
-    extents_ = shape.extents();
-    strides_ = shape.strides();
-  }
+  ComputeView(void* data, DType dtype, Extents... extents)
+      : dtype_(dtype), shape_(static_cast<std::byte*>(data), extents...) {}
   ComputeView(void* data, DType dtype, std::array<int64_t, Rank> extents, std::array<int64_t, Rank> strides)
-      : data_(data), dtype_(dtype), extents_(extents), strides_(strides) {}
+      : dtype_(dtype), shape_(static_cast<std::byte*>(data), extents, strides) {}
 
   DType dtype() const { return dtype_; }
-  void* data() const { return data_; }
-  int64_t extent(int dim) const { return extents_[dim]; }
-  int64_t stride(int dim) const { return strides_[dim]; }
-  bool empty() const { return View<char, Rank>(nullptr, extents_, strides_).empty(); }
+  void* data() const { return shape_.data(); }
+  int64_t extent(int dim) const { return shape_.extent(dim); }
+  int64_t stride(int dim) const { return shape_.stride(dim); }
+  bool empty() const { return shape_.empty(); }
   template <class T>
   View<T, Rank> as() const {
     CHECK(dtype_of<T>() == dtype_, "a {} view read as {}", dtype_name(dtype_), dtype_name(dtype_of<T>()));
-    return View<T, Rank>(static_cast<T*>(data_), extents_, strides_);
+    return View<T, Rank>(static_cast<T*>(data()), shape_.extents(), shape_.strides());
   }
   ComputeView<Rank - 1> operator[](int64_t index) const
     requires(Rank > 1)
   {
-    ComputeView<Rank - 1> view;
-    view.data_ = static_cast<char*>(data_) + index * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
-    view.dtype_ = dtype_;
-    for (int dim = 1; dim < Rank; dim++) view.extents_[dim - 1] = extents_[dim], view.strides_[dim - 1] = strides_[dim];
-    return view;
+    const View<std::byte, Rank - 1> inner = shape_[0];
+    return {row(index), dtype_, inner.extents(), inner.strides()};
   }
   ComputeView rows(int64_t begin, int64_t count) const {
-    CHECK(begin >= 0 && count >= 0 && begin + count <= extents_[0], "rows [{}, {}) of {}", begin, begin + count,
-          extents_[0]);
-    ComputeView view = *this;
-    view.data_ = static_cast<char*>(data_) + begin * strides_[0] * static_cast<int64_t>(dtype_size(dtype_));
-    view.extents_[0] = count;
-    return view;
+    CHECK(begin >= 0 && count >= 0 && begin + count <= extent(0), "rows [{}, {}) of {}", begin, begin + count,
+          extent(0));
+    return {row(begin), dtype_, shape_.rows(0, count).extents(), shape_.strides()};
   }
 
  private:
-  template <int>
-  friend class ComputeView;
-  void* data_ = nullptr;
+  void* row(int64_t index) const { return shape_.row(index * static_cast<int64_t>(dtype_size(dtype_))); }
+
   DType dtype_ = DType::kF32;
-  std::array<int64_t, Rank> extents_{};
-  std::array<int64_t, Rank> strides_{};
+  View<std::byte, Rank> shape_;  // strides count elements
 };
 
 // What body gives, called with the views' element type: visit_compute(dtype, [&]<class T>() { ... x.as<T>() ... }).
@@ -161,37 +149,46 @@ class Buffer {
   using Release = void (*)(std::byte* data, size_t size);
 
   Buffer() = default;
-  Buffer(std::byte* data, size_t size, Release release) : data_(data), size_(size), release_(release) {}
-  Buffer(Buffer&& other) noexcept { swap(other); }
-  Buffer& operator=(Buffer&& other) noexcept {
-    Buffer(std::move(other)).swap(*this);
-    return *this;
-  }
-  ~Buffer() {
-    if (data_) release_(data_, size_);
-  }
+  Buffer(std::byte* data, size_t size, Release release) : data_(data, {size, release}) {}
 
-  std::byte* data() const { return data_; }
-  size_t size() const { return size_; }
+  std::byte* data() const { return data_.get(); }
+  size_t size() const { return data_.get_deleter().size; }
 
   // The first elements as a contiguous view of these extents.
   template <class T, class... Extents>
   View<T, sizeof...(Extents)> view(Extents... extents) const {
-    View<T, sizeof...(Extents)> view(reinterpret_cast<T*>(data_), extents...);
-    CHECK(static_cast<size_t>(view.size()) * sizeof(T) <= size_, "view of {} bytes on a buffer of {}",
-          view.size() * sizeof(T), size_);
+    View<T, sizeof...(Extents)> view(reinterpret_cast<T*>(data()), extents...);
+    CHECK(static_cast<size_t>(view.size()) * sizeof(T) <= size(), "view of {} bytes on a buffer of {}",
+          view.size() * sizeof(T), size());
     return view;
   }
 
  private:
-  void swap(Buffer& other) {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    std::swap(release_, other.release_);
+  struct Releaser {
+    size_t size;
+    Release release;
+    void operator()(std::byte* data) const { release(data, size); }
+  };
+  std::unique_ptr<std::byte, Releaser> data_;
+};
+
+// Cuts arrays out of a piece of memory, each on cache lines of its own. Without memory it only adds up their sizes, so
+// that one function both lays out and measures.
+class Carver {
+ public:
+  explicit Carver(std::byte* memory) : memory_(memory) {}
+
+  template <class T, class... Extents>
+  View<T, sizeof...(Extents)> take(Extents... extents) {
+    const View<T, sizeof...(Extents)> view(memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr, extents...);
+    used_ += round_up(static_cast<size_t>(view.size()) * sizeof(T), size_t{64});
+    return view;
   }
-  std::byte* data_ = nullptr;
-  size_t size_ = 0;
-  Release release_ = nullptr;
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  size_t used_ = 0;
 };
 
 }  // namespace cachalot

@@ -1,26 +1,14 @@
 #include "text/chat_template.h"
 
-#include <utility>
-
 #include "base/file.h"
 #include "text/folder_config.h"
 #include "text/rust_bridge.h"
 
 namespace cachalot {
-namespace {
 
-struct TemplateDeleter {
-  void operator()(cachalot_template* handle) const { cachalot_template_free(handle); }
-};
-
-}  // namespace
-
-struct ChatTemplate::Impl {
-  std::unique_ptr<cachalot_template, TemplateDeleter> handle;
-};
-
-ChatTemplate::ChatTemplate() : impl_(std::make_unique<Impl>()) {}
-ChatTemplate::~ChatTemplate() = default;
+void ChatTemplate::Deleter::operator()(cachalot_template* handle) const {
+  cachalot_template_free(handle);
+}
 
 Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::string& model_folder) {
   ASSIGN_OR_RETURN(TokenizerConfig config, load_tokenizer_config(model_folder));
@@ -57,14 +45,14 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::from_source(std::string_view
   const cachalot_text_status status =
       cachalot_template_new(as_view(source), as_view(bos_token), as_view(eos_token), &handle, sink_into(error));
   RETURN_IF_ERROR(to_status(status, "chat template", error));
-  chat_template->impl_->handle.reset(handle);
+  chat_template->handle_.reset(handle);
   return chat_template;
 }
 
 Result<std::string> ChatTemplate::render(std::string_view context_json) const {
   std::string text, error;
   const cachalot_text_status status =
-      cachalot_template_render(impl_->handle.get(), as_view(context_json), sink_into(text), sink_into(error));
+      cachalot_template_render(handle_.get(), as_view(context_json), sink_into(text), sink_into(error));
   RETURN_IF_ERROR(to_status(status, "chat template", error));
   return text;
 }

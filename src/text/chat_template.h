@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 
+struct cachalot_template;  // of the Rust part
+
 namespace cachalot {
 
 // The Jinja chat template of a model folder. Thread-safe.
@@ -19,7 +21,6 @@ class ChatTemplate {
                                                                  const std::string& tokenizer_folder);
   static Result<std::unique_ptr<ChatTemplate>> from_source(std::string_view source, std::string_view bos_token,
                                                            std::string_view eos_token);
-  ~ChatTemplate();
 
   // `context_json`: an object with messages, and whatever else the template reads (tools, add_generation_prompt, ...);
   // bos_token and eos_token are added. Errors: the template's own raise_exception() and missing fields,
@@ -27,9 +28,12 @@ class ChatTemplate {
   Result<std::string> render(std::string_view context_json) const;
 
  private:
-  ChatTemplate();
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct Deleter {
+    void operator()(cachalot_template* handle) const;
+  };
+  ChatTemplate() = default;
+
+  std::unique_ptr<cachalot_template, Deleter> handle_;
 };
 
 }  // namespace cachalot

@@ -15,9 +15,9 @@
 
 namespace cachalot {
 
-namespace {
-
 namespace json = boost::json;
+
+namespace {
 
 // A special token is written as a string or as an object with its content.
 Status read_token(JsonKeys& keys, std::string_view key, std::string& token) {
@@ -112,46 +112,31 @@ void read(JsonKeys& keys, std::string_view key, std::optional<T>& field, Range..
   if (keys.find(key)) keys.optional(key, field.emplace(), range...);
 }
 
+constexpr std::string_view kRead =
+    "do_sample temperature top_p min_p repetition_penalty top_k max_new_tokens eos_token_id";
+
 // Values of the keys that are not read, which would change an answer elsewhere; null and what is listed change nothing.
 bool changes_answers(std::string_view key, const json::value& value) {
-  constexpr std::string_view kHarmless[] = {"_from_model_config",
-                                            "transformers_version",
-                                            "bos_token_id",
-                                            "pad_token_id",
-                                            "decoder_start_token_id",
-                                            "use_cache",
-                                            "cache_implementation",
-                                            "output_attentions",
-                                            "output_hidden_states",
-                                            "output_scores",
-                                            "output_logits",
-                                            "return_dict_in_generate",
-                                            "trust_remote_code",
-                                            "cache_config",
-                                            "prefill_chunk_size",
-                                            "is_assistant",
-                                            "low_memory",
-                                            "max_length",
-                                            "max_time"};
-  if (value.is_null() || std::ranges::find(kHarmless, key) != std::end(kHarmless)) return false;
+  constexpr std::string_view kHarmless =
+      "_from_model_config transformers_version bos_token_id pad_token_id decoder_start_token_id use_cache "
+      "cache_implementation output_attentions output_hidden_states output_scores output_logits "
+      "return_dict_in_generate trust_remote_code cache_config prefill_chunk_size is_assistant low_memory max_length "
+      "max_time";
+  constexpr std::string_view kFactors =
+      "typical_p length_penalty num_beams num_beam_groups num_return_sequences encoder_repetition_penalty "
+      "guidance_scale";
+  if (value.is_null() || has_word(kHarmless, key)) return false;
   if (value.is_bool()) return value.get_bool();
   if (value.is_array()) return !value.get_array().empty();
   if (value.is_object()) return !value.get_object().empty();
   if (value.is_string()) return !value.get_string().empty();
-  const double number = value.to_number<double>();
-  const bool is_factor = key == "typical_p" || key == "length_penalty" || key == "num_beams" ||
-                         key == "num_beam_groups" || key == "num_return_sequences" ||
-                         key == "encoder_repetition_penalty" || key == "guidance_scale";
-  return number != (is_factor ? 1 : 0);
+  return value.to_number<double>() != (has_word(kFactors, key) ? 1 : 0);
 }
-
-constexpr std::string_view kRead[] = {"do_sample",          "temperature", "top_p",          "min_p",
-                                      "repetition_penalty", "top_k",       "max_new_tokens", "eos_token_id"};
 
 void note_others(const json::object& object, const std::string& path, GenerationConfig& config) {
   std::vector<std::string> others;
   for (const auto& [key, value] : object)
-    if (std::ranges::find(kRead, std::string_view(key)) == std::end(kRead) && changes_answers(key, value))
+    if (!has_word(kRead, key) && changes_answers(key, value))
       others.push_back(fmt::format("{} {}", std::string_view(key), shown(value)));
   if (!others.empty()) config.notes.push_back(fmt::format("{}: these play no part here: {}", path, listed(others, 12)));
 }
@@ -181,12 +166,11 @@ Result<GenerationConfig> parse_generation_config(const std::string& text, const 
 Status override_generation_config(const std::string& text, const std::string& source, int vocab_size,
                                   GenerationConfig& config) {
   ASSIGN_OR_RETURN(GenerationConfig over, parse_generation_config(text, source, vocab_size));
-  const std::vector<std::string> known = {"do_sample",          "temperature", "top_p",          "min_p",
-                                          "repetition_penalty", "top_k",       "max_new_tokens", "eos_token_id"};
+  const std::vector<std::string> known = words_of(kRead);
   const json::value root = json::parse(text);
   for (const auto& entry : root.get_object()) {
     const std::string key(entry.key());
-    if (std::ranges::find(known, key) != known.end()) continue;
+    if (has_word(kRead, key)) continue;
     const std::string nearest = nearest_name(key, known);
     return make_parameter_error(source, "{}: {} is no sampling default; {}", source, cachalot::quoted(key),
                                 nearest.empty() ? fmt::format("there are {}", fmt::join(known, ", "))
@@ -208,10 +192,8 @@ Status override_generation_config(const std::string& text, const std::string& so
 
 Result<GenerationConfig> load_generation_config(const std::string& model_folder, int vocab_size) {
   const std::string path = model_folder + "/generation_config.json";
-  const Result<std::string> text = read_file(path);
-  if (text) return parse_generation_config(*text, path, vocab_size);
-  if (text.error().code == ErrorCode::kNotFound) return GenerationConfig{};
-  return std::unexpected(text.error());
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, read_optional_file(path));
+  return text ? parse_generation_config(*text, path, vocab_size) : GenerationConfig{};
 }
 
 }  // namespace cachalot

@@ -1,7 +1,6 @@
 // Equality with HuggingFace's libraries, on everything that tests/tokenizer/make_fixture.py asked them.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <map>
 
 #include "base/file.h"

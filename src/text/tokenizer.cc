@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <utility>
 
 #include "base/file.h"
 #include "base/math.h"
@@ -14,34 +13,6 @@
 namespace cachalot {
 
 namespace {
-
-struct TokenizerDeleter {
-  void operator()(cachalot_tokenizer* handle) const { cachalot_tokenizer_free(handle); }
-};
-using Handle = std::unique_ptr<cachalot_tokenizer, TokenizerDeleter>;
-
-// The bytes of every token, one after another.
-struct TokenTable {
-  std::string bytes;
-  std::vector<size_t> begins = {0};  // [id]; one more at the end
-  std::vector<bool> is_special;      // [id]
-
-  int num_holes = 0;  // ids that no token has, below the largest
-  int first_hole = -1;
-
-  int size() const { return static_cast<int>(is_special.size()); }
-
-  // In the order of ids; an id that was left out is a token of no bytes.
-  void append(uint32_t id, std::string_view token_bytes, bool special) {
-    if (size() < static_cast<int>(id) && num_holes == 0) first_hole = size();
-    num_holes += static_cast<int>(id) - size();
-    is_special.resize(id, false);
-    begins.resize(size_t{id} + 1, bytes.size());
-    bytes += token_bytes;
-    begins.push_back(bytes.size());
-    is_special.push_back(special);
-  }
-};
 
 Result<std::string> read_tokenizer_json(const std::string& model_folder) {
   Result<std::string> text = read_file(model_folder + "/tokenizer.json");
@@ -57,101 +28,97 @@ Result<std::string> read_tokenizer_json(const std::string& model_folder) {
   return text;
 }
 
-Result<Handle> parse_tokenizer(std::string_view json, const std::string& path, int vocab_size) {
-  RETURN_IF_ERROR(check_json(json, path));
-  if (json.starts_with("\xef\xbb\xbf")) json.remove_prefix(3);
-  cachalot_tokenizer* handle = nullptr;
-  std::string error;
-  const cachalot_text_status status =
-      cachalot_tokenizer_new(as_view(json), static_cast<uint32_t>(vocab_size), &handle, sink_into(error));
-  RETURN_IF_ERROR(to_status(status, path, error));
-  return Handle(handle);
+}  // namespace
+
+void Tokenizer::Deleter::operator()(cachalot_tokenizer* handle) const {
+  cachalot_tokenizer_free(handle);
 }
 
-Result<std::vector<TokenId>> encode_with(const cachalot_tokenizer* handle, std::string_view text, bool post_process) {
+Result<std::vector<TokenId>> Tokenizer::encode_with(std::string_view text, bool post_process) const {
   std::vector<TokenId> ids;
   const cachalot_ids_sink sink = {&ids, [](void* context, const uint32_t* values, size_t num_ids) {
                                     static_cast<std::vector<TokenId>*>(context)->assign(values, values + num_ids);
                                   }};
   std::string error;
   const cachalot_text_status status =
-      cachalot_tokenizer_encode(handle, as_view(text), post_process ? 1 : 0, sink, sink_into(error));
+      cachalot_tokenizer_encode(handle_.get(), as_view(text), post_process ? 1 : 0, sink, sink_into(error));
   RETURN_IF_ERROR(to_status(status, "cannot tokenize", error));
   return ids;
 }
 
-Result<TokenTable> read_table(const cachalot_tokenizer* handle, const std::string& path) {
-  TokenTable table;
-  const cachalot_token_visitor visitor = {
-      &table, [](void* context, uint32_t id, cachalot_text_view bytes, int is_special) {
-        static_cast<TokenTable*>(context)->append(id, {bytes.data, bytes.size}, is_special != 0);
-      }};
+// They come in the order of ids; an id that was left out is a token of no bytes.
+Status Tokenizer::read_tokens(const std::string& path) {
+  struct Visit {
+    Tokenizer& tokenizer;
+    int num_holes = 0, first_hole = -1;  // ids that no token has, below the largest
+  } visit{*this};
+  const auto add = [](void* context, uint32_t id, cachalot_text_view bytes, int is_special) {
+    Visit& visit = *static_cast<Visit*>(context);
+    Tokenizer& tokenizer = visit.tokenizer;
+    if (tokenizer.vocab_size() < static_cast<int>(id) && visit.num_holes == 0)
+      visit.first_hole = tokenizer.vocab_size();
+    visit.num_holes += static_cast<int>(id) - tokenizer.vocab_size();
+    tokenizer.is_special_.resize(id, false);
+    tokenizer.begins_.resize(size_t{id} + 1, tokenizer.bytes_.size());
+    tokenizer.bytes_.append(bytes.data, bytes.size);
+    tokenizer.begins_.push_back(tokenizer.bytes_.size());
+    tokenizer.is_special_.push_back(is_special != 0);
+  };
   std::string error;
-  const cachalot_text_status status = cachalot_tokenizer_visit_tokens(handle, visitor, sink_into(error));
-  RETURN_IF_ERROR(to_status(status, path, error));
-  return table;
+  RETURN_IF_ERROR(
+      to_status(cachalot_tokenizer_visit_tokens(handle_.get(), {&visit, add}, sink_into(error)), path, error));
+  if (visit.num_holes > 0)
+    notes_.push_back(
+        fmt::format("{}: {} ids below its largest ({}) are no token, the first is {}; they stand for no text", path,
+                    visit.num_holes, vocab_size() - 1, visit.first_hole));
+  return {};
 }
-
-std::optional<TokenId> find_token(const cachalot_tokenizer* handle, std::string_view token) {
-  const int64_t id = cachalot_tokenizer_token_id(handle, as_view(token));
-  return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
-}
-
-}  // namespace
-
-struct Tokenizer::Impl {
-  Handle handle;
-  TokenTable table;
-  TokenizerConfig config;
-  std::optional<TokenId> bos_id;
-  bool add_bos = false;
-  std::vector<std::string> notes;
-};
-
-Tokenizer::Tokenizer() : impl_(std::make_unique<Impl>()) {}
-Tokenizer::~Tokenizer() = default;
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_folder, int vocab_size) {
   const std::string path = model_folder + "/tokenizer.json";
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
-  Impl& impl = *tokenizer->impl_;
-  ASSIGN_OR_RETURN(impl.config, load_tokenizer_config(model_folder));
-  ASSIGN_OR_RETURN(const std::string json, read_tokenizer_json(model_folder));
-  ASSIGN_OR_RETURN(impl.handle, parse_tokenizer(json, path, vocab_size));
-  ASSIGN_OR_RETURN(impl.table, read_table(impl.handle.get(), path));
-  if (!impl.config.bos_token.empty()) impl.bos_id = find_token(impl.handle.get(), impl.config.bos_token);
-  if (impl.config.add_bos_token) {
-    impl.add_bos = *impl.config.add_bos_token;
+  TokenizerConfig& config = tokenizer->config_;
+  ASSIGN_OR_RETURN(config, load_tokenizer_config(model_folder));
+  ASSIGN_OR_RETURN(const std::string text, read_tokenizer_json(model_folder));
+  RETURN_IF_ERROR(check_json(text, path));
+  std::string_view json = text;
+  if (json.starts_with("\xef\xbb\xbf")) json.remove_prefix(3);
+  cachalot_tokenizer* handle = nullptr;
+  std::string error;
+  const cachalot_text_status status =
+      cachalot_tokenizer_new(as_view(json), static_cast<uint32_t>(vocab_size), &handle, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, path, error));
+  tokenizer->handle_.reset(handle);
+  RETURN_IF_ERROR(tokenizer->read_tokens(path));
+  if (!config.bos_token.empty()) tokenizer->bos_id_ = tokenizer->token_id(config.bos_token);
+  if (config.add_bos_token) {
+    tokenizer->add_bos_ = *config.add_bos_token;
   } else {
-    ASSIGN_OR_RETURN(const std::vector<TokenId> added, encode_with(impl.handle.get(), "", true));
-    impl.add_bos = impl.bos_id && !added.empty() && added.front() == *impl.bos_id;
+    ASSIGN_OR_RETURN(const std::vector<TokenId> added, tokenizer->encode_with("", true));
+    tokenizer->add_bos_ = tokenizer->bos_id_ && !added.empty() && added.front() == *tokenizer->bos_id_;
   }
-  if (impl.add_bos && !impl.bos_id) {
+  if (tokenizer->add_bos_ && !tokenizer->bos_id_)
     return make_error(ErrorCode::kCorrupt,
                       "{}/tokenizer_config.json: add_bos_token is true, but bos_token \"{}\" is no token of {}",
-                      model_folder, escaped(impl.config.bos_token, 80), path);
-  }
-  if (impl.table.num_holes > 0)
-    impl.notes.push_back(
-        fmt::format("{}: {} ids below its largest ({}) are no token, the first is {}; they stand for no text", path,
-                    impl.table.num_holes, impl.table.size() - 1, impl.table.first_hole));
-  if (const std::string& eos = impl.config.eos_token; !eos.empty() && !find_token(impl.handle.get(), eos))
-    impl.notes.push_back(fmt::format("{}/tokenizer_config.json: eos_token {} is no token of {}, and ends no answer",
-                                     model_folder, cachalot::quoted(eos, 80), path));
+                      model_folder, escaped(config.bos_token, 80), path);
+  if (const std::string& eos = config.eos_token; !eos.empty() && !tokenizer->token_id(eos))
+    tokenizer->notes_.push_back(
+        fmt::format("{}/tokenizer_config.json: eos_token {} is no token of {}, and ends no answer", model_folder,
+                    cachalot::quoted(eos, 80), path));
   return tokenizer;
 }
 
 Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, bool add_bos) const {
-  ASSIGN_OR_RETURN(std::vector<TokenId> ids, encode_with(impl_->handle.get(), text, false));
-  const bool has_bos = !ids.empty() && impl_->bos_id == ids.front();
-  if (add_bos && impl_->add_bos && !has_bos) ids.insert(ids.begin(), *impl_->bos_id);
+  ASSIGN_OR_RETURN(std::vector<TokenId> ids, encode_with(text, false));
+  const bool has_bos = !ids.empty() && bos_id_ == ids.front();
+  if (add_bos && add_bos_ && !has_bos) ids.insert(ids.begin(), *bos_id_);
   return ids;
 }
 
 std::string_view Tokenizer::token_bytes(TokenId id, bool skip_special) const {
-  const TokenTable& table = impl_->table;
-  if (id < 0 || id >= table.size() || (skip_special && table.is_special[id])) return {};
-  return std::string_view(table.bytes).substr(table.begins[id], table.begins[id + 1] - table.begins[id]);
+  if (id < 0 || id >= vocab_size() || (skip_special && is_special(id))) return {};
+  const auto idx = static_cast<size_t>(id);
+  return std::string_view(bytes_).substr(begins_[idx], begins_[idx + 1] - begins_[idx]);
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
@@ -160,28 +127,9 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) c
   return to_valid_utf8(bytes);
 }
 
-bool Tokenizer::is_special(TokenId id) const {
-  return id >= 0 && id < impl_->table.size() && impl_->table.is_special[id];
-}
-
 std::optional<TokenId> Tokenizer::token_id(std::string_view token) const {
-  return find_token(impl_->handle.get(), token);
-}
-
-int Tokenizer::vocab_size() const {
-  return impl_->table.size();
-}
-const std::string& Tokenizer::bos_token() const {
-  return impl_->config.bos_token;
-}
-const std::string& Tokenizer::eos_token() const {
-  return impl_->config.eos_token;
-}
-const std::vector<std::string>& Tokenizer::notes() const {
-  return impl_->notes;
-}
-bool Tokenizer::add_bos_token() const {
-  return impl_->add_bos;
+  const int64_t id = cachalot_tokenizer_token_id(handle_.get(), as_view(token));
+  return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
 }
 
 namespace {

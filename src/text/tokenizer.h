@@ -11,6 +11,9 @@
 
 #include "base/error.h"
 #include "core/types.h"
+#include "text/folder_config.h"
+
+struct cachalot_tokenizer;  // of the Rust part
 
 namespace cachalot {
 
@@ -20,9 +23,6 @@ class Tokenizer {
  public:
   // Token ids must be below `vocab_size`, config.json's.
   static Result<std::unique_ptr<Tokenizer>> load(const std::string& model_folder, int vocab_size = kMaxVocabSize);
-  ~Tokenizer();
-  Tokenizer(const Tokenizer&) = delete;
-  Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Text to ids. Special tokens written out in the text become their ids. `add_bos`: one begin-of-sequence token first,
   // if tokenizer_config.json's add_bos_token says so and the text does not begin with it already.
@@ -32,18 +32,30 @@ class Tokenizer {
   // Whole text of the ids; invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
 
-  bool is_special(TokenId id) const;
-  std::optional<TokenId> token_id(std::string_view token) const;  // of an added or ordinary token's text
-  int vocab_size() const;                                         // largest id + 1
-  const std::string& bos_token() const;
-  const std::string& eos_token() const;
-  bool add_bos_token() const;
-  const std::vector<std::string>& notes() const;  // lines to tell whoever starts it
+  bool is_special(TokenId id) const { return id >= 0 && id < vocab_size() && is_special_[static_cast<size_t>(id)]; }
+  std::optional<TokenId> token_id(std::string_view token) const;           // of an added or ordinary token's text
+  int vocab_size() const { return static_cast<int>(is_special_.size()); }  // largest id + 1
+  const std::string& bos_token() const { return config_.bos_token; }
+  const std::string& eos_token() const { return config_.eos_token; }
+  bool add_bos_token() const { return add_bos_; }
+  const std::vector<std::string>& notes() const { return notes_; }  // lines to tell whoever starts it
 
  private:
-  Tokenizer();
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct Deleter {
+    void operator()(cachalot_tokenizer* handle) const;
+  };
+  Tokenizer() = default;
+  Result<std::vector<TokenId>> encode_with(std::string_view text, bool post_process) const;
+  Status read_tokens(const std::string& path);
+
+  std::unique_ptr<cachalot_tokenizer, Deleter> handle_;
+  std::string bytes_;                 // of every token, one after another
+  std::vector<size_t> begins_ = {0};  // [id] in them; one more at the end
+  std::vector<bool> is_special_;      // [id]
+  TokenizerConfig config_;
+  std::optional<TokenId> bos_id_;
+  bool add_bos_ = false;
+  std::vector<std::string> notes_;
 };
 
 // What can be said of a text before it is tokenized, which of a hopelessly long one takes minutes and gigabytes.

@@ -7,19 +7,12 @@
 #include <boost/json.hpp>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 
-#include "base/error.h"
-#include "base/file.h"
 #include "base/progress.h"
 
 namespace cachalot {
 namespace {
-
-std::unexpected<Error> os_error(const std::string& path, const char* action) {
-  return make_error(ErrorCode::kIo, "{}: cannot {}: {}", path, action, std::strerror(errno));
-}
 
 // The header's text, padded so that the data begins at a multiple of 8; the tensors in the order of their data.
 std::string header_text(std::span<const TensorSpec> tensors) {
@@ -45,9 +38,9 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path, std
   const std::string header = header_text(tensors);
 
   const std::string part = path + ".part";
-  const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
-  if (fd < 0) return os_error(part, "create");
-  SafetensorsWriter writer(path, fd);
+  FileDescriptor file(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644));
+  if (!file) return os_error(part, "create");
+  SafetensorsWriter writer(path, std::move(file));
   const uint64_t header_size = header.size();
   RETURN_IF_ERROR(writer.write_at(0, std::as_bytes(std::span(&header_size, 1))));
   RETURN_IF_ERROR(writer.write_at(sizeof header_size, std::as_bytes(std::span(header))));
@@ -57,17 +50,12 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::string& path, std
     CHECK(is_new, "tensor {} is listed twice", tensor.name);
     position += tensor.num_bytes();
   }
-  if (ftruncate(fd, static_cast<off_t>(position)) != 0) return os_error(part, "extend");
+  if (ftruncate(writer.file_.get(), static_cast<off_t>(position)) != 0) return os_error(part, "extend");
   return writer;
 }
 
-SafetensorsWriter::SafetensorsWriter(SafetensorsWriter&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), places_(std::move(other.places_)) {}
-
 SafetensorsWriter::~SafetensorsWriter() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(part_path().c_str());
+  if (file_) ::unlink(part_path().c_str());
 }
 
 Status SafetensorsWriter::write(std::string_view tensor, uint64_t offset, std::span<const std::byte> data) {
@@ -80,7 +68,7 @@ Status SafetensorsWriter::write(std::string_view tensor, uint64_t offset, std::s
 
 Status SafetensorsWriter::write_at(uint64_t position, std::span<const std::byte> data) {
   while (!data.empty()) {
-    const ssize_t written = ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(position));
+    const ssize_t written = ::pwrite(file_.get(), data.data(), data.size(), static_cast<off_t>(position));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return os_error(part_path(), "write");
     data = data.subspan(static_cast<size_t>(written));
@@ -90,7 +78,7 @@ Status SafetensorsWriter::write_at(uint64_t position, std::span<const std::byte>
 }
 
 Status SafetensorsWriter::finish() {
-  if (::close(std::exchange(fd_, -1)) != 0) return os_error(part_path(), "close");
+  if (!file_.close()) return os_error(part_path(), "close");
   if (std::rename(part_path().c_str(), path_.c_str()) != 0) return os_error(path_, "rename into place");
   return {};
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "weights/safetensors.h"
 
 namespace cachalot {
@@ -22,7 +23,7 @@ class SafetensorsWriter {
  public:
   static Result<SafetensorsWriter> create(const std::string& path, std::vector<TensorSpec> tensors);
 
-  SafetensorsWriter(SafetensorsWriter&& other) noexcept;
+  SafetensorsWriter(SafetensorsWriter&&) = default;
   SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
   ~SafetensorsWriter();  // an unfinished file is removed
 
@@ -34,12 +35,12 @@ class SafetensorsWriter {
   struct Place {
     uint64_t begin, size;
   };
-  SafetensorsWriter(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  SafetensorsWriter(std::string path, FileDescriptor file) : path_(std::move(path)), file_(std::move(file)) {}
   std::string part_path() const { return path_ + ".part"; }
   Status write_at(uint64_t position, std::span<const std::byte> data);
 
   std::string path_;
-  int fd_ = -1;
+  FileDescriptor file_;  // until it is finished
   std::map<std::string, Place, std::less<>> places_;
 };
 

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot {
@@ -16,11 +15,6 @@ constexpr int kNibblesPerWord = 8;
 Status check_dtype(const TensorRef& tensor, DType wanted) {
   if (tensor.spec.dtype == wanted) return {};
   return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(wanted));
-}
-
-Status check_float(const TensorRef& tensor) {
-  if (is_float_dtype(tensor.spec.dtype)) return {};
-  return tensor_error(tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor.spec.dtype));
 }
 
 Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, const QuantizationConfig& quantization) {
@@ -91,14 +85,6 @@ std::optional<size_t> first_all_ones(std::span<const std::byte> data) {
       if ((bits[idx] & kOnes) == kOnes) return begin / sizeof(Bits) + idx;
   }
   return std::nullopt;
-}
-
-template <class T>
-std::vector<float> converted(std::span<const std::byte> data) {
-  const auto* values = reinterpret_cast<const T*>(data.data());
-  std::vector<float> floats(data.size() / sizeof(T));
-  std::transform(values, values + floats.size(), floats.begin(), [](T value) { return static_cast<float>(value); });
-  return floats;
 }
 
 // Rows [begin, begin + count) of a table that begins at `data`.
@@ -212,17 +198,19 @@ bool is_float_dtype(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
+Status check_float(const TensorRef& tensor) {
+  if (is_float_dtype(tensor.spec.dtype)) return {};
+  return tensor_error(tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor.spec.dtype));
+}
+
 std::vector<float> to_floats(const TensorRef& tensor) {
-  switch (tensor.spec.dtype) {
-    case DType::kF32:
-      return converted<float>(tensor.data);
-    case DType::kBF16:
-      return converted<bf16>(tensor.data);
-    case DType::kF16:
-      return converted<fp16>(tensor.data);
-    default:
-      CHECK(false, "{} is {}", tensor.spec.name, dtype_name(tensor.spec.dtype));
-  }
+  CHECK(is_float_dtype(tensor.spec.dtype), "{} is {}", tensor.spec.name, dtype_name(tensor.spec.dtype));
+  const auto count = static_cast<int64_t>(tensor.data.size() / dtype_size(tensor.spec.dtype));
+  std::vector<float> floats(static_cast<size_t>(count));
+  const WeightSource row{
+      .dtype = tensor.spec.dtype, .data = tensor.data.data(), .out_features = 1, .in_features = count};
+  read_values(whole(row), 0, 0, count, floats.data());
+  return floats;
 }
 
 Status check_shape(const TensorRef& tensor, std::span<const int64_t> wanted) {

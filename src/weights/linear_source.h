@@ -49,6 +49,7 @@ WeightSource plain_source(const TensorRef& tensor);
 std::array<std::span<const std::byte>, 3> window_bytes(const WeightSource& source);
 
 bool is_float_dtype(DType dtype);  // F32, BF16, F16
+Status check_float(const TensorRef& tensor);
 // Elements of a tensor of such a dtype as floats.
 std::vector<float> to_floats(const TensorRef& tensor);
 

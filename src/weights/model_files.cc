@@ -2,14 +2,10 @@
 
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <optional>
-#include <span>
 #include <unordered_set>
 
-#include "weights/checkpoint.h"
 #include "weights/linear_source.h"
-#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
@@ -33,8 +29,7 @@ class TensorCensus {
     const bool is_table = tensor.role == TensorRole::kEmbedding;
     RETURN_IF_ERROR(is_table ? check_shape(*found, std::array{tensor.rows, tensor.cols})
                              : check_shape(*found, std::array{tensor.rows}));
-    if (!is_float_dtype(found->spec.dtype))
-      return tensor_error(*found, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(found->spec.dtype));
+    RETURN_IF_ERROR(check_float(*found));
     claimed_.insert(found->spec.name);
     return true;
   }
@@ -83,8 +78,7 @@ std::optional<std::string> claim_mtp_layer(const ModelConfig& config, int layer,
     const bool may_be_absent = tensor.role == TensorRole::kEmbedding || tensor.role == TensorRole::kHead;
     const Result<bool> found = census.claim(tensor);
     if (!found) return found.error().message;
-    if (!*found && !may_be_absent)
-      return fmt::format("{} is missing", tensor.is_linear() ? tensor.name + ".weight" : tensor.name);
+    if (!*found && !may_be_absent) return fmt::format("{} is missing", tensor.plain_name());
   }
   return std::nullopt;
 }
@@ -103,12 +97,10 @@ Result<ModelFiles> ModelFiles::open(const std::string& folder) {
 Status ModelFiles::check_tensors() {
   TensorCensus census(checkpoint_, config_);
   std::vector<std::string> missing;
-  const auto claim = [&](const ModelTensor& tensor, bool optional) -> Status {
+  for (const ModelTensor& tensor : model_tensors(config_)) {
     ASSIGN_OR_RETURN(const bool found, census.claim(tensor));
-    if (!found && !optional) missing.push_back(tensor.is_linear() ? tensor.name + ".weight" : tensor.name);
-    return {};
-  };
-  for (const ModelTensor& tensor : model_tensors(config_)) RETURN_IF_ERROR(claim(tensor, false));
+    if (!found) missing.push_back(tensor.plain_name());
+  }
   // Answers do not need them, and many exports leave them out, or their number.
   size_t num_left_out = 0;
   std::string reason = fmt::format("config.json's num_nextn_predict_layers is {}", config_.num_nextn_predict_layers);
@@ -151,15 +143,19 @@ Result<WeightSource> ModelFiles::head() const {
   return plain_source(table);
 }
 
-Result<std::vector<float>> ModelFiles::vector(std::string_view name, int64_t size) const {
+Result<TensorRef> ModelFiles::floats(std::string_view name, std::span<const int64_t> shape) const {
   const TensorRef* tensor = checkpoint_.find(name);
   if (!tensor) return make_error(ErrorCode::kNotFound, "{}: tensor {} is missing", checkpoint_.folder(), name);
-  RETURN_IF_ERROR(check_shape(*tensor, std::array{size}));
-  if (!is_float_dtype(tensor->spec.dtype))
-    return tensor_error(*tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor->spec.dtype));
-  if (const auto index = first_not_finite(tensor->data, tensor->spec.dtype))
-    return tensor_error(*tensor, "{}", not_finite_text(*tensor, *index));
-  return to_floats(*tensor);
+  RETURN_IF_ERROR(check_shape(*tensor, shape));
+  RETURN_IF_ERROR(check_float(*tensor));
+  return *tensor;
+}
+
+Result<std::vector<float>> ModelFiles::vector(std::string_view name, int64_t size) const {
+  ASSIGN_OR_RETURN(const TensorRef tensor, floats(name, std::array{size}));
+  if (const auto index = first_not_finite(tensor.data, tensor.spec.dtype))
+    return tensor_error(tensor, "{}", not_finite_text(tensor, *index));
+  return to_floats(tensor);
 }
 
 Error ModelFiles::not_finite(std::string_view name, size_t index) const {
@@ -172,17 +168,8 @@ Error ModelFiles::not_finite(std::string_view name, size_t index) const {
   return tensor_error(*tensor, "{}", not_finite_text(*tensor, index)).error();
 }
 
-Result<TensorRef> ModelFiles::table(std::string_view name, int64_t rows, int64_t cols) const {
-  const TensorRef* tensor = checkpoint_.find(name);
-  if (!tensor) return make_error(ErrorCode::kNotFound, "{}: tensor {} is missing", checkpoint_.folder(), name);
-  RETURN_IF_ERROR(check_shape(*tensor, std::array{rows, cols}));
-  if (!is_float_dtype(tensor->spec.dtype))
-    return tensor_error(*tensor, "its dtype is {}; it must be F32, BF16 or F16", dtype_name(tensor->spec.dtype));
-  return *tensor;
-}
-
 Result<TensorRef> ModelFiles::embedding() const {
-  return table("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size);
+  return floats("model.embed_tokens.weight", std::array{int64_t{config_.vocab_size}, int64_t{config_.hidden_size}});
 }
 
 void ModelFiles::prefetch(const WeightSource& source) const {

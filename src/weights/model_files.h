@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,8 +32,6 @@ class ModelFiles : public WeightCatalog {
   Result<WeightSource> linear(std::string_view prefix, int64_t out_features, int64_t in_features) const override;
   Result<WeightSource> head() const override;
   Result<std::vector<float>> vector(std::string_view name, int64_t size) const override;
-  // A table of floats as stored (F32, BF16 or F16), e.g. "model.embed_tokens.weight".
-  Result<TensorRef> table(std::string_view name, int64_t rows, int64_t cols) const;
   Result<TensorRef> embedding() const override;
 
   Error not_finite(std::string_view name, size_t index) const override;
@@ -49,6 +48,7 @@ class ModelFiles : public WeightCatalog {
   ModelFiles(ModelConfig config, Checkpoint checkpoint)
       : config_(std::move(config)), checkpoint_(std::move(checkpoint)) {}
   Status check_tensors();
+  Result<TensorRef> floats(std::string_view name, std::span<const int64_t> shape) const;
 
   ModelConfig config_;
   Checkpoint checkpoint_;

@@ -11,7 +11,6 @@
 
 #include "weights/files_test_util.h"
 #include "weights/linear_source.h"
-#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
@@ -314,7 +313,7 @@ TEST(ModelFiles, OpensTheRealLayoutOfDeepSeekR1) {
   ASSERT_TRUE(files) << message_of(files);
   EXPECT_EQ(files->num_mtp_layers(), 1);
   EXPECT_GT(files->checkpoint().num_bytes(), 680'000'000'000u);
-  const Result<WeightSource> expert = files->linear(expert_name(60, 255, "down_proj"), 7168, 2048);
+  const Result<WeightSource> expert = files->linear(layer_name(60, "mlp.experts.255.down_proj"), 7168, 2048);
   ASSERT_TRUE(expert) << message_of(expert);
   EXPECT_EQ(expert->format, SourceFormat::kFp8Block);
 }

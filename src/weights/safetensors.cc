@@ -11,14 +11,11 @@
 #include <boost/json.hpp>
 #include <cerrno>
 #include <csignal>
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <optional>
-#include <string>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "config/json.h"
@@ -132,13 +129,6 @@ namespace {
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
-
-std::optional<DType> dtype_by_name(std::string_view name) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3, DType::kI64, DType::kI32,
-                            DType::kI16, DType::kI8, DType::kU8, DType::kBool, DType::kF64})
-    if (dtype_name(dtype) == name) return dtype;
-  return std::nullopt;
-}
 
 std::optional<uint64_t> unsigned_of(const boost::json::value& value) {
   if (value.is_uint64()) return value.get_uint64();

@@ -8,7 +8,6 @@
 
 #include <filesystem>
 #include <random>
-#include <vector>
 
 #include "base/file.h"
 #include "base/folder_test_util.h"

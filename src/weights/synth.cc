@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/error.h"
 #include "base/file.h"
 #include "tensor/dtype.h"
 
@@ -70,22 +69,6 @@ std::vector<std::byte> make_pattern(PatternKind kind, double scale, Random rando
 
 }  // namespace
 
-size_t pattern_element_bytes(PatternKind kind) {
-  switch (kind) {
-    case PatternKind::kFp8:
-      return 1;
-    case PatternKind::kUniform:
-    case PatternKind::kNorm:
-    case PatternKind::kHalfScales:
-      return 2;
-    case PatternKind::kNibbles:
-    case PatternKind::kZeroPoints:
-    case PatternKind::kFloatScales:
-      return 4;
-  }
-  check_failed(__FILE__, __LINE__, "kind", "unknown value");
-}
-
 std::span<const std::byte> RandomPatterns::get(PatternKind kind, double scale) {
   std::vector<std::byte>& pattern = patterns_[{kind, scale}];
   if (pattern.empty()) {
@@ -123,25 +106,15 @@ std::vector<RandomTensor> quantized_tensors(const ModelTensor& tensor, const Qua
 
 RandomTensor plain_tensor(const ModelTensor& tensor) {
   const TensorSpec spec = plain_spec(tensor, DType::kBF16);
-  switch (tensor.role) {
-    case TensorRole::kNorm:
-      return {spec, PatternKind::kNorm, kNormSpread};
-    case TensorRole::kRouterBias:
-      return {spec, PatternKind::kUniform, kRouterBiasDeviation};
-    case TensorRole::kEmbedding:
-      return {spec, PatternKind::kUniform, 1};
-    case TensorRole::kLinear:
-    case TensorRole::kRouter:
-    case TensorRole::kMtpProjection:
-    case TensorRole::kHead:
-      return {spec, PatternKind::kUniform, 1 / std::sqrt(static_cast<double>(tensor.cols))};
-  }
-  check_failed(__FILE__, __LINE__, "role", "unknown value");
+  if (tensor.role == TensorRole::kNorm) return {spec, PatternKind::kNorm, kNormSpread};
+  if (tensor.role == TensorRole::kRouterBias) return {spec, PatternKind::kUniform, kRouterBiasDeviation};
+  if (tensor.role == TensorRole::kEmbedding) return {spec, PatternKind::kUniform, 1};
+  return {spec, PatternKind::kUniform, 1 / std::sqrt(static_cast<double>(tensor.cols))};
 }
 
 Status write_random(CheckpointWriter& writer, RandomPatterns& patterns, const RandomTensor& tensor) {
   const std::span<const std::byte> pattern = patterns.get(tensor.kind, tensor.scale);
-  size_t position = patterns.start(tensor.spec.name) * pattern_element_bytes(tensor.kind);
+  size_t position = patterns.start(tensor.spec.name) * (pattern.size() / RandomPatterns::kNumElements);
   for (uint64_t remaining = tensor.spec.num_bytes(); remaining > 0;) {
     const size_t size = std::min<uint64_t>(remaining, pattern.size() - position);
     RETURN_IF_ERROR(writer.write(tensor.spec.name, pattern.subspan(position, size)));
@@ -161,12 +134,9 @@ Result<SynthSummary> synthesize(const std::string& config_json, const std::strin
   ASSIGN_OR_RETURN(const std::string plain_json, config_for_target(config_json, config_path, {}, {}));
   ASSIGN_OR_RETURN(const ModelConfig config, parse_model_config(plain_json, config_path));
 
-  std::vector<ModelTensor> model = model_tensors(config);
-  for (int idx = 0; idx < config.num_nextn_predict_layers; idx++)
-    std::ranges::move(mtp_tensors(config, config.num_layers + idx), std::back_inserter(model));
   std::vector<RandomTensor> tensors;
   std::vector<std::string> kept;
-  for (const ModelTensor& tensor : model) {
+  for (const ModelTensor& tensor : model_tensors(config, config.num_nextn_predict_layers)) {
     const bool wanted = wants_quantization(tensor, options.target);
     if (wanted && fits_quantization(tensor, options.target)) {
       std::ranges::move(quantized_tensors(tensor, options.target), std::back_inserter(tensors));
@@ -196,84 +166,29 @@ Result<SynthSummary> synthesize(const std::string& config_json, const std::strin
 namespace {
 
 constexpr const char* kLite = R"({
-  "architectures": ["DeepseekV3ForCausalLM"],
-  "model_type": "deepseek_v3",
-  "vocab_size": 32768,
-  "hidden_size": 2048,
-  "num_hidden_layers": 27,
-  "num_attention_heads": 16,
-  "num_key_value_heads": 16,
-  "q_lora_rank": null,
-  "kv_lora_rank": 512,
-  "qk_nope_head_dim": 128,
-  "qk_rope_head_dim": 64,
-  "v_head_dim": 128,
-  "intermediate_size": 11264,
-  "moe_intermediate_size": 1408,
-  "first_k_dense_replace": 1,
-  "moe_layer_freq": 1,
-  "n_routed_experts": 64,
-  "n_shared_experts": 2,
-  "num_experts_per_tok": 6,
-  "n_group": 1,
-  "topk_group": 1,
-  "scoring_func": "sigmoid",
-  "topk_method": "noaux_tc",
-  "norm_topk_prob": true,
-  "routed_scaling_factor": 2.446,
-  "max_position_embeddings": 8192,
-  "rms_norm_eps": 1e-05,
-  "rope_theta": 50000.0,
-  "hidden_act": "silu",
-  "bos_token_id": 0,
-  "eos_token_id": 1,
-  "tie_word_embeddings": false,
-  "torch_dtype": "bfloat16"
+  "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "torch_dtype": "bfloat16",
+  "vocab_size": 32768, "bos_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": false,
+  "num_hidden_layers": 27, "hidden_size": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-05,
+  "num_attention_heads": 16, "num_key_value_heads": 16, "q_lora_rank": null, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+  "intermediate_size": 11264, "moe_intermediate_size": 1408, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+  "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1,
+  "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.446,
+  "max_position_embeddings": 8192, "rope_theta": 50000.0
 })";
 
 constexpr const char* kR1Slice = R"({
-  "architectures": ["DeepseekV3ForCausalLM"],
-  "model_type": "deepseek_v3",
-  "vocab_size": 4096,
-  "hidden_size": 7168,
-  "num_hidden_layers": 2,
-  "num_attention_heads": 128,
-  "num_key_value_heads": 128,
-  "q_lora_rank": 1536,
-  "kv_lora_rank": 512,
-  "qk_nope_head_dim": 128,
-  "qk_rope_head_dim": 64,
-  "v_head_dim": 128,
-  "intermediate_size": 18432,
-  "moe_intermediate_size": 2048,
-  "first_k_dense_replace": 1,
-  "moe_layer_freq": 1,
-  "n_routed_experts": 256,
-  "n_shared_experts": 1,
-  "num_experts_per_tok": 8,
-  "n_group": 8,
-  "topk_group": 4,
-  "scoring_func": "sigmoid",
-  "topk_method": "noaux_tc",
-  "norm_topk_prob": true,
-  "routed_scaling_factor": 2.5,
-  "max_position_embeddings": 163840,
-  "rope_scaling": {
-    "type": "yarn",
-    "factor": 40,
-    "original_max_position_embeddings": 4096,
-    "beta_fast": 32,
-    "beta_slow": 1,
-    "mscale": 1.0,
-    "mscale_all_dim": 1.0
-  },
-  "rms_norm_eps": 1e-06,
-  "rope_theta": 10000,
-  "hidden_act": "silu",
-  "bos_token_id": 0,
-  "eos_token_id": 1,
-  "tie_word_embeddings": false,
-  "torch_dtype": "bfloat16"
+  "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "torch_dtype": "bfloat16",
+  "vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": false,
+  "num_hidden_layers": 2, "hidden_size": 7168, "hidden_act": "silu", "rms_norm_eps": 1e-06,
+  "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+  "intermediate_size": 18432, "moe_intermediate_size": 2048, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+  "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4,
+  "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+  "max_position_embeddings": 163840, "rope_theta": 10000,
+  "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32,
+                   "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
 })";
 
 }  // namespace

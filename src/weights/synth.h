@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 #include "weights/checkpoint_writer.h"
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 
@@ -28,8 +28,6 @@ enum class PatternKind {
 };
 inline constexpr double kFp8Rms = 0.8446;     // of kFp8
 inline constexpr double kNibbleRms = 4.6368;  // of a nibble minus its zero point
-
-size_t pattern_element_bytes(PatternKind kind);
 
 // Blocks of random elements, from which tensors of any size are written at the speed of the disk: a tensor begins at a
 // place of its own and goes round. Their length is prime, so that no row of a matrix meets the same elements as

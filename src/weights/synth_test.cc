@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "kernels/weight_samples_test_util.h"
 #include "weights/files_test_util.h"
 #include "weights/linear_source.h"
 #include "weights/model_files.h"

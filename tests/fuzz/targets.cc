@@ -9,15 +9,23 @@
 #include "base/text.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
+#include "cluster/run_folder.h"
 #include "comm/membership/wire.h"
 #include "config/cluster_file.h"
 #include "config/cluster_layout.h"
+#include "config/end_report.h"
+#include "config/json.h"
 #include "config/model_config.h"
+#include "eval/score.h"
+#include "http/sse.h"
+#include "openai/api_address.h"
 #include "openai/chat_request.h"
 #include "openai/generation_params.h"
+#include "preflight/cluster_check.h"
 #include "router/forwarding.h"
 #include "router/replica_choice.h"
 #include "router/request_facts.h"
+#include "serve/server_state.h"
 #include "text/chat_template.h"
 #include "text/folder_config.h"
 #include "text/tokenizer.h"
@@ -29,10 +37,16 @@ namespace {
 
 namespace json = boost::json;
 
-// What an error says goes into logs and JSON.
+// What goes into logs, JSON and terminals.
+void check_text(const std::string& text) {
+  CHECK(to_valid_utf8(text) == text, "{}", quoted(text, text.size()));
+  for (const char c : text)
+    CHECK(c == '\n' || (static_cast<uint8_t>(c) >= ' ' && c != 0x7f), "{}", quoted(text, text.size()));
+}
+
 template <class Value>
 bool passed(const Result<Value>& result) {
-  if (!result) CHECK(to_valid_utf8(result.error().message) == result.error().message);
+  if (!result) check_text(result.error().message);
   return result.has_value();
 }
 
@@ -163,6 +177,40 @@ void read_router(std::string_view bytes) {
   CHECK(passed_on + boundary.take_rest() == bytes);
 }
 
+// What a process of ours, a node, or some server of this API answers to another process of ours.
+void read_answer(std::string_view bytes) {
+  const std::string text(bytes);
+  if (const auto state = parse_server_state(bytes, 64); passed(state)) {
+    const auto again = parse_server_state(to_json(*state), 64);
+    CHECK(again.has_value() && to_json(*again) == to_json(*state));
+  }
+  if (const auto state = parse_cluster_state(text, "state.json"); passed(state)) {
+    const auto again = parse_cluster_state(to_json(*state), "state.json");
+    CHECK(again.has_value() && to_json(*again) == to_json(*state));
+  }
+  if (const auto report = parse_end_report(bytes)) check_text(report->text());
+  check_text(openai::refusal(500, bytes).message);
+  passed(parse_questions(bytes, "questions.jsonl"));
+  http::SseParser events;
+  for (size_t at = 0; at < bytes.size(); at += 5) {
+    if (!events.add(bytes.substr(at, 5))) break;
+  }
+
+  CheckedCluster checked;
+  checked.nodes.resize(2, {.address = "10.0.0.1", .num_ranks = 2, .num_sharing = 2});
+  if (auto report = from_json_line<NodeReport>(text); passed(report)) {
+    for (CheckedNode& node : checked.nodes) node.report = *report;
+    checked.nodes[1].report->version = "1.0";
+    judge_nodes({}, {}, checked);
+  }
+  if (auto links = parse_link_matrix(text, 2); passed(links)) {
+    checked.links = *links;
+    judge_links(checked);
+  }
+  check_text(cachalot::check_text(checked));
+  check_json(checked);
+}
+
 // The words of a command line, one a line; and the same bytes as a file of flags.
 void read_command_line(std::string_view bytes) {
   static const std::unique_ptr<CLI::App> program = make_program();
@@ -186,12 +234,15 @@ constexpr Target kTargets[] = {
     {"cluster", read_cluster, 1 << 14},
     {"tokenizer", read_tokenizer, 1 << 16},
     {"tokenizer_config", read_tokenizer_config, 1 << 14},
-    {"chat_template", render_template, 1 << 12},
+    {"chat_template", render_template, 1 << 13},
     {"safetensors", read_safetensors, 1 << 14},
     {"index", read_index, 1 << 14},
     {"request", read_request, 1 << 14},
     {"membership", read_membership, 1 << 12},
     {"router", read_router, 1 << 14},
+    {"answer", read_answer, 1 << 14},
+    {"http", talk_to_server, 1 << 14},
+    {"replica", answer_router, 1 << 14},
     {"command_line", read_command_line, 1 << 12},
 };
 

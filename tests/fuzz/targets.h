@@ -16,4 +16,8 @@ struct Target {
 std::span<const Target> targets();
 const Target* find_target(std::string_view name);
 
+// In network_targets.cc: the bytes are what a client sends to a server; what a replica answers to a router.
+void talk_to_server(std::string_view bytes);
+void answer_router(std::string_view bytes);
+
 }  // namespace cachalot::fuzz

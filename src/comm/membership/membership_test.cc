@@ -52,6 +52,13 @@ TEST(Membership, GivesEveryRankTheSameTable) {
   leave_all(group);
 }
 
+TEST(ControlWire, AMessageHasOneSpelling) {
+  std::string challenge = control::encode(control::Challenge{.has_secret = true});
+  ASSERT_TRUE(control::decode<control::Challenge>(challenge));
+  challenge.back() = '\x02';
+  EXPECT_FALSE(control::decode<control::Challenge>(challenge)) << "a switch is 0 or 1";
+}
+
 TEST(Membership, OneRankAloneNeedsNoSockets) {
   JoinOptions options = group_options(1)[0];
   options.host = "no address at all";

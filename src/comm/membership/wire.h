@@ -257,6 +257,12 @@ class Reader {
     }
     value = static_cast<Field>(read);
   }
+  void get(bool& value) {
+    uint8_t read = 0;
+    get(read);
+    failed_ = failed_ || read > 1;
+    value = read == 1;
+  }
   void get(std::string& text) {
     uint32_t size = 0;
     get(size);

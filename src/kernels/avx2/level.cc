@@ -122,7 +122,7 @@ struct Int8 : Int8Layout {
 
 // Two strips times one tile: out[r][s][16 outputs]. The fp32 sums stay in the first-level cache.
 template <class Block, int kRows>
-void multiply_tile(const IntCoreArgs& args, int64_t num_blocks, const int32_t* records, float* out) {
+[[gnu::noinline]] void multiply_tile(const IntCoreArgs& args, int64_t num_blocks, const int32_t* records, float* out) {
   constexpr int kStrips = 2;
   std::memset(out, 0, kRows * kStrips * kStrip * sizeof(float));
   for (int64_t block_idx = 0; block_idx < num_blocks; block_idx++, records += record_dwords(Block::kInputs) * kRows) {
@@ -146,15 +146,14 @@ void multiply_tile(const IntCoreArgs& args, int64_t num_blocks, const int32_t* r
 
 template <class Block>
 void multiply_tiles(const IntCoreArgs& args) {
-  using Kernel = void (*)(const IntCoreArgs&, int64_t, const int32_t*, float*);
-  constexpr Kernel kOfRows[kTileRows] = {multiply_tile<Block, 1>, multiply_tile<Block, 2>, multiply_tile<Block, 3>,
-                                         multiply_tile<Block, 4>};
   const int64_t num_blocks = ceil_div(args.shape.in_features, Block::kInputs);
   const auto* records = reinterpret_cast<const int32_t*>(args.prepared);
   float* out = args.out;
   for (int64_t left = args.num_rows; left > 0; left -= kTileRows) {
     const int64_t rows = left < kTileRows ? left : kTileRows;
-    kOfRows[rows - 1](args, num_blocks, records, out);
+    unroll<kTileRows>([&](auto i) CACHALOT_INLINE {
+      if (rows == i + 1) multiply_tile<Block, i + 1>(args, num_blocks, records, out);
+    });
     records += record_dwords(Block::kInputs) * num_blocks * rows;
     out += rows * 2 * kStrip;
   }
@@ -206,18 +205,20 @@ void multiply(const IntCoreArgs& args) {
   with_block_of<Int4, Int8>(args.shape, [&]<class Block>() { multiply_tiles<Block>(args); });
 }
 
+constexpr IntCore kIntCore = {.prepared_bytes = prepared_bytes<0>, .prepare = prepare, .multiply = multiply};
+
+// All but the integer core: loops that are written once, over the level's vectors.
+constexpr RowCores kRowCores = row_cores<Simd>();
+constexpr LinearCores kLinearCores = linear_cores<Simd, TileSimd, kIntCore>();
+constexpr AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
+constexpr LimitCores kLimitCores = limit_cores<TileSimd>();
+
 }  // namespace
 
-constinit const IntCore kIntCore = {.prepared_bytes = prepared_bytes<0>, .prepare = prepare, .multiply = multiply};
-
-}  // namespace cachalot::avx2
-
-// All of the level but its integer core: loops that are written once, over its vectors.
-namespace cachalot::avx2 {
-
-constinit const RowCores kRowCores = row_cores<Simd>();
-constinit const LinearCores kLinearCores = linear_cores<Simd, TileSimd, kRowCores, kIntCore>();
-constinit const AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
-constinit const LimitCores kLimitCores = limit_cores<TileSimd>();
+constinit const LevelCores kCores = {.isa = IsaLevel::kAvx2,
+                                     .rows = &kRowCores,
+                                     .linear = &kLinearCores,
+                                     .attention = &kAttentionKernels,
+                                     .limits = &kLimitCores};
 
 }  // namespace cachalot::avx2

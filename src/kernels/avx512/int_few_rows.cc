@@ -130,14 +130,6 @@ class FewRows {
   }
 };
 
-using Kernel = void (*)(const IntCoreArgs& args, int64_t num_blocks, const int32_t* records, int64_t first_row);
-template <class Block, class Rows>
-struct Kernels;
-template <class Block, int... kRows>
-struct Kernels<Block, std::integer_sequence<int, kRows...>> {
-  static constexpr Kernel kOfRows[] = {FewRows<Block, kRows + 1>::multiply...};
-};
-
 template <class Block>
 void multiply(const IntCoreArgs& args) {
   const RowTiles tiles(args.num_rows);
@@ -146,8 +138,9 @@ void multiply(const IntCoreArgs& args) {
   int64_t first_row = 0;
   for (int tile = 0; tile < tiles.num_tiles; tile++) {
     const int rows = tiles.rows_of_tile(tile, args.num_rows);
-    Kernels<Block, std::make_integer_sequence<int, kFewTileRows>>::kOfRows[rows - 1](args, num_blocks, records,
-                                                                                     first_row);
+    unroll<kFewTileRows>([&](auto i) CACHALOT_INLINE {
+      if (rows == i + 1) FewRows<Block, i + 1>::multiply(args, num_blocks, records, first_row);
+    });
     records += record_dwords(Block::kInputs) * num_blocks * rows;
     first_row += rows;
   }

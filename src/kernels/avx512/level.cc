@@ -85,7 +85,8 @@ CACHALOT_INLINE inline void prepare_block(const IntRows& rows, int64_t first, in
 }
 
 template <int kQuads, bool kBiased, int kGroups>
-void prepare_tile(int64_t in_features, const IntRows& rows, int64_t first, int64_t end, int tile_rows, int32_t* out) {
+[[gnu::noinline]] void prepare_tile(int64_t in_features, const IntRows& rows, int64_t first, int64_t end, int tile_rows,
+                                    int32_t* out) {
   constexpr int kInputs = 4 * kQuads;
   const int64_t num_blocks = ceil_div(in_features, kInputs);
   for (int64_t block = 0; block < num_blocks; block++, out += record_dwords(kInputs) * tile_rows) {
@@ -97,16 +98,17 @@ void prepare_tile(int64_t in_features, const IntRows& rows, int64_t first, int64
 
 template <int kQuads, bool kBiased>
 void prepare_rows(const MatrixShape& shape, const IntRows& rows, int32_t* out) {
-  static_assert(kMostGroups == 3);
-  constexpr decltype(&prepare_tile<kQuads, kBiased, 1>) kOfGroups[] = {
-      prepare_tile<kQuads, kBiased, 1>, prepare_tile<kQuads, kBiased, 2>, prepare_tile<kQuads, kBiased, 3>};
   const RowTiles tiles(rows.num_rows);
   const int64_t row_dwords = ceil_div(shape.in_features, 4 * kQuads) * record_dwords(4 * kQuads);
   for (int tile = 0; tile < tiles.num_tiles; tile++) {
     const int tile_rows = tiles.rows_of_tile(tile, rows.num_rows);
     const int64_t first = static_cast<int64_t>(tile) * tiles.tile_rows;
     const int64_t end = first + tile_rows < rows.num_rows ? first + tile_rows : rows.num_rows;
-    kOfGroups[(tile_rows - 1) / kGroupRows](shape.in_features, rows, first, end, tile_rows, out);
+    const int num_groups = ceil_div(tile_rows, kGroupRows);
+    unroll<kMostGroups>([&](auto i) CACHALOT_INLINE {
+      if (num_groups == i + 1)
+        prepare_tile<kQuads, kBiased, i + 1>(shape.in_features, rows, first, end, tile_rows, out);
+    });
     out += row_dwords * tile_rows;
   }
 }
@@ -129,19 +131,21 @@ void multiply(const IntCoreArgs& args) {
   }
 }
 
-}  // namespace
-
-constinit const IntCore kIntCore = {
+constexpr IntCore kIntCore = {
     .prepared_bytes = prepared_bytes<kPanelTileRows>, .prepare = prepare, .multiply = multiply};
 
-}  // namespace cachalot::avx512
+// All but the integer core: loops that are written once, over the level's vectors.
+constexpr RowCores kRowCores = row_cores<Simd>();
+constexpr LinearCores kLinearCores = linear_cores<Simd, TileSimd, kIntCore>();
+constexpr AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
+constexpr LimitCores kLimitCores = limit_cores<TileSimd>();
 
-// All of the level but its integer core: loops that are written once, over its vectors.
-namespace cachalot::avx512 {
+}  // namespace
 
-constinit const RowCores kRowCores = row_cores<Simd>();
-constinit const LinearCores kLinearCores = linear_cores<Simd, TileSimd, kRowCores, kIntCore>();
-constinit const AttentionKernels kAttentionKernels = attention_kernels<Simd, TileSimd>();
-constinit const LimitCores kLimitCores = limit_cores<TileSimd>();
+constinit const LevelCores kCores = {.isa = IsaLevel::kAvx512,
+                                     .rows = &kRowCores,
+                                     .linear = &kLinearCores,
+                                     .attention = &kAttentionKernels,
+                                     .limits = &kLimitCores};
 
 }  // namespace cachalot::avx512

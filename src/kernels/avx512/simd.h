@@ -11,7 +11,7 @@
 // What code that is written once for several levels (cpu/*_impl.h, cpu/*_loops.h) needs of AVX-512.
 namespace cachalot::avx512 {
 
-// Rows of any length, and everything that is done to their elements.
+// Rows of any length, and everything that is done to their elements but + - * /, which the vectors have themselves.
 struct Simd {
   using Floats = __m512;
   static constexpr int kLanes = 16;
@@ -24,8 +24,8 @@ struct Simd {
     __mmask16 mask;
   };
 
-  static Floats zero() { return _mm512_setzero_ps(); }
-  static Floats set(float x) { return _mm512_set1_ps(x); }
+  CACHALOT_INLINE static Floats zero() { return _mm512_setzero_ps(); }
+  CACHALOT_INLINE static Floats set(float x) { return _mm512_set1_ps(x); }
 
   static Floats load(const float* p, Whole) { return _mm512_loadu_ps(p); }
   static Floats load(const float* p, Tail tail) { return _mm512_maskz_loadu_ps(tail.mask, p); }
@@ -42,7 +42,7 @@ struct Simd {
   static Floats load(const fp16* p, Whole) { return _mm512_cvtph_ps(load_words(p)); }
   static Floats load(const fp16* p, Tail tail) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(tail.mask, p)); }
 
-  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+  CACHALOT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
   // Rounded to nearest, ties to even; must fit.
   static void store(int8_t* p, Whole, Floats x) {
@@ -52,11 +52,7 @@ struct Simd {
     _mm512_mask_cvtepi32_storeu_epi8(p, tail.mask, _mm512_cvtps_epi32(x));
   }
 
-  static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-  static Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
-  static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-  static Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
-  static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  CACHALOT_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
   static Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }  // b where one of them is NaN
   static Floats abs(Floats a) { return _mm512_abs_ps(a); }
@@ -88,7 +84,7 @@ struct Simd {
   // The exponential of kernels/cores.h, for x <= 0; NaN stays.
   static Floats exp_nonpositive(Floats x) {
     const __mmask16 keep = _mm512_cmp_ps_mask(x, set(kExpLowest), _CMP_NLT_UQ);
-    const Floats n = _mm512_roundscale_ps(mul(x, set(kLog2E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Floats n = _mm512_roundscale_ps(x * set(kLog2E), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const Floats r = fma(n, set(-kLn2Low), fma(n, set(-kLn2High), x));
     Floats p = set(kExpTaylor[0]);
 #pragma GCC unroll 8
@@ -118,24 +114,17 @@ struct Simd {
 // Register tiles over whole vectors. Unnamed, so that their code stays in each file.
 namespace {
 
-struct TileSimd {
-  using Floats = __m512;
+struct TileSimd : Simd {
   static constexpr int kWidth = 16;
   static constexpr int kTwoUnitRows = 3;  // float_core: rows with which two units are worked on at a time, 8 sums a row
   static constexpr int kStreamRows = 6;   // float_core: rows that share a pass over the weights
   static constexpr int kPanelRows = 6;    // float_core: rows of a tile over an expanded panel, 4 sums each
   static constexpr int kAttentionRows = 12;  // rows of a tile of attention, 2 sums each
 
-  CACHALOT_INLINE static Floats zero() { return _mm512_setzero_ps(); }
-  CACHALOT_INLINE static Floats set(float value) { return _mm512_set1_ps(value); }
   CACHALOT_INLINE static Floats load(const float* data) { return _mm512_loadu_ps(data); }
   CACHALOT_INLINE static void store(float* data, Floats x) { _mm512_storeu_ps(data, x); }
   // Four floats to every 128-bit lane.
   CACHALOT_INLINE static Floats broadcast_quad(const float* data) { return _mm512_broadcast_f32x4(_mm_loadu_ps(data)); }
-  CACHALOT_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-  CACHALOT_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-  CACHALOT_INLINE static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-  CACHALOT_INLINE static void prefetch(const void* data) { _mm_prefetch(static_cast<const char*>(data), _MM_HINT_T0); }
 
   CACHALOT_INLINE static Floats unpack_low(Floats a, Floats b) { return _mm512_unpacklo_ps(a, b); }
   CACHALOT_INLINE static Floats unpack_high(Floats a, Floats b) { return _mm512_unpackhi_ps(a, b); }
@@ -171,8 +160,6 @@ struct TileSimd {
   CACHALOT_INLINE static Ints set_dwords(int32_t dword) { return _mm512_set1_epi32(dword); }
   CACHALOT_INLINE static Ints set_lanes(__m128i lane) { return _mm512_broadcast_i32x4(lane); }
   CACHALOT_INLINE static Ints set_qwords(int64_t qword) { return _mm512_set1_epi64(qword); }
-  CACHALOT_INLINE static Ints and_bits(Ints a, Ints b) { return _mm512_and_si512(a, b); }
-  CACHALOT_INLINE static Ints xor_bits(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
   CACHALOT_INLINE static Ints sub_bytes(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
   CACHALOT_INLINE static Ints shift_words_right(Ints x, int bits) { return _mm512_srli_epi16(x, bits); }
   CACHALOT_INLINE static Ints shift_signed_words_right(Ints x, int bits) { return _mm512_srai_epi16(x, bits); }

@@ -1,5 +1,3 @@
-#include "kernels/cpu/attention.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -7,11 +5,26 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "kernels/cores.h"
-#include "kernels/ops.h"
+#include "kernels/shape_check.h"
 
+// Attention over the latents in the cache. The rule of numbers, the same on every level, for any other rows, chunks and
+// threads, so that results are equal to the bit:
+//
+// - score of a row and a position = softmax_scale * (chain of fma over the key's dimensions: expanded, no-position part
+//   then rotated part; absorbed, latent then rotated part).
+// - Positions go in tiles of kAttentionTile, in order. A tile's visible positions change the state (max, sum, acc) of a
+//   row: new max = max(max, scores); p = exp(score - new max), 0 where invisible; decay = exp(max - new max);
+//   sum = fma(sum, decay, total of the tile's p), added by halves: p[i] + p[i + 32], then of those [i] + [i + 16], ...;
+//   acc[d] = fma(acc[d], decay, chain of fma over p * value[d], positions in order).
+// - Expanded: out = acc / sum at the end.
+// - Absorbed: each span of kAttentionSpan positions has a state of its own, so that threads can share a long context.
+//   The states are merged in order: new max = max of both, earlier = exp(its max - new max), later likewise;
+//   sum = fma(sum, earlier, later sum * later), acc[d] = fma(acc[d], earlier, later acc[d] * later); out = acc / sum.
+// - exp is that of kernels/cores.h.
 namespace cachalot {
 namespace {
+
+constexpr int kAttentionSpan = 512;  // a multiple of kAttentionTile
 
 // The states of all heads of one row over some positions.
 struct AttentionStates {
@@ -40,49 +53,39 @@ class AttentionScratch {
     int64_t num_slots() const { return later_spans ? num_threads * kSlotsPerThread : 0; }
   };
 
-  // Of a region that begins at `data`; with null, only the size is of use.
-  AttentionScratch(const Sizes& sizes, std::byte* data) : sizes_(sizes), data_(data) {
-    key_floats_ = round_up(sizes.key_dim * kAttentionTile);
-    tile_floats_ = key_floats_ + round_up(round_up(sizes.value_dim, kWidestPanel) * kAttentionTile);
-    tiles_ = take<float>(tile_floats_ * sizes.num_threads);
-    totals_ = take<float>(2 * sizes.num_rows * sizes.num_heads);
-    slots_ = take<float>(sizes.num_slots() * sizes.num_heads * (sizes.value_dim + 2));
-    pieces_ = take<Piece>(sizes.num_rows + sizes.num_slots());
+  // Of a region that begins at `memory`; with null, only the size is of use.
+  AttentionScratch(const Sizes& sizes, std::byte* memory) : sizes_(sizes) {
+    Carver carver(memory);
+    keys_ = carver.take<float>(sizes.num_threads, sizes.key_dim * kAttentionTile);
+    values_ = carver.take<float>(sizes.num_threads, round_up(sizes.value_dim, kWidestPanel) * kAttentionTile);
+    totals_ = carver.take<float>(sizes.num_rows, 2 * sizes.num_heads);
+    slots_ = carver.take<float>(sizes.num_slots(), sizes.num_heads * (sizes.value_dim + 2));
+    pieces_ = carver.take<Piece>(sizes.num_rows + sizes.num_slots());
+    bytes_ = carver.used();
   }
 
-  size_t bytes() const { return static_cast<size_t>(offset_); }
+  size_t bytes() const { return bytes_; }
 
-  float* keys(int thread_idx) const { return at<float>(tiles_) + thread_idx * tile_floats_; }
-  float* values(int thread_idx) const { return keys(thread_idx) + key_floats_; }
-  Piece* pieces() const { return at<Piece>(pieces_); }
+  float* keys(int thread_idx) const { return keys_.row(thread_idx); }
+  float* values(int thread_idx) const { return values_.row(thread_idx); }
+  Piece* pieces() const { return pieces_.data(); }
 
   AttentionStates totals(int64_t row, View<float, 2> acc) const {
-    float* max = at<float>(totals_) + 2 * row * sizes_.num_heads;
+    float* max = totals_.row(row);
     return {max, max + sizes_.num_heads, acc.data(), acc.stride(0)};
   }
   AttentionStates slot(int64_t slot_idx) const {
-    float* max = at<float>(slots_) + slot_idx * sizes_.num_heads * (sizes_.value_dim + 2);
+    float* max = slots_.row(slot_idx);
     return {max, max + sizes_.num_heads, max + 2 * sizes_.num_heads, sizes_.value_dim};
   }
 
  private:
-  static constexpr int64_t kWidestPanel = 32, kLine = 64;
-  static int64_t round_up(int64_t value, int64_t unit = kLine) { return (value + unit - 1) / unit * unit; }
-
-  template <class T>
-  int64_t take(int64_t count) {
-    const int64_t begin = offset_;
-    offset_ = round_up(offset_ + count * static_cast<int64_t>(sizeof(T)));
-    return begin;
-  }
-  template <class T>
-  T* at(int64_t offset) const {
-    return reinterpret_cast<T*>(data_ + offset);
-  }
+  static constexpr int64_t kWidestPanel = 32;
 
   Sizes sizes_;
-  std::byte* data_;
-  int64_t key_floats_ = 0, tile_floats_ = 0, tiles_ = 0, totals_ = 0, slots_ = 0, pieces_ = 0, offset_ = 0;
+  View<float, 2> keys_, values_, totals_, slots_;
+  View<Piece, 1> pieces_;
+  size_t bytes_ = 0;
 };
 
 constexpr int64_t kFewestRows = 48;  // rows of a head that are worth packing its keys and values for
@@ -98,9 +101,7 @@ void cached_rows(const CachedContext& context, int64_t first_position, int64_t c
   const auto* data = static_cast<const std::byte*>(context.cache.data()) + first_element * size;
   for (int64_t idx = 0; idx < kAttentionTile; idx++) {
     const int64_t position = first_position + std::min(idx, count - 1);
-    const int64_t block = context.blocks[static_cast<size_t>(position / context.block_size)];
-    const int64_t slot = block * context.block_size + position % context.block_size;
-    rows[idx] = data + slot * context.cache.stride(0) * size;
+    rows[idx] = data + context.slot(position) * context.cache.stride(0) * size;
   }
 }
 
@@ -163,21 +164,35 @@ void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttent
 
 }  // namespace
 
-void attend_expanded(const AttentionKernels& kernels, const OpsContext& context, const ExpandedAttentionArgs& args) {
-  const int64_t num_rows = args.q.extent(0), num_heads = args.q.extent(1), num_threads = context.threads->num_threads();
-  if (num_rows == 0) return;
-  const AttentionScratch scratch(
-      {.num_threads = num_threads, .key_dim = args.q.extent(2), .value_dim = args.out.extent(2)},
-      context.scratch.data());
-  CHECK(scratch.bytes() <= context.scratch.size());
+void Ops::attend_expanded(const ExpandedAttentionArgs& args) const {
+  const ShapeCheck check("attend_expanded");
+  const Dim num_rows{"num_rows", args.q.extent(0)}, num_heads{"num_heads", args.q.extent(1)};
+  const Dim v_dim{"v_dim", args.out.extent(2)}, chunk_positions{"chunk_positions", args.kv.extent(0)};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("num_heads", {"max_heads", limits_.max_heads}, num_heads.value);
+  check.at_most("nope_dim + rope_dim", {"max_head_dim", limits_.max_head_dim}, args.q.extent(2));
+  check.at_most("v_dim", {"max_head_dim", limits_.max_head_dim}, v_dim.value);
+  check.equal("q", {"nope_dim + rope_dim", args.nope_dim + args.rope_dim}, args.q.extent(2));
+  check.shape("kv", args.kv, chunk_positions, num_heads, Dim{"nope_dim + v_dim", args.nope_dim + v_dim.value});
+  check.shape("out", args.out, num_rows, num_heads, v_dim);
+  check.shape("row_max", args.row_max, num_rows, num_heads);
+  check.shape("row_sum", args.row_sum, num_rows, num_heads);
+  check.multiple("first_chunk_position", {"kAttentionTile", kAttentionTile}, args.first_chunk_position);
+  check_context(check, args.context, args.first_chunk_position + chunk_positions.value, {"rope_dim", args.rope_dim});
+  if (num_rows.value == 0) return;
+  const int64_t num_threads = threads_->num_threads();
+  const AttentionScratch scratch({.num_threads = num_threads, .key_dim = args.q.extent(2), .value_dim = v_dim.value},
+                                 scratch_.data());
+  CHECK(scratch.bytes() <= attention_scratch_bytes(limits_, threads_->num_threads()));
   // Heads apart; where they are few, also blocks of rows, the last (which see most) first.
-  const int64_t wanted = ceil_div(kItemsPerThread * num_threads, num_heads);
-  const int64_t block_rows = ceil_div(num_rows, std::clamp<int64_t>(wanted, 1, ceil_div(num_rows, kFewestRows)));
-  const int64_t num_blocks = ceil_div(num_rows, block_rows);
-  context.threads->parallel_for(num_heads * num_blocks, 1, [&](int64_t begin, int64_t end, int thread_idx) {
+  const int64_t wanted = ceil_div(kItemsPerThread * num_threads, num_heads.value);
+  const int64_t most_blocks = ceil_div(num_rows.value, kFewestRows);
+  const int64_t block_rows = ceil_div(num_rows.value, std::clamp<int64_t>(wanted, 1, most_blocks));
+  const int64_t num_blocks = ceil_div(num_rows.value, block_rows);
+  threads_->parallel_for(num_heads.value * num_blocks, 1, [&](int64_t begin, int64_t end, int thread_idx) {
     for (int64_t item = begin; item < end; item++) {
-      const int64_t row_begin = (num_blocks - 1 - item / num_heads) * block_rows;
-      expanded_rows_of_head(kernels, args, item % num_heads, row_begin, std::min(row_begin + block_rows, num_rows),
+      const int64_t head = item % num_heads.value, row_begin = (num_blocks - 1 - item / num_heads.value) * block_rows;
+      expanded_rows_of_head(*cores_->attention, args, head, row_begin, std::min(row_begin + block_rows, num_rows.value),
                             scratch.keys(thread_idx), scratch.values(thread_idx));
     }
   });
@@ -191,8 +206,8 @@ using Piece = AttentionScratch::Piece;
 
 class AbsorbedAttention {
  public:
-  AbsorbedAttention(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args)
-      : kernels_(kernels),
+  AbsorbedAttention(const OpsContext& context, const AbsorbedAttentionArgs& args)
+      : kernels_(*context.cores->attention),
         args_(args),
         threads_(*context.threads),
         latent_dim_(args.q_latent.extent(2)),
@@ -203,9 +218,9 @@ class AbsorbedAttention {
                   .num_rows = args.q_latent.extent(0),
                   .num_heads = num_heads_,
                   .later_spans = has_later_spans(args)},
-                 context.scratch.data()) {
-    CHECK(scratch_.bytes() <= context.scratch.size());
-  }
+                 context.scratch.data()) {}
+
+  size_t scratch_bytes() const { return scratch_.bytes(); }
 
   // In rounds, since there are not states for all spans of long contexts at a time: pieces are computed, in parallel
   // over pieces and heads, then those of later spans merged into their rows, in order.
@@ -312,8 +327,25 @@ class AbsorbedAttention {
 
 }  // namespace
 
-void attend_absorbed(const AttentionKernels& kernels, const OpsContext& context, const AbsorbedAttentionArgs& args) {
-  AbsorbedAttention(kernels, context, args).run();
+void Ops::attend_absorbed(const AbsorbedAttentionArgs& args) const {
+  const ShapeCheck check("attend_absorbed");
+  const Dim num_rows{"num_rows", args.q_latent.extent(0)}, num_heads{"num_heads", args.q_latent.extent(1)};
+  const Dim kv_lora_rank{"kv_lora_rank", args.q_latent.extent(2)}, rope_dim{"rope_dim", args.q_rope.extent(2)};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("num_heads", {"max_heads", limits_.max_heads}, num_heads.value);
+  check.at_most("kv_lora_rank", {"max_kv_lora_rank", limits_.max_kv_lora_rank}, kv_lora_rank.value);
+  check.shape("q_rope", args.q_rope, num_rows, num_heads, rope_dim);
+  check.shape("out", args.out, num_rows, num_heads, kv_lora_rank);
+  check.equal("rows", num_rows, std::ssize(args.rows));
+  for (const AbsorbedRow& row : args.rows) {
+    check.at_most("a row's position", {"max_positions - 1", limits_.max_positions - 1}, row.position);
+    check.equal("the cache", {"kv_lora_rank + rope_dim", kv_lora_rank.value + rope_dim.value},
+                row.context.cache.extent(1));
+    check_context(check, row.context, row.position + 1, kv_lora_rank);
+  }
+  AbsorbedAttention attention(context(), args);
+  CHECK(attention.scratch_bytes() <= attention_scratch_bytes(limits_, threads_->num_threads()));
+  attention.run();
 }
 
 size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads) {

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/cores.h"
+#include "kernels/cpu/row_cores_impl.h"
 
 // AttentionKernels written once over a level's vectors: S is its Simd, T its TileSimd (simd.h). Included
 // by one file of each level, and of internal linkage: what is compiled here for a level must not be taken for another
@@ -21,14 +21,6 @@ struct AttentionLoops {
   // Queries are copied so many dimensions at a time to a fixed stride, which leaves one address register for all rows;
   // odd in cache lines, so that rows do not share cache sets.
   static constexpr int64_t kQueryDims = 128, kQueryStride = 144;
-
-  // body(d, part) for the vectors of [0, dim): part is Whole, and Tail for the rest.
-  template <class Body>
-  CACHALOT_INLINE static void for_each_vector(int64_t dim, Body body) {
-    int64_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes) body(d, typename S::Whole());
-    if (d < dim) body(d, typename S::Tail(dim - d));
-  }
 
   // ---- packing ----
 
@@ -135,8 +127,8 @@ struct AttentionLoops {
 
   // Not memcpy, which g++ makes a string instruction of that takes as long to start as a copy here takes.
   CACHALOT_INLINE static void copy(const float* from, int64_t count, float* to) {
-    for_each_vector(count,
-                    [&](int64_t i, auto part) CACHALOT_INLINE { S::store(to + i, part, S::load(from + i, part)); });
+    for_each_vector<S>(count,
+                       [&](int64_t i, auto part) CACHALOT_INLINE { S::store(to + i, part, S::load(from + i, part)); });
   }
 
   // Dimensions [begin, begin + dims) of the queries of rows [first_row, first_row + num_rows).
@@ -174,17 +166,17 @@ struct AttentionLoops {
       p[i] = masked;
       if (count >= kLanes) p[i] = S::load(scores + i * kLanes, typename S::Whole());
       if (count > 0 && count < kLanes) p[i] = S::load_or(scores + i * kLanes, typename S::Tail(count), masked);
-      p[i] = S::mul(p[i], S::set(scale));
+      p[i] = p[i] * S::set(scale);
       top = S::max(top, p[i]);
     });
     const float new_max = S::max(top);
     unroll<kTileVectors>([&](auto i) CACHALOT_INLINE {
-      p[i] = S::exp_nonpositive(S::sub(p[i], S::set(new_max)));
+      p[i] = S::exp_nonpositive(p[i] - S::set(new_max));
       T::store(scores + i * kLanes, p[i]);
     });
     unroll<4>([&](auto level) CACHALOT_INLINE {  // by halves
       constexpr int kHalf = kTileVectors >> (decltype(level)::value + 1);
-      unroll<kHalf>([&](auto i) CACHALOT_INLINE { p[i] = S::add(p[i], p[i + kHalf]); });
+      unroll<kHalf>([&](auto i) CACHALOT_INLINE { p[i] = p[i] + p[i + kHalf]; });
     });
     const float decay = first_lane(S::exp_nonpositive(S::set(max - new_max)));
     sum = __builtin_fmaf(sum, decay, S::sum(p[0]));
@@ -256,16 +248,15 @@ struct AttentionLoops {
   // ---- states ----
 
   static void merge(float* acc, float factor, const float* later, float later_factor, int64_t dim) {
-    for_each_vector(dim, [&](int64_t d, auto part) CACHALOT_INLINE {
-      const Floats scaled = S::mul(S::load(later + d, part), S::set(later_factor));
+    for_each_vector<S>(dim, [&](int64_t d, auto part) CACHALOT_INLINE {
+      const Floats scaled = S::load(later + d, part) * S::set(later_factor);
       S::store(acc + d, part, S::fma(S::load(acc + d, part), S::set(factor), scaled));
     });
   }
 
   static void divide(float* acc, float divisor, int64_t dim) {
-    for_each_vector(dim, [&](int64_t d, auto part) CACHALOT_INLINE {
-      S::store(acc + d, part, S::div(S::load(acc + d, part), S::set(divisor)));
-    });
+    for_each_vector<S>(dim, [&](int64_t d, auto part)
+                                CACHALOT_INLINE { S::store(acc + d, part, S::load(acc + d, part) / S::set(divisor)); });
   }
 };
 

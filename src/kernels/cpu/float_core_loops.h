@@ -66,9 +66,9 @@ struct FloatTiles {
 
   // (sums[0] + sums[2]) + (sums[1] + sums[3]) of kWidth outputs, in order.
   CACHALOT_INLINE static Floats add_sums(const Floats* sums) {
-    const Floats low = Simd::add(Simd::unpack_low(sums[0], sums[1]), Simd::unpack_high(sums[0], sums[1]));
-    const Floats high = Simd::add(Simd::unpack_low(sums[2], sums[3]), Simd::unpack_high(sums[2], sums[3]));
-    return Simd::add(Simd::unpack_low_pairs(low, high), Simd::unpack_high_pairs(low, high));
+    const Floats low = Simd::unpack_low(sums[0], sums[1]) + Simd::unpack_high(sums[0], sums[1]);
+    const Floats high = Simd::unpack_low(sums[2], sums[3]) + Simd::unpack_high(sums[2], sums[3]);
+    return Simd::unpack_low_pairs(low, high) + Simd::unpack_high_pairs(low, high);
   }
 
   CACHALOT_INLINE static void add_to(float* out, const Floats* sums, Floats scale, bool first) {

@@ -1,7 +1,5 @@
 #include "kernels/cpu/limits.h"
 
-#include <emmintrin.h>
-
 #include <chrono>
 #include <cstring>
 
@@ -14,18 +12,6 @@ namespace {
 constexpr size_t kPiece = size_t{1} << 20;  // of each of two streams that a thread reads at a time
 constexpr int64_t kPeakPieces = 64;         // a thread
 constexpr int64_t kPeakRounds = 65536;      // a piece
-
-const LimitCores& cores_of(IsaLevel isa) {
-  switch (isa) {
-    case IsaLevel::kReference:
-      return reference::kLimitCores;
-    case IsaLevel::kAvx2:
-      return avx2::kLimitCores;
-    case IsaLevel::kAvx512:
-      return avx512::kLimitCores;
-  }
-  CHECK(false, "unknown level");
-}
 
 template <class Work>
 double seconds(Work work) {
@@ -41,7 +27,7 @@ Result<Limits> Limits::create(IsaLevel isa, Device& device, size_t memory_bytes)
   device.threads().parallel_for(static_cast<int64_t>(memory.size() / kPiece), 1, [&](int64_t begin, int64_t end, int) {
     std::memset(memory.data() + static_cast<size_t>(begin) * kPiece, 1, static_cast<size_t>(end - begin) * kPiece);
   });
-  return Limits(cores_of(isa), device, std::move(memory));
+  return Limits(*level_cores(isa).limits, device, std::move(memory));
 }
 
 double Limits::read_bandwidth() {
@@ -73,42 +59,3 @@ double Limits::float_peak() {
 }
 
 }  // namespace cachalot
-
-namespace cachalot::reference {
-namespace {
-
-constexpr int kChains = 8;  // sums that run side by side
-
-void read(const std::byte* first, const std::byte* second, size_t bytes) {
-  __m128i sums = _mm_setzero_si128();
-  for (size_t idx = 0; idx < bytes; idx += 16) {
-    for (const std::byte* stream : {first, second})
-      sums = _mm_xor_si128(sums, _mm_loadu_si128(reinterpret_cast<const __m128i*>(stream + idx)));
-  }
-  asm volatile("" ::"x"(sums));
-}
-
-// The level's products are plain loops over one number at a time.
-template <class T>
-void multiply(int64_t rounds) {
-  T sums[kChains] = {}, x = 1;
-  for (int64_t round = 0; round < rounds; round++) {
-    for (T& sum : sums) {
-      asm volatile("" : "+m"(x));
-      sum += x * x;
-    }
-  }
-  for (const T& sum : sums) asm volatile("" ::"m"(sum));
-}
-
-}  // namespace
-
-constinit const LimitCores kLimitCores = {
-    .read = read,
-    .multiply_int8 = multiply<int32_t>,
-    .multiply_floats = multiply<float>,
-    .int8_operations = 2 * kChains,
-    .float_operations = 2 * kChains,
-};
-
-}  // namespace cachalot::reference

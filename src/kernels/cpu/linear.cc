@@ -1,5 +1,3 @@
-#include "kernels/cpu/linear.h"
-
 #include <xmmintrin.h>
 
 #include <algorithm>
@@ -8,6 +6,7 @@
 #include "base/error.h"
 #include "base/math.h"
 #include "kernels/cpu/product.h"
+#include "kernels/shape_check.h"
 
 namespace cachalot {
 namespace {
@@ -30,15 +29,15 @@ class Workspace {
  public:
   Workspace(const LinearCores& cores, const Sizes& sizes, std::byte* memory) : cores_(cores), sizes_(sizes) {
     Carver carver(memory);
-    for (WorkRanges::Range*& ranges : ranges_) ranges = carver.take<WorkRanges::Range>(sizes.num_threads);
-    for (ProductJob*& jobs : jobs_) jobs = carver.take<ProductJob>(sizes.num_jobs);
+    for (WorkRanges::Range*& ranges : ranges_) ranges = carver.take<WorkRanges::Range>(sizes.num_threads).data();
+    for (ProductJob*& jobs : jobs_) jobs = carver.take<ProductJob>(sizes.num_jobs).data();
     thread_bytes_ = ProductScratch(cores, sizes.num_rows, sizes.max_inputs, nullptr).bytes();
-    thread_memory_ = carver.take<std::byte>(static_cast<int64_t>(thread_bytes_) * sizes.num_threads);
+    thread_memory_ = carver.take<std::byte>(static_cast<int64_t>(thread_bytes_) * sizes.num_threads).data();
     rest_ = memory ? reinterpret_cast<float*>(memory + carver.used()) : nullptr;
     bytes_ = carver.used();
   }
-  static Workspace of_call(const LinearCores& cores, const OpsContext& context, const Sizes& sizes) {
-    Workspace workspace(cores, sizes, context.scratch.data());
+  static Workspace of_call(const OpsContext& context, const Sizes& sizes) {
+    Workspace workspace(*context.cores->linear, sizes, context.scratch.data());
     CHECK(workspace.bytes_ <= context.scratch.size(), "linears need {} bytes of scratch and have {}", workspace.bytes_,
           context.scratch.size());
     workspace.rest_floats_ = static_cast<int64_t>((context.scratch.size() - workspace.bytes_) / sizeof(float));
@@ -79,6 +78,15 @@ size_t real_columns(const ResultTile& tile, int64_t features) {
   return static_cast<size_t>(std::min<int64_t>(kStrip, features - tile.first_output));
 }
 
+template <class T>
+void copy_columns(const T* from, size_t columns, T* to) {
+  if (columns == kStrip) {
+    std::memcpy(to, from, kStrip * sizeof(T));  // inlined: a call costs as much again
+  } else {
+    std::memcpy(to, from, columns * sizeof(T));
+  }
+}
+
 // Past the caches, whole lines.
 void stream_floats(const ResultTile& tile, float* first, int64_t out_stride) {
   for (int64_t row = 0; row < tile.num_rows; row++) {
@@ -94,12 +102,7 @@ void store_floats(const ResultTile& tile, View<float, 2> out, bool streamed) {
     return stream_floats(tile, first, out.stride(0));
   const size_t columns = real_columns(tile, out.extent(1));
   for (int64_t row = 0; row < tile.num_rows; row++) {
-    const float* values = tile.values + row * tile.stride;
-    if (columns == kStrip) {
-      std::memcpy(first + row * out.stride(0), values, kStrip * sizeof(float));  // inlined: a call costs as much again
-    } else {
-      std::memcpy(first + row * out.stride(0), values, columns * sizeof(float));
-    }
+    copy_columns(tile.values + row * tile.stride, columns, first + row * out.stride(0));
   }
 }
 
@@ -108,12 +111,7 @@ template <class T>
 void scatter_rows(const ResultTile& tile, const T* values, int64_t stride, const int32_t* row_ids, View<T, 2> out) {
   const size_t columns = real_columns(tile, out.extent(1));
   for (int64_t row = 0; row < tile.num_rows; row++, values += stride) {
-    T* to = out.row(row_ids[row]) + tile.first_output;
-    if (columns == kStrip) {
-      std::memcpy(to, values, kStrip * sizeof(T));  // inlined, as above
-    } else {
-      std::memcpy(to, values, columns * sizeof(T));
-    }
+    copy_columns(values, columns, out.row(row_ids[row]) + tile.first_output);
   }
 }
 
@@ -145,12 +143,35 @@ ResultSink sink_of(FunctionRef<void(const ResultTile&)> store, View<float, 2> ou
 // Threads take pieces of rows, by the pool's first counter.
 void quantize_rows(const LinearCores& cores, ThreadPool& threads, View<const float, 2> rows, const QuantizedRows& out) {
   const int64_t pieces = ceil_div(rows.extent(1), kQuantizedAtOnce);
-  for (int64_t item; (item = threads.next(0)) < rows.extent(0) * pieces;) {
+  for (int64_t item; (item = threads.next()) < rows.extent(0) * pieces;) {
     const int64_t row = item / pieces, begin = item % pieces * kQuantizedAtOnce;
     const int64_t count = std::min(kQuantizedAtOnce, rows.extent(1) - begin);
     cores.quantize(rows.row(row) + begin, count, out.group, out.values.row(row) + begin,
                    out.scales.row(row) + begin / out.group);
   }
+}
+
+// ---- one matrix ----
+
+Workspace one_product(const OpsContext& context, const LinearInput& input, const PackedMatrix& matrix) {
+  return Workspace::of_call(context, {.num_threads = context.threads->num_threads(),
+                                      .num_rows = input.num_rows(),
+                                      .max_inputs = matrix.shape.in_features});
+}
+
+// Each thread ends with `then`.
+template <class Then>
+void run_product(ThreadPool& threads, const Workspace& workspace, const LinearInput& input, const PackedMatrix& matrix,
+                 ProductKind kind, const ResultSink& sink, Then then) {
+  ProductJob job{.matrix = &matrix, .num_rows = input.num_rows()};
+  const ProductRows rows{.input = input};
+  WorkRanges ranges = workspace.ranges(0);
+  plan_products({&job, 1}, kind, rows, ranges);
+  threads.run([&](int thread_idx) {
+    ProductScratch scratch = workspace.scratch_of(thread_idx);
+    run_products({&job, 1}, kind, rows, ranges, thread_idx, scratch, sink);
+    then();
+  });
 }
 
 // ---- experts ----
@@ -194,7 +215,7 @@ class ExpertsPass {
     threads.run([&](int thread_idx) {
       ProductScratch scratch = workspace_.scratch_of(thread_idx);
       run_products(jobs(0), ProductKind::kGated, inputs, ranges[0], thread_idx, scratch, sinks[0]);
-      threads.barrier(thread_idx);
+      threads.barrier();
       run_products(jobs(1), ProductKind::kPlain, between, ranges[1], thread_idx, scratch, sinks[1]);
     });
   }
@@ -223,9 +244,11 @@ size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, i
   return Workspace(cores, sizes, nullptr).bytes() + static_cast<size_t>(between) * sizeof(float);
 }
 
-void quantize(const LinearCores& cores, const OpsContext& context, View<const float, 2> rows,
-              const QuantizedRows& out) {
-  ThreadPool& threads = *context.threads;
+void Ops::quantize(View<const float, 2> rows, const QuantizedRows& out) const {
+  CHECK(!out.empty(), "quantize: nowhere to put the result");
+  check_quantized(ShapeCheck("quantize"), out, {"num_rows", rows.extent(0)}, {"features", rows.extent(1)});
+  const LinearCores& cores = *cores_->linear;
+  ThreadPool& threads = *threads_;
   if (rows.size() <= kQuantizedAlone) {
     for (int64_t row = 0; row < rows.extent(0); row++)
       cores.quantize(rows.row(row), rows.extent(1), out.group, out.values.row(row), out.scales.row(row));
@@ -234,61 +257,71 @@ void quantize(const LinearCores& cores, const OpsContext& context, View<const fl
   threads.run([&](int) { quantize_rows(cores, threads, rows, out); });
 }
 
-void linear(const LinearCores& cores, const OpsContext& context, const LinearInput& input, const PackedMatrix& matrix,
-            View<float, 2> out) {
-  if (input.num_rows() == 0) return;
-  ThreadPool& threads = *context.threads;
-  const Workspace workspace = Workspace::of_call(
-      cores, context,
-      {.num_threads = threads.num_threads(), .num_rows = input.num_rows(), .max_inputs = matrix.shape.in_features});
-  ProductJob job{.matrix = &matrix, .num_rows = input.num_rows()};
-  const ProductRows rows{.input = input};
-  WorkRanges ranges = workspace.ranges(0);
-  plan_products({&job, 1}, ProductKind::kPlain, rows, ranges);
+void Ops::linear(const LinearInput& input, const PackedMatrix& matrix, View<float, 2> out) const {
+  const ShapeCheck check("linear");
+  const Dim num_rows{"num_rows", input.num_rows()};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("in_features", {"max_in_features", limits_.max_in_features}, matrix.shape.in_features);
+  check_input(check, input, num_rows, {"in_features", matrix.shape.in_features});
+  check.shape("out", out, num_rows, Dim{"out_features", matrix.shape.out_features});
+  if (num_rows.value == 0) return;
   const bool streamed = input.num_rows() >= kStreamedRows;
   const auto store = [&](const ResultTile& tile) { store_floats(tile, out, streamed); };
   const ResultSink sink = streamed ? ResultSink{.store = store} : sink_of(store, out);
-  threads.run([&](int thread_idx) {
-    ProductScratch scratch = workspace.scratch_of(thread_idx);
-    run_products({&job, 1}, ProductKind::kPlain, rows, ranges, thread_idx, scratch, sink);
-  });
+  run_product(*threads_, one_product(context(), input, matrix), input, matrix, ProductKind::kPlain, sink, [] {});
 }
 
-void gated_linear(const LinearCores& cores, const OpsContext& context, const LinearInput& input,
-                  const PackedMatrix& gate_up, View<float, 2> out, const QuantizedRows& quantized) {
-  if (input.num_rows() == 0) return;
-  ThreadPool& threads = *context.threads;
-  const Workspace workspace = Workspace::of_call(
-      cores, context,
-      {.num_threads = threads.num_threads(), .num_rows = input.num_rows(), .max_inputs = gate_up.shape.in_features});
+void Ops::gated_linear(const LinearInput& input, const PackedMatrix& gate_up, View<float, 2> out,
+                       const QuantizedRows& quantized) const {
+  const ShapeCheck check("gated_linear");
+  const Dim num_rows{"num_rows", input.num_rows()}, in_features{"in_features", gate_up.shape.in_features};
+  const Dim width{"width", out.empty() ? quantized.values.extent(1) : out.extent(1)};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("in_features", {"max_in_features", limits_.max_in_features}, in_features.value);
+  check.at_most("width", {"max_width", limits_.max_width}, width.value);
+  check_input(check, input, num_rows, in_features);
+  if (num_rows.value > 0) check_matrix(check, "gate_up", gate_up, gate_up_outputs(width.value), in_features);
+  check_result(check, out, quantized, num_rows, width);
+  if (num_rows.value == 0) return;
+  ThreadPool& threads = *threads_;
+  const Workspace workspace = one_product(context(), input, gate_up);
   const View<float, 2> product = out.empty() ? workspace.rows(input.num_rows(), quantized.values.extent(1)) : out;
-  ProductJob job{.matrix = &gate_up, .num_rows = input.num_rows()};
-  const ProductRows rows{.input = input};
-  WorkRanges ranges = workspace.ranges(0);
-  plan_products({&job, 1}, ProductKind::kGated, rows, ranges);
   const auto store = [&](const ResultTile& tile) { store_floats(tile, product, false); };
-  const ResultSink sink = sink_of(store, product);
-  threads.run([&](int thread_idx) {
-    ProductScratch scratch = workspace.scratch_of(thread_idx);
-    run_products({&job, 1}, ProductKind::kGated, rows, ranges, thread_idx, scratch, sink);
+  run_product(threads, workspace, input, gate_up, ProductKind::kGated, sink_of(store, product), [&] {
     if (quantized.empty()) return;
-    threads.barrier(thread_idx);
-    quantize_rows(cores, threads, product, quantized);
+    threads.barrier();
+    quantize_rows(*cores_->linear, threads, product, quantized);
   });
 }
 
-void experts(const LinearCores& cores, const OpsContext& context, const ExpertsArgs& args) {
-  const int64_t num_pairs = args.offsets.back();
-  if (num_pairs == 0) return;
-  const int64_t hidden = args.rows.num_features();
-  const Workspace workspace = Workspace::of_call(cores, context,
-                                                 {.num_threads = context.threads->num_threads(),
-                                                  .num_rows = num_pairs,
-                                                  .num_jobs = std::min<int64_t>(num_pairs, std::ssize(args.gate_up)),
-                                                  .max_inputs = std::max(hidden, args.width)});
-  for (int64_t first_pair = 0; first_pair < num_pairs;) {
+void Ops::experts(const ExpertsArgs& args) const {
+  const ShapeCheck check("experts");
+  const Dim num_experts{"num_local_experts", std::ssize(args.gate_up)},
+      num_pairs{"num_pairs", args.pair_rows.extent(0)};
+  const Dim num_rows{"num_rows", args.rows.num_rows()}, hidden{"hidden", args.out.extent(1)},
+      width{"width", args.width};
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, num_rows.value);
+  check.at_most("num_pairs", {"max_pairs", limits_.max_pairs}, num_pairs.value);
+  check.at_most("width", {"max_width", limits_.max_width}, width.value);
+  check.at_most("hidden", {"max_in_features", limits_.max_in_features}, hidden.value);
+  check_input(check, args.rows, num_rows, hidden);
+  check.equal("down", num_experts, std::ssize(args.down));
+  check.equal("offsets", {"num_local_experts + 1", num_experts.value + 1}, std::ssize(args.offsets));
+  check.equal("the last offset", num_pairs, args.offsets.back());
+  check.shape("out_rows", args.out_rows, num_pairs);
+  check.at_least("the number of rows of out", num_pairs, args.out.extent(0));
+  for (int64_t expert = 0; expert < num_experts.value; expert++) {
+    check_matrix(check, "an expert's gate_up", args.gate_up[expert], gate_up_outputs(width.value), hidden);
+    check_matrix(check, "an expert's down", args.down[expert], hidden, width);
+  }
+  if (num_pairs.value == 0) return;
+  const Workspace workspace = Workspace::of_call(context(), {.num_threads = threads_->num_threads(),
+                                                             .num_rows = num_pairs.value,
+                                                             .num_jobs = std::min(num_pairs.value, num_experts.value),
+                                                             .max_inputs = std::max(hidden.value, width.value)});
+  for (int64_t first_pair = 0; first_pair < num_pairs.value;) {
     ExpertsPass pass(args, workspace, first_pair);
-    pass.run(cores, *context.threads);
+    pass.run(*cores_->linear, *threads_);
     first_pair += pass.num_pairs();
   }
 }
@@ -325,13 +358,21 @@ void linear_of_head(FloatCore core, const PackedMatrix& matrix, const float* con
 
 }  // namespace
 
-void per_head_linear(FloatCore core, const OpsContext& context, View<const float, 3> x,
-                     std::span<const PackedMatrix> matrices, View<float, 3> out) {
+void Ops::per_head_linear(View<const float, 3> x, std::span<const PackedMatrix> matrices, View<float, 3> out) const {
+  const ShapeCheck check("per_head_linear");
+  check.at_most("num_rows", {"max_rows", limits_.max_rows}, x.extent(0));
+  check.at_most("num_heads", {"max_heads", limits_.max_heads}, x.extent(1));
+  check.equal("matrices", {"num_heads", x.extent(1)}, std::ssize(matrices));
+  check.equal("out", {"num_rows", x.extent(0)}, out.extent(0));
+  check.equal("out", {"num_heads", x.extent(1)}, out.extent(1));
+  for (const PackedMatrix& matrix : matrices) {
+    check_matrix(check, "a head's matrix", matrix, {"out_features", out.extent(2)}, {"in_features", x.extent(2)});
+  }
   if (matrices.empty() || x.extent(0) == 0) return;
   const MatrixShape& shape = matrices[0].shape;  // the same for all heads
   const auto strips_of_chunk = static_cast<int64_t>(std::max<size_t>(kChunkBytes / shape.strip_bytes(), 1));
   const int64_t chunks = ceil_div(shape.num_strips(), strips_of_chunk);
-  context.threads->parallel_for(x.extent(1) * chunks, 1, [&](int64_t item_begin, int64_t item_end, int) {
+  threads_->parallel_for(x.extent(1) * chunks, 1, [&](int64_t item_begin, int64_t item_end, int) {
     const float* rows[kRowTile];
     for (int64_t item = item_begin; item < item_end; item++) {
       const int64_t head = item / chunks, begin = item % chunks * strips_of_chunk;
@@ -339,8 +380,8 @@ void per_head_linear(FloatCore core, const OpsContext& context, View<const float
       for (int64_t row_begin = 0; row_begin < x.extent(0); row_begin += kRowTile) {
         const int64_t num_rows = std::min(kRowTile, x.extent(0) - row_begin);
         for (int64_t row = 0; row < num_rows; row++) rows[row] = &x(row_begin + row, head, 0);
-        linear_of_head(core, matrices[static_cast<size_t>(head)], rows, num_rows, begin, end, &out(row_begin, head, 0),
-                       out.stride(0));
+        linear_of_head(cores_->linear->float_core, matrices[static_cast<size_t>(head)], rows, num_rows, begin, end,
+                       &out(row_begin, head, 0), out.stride(0));
       }
     }
   });

@@ -6,7 +6,7 @@
 #include "kernels/cores.h"
 #include "kernels/cpu/float_core_loops.h"
 #include "kernels/cpu/int_records.h"
-#include "kernels/cpu/limits.h"
+#include "kernels/cpu/row_cores_impl.h"
 #include "tensor/dtype.h"
 
 // How the blocks of each format (matrix.h) become quads (float_core_loops.h), written once over a level's vectors, its
@@ -88,7 +88,7 @@ struct Decoder<S, MatrixFormat::kF8> {
   CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quad) const {
     const Ints bytes = S::ordered_for_unpacking(S::load_ints(data + step * kStepBytes));
     const auto halves = [&](Ints words) CACHALOT_INLINE {  // the byte is the upper one
-      return S::and_bits(S::shift_signed_words_right(words, 1), S::set_words(static_cast<int16_t>(0xbf80)));
+      return S::shift_signed_words_right(words, 1) & S::set_words(static_cast<int16_t>(0xbf80));
     };
     const Ints low = halves(S::unpack_low_bytes(S::zero_bits(), bytes));
     const Ints high = halves(S::unpack_high_bytes(S::zero_bits(), bytes));
@@ -97,7 +97,7 @@ struct Decoder<S, MatrixFormat::kF8> {
     quad[2] = S::low_halves(high);
     quad[3] = S::high_halves(high);
   }
-  CACHALOT_INLINE typename S::Floats scale() const { return S::mul(S::bits(S::load_ints(data + 2048)), S::set(256)); }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::bits(S::load_ints(data + 2048)) * S::set(256); }
 };
 
 template <class S>
@@ -109,9 +109,7 @@ struct Decoder<S, MatrixFormat::kI8> {
   CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quad) const {
     expand_bytes<S>(S::load_ints(data + step * kStepBytes), quad);
   }
-  CACHALOT_INLINE typename S::Floats scale() const {
-    return S::mul(S::bits(S::load_ints(data + 1024)), S::set(kByteScale));
-  }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::bits(S::load_ints(data + 1024)) * S::set(kByteScale); }
 };
 
 template <class S>
@@ -125,16 +123,16 @@ struct Decoder<S, MatrixFormat::kI4> {
       : data(block + part_of_unit<S>(unit, 4)), scales(block + block_inputs * 8 + part_of_unit<S>(unit, 2)) {
     const std::byte* nibbles = block + block_inputs * 8 + 32;
     const Ints words = S::set_qwords(*reinterpret_cast<const int64_t __attribute__((may_alias, aligned(1)))*>(nibbles));
-    const Ints dwords = S::and_bits(S::shift_dwords_right(words, S::nibble_shifts(unit)), S::set_dwords(15));
+    const Ints dwords = S::shift_dwords_right(words, S::nibble_shifts(unit)) & S::set_dwords(15);
     zeros = S::shuffle_bytes(dwords, S::set_lanes(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)));
   }
 
   CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quads) const {
     const Ints bytes = S::load_ints(data + step * kStepBytes), nibble = S::set_bytes(15);
-    expand_bytes<S>(S::sub_bytes(S::and_bits(bytes, nibble), zeros), quads);
-    expand_bytes<S>(S::sub_bytes(S::and_bits(S::shift_words_right(bytes, 4), nibble), zeros), quads + 4);
+    expand_bytes<S>(S::sub_bytes(bytes & nibble, zeros), quads);
+    expand_bytes<S>(S::sub_bytes(S::shift_words_right(bytes, 4) & nibble, zeros), quads + 4);
   }
-  CACHALOT_INLINE typename S::Floats scale() const { return S::mul(S::load_halves(scales), S::set(kByteScale)); }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::load_halves(scales) * S::set(kByteScale); }
 };
 
 // LinearCores written once over a level's vectors, its Simd and TileSimd (simd.h), but for the integer core. Included
@@ -142,23 +140,11 @@ struct Decoder<S, MatrixFormat::kI4> {
 
 template <class T>
 void float_core(const FloatCoreArgs& args) {
-  switch (args.matrix.shape.format) {
-    case MatrixFormat::kF32:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kF32>>::run(args);
-    case MatrixFormat::kBF16:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kBF16>>::run(args);
-    case MatrixFormat::kF8:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kF8>>::run(args);
-    case MatrixFormat::kI8:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kI8>>::run(args);
-    case MatrixFormat::kI4:
-      return FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4>>::run(args);
-  }
-}
-
-template <const RowCores& kRowCores>
-void quantize(const float* x, int64_t count, int group, int8_t* values, float* scales) {
-  kRowCores.quantize(x, count, group, values, scales);
+  constexpr FloatCore kOfFormat[] = {
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF32>>::run, FloatCoreLoops<T, Decoder<T, MatrixFormat::kBF16>>::run,
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF8>>::run, FloatCoreLoops<T, Decoder<T, MatrixFormat::kI8>>::run,
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4>>::run};
+  kOfFormat[static_cast<size_t>(args.matrix.shape.format)](args);
 }
 
 template <class S>
@@ -168,9 +154,9 @@ void silu_product(float* gate, const float* up, int64_t stride, int64_t num_rows
   for (int64_t row = 0; row < num_rows; row++, gate += stride, up += stride) {
     for (int column = 0; column < kStrip; column += S::kLanes) {
       const Floats x = S::load(gate + column, whole);
-      const Floats e = S::exp_nonpositive(S::sub(S::zero(), S::abs(x)));
-      const Floats silu = S::div(S::mul(x, S::select_negative(x, e, S::set(1.f))), S::add(S::set(1.f), e));
-      S::store(gate + column, whole, S::mul(silu, S::load(up + column, whole)));
+      const Floats e = S::exp_nonpositive(S::zero() - S::abs(x));
+      const Floats silu = x * S::select_negative(x, e, S::set(1.f)) / (S::set(1.f) + e);
+      S::store(gate + column, whole, silu * S::load(up + column, whole));
     }
   }
 }
@@ -184,23 +170,18 @@ void store_bf16(const float* tile, int64_t stride, int64_t num_rows, bf16* out, 
   }
 }
 
-template <class S, class T, const RowCores& kRowCores, const IntCore& kIntCore>
+template <class S, class T, const IntCore& kIntCore>
 constexpr LinearCores linear_cores() {
   return {.float_core = float_core<T>,
           .int_core = &kIntCore,
-          .quantize = quantize<kRowCores>,
+          .quantize = quantize<S>,
           .silu_product = silu_product<S>,
           .store_bf16 = store_bf16<S>};
 }
 
-}  // namespace
-}  // namespace cachalot
-
 // LimitCores written once over a level's vectors, its TileSimd (simd.h). Included by one file of each level, and of
 // internal linkage, as cpu/row_cores_impl.h. What the compiler may not leave out does not stand in the lambdas: clang
 // refuses assembly on what they capture.
-namespace cachalot {
-namespace {
 
 template <class S>
 void read_streams(const std::byte* first, const std::byte* second, size_t bytes) {
@@ -211,7 +192,7 @@ void read_streams(const std::byte* first, const std::byte* second, size_t bytes)
     for (const std::byte* stream : {first, second}) {
       for (size_t line = 0; line < kAtOnce; line += 64) S::prefetch(stream + idx + kAhead + line);
       const std::byte* vectors = stream + idx;
-      sums = S::xor_bits(sums, S::xor_bits(S::load_ints(vectors), S::load_ints(vectors + sizeof(Ints))));
+      sums = sums ^ (S::load_ints(vectors) ^ S::load_ints(vectors + sizeof(Ints)));
     }
   }
   S::keep(sums);

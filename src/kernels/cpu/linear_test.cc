@@ -1,10 +1,7 @@
-#include "kernels/cpu/linear.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <numeric>
 #include <random>
 #include <vector>
 
@@ -360,14 +357,6 @@ TEST(Experts, TakeSeveralPassesWhenTheMemoryBetweenThePhasesIsSmall) {
   }
 }
 
-struct PerHeadLevel {
-  IsaLevel isa;
-  FloatCore core;
-};
-const PerHeadLevel kPerHeadLevels[] = {{IsaLevel::kReference, reference::kLinearCores.float_core},
-                                       {IsaLevel::kAvx2, avx2::kLinearCores.float_core},
-                                       {IsaLevel::kAvx512, avx512::kLinearCores.float_core}};
-
 constexpr int64_t kHeads = 3, kIn = 24, kOut = 40;  // neither is a whole number of strips or spans
 
 // Every head's own bf16 matrix; x is the middle of wider queries, out the front of wider rows.
@@ -388,13 +377,12 @@ class PerHeadLinearTest : public testing::Test {
   }
 
   // [rows, kHeads, kOut + 1], the last number of each head left as it was.
-  std::vector<float> run(FloatCore core, int num_threads, const std::vector<float>& queries) {
+  std::vector<float> run(IsaLevel isa, int num_threads, const std::vector<float>& queries) {
     const int64_t num_rows = std::ssize(queries) / (kHeads * kQuery);
     std::vector<float> out(static_cast<size_t>(num_rows * kHeads * (kOut + 1)), kUntouched);
-    ThreadPool threads({.num_threads = num_threads});
-    per_head_linear(core, {.threads = &threads, .scratch = {}},
-                    View<const float, 3>(queries.data(), num_rows, kHeads, kQuery).slice(2, kSkipped, kIn), matrices_,
-                    View<float, 3>(out.data(), num_rows, kHeads, kOut + 1).slice(2, 0, kOut));
+    TestOps(isa, num_threads)
+        ->per_head_linear(View<const float, 3>(queries.data(), num_rows, kHeads, kQuery).slice(2, kSkipped, kIn),
+                          matrices_, View<float, 3>(out.data(), num_rows, kHeads, kOut + 1).slice(2, 0, kOut));
     return out;
   }
 
@@ -416,7 +404,7 @@ class PerHeadLinearTest : public testing::Test {
 TEST_F(PerHeadLinearTest, MultipliesEachHeadByItsMatrixAndTouchesNothingElse) {
   for (const int64_t num_rows : {1, 5, 130}) {
     const std::vector<float> queries = random_queries(num_rows);
-    const std::vector<float> out = run(reference::kLinearCores.float_core, 2, queries);
+    const std::vector<float> out = run(IsaLevel::kReference, 2, queries);
     for (int64_t row = 0; row < num_rows; row++)
       for (int64_t head = 0; head < kHeads; head++) {
         const float* x = queries.data() + (row * kHeads + head) * kQuery + kSkipped;
@@ -437,11 +425,11 @@ TEST_F(PerHeadLinearTest, MultipliesEachHeadByItsMatrixAndTouchesNothingElse) {
 TEST_F(PerHeadLinearTest, GivesTheSameBitsOnEveryLevelWithAnyThreads) {
   for (const int64_t num_rows : {1, 2, 7, 64, 65, 130}) {
     const std::vector<float> queries = random_queries(num_rows);
-    const std::vector<float> expected = run(reference::kLinearCores.float_core, 1, queries);
-    for (const PerHeadLevel& level : kPerHeadLevels)
-      for (int num_threads = 1; level.isa <= detect_isa() && num_threads <= 4; num_threads++)
-        EXPECT_EQ(run(level.core, num_threads, queries), expected)
-            << isa_name(level.isa) << ", " << num_rows << " rows, " << num_threads << " threads";
+    const std::vector<float> expected = run(IsaLevel::kReference, 1, queries);
+    for (const IsaLevel isa : levels_here())
+      for (int num_threads = 1; num_threads <= 4; num_threads++)
+        EXPECT_EQ(run(isa, num_threads, queries), expected)
+            << isa_name(isa) << ", " << num_rows << " rows, " << num_threads << " threads";
   }
 }
 

@@ -48,16 +48,17 @@ ProductScratch::ProductScratch(const LinearCores& cores, int64_t max_rows, int64
     : cores_(&cores) {
   const int64_t rows = std::min(max_rows, kMostIntRows);
   Carver carver(memory);
-  int_rows_ = carver.take<const int8_t*>(rows);
-  int_scales_ = carver.take<const float*>(rows);
-  float_rows_ = carver.take<const float*>(rows);
+  int_rows_ = carver.take<const int8_t*>(rows).data();
+  int_scales_ = carver.take<const float*>(rows).data();
+  float_rows_ = carver.take<const float*>(rows).data();
   static_assert(kFloatTileWidth <= 2 * kTileWidth);
-  tiles_ = carver.take<float>(2 * kIntTileRows * kTileWidth);
-  quantized_values_ = carver.take<int8_t>(rows * max_inputs);
-  quantized_scales_ = carver.take<float>(rows * ceil_div(max_inputs, kSmallestGroup));
+  tiles_ = carver.take<float>(2 * kIntTileRows * kTileWidth).data();
+  quantized_values_ = carver.take<int8_t>(rows * max_inputs).data();
+  quantized_scales_ = carver.take<float>(rows * ceil_div(max_inputs, kSmallestGroup)).data();
   const size_t expanded = static_cast<size_t>(std::min(rows, kExpandedRows) * max_inputs) * sizeof(float);
-  prepared_ = carver.take<std::byte>(
-      static_cast<int64_t>(std::max(cores.int_core->prepared_bytes(max_inputs, rows), expanded)));
+  prepared_ =
+      carver.take<std::byte>(static_cast<int64_t>(std::max(cores.int_core->prepared_bytes(max_inputs, rows), expanded)))
+          .data();
   size_ = carver.used();
 }
 

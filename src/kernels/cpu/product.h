@@ -66,26 +66,6 @@ class WorkRanges {
   std::span<Range> ranges_;
 };
 
-// Cuts arrays out of a piece of memory, each on cache lines of its own. Without memory it only adds up their sizes, so
-// that one function both lays out and measures.
-class Carver {
- public:
-  explicit Carver(std::byte* memory) : memory_(memory) {}
-
-  template <class T>
-  T* take(int64_t count) {
-    constexpr size_t kLine = 64;
-    const size_t begin = used_;
-    used_ += (static_cast<size_t>(count) * sizeof(T) + kLine - 1) / kLine * kLine;
-    return memory_ ? reinterpret_cast<T*>(memory_ + begin) : nullptr;
-  }
-  size_t used() const { return used_; }
-
- private:
-  std::byte* memory_;
-  size_t used_ = 0;
-};
-
 // Products of one or more matrices with runs of rows, shared out among threads. In integers, a work item is two strips
 // (of a gated matrix two pairs of gate and up) from the matrix's two halves, for a block of rows: a thread that takes
 // items in order reads two long streams, which gives nearly all of the memory's bandwidth. In floats, an item is up to

@@ -13,7 +13,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // body(i, part) for the vectors of [0, count): part is Whole, and Tail for the rest.
 template <class S, class Body>
-inline void for_each_vector(int64_t count, Body body) {
+CACHALOT_INLINE inline void for_each_vector(int64_t count, Body body) {
   int64_t i = 0;
   for (; i + S::kLanes <= count; i += S::kLanes) body(i, typename S::Whole());
   if (i < count) body(i, typename S::Tail(count - i));
@@ -41,7 +41,7 @@ inline float sum_in_order(int64_t count, Step step) {
 #pragma GCC unroll 8
   for (int half = kVectors / 2; half > 0; half /= 2) {
 #pragma GCC unroll 8
-    for (int idx = 0; idx < half; idx++) sums[idx] = S::add(sums[idx], sums[idx + half]);
+    for (int idx = 0; idx < half; idx++) sums[idx] = sums[idx] + sums[idx + half];
   }
   return S::sum(sums[0]);
 }
@@ -57,7 +57,7 @@ float sum_of_squares(const float* x, int64_t count) {
 template <class S>
 float add_and_square(float* x, const float* delta, int64_t count) {
   return sum_in_order<S>(count, [&](int64_t i, auto part, typename S::Floats sum) {
-    const typename S::Floats value = S::add(S::load(x + i, part), S::load(delta + i, part));
+    const typename S::Floats value = S::load(x + i, part) + S::load(delta + i, part);
     S::store(x + i, part, value);
     return S::fma(value, value, sum);
   });
@@ -67,7 +67,7 @@ template <class S>
 void scale(const float* x, float factor, const float* weight, int64_t count, float* out) {
   const typename S::Floats factors = S::set(factor);
   for_each_vector<S>(count, [&](int64_t i, auto part) {
-    S::store(out + i, part, S::mul(S::mul(S::load(x + i, part), factors), S::load(weight + i, part)));
+    S::store(out + i, part, S::load(x + i, part) * factors * S::load(weight + i, part));
   });
 }
 
@@ -84,7 +84,7 @@ void quantize(const float* x, int64_t count, int group, int8_t* values, float* s
     *scales++ = zero ? 0.f : largest / 127.f;
     const typename S::Floats factors = S::set(zero ? 0.f : 127.f / largest);
     for_each_vector<S>(size, [&](int64_t i, auto part) {
-      S::store(values + begin + i, part, S::mul(S::load(x + begin + i, part), factors));
+      S::store(values + begin + i, part, S::load(x + begin + i, part) * factors);
     });
   }
 }
@@ -93,8 +93,8 @@ template <class S>
 void rotate(const float* x, const float* cos, const float* sin, int64_t num_pairs, float* out) {
   for_each_vector<S>(2 * num_pairs, [&](int64_t i, auto part) {
     const typename S::Floats value = S::load(x + i, part);
-    const typename S::Floats crossed = S::mul(S::swap_pairs(value), S::load_doubled(sin + i / 2, part));
-    S::store(out + i, part, S::add(S::mul(value, S::load_doubled(cos + i / 2, part)), S::negate_even(crossed)));
+    const typename S::Floats crossed = S::swap_pairs(value) * S::load_doubled(sin + i / 2, part);
+    S::store(out + i, part, value * S::load_doubled(cos + i / 2, part) + S::negate_even(crossed));
   });
 }
 
@@ -143,8 +143,8 @@ void sigmoid(const float* logits, int64_t count, float* scores) {
   const typename S::Floats one = S::set(1.f);
   for_each_vector<S>(count, [&](int64_t i, auto part) {
     const typename S::Floats x = S::load(logits + i, part);
-    const typename S::Floats small = S::exp_nonpositive(S::sub(S::zero(), S::abs(x)));
-    S::store(scores + i, part, S::div(S::select_negative(x, small, one), S::add(one, small)));
+    const typename S::Floats small = S::exp_nonpositive(S::zero() - S::abs(x));
+    S::store(scores + i, part, S::select_negative(x, small, one) / (one + small));
   });
 }
 
@@ -159,13 +159,12 @@ template <class S>
 void softmax(const float* logits, int64_t count, float* scores) {
   const typename S::Floats top = S::set(largest<S>(logits, count));
   const float total = sum_in_order<S>(count, [&](int64_t i, auto part, typename S::Floats sum) {
-    const typename S::Floats value = S::exp_nonpositive(S::sub(S::load_or(logits + i, part, S::set(-kInfinity)), top));
+    const typename S::Floats value = S::exp_nonpositive(S::load_or(logits + i, part, S::set(-kInfinity)) - top);
     S::store(scores + i, part, value);
-    return S::add(sum, value);
+    return sum + value;
   });
   const typename S::Floats sum = S::set(total);
-  for_each_vector<S>(count,
-                     [&](int64_t i, auto part) { S::store(scores + i, part, S::div(S::load(scores + i, part), sum)); });
+  for_each_vector<S>(count, [&](int64_t i, auto part) { S::store(scores + i, part, S::load(scores + i, part) / sum); });
 }
 
 template <class S>
@@ -173,7 +172,7 @@ void choice_scores(const float* scores, const float* bias, int64_t count, float*
   const typename S::Floats lowest = S::set(kLowestChoice);
   for_each_vector<S>(count, [&](int64_t i, auto part) {
     typename S::Floats value = S::load(scores + i, part);
-    if (bias) value = S::add(value, S::load(bias + i, part));
+    if (bias) value = value + S::load(bias + i, part);
     S::store(choice + i, part, S::max(value, lowest));
   });
 }

@@ -1,4 +1,6 @@
-//! The C ABI declared in cachalot_text.h: handles, views and sinks in, the modules' results out.
+//! The C ABI declared in cachalot_text.h: handles, views and sinks in, the modules' results out. Views, sinks and
+//! out-pointers are valid for the call; handles come from this file and live, until they are freed (null may be).
+#![allow(clippy::missing_safety_doc)]
 
 mod ffi;
 mod python;
@@ -9,8 +11,6 @@ use ffi::{Bytes, IdsSink, Status, TextSink, TokenVisitor, guard};
 use template::ChatTemplate;
 use tokenizer::Tokenizer;
 
-/// # Safety
-/// All views, sinks and out-pointers of this file are valid for the call; handles come from this file and live.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_new(
     json: Bytes,
@@ -25,8 +25,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_new(
     })
 }
 
-/// # Safety
-/// As above; the handle is gone afterwards. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_free(tokenizer: *mut Tokenizer) {
     if !tokenizer.is_null() {
@@ -34,8 +32,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_free(tokenizer: *mut Tokenizer) {
     }
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_encode(
     tokenizer: *const Tokenizer,
@@ -51,8 +47,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_encode(
     })
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_visit_tokens(
     tokenizer: *const Tokenizer,
@@ -65,8 +59,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_visit_tokens(
     })
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_tokenizer_token_id(tokenizer: *const Tokenizer, token: Bytes) -> i64 {
     let mut id = -1;
@@ -77,8 +69,6 @@ pub unsafe extern "C" fn cachalot_tokenizer_token_id(tokenizer: *const Tokenizer
     id
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_template_new(
     source: Bytes,
@@ -94,8 +84,6 @@ pub unsafe extern "C" fn cachalot_template_new(
     })
 }
 
-/// # Safety
-/// As above; the handle is gone afterwards. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_template_free(chat_template: *mut ChatTemplate) {
     if !chat_template.is_null() {
@@ -103,8 +91,6 @@ pub unsafe extern "C" fn cachalot_template_free(chat_template: *mut ChatTemplate
     }
 }
 
-/// # Safety
-/// As above.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cachalot_template_render(
     chat_template: *const ChatTemplate,

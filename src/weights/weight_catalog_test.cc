@@ -1,4 +1,4 @@
-#include "weights/planned_weights.h"
+#include "weights/weight_catalog.h"
 
 #include <gtest/gtest.h>
 
@@ -64,4 +64,5 @@ TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
 }
 
 }  // namespace
+
 }  // namespace cachalot
