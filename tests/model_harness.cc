@@ -23,8 +23,8 @@ constexpr int kBlockSize = 64;
 struct ModelRun::Rank {
   int dp_rank = 0, tp_rank = 0;
   std::unique_ptr<Device> device;
-  std::unique_ptr<MeshGroup> group;
-  std::unique_ptr<MeshExpertExchange> exchange;
+  std::unique_ptr<Group> group;
+  std::unique_ptr<ExpertExchange> exchange;
   std::unique_ptr<DeepseekModel> model;
   Buffer cache_memory;
   ComputeView<3> cache;
@@ -66,7 +66,7 @@ void ModelRun::load_ranks() {
     Mesh& mesh = *meshes_[static_cast<size_t>(rank_idx)];
     std::vector<int> replica(static_cast<size_t>(layout.tp_size)), experts{rank_idx};
     std::iota(replica.begin(), replica.end(), rank->dp_rank * layout.tp_size);
-    auto group = MeshGroup::create(
+    auto group = make_message_group(
         mesh, {.members = std::move(replica), .max_reduced_bytes = max_reduced_bytes(config(), settings)});
     ASSERT_TRUE(group) << group.error().message;
     rank->group = std::move(*group);
@@ -75,7 +75,7 @@ void ModelRun::load_ranks() {
         experts.resize(static_cast<size_t>(layout.num_ranks()));
         std::iota(experts.begin(), experts.end(), 0);
       }
-      auto exchange = MeshExpertExchange::create(mesh, std::move(experts), exchange_layout(config(), settings));
+      auto exchange = ExpertExchange::create(mesh, std::move(experts), exchange_layout(config(), settings));
       ASSERT_TRUE(exchange) << exchange.error().message;
       rank->exchange = std::move(*exchange);
     }
@@ -102,7 +102,7 @@ int ModelRun::num_moe_layers() const {
   return count;
 }
 
-const MeshExpertExchange& ModelRun::exchange(int rank) const {
+const ExpertExchange& ModelRun::exchange(int rank) const {
   return *ranks_[static_cast<size_t>(rank)]->exchange;
 }
 

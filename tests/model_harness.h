@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "comm/mesh_expert_exchange.h"
-#include "comm/mesh_group.h"
+#include "comm/expert_exchange.h"
+#include "comm/group.h"
 #include "config/options.h"
 #include "engine/round.h"
 #include "model/deepseek.h"
@@ -61,7 +61,7 @@ class ModelRun {
 
   // How many rows a sequence brings to each step that it takes.
   std::vector<int> rows_of_steps(const ReplicaInput& input) const;
-  const MeshExpertExchange& exchange(int rank) const;
+  const ExpertExchange& exchange(int rank) const;
   const ModelConfig& config() const { return files_->config(); }
   int num_moe_layers() const;
 

@@ -3,8 +3,8 @@
 // src/CMakeLists.txt.
 #include <gtest/gtest.h>
 
-#include "comm/mesh_expert_exchange.h"
-#include "comm/mesh_group.h"
+#include "comm/expert_exchange.h"
+#include "comm/group.h"
 #include "engine/rank_engine.h"
 #include "engine/round.h"
 #include "model/deepseek.h"
@@ -44,8 +44,8 @@ TokenId token_by_hand(const std::vector<TokenId>& prompt) {
   // by an exchange. Alone, the same code moves nothing.
   const auto mesh = Mesh::create({}, {}).value();
   const auto group =
-      MeshGroup::create(*mesh, {.members = {0}, .max_reduced_bytes = max_reduced_bytes(config, settings)}).value();
-  const auto exchange = MeshExpertExchange::create(*mesh, {0}, exchange_layout(config, settings)).value();
+      make_message_group(*mesh, {.members = {0}, .max_reduced_bytes = max_reduced_bytes(config, settings)}).value();
+  const auto exchange = ExpertExchange::create(*mesh, {0}, exchange_layout(config, settings)).value();
 
   // model: weights are packed for the kernels; memory for a step is taken once. The KV cache is the caller's.
   const auto model = DeepseekModel::load(config, settings, files, device, *group, exchange.get(), {}).value();

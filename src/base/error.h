@@ -69,6 +69,10 @@ namespace cachalot {
 // Prints the broken invariant with file and line, and aborts the process (the rank).
 [[noreturn]] void check_failed(const char* file, int line, std::string_view condition, std::string_view message);
 
+// By main(): who else is told of it, as of an exception that nobody caught, before the process ends.
+using FaultReport = void (*)(std::string_view message);
+void set_fault_report(FaultReport report);
+
 }  // namespace cachalot
 
 // CHECK(condition) or CHECK(condition, "format", args...): an invariant of ours. Never for input, files or peers.

@@ -15,8 +15,6 @@
 namespace cachalot {
 namespace {
 
-constexpr off_t kMostTextBytes = off_t{1} << 30;
-
 const char* kind_of(mode_t mode) {
   if (S_ISDIR(mode)) return "a directory";
   if (S_ISFIFO(mode)) return "a FIFO";
@@ -48,16 +46,17 @@ Result<FileDescriptor> open_file(const std::string& path) {
   return file;
 }
 
-Result<std::string> read_file(const std::string& path) {
+Result<std::string> read_file(const std::string& path, uint64_t most_bytes) {
   ASSIGN_OR_RETURN(const FileDescriptor file, open_file(path));
   struct stat info{};
   if (fstat(file.get(), &info) != 0) return os_error(path, "read");
-  if (info.st_size > kMostTextBytes)
-    return make_error(ErrorCode::kTooLarge, "{} has {} bytes; no file of this kind has more than {}", path,
-                      info.st_size, kMostTextBytes);
   std::string text;
   std::array<char, 1 << 16> part;
   for (;;) {
+    const uint64_t num_bytes = std::max(static_cast<uint64_t>(info.st_size), uint64_t{text.size()});
+    if (num_bytes > most_bytes)
+      return make_error(ErrorCode::kTooLarge, "{} has {} bytes; no file of this kind has more than {}", path, num_bytes,
+                        most_bytes);
     const ssize_t size = read(file.get(), part.data(), part.size());
     if (size == 0) return text;
     if (size < 0 && errno != EINTR) return os_error(path, "read");

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,8 +45,14 @@ std::unexpected<Error> os_error(const std::string& path, std::string_view action
 // is an error that says so. Errors name the path and what the operating system said.
 Result<FileDescriptor> open_file(const std::string& path);
 
-// A whole file as text.
-Result<std::string> read_file(const std::string& path);
+// The most bytes of a file that is read whole, by its kind: what a person wrote (YAML, secrets; a thousand nodes with
+// all their keys are a tenth of it), what goes with a model (its configuration, templates), and tables that programs
+// wrote (tokenizers, indexes, questions).
+inline constexpr uint64_t kMostHandwrittenBytes = uint64_t{4} << 20, kMostSettingsBytes = uint64_t{16} << 20,
+                          kMostTableBytes = uint64_t{256} << 20;
+
+// A whole file as text. A larger one is refused before anything of it is read, one that grows meanwhile on the way.
+Result<std::string> read_file(const std::string& path, uint64_t most_bytes = kMostSettingsBytes);
 
 // Writes beside the path and renames, so that a reader sees the old file or the whole new one.
 Status write_file(const std::string& path, std::string_view text);

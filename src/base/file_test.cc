@@ -67,7 +67,15 @@ TEST_F(FileTest, WhatCannotBeOpenedIsNamed) {
 TEST_F(FileTest, ATextOfUnlikelySizeIsRefused) {
   const FileDescriptor file(open(scratch_.path("large").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
   ASSERT_EQ(ftruncate(file.get(), off_t{1} << 33), 0);
-  EXPECT_THAT(error_of(scratch_.path("large")), HasSubstr("large has 8589934592 bytes"));
+  EXPECT_EQ(error_of(scratch_.path("large")),
+            scratch_.path("large") + " has 8589934592 bytes; no file of this kind has more than 16777216");
+  ASSERT_EQ(ftruncate(file.get(), kMostSettingsBytes), 0);
+  EXPECT_TRUE(read_file(scratch_.path("large")));
+  ASSERT_EQ(ftruncate(file.get(), kMostSettingsBytes + 1), 0);
+  EXPECT_FALSE(read_file(scratch_.path("large")));
+  EXPECT_TRUE(read_file(scratch_.path("large"), kMostTableBytes));
+  // One whose size the system does not say.
+  EXPECT_THAT(read_file("/proc/self/maps", 100).error().message, HasSubstr("/proc/self/maps has "));
 }
 
 TEST_F(FileTest, WritingWaitsForNobody) {

@@ -203,7 +203,7 @@ Result<ProgramOutput> run_program(ProcessOptions options, milliseconds patience)
   if (!status)
     return make_error(ErrorCode::kDeadlineExceeded, "{} has not ended within {} ms", options.words[0],
                       patience.count());
-  ASSIGN_OR_RETURN(std::string text, read_file("/proc/self/fd/" + std::to_string(output.get())));
+  ASSIGN_OR_RETURN(std::string text, read_file("/proc/self/fd/" + std::to_string(output.get()), kMostTableBytes));
   return ProgramOutput{.status = *status, .output = std::move(text)};
 }
 
@@ -236,9 +236,8 @@ uint64_t num_memory_kills() {
   return counter("/proc/vmstat", "oom_kill").value_or(0);
 }
 
-std::string describe_death(int status, uint64_t memory_kills_before) {
-  const bool lacked_memory = status == 128 + SIGKILL && num_memory_kills() > memory_kills_before;
-  return describe_end(status) + (lacked_memory ? " when the system ran out of memory" : "");
+bool lacked_memory(int status, uint64_t memory_kills_before) {
+  return status == 128 + SIGKILL && num_memory_kills() > memory_kills_before;
 }
 
 void kill_children(milliseconds patience) {

@@ -100,8 +100,8 @@ std::string describe_end(int status);
 // How many processes the system has ended for want of memory: in this process' control group, where it counts them,
 // else on this machine.
 uint64_t num_memory_kills();
-// describe_end(); if it was SIGKILL, and that number has grown since, also that memory was wanting.
-std::string describe_death(int status, uint64_t memory_kills_before);
+// Whether this end was one of them: SIGKILL, and that number has grown since.
+bool lacked_memory(int status, uint64_t memory_kills_before);
 
 // Kills all children of this process, also those that it has inherited, and waits until they have ended, at most for
 // `patience`.

@@ -163,6 +163,8 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   std::string best;
   size_t best_distance = name.size() / 2 + 1;  // anything further is no likeness
   for (const std::string& candidate : known) {
+    const size_t at_least = std::max(name.size(), candidate.size()) - std::min(name.size(), candidate.size());
+    if (at_least >= best_distance) continue;
     const size_t distance = edit_distance(name, candidate);
     if (distance >= best_distance) continue;
     best_distance = distance;

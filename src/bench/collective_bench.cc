@@ -8,7 +8,7 @@
 #include <span>
 
 #include "base/math.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
 #include "config/version.h"
 
 namespace cachalot {
@@ -39,8 +39,7 @@ double bytes_sent_by(const Mesh& mesh) {
 
 // Iterations follow each other without a barrier, as in a model's layers: no rank gets ahead of the others by more than
 // one call, and its time is from the end of one call to the end of the next.
-Result<RankFigure> measure(Collective& collective, Mesh& mesh, MeshGroup& group,
-                           const CollectiveBenchOptions& options) {
+Result<RankFigure> measure(Collective& collective, Mesh& mesh, Group& group, const CollectiveBenchOptions& options) {
   RankFigure figure;
   figure.seconds.resize(static_cast<size_t>(options.iterations));
   RETURN_IF_ERROR(group.barrier({.operation = "bench barrier"}));
@@ -62,7 +61,7 @@ Result<RankFigure> measure(Collective& collective, Mesh& mesh, MeshGroup& group,
 }
 
 // all [num_ranks][words of a RankFigure]
-Result<std::vector<double>> gather(const RankFigure& own, MeshGroup& group) {
+Result<std::vector<double>> gather(const RankFigure& own, Group& group) {
   const std::vector<double> words = own.words();
   const auto bytes = static_cast<int64_t>(words.size() * sizeof(double));
   std::vector<double> all(words.size() * static_cast<size_t>(group.size()));
@@ -104,7 +103,7 @@ Status run_collective_bench(Collective& collective, Mesh& mesh, const Collective
                             const std::function<void(const CollectiveFigure&)>& on_figure) {
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(const std::unique_ptr<MeshGroup> group, MeshGroup::create(mesh, {.members = members}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Group> group, make_message_group(mesh, {.members = members}));
   for (const uint64_t size : options.sizes()) {
     ASSIGN_OR_RETURN(const CollectiveSize actual, collective.set_size(size));
     ASSIGN_OR_RETURN(const RankFigure own, measure(collective, mesh, *group, options));

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include "comm/board_group.h"
+#include "comm/group.h"
 
 namespace cachalot {
 
@@ -310,12 +310,12 @@ Result<std::unique_ptr<DispatchCollective>> DispatchCollective::create(Mesh& mes
   ASSIGN_OR_RETURN(const ExchangeShape shape, shape_of(mesh.size(), options));
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(auto exchange, MeshExpertExchange::create(mesh, std::move(members), ExchangeLayout(shape)));
+  ASSIGN_OR_RETURN(auto exchange, ExpertExchange::create(mesh, std::move(members), ExchangeLayout(shape)));
   return std::unique_ptr<DispatchCollective>(
       new DispatchCollective(std::move(exchange), mesh.rank(), options.row_type));
 }
 
-DispatchCollective::DispatchCollective(std::unique_ptr<MeshExpertExchange> exchange, int rank, RowType row_type)
+DispatchCollective::DispatchCollective(std::unique_ptr<ExpertExchange> exchange, int rank, RowType row_type)
     : exchange_(std::move(exchange)), rank_(rank), row_type_(row_type) {}
 
 Result<CollectiveSize> DispatchCollective::set_size(uint64_t num_rows) {

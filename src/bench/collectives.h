@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "comm/expert_exchange.h"
 #include "comm/group.h"
 #include "comm/mesh.h"
-#include "comm/mesh_expert_exchange.h"
 
 namespace cachalot {
 
@@ -113,12 +113,12 @@ class DispatchCollective : public Collective {
   Result<uint64_t> check() override;
 
  private:
-  DispatchCollective(std::unique_ptr<MeshExpertExchange> exchange, int rank, RowType row_type);
+  DispatchCollective(std::unique_ptr<ExpertExchange> exchange, int rank, RowType row_type);
   void compute_results(const ArrivedRows& arrived, uint64_t& num_wrong) const;
   uint64_t count_wrong(const CombinedRows& combined) const;
   DispatchRows own_rows() const;
 
-  std::unique_ptr<MeshExpertExchange> exchange_;
+  std::unique_ptr<ExpertExchange> exchange_;
   int rank_;
   RowType row_type_;
   int64_t num_rows_ = 0;

@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <ranges>
 #include <utility>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "cli/flags.h"
 
@@ -25,6 +25,8 @@ using WordSpan = std::span<const std::string>;
 
 constexpr int kMostParts = 32;        // of a name with dots
 constexpr size_t kLongestName = 100;  // that may be a misspelt one
+constexpr size_t kMostConfigNodes = 100'000;
+constexpr int kMostConfigDepth = 32;
 
 bool is_flag(std::string_view word) {
   return word.size() > 1 && word[0] == '-' && word.find_first_of("0123456789.", 1) != 1;
@@ -67,6 +69,19 @@ json::value json_of(const std::string& text) {
   if (!error) return value;
   if (const std::optional<int64_t> number = parse_whole_number(text)) return *number;
   return json::string(text);
+}
+
+// Aliases of a few lines may stand for more values than memory holds, or for themselves. `num_left` counts down.
+bool is_small(const YAML::Node& node, int depth, size_t& num_left) {
+  if (num_left-- == 0 || depth > kMostConfigDepth) return false;
+  if (node.IsMap()) {
+    for (const auto& entry : node)
+      if (!is_small(entry.first, depth + 1, num_left) || !is_small(entry.second, depth + 1, num_left)) return false;
+  } else if (node.IsSequence()) {
+    for (const YAML::Node& item : node)
+      if (!is_small(item, depth + 1, num_left)) return false;
+  }
+  return true;
 }
 
 json::value json_of(const YAML::Node& node) {
@@ -432,11 +447,15 @@ class Reader {
 
   // Its flags go before those of the command line, which then hold.
   Status read_config_file() {
-    std::ifstream file(config_file_);
-    if (!file) return make_parameter_error("--config", "--config {}: cannot be opened", cachalot::quoted(config_file_));
+    const Result<std::string> text = read_file(config_file_, kMostHandwrittenBytes);
+    if (!text) return make_parameter_error("--config", "--config: {}", escaped(text.error().message, 400));
     Reader reader(command_);
     try {
-      const YAML::Node top = YAML::Load(file);
+      const YAML::Node top = YAML::Load(*text);
+      size_t num_left = kMostConfigNodes;
+      if (!is_small(top, 0, num_left))
+        return make_parameter_error("--config", "{}: its aliases hold more than {} values, or one another",
+                                    config_file_, kMostConfigNodes);
       if (!top.IsMap()) return make_parameter_error("--config", "{}: must be a mapping of flags", config_file_);
       for (const auto& entry : top) RETURN_IF_ERROR(reader.read_entry(config_file_, entry.first, entry.second));
     } catch (const YAML::Exception& error) {

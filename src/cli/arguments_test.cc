@@ -1,7 +1,9 @@
 #include "cli/arguments.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -309,7 +311,22 @@ TEST_F(ConfigFile, ErrorsNameFileAndLine) {
   EXPECT_THAT(serve({"--config", write("pipeline-parallel-size: 2\n")}).error, HasSubstr("flags.yaml:1: "));
   EXPECT_THAT(serve({"--config", write("a: [\n")}).error, HasSubstr("flags.yaml:"));
   EXPECT_THAT(serve({"--config", write("- a\n")}).error, HasSubstr("must be a mapping"));
-  EXPECT_THAT(serve({"--config", "/nowhere.yaml"}).error, HasSubstr("'/nowhere.yaml': cannot be opened"));
+  EXPECT_THAT(serve({"--config", "/nowhere.yaml"}).error,
+              HasSubstr("--config: /nowhere.yaml: cannot open: No such file"));
+  EXPECT_THAT(serve({"--config", "/dev/zero"}).error, HasSubstr("--config: /dev/zero is a device"));
+  const std::string large = write("");
+  std::filesystem::resize_file(large, 10'000'000'000);
+  EXPECT_THAT(serve({"--config", large}).error,
+              HasSubstr("flags.yaml has 10000000000 bytes; no file of this kind has more than 4194304"));
+}
+
+TEST_F(ConfigFile, AliasesStandForNoMoreThanAFileMayHold) {
+  std::string bomb = "a: &a0 [x, x, x, x, x, x, x, x]\n";
+  for (int level = 1; level < 12; level++)
+    bomb += fmt::format("b{0}: &a{0} [*a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}, *a{1}]\n", level, level - 1);
+  EXPECT_THAT(serve({"--config", write("override-generation-config: {temperature: &a [0.5, *a]}\n")}).error,
+              HasSubstr("flags.yaml: its aliases hold more than 100000 values, or one another"));
+  EXPECT_THAT(serve({"--config", write(bomb)}).error, HasSubstr("its aliases hold more than"));
 }
 
 }  // namespace

@@ -130,7 +130,7 @@ Result<std::unique_ptr<BenchRanks>> BenchRanks::meet(const BenchRanksOptions& op
   std::unique_ptr<BenchRanks> ranks(new BenchRanks());
   std::string secret;
   if (!options.group_secret_file.empty()) {
-    ASSIGN_OR_RETURN(secret, read_file(options.group_secret_file));
+    ASSIGN_OR_RETURN(secret, read_file(options.group_secret_file, kMostHandwrittenBytes));
   }
   std::stop_source stop;
   std::string ended;
@@ -142,8 +142,8 @@ Result<std::unique_ptr<BenchRanks>> BenchRanks::meet(const BenchRanksOptions& op
     }
     ASSIGN_OR_RETURN(ranks->processes_, start_others(place));
     // One that ends while all are being waited for ends the waiting.
-    ranks->processes_->watch([&](int child, const std::string& how) {
-      ended = fmt::format("rank {}, which this process started, {}; its own message says why", child + 1, how);
+    ranks->processes_->watch([&](int child, const EndReport& end) {
+      ended = fmt::format("rank {}, which this process started, {}", child + 1, end.text());
       stop.request_stop();
     });
   }

@@ -18,7 +18,7 @@
 #include "cli/line_editor.h"
 #include "cluster/run_folder.h"
 #include "config/environment.h"
-#include "http/sse.h"
+#include "http/message.h"
 
 namespace cachalot {
 

@@ -5,8 +5,8 @@
 #include <boost/json.hpp>
 
 #include "http/loopback_test_util.h"
+#include "http/message.h"
 #include "http/server.h"
-#include "http/sse.h"
 
 namespace cachalot {
 

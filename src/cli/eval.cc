@@ -34,7 +34,7 @@ struct EvalFlags {
 };
 
 Result<std::vector<Question>> load_questions(const EvalFlags& flags) {
-  ASSIGN_OR_RETURN(const std::string text, read_file(flags.questions));
+  ASSIGN_OR_RETURN(const std::string text, read_file(flags.questions, kMostTableBytes));
   ASSIGN_OR_RETURN(std::vector<Question> questions, parse_questions(text, flags.questions));
   return flags.limit ? spread_selection(questions, *flags.limit) : std::move(questions);
 }

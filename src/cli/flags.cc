@@ -147,6 +147,9 @@ void add_engine_flags(CLI::App& app, EngineOptions& options) {
   add_real(app, "--gpu-memory-utilization", options.gpu_memory_utilization, {0.01, 1.0},
            "Share of the device's memory to use");
   add_whole(app, "--num-gpu-blocks-override", options.num_gpu_blocks_override, {}, "KV blocks; 0: as memory allows");
+  add_whole(app, "--kv-cache-memory-bytes", options.kv_cache_memory_bytes,
+            {.most = std::numeric_limits<int64_t>::max()},
+            "Bytes of each rank's KV cache, in place of what --gpu-memory-utilization leaves; 0: that");
   add_whole(app, "--seed", options.seed, {.most = std::numeric_limits<int64_t>::max()},
             "Seed of requests that bring none; absent: a random one each");
 }

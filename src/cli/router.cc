@@ -22,36 +22,33 @@ CLI::Option* add_seconds(CLI::App& app, const std::string& name, std::chrono::du
 }
 
 void add_health_flags(CLI::App& app, RouterOptions& options) {
-  const char* group = "Health";
-  add_seconds(app, "--health-interval", options.health_interval, "Between two questions to a replica, how it is")
-      ->group(group);
-  add_seconds(app, "--health-timeout", options.health_timeout, "Without an answer for so long a replica is out")
-      ->group(group);
-  add_whole(app, "--health-fall", options.health_fall, {.least = 1},
-            "Refused questions in a row that take a replica out")
-      ->group(group);
-  add_whole(app, "--health-rise", options.health_rise, {.least = 1}, "Good answers in a row that bring it back")
-      ->group(group);
-  add_whole(app, "--eject-after-errors", options.eject_after_errors, {.least = 1},
-            "Failed requests in a row that take a replica out")
-      ->group(group);
-  add_seconds(app, "--eject-time", options.eject_time, "For how long; twice as long the next time, up to 60 s")
-      ->group(group);
-  add_seconds(app, "--slow-start", options.slow_start, "Until a replica that came back has its full share again")
-      ->group(group);
-  add_seconds(app, "--stream-grace", options.stream_grace,
-              "How long an answer that has begun waits for a silent replica before it ends with an error")
-      ->group(group);
+  const auto seconds = [&](const char* name, auto& target, const char* help) {
+    add_seconds(app, name, target, help)->group("Health");
+  };
+  const auto count = [&](const char* name, int& target, const char* help) {
+    add_whole(app, name, target, {.least = 1}, help)->group("Health");
+  };
+  seconds("--health-interval", options.health_interval, "Between two questions to a replica, how it is");
+  seconds("--health-timeout", options.health_timeout, "Without an answer for so long a replica is out");
+  count("--health-fall", options.health_fall, "Refused questions in a row that take a replica out");
+  count("--health-rise", options.health_rise, "Good answers in a row that bring it back");
+  count("--eject-after-errors", options.eject_after_errors, "Failed requests in a row that take a replica out");
+  seconds("--eject-time", options.eject_time, "For how long; twice as long the next time, up to 60 s");
+  seconds("--slow-start", options.slow_start, "Until a replica that came back has its full share again");
+  seconds("--stream-grace", options.stream_grace,
+          "How long an answer that has begun waits for a silent replica before it ends with an error");
 }
 
 void add_limit_flags(CLI::App& app, RouterOptions& options) {
-  const char* group = "Limits";
   const auto number = [&](const char* name, auto& target, const char* help) {
-    add_whole(app, name, target, {}, help)->group(group);
+    add_whole(app, name, target, {}, help)->group("Limits");
+  };
+  const auto seconds = [&](const char* name, auto& target, const char* help) {
+    add_seconds(app, name, target, help)->group("Limits");
   };
   add_whole(app, "--max-tries", options.max_tries, {.least = 1},
             "Replicas that a request is sent to, one after the other, until one answers")
-      ->group(group);
+      ->group("Limits");
   number("--max-in-flight", options.max_in_flight, "Requests at all replicas together; more get a 429. 0: no limit");
   number(
       "--max-in-flight-per-replica", options.max_in_flight_per_replica,
@@ -63,15 +60,12 @@ void add_limit_flags(CLI::App& app, RouterOptions& options) {
   number("--max-body-bytes", options.max_body_bytes, "Longest body of a request");
   number("--max-body-bytes-in-flight", options.max_body_bytes_in_flight,
          "Bytes of requests' bodies that are held at a time; beyond it requests wait, then get a 503");
-  add_seconds(app, "--connect-timeout", options.connect_timeout, "To reach a replica")->group(group);
-  add_seconds(app, "--answer-timeout", options.answer_timeout, "Until an answer begins, and between two pieces of it")
-      ->group(group);
-  add_seconds(app, "--header-timeout", options.header_timeout, "For a client to send a request's head")->group(group);
-  add_seconds(app, "--body-timeout", options.body_timeout, "For a client to send a request's body")->group(group);
-  add_seconds(app, "--write-timeout", options.write_timeout, "For a client that takes nothing of its answer")
-      ->group(group);
-  add_seconds(app, "--idle-timeout", options.idle_timeout, "For a client's connection between two requests")
-      ->group(group);
+  seconds("--connect-timeout", options.connect_timeout, "To reach a replica");
+  seconds("--answer-timeout", options.answer_timeout, "Until an answer begins, and between two pieces of it");
+  seconds("--header-timeout", options.header_timeout, "For a client to send a request's head");
+  seconds("--body-timeout", options.body_timeout, "For a client to send a request's body");
+  seconds("--write-timeout", options.write_timeout, "For a client that takes nothing of its answer");
+  seconds("--idle-timeout", options.idle_timeout, "For a client's connection between two requests");
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ constexpr Working kWorking[] = {
     {"block-size:whole data-parallel-address/-dpa:text data-parallel-rank/-dpn:whole "
      "data-parallel-rpc-port/-dpp:whole default-chat-template-kwargs:json disable-log-stats:switch "
      "enable-expert-parallel/-ep:switch enable-force-include-usage:switch enable-log-requests:switch "
-     "enable-prefix-caching:switch host:text log-level:text max-logprobs:whole max-num-batched-tokens:whole "
-     "max-num-seqs:whole num-gpu-blocks-override:whole num-scheduler-steps:whole override-generation-config:json "
+     "enable-prefix-caching:switch host:text kv-cache-memory-bytes:whole log-level:text max-logprobs:whole "
+     "max-num-batched-tokens:whole max-num-seqs:whole num-gpu-blocks-override:whole num-scheduler-steps:whole "
+     "override-generation-config:json "
      "port:whole scheduling-policy:text served-model-name:list tensor-parallel-size/-tp:whole"},
     {"api-key:list", "or CACHALOT_API_KEY, or VLLM_API_KEY"},
     {"chat-template:text", "a file, or the template itself"},
@@ -201,8 +202,6 @@ constexpr Reason kReasons[] = {
      "hf-overrides:json={} rope-scaling:json={} rope-theta:real"},
     {"the KV cache has the compute type; --dtype sets both",
      "kv-cache-dtype:text=auto|bfloat16 kv-cache-dtype-skip-layers:list"},
-    {"--gpu-memory-utilization sets the share of memory, --num-gpu-blocks-override the blocks", "",
-     "kv-cache-memory-bytes:whole"},
     {"events of the KV cache are not published", "", "kv-events-config:json={}"},
     {"the models here share no KV cache between layers", "kv-sharing-fast-prefill:switch=false"},
     {"the KV cache of a replica is not sent to others", "", "kv-transfer-config:json={}"},

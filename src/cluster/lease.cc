@@ -79,17 +79,6 @@ class Lease {
   Clock::time_point renewed_ = Clock::now();
 };
 
-// What the program said of its end, and what the system says.
-void tell_end(int status, uint64_t memory_kills, const FileDescriptor& said) {
-  std::array<char, 8192> text{};
-  const ssize_t size = pread(said.get(), text.data(), text.size(), 0);
-  EndReport report =
-      parse_end_report({text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))}).value_or(EndReport{});
-  report.status = status;
-  report.out_of_memory = status == 128 + SIGKILL && num_memory_kills() > memory_kills;
-  log::print(stdout, "{}", to_json(report));
-}
-
 }  // namespace
 
 Result<int> run_leased(const LeaseOptions& options) {
@@ -108,7 +97,7 @@ Result<int> run_leased(const LeaseOptions& options) {
   const uint64_t memory_kills = num_memory_kills();
   ASSIGN_OR_RETURN(Process program, Process::start(program_options));
   const int status = Lease(std::move(program), options.longest_silence).run(signals);
-  if (options.report_end) tell_end(status, memory_kills, said);
+  if (options.report_end) log::print(stdout, "{}", to_json(read_end_report(said.get(), status, memory_kills)));
   return status;
 }
 

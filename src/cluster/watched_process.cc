@@ -2,13 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 
+#include "base/file.h"
+#include "base/text.h"
 #include "cluster/lease.h"
 #include "config/end_report.h"
 
@@ -74,6 +78,7 @@ Status WatchedProcess::start() {
   probe_.reset();
   const FileDescriptor log(open(plan_.log.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
   if (!log) return make_error(ErrorCode::kIo, "{} cannot be written: {}", plan_.log, std::strerror(errno));
+  log_begin_ = lseek(log.get(), 0, SEEK_END);
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) return make_error(ErrorCode::kIo, "pipe: {}", std::strerror(errno));
   report_ = FileDescriptor(ends[0]);
@@ -113,8 +118,28 @@ std::string WatchedProcess::describe_last(int status) const {
   // What holds it here ended, or the way to its node: nobody there could say more.
   constexpr int kSshFailed = 255;
   const std::string& program = plan_.words[0];
-  if (status == kSshFailed && program == "ssh") return "cannot be reached: ssh failed, and its log says why";
+  if (status == kSshFailed && program == "ssh") {
+    // Up to the node's name, behind which the program there begins.
+    const auto& words = plan_.words;
+    const size_t num_words = std::min<size_t>(std::ranges::find(words, "--") - words.begin() + 2, words.size());
+    return fmt::format("cannot be reached: ssh failed: {}; try the same by hand: {} true (keys, known_hosts, the name)",
+                       last_error(), fmt::join(words.begin(), words.begin() + num_words, " "));
+  }
   return fmt::format("is gone: {} {}", program.substr(program.rfind('/') + 1), describe_end(status));
+}
+
+// The last line that it wrote to its errors since it was started, for a person.
+std::string WatchedProcess::last_error() const {
+  const Result<FileDescriptor> log = open_file(plan_.log);
+  if (!log) return "it does not say why";
+  std::array<char, 4096> bytes{};
+  const off_t end = lseek(log->get(), 0, SEEK_END);
+  const off_t begin = std::max<off_t>(log_begin_, end - static_cast<off_t>(bytes.size()));
+  const ssize_t size = pread(log->get(), bytes.data(), bytes.size(), begin);
+  std::string_view text(bytes.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.remove_suffix(1);
+  text.remove_prefix(text.find_last_of("\r\n") + 1);
+  return text.empty() ? "it does not say why" : quoted(text, 300);
 }
 
 void WatchedProcess::update() {

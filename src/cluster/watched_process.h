@@ -88,12 +88,14 @@ class WatchedProcess {
   WatchedProcess(ProcessPlan plan, const http::Client& client, http::Url url);
   void read_report();
   std::string describe_last(int status) const;
+  std::string last_error() const;
 
   const ProcessPlan plan_;
   StateProbe probe_;
   std::optional<Process> child_;
   FileDescriptor report_;  // what the lease writes, without waiting
   std::string reported_;   // of that
+  off_t log_begin_ = 0;    // where what the process writes to its log begins
   std::optional<std::string> end_;
   bool was_told_to_end_ = false, was_up_ = false, was_up_since_start_ = false;
   StateProbe::Clock::time_point renewed_;

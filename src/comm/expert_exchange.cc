@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "base/math.h"
+#include "device/device.h"
 
 namespace cachalot {
 
@@ -56,6 +59,352 @@ std::string ExchangeLayout::describe() const {
       shape.num_ranks, shape.num_local_experts(), rows_per_peer, pairs_per_peer,
       static_cast<double>(sent_bytes()) / kMiB, static_cast<double>(arrived_bytes()) / kMiB,
       static_cast<double>(results_bytes()) / kMiB);
+}
+
+Result<std::unique_ptr<ExpertExchange>> ExpertExchange::create(Mesh& mesh, std::vector<int> members,
+                                                               const ExchangeLayout& layout) {
+  CHECK(std::ssize(members) == layout.shape.num_ranks);
+  const auto self = std::ranges::find(members, mesh.rank());
+  CHECK(self != members.end(), "rank {} is not a member of its exchange", mesh.rank());
+  const auto rank = static_cast<int>(self - members.begin());
+  std::unique_ptr<ExpertExchange> exchange(new ExpertExchange(mesh, std::move(members), rank, layout));
+  ASSIGN_OR_RETURN(exchange->sent_, Device::allocate(static_cast<size_t>(layout.sent_bytes())));
+  ASSIGN_OR_RETURN(exchange->arrived_, Device::allocate(static_cast<size_t>(layout.arrived_bytes())));
+  ASSIGN_OR_RETURN(exchange->results_, Device::allocate(static_cast<size_t>(layout.results_bytes())));
+  return exchange;
+}
+
+ExpertExchange::ExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout)
+    : mesh_(mesh), members_(std::move(members)), rank_(rank), layout_(layout) {
+  const size_t num_ranks = members_.size(), max_pairs = static_cast<size_t>(layout.max_arrived_pairs());
+  const auto experts = static_cast<size_t>(num_local_experts()), own_pairs = static_cast<size_t>(layout.own_pairs());
+  peers_.resize(num_ranks);
+  holders_.resize(own_pairs);
+  peer_rows_.resize(own_pairs);
+  row_ids_.resize(own_pairs);
+  pairs_.reserve(max_pairs);
+  first_outgoing_.resize(num_ranks + 1);
+  pair_rows_.reserve(max_pairs);
+  result_rows_.reserve(max_pairs);
+  offsets_.resize(experts + 1);
+  cursor_.resize(experts + 1);
+  for (int part = 0; part < 2; part++) {
+    for (const int member : members_) {
+      sends_.push_back({.peer = member, .data = {}, .done = true});
+      receives_.push_back({.peer = member, .buffer = {}, .done = true});
+    }
+  }
+}
+
+ExpertExchange::~ExpertExchange() {
+  if (state_ != State::kIdle) mesh_.abandon();
+}
+
+// ---- what goes where ----
+
+Status ExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSite& site) {
+  const ExchangeClock::Call call(mesh_.clock(), "dispatch", site.layer);
+  if (std::optional<Error> failure = mesh_.failure()) return std::unexpected(std::move(*failure));
+  const int64_t num_rows = rows.rows.extent(0);
+  CHECK(state_ == State::kIdle);
+  CHECK(num_rows <= layout_.shape.max_rows && rows.expert_ids.extent(0) == num_rows,
+        "dispatch of {} rows, {} rows of ids, at most {}", num_rows, rows.expert_ids.extent(0), layout_.shape.max_rows);
+  CHECK(rows.expert_ids.extent(1) == layout_.shape.top_k);
+  CHECK(rows.rows.extent(1) <= layout_.shape.row_bytes, "rows of {} bytes, at most {}", rows.rows.extent(1),
+        layout_.shape.row_bytes);
+  site_ = site;
+  own_ = rows;
+  num_combined_ = 0;
+  pass_ = 0;
+  counters_.rows_brought += static_cast<uint64_t>(num_rows);
+  counters_.num_exchanges++;
+  find_holders();
+  assign_rows();
+  start_pass();
+  return {};
+}
+
+void ExpertExchange::find_holders() {
+  const int64_t top_k = layout_.shape.top_k;
+  for (int64_t row = 0; row < own_.rows.extent(0); row++) {
+    for (int64_t slot = 0; slot < top_k; slot++) {
+      const int32_t expert = own_.expert_ids(row, slot);
+      CHECK(expert >= 0 && expert < layout_.shape.num_experts, "expert {} of {}", expert, layout_.shape.num_experts);
+      holders_[row * top_k + slot] = static_cast<uint16_t>(expert / num_local_experts());
+    }
+  }
+}
+
+// Own rows by destination, in order: a row goes once to each rank that holds any of its experts.
+void ExpertExchange::assign_rows() {
+  const int64_t num_rows = own_.rows.extent(0), top_k = layout_.shape.top_k;
+  const auto for_each_destination = [&](auto body) {
+    for (Peer& peer : peers_) peer.last_row = -1;
+    for (int64_t row = 0; row < num_rows; row++) {
+      for (int64_t slot = 0; slot < top_k; slot++) {
+        Peer& peer = peers_[holders_[row * top_k + slot]];
+        if (std::exchange(peer.last_row, row) != row) body(peer, row);
+      }
+    }
+  };
+  for (Peer& peer : peers_) peer = {.more_to = true, .more_from = true};
+  for_each_destination([](Peer& peer, int64_t) { peer.end++; });
+  size_t begin = 0;
+  for (Peer& peer : peers_) {
+    const size_t count = peer.end;
+    peer.next = peer.end = begin;
+    begin += count;
+  }
+  for_each_destination([&](Peer& peer, int64_t row) { peer_rows_[peer.end++] = static_cast<int32_t>(row); });
+}
+
+// The next rows for a destination, as many as a message takes, and places for their results.
+ExpertExchange::Selection ExpertExchange::select_rows(int destination) {
+  Peer& peer = peers_[destination];
+  const int64_t top_k = layout_.shape.top_k;
+  Selection rows{peer.next, peer.next};
+  peer.first_result = num_combined_;
+  while (rows.end < peer.end && static_cast<int64_t>(rows.end - rows.begin) < layout_.rows_per_peer) {
+    const int64_t row = peer_rows_[rows.end];
+    const uint16_t* holders = holders_.data() + row * top_k;
+    const int64_t num_pairs = std::count(holders, holders + top_k, destination);
+    if (num_combined_ - peer.first_result + num_pairs > layout_.pairs_per_peer) break;
+    for (int64_t slot = 0; slot < top_k; slot++)
+      if (holders[slot] == destination) row_ids_[row * top_k + slot] = static_cast<int32_t>(num_combined_++);
+    rows.end++;
+  }
+  peer.num_results = num_combined_ - peer.first_result;
+  peer.next = rows.end;
+  peer.more_to = rows.end < peer.end;
+  return rows;
+}
+
+// ---- a pass ----
+
+void ExpertExchange::start_pass() {
+  counters_.num_passes++;
+  state_ = State::kStarted;
+  for (int home = 0; home < num_ranks(); home++) {
+    if (home == rank_ || !peers_[home].more_from) continue;
+    row_receive(home).buffer = {message_from(home), static_cast<size_t>(layout_.message_bytes())};
+    row_receive(home).done = false;
+    mesh_.start(row_receive(home));
+  }
+  own_rows_ = {};
+  for (int step = 0; step < num_ranks(); step++) {
+    const int destination = peer_at(step);
+    Peer& peer = peers_[destination];
+    peer.num_results = 0;
+    if (!peer.more_to) continue;
+    const Selection rows = select_rows(destination);
+    if (destination == rank_) {
+      own_rows_ = rows;
+      continue;
+    }
+    row_send(destination).data = write_message(destination, rows);
+    row_send(destination).done = false;
+    mesh_.start(row_send(destination));
+    counters_.rows_sent += rows.end - rows.begin;
+  }
+}
+
+std::span<const std::byte> ExpertExchange::write_message(int destination, const Selection& rows) {
+  const Peer& peer = peers_[destination];
+  const auto num_rows = static_cast<int64_t>(rows.end - rows.begin);
+  const int64_t top_k = layout_.shape.top_k;
+  const DispatchMessage message{.num_rows = num_rows, .row_bytes = own_.rows.extent(1), .top_k = top_k};
+  const DispatchHeader header{.home = static_cast<uint16_t>(rank_),
+                              .destination = static_cast<uint16_t>(destination),
+                              .pass = pass_,
+                              .num_rows = static_cast<uint32_t>(num_rows),
+                              .num_pairs = static_cast<uint32_t>(peer.num_results),
+                              .row_bytes = static_cast<uint32_t>(message.row_bytes),
+                              .top_k = static_cast<uint16_t>(top_k),
+                              .more = peer.more_to};
+  std::byte* const begin = message_to(destination);  // its bytes between header and rows were never anything but zero
+  std::memcpy(begin, &header, sizeof(header));
+  std::byte* to = begin + DispatchMessage::rows_offset();
+  for (size_t idx = rows.begin; idx < rows.end; idx++, to += message.row_bytes)
+    std::memcpy(to, own_.rows.row(peer_rows_[idx]), static_cast<size_t>(message.row_bytes));
+  auto* ids = reinterpret_cast<uint16_t*>(begin + message.ids_offset());
+  for (size_t idx = rows.begin; idx < rows.end; idx++)
+    for (int64_t slot = 0; slot < top_k; slot++) *ids++ = static_cast<uint16_t>(own_.expert_ids(peer_rows_[idx], slot));
+  return {begin, static_cast<size_t>(message.bytes())};
+}
+
+Status ExpertExchange::progress() {
+  const ExchangeClock::Call call(mesh_.clock(), "dispatch", site_.layer);
+  return mesh_.progress();
+}
+
+Result<bool> ExpertExchange::next(ArrivedRows& arrived) {
+  const ExchangeClock::Call call(mesh_.clock(), state_ == State::kStarted ? "dispatch" : "combine", site_.layer);
+  CHECK(state_ == State::kStarted || state_ == State::kGivenOut);
+  if (state_ == State::kGivenOut) {
+    start_result_sends();
+    if (!wants_another_pass()) {
+      state_ = State::kThrough;
+      return false;
+    }
+    pass_++;
+    start_pass();
+  }
+  // All of it, the results of the pass before, too: their memory and the messages' is used again. A rank that computed
+  // before its messages are out would hold up those who wait for them.
+  RETURN_IF_ERROR(wait());
+  RETURN_IF_ERROR(take_rows());
+  start_result_receives();
+  sort_pairs();
+  counters_.expert_rows += pairs_.size();
+  state_ = State::kGivenOut;
+  arrived.rows = num_ranks() == 1 ? own_.rows
+                                  : View<const std::byte, 2>(arrived_.data() + DispatchMessage::rows_offset(),
+                                                             num_arrived_, own_.rows.extent(1));
+  arrived.pair_rows = View<const int32_t, 1>(pair_rows_.data(), pair_rows_.size());
+  arrived.result_rows = View<const int32_t, 1>(result_rows_.data(), result_rows_.size());
+  arrived.offsets = offsets_;
+  arrived.results = ComputeView<2>(results_.data(), layout_.shape.compute_dtype,
+                                   layout_.outgoing_rows() + layout_.own_pairs(), layout_.shape.hidden_size);
+  return true;
+}
+
+bool ExpertExchange::wants_another_pass() const {
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    const Peer& state = peers_[peer];
+    if (state.more_to || (peer != rank_ && state.more_from)) return true;
+  }
+  return false;
+}
+
+Status ExpertExchange::wait() {
+  RETURN_IF_ERROR(mesh_.wait(sends_, receives_, site_));
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    ReceiveOp& op = result_receive(peer);
+    if (std::exchange(op.size, 0) != op.buffer.size()) return fail(peer, "sent results of another size");
+    op.buffer = {};
+  }
+  return {};
+}
+
+std::unexpected<Error> ExpertExchange::fail(int peer, std::string_view what) const {
+  return mesh_.fail(make_error(ErrorCode::kCorrupt, "{}: {} {}", site_.text(), mesh_.rank_name(members_[peer]), what));
+}
+
+// ---- rows that came ----
+
+// The pairs of all rows that arrived, home by home, and the rows close behind each other, in place of the messages.
+Status ExpertExchange::take_rows() {
+  pairs_.clear();
+  num_arrived_ = 0;
+  num_outgoing_ = 0;
+  for (int home = 0; home < num_ranks(); home++) {
+    first_outgoing_[home] = num_outgoing_;
+    if (home == rank_) {
+      take_own_rows();
+    } else if (!row_receive(home).buffer.empty()) {
+      RETURN_IF_ERROR(take_message(home));
+      row_receive(home).buffer = {};
+    }
+  }
+  first_outgoing_.back() = num_outgoing_;
+  return {};
+}
+
+void ExpertExchange::take_own_rows() {
+  int64_t result_row = layout_.outgoing_rows() + peers_[rank_].first_result;
+  for (size_t idx = own_rows_.begin; idx < own_rows_.end; idx++) {
+    const int32_t row = peer_rows_[idx];
+    add_pairs([&](int64_t slot) { return own_.expert_ids(row, slot); }, result_row);
+    if (num_ranks() > 1) std::memcpy(arrived_row(), own_.rows.row(row), static_cast<size_t>(own_.rows.extent(1)));
+    num_arrived_++;
+  }
+}
+
+Status ExpertExchange::take_message(int home) {
+  const size_t size = std::exchange(row_receive(home).size, 0);
+  DispatchHeader header;
+  std::memcpy(&header, message_from(home), sizeof(header));
+  const DispatchMessage message{
+      .num_rows = header.num_rows, .row_bytes = own_.rows.extent(1), .top_k = layout_.shape.top_k};
+  if (size < DispatchMessage::kHeaderBytes || header.magic_and_version != DispatchHeader{}.magic_and_version)
+    return fail(home, "sent rows in a format of another version");
+  if (header.home != home || header.destination != rank_ || header.pass != pass_ ||
+      header.row_bytes != message.row_bytes || header.top_k != message.top_k ||
+      header.num_rows > layout_.rows_per_peer || header.num_pairs > layout_.pairs_per_peer ||
+      static_cast<int64_t>(size) != message.bytes())
+    return fail(home, "sent rows that do not fit this exchange");
+  peers_[home].more_from = header.more != 0;
+  counters_.rows_received += header.num_rows;
+
+  const auto* ids = reinterpret_cast<const uint16_t*>(message_from(home) + message.ids_offset());
+  std::byte* const place = arrived_row();
+  const int64_t first_outgoing = num_outgoing_;
+  for (int64_t row = 0; row < message.num_rows; row++, ids += message.top_k, num_arrived_++)
+    add_pairs([&](int64_t slot) { return int32_t{ids[slot]}; }, num_outgoing_);
+  if (num_outgoing_ - first_outgoing != header.num_pairs) return fail(home, "sent rows and another number of pairs");
+  std::memmove(place, message_from(home) + DispatchMessage::rows_offset(),
+               static_cast<size_t>(message.num_rows * message.row_bytes));
+  return {};
+}
+
+template <class ExpertOf>
+void ExpertExchange::add_pairs(ExpertOf expert_of, int64_t& result_row) {
+  for (int64_t slot = 0; slot < layout_.shape.top_k; slot++) {
+    const int32_t expert = expert_of(slot) - first_local_expert();
+    if (expert >= 0 && expert < num_local_experts())
+      pairs_.push_back({expert, static_cast<int32_t>(num_arrived_), static_cast<int32_t>(result_row++)});
+  }
+}
+
+// By expert; an expert's pairs stay in the order of homes, rows and slots.
+void ExpertExchange::sort_pairs() {
+  std::ranges::fill(offsets_, 0);
+  for (const Pair& pair : pairs_) offsets_[pair.expert + 1]++;
+  for (size_t expert = 1; expert < offsets_.size(); expert++) offsets_[expert] += offsets_[expert - 1];
+  cursor_ = offsets_;
+  pair_rows_.resize(pairs_.size());
+  result_rows_.resize(pairs_.size());
+  for (const Pair& pair : pairs_) {
+    const auto position = static_cast<size_t>(cursor_[pair.expert]++);
+    pair_rows_[position] = pair.row;
+    result_rows_[position] = pair.result_row;
+  }
+}
+
+// ---- results ----
+
+void ExpertExchange::start_result_receives() {
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    const Peer& state = peers_[peer];
+    if (peer == rank_ || state.num_results == 0) continue;
+    result_receive(peer).buffer = {result(layout_.outgoing_rows() + state.first_result),
+                                   static_cast<size_t>(state.num_results * layout_.shape.result_bytes())};
+    result_receive(peer).done = false;
+    mesh_.start(result_receive(peer));
+  }
+}
+
+void ExpertExchange::start_result_sends() {
+  for (int step = 1; step < num_ranks(); step++) {
+    const int home = peer_at(step);
+    const int64_t begin = first_outgoing_[home], count = first_outgoing_[home + 1] - begin;
+    if (count == 0) continue;
+    result_send(home).data = {result(begin), static_cast<size_t>(count * layout_.shape.result_bytes())};
+    result_send(home).done = false;
+    mesh_.start(result_send(home));
+  }
+}
+
+Result<CombinedRows> ExpertExchange::combine() {
+  const ExchangeClock::Call call(mesh_.clock(), "combine", site_.layer);
+  CHECK(state_ == State::kThrough);
+  RETURN_IF_ERROR(wait());
+  state_ = State::kIdle;
+  const int64_t num_rows = own_.rows.extent(0), top_k = layout_.shape.top_k;
+  CHECK(num_combined_ == num_rows * top_k);
+  return CombinedRows{.results = ComputeView<2>(result(layout_.outgoing_rows()), layout_.shape.compute_dtype,
+                                                num_combined_, layout_.shape.hidden_size),
+                      .row_ids = View<const int32_t, 2>(row_ids_.data(), num_rows, top_k)};
 }
 
 }  // namespace cachalot

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/error.h"
-#include "comm/exchange_clock.h"
+#include "comm/mesh.h"
 #include "tensor/view.h"
 
 namespace cachalot {
@@ -78,5 +79,21 @@ void add_and_round(int num_ranks, ValuesOf values_of, int64_t count, T* rounded)
     for (int64_t idx = 0; idx < num_sums; idx++) rounded[begin + idx] = static_cast<T>(sum[idx]);
   }
 }
+
+struct GroupOptions {
+  std::vector<int> members;       // ranks of the mesh, this one among them; their order is the group's
+  int64_t max_reduced_bytes = 0;  // of one rank's part in reduce_scatter(), as it travels
+  int64_t max_summed_bytes = 0;   // of all values in all_reduce()
+  int64_t max_gathered_rows = 0;  // in gather_columns()
+};
+
+// Borrows the mesh. The error: memory. Every message goes straight from its sender to where it is wanted; a group of
+// one rank moves nothing.
+Result<std::unique_ptr<Group>> make_message_group(Mesh& mesh, GroupOptions options);
+
+// Collectives among ranks of a mesh, which is borrowed, by the way that suits them: the board of three or more ranks of
+// one node, else messages. A rank's first such group has the board; ranks make their groups in the same order. The
+// error: memory.
+Result<std::unique_ptr<Group>> make_group(Mesh& mesh, GroupOptions options);
 
 }  // namespace cachalot

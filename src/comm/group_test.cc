@@ -11,8 +11,8 @@
 #include <numeric>
 #include <random>
 #include <thread>
+#include <typeinfo>
 
-#include "comm/board_group.h"
 #include "comm/local_mesh_test_util.h"
 
 namespace cachalot {
@@ -38,10 +38,10 @@ class GroupTest : public testing::TestWithParam<Way> {
  protected:
   static std::unique_ptr<Group> make(Mesh& mesh, std::vector<int> members, int64_t max_reduced_bytes = 0,
                                      int64_t max_summed_bytes = 0) {
-    MeshGroupOptions options{
+    GroupOptions options{
         .members = std::move(members), .max_reduced_bytes = max_reduced_bytes, .max_summed_bytes = max_summed_bytes};
     if (GetParam() == Way::kBoard) return value_of(cachalot::make_group(mesh, std::move(options)));
-    return value_of(MeshGroup::create(mesh, std::move(options)));
+    return value_of(make_message_group(mesh, std::move(options)));
   }
   template <class T>
   static void test_reduce_scatter(int num_ranks, int64_t num_rows);
@@ -369,8 +369,9 @@ TEST(BoardGroup, IsARanksFirstGroupOnly) {
     const auto some =
         cachalot::make_group(mesh, {.members = odd ? std::vector<int>{1, 3, 5} : std::vector<int>{0, 2, 4}}).value();
     const auto all = cachalot::make_group(mesh, {.members = all_ranks(mesh), .max_summed_bytes = 400}).value();
-    EXPECT_NE(dynamic_cast<BoardGroup*>(some.get()), nullptr);
-    EXPECT_EQ(dynamic_cast<BoardGroup*>(all.get()), nullptr);
+    const auto messages = make_message_group(mesh, {.members = all_ranks(mesh)}).value();
+    EXPECT_NE(typeid(*some), typeid(*messages));
+    EXPECT_EQ(typeid(*all), typeid(*messages));
     for (int round = 0; round < 50; round++) {
       std::vector<float> values(100, static_cast<float>(mesh.rank()));
       ASSERT_TRUE(some->all_reduce(ComputeView<1>(View<float, 1>(values.data(), 100)), {"some"}));
@@ -379,6 +380,19 @@ TEST(BoardGroup, IsARanksFirstGroupOnly) {
       EXPECT_THAT(values, testing::Each(45.f));
     }
   });
+}
+
+TEST(Board, NamesWhoIsMissingOrAllOthersIfNobodyPublishes) {
+  auto meshes = make_local_mesh(3, {});
+  ASSERT_TRUE(meshes) << meshes.error().message;
+  std::vector<std::unique_ptr<Board>> boards;
+  for (auto& mesh : *meshes) boards.push_back(mesh->make_board(all_ranks(*mesh)));
+  for (auto& board : boards) board->begin_round();
+  EXPECT_FALSE(boards[0]->arrive(1) || boards[1]->arrive(1));
+  EXPECT_THAT(boards[0]->awaited(), testing::ElementsAre(2));
+  EXPECT_TRUE(boards[2]->arrive(1));
+  EXPECT_THAT(boards[0]->awaited(), testing::ElementsAre(1, 2));
+  EXPECT_THAT(boards[1]->awaited(), testing::ElementsAre(0, 2));
 }
 
 TEST_P(GroupTest, RefusesAMessageOfAnotherSize) {

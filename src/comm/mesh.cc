@@ -1,7 +1,6 @@
 #include "comm/mesh.h"
 
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,13 +11,8 @@
 #include "base/error.h"
 
 namespace cachalot {
-namespace {
 
-void signal(const FileDescriptor& event_fd) {
-  const uint64_t one = 1;
-  // Fails only where 2^64 ones are unread, and then it is readable.
-  [[maybe_unused]] const ssize_t written = write(event_fd.get(), &one, sizeof(one));
-}
+namespace {
 
 void pause_core() {
 #if defined(__x86_64__)
@@ -90,9 +84,7 @@ Result<bool> Mesh::move(const CollectiveSite* site) {
   for (const auto& transport : transports_) {
     if (failed_.load()) break;
     Result<bool> result = transport->progress();
-    if (!result) {
-      fail(site != nullptr ? at_site(*site, std::move(result.error())) : std::move(result.error()));
-    }
+    if (!result) fail(site != nullptr ? at_site(*site, std::move(result.error())) : std::move(result.error()));
     moved |= result && *result;
   }
   if (!failed_.load()) return moved;
@@ -120,13 +112,12 @@ Status Mesh::wait(Done done, Missing missing, std::span<const ReceiveOp> receive
     if (moved) continue;
     const Clock::time_point now = Clock::now();
     idle_since = std::min(idle_since, now);
-    if (now < idle_since + options_.spin) {
+    if (now < idle_since + options_.spin)
       pause_core();
-    } else if (now < deadline) {
+    else if (now < deadline)
       RETURN_IF_ERROR(sleep(receives, false, board, done, deadline));
-    } else {
+    else
       fail(missed_deadline(missing(), site));
-    }
   }
 }
 
@@ -136,12 +127,10 @@ Status Mesh::wait(std::span<SendOp> sends, std::span<ReceiveOp> receives, const 
   };
   const auto missing = [&] {
     std::vector<int> ranks;
-    for (const SendOp& op : sends) {
+    for (const SendOp& op : sends)
       if (!op.done) ranks.push_back(op.peer);
-    }
-    for (const ReceiveOp& op : receives) {
+    for (const ReceiveOp& op : receives)
       if (!op.done) ranks.push_back(op.peer);
-    }
     return ranks;
   };
   return wait(done, missing, receives, nullptr, site);
@@ -157,9 +146,8 @@ Status Mesh::wait(Board& board, const CollectiveSite& site) {
 }
 
 std::unique_ptr<Board> Mesh::make_board(std::span<const int> members) {
-  for (const auto& transport : transports_) {
+  for (const auto& transport : transports_)
     if (std::unique_ptr<Board> board = transport->make_board(members)) return board;
-  }
   return nullptr;
 }
 
@@ -202,8 +190,8 @@ void Mesh::poll_until(Clock::time_point deadline) {
   }
   // Whatever ends it, a signal too, the caller looks again.
   if (ppoll(poll_fds_.data(), poll_fds_.size(), timeout, nullptr) > 0 && poll_fds_[0].revents != 0) {
-    uint64_t count;
-    [[maybe_unused]] const ssize_t size = read(wake_fd_.get(), &count, sizeof(count));
+    eventfd_t count;
+    eventfd_read(wake_fd_.get(), &count);
   }
 }
 
@@ -219,16 +207,17 @@ Error Mesh::missed_deadline(std::span<const int> missing, const CollectiveSite& 
 
 void Mesh::wake() {
   woken_.store(true);
-  signal(wake_fd_);
+  eventfd_write(wake_fd_.get(), 1);
 }
 
-void Mesh::fail(Error error) {
+std::unexpected<Error> Mesh::fail(Error error) {
   {
     const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::move(error);
+    if (!failure_) failure_ = error;
   }
   failed_.store(true);
-  signal(wake_fd_);
+  eventfd_write(wake_fd_.get(), 1);
+  return std::unexpected(std::move(error));
 }
 
 void Mesh::abandon() {

@@ -25,107 +25,98 @@ bool meets_on_loopback(const std::string& host) {
 // needed is known only afterwards.
 class Endpoints {
  public:
-  static Result<Endpoints> open(const WorldOptions& options);
+  static Result<Endpoints> open(const WorldOptions& options) {
+    const JoinOptions& join = options.join;
+    Endpoints endpoints;
+    endpoints.choice_ = options.transports;
+    if (join.size == 1) return endpoints;
+    if (options.transports != TransportChoice::kUcx) {
+      Result<ShmEndpoint> shm = ShmEndpoint::create({.rank = join.rank, .epoch = join.epoch});
+      if (shm)
+        endpoints.shm_ = std::move(*shm);
+      else if (options.transports == TransportChoice::kShm)
+        return std::unexpected(std::move(shm.error()));
+      else
+        log::warn("rank {} has no shared memory, so UCX takes its place: {}", join.rank, shm.error().message);
+    }
+    const bool within_node =
+        options.transports == TransportChoice::kShm || (endpoints.shm_ && meets_on_loopback(join.host));
+    if (!within_node) {
+      endpoints.ucx_ = UcxEndpoint::create({
+          .rank = join.rank,
+          .epoch = join.epoch,
+          .network_interface = options.network_interface,
+          .route_to = join.host,
+          .environment = options.ucx_environment,
+      });
+    }
+    return endpoints;
+  }
+
   void announce(JoinOptions& join) const {
     if (shm_) join.shm_socket = shm_->address();
     if (ucx_ && *ucx_) join.ucx_address = (*ucx_)->address();
   }
   // The processes on this node go to the membership, to be watched.
-  Result<std::vector<std::unique_ptr<Transport>>> connect(Membership& membership);
+  Result<std::vector<std::unique_ptr<Transport>>> connect(Membership& membership) {
+    const Member& own = membership.members()[membership.rank()];
+    std::vector<ShmAddress> near;
+    std::vector<UcxAddress> far;
+    std::vector<int> apart;  // near and yet far
+    for (const Member& member : membership.members()) {
+      if (member.rank == own.rank) continue;
+      const bool is_near = choice_ != TransportChoice::kUcx && member.node == own.node;
+      if (is_near && (choice_ == TransportChoice::kShm || ShmEndpoint::may_share(own.shm_socket, member.shm_socket))) {
+        near.push_back({.rank = member.rank, .address = member.shm_socket});
+      } else {
+        far.push_back({.rank = member.rank, .address = member.ucx_address});
+        if (is_near) apart.push_back(member.rank);
+      }
+    }
+    if (!apart.empty() && shm_) {
+      log::warn(
+          "rank {}: UCX takes the place of shared memory with {}, on the same node: no shared memory there, or "
+          "another user",
+          own.rank, rank_list(apart));
+    }
+
+    std::vector<std::unique_ptr<Transport>> transports;
+    if (!near.empty()) {
+      ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(near, membership));
+      transports.push_back(std::move(shm));
+    }
+    if (!far.empty()) {
+      ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(far, membership));
+      transports.push_back(std::move(ucx));
+    }
+    return transports;
+  }
 
  private:
-  Result<std::unique_ptr<Transport>> connect_near(std::span<const ShmAddress> near, Membership& membership);
-  Result<std::unique_ptr<Transport>> connect_far(std::span<const UcxAddress> far, const Membership& membership);
+  Result<std::unique_ptr<Transport>> connect_near(std::span<const ShmAddress> near, Membership& membership) {
+    ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
+    for (const PeerProcess& process : shm->take_peer_pidfds())
+      if (process.pidfd) RETURN_IF_ERROR(membership.watch_process(process.rank, process.pidfd.get()));
+    return shm;
+  }
+
+  Result<std::unique_ptr<Transport>> connect_far(std::span<const UcxAddress> far, const Membership& membership) {
+    if (!ucx_) {
+      const Member& member = membership.members()[far.front().rank];
+      const bool is_near = member.node == membership.members()[membership.rank()].node;
+      return make_error(ErrorCode::kUnsupported, "{} {}", member.name(),
+                        is_near ? "shares no memory with this rank, which needs --transports ucx"
+                                : "is on another node, which --transports shm cannot reach");
+    }
+    RETURN_IF_ERROR(*ucx_);
+    log::info("rank {}: {}", membership.rank(), (*ucx_)->settings());
+    return (*ucx_)->connect(far);
+  }
 
   TransportChoice choice_ = TransportChoice::kAuto;
   std::optional<ShmEndpoint> shm_;
   std::optional<Result<UcxEndpoint>> ucx_;  // an error matters only if it turns out to be needed
 };
-
-Result<Endpoints> Endpoints::open(const WorldOptions& options) {
-  const JoinOptions& join = options.join;
-  Endpoints endpoints;
-  endpoints.choice_ = options.transports;
-  if (join.size == 1) return endpoints;
-  if (options.transports != TransportChoice::kUcx) {
-    Result<ShmEndpoint> shm = ShmEndpoint::create({.rank = join.rank, .epoch = join.epoch});
-    if (shm) {
-      endpoints.shm_ = std::move(*shm);
-    } else if (options.transports == TransportChoice::kShm) {
-      return std::unexpected(std::move(shm.error()));
-    } else {
-      log::warn("rank {} has no shared memory, so UCX takes its place: {}", join.rank, shm.error().message);
-    }
-  }
-  const bool within_node =
-      options.transports == TransportChoice::kShm || (endpoints.shm_ && meets_on_loopback(join.host));
-  if (!within_node) {
-    endpoints.ucx_ = UcxEndpoint::create({
-        .rank = join.rank,
-        .epoch = join.epoch,
-        .network_interface = options.network_interface,
-        .route_to = join.host,
-        .environment = options.ucx_environment,
-    });
-  }
-  return endpoints;
-}
-
-Result<std::vector<std::unique_ptr<Transport>>> Endpoints::connect(Membership& membership) {
-  const Member& own = membership.members()[membership.rank()];
-  std::vector<ShmAddress> near;
-  std::vector<UcxAddress> far;
-  std::vector<int> apart;  // near and yet far
-  for (const Member& member : membership.members()) {
-    if (member.rank == own.rank) continue;
-    const bool is_near = choice_ != TransportChoice::kUcx && member.node == own.node;
-    if (is_near && (choice_ == TransportChoice::kShm || ShmEndpoint::may_share(own.shm_socket, member.shm_socket))) {
-      near.push_back({.rank = member.rank, .address = member.shm_socket});
-    } else {
-      far.push_back({.rank = member.rank, .address = member.ucx_address});
-      if (is_near) apart.push_back(member.rank);
-    }
-  }
-  if (!apart.empty() && shm_) {
-    log::warn(
-        "rank {}: UCX takes the place of shared memory with {}, on the same node: no shared memory there, or "
-        "another user",
-        own.rank, rank_list(apart));
-  }
-
-  std::vector<std::unique_ptr<Transport>> transports;
-  if (!near.empty()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(near, membership));
-    transports.push_back(std::move(shm));
-  }
-  if (!far.empty()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(far, membership));
-    transports.push_back(std::move(ucx));
-  }
-  return transports;
-}
-
-Result<std::unique_ptr<Transport>> Endpoints::connect_near(std::span<const ShmAddress> near, Membership& membership) {
-  ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
-  for (const PeerProcess& process : shm->take_peer_pidfds()) {
-    if (process.pidfd) RETURN_IF_ERROR(membership.watch_process(process.rank, process.pidfd.get()));
-  }
-  return shm;
-}
-
-Result<std::unique_ptr<Transport>> Endpoints::connect_far(std::span<const UcxAddress> far,
-                                                          const Membership& membership) {
-  if (!ucx_) {
-    const Member& member = membership.members()[far.front().rank];
-    const bool is_near = member.node == membership.members()[membership.rank()].node;
-    return make_error(ErrorCode::kUnsupported, "{} {}", member.name(),
-                      is_near ? "shares no memory with this rank, which needs --transports ucx"
-                              : "is on another node, which --transports shm cannot reach");
-  }
-  RETURN_IF_ERROR(*ucx_);
-  log::info("rank {}: {}", membership.rank(), (*ucx_)->settings());
-  return (*ucx_)->connect(far);
-}
 
 MeshOptions mesh_options(const Membership& membership, std::chrono::milliseconds deadline) {
   const std::vector<Member>& members = membership.members();
@@ -140,9 +131,8 @@ Result<std::unique_ptr<Mesh>> connect_mesh(Endpoints& endpoints, Membership& mem
   auto transports = endpoints.connect(membership);
   if (transports) return Mesh::create(mesh_options(membership, options.deadline), std::move(*transports));
   // A rank that was lost meanwhile is the cause of what it seems to be.
-  if (const std::optional<LostRank> lost = membership.first_lost()) {
+  if (const std::optional<LostRank> lost = membership.first_lost())
     return make_error(ErrorCode::kUnavailable, "{}", lost->message());
-  }
   membership.give_up(transports.error().message);
   return std::unexpected(std::move(transports.error()));
 }

@@ -18,7 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMostDevices = 4096, kMostReplicas = 4096, kMostRanks = 1024;
-constexpr size_t kMostBytes = 4 << 20;   // of a file; a thousand nodes with all their keys are a tenth of it
 constexpr size_t kLongestAddress = 253;  // as DNS has it
 constexpr size_t kLongestName = 100;     // of a cluster: files are named after it
 
@@ -219,9 +218,9 @@ Status check(ClusterFile& cluster) {
 
 // What the parser would pass on, cut at NULs, or take for another encoding.
 Status check_encoding(const std::string& text, const std::string& path) {
-  if (text.size() > kMostBytes)
+  if (text.size() > kMostHandwrittenBytes)
     return make_error(ErrorCode::kTooLarge, "{} has {} bytes; a cluster file has at most {}", path, text.size(),
-                      kMostBytes);
+                      kMostHandwrittenBytes);
   const std::string valid = to_valid_utf8(text);
   size_t wrong = std::min(text.find('\0'), text.size());
   if (text != valid)
@@ -272,7 +271,7 @@ Result<ClusterFile> read_cluster_file(const std::string& path) {
   if (fs::is_directory(path, ignored))
     return make_error(ErrorCode::kInvalidArgument, "{} is a folder; a cluster file is wanted, such as {}", path,
                       (fs::path(path) / "cluster.yaml").string());
-  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  ASSIGN_OR_RETURN(const std::string text, read_file(path, kMostHandwrittenBytes));
   return parse_cluster_file(text, path);
 }
 

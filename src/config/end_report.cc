@@ -83,6 +83,16 @@ std::optional<EndReport> parse_end_report(std::string_view text) {
   return last;
 }
 
+EndReport read_end_report(int fd, int status, uint64_t memory_kills_before) {
+  std::array<char, 8192> text{};
+  const ssize_t size = pread(fd, text.data(), text.size(), 0);
+  EndReport report =
+      parse_end_report({text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))}).value_or(EndReport{});
+  report.status = status;
+  report.out_of_memory = lacked_memory(status, memory_kills_before);
+  return report;
+}
+
 void take_end_report() {
   const char* const text = std::getenv(kEndReportVariable);
   if (!text) return;

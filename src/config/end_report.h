@@ -29,6 +29,8 @@ struct EndReport {
 std::string to_json(const EndReport& report);
 // Of another process, which is not trusted: of the last line that is one. Nothing: none is.
 std::optional<EndReport> parse_end_report(std::string_view text);
+// Of a process that has ended, and that was given `fd` to say why: with what the system says.
+EndReport read_end_report(int fd, int status, uint64_t memory_kills_before);
 
 // --- In the process that reports.
 

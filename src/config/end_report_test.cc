@@ -2,11 +2,19 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
 #include <cstdlib>
+#include <functional>
+#include <stdexcept>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/process_test_util.h"
 
 namespace cachalot {
 namespace {
@@ -40,6 +48,39 @@ TEST(EndReport, OfAStrangerHarmsNobody) {
   EXPECT_EQ(odd->status, 0);
   EXPECT_EQ(odd->error->code, ErrorCode::kInternal);
   EXPECT_THAT(odd->text(), Not(HasSubstr("\x1b")));
+}
+
+// What main() does, in a process of its own.
+EndReport end_of_fault(const std::function<void()>& fault) {
+  const FileDescriptor told(memfd_create("end", MFD_CLOEXEC));
+  Process process = fork_process([&] {
+    close(STDERR_FILENO);
+    setenv(kEndReportVariable, std::to_string(told.get()).c_str(), 1);
+    take_end_report();
+    set_fault_report([](std::string_view message) {
+      report_end({ErrorCode::kInternal, std::string(message), {}});
+      CHECK(false, "what is told of a fault may meet another one");
+    });
+    std::thread(fault).join();
+    return 0;
+  });
+  return read_end_report(told.get(), process.wait(), num_memory_kills());
+}
+
+TEST(EndReport, OfABrokenInvariantNamesItAndItsPlace) {
+  const EndReport end = end_of_fault([] { CHECK(1 + 1 == 3, "{} \"apples\"\n\xff", 2); });
+  EXPECT_THAT(end.text(),
+              testing::MatchesRegex("was ended by signal 6 \\(Aborted\\): src/config/end_report_test.cc:[0-9]+: check "
+                                    "failed: 1 \\+ 1 == 3: 2 \"apples\".*"));
+  EXPECT_FALSE(end.text().contains('\n'));
+  ASSERT_TRUE(end.error);
+  EXPECT_EQ(end.error->code, ErrorCode::kInternal);
+}
+
+TEST(EndReport, OfAnExceptionThatNobodyCaughtSaysWhatItWas) {
+  EXPECT_EQ(end_of_fault([] { throw std::runtime_error("no room"); }).text(),
+            "was ended by signal 6 (Aborted): an exception that nobody caught: no room");
+  EXPECT_THAT(end_of_fault([] { throw 1; }).text(), testing::HasSubstr("an exception that nobody caught: it is none"));
 }
 
 TEST(EndReport, EveryKindOfErrorHasAName) {

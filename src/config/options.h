@@ -28,9 +28,10 @@ struct EngineOptions {
   bool enable_prefix_caching = true;
   bool prefix_cache_across_roles = false;
   double gpu_memory_utilization = 0.9;
-  int num_gpu_blocks_override = 0;  // 0: from memory
-  int threads = 0;                  // 0: the rank's share of cores
-  std::optional<uint64_t> seed;     // of requests that bring none; absent: a random one each
+  int num_gpu_blocks_override = 0;    // 0: from memory
+  int64_t kv_cache_memory_bytes = 0;  // of each rank; 0: what gpu_memory_utilization leaves
+  int threads = 0;                    // 0: the rank's share of cores
+  std::optional<uint64_t> seed;       // of requests that bring none; absent: a random one each
 };
 
 // What a server allows its clients, and what its log says of them.

@@ -18,7 +18,8 @@ struct RequestOutput {
   std::vector<SampledToken> prompt_logprobs;  // new ones; complete before the first token
   int num_cached_tokens = 0;                  // of the prompt, found in the prefix cache
   FinishReason finish = FinishReason::kNone;
-  std::string error;  // finish == kError
+  std::string error;          // finish == kError
+  bool is_own_fault = false;  // an error of this request alone, which it would meet on any server
 };
 
 // The load of a replica, for /metrics and the router.

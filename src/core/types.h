@@ -5,6 +5,7 @@
 // Numbers that all layers speak in.
 namespace cachalot {
 
+// The numbers by which tokens, blocks and requests are known everywhere, and how a request ends.
 using TokenId = int32_t;
 using BlockId = int32_t;                       // index of a block of the KV cache
 inline constexpr int kMaxVocabSize = 1 << 24;  // of any model

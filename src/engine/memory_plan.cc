@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/math.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
 #include "comm/shm/segment.h"
 #include "model/mla.h"
 #include "sampler/sampler.h"
@@ -103,6 +103,17 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
   const auto blocks_of = [&](int64_t tokens) { return ceil_div(tokens, options.block_size); };
 
   int64_t num_blocks = options.num_gpu_blocks_override;
+  if (num_blocks == 0 && options.kv_cache_memory_bytes > 0) {
+    const auto wanted = static_cast<size_t>(options.kv_cache_memory_bytes);
+    const size_t most = plan.device_bytes - std::min(fixed, plan.device_bytes);
+    if (wanted < block_bytes || wanted > most)
+      return std::unexpected(Error{
+          ErrorCode::kOutOfMemory,
+          fmt::format("--kv-cache-memory-bytes {}: one KV block takes {} bytes, and {} are there beside the model",
+                      wanted, block_bytes, most),
+          "--kv-cache-memory-bytes"});
+    num_blocks = static_cast<int64_t>(wanted / block_bytes);
+  }
   if (num_blocks == 0) {
     if (fixed + block_bytes > plan.usable_bytes) {
       return make_error(ErrorCode::kOutOfMemory,
@@ -212,7 +223,7 @@ Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, co
   std::vector<RankNumbers> of_ranks(members.size());
   std::vector<std::string> names;
   for (const int rank : members) names.push_back(mesh.rank_name(rank));
-  ASSIGN_OR_RETURN(const auto all, MeshGroup::create(mesh, {.members = std::move(members)}));
+  ASSIGN_OR_RETURN(const auto all, make_message_group(mesh, {.members = std::move(members)}));
   constexpr auto kBytes = static_cast<int64_t>(sizeof(RankNumbers));
   RETURN_IF_ERROR(
       all->all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(&own), 1, kBytes),

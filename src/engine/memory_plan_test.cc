@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <limits>
 #include <thread>
 
 #include "comm/local_mesh_test_util.h"
@@ -107,6 +108,28 @@ TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
   ASSERT_TRUE(nano && r1 && r1->yarn);
   EXPECT_EQ(arithmetic_hash(*nano), 887214717548433);
   EXPECT_EQ(arithmetic_hash(*r1), 3311955895559589);
+}
+
+TEST(MemoryPlan, BytesOfTheCacheTakeThePlaceOfAShareOfTheMemory) {
+  RankMemory rank;
+  rank.logits_bytes = 1'000'000;
+  rank.model.cache_bytes_per_token = 100;
+  const MemoryInfo node{.total_bytes = 11'000'000};
+  const auto plan = [&](int64_t cache_bytes) {
+    return plan_memory(
+        {.max_model_len = 64, .block_size = 64, .gpu_memory_utilization = 0.1, .kv_cache_memory_bytes = cache_bytes},
+        {}, rank, node, 1);
+  };
+  ASSERT_TRUE(plan(640'000)) << plan(640'000).error().message;
+  EXPECT_EQ(plan(640'000)->num_blocks, 100);
+  EXPECT_EQ(plan(646'399)->cache_bytes, 640'000U) << "whole blocks";
+  EXPECT_EQ(plan(10'000'000)->num_blocks, 1562) << "all of the memory, though its share is a tenth";
+  for (const int64_t wrong : {int64_t{1}, int64_t{6'399}, int64_t{10'000'001}, std::numeric_limits<int64_t>::max()}) {
+    ASSERT_FALSE(plan(wrong)) << wrong;
+    EXPECT_EQ(plan(wrong).error().parameter, "--kv-cache-memory-bytes");
+    EXPECT_THAT(plan(wrong).error().message,
+                testing::HasSubstr(std::to_string(wrong) + ": one KV block takes 6400 bytes, and 10000000 are there"));
+  }
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/log.h"
-#include "comm/board_group.h"
+#include "comm/group.h"
 #include "core/request.h"
 #include "device/thread_pool.h"
 #include "model/feed_forward.h"
@@ -75,9 +75,9 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   if (config.num_experts > 0) {
     const ExchangeLayout layout = exchange_layout(config, settings);
     if (settings.ep_size > 1) log::info("{}", layout.describe());
-    ASSIGN_OR_RETURN(exchange_,
-                     MeshExpertExchange::create(*placement_.mesh,
-                                                consecutive(own_rank - settings.ep_rank, settings.ep_size), layout));
+    ASSIGN_OR_RETURN(
+        exchange_,
+        ExpertExchange::create(*placement_.mesh, consecutive(own_rank - settings.ep_rank, settings.ep_size), layout));
   }
   ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
                                                std::move(progress)));

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "comm/expert_exchange.h"
 #include "comm/group.h"
 #include "comm/mesh.h"
-#include "comm/mesh_expert_exchange.h"
 #include "config/options.h"
 #include "core/step.h"
 #include "device/device.h"
@@ -110,7 +110,7 @@ class RankEngine {
   std::unique_ptr<Mesh> own_mesh_;  // of one rank that has no group
   std::unique_ptr<Device> device_;
   std::unique_ptr<Group> tensor_group_;
-  std::unique_ptr<MeshExpertExchange> exchange_;
+  std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<DeepseekModel> model_;
   std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;

@@ -117,19 +117,203 @@ struct ClientCall::Impl {
     if (timeout) timeout->stop();
   }
 
-  awaitable<Result<ResponseHead>> send();
-  awaitable<Status> connect();
-  awaitable<boost::system::error_code> exchange_heads();
-  awaitable<boost::system::error_code> send_more();
-  awaitable<Result<std::string>> read(std::optional<std::chrono::milliseconds> patience);
-  awaitable<boost::system::error_code> fill_buffer();
-  std::string take_body(boost::system::error_code& error);
-  std::string format_head() const;
-  void make_connection();
-  void expect_head();
-  void release();
-  void close();
-  std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const;
+  awaitable<Result<ResponseHead>> send() {
+    timeout.emplace(co_await asio::this_coro::executor, [this] {
+      if (is_patient) return close();
+      boost::system::error_code ignored;
+      connection->socket.cancel(ignored);
+    });
+    if (!request.more_body) connection = pool->take(server);
+    is_reused = is_connected = connection != nullptr;
+    if (!is_reused) make_connection();
+    for (;;) {
+      if (!is_connected) {
+        Status connected = co_await connect();
+        if (!connected) co_return std::unexpected(std::move(connected.error()));
+      }
+      const boost::system::error_code error = co_await exchange_heads();
+      if (!error) break;
+      const bool nothing_heard = !has_heard && !parser->got_some() && connection->buffer.size() == 0;
+      const bool is_lost = nothing_heard && !is_cancelled && !body_error && !timeout->has_expired() &&
+                           error != asio::error::operation_aborted;
+      if (is_lost) num_lost++;
+      if (!is_lost || !is_reused) co_return failure("no answer from", error);
+      make_connection();  // the server closed a kept connection as the request was sent
+    }
+    timeout->disarm();
+    request.body = {};
+    request.headers = {};
+    ResponseHead head{.status = static_cast<int>(parser->get().result_int()), .headers = {}};
+    for (const auto& field : parser->get())
+      head.headers.add(std::string(field.name_string()), std::string(field.value()));
+    if (parser->is_done()) release();
+    co_return head;
+  }
+
+  awaitable<Result<std::string>> read(std::optional<std::chrono::milliseconds> patience) {
+    if (!connection) co_return std::string();
+    parser->eager(true);  // all chunks that are there at once
+    boost::system::error_code error;
+    std::string piece = take_body(error);
+    if (!error && piece.empty() && !parser->is_done()) {
+      is_patient = !patience;
+      timeout->arm(patience.value_or(options.idle_timeout));
+      while (!error && piece.empty() && !parser->is_done()) {
+        error = co_await fill_buffer();
+        if (!error) piece = take_body(error);
+      }
+      const bool is_unheard = error && timeout->has_expired() && !is_patient;
+      timeout->disarm();
+      if (is_unheard) co_return make_error(ErrorCode::kDeadlineExceeded, "nothing yet from {}", server);
+    }
+    if (error) co_return failure("the answer broke off:", error);
+    piece.shrink_to_fit();  // it may wait for a slow reader
+    if (parser->is_done()) release();
+    co_return piece;
+  }
+
+  void close() {
+    if (resolver) resolver->cancel();
+    if (!connection) return;  // the answer is complete
+    boost::system::error_code ignored;
+    connection->socket.close(ignored);
+  }
+
+  awaitable<Status> connect() {
+    tcp::socket& socket = connection->socket;
+    timeout->arm(options.connect_timeout);
+    boost::system::error_code error;
+    const auto address = asio::ip::make_address(request.url.host, error);
+    if (!error) {
+      const tcp::endpoint endpoint(address, request.url.port);
+      const auto [connect_error] = co_await socket.async_connect(endpoint, kResult);
+      error = connect_error;
+    } else {
+      tcp::resolver working(context);
+      resolver = &working;
+      const auto [resolve_error, endpoints] =
+          co_await working.async_resolve(request.url.host, std::to_string(request.url.port), kResult);
+      resolver = nullptr;
+      if (resolve_error || is_cancelled) co_return failure("cannot find", resolve_error);
+      const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, kResult);
+      error = connect_error;
+    }
+    if (error || is_cancelled || timeout->has_expired()) co_return failure("cannot reach", error);
+    is_connected = true;
+    socket.set_option(tcp::no_delay(true), error);
+    co_return Status{};
+  }
+
+  // Sends the request and reads the answer's head.
+  awaitable<boost::system::error_code> exchange_heads() {
+    timeout->arm(options.idle_timeout);
+    const std::string head = format_head();
+    if (request.more_body && !request.body_size) request.body = chunk(request.body);
+    const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request.body)};
+    const auto [first_error, num_written] = co_await asio::async_write(connection->socket, bytes, kResult);
+    boost::system::error_code write_error = first_error;
+    if (!write_error && request.more_body) write_error = co_await send_more();
+    // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
+    for (int num_interim = 0; num_interim <= kMostInterim; num_interim++) {
+      const auto [read_error, num_read] =
+          co_await bhttp::async_read_header(connection->socket, connection->buffer, *parser, kResult);
+      if (read_error) co_return write_error ? write_error : read_error;
+      if (const boost::system::error_code fault = check_answer_head(parser->get())) co_return fault;
+      if (parser->get().result_int() >= 200) co_return boost::system::error_code();
+      has_heard = true;
+      expect_head();
+    }
+    co_return bhttp::error::bad_status;
+  }
+
+  awaitable<boost::system::error_code> send_more() {
+    const auto more_body = std::move(request.more_body);
+    for (;;) {
+      timeout->disarm();  // the sender has a clock of its own
+      Result<std::string> piece = co_await more_body();
+      if (!piece) {
+        body_error = std::move(piece.error());
+        close();  // so that the server cannot take it for the whole
+        co_return asio::error::operation_aborted;
+      }
+      const bool is_end = piece->empty();
+      if (!request.body_size) *piece = is_end ? "0\r\n\r\n" : chunk(*piece);
+      timeout->arm(options.idle_timeout);
+      const auto [error, num_written] = co_await asio::async_write(connection->socket, asio::buffer(*piece), kResult);
+      if (error || is_end) co_return error;
+    }
+  }
+
+  std::string format_head() const {
+    Headers headers = request.headers;
+    headers.set("Host", server);
+    if (!pool->keeps_any()) headers.set("Connection", "close");
+    const bool may_lack_body = request.method == "GET" || request.method == "HEAD" || request.method == "OPTIONS";
+    if (request.more_body && !request.body_size)
+      headers.set("Transfer-Encoding", "chunked");
+    else if (!request.body.empty() || request.more_body || !may_lack_body)
+      headers.set("Content-Length", std::to_string(request.body_size.value_or(request.body.size())));
+    return format_request_head(request.method, request.url.target, headers);
+  }
+
+  // What the buffer holds of the body.
+  std::string take_body(boost::system::error_code& error) {
+    boost::beast::flat_buffer& buffer = connection->buffer;
+    if (buffer.size() == 0) return {};
+    std::string piece(buffer.size(), '\0');
+    auto& body = parser->get().body();
+    body.data = piece.data();
+    body.size = piece.size();
+    body.more = true;
+    while (buffer.size() > 0 && !error && !parser->is_done()) buffer.consume(parser->put(buffer.data(), error));
+    if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
+    piece.resize(piece.size() - body.size);
+    return piece;
+  }
+
+  // Waits with no more memory than what is left of the last read.
+  awaitable<boost::system::error_code> fill_buffer() {
+    boost::beast::flat_buffer& buffer = connection->buffer;
+    buffer.shrink_to_fit();
+    const auto [wait_error] = co_await connection->socket.async_wait(tcp::socket::wait_read, kResult);
+    if (wait_error) co_return wait_error;
+    const auto [read_error, num_read] =
+        co_await connection->socket.async_read_some(buffer.prepare(kPieceBytes), kResult);
+    buffer.commit(num_read);
+    boost::system::error_code error = read_error;
+    if (error == asio::error::eof) parser->put_eof(error);  // the body's end, if nothing else says where it is
+    co_return error;
+  }
+
+  void expect_head() {
+    parser.emplace();
+    parser->header_limit(static_cast<uint32_t>(options.max_header_bytes));
+    parser->body_limit(boost::none);
+    parser->skip(request.method == "HEAD");
+  }
+
+  void make_connection() {
+    connection = std::make_unique<ClientConnection>(context, options.max_header_bytes + kPieceBytes);
+    is_reused = is_connected = false;
+  }
+
+  // The answer is complete.
+  void release() {
+    timeout->stop();
+    if (pool->keeps_any() && parser->keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
+      pool->put(server, std::move(connection));
+    connection.reset();
+  }
+
+  std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const {
+    if (body_error) return std::unexpected(*body_error);
+    if (timeout->has_expired())
+      return make_error(is_connected ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable, "{} {}: no word in time",
+                        what, server);
+    if (is_cancelled || error == asio::error::operation_aborted)
+      return make_error(ErrorCode::kCancelled, "the request to {} was given up", server);
+    return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, server, error.message());
+  }
 
   asio::io_context& context;
   const ClientOptions options;
@@ -146,203 +330,6 @@ struct ClientCall::Impl {
   std::optional<Error> body_error;    // of whoever sends more_body
   std::optional<bhttp::response_parser<bhttp::buffer_body>> parser;
 };
-
-void ClientCall::Impl::expect_head() {
-  parser.emplace();
-  parser->header_limit(static_cast<uint32_t>(options.max_header_bytes));
-  parser->body_limit(boost::none);
-  parser->skip(request.method == "HEAD");
-}
-
-void ClientCall::Impl::make_connection() {
-  connection = std::make_unique<ClientConnection>(context, options.max_header_bytes + kPieceBytes);
-  is_reused = is_connected = false;
-}
-
-void ClientCall::Impl::close() {
-  if (resolver) resolver->cancel();
-  if (!connection) return;  // the answer is complete
-  boost::system::error_code ignored;
-  connection->socket.close(ignored);
-}
-
-awaitable<Result<ResponseHead>> ClientCall::Impl::send() {
-  timeout.emplace(co_await asio::this_coro::executor, [this] {
-    if (is_patient) return close();
-    boost::system::error_code ignored;
-    connection->socket.cancel(ignored);
-  });
-  if (!request.more_body) connection = pool->take(server);
-  is_reused = is_connected = connection != nullptr;
-  if (!is_reused) make_connection();
-  for (;;) {
-    if (!is_connected) {
-      Status connected = co_await connect();
-      if (!connected) co_return std::unexpected(std::move(connected.error()));
-    }
-    const boost::system::error_code error = co_await exchange_heads();
-    if (!error) break;
-    const bool nothing_heard = !has_heard && !parser->got_some() && connection->buffer.size() == 0;
-    const bool is_lost = nothing_heard && !is_cancelled && !body_error && !timeout->has_expired() &&
-                         error != asio::error::operation_aborted;
-    if (is_lost) num_lost++;
-    if (!is_lost || !is_reused) co_return failure("no answer from", error);
-    make_connection();  // the server closed a kept connection as the request was sent
-  }
-  timeout->disarm();
-  request.body = {};
-  request.headers = {};
-  ResponseHead head{.status = static_cast<int>(parser->get().result_int()), .headers = {}};
-  for (const auto& field : parser->get())
-    head.headers.add(std::string(field.name_string()), std::string(field.value()));
-  if (parser->is_done()) release();
-  co_return head;
-}
-
-awaitable<Status> ClientCall::Impl::connect() {
-  tcp::socket& socket = connection->socket;
-  timeout->arm(options.connect_timeout);
-  boost::system::error_code error;
-  const auto address = asio::ip::make_address(request.url.host, error);
-  if (!error) {
-    const tcp::endpoint endpoint(address, request.url.port);
-    const auto [connect_error] = co_await socket.async_connect(endpoint, kResult);
-    error = connect_error;
-  } else {
-    tcp::resolver working(context);
-    resolver = &working;
-    const auto [resolve_error, endpoints] =
-        co_await working.async_resolve(request.url.host, std::to_string(request.url.port), kResult);
-    resolver = nullptr;
-    if (resolve_error || is_cancelled) co_return failure("cannot find", resolve_error);
-    const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, kResult);
-    error = connect_error;
-  }
-  if (error || is_cancelled || timeout->has_expired()) co_return failure("cannot reach", error);
-  is_connected = true;
-  socket.set_option(tcp::no_delay(true), error);
-  co_return Status{};
-}
-
-// Sends the request and reads the answer's head.
-awaitable<boost::system::error_code> ClientCall::Impl::exchange_heads() {
-  timeout->arm(options.idle_timeout);
-  const std::string head = format_head();
-  if (request.more_body && !request.body_size) request.body = chunk(request.body);
-  const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request.body)};
-  const auto [first_error, num_written] = co_await asio::async_write(connection->socket, bytes, kResult);
-  boost::system::error_code write_error = first_error;
-  if (!write_error && request.more_body) write_error = co_await send_more();
-  // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
-  for (int num_interim = 0; num_interim <= kMostInterim; num_interim++) {
-    const auto [read_error, num_read] =
-        co_await bhttp::async_read_header(connection->socket, connection->buffer, *parser, kResult);
-    if (read_error) co_return write_error ? write_error : read_error;
-    if (const boost::system::error_code fault = check_answer_head(parser->get())) co_return fault;
-    if (parser->get().result_int() >= 200) co_return boost::system::error_code();
-    has_heard = true;
-    expect_head();
-  }
-  co_return bhttp::error::bad_status;
-}
-
-awaitable<boost::system::error_code> ClientCall::Impl::send_more() {
-  const auto more_body = std::move(request.more_body);
-  for (;;) {
-    timeout->disarm();  // the sender has a clock of its own
-    Result<std::string> piece = co_await more_body();
-    if (!piece) {
-      body_error = std::move(piece.error());
-      close();  // so that the server cannot take it for the whole
-      co_return asio::error::operation_aborted;
-    }
-    const bool is_end = piece->empty();
-    if (!request.body_size) *piece = is_end ? "0\r\n\r\n" : chunk(*piece);
-    timeout->arm(options.idle_timeout);
-    const auto [error, num_written] = co_await asio::async_write(connection->socket, asio::buffer(*piece), kResult);
-    if (error || is_end) co_return error;
-  }
-}
-
-std::string ClientCall::Impl::format_head() const {
-  Headers headers = request.headers;
-  headers.set("Host", server);
-  if (!pool->keeps_any()) headers.set("Connection", "close");
-  const bool may_lack_body = request.method == "GET" || request.method == "HEAD" || request.method == "OPTIONS";
-  if (request.more_body && !request.body_size)
-    headers.set("Transfer-Encoding", "chunked");
-  else if (!request.body.empty() || request.more_body || !may_lack_body)
-    headers.set("Content-Length", std::to_string(request.body_size.value_or(request.body.size())));
-  return format_request_head(request.method, request.url.target, headers);
-}
-
-awaitable<Result<std::string>> ClientCall::Impl::read(std::optional<std::chrono::milliseconds> patience) {
-  if (!connection) co_return std::string();
-  parser->eager(true);  // all chunks that are there at once
-  boost::system::error_code error;
-  std::string piece = take_body(error);
-  if (!error && piece.empty() && !parser->is_done()) {
-    is_patient = !patience;
-    timeout->arm(patience.value_or(options.idle_timeout));
-    while (!error && piece.empty() && !parser->is_done()) {
-      error = co_await fill_buffer();
-      if (!error) piece = take_body(error);
-    }
-    const bool is_unheard = error && timeout->has_expired() && !is_patient;
-    timeout->disarm();
-    if (is_unheard) co_return make_error(ErrorCode::kDeadlineExceeded, "nothing yet from {}", server);
-  }
-  if (error) co_return failure("the answer broke off:", error);
-  piece.shrink_to_fit();  // it may wait for a slow reader
-  if (parser->is_done()) release();
-  co_return piece;
-}
-
-// What the buffer holds of the body.
-std::string ClientCall::Impl::take_body(boost::system::error_code& error) {
-  boost::beast::flat_buffer& buffer = connection->buffer;
-  if (buffer.size() == 0) return {};
-  std::string piece(buffer.size(), '\0');
-  auto& body = parser->get().body();
-  body.data = piece.data();
-  body.size = piece.size();
-  body.more = true;
-  while (buffer.size() > 0 && !error && !parser->is_done()) buffer.consume(parser->put(buffer.data(), error));
-  if (error == bhttp::error::need_more || error == bhttp::error::need_buffer) error = {};
-  piece.resize(piece.size() - body.size);
-  return piece;
-}
-
-// Waits with no more memory than what is left of the last read.
-awaitable<boost::system::error_code> ClientCall::Impl::fill_buffer() {
-  boost::beast::flat_buffer& buffer = connection->buffer;
-  buffer.shrink_to_fit();
-  const auto [wait_error] = co_await connection->socket.async_wait(tcp::socket::wait_read, kResult);
-  if (wait_error) co_return wait_error;
-  const auto [read_error, num_read] = co_await connection->socket.async_read_some(buffer.prepare(kPieceBytes), kResult);
-  buffer.commit(num_read);
-  boost::system::error_code error = read_error;
-  if (error == asio::error::eof) parser->put_eof(error);  // the body's end, if nothing else says where it is
-  co_return error;
-}
-
-// The answer is complete.
-void ClientCall::Impl::release() {
-  timeout->stop();
-  if (pool->keeps_any() && parser->keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
-    pool->put(server, std::move(connection));
-  connection.reset();
-}
-
-std::unexpected<Error> ClientCall::Impl::failure(std::string_view what, const boost::system::error_code& error) const {
-  if (body_error) return std::unexpected(*body_error);
-  if (timeout->has_expired())
-    return make_error(is_connected ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable, "{} {}: no word in time",
-                      what, server);
-  if (is_cancelled || error == asio::error::operation_aborted)
-    return make_error(ErrorCode::kCancelled, "the request to {} was given up", server);
-  return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, server, error.message());
-}
 
 ClientCall::ClientCall(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ClientCall::ClientCall(ClientCall&&) noexcept = default;

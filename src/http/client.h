@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "http/io_threads.h"
 #include "http/message.h"
-#include "http/url.h"
 
 namespace cachalot::http {
 

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "http/loopback_test_util.h"
+#include "http/message.h"
 #include "http/server.h"
-#include "http/sse.h"
 
 namespace cachalot::http {
 namespace {

@@ -8,10 +8,10 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
 
-#include "base/error.h"
 #include "base/log.h"
+#include "base/ports.h"
 #include "base/text.h"
-#include "http/sse.h"
+#include "http/message.h"
 
 namespace cachalot::http {
 
@@ -36,9 +36,7 @@ constexpr milliseconds kFirstProbe{10}, kLongestProbe{1000};
 std::string describe(const tcp::socket& socket) {
   boost::system::error_code error;
   const auto endpoint = socket.remote_endpoint(error);
-  if (error) return "unknown";
-  const auto address = endpoint.address();
-  return fmt::format(fmt::runtime(address.is_v6() ? "[{}]:{}" : "{}:{}"), address.to_string(), endpoint.port());
+  return error ? "unknown" : address_text(endpoint.address().to_string(), endpoint.port());
 }
 
 std::string_view view(const boost::beast::flat_buffer& buffer) {
@@ -52,12 +50,6 @@ bool has_failed(const tcp::socket& socket) {
   socklen_t size = sizeof(error);
   return getsockopt(const_cast<tcp::socket&>(socket).native_handle(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 ||
          error != 0;
-}
-
-// Before an answer's last bytes go: who has them finds what the body took of max_body_bytes_in_flight free.
-void drop_body(Request& request) {
-  request.body = {};
-  request.body_share.reset();
 }
 
 void forbid_chunk_extensions(uint64_t, boost::beast::string_view extensions, boost::system::error_code& error) {
@@ -179,14 +171,14 @@ awaitable<bool> Connection::serve_request() {
 
   auto request = to_request(parser.get(), peer_);
   Decision decision =
-      request ? decide(*request) : Decision{.match = {}, .response = core_->error_format(400, request.error().message)};
+      request ? core_->decide(*request) : Decision{.response = core_->error_format(400, request.error().message)};
   // With a body still to come the connection ends here: nobody knows whether the client sends it after a refusal.
   if (!request || (decision.response && !parser.is_done())) {
     co_await refuse(std::move(*decision.response), parser);
     co_return false;
   }
   if (!parser.is_done()) {
-    const size_t num_buffered = decision.match.pulls_body ? core_->options.max_buffered_body_bytes : SIZE_MAX;
+    const size_t num_buffered = decision.route->pulls_body ? core_->options.max_buffered_body_bytes : SIZE_MAX;
     if (const bool read = co_await read_body(parser, num_buffered, *request); !read) co_return false;
   }
   request->body = std::exchange(parser.get().body(), {});
@@ -195,13 +187,13 @@ awaitable<bool> Connection::serve_request() {
   const std::string line = log::shows(log::Level::kDebug) ? request->method + " " + request->path : std::string();
   Exchange exchange(*this, std::move(*request), parser, framing);
   exchange_ = &exchange;
-  if (decision.match.answerer && !decision.response)
-    decision.response = answer_at_once(*decision.match.answerer, exchange);
+  if (!decision.response && decision.route->answerer)
+    decision.response = core_->answer_at_once(decision.route->answerer, exchange.call.request);
   try {
     if (decision.response)
       co_await exchange.call.respond(std::move(*decision.response));
     else
-      co_await answer(exchange, *decision.match.handler);
+      co_await answer(exchange, decision.route->handler);
   } catch (const boost::system::system_error&) {  // the client is gone
   }
   exchange_ = nullptr;
@@ -216,43 +208,6 @@ awaitable<bool> Connection::serve_request() {
   if (exchange.answer.keep_alive() && !last_request_ && parser.is_done()) co_return true;
   if (buffer_.size() > 0 || !parser.is_done()) co_await linger();
   co_return false;
-}
-
-Connection::Decision Connection::decide(const Request& request) const {
-  Decision decision{.match = core_->routes.match(request.method, request.path), .response = std::nullopt};
-  const RouteMatch& match = decision.match;
-  const auto refused = [&](int status, std::string_view message) {
-    decision.response = core_->error_format(status, message);
-    return decision;
-  };
-  if (!core_->has_reserve_for(request.path) && !core_->admits_request()) {
-    refused(503, fmt::format("{} connections are open, as many as allowed", core_->options.max_connections));
-    decision.response->headers.set("Retry-After", "1");
-    decision.response->headers.set("Connection", "close");
-    return decision;
-  }
-  if (!match.is_found() && request.method == "OPTIONS") {
-    const std::string allowed = request.path == "*" ? "GET, HEAD, POST, OPTIONS" : match.allowed_methods;
-    if (!allowed.empty()) {
-      decision.response = preflight(request, allowed, core_->options.allowed_origin);
-      return decision;
-    }
-  }
-  if (match.allowed_methods.empty()) return refused(404, fmt::format("there is no {}", quoted(request.path)));
-  if (!match.is_found()) {
-    refused(405, fmt::format("{} does not take {}", quoted(request.path), quoted(request.method)));
-    decision.response->headers.set("Allow", match.allowed_methods);
-    return decision;
-  }
-  if (core_->head_check) decision.response = core_->head_check(request);
-  if (decision.response) return decision;
-  const std::string_view coding = request.headers.find("Content-Encoding").value_or("");
-  if (!coding.empty() && !equal_ignoring_case(coding, "identity")) {
-    refused(415, fmt::format("the body's Content-Encoding is {}; only identity, a body as it is, is read here",
-                             quoted(coding)));
-    decision.response->headers.set("Accept-Encoding", "identity");
-  }
-  return decision;
 }
 
 awaitable<bool> Connection::read_head(Parser& parser) {
@@ -358,19 +313,10 @@ awaitable<boost::system::error_code> Connection::read_some_body(Parser& parser) 
 awaitable<void> Connection::refuse(Response response, const Parser& parser) {
   response.headers.set("Connection", "close");
   response.headers.set("Content-Length", std::to_string(response.body.size()));
-  add_origin(core_->options.allowed_origin, response.headers);
+  add_origin(response.headers);
   std::string wire = format_response_head(response.status, response.headers);
   if (parser.get().method() != bhttp::verb::head) wire += response.body;
   if (const bool written = co_await write_all(wire, true); written) co_await linger();
-}
-
-Response Connection::answer_at_once(const Server::Answerer& answerer, const Exchange& exchange) const {
-  try {
-    return answerer(exchange.call.request);
-  } catch (const std::exception& exception) {
-    log::error("{} failed: {}", quoted(exchange.call.request.path), exception.what());
-    return core_->error_format(500, "the request failed");
-  }
 }
 
 awaitable<void> Connection::answer(Exchange& exchange, const Server::Handler& handler) {
@@ -415,12 +361,12 @@ awaitable<void> Connection::end_unfinished(Exchange& exchange) {
 
 // While a request is answered: whatever comes is the next request; and the client may go away.
 awaitable<void> Connection::watch_for_close(Exchange& exchange) {
-  while (!exchange.parser.is_done() || buffer_.size() >= kMaxPipelinedBytes) {
-    pause_.expires_at(steady_clock::time_point::max());
-    co_await pause_.async_wait(kResult);
-    if (is_cut_ || !socket_.is_open()) co_return;
-  }
   for (;;) {
+    while (!exchange.parser.is_done() || buffer_.size() >= kMaxPipelinedBytes) {
+      pause_.expires_at(steady_clock::time_point::max());
+      co_await pause_.async_wait(kResult);
+      if (is_cut_ || !socket_.is_open()) co_return;
+    }
     buffer_.shrink_to_fit();  // an answer may take long
     const auto [wait_error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
     boost::system::error_code error = wait_error;
@@ -433,10 +379,6 @@ awaitable<void> Connection::watch_for_close(Exchange& exchange) {
     if (error == asio::error::eof) break;
     if (error) exchange.call.client_is_gone_ = true;
     if (error) co_return;
-    while (buffer_.size() >= kMaxPipelinedBytes && !is_cut_) {
-      pause_.expires_at(steady_clock::time_point::max());
-      co_await pause_.async_wait(kResult);
-    }
   }
   co_await watch_half_closed(exchange);
 }
@@ -518,69 +460,6 @@ awaitable<void> Connection::linger() {
   }
   timeout_.disarm();
   waits_for_head_ = false;
-}
-
-awaitable<Result<std::string>> ServerCall::read() {
-  Connection& connection = connection_;
-  Connection::Parser& parser = connection.exchange_->parser;
-  if (parser.is_done()) co_return std::string();
-  const ServerOptions& options = connection.core_->options;
-  connection.timeout_.arm(options.body_timeout);
-  boost::system::error_code error;
-  while (!error && !parser.is_done() && parser.get().body().empty()) error = co_await connection.read_some_body(parser);
-  const bool is_late = connection.timeout_.has_expired();
-  connection.timeout_.disarm();
-  if (parser.is_done()) connection.pause_.cancel();  // from now on the client is watched
-  if (!error) co_return std::exchange(parser.get().body(), {});
-  if (is_late)
-    co_return make_error(ErrorCode::kDeadlineExceeded, "the request's body did not go on within {} s",
-                         std::chrono::duration<double>(options.body_timeout).count());
-  const RequestFault fault = parse_fault(error, options);
-  co_return make_error(fault.status == 413 ? ErrorCode::kTooLarge : ErrorCode::kInvalidArgument, "{}", fault.message);
-}
-
-bool ServerCall::body_is_complete() const {
-  return connection_.exchange_->parser.is_done();
-}
-
-awaitable<void> ServerCall::respond(Response response) {
-  Connection::Exchange& exchange = *connection_.exchange_;
-  CHECK(!exchange.answer.has_begun(), "an answer was begun already");
-  if (connection_.last_request_ || !exchange.parser.is_done() || response.headers.find("Connection") == "close" ||
-      (connection_.client_is_silent_ && connection_.buffer_.size() == 0))
-    exchange.answer.close();
-  std::string wire = exchange.answer.head(response.status, std::move(response.headers), response.body.size(),
-                                          connection_.core_->options);
-  wire += exchange.answer.part(response.body);
-  exchange.answer.end();
-  drop_body(request);
-  co_await connection_.write_answer(exchange, std::move(wire));
-}
-
-void ServerCall::begin(int status, Headers headers) {
-  Connection::Exchange& exchange = *connection_.exchange_;
-  CHECK(!exchange.answer.has_begun(), "an answer was begun already");
-  if (connection_.last_request_ || !exchange.parser.is_done()) exchange.answer.close();
-  exchange.unsent = exchange.answer.head(status, std::move(headers), std::nullopt, connection_.core_->options);
-}
-
-awaitable<void> ServerCall::send(std::string bytes) {
-  Connection::Exchange& exchange = *connection_.exchange_;
-  CHECK(exchange.answer.has_begun() && !exchange.answer.has_ended());
-  std::string wire = std::exchange(exchange.unsent, {});
-  wire += exchange.answer.part(bytes);
-  co_await connection_.write_answer(exchange, std::move(wire));
-}
-
-awaitable<void> ServerCall::end(std::string last_bytes) {
-  Connection::Exchange& exchange = *connection_.exchange_;
-  CHECK(exchange.answer.has_begun() && !exchange.answer.has_ended());
-  std::string wire = std::exchange(exchange.unsent, {});
-  wire += exchange.answer.part(last_bytes);
-  const bool is_complete = exchange.answer.is_complete();
-  if (is_complete) wire += exchange.answer.end();
-  drop_body(request);
-  co_await connection_.write_answer(exchange, std::move(wire));
 }
 
 }  // namespace cachalot::http

@@ -19,28 +19,17 @@
 
 namespace cachalot::http {
 
-// Who answers a request, or what its path would allow.
-struct RouteMatch {
-  const Server::Handler* handler = nullptr;  // one of these two
-  const Server::Answerer* answerer = nullptr;
-  bool pulls_body = false;      // the handler, beyond what is buffered
-  std::string allowed_methods;  // "GET, HEAD, OPTIONS"; empty: no such path
-  bool is_found() const { return handler || answerer; }
+struct Route {
+  std::string method, path;  // a path that ends in "/*" stands for every path below it
+  bool pulls_body = false;   // the handler, beyond what is buffered
+  Server::Handler handler;   // one of these two
+  Server::Answerer answerer;
 };
 
-class Routes {
- public:
-  void add(std::string method, std::string path, bool pulls_body, Server::Handler handler, Server::Answerer answerer);
-  RouteMatch match(std::string_view method, std::string_view path) const;
-
- private:
-  struct Route {
-    std::string method, path;  // of a prefix route, the path ends in '/'
-    bool is_prefix, pulls_body;
-    Server::Handler handler;
-    Server::Answerer answerer;
-  };
-  std::vector<Route> routes_;
+// What a request gets: at once a response, or whoever answers it.
+struct Decision {
+  std::optional<Response> response;
+  const Route* route = nullptr;
 };
 
 // What a server and its connections share. Options, routes and hooks are constant after start(); the rest is guarded.
@@ -68,7 +57,9 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   bool make_room();
   // Whether one more request may be answered; makes room for it.
   bool admits_request();
-  bool has_reserve_for(const std::string& path) const;
+  // By its head alone.
+  Decision decide(const Request& head);
+  Response answer_at_once(const Server::Answerer& answerer, const Request& request) const;
 
   // Of max_body_bytes_in_flight. False: there are not so many left.
   bool take_body_bytes(size_t num_bytes);
@@ -76,7 +67,7 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
 
   boost::asio::io_context& context;
   const ServerOptions options;
-  Routes routes;
+  std::vector<Route> routes;
   Server::HeadCheck head_check;
   Server::ErrorFormat error_format;
   boost::asio::ip::tcp::acceptor acceptor;
@@ -85,6 +76,9 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   std::atomic<size_t> num_body_bytes = 0;
 
  private:
+  // None: what its path would allow, if there is such a path.
+  const Route* find_route(const Request& head, std::string& allowed_methods) const;
+
   using Waiting = std::list<Connection*>;  // the longest waiting first
   struct Entry {
     std::weak_ptr<Connection> connection;
@@ -122,11 +116,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   friend class ServerCall;
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
-  // What a request gets: its handler, or at once a response.
-  struct Decision {
-    RouteMatch match;
-    std::optional<Response> response;
-  };
   class BodyShare;
 
   // One request, as long as it is answered.
@@ -136,10 +125,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
     ServerCall call;
     Parser& parser;
     AnswerFraming answer;
-    std::string unsent;                         // of the answer: its head, until something follows it
-    bool is_handled = false;                    // the handler is through
-    bool has_sent = false, is_writing = false;  // something of the answer
-    size_t num_probed = 0;                      // bytes of its begin that were sent ahead
+    std::string unsent;                                // of the answer: its head, until something follows it
+    bool is_handled = false;                           // the handler is through
+    bool has_sent = false, is_writing = false;         // something of the answer
+    size_t num_probed = 0;                             // bytes of its begin that were sent ahead
+    std::chrono::steady_clock::duration body_wait{0};  // in ServerCall::read()
   };
 
   awaitable<void> run();
@@ -156,8 +146,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<bool> write_all(std::string_view bytes, bool is_last = false);
   bool write_last(std::string_view& bytes, boost::system::error_code& error);
 
-  Decision decide(const Request& request) const;
-  Response answer_at_once(const Server::Answerer& answerer, const Exchange& exchange) const;
   awaitable<void> answer(Exchange& exchange, const Server::Handler& handler);
   awaitable<void> run_handler(Exchange& exchange, const Server::Handler& handler);
   awaitable<void> end_unfinished(Exchange& exchange);

@@ -158,7 +158,6 @@ std::expected<Request, RequestFault> to_request(const RequestHead& head, const s
   // Whoever reads them otherwise than the one before him guards the wrong door.
   if (has_dot_segment(request.path)) return refused("holds . or .. as a part of its path");
   request.target += target.substr(query);
-  request.query = target.substr(std::min(query + 1, target.size()));
   for (const auto& field : head)
     request.headers.add(std::string(to_std(field.name_string())), std::string(to_std(field.value())));
   return request;
@@ -189,7 +188,7 @@ std::string AnswerFraming::head(int status, Headers headers, std::optional<size_
   if (const auto idle = std::chrono::duration_cast<std::chrono::seconds>(options.idle_timeout).count();
       keep_alive_ && idle > 0)
     headers.set("Keep-Alive", fmt::format("timeout={}", idle));
-  add_origin(options.allowed_origin, headers);
+  add_origin(headers);
   headers.set("Date", date_now());
   return format_response_head(status, headers);
 }
@@ -212,13 +211,12 @@ std::string AnswerFraming::end() {
   return is_chunked_ && has_body_ ? "0\r\n\r\n" : "";
 }
 
-void add_origin(const std::string& allowed_origin, Headers& headers) {
-  if (!allowed_origin.empty()) headers.set("Access-Control-Allow-Origin", allowed_origin);
+void add_origin(Headers& headers) {
+  headers.set("Access-Control-Allow-Origin", "*");
 }
 
-Response preflight(const Request& request, const std::string& allowed_methods, const std::string& allowed_origin) {
+Response preflight(const Request& request, const std::string& allowed_methods) {
   Response response{204, {{"Allow", allowed_methods}}, {}};
-  if (allowed_origin.empty()) return response;
   response.headers.add("Access-Control-Allow-Methods", allowed_methods);
   response.headers.add("Access-Control-Max-Age", "600");
   if (const auto asked = request.headers.find("Access-Control-Request-Headers"))

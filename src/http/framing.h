@@ -83,9 +83,10 @@ class AnswerFraming {
   size_t num_missing_ = 0;  // of a body whose length was announced
 };
 
-void add_origin(const std::string& allowed_origin, Headers& headers);
+// Pages of any address may read the answers (CORS).
+void add_origin(Headers& headers);
 
 // Answers OPTIONS, the question that a browser asks before it sends a request with a JSON body.
-Response preflight(const Request& request, const std::string& allowed_methods, const std::string& allowed_origin);
+Response preflight(const Request& request, const std::string& allowed_methods);
 
 }  // namespace cachalot::http

@@ -1,9 +1,6 @@
 #include "http/io_threads.h"
 
 #include <boost/asio/error.hpp>
-#include <boost/asio/executor_work_guard.hpp>
-#include <thread>
-#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -11,14 +8,6 @@
 namespace cachalot::http {
 
 namespace asio = boost::asio;
-
-struct IoThreads::Impl {
-  explicit Impl(int num_threads) : context(num_threads), work(context.get_executor()) {}
-
-  asio::io_context context;
-  asio::executor_work_guard<asio::io_context::executor_type> work;
-  std::vector<std::jthread> threads;
-};
 
 namespace {
 
@@ -36,19 +25,14 @@ void run_until_stopped(asio::io_context& context) {
 
 }  // namespace
 
-IoThreads::IoThreads(int num_threads) {
+IoThreads::IoThreads(int num_threads) : context_(num_threads), work_(context_.get_executor()) {
   CHECK(num_threads > 0);
-  impl_ = std::make_unique<Impl>(num_threads);
-  for (int i = 0; i < num_threads; ++i) impl_->threads.emplace_back([this] { run_until_stopped(impl_->context); });
+  for (int idx = 0; idx < num_threads; idx++) threads_.emplace_back([this] { run_until_stopped(context_); });
 }
 
 IoThreads::~IoThreads() {
-  impl_->work.reset();
-  impl_->threads.clear();
-}
-
-asio::io_context& IoThreads::context() const {
-  return impl_->context;
+  work_.reset();
+  threads_.clear();
 }
 
 Error IoThreads::describe(const std::exception_ptr& exception) {

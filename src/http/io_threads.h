@@ -6,6 +6,7 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -19,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -117,12 +119,8 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
     wake_.reset();
   }
 
-  // All that is there; waits until there is something. None: it was too much.
-  awaitable<std::vector<T>> take() {
-    std::optional<std::vector<T>> items = co_await take_before(std::chrono::steady_clock::time_point::max());
-    co_return std::move(*items);
-  }
-  // The same, but nothing at all if there is nothing before the deadline.
+  // All that is there; waits until there is something, and gives nothing at all if there is nothing before the
+  // deadline. None: it was too much.
   awaitable<std::optional<std::vector<T>>> take_before(std::chrono::steady_clock::time_point deadline) {
     wake_->expires_at(deadline);
     for (;;) {
@@ -188,7 +186,7 @@ class IoThreads {
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;
 
-  boost::asio::io_context& context() const;
+  boost::asio::io_context& context() const { return context_; }
 
   // Starts a coroutine on a strand of its own.
   template <class T>
@@ -213,8 +211,9 @@ class IoThreads {
  private:
   static Error describe(const std::exception_ptr& exception);
 
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  mutable boost::asio::io_context context_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  std::vector<std::jthread> threads_;
 };
 
 }  // namespace cachalot::http

@@ -153,8 +153,8 @@ class Responder {
       }
       const Watch watch{state};
       for (;;) {
-        std::vector<Step> steps = co_await state->steps->take();
-        for (Step& step : steps) {
+        auto steps = co_await state->steps->take_before(std::chrono::steady_clock::time_point::max());
+        for (Step& step : *steps) {
           if (step.run) co_await step.run(call);
           if (!step.is_last) continue;
           {

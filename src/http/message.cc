@@ -5,6 +5,8 @@
 #include <charconv>
 #include <ostream>  // boost::core::string_view needs it whole
 
+#include "base/text.h"
+
 namespace cachalot::http {
 
 namespace {
@@ -97,6 +99,101 @@ std::string format_request_head(std::string_view method, std::string_view target
   head += " HTTP/1.1";
   append_fields(headers, head);
   return head;
+}
+
+std::string Url::authority() const {
+  const std::string name = host.find(':') == host.npos ? host : "[" + host + "]";
+  return port == 80 ? name : fmt::format("{}:{}", name, port);
+}
+
+Result<Url> parse_url(std::string_view text) {
+  const auto bad = [&](std::string_view finding) {
+    return make_error(ErrorCode::kInvalidArgument, "the address \"{}\" {}; one looks like http://host:8000/path", text,
+                      finding);
+  };
+  constexpr std::string_view kScheme = "http://";
+  if (text.starts_with("https://")) return bad("wants TLS, which is not spoken here");
+  if (!text.starts_with(kScheme)) return bad("does not begin with http://");
+  if (std::ranges::any_of(text, [](unsigned char c) { return c <= ' ' || c == 0x7f; })) return bad("has a space in it");
+  std::string_view authority = text.substr(kScheme.size());
+  Url url;
+  if (const auto end = authority.find_first_of("/?#"); end != authority.npos) {
+    std::string_view target = authority.substr(end);
+    target = target.substr(0, target.find('#'));
+    url.target = target.starts_with('/') ? std::string(target) : "/" + std::string(target);
+    authority = authority.substr(0, end);
+  }
+  if (authority.find('@') != authority.npos) return bad("holds a user name, which is not supported");
+  std::string_view port;
+  if (authority.starts_with('[')) {
+    const auto end = authority.find(']');
+    if (end == authority.npos) return bad("has an IPv6 address without its closing bracket");
+    url.host = authority.substr(1, end - 1);
+    port = authority.substr(end + 1);
+  } else {
+    const auto colon = authority.find(':');
+    url.host = authority.substr(0, colon);
+    if (colon != authority.npos) port = authority.substr(colon);
+  }
+  if (url.host.empty()) return bad("names no host");
+  if (!port.empty()) {
+    url.port = port[0] == ':' ? parse_number<uint16_t>(port.substr(1)).value_or(0) : 0;
+    if (url.port == 0) return bad("has no valid port");
+  }
+  return url;
+}
+
+std::string format_sse(std::string_view data, std::string_view event) {
+  std::string text;
+  text.reserve(data.size() + event.size() + 16);
+  if (!event.empty()) text.append("event: ").append(event).append("\n");
+  for (;;) {
+    const auto end = data.find('\n');
+    text.append("data: ").append(data.substr(0, end)).append("\n");
+    if (end == data.npos) break;
+    data.remove_prefix(end + 1);
+  }
+  return text += "\n";
+}
+
+Result<std::vector<SseEvent>> SseParser::add(std::string_view bytes) {
+  std::vector<SseEvent> events;
+  while (!bytes.empty()) {
+    if (std::exchange(after_cr_, false) && bytes.front() == '\n') {
+      bytes.remove_prefix(1);
+      continue;
+    }
+    const auto end = bytes.find_first_of("\r\n");
+    line_ += bytes.substr(0, end);
+    if (line_.size() + event_.data.size() > max_event_bytes_)
+      return make_error(ErrorCode::kCorrupt, "a server-sent event is larger than {} bytes", max_event_bytes_);
+    if (end == bytes.npos) break;
+    after_cr_ = bytes[end] == '\r';
+    bytes.remove_prefix(end + 1);
+    end_line(events);
+  }
+  return events;
+}
+
+void SseParser::end_line(std::vector<SseEvent>& events) {
+  const std::string line = std::exchange(line_, {});
+  if (line.empty()) {
+    if (has_data_) events.push_back(std::move(event_));
+    event_ = {};
+    has_data_ = false;
+    return;
+  }
+  const auto colon = line.find(':');
+  const std::string_view field = std::string_view(line).substr(0, colon);
+  std::string_view value = colon == line.npos ? std::string_view() : std::string_view(line).substr(colon + 1);
+  if (value.starts_with(' ')) value.remove_prefix(1);
+  if (field == "data") {
+    if (has_data_) event_.data += '\n';
+    event_.data += value;
+    has_data_ = true;
+  } else if (field == "event") {
+    event_.event = value;
+  }  // a comment (an empty field), "id" and "retry" say nothing that is needed here
 }
 
 }  // namespace cachalot::http

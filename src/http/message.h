@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,7 +36,6 @@ class Headers {
 struct Request {
   std::string method;
   std::string path;    // the target without its query, percent-decoded, each slash once
-  std::string query;   // what follows the '?', as it came
   std::string target;  // path and query as they came, for whoever passes the request on
   Headers headers;
   std::string body;
@@ -62,5 +62,42 @@ std::optional<std::string> percent_decode(std::string_view text);
 // that no value can start a field of its own.
 std::string format_response_head(int status, const Headers& headers);
 std::string format_request_head(std::string_view method, std::string_view target, const Headers& headers);
+
+// An http:// address: "http://localhost:8000/v1", "http://[::1]:8000".
+struct Url {
+  std::string host;  // without the brackets of an IPv6 address
+  uint16_t port = 80;
+  std::string target = "/";  // path and query
+
+  std::string authority() const;  // host:port, as the Host field has it
+};
+
+Result<Url> parse_url(std::string_view text);
+
+// One server-sent event as bytes: its data line by line, and the empty line that ends it.
+std::string format_sse(std::string_view data, std::string_view event = {});
+
+struct SseEvent {
+  std::string event;  // empty: the default, "message"
+  std::string data;
+};
+
+// Takes a stream of server-sent events apart, however it is cut into pieces. Lines may end in LF, CR LF or CR.
+class SseParser {
+ public:
+  explicit SseParser(size_t max_event_bytes = 16 << 20) : max_event_bytes_(max_event_bytes) {}
+
+  // The events that are complete with these bytes. An error if one grows too large.
+  Result<std::vector<SseEvent>> add(std::string_view bytes);
+
+ private:
+  void end_line(std::vector<SseEvent>& events);
+
+  const size_t max_event_bytes_;
+  std::string line_;
+  bool after_cr_ = false;  // an LF that follows belongs to it
+  bool has_data_ = false;
+  SseEvent event_;
+};
 
 }  // namespace cachalot::http

@@ -1,6 +1,7 @@
 #include "http/server.h"
 
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -9,8 +10,10 @@
 #include <limits>
 #include <set>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/ports.h"
+#include "base/text.h"
 #include "http/connection.h"
 
 namespace cachalot::http {
@@ -18,32 +21,60 @@ namespace cachalot::http {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 
-void Routes::add(std::string method, std::string path, bool pulls_body, Server::Handler handler,
-                 Server::Answerer answerer) {
-  const bool is_prefix = path.ends_with("/*");
-  if (is_prefix) path.pop_back();
-  routes_.push_back(
-      {std::move(method), std::move(path), is_prefix, pulls_body, std::move(handler), std::move(answerer)});
-}
-
-RouteMatch Routes::match(std::string_view method, std::string_view path) const {
-  RouteMatch match;
-  std::set<std::string> allowed;
-  for (const Route& route : routes_) {
-    const bool matches = route.is_prefix ? path.starts_with(route.path) : path == route.path;
-    if (!matches) continue;
-    if (!match.is_found() && (route.method == method || (route.method == "GET" && method == "HEAD"))) {
-      match.handler = route.handler ? &route.handler : nullptr;
-      match.answerer = route.answerer ? &route.answerer : nullptr;
-      match.pulls_body = route.pulls_body;
-    }
+const Route* ServerCore::find_route(const Request& head, std::string& allowed_methods) const {
+  const Route* found = nullptr;
+  std::set<std::string_view> allowed;
+  for (const Route& route : routes) {
+    const std::string_view path = route.path;
+    const bool is_of_path = path.ends_with("/*") ? head.path.starts_with(path.substr(0, path.size() - 1))  // below it
+                                                 : head.path == path;
+    if (!is_of_path) continue;
+    if (!found && (route.method == head.method || (route.method == "GET" && head.method == "HEAD"))) found = &route;
     allowed.insert(route.method);
     if (route.method == "GET") allowed.insert("HEAD");
   }
-  if (allowed.empty()) return match;
-  allowed.insert("OPTIONS");
-  for (const std::string& name : allowed) match.allowed_methods += (match.allowed_methods.empty() ? "" : ", ") + name;
-  return match;
+  if (!allowed.empty()) allowed.insert("OPTIONS");
+  allowed_methods = fmt::format("{}", fmt::join(allowed, ", "));
+  return found;
+}
+
+Decision ServerCore::decide(const Request& head) {
+  std::string allowed_methods;  // "GET, HEAD, OPTIONS"
+  const Route* const route = find_route(head, allowed_methods);
+  const auto refused = [&](int status, std::string_view message, const Headers& fields = {}) {
+    Response response = error_format(status, message);
+    for (const auto& [name, value] : fields) response.headers.set(name, value);
+    return Decision{.response = std::move(response)};
+  };
+  const bool is_reserved = std::ranges::find(options.reserved_paths, head.path) != options.reserved_paths.end();
+  if (!is_reserved && !admits_request())
+    return refused(503, fmt::format("{} connections are open, as many as allowed", options.max_connections),
+                   {{"Retry-After", "1"}, {"Connection", "close"}});
+  if (head.path == "*") allowed_methods = "GET, HEAD, POST, OPTIONS";
+  if (!route && head.method == "OPTIONS" && !allowed_methods.empty())
+    return {.response = preflight(head, allowed_methods)};
+  if (allowed_methods.empty()) return refused(404, fmt::format("there is no {}", quoted(head.path)));
+  if (!route)
+    return refused(405, fmt::format("{} does not take {}", quoted(head.path), quoted(head.method)),
+                   {{"Allow", allowed_methods}});
+  if (std::optional<Response> response = head_check ? head_check(head) : std::nullopt)
+    return {.response = std::move(response)};
+  const std::string_view coding = head.headers.find("Content-Encoding").value_or("");
+  if (!coding.empty() && !equal_ignoring_case(coding, "identity"))
+    return refused(
+        415,
+        fmt::format("the body's Content-Encoding is {}; only identity, a body as it is, is read here", quoted(coding)),
+        {{"Accept-Encoding", "identity"}});
+  return {.route = route};
+}
+
+Response ServerCore::answer_at_once(const Server::Answerer& answerer, const Request& request) const {
+  try {
+    return answerer(request);
+  } catch (const std::exception& exception) {
+    log::error("{} failed: {}", quoted(request.path), exception.what());
+    return error_format(500, "the request failed");
+  }
 }
 
 Status ServerCore::listen() {
@@ -190,10 +221,6 @@ bool ServerCore::admits_request() {
   return longest != nullptr;
 }
 
-bool ServerCore::has_reserve_for(const std::string& path) const {
-  return std::ranges::find(options.reserved_paths, path) != options.reserved_paths.end();
-}
-
 bool ServerCore::take_body_bytes(size_t num_bytes) {
   const size_t before = num_body_bytes.fetch_add(num_bytes);
   if (before + num_bytes <= options.max_body_bytes_in_flight) return true;
@@ -219,6 +246,83 @@ bool ServerCore::wait_until_empty(std::chrono::milliseconds timeout) {
   return empty_.wait_for(lock, timeout, [&] { return connections_.empty(); });
 }
 
+awaitable<Result<std::string>> ServerCall::read() {
+  Connection& connection = connection_;
+  Connection::Exchange& exchange = *connection.exchange_;
+  Connection::Parser& parser = exchange.parser;
+  if (parser.is_done()) co_return std::string();
+  const ServerOptions& options = connection.core_->options;
+  // All pieces together have so long, as a body that is read whole: one byte now and then is no progress.
+  const auto begin = std::chrono::steady_clock::now();
+  connection.timeout_.arm(std::chrono::ceil<std::chrono::milliseconds>(options.body_timeout - exchange.body_wait));
+  boost::system::error_code error;
+  while (!error && !parser.is_done() && parser.get().body().empty()) error = co_await connection.read_some_body(parser);
+  const bool is_late = connection.timeout_.has_expired();
+  connection.timeout_.disarm();
+  exchange.body_wait += std::chrono::steady_clock::now() - begin;
+  if (parser.is_done()) connection.pause_.cancel();  // from now on the client is watched
+  if (!error) co_return std::exchange(parser.get().body(), {});
+  if (is_late)
+    co_return make_error(ErrorCode::kDeadlineExceeded, "the request's body did not come within {} s",
+                         std::chrono::duration<double>(options.body_timeout).count());
+  const RequestFault fault = parse_fault(error, options);
+  co_return make_error(fault.status == 413 ? ErrorCode::kTooLarge : ErrorCode::kInvalidArgument, "{}", fault.message);
+}
+
+bool ServerCall::body_is_complete() const {
+  return connection_.exchange_->parser.is_done();
+}
+
+namespace {
+
+// Before an answer's last bytes go: who has them finds what the body took of max_body_bytes_in_flight free.
+void drop_body(Request& request) {
+  request.body = {};
+  request.body_share.reset();
+}
+
+}  // namespace
+
+awaitable<void> ServerCall::respond(Response response) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(!exchange.answer.has_begun(), "an answer was begun already");
+  if (connection_.last_request_ || !exchange.parser.is_done() || response.headers.find("Connection") == "close" ||
+      (connection_.client_is_silent_ && connection_.buffer_.size() == 0))
+    exchange.answer.close();
+  std::string wire = exchange.answer.head(response.status, std::move(response.headers), response.body.size(),
+                                          connection_.core_->options);
+  wire += exchange.answer.part(response.body);
+  exchange.answer.end();
+  drop_body(request);
+  co_await connection_.write_answer(exchange, std::move(wire));
+}
+
+void ServerCall::begin(int status, Headers headers) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(!exchange.answer.has_begun(), "an answer was begun already");
+  if (connection_.last_request_ || !exchange.parser.is_done()) exchange.answer.close();
+  exchange.unsent = exchange.answer.head(status, std::move(headers), std::nullopt, connection_.core_->options);
+}
+
+awaitable<void> ServerCall::send(std::string bytes) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(exchange.answer.has_begun() && !exchange.answer.has_ended());
+  std::string wire = std::exchange(exchange.unsent, {});
+  wire += exchange.answer.part(bytes);
+  co_await connection_.write_answer(exchange, std::move(wire));
+}
+
+awaitable<void> ServerCall::end(std::string last_bytes) {
+  Connection::Exchange& exchange = *connection_.exchange_;
+  CHECK(exchange.answer.has_begun() && !exchange.answer.has_ended());
+  std::string wire = std::exchange(exchange.unsent, {});
+  wire += exchange.answer.part(last_bytes);
+  const bool is_complete = exchange.answer.is_complete();
+  if (is_complete) wire += exchange.answer.end();
+  drop_body(request);
+  co_await connection_.write_answer(exchange, std::move(wire));
+}
+
 Server::Server(const IoThreads& threads, ServerOptions options)
     : core_(std::make_shared<ServerCore>(threads.context(), std::move(options))) {
   core_->error_format = [](int status, std::string_view message) {
@@ -231,15 +335,16 @@ Server::~Server() {
 }
 
 void Server::route(std::string method, std::string path, Handler handler) {
-  core_->routes.add(std::move(method), std::move(path), false, std::move(handler), nullptr);
+  core_->routes.push_back({.method = std::move(method), .path = std::move(path), .handler = std::move(handler)});
 }
 
 void Server::route(std::string method, std::string path, Answerer answerer) {
-  core_->routes.add(std::move(method), std::move(path), false, nullptr, std::move(answerer));
+  core_->routes.push_back({.method = std::move(method), .path = std::move(path), .answerer = std::move(answerer)});
 }
 
 void Server::route_upload(std::string method, std::string path, Handler handler) {
-  core_->routes.add(std::move(method), std::move(path), true, std::move(handler), nullptr);
+  core_->routes.push_back(
+      {.method = std::move(method), .path = std::move(path), .pulls_body = true, .handler = std::move(handler)});
 }
 
 void Server::set_head_check(HeadCheck check) {

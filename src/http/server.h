@@ -37,7 +37,6 @@ struct ServerOptions {
   std::chrono::milliseconds header_timeout{15'000};
   std::chrono::milliseconds body_timeout{120'000};
   std::chrono::milliseconds write_timeout{60'000};         // a client that takes nothing for so long is cut
-  std::string allowed_origin = "*";                        // CORS; empty: no such headers
   std::string last_words = "the server is shutting down";  // to those that a drain does not wait for
 };
 

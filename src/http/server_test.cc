@@ -8,7 +8,7 @@
 
 #include "base/process_test_util.h"
 #include "http/loopback_test_util.h"
-#include "http/sse.h"
+#include "http/message.h"
 
 namespace cachalot::http {
 namespace {
@@ -27,8 +27,10 @@ class ServerTest : public testing::Test {
   // `prepare` may add routes and hooks.
   Server& start(const std::function<void(Server&)>& prepare = {}) {
     server_ = std::make_unique<Server>(threads_, options_);
-    server_->route("GET", "/hello",
-                   [](const Request& request) { return Response::text(200, "hello " + request.query); });
+    server_->route("GET", "/hello", [](const Request& request) {
+      const size_t query = std::min(request.target.find('?'), request.target.size() - 1);
+      return Response::text(200, "hello " + request.target.substr(query + 1));
+    });
     server_->route("POST", "/echo", [](const Request& request) { return Response::text(200, request.body); });
     server_->route("GET", "/files/*", [](const Request& request) { return Response::text(200, request.path); });
     for (const char* method : {"GET", "POST"})
@@ -391,6 +393,18 @@ TEST_F(ServerTest, AStreamOfEventsThatTheDrainCutsEndsWithAnError) {
                                           Not(HasSubstr("\r\n0\r\n"))));
 }
 
+TEST_F(ServerTest, TheDrainHasAWordForAClientThatHasSentAsMuchAsIsKept) {
+  start();
+  RawClient client = connect();
+  client.send("GET /kept HTTP/1.1\r\nHost: a\r\n\r\n");
+  const Responder responder = kept();
+  const std::string next = "GET /kept HTTP/1.1\r\nX: ";
+  client.send(next + std::string((64 << 10) - next.size(), 'x'));  // as many bytes as are kept
+  std::this_thread::sleep_for(milliseconds(100));                  // until they have been read
+  EXPECT_FALSE(server_->drain(milliseconds(50)));
+  EXPECT_THAT(client.read_to_end(), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("the server is shutting down")));
+}
+
 // Its last event, where it is cut, would not fit.
 TEST_F(ServerTest, AStreamOfEventsHasNoLength) {
   start();
@@ -519,6 +533,26 @@ TEST_F(ServerTest, AnUploadsHandlerPullsWhatIsNotBuffered) {
 }
 
 // Timers, reads and ends of uploads meet on several threads; for AddressSanitizer and ThreadSanitizer.
+TEST_F(ServerTest, AnUploadThatTricklesHasNoMoreTimeThanAnotherBody) {
+  options_.max_buffered_body_bytes = 10;
+  options_.body_timeout = milliseconds(200);
+  std::promise<ErrorCode> ended;
+  start([&](Server& server) {
+    server.route_upload("POST", "/upload", [&](ServerCall& call) -> awaitable<void> {
+      Result<std::string> piece;
+      do piece = co_await call.read();
+      while (piece && !piece->empty());
+      ended.set_value(piece ? ErrorCode::kInternal : piece.error().code);
+    });
+  });
+  RawClient client = connect();
+  client.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + std::string(20, 'x'));
+  std::future<ErrorCode> end = ended.get_future();
+  for (int idx = 0; idx < 200 && end.wait_for(milliseconds(20)) != std::future_status::ready; idx++) client.send("x");
+  ASSERT_EQ(end.wait_for(milliseconds(0)), std::future_status::ready);
+  EXPECT_EQ(end.get(), ErrorCode::kDeadlineExceeded);
+}
+
 TEST_F(ServerTest, UploadsThatAreBrokenOffLeaveNothingBehind) {
   options_.max_buffered_body_bytes = 1000;
   options_.body_timeout = milliseconds(20);

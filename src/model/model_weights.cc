@@ -91,59 +91,55 @@ Linear WeightPacker::with_input(const MatrixShape& shape, const std::byte* data)
   return {.matrix = {shape, data}, .input_group = !int8 ? 0 : integer ? shape.block_inputs : kFloatActivationGroup};
 }
 
-Linear WeightPacker::linear(WeightKind kind, const WeightSource& source) {
-  const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
+// pack(begin, end, data) for the matrix's strips, unless this only plans.
+template <class Pack>
+Linear WeightPacker::packed(WeightKind kind, const MatrixShape& shape, int64_t strips_at_once, Pack pack) {
   std::byte* data = take(kind, shape.bytes());
   if (data) {
-    device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) {
-      for (int64_t strip = begin; strip < end; strip++) check_strip(source, 0, strip);
-      pack_matrix(source, shape, begin, end, data);
-    });
+    device_->threads().parallel_for(shape.num_strips(), strips_at_once,
+                                    [&](int64_t begin, int64_t end, int) { pack(begin, end, data); });
     report();
   }
   return with_input(shape, data);
+}
+
+Linear WeightPacker::linear(WeightKind kind, const WeightSource& source) {
+  const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
+  return packed(kind, shape, kPackedStrips, [&](int64_t begin, int64_t end, std::byte* data) {
+    for (int64_t strip = begin; strip < end; strip++) check_strip(source, 0, strip);
+    pack_matrix(source, shape, begin, end, data);
+  });
 }
 
 Linear WeightPacker::gate_up(WeightKind kind, const WeightSource& gate, const WeightSource& up) {
   const MatrixShape shape = plan_gate_up(gate, up, settings_.matrix_policy());
-  std::byte* data = take(kind, shape.bytes());
-  if (data) {
-    device_->threads().parallel_for(shape.num_strips(), 2 * kPackedStrips, [&](int64_t begin, int64_t end, int) {
-      for (int64_t strip = begin; strip < end; strip++)
-        check_strip(strip % 2 == 0 ? gate : up, static_cast<int>(strip % 2), strip / 2);
-      pack_gate_up(gate, up, shape, begin, end, data);
-    });
-    report();
-  }
-  return with_input(shape, data);
+  return packed(kind, shape, 2 * kPackedStrips, [&](int64_t begin, int64_t end, std::byte* data) {
+    for (int64_t strip = begin; strip < end; strip++)
+      check_strip(strip % 2 == 0 ? gate : up, static_cast<int>(strip % 2), strip / 2);
+    pack_gate_up(gate, up, shape, begin, end, data);
+  });
 }
 
 PackedMatrix WeightPacker::derived(WeightKind kind, int64_t out_features, int64_t in_features,
                                    const std::function<void(int64_t, float*)>& fill) {
-  WeightSource source{.format = SourceFormat::kPlain,
-                      .dtype = settings_.compute_dtype,
-                      .out_features = out_features,
-                      .in_features = in_features};
-  source = whole(source);
+  WeightSource source =
+      whole({.dtype = settings_.compute_dtype, .out_features = out_features, .in_features = in_features});
+  if (!planning()) {
+    derived_values_.resize(static_cast<size_t>(out_features * in_features));
+    derived_rounded_.resize(derived_values_.size());
+    device_->threads().parallel_for(out_features, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t out = begin; out < end; out++) {
+        float* row = derived_values_.data() + out * in_features;
+        fill(out, row);
+        for (int64_t in = 0; in < in_features; in++)
+          derived_rounded_[static_cast<size_t>(out * in_features + in)] = bf16(row[in]);
+      }
+    });
+    source.data = settings_.float32() ? static_cast<const void*>(derived_values_.data()) : derived_rounded_.data();
+  }
   const MatrixShape shape = plan_matrix(source, settings_.matrix_policy());
-  std::byte* data = take(kind, shape.bytes());
-  if (!data) return {shape, nullptr};
-  derived_values_.resize(static_cast<size_t>(out_features * in_features));
-  derived_rounded_.resize(derived_values_.size());
-  device_->threads().parallel_for(out_features, 8, [&](int64_t begin, int64_t end, int) {
-    for (int64_t out = begin; out < end; out++) {
-      float* row = derived_values_.data() + out * in_features;
-      fill(out, row);
-      for (int64_t in = 0; in < in_features; in++)
-        derived_rounded_[static_cast<size_t>(out * in_features + in)] = bf16(row[in]);
-    }
-  });
-  source.data = settings_.float32() ? static_cast<const void*>(derived_values_.data()) : derived_rounded_.data();
-  device_->threads().parallel_for(shape.num_strips(), kPackedStrips, [&](int64_t begin, int64_t end, int) {
-    pack_matrix(source, shape, begin, end, data);
-  });
-  report();
-  return {shape, data};
+  const auto pack = [&](int64_t begin, int64_t end, std::byte* data) { pack_matrix(source, shape, begin, end, data); };
+  return packed(kind, shape, kPackedStrips, pack).matrix;
 }
 
 namespace {

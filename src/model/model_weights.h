@@ -130,6 +130,8 @@ class WeightPacker {
   WeightPacker(const ModelSettings& settings, Device* device, View<std::byte, 1> memory, Progress progress)
       : settings_(settings), device_(device), memory_(memory), progress_(std::move(progress)) {}
   std::byte* take(WeightKind kind, size_t bytes);
+  template <class Pack>
+  Linear packed(WeightKind kind, const MatrixShape& shape, int64_t strips_at_once, Pack pack);
   Linear with_input(const MatrixShape& shape, const std::byte* data) const;
   void report();
   void check_strip(const WeightSource& source, int source_idx, int64_t strip);

@@ -93,7 +93,7 @@ inline void apply_linear(const Ops& ops, const Workspace& workspace, View<const 
   ops.linear(input.for_linear(linear), linear.matrix, out);
 }
 
-// What a group for this model sums up at a time, at most: MeshGroupOptions::max_reduced_bytes.
+// What a group for this model sums up at a time, at most: GroupOptions::max_reduced_bytes.
 int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settings);
 
 // Moves rows between "each rank its own" (between two attentions: sequence parallelism) and "all rows on every rank".

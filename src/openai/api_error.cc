@@ -54,6 +54,7 @@ ApiError::ApiError(int status, std::string message, std::string type, std::strin
 
 ApiError::ApiError(const Error& error)
     : ApiError(kind_of(error.code).status, error.message, kind_of(error.code).type, error.parameter) {
+  is_final = error.code == ErrorCode::kInternal;
   if (error.code == ErrorCode::kUnsupported) code = "unsupported_parameter";
   if (error.code == ErrorCode::kOutOfMemory) code = "queue_full";
 }
@@ -67,6 +68,7 @@ http::Response ApiError::to_response(const http::Headers& headers) const {
   http::Response response = http::Response::json(status, json_text(to_json()));
   for (const auto& [name, value] : headers) response.headers.set(name, value);
   if (status == 503 || status == 429) response.headers.add("Retry-After", "1");
+  if (is_final) response.headers.set("X-Should-Retry", "false");
   if (status == 401) response.headers.add("WWW-Authenticate", "Bearer");
   return response;
 }

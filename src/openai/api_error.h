@@ -20,6 +20,8 @@ struct ApiError {
   std::string type = "invalid_request_error";
   std::string param;  // the request's field at fault; empty: null
   std::string code;   // a word for programs; empty: null
+  // Any other server would answer so, too: the router sends the request to no further one.
+  bool is_final = false;
 
   ApiError(int status, std::string message, std::string type, std::string param = {}, std::string code = {});
   // So that functions that give a Result can be used where ApiResult is given.

@@ -351,8 +351,9 @@ void ApiServer::register_routes(http::Server& server) {
     });
   server.set_head_check([this](const http::Request& head) { return check_head(head); });
   server.set_error_format([](int status, std::string_view message) {
-    return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
-        .to_response();
+    ApiError error(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error");
+    error.is_final = status == 500;  // a handler that threw on this request
+    return error.to_response();
   });
 }
 

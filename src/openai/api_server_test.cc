@@ -10,7 +10,7 @@
 #include "base/process_test_util.h"
 #include "http/client.h"
 #include "http/loopback_test_util.h"
-#include "http/sse.h"
+#include "http/message.h"
 #include "openai/fake_service_test_util.h"
 
 namespace cachalot::openai {
@@ -544,6 +544,11 @@ TEST_F(ApiServerTest, AnEngineErrorNeverLooksComplete) {
   const Answer whole = ask("POST", "/v1/completions", R"({"prompt":"a"})");
   EXPECT_EQ(whole.status, 500);
   EXPECT_THAT(std::string(whole.error().at("message").as_string()), HasSubstr("the device is on fire"));
+  EXPECT_FALSE(whole.headers.contains("X-Should-Retry")) << "another server may do better";
+  service_.fail_after(3, true);
+  const Answer own = ask("POST", "/v1/completions", R"({"prompt":"a"})");
+  EXPECT_EQ(own.status, 500);
+  EXPECT_EQ(own.headers.find("X-Should-Retry"), "false");
   const auto events = stream("/v1/chat/completions", R"({"messages":[{"role":"user","content":"a"}],"stream":true})");
   EXPECT_EQ(json::parse(events.back()).at("error").at("type"), "server_error");
 }

@@ -13,6 +13,7 @@ void ChoiceText::append(ChoiceText&& later) {
   finish = later.finish;
   stop_reason = std::move(later.stop_reason);
   error = std::move(later.error);
+  is_own_fault = later.is_own_fault;
 }
 
 Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const Prompt& prompt)
@@ -33,6 +34,7 @@ ChoiceText Choice::add(RequestOutput output) {
     add_token(std::move(output.tokens[i]), output.finish == FinishReason::kStop && i + 1 == output.tokens.size(), text);
   if (finished_ || output.finish == FinishReason::kNone) return text;
   text.error = std::move(output.error);
+  text.is_own_fault = output.is_own_fault;
   finish(options_.prompt_only && output.finish == FinishReason::kStop ? FinishReason::kLength : output.finish, text);
   return text;
 }

@@ -34,6 +34,7 @@ struct ChoiceText {
   FinishReason finish = FinishReason::kNone;
   boost::json::value stop_reason;  // the stop string or explicit stop id that ended it; null for the end of sequence
   std::string error;               // finish == kError
+  bool is_own_fault = false;       // an error of this request alone
 
   bool has_news() const {
     return !content.empty() || !reasoning.empty() || !tokens.empty() || finish != FinishReason::kNone;

@@ -44,7 +44,10 @@ class FakeService : public GenerationService {
     accepts_ = num_submissions;
     refusal_ = std::move(error);
   }
-  void fail_after(int num_tokens) { fail_after_ = num_tokens; }
+  void fail_after(int num_tokens, bool is_own_fault = false) {
+    is_own_fault_ = is_own_fault;
+    fail_after_ = num_tokens;
+  }
   void hold(bool held) {
     std::lock_guard lock(mutex_);
     held_ = held;
@@ -113,6 +116,7 @@ class FakeService : public GenerationService {
     if (static_cast<int>(running.num_generated) == fail_after_) {
       output.finish = FinishReason::kError;
       output.error = "the device is on fire";
+      output.is_own_fault = is_own_fault_;
       return output;
     }
     const TokenId token = next_token(running);
@@ -156,7 +160,7 @@ class FakeService : public GenerationService {
   std::atomic<RequestId> next_id_{1};
   std::atomic<int> fail_after_{-1};
   ReplicaStats stats_;
-  std::atomic<bool> healthy_{true}, ends_{true};
+  std::atomic<bool> healthy_{true}, ends_{true}, is_own_fault_{false};
   bool held_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;

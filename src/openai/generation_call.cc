@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "config/json.h"
-#include "http/sse.h"
+#include "http/message.h"
 
 namespace cachalot::openai {
 
@@ -17,6 +17,13 @@ namespace {
 
 // Outputs of the engine that wait for a client who takes its answer slowly; beyond it the connection is broken.
 constexpr size_t kMostUnread = 1 << 16;
+
+// Of the engine as a whole: another server may do better.
+ApiError engine_failed(const ChoiceText& text) {
+  ApiError error(500, "the engine failed: " + text.error, "server_error");
+  error.is_final = text.is_own_fault;
+  return error;
+}
 
 }  // namespace
 
@@ -105,8 +112,7 @@ void GenerationCall::take(Mail mail, std::string& events) {
   if (!mail.output.tokens.empty() && !first_token_) first_token_ = std::chrono::steady_clock::now();
   ChoiceText text = sequence.choice.add(std::move(mail.output));
   if (sequence.choice.must_abort()) service_.abort(sequence.id);
-  if (text.finish == FinishReason::kError)
-    return fail(ApiError(500, "the engine failed: " + text.error, "server_error"), events);
+  if (text.finish == FinishReason::kError) return fail(engine_failed(text), events);
   if (plan_.stream) {
     if (text.has_news()) {
       std::string choice;

@@ -17,8 +17,8 @@ namespace cachalot {
 
 enum class Severity { kWarning, kError };
 
-// Something that keeps a cluster from starting (an error) or from doing well (a warning), and what to do. `what` may
-// hold the words of another node.
+// Something that keeps a cluster from starting (an error) or from doing well (a warning), and what to do. `what`
+// and `advice` may hold words of another node.
 struct Finding {
   Severity severity = Severity::kError;
   std::string where;  // a node's address; empty: the cluster
@@ -27,11 +27,11 @@ struct Finding {
 
 class Findings {
  public:
-  void error(std::string where, std::string_view what, std::string advice) {
-    all_.push_back({Severity::kError, std::move(where), escaped(what), std::move(advice)});
+  void error(std::string where, std::string_view what, std::string_view advice) {
+    all_.push_back({Severity::kError, std::move(where), escaped(what), escaped(advice)});
   }
-  void warning(std::string where, std::string_view what, std::string advice) {
-    all_.push_back({Severity::kWarning, std::move(where), escaped(what), std::move(advice)});
+  void warning(std::string where, std::string_view what, std::string_view advice) {
+    all_.push_back({Severity::kWarning, std::move(where), escaped(what), escaped(advice)});
   }
   const std::vector<Finding>& all() const { return all_; }
   int count(Severity severity) const {

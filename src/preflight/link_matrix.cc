@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "base/math.h"
-#include "comm/mesh_group.h"
+#include "comm/group.h"
 #include "config/json.h"
 
 namespace cachalot {
@@ -113,7 +113,7 @@ Result<LinkMatrix> measure_links(Mesh& mesh) {
   LinkMatrix matrix{.size = size, .figures = std::vector<LinkFigure>(static_cast<size_t>(size * size))};
   std::vector<int> members(static_cast<size_t>(size));
   std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(const std::unique_ptr<MeshGroup> group, MeshGroup::create(mesh, {.members = std::move(members)}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Group> group, make_message_group(mesh, {.members = std::move(members)}));
   const int num_rounds = size + size % 2 - 1;
   for (int round = 0; round < num_rounds; round++) {
     RETURN_IF_ERROR(group->barrier({.operation = "link check"}));

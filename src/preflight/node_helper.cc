@@ -38,7 +38,7 @@ class Output {
     return Output(std::move(file));
   }
   std::string path() const { return "/proc/self/fd/" + std::to_string(file_.get()); }
-  std::string text() const { return read_file(path()).value_or(""); }
+  std::string text() const { return read_file(path(), kMostTableBytes).value_or(""); }
 
  private:
   explicit Output(FileDescriptor file) : file_(std::move(file)) {}
@@ -136,7 +136,7 @@ Status answer_links(const std::string& text) {
                        .network_interface = question.network_interface,
                        .deadline = std::chrono::seconds(20)};
   if (!question.group_secret_file.empty()) {
-    ASSIGN_OR_RETURN(options.join.secret, read_file(question.group_secret_file));
+    ASSIGN_OR_RETURN(options.join.secret, read_file(question.group_secret_file, kMostHandwrittenBytes));
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<World> world, World::form(std::move(options)));
   RETURN_IF_ERROR(world->membership().wait_until_all_ready());

@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "cluster/up_down.h"
 #include "comm/membership/member.h"
-#include "comm/ucx/ucx_worker.h"
+#include "comm/ucx/ucx_endpoint.h"
 #include "config/version.h"
 #include "device/device.h"
 #include "device/thread_pool.h"

@@ -82,6 +82,7 @@ class Messages {
     by_rank_[static_cast<size_t>(from)] += bytes;
     if (layout_.node_of(from) != layout_.node_of(to)) out_of_node_[static_cast<size_t>(layout_.node_of(from))] += bytes;
   }
+
   OperationTraffic summary(std::string operation, int times) const {
     OperationTraffic traffic{.operation = std::move(operation), .times = times};
     traffic.rank_bytes = *std::ranges::max_element(by_rank_);
@@ -108,12 +109,44 @@ class TrafficSum {
         compute_bytes_(static_cast<double>(dtype_size(settings.compute_dtype))),
         row_format_{config.hidden_size, expert_input_group, settings.compute_dtype} {}
 
-  StepTraffic take();
+  StepTraffic take() {
+    int num_moe = 0;
+    for (int layer = 0; layer < config_.num_layers; layer++) num_moe += config_.is_moe_layer(layer);
+    const int num_dense = config_.num_layers - num_moe;
+    reduce_scatter("embedding reduce-scatter", 1, config_.hidden_size);
+    if (config_.q_lora_rank > 0) {
+      all_gather("low-rank all-gather", config_.num_layers, config_.q_lora_rank + config_.kv_cache_dim());
+    } else {
+      all_gather("attention all-gather", config_.num_layers, config_.hidden_size);
+    }
+    reduce_scatter("o_proj reduce-scatter", config_.num_layers, config_.hidden_size);
+    all_gather("dense all-gather", num_dense, config_.hidden_size);
+    reduce_scatter("dense reduce-scatter", num_dense, config_.hidden_size);
+    if (exchanges_) {
+      if (num_moe > 0) exchange(num_moe);
+    } else {
+      all_gather("experts all-gather", num_moe, config_.hidden_size);
+      reduce_scatter("experts reduce-scatter", num_moe, config_.hidden_size);
+    }
+    all_gather("head all-gather", 1, config_.hidden_size);
+    logits();
+    return std::move(traffic_);
+  }
 
  private:
   using PairBytes = std::function<double(int from_tp, int to_tp)>;
   // A message from each rank of a replica to each other one.
-  void in_replicas(const char* operation, int times, const PairBytes& bytes);
+  void in_replicas(const char* operation, int times, const PairBytes& bytes) {
+    Messages messages(layout_);
+    for (int dp_rank = 0; dp_rank < layout_.dp_size; dp_rank++) {
+      for (int from = 0; from < layout_.tp_size; from++) {
+        for (int to = 0; to < layout_.tp_size; to++)
+          messages.add(dp_rank * layout_.tp_size + from, dp_rank * layout_.tp_size + to, bytes(from, to));
+      }
+    }
+    add(messages, operation, times);
+  }
+
   void all_gather(const char* operation, int times, int64_t features) {
     in_replicas(operation, times,
                 [&](int from, int) { return static_cast<double>(partition_.count(from) * features) * compute_bytes_; });
@@ -122,8 +155,34 @@ class TrafficSum {
     in_replicas(operation, times,
                 [&](int, int to) { return static_cast<double>(partition_.count(to) * features) * compute_bytes_; });
   }
-  void logits();
-  void exchange(int times);
+  // Each rank's slice of the vocabulary to the replica's leader.
+  void logits() {
+    const RowPartition columns(config_.vocab_size, layout_.tp_size);
+    in_replicas("logits gather", 1, [&](int from, int to) {
+      return to == 0 ? static_cast<double>(rows_.logit_rows_per_replica * columns.count(from)) * sizeof(float) : 0;
+    });
+  }
+
+  // A rank's row goes once to each rank that holds any of its experts; one result for each expert comes back.
+  void exchange(int times) {
+    const ExpertRouting routing = routing_of(config_);
+    const int num_ranks = layout_.num_ranks(), num_local = config_.num_experts / num_ranks;
+    const double row_bytes = static_cast<double>(row_format_.row_bytes()) + config_.num_experts_per_token * 2.0,
+                 result_bytes = config_.hidden_size * compute_bytes_,
+                 results_per_row = static_cast<double>(config_.num_experts_per_token) / num_ranks;
+    Messages dispatch(layout_), combine(layout_);
+    for (int holder = 0; holder < num_ranks; holder++) {
+      const double chance = chance_of_any(routing, holder * num_local, (holder + 1) * num_local);
+      for (int home = 0; home < num_ranks; home++) {
+        const auto num_rows = static_cast<double>(partition_.count(home % layout_.tp_size));
+        dispatch.add(home, holder, static_cast<double>(DispatchMessage::kHeaderBytes) + num_rows * chance * row_bytes);
+        combine.add(holder, home, num_rows * results_per_row * result_bytes);
+      }
+    }
+    add(dispatch, "expert dispatch", times);
+    add(combine, "expert combine", times);
+  }
+
   void add(const Messages& messages, const char* operation, int times) {
     OperationTraffic traffic = messages.summary(operation, times);
     if (times > 0 && traffic.total_bytes > 0) traffic_.operations.push_back(std::move(traffic));
@@ -138,69 +197,6 @@ class TrafficSum {
   ExpertRowFormat row_format_;
   StepTraffic traffic_;
 };
-
-void TrafficSum::in_replicas(const char* operation, int times, const PairBytes& bytes) {
-  Messages messages(layout_);
-  for (int dp_rank = 0; dp_rank < layout_.dp_size; dp_rank++) {
-    for (int from = 0; from < layout_.tp_size; from++) {
-      for (int to = 0; to < layout_.tp_size; to++)
-        messages.add(dp_rank * layout_.tp_size + from, dp_rank * layout_.tp_size + to, bytes(from, to));
-    }
-  }
-  add(messages, operation, times);
-}
-
-// Each rank's slice of the vocabulary to the replica's leader.
-void TrafficSum::logits() {
-  const RowPartition columns(config_.vocab_size, layout_.tp_size);
-  in_replicas("logits gather", 1, [&](int from, int to) {
-    return to == 0 ? static_cast<double>(rows_.logit_rows_per_replica * columns.count(from)) * sizeof(float) : 0;
-  });
-}
-
-// A rank's row goes once to each rank that holds any of its experts; one result for each expert comes back.
-void TrafficSum::exchange(int times) {
-  const ExpertRouting routing = routing_of(config_);
-  const int num_ranks = layout_.num_ranks(), num_local = config_.num_experts / num_ranks;
-  const double row_bytes = static_cast<double>(row_format_.row_bytes()) + config_.num_experts_per_token * 2.0,
-               result_bytes = config_.hidden_size * compute_bytes_,
-               results_per_row = static_cast<double>(config_.num_experts_per_token) / num_ranks;
-  Messages dispatch(layout_), combine(layout_);
-  for (int holder = 0; holder < num_ranks; holder++) {
-    const double chance = chance_of_any(routing, holder * num_local, (holder + 1) * num_local);
-    for (int home = 0; home < num_ranks; home++) {
-      const auto num_rows = static_cast<double>(partition_.count(home % layout_.tp_size));
-      dispatch.add(home, holder, static_cast<double>(DispatchMessage::kHeaderBytes) + num_rows * chance * row_bytes);
-      combine.add(holder, home, num_rows * results_per_row * result_bytes);
-    }
-  }
-  add(dispatch, "expert dispatch", times);
-  add(combine, "expert combine", times);
-}
-
-StepTraffic TrafficSum::take() {
-  int num_moe = 0;
-  for (int layer = 0; layer < config_.num_layers; layer++) num_moe += config_.is_moe_layer(layer);
-  const int num_dense = config_.num_layers - num_moe;
-  reduce_scatter("embedding reduce-scatter", 1, config_.hidden_size);
-  if (config_.q_lora_rank > 0) {
-    all_gather("low-rank all-gather", config_.num_layers, config_.q_lora_rank + config_.kv_cache_dim());
-  } else {
-    all_gather("attention all-gather", config_.num_layers, config_.hidden_size);
-  }
-  reduce_scatter("o_proj reduce-scatter", config_.num_layers, config_.hidden_size);
-  all_gather("dense all-gather", num_dense, config_.hidden_size);
-  reduce_scatter("dense reduce-scatter", num_dense, config_.hidden_size);
-  if (exchanges_) {
-    if (num_moe > 0) exchange(num_moe);
-  } else {
-    all_gather("experts all-gather", num_moe, config_.hidden_size);
-    reduce_scatter("experts reduce-scatter", num_moe, config_.hidden_size);
-  }
-  all_gather("head all-gather", 1, config_.hidden_size);
-  logits();
-  return std::move(traffic_);
-}
 
 }  // namespace
 

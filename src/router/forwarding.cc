@@ -2,9 +2,9 @@
 
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <array>
 #include <cctype>
+#include <iterator>
 #include <vector>
 
 #include "base/text.h"
@@ -28,29 +28,31 @@ constexpr std::array<std::string_view, 10> kReplacedInRequests{
     "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank"};
 constexpr size_t kMostForwardedFor = 16;  // addresses
 
+// Of a list with commas.
+std::vector<std::string_view> elements(std::string_view list) {
+  std::vector<std::string_view> found;
+  while (!list.empty()) {
+    const size_t comma = std::min(list.find(','), list.size());
+    found.push_back(trimmed(list.substr(0, comma)));
+    list.remove_prefix(std::min(comma + 1, list.size()));
+  }
+  return found;
+}
+
 std::vector<std::string_view> named_by_connection(const http::Headers& headers) {
   std::vector<std::string_view> names;
-  for (const auto& [name, value] : headers) {
-    if (!equal_ignoring_case(name, "Connection")) continue;
-    for (std::string_view rest = value; !rest.empty();) {
-      const auto comma = rest.find(',');
-      names.push_back(trimmed(rest.substr(0, comma)));
-      rest = comma == rest.npos ? std::string_view() : rest.substr(comma + 1);
-    }
-  }
+  for (const auto& [name, value] : headers)
+    if (equal_ignoring_case(name, "Connection")) std::ranges::copy(elements(value), std::back_inserter(names));
   return names;
 }
 
 // Of what came before, the addresses; whatever else a client writes there is none.
 void append_addresses(std::string_view list, std::vector<std::string_view>& addresses) {
-  while (!list.empty()) {
-    const auto comma = list.find(',');
-    const std::string_view one = trimmed(list.substr(0, comma));
+  for (const std::string_view one : elements(list)) {
     const bool is_address = !one.empty() && one.size() <= 64 && std::ranges::all_of(one, [](unsigned char c) {
       return std::isalnum(c) || c == '.' || c == ':' || c == '-' || c == '[' || c == ']';
     });
     if (is_address) addresses.push_back(one);
-    list = comma == list.npos ? std::string_view() : list.substr(comma + 1);
   }
 }
 

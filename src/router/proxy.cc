@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "config/json.h"
-#include "http/sse.h"
+#include "http/message.h"
 #include "openai/api_error.h"
 #include "router/forwarding.h"
 #include "router/request_facts.h"
@@ -23,7 +23,9 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr size_t kMaxErrorBytes = 1 << 20;  // of an answer that is kept while another replica is asked
+// Of an answer that is kept while another replica is asked.
+constexpr size_t kMaxErrorBytes = 1 << 20;
+constexpr std::chrono::milliseconds kErrorPatience{1000};
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr std::string_view kForcedReplica = "X-data-parallel-rank";
 // A head that came without a body waits so long for its first piece, since until it is passed on another replica may
@@ -81,9 +83,49 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
         strand_(std::move(strand)),
         grace_timer_(strand_) {}
 
-  awaitable<void> run();
+  awaitable<void> run() {
+    const auto forced = forced_replica();
+    if (!forced) co_return co_await refuse(ApiError(400, forced.error().message, "invalid_request_error"));
+    if (!context_->suspects.empty()) {
+      const uint64_t hash = hash_of(target_, client_.request.body);
+      if (const auto seconds = context_->suspects.refused_for(hash, steady_clock::now()))
+        co_return co_await refuse(ApiError(503,
+                                           fmt::format("replicas were lost each time they had this very request; it "
+                                                       "is not sent on for {} s",
+                                                       seconds->count()),
+                                           "server_error"));
+    }
+    const RequestFacts facts = read_request_facts(client_.request.body);
+    std::vector<size_t> sent_to;
+    for (int num_losses_before = 0;; num_losses_before = num_losses_) {
+      auto place = context_->table.admit(facts, sent_to, *forced, weak_from_this(), steady_clock::now());
+      if (!place && failure_) break;
+      if (!place) co_return co_await refuse(describe(place.error()));
+      replica_ = place->replica();
+      place_.emplace(std::move(*place));
+      const bool is_over = co_await try_replica();
+      call_.reset();
+      place_.reset();
+      if (is_over) co_return;
+      sent_to.push_back(replica_);
+      // A request that may have taken a replica with it gets one more.
+      const bool is_last_try = static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced ||
+                               body_is_spent_ || num_losses_before > 0 || num_losses_ >= kMostLosses;
+      if (is_last_try) break;
+      context_->metrics.retried(replica_);
+    }
+    context_->metrics.refused(failure_->status);
+    if (!failure_->headers.contains("X-Request-Id")) failure_->headers.add("X-Request-Id", id_);
+    co_await answer(std::move(*failure_));
+  }
+
   // The handler is over, whether or not it came to its end.
-  void end();
+  void end() {
+    call_.reset();
+    place_.reset();
+    grace_timer_.cancel();
+    if (status_ != 0) end_metrics(true);
+  }
 
   void replica_is_silent(size_t replica) override {
     asio::post(strand_, [self = shared_from_this(), replica] {
@@ -92,25 +134,248 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   }
 
  private:
+  Result<std::optional<size_t>> forced_replica() const {
+    const auto text = client_.request.headers.find(kForcedReplica);
+    if (!text) return std::nullopt;
+    const auto number = parse_number<size_t>(*text);
+    if (number && *number < context_->urls.size()) return number;
+    return make_error(ErrorCode::kInvalidArgument, "{} is {}; the replicas are 0 to {}", kForcedReplica, quoted(*text),
+                      context_->urls.size() - 1);
+  }
+
+  http::ClientRequest make_request() {
+    const http::Request& given = client_.request;
+    http::ClientRequest request{.method = given.method,
+                                .url = context_->urls[replica_],
+                                .headers = request_fields(given, id_, context_->options.server_api_key),
+                                .body = given.body,
+                                .more_body = {},
+                                .body_size = {}};
+    request.url.target = given.target;
+    if (client_.body_is_complete()) return request;
+    request.more_body = [this]() -> awaitable<Result<std::string>> {
+      Result<std::string> piece = co_await client_.read();
+      if (!piece) body_error_ = piece.error();
+      co_return piece;
+    };
+    request.body_size = parse_number<size_t>(given.headers.find("Content-Length").value_or(""));
+    body_is_spent_ = true;
+    return request;
+  }
+
   // True: the client has its answer, or needs none.
-  awaitable<bool> try_replica(size_t replica);
-  awaitable<bool> take_error(size_t replica, Error error);
-  awaitable<void> keep_failure(size_t replica, http::ResponseHead head);
-  awaitable<bool> pass_answer(size_t replica, http::ResponseHead head, std::optional<std::string> piece);
-  awaitable<bool> stream_answer(size_t replica, http::Headers fields, std::optional<std::string> piece);
-  awaitable<void> end_broken(size_t replica, bool is_events, const std::string& reason);
-  awaitable<void> answer(http::Response response);
-  awaitable<void> refuse(const ApiError& error);
-  awaitable<void> give_grace(uint64_t num_pieces);
+  awaitable<bool> try_replica() {
+    was_silent_ = loss_is_counted_ = false;
+    try_began_ = steady_clock::now();
+    call_.emplace(context_->client.call(make_request()));
+    Result<http::ResponseHead> head = co_await call_->head();
+    if (call_->num_lost() > 0) count_loss();
+    if (!head) co_return co_await take_error(std::move(head.error()));
+    context_->table.heard(replica_, steady_clock::now());
+    if (is_worth_another_try(*head)) {
+      co_await keep_failure(std::move(*head));
+      co_return false;
+    }
+    std::optional<std::string> first;
+    Result<std::string> piece = co_await call_->read_within(kHeadPatience);
+    if (piece) {
+      first = std::move(*piece);
+    } else if (piece.error().code != ErrorCode::kDeadlineExceeded) {
+      if (piece.error().code == ErrorCode::kUnavailable) count_loss();
+      co_return co_await take_error(std::move(piece.error()));
+    }
+    context_->table.request_answered(replica_);
+    co_return co_await pass_answer(std::move(*head), std::move(first));
+  }
+
+  // No answer. True: the request is over.
+  awaitable<bool> take_error(Error error) {
+    if (is_given_up(error)) co_return true;
+    log::warn("request {}: {}{}", id_, error.message, was_silent_ ? " because its server is silent" : "");
+    if (body_error_) {
+      const bool is_late = body_error_->code == ErrorCode::kDeadlineExceeded;
+      const ApiError refusal =
+          is_late ? ApiError(408, body_error_->message, "invalid_request_error") : ApiError(*body_error_);
+      co_await refuse(refusal);
+      co_return true;
+    }
+    if (error.code == ErrorCode::kDeadlineExceeded) {
+      co_await refuse(ApiError(504, error.message, "server_error"));
+      co_return true;
+    }
+    // Nobody listens, or the connection broke: that is plain. Whom it only took long to reach may be busy.
+    const auto now = steady_clock::now();
+    const bool took_long = call_->num_lost() == 0 && now - try_began_ >= context_->options.connect_timeout;
+    if (!was_silent_) context_->table.request_not_taken(replica_, error.message, took_long ? try_began_ : now);
+    failure_ = num_losses_ >= kMostLosses
+                   ? to_response(ApiError(502,
+                                          "the replicas that had this request were lost without an answer; it is "
+                                          "not sent to another one",
+                                          "server_error"))
+                   : to_response(ApiError(503, "no replica could answer", "service_unavailable"));
+    co_return false;
+  }
+
+  // The answer of a replica that failed is the client's if no other replica does better.
+  awaitable<void> keep_failure(http::ResponseHead head) {
+    const int status = head.status;
+    failure_ = http::Response{status, response_fields(head.headers, id_), {}};
+    failure_->headers.erase("Content-Length");
+    // Whatever its end, the request is not held up by it.
+    bool is_whole = false;
+    const auto patience_ends = steady_clock::now() + kErrorPatience;
+    while (!is_whole && failure_->body.size() < kMaxErrorBytes && steady_clock::now() < patience_ends) {
+      const Result<std::string> piece = co_await call_->read_within(kErrorPatience);
+      if (!piece) break;
+      is_whole = piece->empty();
+      failure_->body += *piece;
+    }
+    log::warn("request {}: {} answers with {}", id_, context_->table.url(replica_), status);
+    if (status == 503 || status == 429) co_return;
+    // An error that it puts into words is the work of a server that lives.
+    const bool has_words = is_whole && status == 500 && failure_->body.starts_with("{\"error\"");
+    context_->table.request_failed(replica_, fmt::format("it answers with {}", status), has_words, steady_clock::now());
+  }
 
   // By the end of the handler, which then throws at its next step.
   bool is_given_up(const Error& error) const { return error.code == ErrorCode::kCancelled && !was_silent_; }
-  http::ClientRequest make_request(size_t replica);
-  Result<std::optional<size_t>> forced_replica() const;
-  void count_loss();
-  void forget_request();
-  void end_metrics(bool is_whole);
-  void wait_for_silent_replica();
+
+  // A replica that dies may break more than one connection of the request: it is one loss.
+  void count_loss() {
+    if (std::exchange(loss_is_counted_, true)) return;
+    num_losses_++;
+    context_->suspects.add(hash_of(target_, client_.request.body), steady_clock::now());
+  }
+
+  // It is answered: no other replica will get it.
+  void forget_request() {
+    if (num_losses_ > 0) context_->suspects.acquit(hash_of(target_, client_.request.body));
+    client_.request.body = {};
+    client_.request.headers = {};
+    client_.request.body_share.reset();
+  }
+
+  awaitable<bool> pass_answer(http::ResponseHead head, std::optional<std::string> piece) {
+    const auto length = head.headers.find("Content-Length");
+    http::Headers fields = response_fields(head.headers, id_);
+    if (head_is_passed_) {
+      // Another replica's, of whose stream nothing counts so far.
+      const bool goes_on =
+          head.status == 200 && fields.find("Content-Type").value_or("").starts_with("text/event-stream");
+      if (goes_on) co_return co_await stream_answer(std::move(fields), std::move(piece));
+      failure_ = to_response(ApiError(502, fmt::format("the replica answers with {}", head.status), "server_error"));
+      co_await answer(std::move(*failure_));
+      co_return true;
+    }
+    status_ = head.status;
+    context_->metrics.answer_began(replica_, seconds());
+    context_->metrics.passed_bytes(replica_, client_.request.body.size(), 0);
+    const bool is_whole = piece && (piece->empty() || (length && parse_number<size_t>(*length) == piece->size()));
+    if (!is_whole || (client_.request.method == "HEAD" && length))
+      co_return co_await stream_answer(std::move(fields), std::move(piece));
+    forget_request();
+    context_->metrics.passed_bytes(replica_, 0, piece->size());
+    http::Response response{head.status, std::move(fields), std::move(*piece)};
+    end_metrics(true);
+    co_await client_.respond(std::move(response));
+    co_return true;
+  }
+
+  awaitable<bool> stream_answer(http::Headers fields, std::optional<std::string> piece) {
+    const bool is_events = fields.find("Content-Type").value_or("").starts_with("text/event-stream");
+    if (!head_is_passed_) client_.begin(status_, std::move(fields));
+    head_is_passed_ = true;
+    if (!piece) co_await client_.send("");
+    EventBoundary boundary;
+    for (;;) {
+      if (!piece) {
+        Result<std::string> next = co_await call_->read();
+        if (!next) {
+          if (is_given_up(next.error())) co_return true;
+          const bool may_go_elsewhere = is_events && !has_answered_ && !body_is_spent_;
+          if (may_go_elsewhere) {
+            if (next.error().code == ErrorCode::kUnavailable) count_loss();
+            co_return co_await take_error(std::move(next.error()));
+          }
+          co_await end_broken(is_events, next.error().message);
+          co_return true;
+        }
+        piece = std::move(*next);
+      }
+      if (piece->empty()) break;
+      num_pieces_++;
+      context_->table.heard(replica_, steady_clock::now());
+      context_->metrics.passed_bytes(replica_, 0, piece->size());
+      std::string bytes = is_events ? boundary.pass(std::move(*piece)) : std::move(*piece);
+      piece.reset();
+      if (!has_answered_ && (!is_events || !EventBoundary::are_comments(bytes))) {
+        has_answered_ = true;
+        forget_request();
+      }
+      if (call_->is_complete()) {
+        bytes += boundary.take_rest();
+        end_metrics(true);
+        co_await client_.end(std::move(bytes));
+        co_return true;
+      }
+      if (!bytes.empty()) co_await client_.send(std::move(bytes));
+    }
+    end_metrics(true);
+    co_await client_.end(boundary.take_rest());
+    co_return true;
+  }
+
+  // The handler ends without an end of the answer, so that it does not look complete.
+  awaitable<void> end_broken(bool is_events, const std::string& reason) {
+    log::warn("request {}: {}{}; its answer had begun", id_, reason,
+              was_silent_ ? " because its server is silent" : "");
+    if (!was_silent_) context_->table.request_failed(replica_, reason, false, steady_clock::now());
+    end_metrics(false);
+    const ApiError error(502, "the replica that was answering is gone; the answer is incomplete", "server_error");
+    if (is_events) co_await client_.send(http::format_sse(json_text(error.to_json())));
+  }
+
+  void end_metrics(bool is_whole) {
+    place_.reset();
+    const int status = std::exchange(status_, 0);
+    context_->metrics.answer_ended(replica_, status, seconds(), is_whole);
+    log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, quoted(target_), status, context_->table.url(replica_),
+               seconds() * 1e3, client_.client_is_gone() ? ", client gone" : "");
+  }
+
+  // What the router itself says; in a stream whose head is out as its last event.
+  awaitable<void> answer(http::Response response) {
+    if (!head_is_passed_) co_return co_await client_.respond(std::move(response));
+    end_metrics(false);
+    co_await client_.send(http::format_sse(response.body));
+  }
+
+  awaitable<void> refuse(ApiError error) {
+    context_->metrics.refused(error.status);
+    log::debug("request {}: {} is refused with {}: {}", id_, quoted(target_), error.status, error.message);
+    http::Response response = to_response(error);
+    response.headers.set("X-Request-Id", id_);
+    co_await answer(std::move(response));
+  }
+
+  // Nothing of an answer yet: another replica is asked. Else the silence may pass, for a while.
+  void wait_for_silent_replica() {
+    if (!has_answered_) {
+      was_silent_ = true;
+      return call_->close();
+    }
+    asio::co_spawn(
+        strand_, [self = shared_from_this()] { return self->give_grace(self->num_pieces_); }, asio::detached);
+  }
+
+  awaitable<void> give_grace(uint64_t num_pieces) {
+    grace_timer_.expires_after(context_->options.stream_grace);
+    const auto [error] = co_await grace_timer_.async_wait(http::kResult);
+    if (error || !call_ || num_pieces_ != num_pieces || !context_->table.is_silent(replica_)) co_return;
+    was_silent_ = true;
+    call_->close();
+  }
+
   double seconds() const { return std::chrono::duration<double>(steady_clock::now() - arrival_).count(); }
 
   const std::shared_ptr<ProxyContext> context_;
@@ -134,293 +399,6 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   std::optional<Error> body_error_;        // of the client
   std::optional<http::Response> failure_;  // what the last replica said, or what is to be said for it
 };
-
-awaitable<void> ProxyCall::run() {
-  const auto forced = forced_replica();
-  if (!forced) {
-    const ApiError error(400, forced.error().message, "invalid_request_error");
-    co_return co_await refuse(error);
-  }
-  if (!context_->suspects.empty()) {
-    const uint64_t hash = hash_of(target_, client_.request.body);
-    if (const auto seconds = context_->suspects.refused_for(hash, steady_clock::now())) {
-      const ApiError error(503,
-                           fmt::format("replicas were lost each time they had this very request; it is not sent on for "
-                                       "{} s",
-                                       seconds->count()),
-                           "server_error");
-      co_return co_await refuse(error);
-    }
-  }
-  const RequestFacts facts = read_request_facts(client_.request.body);
-  std::vector<size_t> sent_to;
-  for (int num_losses_before = 0;; num_losses_before = num_losses_) {
-    auto place = context_->table.admit(facts, sent_to, *forced, weak_from_this(), steady_clock::now());
-    if (!place && failure_) break;
-    if (!place) {
-      const ApiError error = describe(place.error());
-      co_return co_await refuse(error);
-    }
-    const size_t replica = place->replica();
-    place_.emplace(std::move(*place));
-    const bool is_over = co_await try_replica(replica);
-    call_.reset();
-    place_.reset();
-    if (is_over) co_return;
-    sent_to.push_back(replica);
-    // A request that may have taken a replica with it gets one more.
-    const bool is_last_try = static_cast<int>(sent_to.size()) >= context_->options.max_tries || *forced ||
-                             body_is_spent_ || num_losses_before > 0 || num_losses_ >= kMostLosses;
-    if (is_last_try) break;
-    context_->metrics.retried(replica);
-  }
-  context_->metrics.refused(failure_->status);
-  if (!failure_->headers.contains("X-Request-Id")) failure_->headers.add("X-Request-Id", id_);
-  co_await answer(std::move(*failure_));
-}
-
-void ProxyCall::end() {
-  call_.reset();
-  place_.reset();
-  grace_timer_.cancel();
-  if (status_ != 0) end_metrics(true);
-}
-
-Result<std::optional<size_t>> ProxyCall::forced_replica() const {
-  const auto text = client_.request.headers.find(kForcedReplica);
-  if (!text) return std::nullopt;
-  const auto number = parse_number<size_t>(*text);
-  if (number && *number < context_->urls.size()) return number;
-  return make_error(ErrorCode::kInvalidArgument, "{} is {}; the replicas are 0 to {}", kForcedReplica, quoted(*text),
-                    context_->urls.size() - 1);
-}
-
-http::ClientRequest ProxyCall::make_request(size_t replica) {
-  const http::Request& given = client_.request;
-  http::ClientRequest request{.method = given.method,
-                              .url = context_->urls[replica],
-                              .headers = request_fields(given, id_, context_->options.server_api_key),
-                              .body = given.body,
-                              .more_body = {},
-                              .body_size = {}};
-  request.url.target = given.target;
-  if (client_.body_is_complete()) return request;
-  request.more_body = [this]() -> awaitable<Result<std::string>> {
-    Result<std::string> piece = co_await client_.read();
-    if (!piece) body_error_ = piece.error();
-    co_return piece;
-  };
-  request.body_size = parse_number<size_t>(given.headers.find("Content-Length").value_or(""));
-  body_is_spent_ = true;
-  return request;
-}
-
-awaitable<bool> ProxyCall::try_replica(size_t replica) {
-  replica_ = replica;
-  was_silent_ = loss_is_counted_ = false;
-  try_began_ = steady_clock::now();
-  call_.emplace(context_->client.call(make_request(replica)));
-  Result<http::ResponseHead> head = co_await call_->head();
-  if (call_->num_lost() > 0) count_loss();
-  if (!head) co_return co_await take_error(replica, std::move(head.error()));
-  context_->table.heard(replica, steady_clock::now());
-  if (is_worth_another_try(*head)) {
-    co_await keep_failure(replica, std::move(*head));
-    co_return false;
-  }
-  std::optional<std::string> first;
-  Result<std::string> piece = co_await call_->read_within(kHeadPatience);
-  if (piece) {
-    first = std::move(*piece);
-  } else if (piece.error().code != ErrorCode::kDeadlineExceeded) {
-    if (piece.error().code == ErrorCode::kUnavailable) count_loss();
-    co_return co_await take_error(replica, std::move(piece.error()));
-  }
-  context_->table.request_answered(replica);
-  co_return co_await pass_answer(replica, std::move(*head), std::move(first));
-}
-
-// No answer. True: the request is over.
-awaitable<bool> ProxyCall::take_error(size_t replica, Error error) {
-  if (is_given_up(error)) co_return true;
-  log::warn("request {}: {}{}", id_, error.message, was_silent_ ? " because its server is silent" : "");
-  if (body_error_) {
-    const bool is_late = body_error_->code == ErrorCode::kDeadlineExceeded;
-    const ApiError refusal =
-        is_late ? ApiError(408, body_error_->message, "invalid_request_error") : ApiError(*body_error_);
-    co_await refuse(refusal);
-    co_return true;
-  }
-  if (error.code == ErrorCode::kDeadlineExceeded) {
-    const ApiError refusal(504, error.message, "server_error");
-    co_await refuse(refusal);
-    co_return true;
-  }
-  // Nobody listens, or the connection broke: that is plain. Whom it only took long to reach may be busy.
-  const auto now = steady_clock::now();
-  const bool took_long = call_->num_lost() == 0 && now - try_began_ >= context_->options.connect_timeout;
-  if (!was_silent_) context_->table.request_not_taken(replica, error.message, took_long ? try_began_ : now);
-  failure_ = num_losses_ >= kMostLosses
-                 ? to_response(ApiError(502,
-                                        "the replicas that had this request were lost without an answer; it is "
-                                        "not sent to another one",
-                                        "server_error"))
-                 : to_response(ApiError(503, "no replica could answer", "service_unavailable"));
-  co_return false;
-}
-
-// The answer of a replica that failed is the client's if no other replica does better.
-awaitable<void> ProxyCall::keep_failure(size_t replica, http::ResponseHead head) {
-  const int status = head.status;
-  failure_ = http::Response{status, response_fields(head.headers, id_), {}};
-  failure_->headers.erase("Content-Length");
-  bool is_whole = false;
-  while (!is_whole) {
-    const Result<std::string> piece = co_await call_->read();
-    if (!piece) break;
-    is_whole = piece->empty();
-    if (failure_->body.size() + piece->size() <= kMaxErrorBytes) failure_->body += *piece;
-  }
-  log::warn("request {}: {} answers with {}", id_, context_->table.url(replica), status);
-  if (status == 503 || status == 429) co_return;
-  // An error that it puts into words is the work of a server that lives.
-  const bool has_words = is_whole && status == 500 && failure_->body.starts_with("{\"error\"");
-  context_->table.request_failed(replica, fmt::format("it answers with {}", status), has_words, steady_clock::now());
-}
-
-// A replica that dies may break more than one connection of the request: it is one loss.
-void ProxyCall::count_loss() {
-  if (std::exchange(loss_is_counted_, true)) return;
-  num_losses_++;
-  context_->suspects.add(hash_of(target_, client_.request.body), 1, steady_clock::now());
-}
-
-// It is answered: no other replica will get it.
-void ProxyCall::forget_request() {
-  if (num_losses_ > 0) context_->suspects.acquit(hash_of(target_, client_.request.body));
-  client_.request.body = {};
-  client_.request.headers = {};
-  client_.request.body_share.reset();
-}
-
-awaitable<bool> ProxyCall::pass_answer(size_t replica, http::ResponseHead head, std::optional<std::string> piece) {
-  const auto length = head.headers.find("Content-Length");
-  http::Headers fields = response_fields(head.headers, id_);
-  if (head_is_passed_) {
-    // Another replica's, of whose stream nothing counts so far.
-    const bool goes_on =
-        head.status == 200 && fields.find("Content-Type").value_or("").starts_with("text/event-stream");
-    if (goes_on) co_return co_await stream_answer(replica, std::move(fields), std::move(piece));
-    failure_ = to_response(ApiError(502, fmt::format("the replica answers with {}", head.status), "server_error"));
-    co_await answer(std::move(*failure_));
-    co_return true;
-  }
-  status_ = head.status;
-  context_->metrics.answer_began(replica, seconds());
-  context_->metrics.passed_bytes(replica, client_.request.body.size(), 0);
-  const bool is_whole = piece && (piece->empty() || (length && parse_number<size_t>(*length) == piece->size()));
-  if (!is_whole || (client_.request.method == "HEAD" && length))
-    co_return co_await stream_answer(replica, std::move(fields), std::move(piece));
-  forget_request();
-  context_->metrics.passed_bytes(replica, 0, piece->size());
-  http::Response response{head.status, std::move(fields), std::move(*piece)};
-  end_metrics(true);
-  co_await client_.respond(std::move(response));
-  co_return true;
-}
-
-awaitable<bool> ProxyCall::stream_answer(size_t replica, http::Headers fields, std::optional<std::string> piece) {
-  const bool is_events = fields.find("Content-Type").value_or("").starts_with("text/event-stream");
-  if (!head_is_passed_) client_.begin(status_, std::move(fields));
-  head_is_passed_ = true;
-  if (!piece) co_await client_.send("");
-  EventBoundary boundary;
-  for (;;) {
-    if (!piece) {
-      Result<std::string> next = co_await call_->read();
-      if (!next) {
-        if (is_given_up(next.error())) co_return true;
-        const bool may_go_elsewhere = is_events && !has_answered_ && !body_is_spent_;
-        if (may_go_elsewhere) {
-          if (next.error().code == ErrorCode::kUnavailable) count_loss();
-          co_return co_await take_error(replica, std::move(next.error()));
-        }
-        co_await end_broken(replica, is_events, next.error().message);
-        co_return true;
-      }
-      piece = std::move(*next);
-    }
-    if (piece->empty()) break;
-    num_pieces_++;
-    context_->table.heard(replica, steady_clock::now());
-    context_->metrics.passed_bytes(replica, 0, piece->size());
-    std::string bytes = is_events ? boundary.pass(std::move(*piece)) : std::move(*piece);
-    piece.reset();
-    if (!has_answered_ && (!is_events || !EventBoundary::are_comments(bytes))) {
-      has_answered_ = true;
-      forget_request();
-    }
-    if (call_->is_complete()) {
-      bytes += boundary.take_rest();
-      end_metrics(true);
-      co_await client_.end(std::move(bytes));
-      co_return true;
-    }
-    if (!bytes.empty()) co_await client_.send(std::move(bytes));
-  }
-  end_metrics(true);
-  co_await client_.end(boundary.take_rest());
-  co_return true;
-}
-
-// The handler ends without an end of the answer, so that it does not look complete.
-awaitable<void> ProxyCall::end_broken(size_t replica, bool is_events, const std::string& reason) {
-  log::warn("request {}: {}{}; its answer had begun", id_, reason, was_silent_ ? " because its server is silent" : "");
-  if (!was_silent_) context_->table.request_failed(replica, reason, false, steady_clock::now());
-  end_metrics(false);
-  const ApiError error(502, "the replica that was answering is gone; the answer is incomplete", "server_error");
-  if (is_events) co_await client_.send(http::format_sse(json_text(error.to_json())));
-}
-
-void ProxyCall::end_metrics(bool is_whole) {
-  place_.reset();
-  const int status = std::exchange(status_, 0);
-  context_->metrics.answer_ended(replica_, status, seconds(), is_whole);
-  log::debug("request {}: {} {} from {}, {:.1f} ms{}", id_, quoted(target_), status, context_->table.url(replica_),
-             seconds() * 1e3, client_.client_is_gone() ? ", client gone" : "");
-}
-
-// What the router itself says; in a stream whose head is out as its last event.
-awaitable<void> ProxyCall::answer(http::Response response) {
-  if (!head_is_passed_) co_return co_await client_.respond(std::move(response));
-  end_metrics(false);
-  co_await client_.send(http::format_sse(response.body));
-}
-
-awaitable<void> ProxyCall::refuse(const ApiError& error) {
-  context_->metrics.refused(error.status);
-  log::debug("request {}: {} is refused with {}: {}", id_, quoted(target_), error.status, error.message);
-  http::Response response = to_response(error);
-  response.headers.set("X-Request-Id", id_);
-  co_await answer(std::move(response));
-}
-
-// Nothing of an answer yet: another replica is asked. Else the silence may pass, for a while.
-void ProxyCall::wait_for_silent_replica() {
-  if (!has_answered_) {
-    was_silent_ = true;
-    return call_->close();
-  }
-  asio::co_spawn(strand_, [self = shared_from_this()] { return self->give_grace(self->num_pieces_); }, asio::detached);
-}
-
-awaitable<void> ProxyCall::give_grace(uint64_t num_pieces) {
-  grace_timer_.expires_after(context_->options.stream_grace);
-  const auto [error] = co_await grace_timer_.async_wait(http::kResult);
-  if (error || !call_ || num_pieces_ != num_pieces || !context_->table.is_silent(replica_)) co_return;
-  was_silent_ = true;
-  call_->close();
-}
 
 }  // namespace
 

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <mutex>
+#include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
+#include <vector>
+
+#include "http/io_threads.h"
 
 namespace cachalot::router {
 
@@ -33,11 +33,11 @@ class ReplicaHealth {
   // The health question: answered, and requests are taken; answered, and they are not; not answered in time; or
   // refused, as by a process that is not there.
   void heard_well(Time now);
-  void heard_ill(const std::string& reason);
-  void heard_nothing(const std::string& reason);
+  void heard_ill(const std::string& reason) { go_down(reason, false); }
+  void heard_nothing(const std::string& reason) { go_down(reason, true); }
   void was_refused(const std::string& reason);
   // A request: no connection was to be had; the replica failed; it answered.
-  void request_not_taken(const std::string& reason);
+  void request_not_taken(const std::string& reason) { go_down(reason, false); }
   // An error that a server `has_words` for counts a quarter of a lost connection or of a bare 5xx: it lives, and what
   // it says may be the request's own fault.
   void request_failed(Time now, const std::string& reason, bool has_words = false);
@@ -70,30 +70,20 @@ class ReplicaHealth {
   std::optional<Time> back_since_;
 };
 
-// Requests with which replicas were lost, by hash: one that may have taken two with it is not sent on for a while,
-// which doubles each time. Others that were there at that moment are in it, too, therefore the while is short at first.
-// The last ones only. Thread-safe.
-class Suspects {
- public:
-  using Time = ReplicaHealth::Time;
+struct ProxyContext;
 
-  void add(uint64_t hash, int num_losses, Time now);
-  // It was answered elsewhere: it took nobody with it.
-  void acquit(uint64_t hash);
-  // For how long it is not to be sent on; none if it may.
-  std::optional<std::chrono::seconds> refused_for(uint64_t hash, Time now) const;
-  bool empty() const { return num_known_ == 0; }
+// Asks every replica again and again how it is and what it has to do (GET /load; of a server that has no such path, GET
+// /health), and enters the answers into the table.
+class HealthWatch {
+ public:
+  explicit HealthWatch(const std::shared_ptr<ProxyContext>& context);
+  // Stops asking; does not wait.
+  ~HealthWatch();
+  HealthWatch(const HealthWatch&) = delete;
+  HealthWatch& operator=(const HealthWatch&) = delete;
 
  private:
-  struct Suspect {
-    int num_losses = 0;
-    Time last;
-  };
-  static std::chrono::seconds penalty(int num_losses);
-
-  mutable std::mutex mutex_;  // guards what follows
-  std::unordered_map<uint64_t, Suspect> known_;
-  std::atomic<size_t> num_known_ = 0;
+  std::vector<http::Running<Status>> running_;
 };
 
 }  // namespace cachalot::router

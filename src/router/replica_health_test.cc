@@ -131,26 +131,5 @@ TEST(ReplicaHealth, ErrorsInWordsCountAQuarter) {
   EXPECT_FALSE(health.is_up());
 }
 
-TEST(Suspects, ARequestThatWasLostTwiceIsRefusedForAWhileThatDoubles) {
-  Suspects suspects;
-  const auto start = Suspects::Time();
-  EXPECT_TRUE(suspects.empty());
-  suspects.add(1, 1, start);
-  EXPECT_FALSE(suspects.empty());
-  EXPECT_FALSE(suspects.refused_for(1, start)) << "a replica may end for other reasons";
-  suspects.add(1, 1, start);
-  EXPECT_EQ(suspects.refused_for(1, start), std::chrono::seconds(30));
-  EXPECT_EQ(suspects.refused_for(1, start + std::chrono::seconds(29)), std::chrono::seconds(1));
-  EXPECT_FALSE(suspects.refused_for(1, start + std::chrono::seconds(30)));
-  EXPECT_FALSE(suspects.refused_for(2, start));
-  suspects.add(1, 1, start);
-  EXPECT_EQ(suspects.refused_for(1, start), std::chrono::seconds(60));
-  suspects.add(2, 2, start);
-  suspects.acquit(2);
-  EXPECT_FALSE(suspects.refused_for(2, start)) << "it was answered";
-  for (uint64_t other = 10; other < 10'000; other++) suspects.add(other, 1, start + std::chrono::seconds(1));
-  EXPECT_FALSE(suspects.refused_for(1, start)) << "the oldest is forgotten first";
-}
-
 }  // namespace
 }  // namespace cachalot::router

@@ -50,13 +50,6 @@ void PrefixAffinity::forget(size_t replica) {
   }
 }
 
-uint64_t hash_of(std::string_view target, std::string_view body) {
-  return XXH3_64bits_withSeed(body.data(), body.size(), XXH3_64bits(target.data(), target.size()));
-}
-
-}  // namespace cachalot::router
-namespace cachalot::router {
-
 namespace {
 
 namespace json = boost::json;
@@ -150,6 +143,52 @@ RequestFacts read_request_facts(std::string_view body) {
   return {.num_prompt_tokens = static_cast<double>(reader.num_bytes + body.size() - num_read) / kMeanTokenBytes +
                                static_cast<double>(reader.num_ids),
           .prefixes = prefixes_of(reader.text)};
+}
+
+namespace {
+
+constexpr int kLossesOfASuspect = 2;
+constexpr std::chrono::seconds kFirstPenalty{30};
+constexpr int kMostPenaltyDoublings = 6;
+constexpr std::chrono::minutes kSuspectMemory{60};
+constexpr size_t kMostSuspects = 4096;
+
+}  // namespace
+
+uint64_t hash_of(std::string_view target, std::string_view body) {
+  return XXH3_64bits_withSeed(body.data(), body.size(), XXH3_64bits(target.data(), target.size()));
+}
+
+std::chrono::seconds Suspects::penalty(int num_losses) {
+  return kFirstPenalty * (1 << std::min(num_losses - kLossesOfASuspect, kMostPenaltyDoublings));
+}
+
+void Suspects::add(uint64_t hash, Time now) {
+  const std::lock_guard lock(mutex_);
+  if (known_.size() >= kMostSuspects && !known_.contains(hash)) {
+    std::erase_if(known_, [&](const auto& entry) { return now - entry.second.last > kSuspectMemory; });
+    if (known_.size() >= kMostSuspects)
+      known_.erase(std::ranges::min_element(known_, {}, [](const auto& entry) { return entry.second.last; }));
+  }
+  Suspect& suspect = known_[hash];
+  suspect.num_losses++;
+  suspect.last = now;
+  num_known_ = known_.size();
+}
+
+void Suspects::acquit(uint64_t hash) {
+  const std::lock_guard lock(mutex_);
+  known_.erase(hash);
+  num_known_ = known_.size();
+}
+
+std::optional<std::chrono::seconds> Suspects::refused_for(uint64_t hash, Time now) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = known_.find(hash);
+  if (found == known_.end() || found->second.num_losses < kLossesOfASuspect) return std::nullopt;
+  const auto left = found->second.last + penalty(found->second.num_losses) - now;
+  if (left <= std::chrono::seconds(0)) return std::nullopt;
+  return std::chrono::ceil<std::chrono::seconds>(left);
 }
 
 }  // namespace cachalot::router

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <list>
+#include <mutex>
+#include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -61,5 +64,31 @@ RequestFacts read_request_facts(std::string_view body);
 
 // Of a request as far as it is held.
 uint64_t hash_of(std::string_view target, std::string_view body);
+
+// Requests with which replicas were lost, by hash: one that may have taken two with it is not sent on for a while,
+// which doubles each time. Others that were there at that moment are in it, too, therefore the while is short at first.
+// The last ones only. Thread-safe.
+class Suspects {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  void add(uint64_t hash, Time now);
+  // It was answered elsewhere: it took nobody with it.
+  void acquit(uint64_t hash);
+  // For how long it is not to be sent on; none if it may.
+  std::optional<std::chrono::seconds> refused_for(uint64_t hash, Time now) const;
+  bool empty() const { return num_known_ == 0; }
+
+ private:
+  struct Suspect {
+    int num_losses = 0;
+    Time last;
+  };
+  static std::chrono::seconds penalty(int num_losses);
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::unordered_map<uint64_t, Suspect> known_;
+  std::atomic<size_t> num_known_ = 0;
+};
 
 }  // namespace cachalot::router

@@ -12,8 +12,8 @@
 #include "config/json.h"
 #include "config/version.h"
 #include "openai/api_error.h"
-#include "router/health_watch.h"
 #include "router/proxy.h"
+#include "router/replica_health.h"
 
 namespace cachalot::router {
 
@@ -61,15 +61,8 @@ Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
 }
 
 std::string_view name_of(ReplicaHealth::State state) {
-  switch (state) {
-    case ReplicaHealth::State::kStarting:
-      return "starting";
-    case ReplicaHealth::State::kUp:
-      return "up";
-    case ReplicaHealth::State::kDown:
-      return "down";
-  }
-  return "";
+  constexpr std::array<std::string_view, 3> kNames{"starting", "up", "down"};
+  return kNames[static_cast<size_t>(state)];
 }
 
 json::object describe(const ReplicaStatus& status, size_t rank, steady_clock::time_point now) {
@@ -116,11 +109,69 @@ struct RunningRouter::Parts {
                        .write_timeout = options.write_timeout,
                        .last_words = "the router is shutting down"}) {}
 
-  void add_routes();
-  void add_passed_routes();
-  http::Response health() const;
-  http::Response replicas() const;
-  http::Response state() const;
+  void add_routes() {
+    const auto at_once = [&](const char* method, const char* path, const std::function<http::Response()>& answer) {
+      http.route(method, path, [answer](const http::Request&) { return answer(); });
+    };
+    for (const auto& [method, path] :
+         {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
+      at_once(method, path, [this] { return health(); });
+    at_once("GET", "/version", [] { return json_response(json::object{{"version", kVersion}}); });
+    at_once("GET", "/live", [] { return http::Response{200, {}, {}}; });
+    at_once("GET", "/state", [this] { return state(); });
+    at_once("GET", "/replicas", [this] { return replicas(); });
+    at_once("GET", "/metrics", [this] {
+      return http::Response{
+          200,
+          {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
+          context->metrics.render(context->table.status(steady_clock::now()), http.num_connections())};
+    });
+    add_passed_routes();
+    http.set_head_check(
+        [this](const http::Request& head) { return openai::check_api_key(head, options.api_keys, kOpenToAll); });
+    http.set_error_format([](int status, std::string_view message) {
+      return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
+          .to_response();
+    });
+  }
+
+  void add_passed_routes() {
+    const auto pass = [this](http::ServerCall& call) { return pass_on(context, call); };
+    for (const char* method : {"GET", "POST", "DELETE"}) http.route_upload(method, "/v1/*", pass);
+    for (const char* path : {"/tokenize", "/detokenize"}) http.route_upload("POST", path, pass);
+  }
+
+  http::Response health() const { return {!is_draining && context->table.any_up() ? 200 : 503, {}, {}}; }
+
+  http::Response replicas() const {
+    const auto now = steady_clock::now();
+    json::array list;
+    for (const ReplicaStatus& status : context->table.status(now)) list.push_back(describe(status, list.size(), now));
+    return json_response(json::object{{"model", options.model}, {"replicas", std::move(list)}});
+  }
+
+  // As servers tell it (serve/server_state.h), with replicas in place of ranks. Open to all, so without addresses.
+  http::Response state() const {
+    json::array list;
+    int num_up = 0, num_running = 0;
+    for (const ReplicaStatus& status : context->table.status(steady_clock::now())) {
+      num_up += status.health.is_up();
+      num_running += static_cast<int>(status.num_in_flight);
+      list.push_back({{"rank", list.size()}, {"state", name_of(status.health.state())}});
+    }
+    return json_response(json::object{{"version", 1},
+                                      {"kind", "router"},
+                                      {"phase", is_draining  ? "draining"
+                                                : num_up > 0 ? "ready"
+                                                             : "starting"},
+                                      {"percent", list.empty() ? 0 : 100 * num_up / static_cast<int>(list.size())},
+                                      {"failure", nullptr},
+                                      {"running", num_running},
+                                      {"waiting", 0},
+                                      {"kv_usage_percent", 0},
+                                      {"ranks", json::array()},
+                                      {"replicas", std::move(list)}});
+  }
 
   const RouterOptions options;
   std::atomic<bool> is_draining = false;
@@ -129,71 +180,6 @@ struct RunningRouter::Parts {
   http::Server http;
   std::unique_ptr<HealthWatch> watch;
 };
-
-void RunningRouter::Parts::add_routes() {
-  const auto at_once = [&](const char* method, const char* path, const std::function<http::Response()>& answer) {
-    http.route(method, path, [answer](const http::Request&) { return answer(); });
-  };
-  for (const auto& [method, path] :
-       {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
-    at_once(method, path, [this] { return health(); });
-  at_once("GET", "/version", [] { return json_response(json::object{{"version", kVersion}}); });
-  at_once("GET", "/live", [] { return http::Response{200, {}, {}}; });
-  at_once("GET", "/state", [this] { return state(); });
-  at_once("GET", "/replicas", [this] { return replicas(); });
-  at_once("GET", "/metrics", [this] {
-    return http::Response{200,
-                          {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-                          context->metrics.render(context->table.status(steady_clock::now()), http.num_connections())};
-  });
-  add_passed_routes();
-  http.set_head_check(
-      [this](const http::Request& head) { return openai::check_api_key(head, options.api_keys, kOpenToAll); });
-  http.set_error_format([](int status, std::string_view message) {
-    return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
-        .to_response();
-  });
-}
-
-void RunningRouter::Parts::add_passed_routes() {
-  const auto pass = [this](http::ServerCall& call) { return pass_on(context, call); };
-  for (const char* method : {"GET", "POST", "DELETE"}) http.route_upload(method, "/v1/*", pass);
-  for (const char* path : {"/tokenize", "/detokenize"}) http.route_upload("POST", path, pass);
-}
-
-http::Response RunningRouter::Parts::health() const {
-  return {!is_draining && context->table.any_up() ? 200 : 503, {}, {}};
-}
-
-http::Response RunningRouter::Parts::replicas() const {
-  const auto now = steady_clock::now();
-  json::array list;
-  for (const ReplicaStatus& status : context->table.status(now)) list.push_back(describe(status, list.size(), now));
-  return json_response(json::object{{"model", options.model}, {"replicas", std::move(list)}});
-}
-
-// As servers tell it (serve/server_state.h), with replicas in place of ranks. Open to all, so without addresses.
-http::Response RunningRouter::Parts::state() const {
-  json::array list;
-  int num_up = 0, num_running = 0;
-  for (const ReplicaStatus& status : context->table.status(steady_clock::now())) {
-    num_up += status.health.is_up();
-    num_running += static_cast<int>(status.num_in_flight);
-    list.push_back({{"rank", list.size()}, {"state", name_of(status.health.state())}});
-  }
-  return json_response(json::object{{"version", 1},
-                                    {"kind", "router"},
-                                    {"phase", is_draining  ? "draining"
-                                              : num_up > 0 ? "ready"
-                                                           : "starting"},
-                                    {"percent", list.empty() ? 0 : 100 * num_up / static_cast<int>(list.size())},
-                                    {"failure", nullptr},
-                                    {"running", num_running},
-                                    {"waiting", 0},
-                                    {"kv_usage_percent", 0},
-                                    {"ranks", json::array()},
-                                    {"replicas", std::move(list)}});
-}
 
 Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions options) {
   ASSIGN_OR_RETURN(std::vector<http::Url> urls, parse_urls(options));

@@ -12,6 +12,8 @@
 #include "base/process_test_util.h"
 #include "http/client.h"
 #include "http/loopback_test_util.h"
+#include "openai/api_server.h"
+#include "openai/fake_service_test_util.h"
 #include "router/fake_replica_test_util.h"
 
 namespace cachalot::router {
@@ -589,6 +591,46 @@ TEST_F(RouterTest, AnErrorThatSaysItIsTheRequestsOwnIsPassedOnAndTakesNobodyOut)
   EXPECT_EQ(num_up(), 2u);
 }
 
+// A server as `cachalot serve` has it, whose engine fails on every request.
+class FailingServer {
+ public:
+  FailingServer(const http::IoThreads& threads, bool is_own_fault) : server_(threads, {.host = "127.0.0.1"}) {
+    service_.answer_with("answer");
+    service_.fail_after(1, is_own_fault);
+    api_.register_routes(server_);
+    EXPECT_TRUE(server_.start());
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(server_.port()); }
+  size_t num_requests() { return service_.requests().size(); }
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_ = Tokenizer::load(CACHALOT_SOURCE_DIR "/models/nano").value();
+  openai::FakeService service_{*tokenizer_};
+  openai::ApiServer api_{service_, *tokenizer_, nullptr, {.served_model_names = {"nano"}, .max_model_len = 100}};
+  http::Server server_;
+};
+
+TEST_F(RouterTest, ARequestOnWhichAnEngineFailsGoesToNoOtherServerUnlessTheEngineAsAWholeFailed) {
+  for (const bool is_own_fault : {true, false}) {
+    std::vector<std::unique_ptr<FailingServer>> servers;
+    options_.server_urls.clear();
+    for (int idx = 0; idx < 3; idx++) {
+      servers.push_back(std::make_unique<FailingServer>(threads_, is_own_fault));
+      options_.server_urls.push_back(servers.back()->url());
+    }
+    start(3);
+    const http::Response answer = complete({}, R"({"model": "nano", "prompt": "hello"})");
+    EXPECT_EQ(answer.status, 500) << answer.body;
+    EXPECT_THAT(answer.body, HasSubstr("the device is on fire"));
+    size_t num_requests = 0;
+    for (const auto& server : servers) num_requests += server->num_requests();
+    EXPECT_EQ(num_requests, is_own_fault ? 1U : 3U);
+    EXPECT_EQ(num_up(), 3U);
+    router_->stop(steady_clock::now());
+    router_.reset();
+  }
+}
+
 TEST_F(RouterTest, AHeadAndCommentsArePassedOnWhileARequestWaits) {
   std::promise<http::Responder> asked;
   add_replica().on_completion = [&](const http::Request&, http::Responder responder) {
@@ -621,6 +663,22 @@ TEST_F(RouterTest, AStreamOfWhichOnlyCommentsCameGoesOnAtAnotherReplica) {
   EXPECT_EQ(answer.status, 200);
   EXPECT_THAT(answer.body, AllOf(StartsWith(": waiting\n\ndata: "), EndsWith("\n\n")));
   EXPECT_EQ(replica(0).num_requests + replica(1).num_requests, 2);
+}
+
+TEST_F(RouterTest, AnErrorThatDoesNotEndHoldsNobodyUp) {
+  std::vector<http::Responder> unended;
+  for (int idx = 0; idx < 2; idx++)
+    add_replica().on_completion = [this, &unended](const http::Request&, const http::Responder& responder) {
+      if (replica(0).num_requests + replica(1).num_requests > 1)
+        return responder.respond(http::Response::text(200, "x"));
+      responder.begin(503, {{"Content-Length", "10"}});
+      responder.write("a part");
+      unended.push_back(responder);
+    };
+  start();
+  const auto began = steady_clock::now();
+  EXPECT_EQ(complete().body, "x");
+  EXPECT_LT(steady_clock::now() - began, seconds(5));
 }
 
 TEST_F(RouterTest, MoreRequestsThanAReplicaMayHaveTakeItOutNeitherHereNorThere) {

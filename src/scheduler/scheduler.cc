@@ -230,6 +230,7 @@ RequestOutput Scheduler::advance(Sequence& sequence, SequenceResult result) {
   if (result.finish == FinishReason::kError) {
     output.finish = FinishReason::kError;
     output.error = std::move(result.error);
+    output.is_own_fault = true;
     return output;
   }
   take_prompt_logprobs(sequence, std::move(result.prompt_logprobs), num_planned, output);

@@ -512,6 +512,7 @@ TEST(Scheduler, AFailedSequenceEndsAlone) {
   house.hear(house.scheduler.commit(std::move(result)));
   EXPECT_EQ(house.heard[1].finish, FinishReason::kError);
   EXPECT_EQ(house.heard[1].error, "its logits are not numbers");
+  EXPECT_TRUE(house.heard[1].is_own_fault);
   house.run_to_the_end();
   EXPECT_EQ(house.num_heard(2), 20);
 }
@@ -522,7 +523,10 @@ TEST(Scheduler, AFailedStepCanEndEverybody) {
   house.round();
   house.start_round();
   house.hear(house.scheduler.finish_all(FinishReason::kError, "the device is gone"));
-  for (RequestId id = 1; id <= 12; id++) EXPECT_EQ(house.heard[id].error, "the device is gone");
+  for (RequestId id = 1; id <= 12; id++) {
+    EXPECT_EQ(house.heard[id].error, "the device is gone");
+    EXPECT_FALSE(house.heard[id].is_own_fault);
+  }
   EXPECT_FALSE(house.scheduler.has_work());
   EXPECT_EQ(house.scheduler.blocks().num_held(), 0);
   house.add(House::request(13, 4, 5));

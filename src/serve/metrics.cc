@@ -66,34 +66,28 @@ struct Metrics::Impl {
         .Set(1);
   }
 
-  Gauge& gauge(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
+  using Labels = std::map<std::string, std::string>;
+  Labels with_more(Labels more) const {
+    more.insert(labels.begin(), labels.end());
+    return more;
   }
-  Counter& counter(const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(labels);
+  Gauge& gauge(const char* name, const char* help, Labels more = {}) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(with_more(std::move(more)));
+  }
+  Counter& counter(const char* name, const char* help, Labels more = {}) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(with_more(std::move(more)));
   }
   Histogram& histogram(const char* name, const char* help, const Buckets& buckets) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, buckets);
   }
   Histogram& token_histogram(const char* name, const char* help) { return histogram(name, help, token_counts); }
-  std::map<std::string, std::string> labels_with(const char* name, const char* value) const {
-    auto with_one_more = labels;
-    with_one_more[name] = value;
-    return with_one_more;
-  }
   Counter& finished(const char* reason) {
-    return prometheus::BuildCounter()
-        .Name("vllm:request_success_total")
-        .Help("Finished requests, by reason")
-        .Register(registry)
-        .Add(labels_with("finished_reason", reason));
+    return counter("vllm:request_success_total", "Finished requests, by reason", {{"finished_reason", reason}});
   }
   Gauge& waiting_because(const char* reason) {
-    return prometheus::BuildGauge()
-        .Name("vllm:num_requests_waiting_by_reason")
-        .Help("Requests that wait, for room (capacity) or for something else (deferred: never here)")
-        .Register(registry)
-        .Add(labels_with("reason", reason));
+    return gauge("vllm:num_requests_waiting_by_reason",
+                 "Requests that wait, for room (capacity) or for something else (deferred: never here)",
+                 {{"reason", reason}});
   }
 
   // Of a prompt with several choices: the longest so far, and how many are still running.
@@ -104,7 +98,7 @@ struct Metrics::Impl {
   std::unordered_map<RequestId, Siblings> siblings;
 
   prometheus::Registry registry;
-  std::map<std::string, std::string> labels;
+  Labels labels;
   const Buckets token_counts;
   std::mutex render_mutex;
 

@@ -6,13 +6,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstring>
-
-#include "base/text.h"
 
 namespace cachalot {
 
@@ -46,21 +43,13 @@ Result<void*> map_board(int fd, size_t bytes) {
 
 }  // namespace
 
-void RankState::set_error(const Error& error) {
+void RankState::set_failed(ErrorCode code) {
   phase = RankPhase::kFailed;
-  error_code = static_cast<uint64_t>(error.code);
-  error_text = {};
-  std::string_view text = error.message;
-  text = text.substr(0, error_text.size() - 1);
-  std::ranges::copy(text, error_text.begin());
+  error_code = static_cast<uint64_t>(code);
 }
 
-Error RankState::error() const {
-  const uint64_t last = static_cast<uint64_t>(ErrorCode::kInternal);
-  const auto end = std::ranges::find(error_text, '\0');
-  return {static_cast<ErrorCode>(std::min(error_code, last)),
-          escaped(std::string_view(error_text.begin(), end), error_text.size()),
-          {}};
+ErrorCode RankState::failure() const {
+  return static_cast<ErrorCode>(std::min(error_code, static_cast<uint64_t>(ErrorCode::kInternal)));
 }
 
 RankBoard::RankBoard(FileDescriptor fd, Header* header)

@@ -1,11 +1,9 @@
 #pragma once
 
-#include <array>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <type_traits>
 
 #include "base/error.h"
@@ -23,18 +21,17 @@ enum class RankPhase : uint64_t {
   kFailed,
 };
 
-// What a rank says of itself. Plain numbers and text, so that it can be read across processes; whoever reads it trusts
-// none of them.
+// What a rank says of itself. Plain numbers, so that it can be read across processes; whoever reads it trusts none of
+// them. Why it ended stands in its EndReport.
 struct RankState {
   RankPhase phase = RankPhase::kStarting;
   uint64_t percent = 0;  // of its weights, that are loaded
   uint64_t has_report = 0;
   RankReport report;
-  uint64_t error_code = 0;                 // kFailed: of the error; its message ends at a 0
-  std::array<char, 1024> error_text = {};  // cut where it is longer
+  uint64_t error_code = 0;  // kFailed
 
-  void set_error(const Error& error);
-  Error error() const;
+  void set_failed(ErrorCode code);
+  ErrorCode failure() const;
 };
 static_assert(std::is_trivially_copyable_v<RankState> && sizeof(RankState) % sizeof(uint64_t) == 0);
 

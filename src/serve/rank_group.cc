@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <stop_token>
 #include <thread>
 
 #include "base/file.h"
@@ -51,13 +50,13 @@ std::string label_of(const ParallelOptions& parallel) {
 }
 
 Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard* board, bool private_group) {
-  if (!parallel.group_secret_file.empty()) return read_file(parallel.group_secret_file);
+  if (!parallel.group_secret_file.empty()) return read_file(parallel.group_secret_file, kMostHandwrittenBytes);
   return private_group && board ? board->secret() : std::string();
 }
 
 // Ranks of one node share its memory, and those on the same cores share these in the order of their numbers.
 void take_share_of_node(const std::vector<Member>& members, int rank, int num_threads, Placement& placement) {
-  const Member& own = members[static_cast<size_t>(rank)];
+  const Member& own = members[rank];
   placement.num_local_ranks = static_cast<int>(std::ranges::count(members, own.node, &Member::node));
   const CoreSharers sharers = core_sharers(members, rank);
   placement.threads = share_threads(numa_domains(own.cores), sharers.place, sharers.count, num_threads);
@@ -122,9 +121,7 @@ Status RankGroup::start_children() {
     parallel.data_parallel_rpc_port = port.port();
     meeting_port_.emplace(std::move(port));
   }
-  if (parallel.group_size() > 1) {
-    ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
-  }
+  if (parallel.group_size() > 1) ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
   std::vector<std::vector<std::string>> command_lines;
   for (int dp_rank = first_dp; dp_rank <= last_dp; dp_rank++) {
     for (int tp_rank = 0; tp_rank < parallel.tensor_parallel_size; tp_rank++) {
@@ -181,14 +178,10 @@ Status RankGroup::form_world() {
   ErrorCode ended_code = ErrorCode::kUnavailable;
   int ended_rank = -1;
   if (processes_) {
-    processes_->watch([&](int child, const std::string& how) {
-      const int rank = child_ranks_[static_cast<size_t>(child)];
-      const auto state = board_->read(rank);
-      const bool told = state && state->phase == RankPhase::kFailed;
-      ended = fmt::format("rank {} (pid {}) {}{}", rank, processes_->pid(child), how,
-                          told ? ": " + state->error().message : "");
-      ended_code = told ? state->error().code : ErrorCode::kUnavailable;
-      ended_rank = rank;
+    processes_->watch([&](int child, const EndReport& end) {
+      ended_rank = child_ranks_[child];
+      ended = fmt::format("rank {} (pid {}) {}", ended_rank, processes_->pid(child), end.text());
+      ended_code = end.error ? end.error->code : ErrorCode::kUnavailable;
       stop.request_stop();
     });
   }
@@ -229,11 +222,8 @@ void RankGroup::set_loaded(size_t num_done, size_t num_total) {
 std::string RankGroup::death_of(const LostRank& lost) {
   const auto child = std::ranges::find(child_ranks_, lost.rank);
   if (child == child_ranks_.end() || !processes_) return {};
-  const std::string how = processes_->how_it_ended(static_cast<int>(child - child_ranks_.begin()));
-  if (how.empty()) return {};
-  const auto state = board_->read(lost.rank);
-  const bool told = state && state->phase == RankPhase::kFailed;
-  return fmt::format(" (it {}{})", how, told ? ": " + state->error().message : "");
+  const auto end = processes_->how_it_ended(static_cast<int>(child - child_ranks_.begin()));
+  return end ? fmt::format(" (it {})", end->text()) : std::string();
 }
 
 Error RankGroup::give_up(const Error& error) {
@@ -284,7 +274,7 @@ void RankGroup::set_failure(const Error& error, int rank) {
   const std::lock_guard lock(own_mutex_);
   if (failure_) return;
   failure_ = {.code = error.code, .rank = rank};
-  own_.set_error(error);
+  own_.set_failed(error.code);
   if (board_) board_->write(placement_.parallel.group_rank(), own_);
 }
 
@@ -339,7 +329,7 @@ std::vector<StateOfRank> RankGroup::states() const {
                                                : child != child_ranks_.end() && processes_
                                                    ? processes_->pid(static_cast<int>(child - child_ranks_.begin()))
                                                    : 0});
-    if (of.phase == RankPhase::kFailed) of.failure = {.code = state.error().code};
+    if (of.phase == RankPhase::kFailed) of.failure = {.code = state.failure()};
     if (state.has_report != 0) {
       of.report = state.report;
       of.resident_bytes = resident_bytes(of.pid);

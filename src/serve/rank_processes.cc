@@ -1,10 +1,13 @@
 #include "serve/rank_processes.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 namespace cachalot {
 Result<std::unique_ptr<RankProcesses>> RankProcesses::start(const std::vector<std::vector<std::string>>& command_lines,
@@ -12,8 +15,15 @@ Result<std::unique_ptr<RankProcesses>> RankProcesses::start(const std::vector<st
   std::unique_ptr<RankProcesses> processes(new RankProcesses());
   processes->stop_fd_ = FileDescriptor(eventfd(0, EFD_CLOEXEC));
   for (const std::vector<std::string>& command_line : command_lines) {
-    ASSIGN_OR_RETURN(Process child, Process::start({.words = command_line, .program = program}));
+    FileDescriptor told(memfd_create("cachalot-end", MFD_CLOEXEC));
+    if (!told) return make_error(ErrorCode::kIo, "memfd_create: {}", std::strerror(errno));
+    ASSIGN_OR_RETURN(Process child,
+                     Process::start({.words = command_line,
+                                     .program = program,
+                                     .environment = {fmt::format("{}={}", kEndReportVariable, told.get())},
+                                     .kept = told.get()}));
     processes->children_.push_back(std::move(child));
+    processes->told_.push_back(std::move(told));
   }
   return processes;
 }
@@ -27,7 +37,7 @@ RankProcesses::~RankProcesses() {
   }
 }
 
-void RankProcesses::watch(std::function<void(int, const std::string&)> on_exit) {
+void RankProcesses::watch(std::function<void(int, const EndReport&)> on_exit) {
   watcher_ = std::thread([this, on_exit = std::move(on_exit)] {
     std::vector<pollfd> polled;
     for (const Process& child : children_) polled.push_back({.fd = child.pidfd(), .events = POLLIN, .revents = 0});
@@ -36,15 +46,19 @@ void RankProcesses::watch(std::function<void(int, const std::string&)> on_exit) 
     }
     if (polled.back().revents) return;
     for (size_t child = 0; child < children_.size(); child++) {
-      if (polled[child].revents)
-        return on_exit(static_cast<int>(child), describe_death(children_[child].wait(), memory_kills_));
+      if (polled[child].revents) return on_exit(static_cast<int>(child), end_of(child, children_[child].wait()));
     }
   });
 }
 
-std::string RankProcesses::how_it_ended(int child) {
-  const std::optional<int> status = children_[static_cast<size_t>(child)].wait_for(std::chrono::milliseconds(200));
-  return status ? describe_death(*status, memory_kills_) : std::string();
+std::optional<EndReport> RankProcesses::how_it_ended(int child) {
+  const auto idx = static_cast<size_t>(child);
+  const std::optional<int> status = children_[idx].wait_for(std::chrono::milliseconds(200));
+  return status.transform([&](int ended) { return end_of(idx, ended); });
+}
+
+EndReport RankProcesses::end_of(size_t child, int status) const {
+  return read_end_report(told_[child].get(), status, memory_kills_);
 }
 
 void RankProcesses::stop_watching() {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
+#include "config/end_report.h"
 
 namespace cachalot {
 
@@ -28,21 +30,23 @@ class RankProcesses {
   ~RankProcesses();
   void set_grace(std::chrono::milliseconds grace) { grace_ = grace; }
 
-  // Calls `on_exit` (child, how it ended) from a thread of its own for the first child that ends before
-  // stop_watching().
-  void watch(std::function<void(int child, const std::string& how)> on_exit);
+  // Calls `on_exit` (child, how it ended, and what it said of it) from a thread of its own for the first child that
+  // ends before stop_watching().
+  void watch(std::function<void(int child, const EndReport& end)> on_exit);
   void stop_watching();
-  // "was ended by signal 9 (Killed)", for one that has ended or does so within moments; else empty.
-  std::string how_it_ended(int child);
+  // Of one that has ended or does so within moments.
+  std::optional<EndReport> how_it_ended(int child);
   pid_t pid(int child) const { return children_[static_cast<size_t>(child)].pid(); }
 
  private:
   RankProcesses() = default;
+  EndReport end_of(size_t child, int status) const;
 
   std::chrono::milliseconds grace_{5'000};
   const uint64_t memory_kills_ = num_memory_kills();
   std::vector<Process> children_;
-  FileDescriptor stop_fd_;  // an eventfd: ends the watcher
+  std::vector<FileDescriptor> told_;  // memory in which each child says why it ends
+  FileDescriptor stop_fd_;            // an eventfd: ends the watcher
   std::thread watcher_;
 };
 

@@ -18,48 +18,16 @@ using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-ClientMetric of_rank(const RankReport& report, double value) {
-  ClientMetric metric;
-  metric.label.push_back({.name = "rank", .value = std::to_string(report.rank)});
-  metric.gauge.value = value;
-  return metric;
-}
-
-}  // namespace
-
-std::string render_rank_info(const std::vector<RankReport>& reports, const std::vector<Member>& members) {
-  MetricFamily info{.name = "cachalot:rank_info",
-                    .help = "Which process a rank is, and the first of its experts",
-                    .type = MetricType::Gauge,
-                    .metric = {}};
-  MetricFamily resident{.name = "cachalot:rank_resident_bytes",
-                        .help = "Memory of the rank's process, with what it shares with others",
-                        .type = MetricType::Gauge,
-                        .metric = {}};
-  for (const RankReport& report : reports) {
-    const auto member = std::ranges::find(members, report.rank, &Member::rank);
-    ClientMetric metric = of_rank(report, 1);
-    metric.label.push_back({.name = "pid", .value = std::to_string(report.pid)});
-    metric.label.push_back({.name = "host", .value = member == members.end() ? "" : member->host});
-    metric.label.push_back({.name = "first_expert", .value = std::to_string(report.first_expert)});
-    info.metric.push_back(std::move(metric));
-    resident.metric.push_back(of_rank(report, static_cast<double>(resident_bytes(report.pid))));
-  }
-  return prometheus::TextSerializer().Serialize({info, resident});
-}
-
-namespace {
-
-// One metric of all ranks; more than one value a rank with another label beside `rank`.
+// One metric of all ranks; more than one value a rank with other labels beside `rank`.
 class Family {
  public:
   Family(const char* name, const char* help, MetricType type)
       : family_{.name = name, .help = help, .type = type, .metric = {}} {}
 
-  void add(int64_t rank, double value, const char* label = nullptr, const char* label_value = nullptr) {
+  void add(int64_t rank, double value, const std::vector<ClientMetric::Label>& labels = {}) {
     ClientMetric metric;
     metric.label.push_back({.name = "rank", .value = std::to_string(rank)});
-    if (label) metric.label.push_back({.name = label, .value = label_value});
+    metric.label.insert(metric.label.end(), labels.begin(), labels.end());
     metric.counter.value = metric.gauge.value = value;
     family_.metric.push_back(std::move(metric));
   }
@@ -74,6 +42,21 @@ double seconds(uint64_t nanoseconds) {
 }
 
 }  // namespace
+
+std::string render_rank_info(const std::vector<RankReport>& reports, const std::vector<Member>& members) {
+  Family info("cachalot:rank_info", "Which process a rank is, and the first of its experts", MetricType::Gauge);
+  Family resident("cachalot:rank_resident_bytes", "Memory of the rank's process, with what it shares with others",
+                  MetricType::Gauge);
+  for (const RankReport& report : reports) {
+    const auto member = std::ranges::find(members, report.rank, &Member::rank);
+    info.add(report.rank, 1,
+             {{"pid", std::to_string(report.pid)},
+              {"host", member == members.end() ? "" : member->host},
+              {"first_expert", std::to_string(report.first_expert)}});
+    resident.add(report.rank, static_cast<double>(resident_bytes(report.pid)));
+  }
+  return prometheus::TextSerializer().Serialize({info.take(), resident.take()});
+}
 
 std::string render_rank_reports(const std::vector<RankReport>& reports) {
   Family experts("cachalot:rank_experts", "Experts of a layer that the rank holds", MetricType::Gauge);
@@ -98,19 +81,19 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
   for (const RankReport& report : reports) {
     experts.add(report.rank, static_cast<double>(report.num_experts));
     weight_bytes.add(report.rank, static_cast<double>(report.weight_bytes));
-    rows.add(report.rank, static_cast<double>(report.rows_sent), "direction", "sent");
-    rows.add(report.rank, static_cast<double>(report.rows_received), "direction", "received");
+    rows.add(report.rank, static_cast<double>(report.rows_sent), {{"direction", "sent"}});
+    rows.add(report.rank, static_cast<double>(report.rows_received), {{"direction", "received"}});
     brought.add(report.rank, static_cast<double>(report.rows_brought));
     owned.add(report.rank, static_cast<double>(report.sequence_parallel_rows));
-    bytes.add(report.rank, static_cast<double>(report.shm_bytes_sent), "transport", "shm");
-    bytes.add(report.rank, static_cast<double>(report.ucx_bytes_sent), "transport", "ucx");
+    bytes.add(report.rank, static_cast<double>(report.shm_bytes_sent), {{"transport", "shm"}});
+    bytes.add(report.rank, static_cast<double>(report.ucx_bytes_sent), {{"transport", "ucx"}});
     agreements.add(report.rank, static_cast<double>(report.agreements));
     steps.add(report.rank, static_cast<double>(report.steps));
     without_rows.add(report.rank, static_cast<double>(report.steps_without_rows));
     expert_rows.add(report.rank, static_cast<double>(report.expert_rows));
-    time.add(report.rank, seconds(report.nanoseconds_computing), "part", "compute");
-    time.add(report.rank, seconds(report.nanoseconds_exchanging), "part", "exchange");
-    time.add(report.rank, seconds(report.nanoseconds_waiting), "part", "waiting");
+    time.add(report.rank, seconds(report.nanoseconds_computing), {{"part", "compute"}});
+    time.add(report.rank, seconds(report.nanoseconds_exchanging), {{"part", "exchange"}});
+    time.add(report.rank, seconds(report.nanoseconds_waiting), {{"part", "waiting"}});
   }
   std::vector<MetricFamily> families;
   for (Family* family : {&experts, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements, &steps,

@@ -202,7 +202,7 @@ void Replica::take_mail() {
     }
     Stream stream{std::move(submission.listener), metrics_.start_request(submission.request)};
     if (Status added = scheduler_.add(std::move(submission.request)); !added) {
-      stream.listener({.id = id, .finish = FinishReason::kError, .error = added.error().message});
+      stream.listener({.id = id, .finish = FinishReason::kError, .error = added.error().message, .is_own_fault = true});
       continue;
     }
     streams_.emplace(id, std::move(stream));

@@ -5,14 +5,11 @@
 #include <algorithm>
 #include <atomic>
 #include <boost/json.hpp>
-#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <filesystem>
 #include <map>
 #include <mutex>
-#include <optional>
-#include <stop_token>
 #include <thread>
 
 #include "base/log.h"
@@ -26,7 +23,6 @@
 #include "openai/api_server.h"
 #include "scheduler/scheduler.h"
 #include "serve/metrics.h"
-#include "serve/rank_group.h"
 #include "serve/rank_reports.h"
 #include "serve/replica.h"
 #include "text/chat_template.h"
@@ -124,6 +120,141 @@ Result<GenerationConfig> load_sampling_defaults(const std::string& model_folder,
 
 // In the order in which they may be taken down again: the last member goes first.
 struct RunningServer::Parts {
+  explicit Parts(const ServeOptions& given) : options(given) {}
+
+  Status start(FailureHandler on_failure) {
+    const std::string& folder = options.engine.model;
+    // A port that is taken is known before anything is loaded.
+    io_threads = std::make_unique<http::IoThreads>(options.io_threads);
+    http::ServerOptions http_options{.host = options.host,
+                                     .port = options.port,
+                                     .max_body_bytes_in_flight = options.max_body_bytes_in_flight,
+                                     .idle_timeout = std::chrono::seconds(options.idle_timeout_seconds)};
+    http_options.max_connections = std::min(http_options.max_connections, http::raise_file_limit() - kOtherFiles);
+    http = std::make_unique<http::Server>(*io_threads, std::move(http_options));
+    RETURN_IF_ERROR(http->listen());
+    const TextOptions& text = options.text;
+    const std::string& texts = text.tokenizer.empty() ? folder : text.tokenizer;
+    ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
+    ASSIGN_OR_RETURN(tokenizer, Tokenizer::load(texts, config.vocab_size));
+    ASSIGN_OR_RETURN(chat_template, load_template(texts, text));
+    ASSIGN_OR_RETURN(generation_config, load_sampling_defaults(folder, config.vocab_size, text));
+    if (options.parallel.group_rank() == 0)
+      for (const auto& notes : {config.notes, tokenizer->notes(), generation_config.notes})
+        for (const std::string& note : notes) log::warn("{}", note);
+    ASSIGN_OR_RETURN(group, RankGroup::start(group_options(options)));
+    RETURN_IF_ERROR(answer_probes());
+    RETURN_IF_ERROR(group->form());
+    ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, load());
+    RETURN_IF_ERROR(group->wait_until_all_ready());
+    if (options.stop.stop_requested())
+      return make_error(ErrorCode::kCancelled, "{} came before it served", signal_name(received_stop_signal()));
+    serve_api(std::move(engine), std::move(on_failure));
+    return {};
+  }
+
+  // The API, of which only probes are answered as yet.
+  Status answer_probes() {
+    const std::string& folder = options.engine.model;
+    openai::ApiServerOptions api_options{
+        .served_model_names = options.served_model_names.empty() ? std::vector{folder} : options.served_model_names,
+        .model_path = folder,
+        .api_keys = options.api_keys,
+        .version = kVersion,
+        .generation_config = generation_config,
+        .seed = options.engine.seed,
+        .reasoning = options.reasoning,
+        .log_requests = options.service.log_requests};
+    api_options.force_include_usage = options.text.force_include_usage;
+    api_options.tokens_as_ids = options.text.tokens_as_ids;
+    api_options.limits.max_logprobs = options.service.max_logprobs;
+    if (const std::string& kwargs = options.text.default_template_kwargs; !kwargs.empty()) {
+      boost::system::error_code error;
+      const boost::json::value value = boost::json::parse(kwargs, error);
+      if (error || !value.is_object())
+        return make_parameter_error("--default-chat-template-kwargs",
+                                    "--default-chat-template-kwargs {}: must be a JSON object",
+                                    cachalot::quoted(kwargs));
+      api_options.default_template_kwargs = value.get_object();
+    }
+    api = std::make_unique<openai::ApiServer>(service, *tokenizer, chat_template.get(), std::move(api_options));
+    api->set_metrics([this] { return render_metrics(); });
+    api->set_state([this] { return render_state(); });
+    api->register_routes(*http);
+    return http->start();
+  }
+
+  Result<std::unique_ptr<RankEngine>> load() {
+    ProgressBar bar("loading");
+    const auto on_progress = [&](size_t num_done, size_t num_total) {
+      bar.update(num_done, num_total);
+      group->set_loaded(num_done, num_total);
+    };
+    ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine,
+                     RankEngine::create(options.engine, group->placement(), on_progress));
+    group->publish(engine->report());
+    return engine;
+  }
+
+  void serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure) {
+    const std::string& folder = options.engine.model;
+    const std::string name = model_name();
+    const MemoryPlan memory = engine->memory();
+    const ModelConfig& config = engine->config();
+    openai::LoadedModel model{.max_model_len = memory.max_model_len,
+                              .vocab_size = config.vocab_size,
+                              .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
+                              .system_fingerprint = system_fingerprint(options, engine->isa())};
+    log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
+              isa_name(engine->isa()), memory.max_model_len);
+
+    metrics = std::make_unique<Metrics>(MetricsOptions{.model_name = name,
+                                                       .engine = engine->placement().parallel.data_parallel_rank,
+                                                       .max_model_len = memory.max_model_len,
+                                                       .cache_config = cache_config(options.engine, memory)});
+    const QueueLimits queue = queue_limits(options.service, memory.max_model_len);
+    const SchedulerOptions scheduler = make_scheduler_options(options.engine, memory.num_blocks, memory.max_model_len);
+    replica = std::make_unique<Replica>(
+        std::move(engine), scheduler, *metrics,
+        [group = group.get(), on_failure = std::move(on_failure)](const Error& error) {
+          on_failure(group->give_up(error));
+        },
+        queue);
+    service.set(*replica);
+    api->open(std::move(model));
+    if (options.service.log_stats)
+      stats_log =
+          std::jthread([replica = replica.get()](const std::stop_token& stopped) { log_stats(stopped, *replica); });
+  }
+
+  std::string render_metrics() const {
+    const std::vector<RankReport> reports = group->reports(replica->report());
+    return metrics->render(replica->stats(), replica->healthy()) + render_rank_reports(reports) +
+           render_rank_info(reports, group->members()) + render_process_metrics();
+  }
+
+  std::string render_state() const {
+    ServerState state{.phase = group->phase(), .failure = group->failure(), .ranks = group->states()};
+    const Replica* const serving = service.get();
+    // All ranks are ready a moment before this one takes requests.
+    if (!serving && state.phase == RankPhase::kReady) state.phase = RankPhase::kLoading;
+    if (serving) {
+      const ReplicaStats stats = serving->stats();
+      state.num_running = stats.num_running;
+      state.num_waiting = stats.num_waiting;
+      state.kv_usage_percent = static_cast<int>(std::lround(100 * std::clamp(stats.kv_usage, 0.0, 1.0)));
+      // Of this rank the newest is with its replica; the others write theirs after each round.
+      for (StateOfRank& rank : state.ranks)
+        if (rank.report && rank.rank == group->parallel().group_rank()) rank.report = serving->report();
+    }
+    return to_json(state);
+  }
+
+  std::string model_name() const {
+    return options.served_model_names.empty() ? options.engine.model : options.served_model_names.front();
+  }
+
+  const ServeOptions options;
   std::unique_ptr<RankGroup> group;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
@@ -146,152 +277,24 @@ RankGroupOptions group_options(const ServeOptions& options) {
           .patience = options.end_time()};
 }
 
-RunningServer::RunningServer(const ServeOptions& options) : options_(options), parts_(std::make_unique<Parts>()) {}
+RunningServer::RunningServer(const ServeOptions& options) : parts_(std::make_unique<Parts>(options)) {}
 
 RunningServer::~RunningServer() = default;
 
 Result<std::unique_ptr<RunningServer>> RunningServer::start(const ServeOptions& options, FailureHandler on_failure) {
   std::unique_ptr<RunningServer> server(new RunningServer(options));
-  const Status started = server->start_parts(std::move(on_failure));
+  const Status started = server->parts_->start(std::move(on_failure));
   if (started) return server;
   RankGroup* group = server->parts_->group.get();
   return std::unexpected(group ? group->give_up(started.error()) : started.error());
 }
 
-Status RunningServer::start_parts(FailureHandler on_failure) {
-  const std::string& folder = options_.engine.model;
-  // A port that is taken is known before anything is loaded.
-  parts_->io_threads = std::make_unique<http::IoThreads>(options_.io_threads);
-  http::ServerOptions http_options{.host = options_.host,
-                                   .port = options_.port,
-                                   .max_body_bytes_in_flight = options_.max_body_bytes_in_flight,
-                                   .idle_timeout = std::chrono::seconds(options_.idle_timeout_seconds)};
-  http_options.max_connections = std::min(http_options.max_connections, http::raise_file_limit() - kOtherFiles);
-  parts_->http = std::make_unique<http::Server>(*parts_->io_threads, std::move(http_options));
-  RETURN_IF_ERROR(parts_->http->listen());
-  const TextOptions& text = options_.text;
-  const std::string& texts = text.tokenizer.empty() ? folder : text.tokenizer;
-  ASSIGN_OR_RETURN(const ModelConfig config, load_model_config(folder));
-  ASSIGN_OR_RETURN(parts_->tokenizer, Tokenizer::load(texts, config.vocab_size));
-  ASSIGN_OR_RETURN(parts_->chat_template, load_template(texts, text));
-  ASSIGN_OR_RETURN(parts_->generation_config, load_sampling_defaults(folder, config.vocab_size, text));
-  if (options_.parallel.group_rank() == 0)
-    for (const auto& notes : {config.notes, parts_->tokenizer->notes(), parts_->generation_config.notes})
-      for (const std::string& note : notes) log::warn("{}", note);
-  ASSIGN_OR_RETURN(parts_->group, RankGroup::start(group_options(options_)));
-  RETURN_IF_ERROR(answer_probes());
-  RETURN_IF_ERROR(parts_->group->form());
-  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, load());
-  RETURN_IF_ERROR(parts_->group->wait_until_all_ready());
-  if (options_.stop.stop_requested())
-    return make_error(ErrorCode::kCancelled, "{} came before it served", signal_name(received_stop_signal()));
-  serve_api(std::move(engine), std::move(on_failure));
-  return {};
-}
-
-Status RunningServer::answer_probes() {
-  const std::string& folder = options_.engine.model;
-  openai::ApiServerOptions api_options{
-      .served_model_names = options_.served_model_names.empty() ? std::vector{folder} : options_.served_model_names,
-      .model_path = folder,
-      .api_keys = options_.api_keys,
-      .version = kVersion,
-      .generation_config = parts_->generation_config,
-      .seed = options_.engine.seed,
-      .reasoning = options_.reasoning,
-      .log_requests = options_.service.log_requests};
-  api_options.force_include_usage = options_.text.force_include_usage;
-  api_options.tokens_as_ids = options_.text.tokens_as_ids;
-  api_options.limits.max_logprobs = options_.service.max_logprobs;
-  if (const std::string& kwargs = options_.text.default_template_kwargs; !kwargs.empty()) {
-    boost::system::error_code error;
-    const boost::json::value value = boost::json::parse(kwargs, error);
-    if (error || !value.is_object())
-      return make_parameter_error("--default-chat-template-kwargs",
-                                  "--default-chat-template-kwargs {}: must be a JSON object", cachalot::quoted(kwargs));
-    api_options.default_template_kwargs = value.get_object();
-  }
-  parts_->api = std::make_unique<openai::ApiServer>(parts_->service, *parts_->tokenizer, parts_->chat_template.get(),
-                                                    std::move(api_options));
-  parts_->api->set_metrics([this] { return render_metrics(); });
-  parts_->api->set_state([this] { return render_state(); });
-  parts_->api->register_routes(*parts_->http);
-  return parts_->http->start();
-}
-
-Result<std::unique_ptr<RankEngine>> RunningServer::load() {
-  ProgressBar bar("loading");
-  const auto on_progress = [&](size_t num_done, size_t num_total) {
-    bar.update(num_done, num_total);
-    parts_->group->set_loaded(num_done, num_total);
-  };
-  ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine,
-                   RankEngine::create(options_.engine, parts_->group->placement(), on_progress));
-  parts_->group->publish(engine->report());
-  return engine;
-}
-
-void RunningServer::serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure) {
-  const std::string& folder = options_.engine.model;
-  const std::string name = model_name();
-  const MemoryPlan memory = engine->memory();
-  const ModelConfig& config = engine->config();
-  openai::LoadedModel model{.max_model_len = memory.max_model_len,
-                            .vocab_size = config.vocab_size,
-                            .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
-                            .system_fingerprint = system_fingerprint(options_, engine->isa())};
-  log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
-            isa_name(engine->isa()), memory.max_model_len);
-
-  parts_->metrics = std::make_unique<Metrics>(MetricsOptions{.model_name = name,
-                                                             .engine = engine->placement().parallel.data_parallel_rank,
-                                                             .max_model_len = memory.max_model_len,
-                                                             .cache_config = cache_config(options_.engine, memory)});
-  const QueueLimits queue = queue_limits(options_.service, memory.max_model_len);
-  const SchedulerOptions scheduler = make_scheduler_options(options_.engine, memory.num_blocks, memory.max_model_len);
-  parts_->replica = std::make_unique<Replica>(
-      std::move(engine), scheduler, *parts_->metrics,
-      [group = parts_->group.get(), on_failure = std::move(on_failure)](const Error& error) {
-        on_failure(group->give_up(error));
-      },
-      queue);
-  parts_->service.set(*parts_->replica);
-  parts_->api->open(std::move(model));
-  if (options_.service.log_stats)
-    parts_->stats_log = std::jthread(
-        [replica = parts_->replica.get()](const std::stop_token& stopped) { log_stats(stopped, *replica); });
-}
-
 std::string RunningServer::model_name() const {
-  return options_.served_model_names.empty() ? options_.engine.model : options_.served_model_names.front();
+  return parts_->model_name();
 }
 
 std::string RunningServer::url() const {
-  return fmt::format("http://{}/v1", address_text(options_.host, parts_->http->port()));
-}
-
-std::string RunningServer::render_metrics() const {
-  const std::vector<RankReport> reports = parts_->group->reports(parts_->replica->report());
-  return parts_->metrics->render(parts_->replica->stats(), parts_->replica->healthy()) + render_rank_reports(reports) +
-         render_rank_info(reports, parts_->group->members()) + render_process_metrics();
-}
-
-std::string RunningServer::render_state() const {
-  ServerState state{
-      .phase = parts_->group->phase(), .failure = parts_->group->failure(), .ranks = parts_->group->states()};
-  const Replica* const replica = parts_->service.get();
-  // All ranks are ready a moment before this one takes requests.
-  if (!replica && state.phase == RankPhase::kReady) state.phase = RankPhase::kLoading;
-  if (replica) {
-    const ReplicaStats stats = replica->stats();
-    state.num_running = stats.num_running;
-    state.num_waiting = stats.num_waiting;
-    state.kv_usage_percent = static_cast<int>(std::lround(100 * std::clamp(stats.kv_usage, 0.0, 1.0)));
-    // Of this rank the newest is with its replica; the others write theirs after each round.
-    for (StateOfRank& rank : state.ranks)
-      if (rank.report && rank.rank == parts_->group->parallel().group_rank()) rank.report = replica->report();
-  }
-  return to_json(state);
+  return fmt::format("http://{}/v1", address_text(parts_->options.host, parts_->http->port()));
 }
 
 void RunningServer::stop(Deadline deadline) {
@@ -341,9 +344,7 @@ Status run_server(const ServeOptions& options) {
   log::info("ready: {}, model {}", server->url(), server->model_name());
   const std::stop_callback wake(failed.get_token(), [&] { signals.wake(); });
   const int signal = signals.wait();
-  if (signal != 0) {
-    log::info("{}: no new requests; running ones have {} s", signal_name(signal), options.drain_seconds);
-  }
+  if (signal != 0) log::info("{}: no new requests; running ones have {} s", signal_name(signal), options.drain_seconds);
   stop(*server, signals, std::chrono::seconds(options.drain_seconds));
   const std::lock_guard lock(mutex);
   if (failure) return std::unexpected(*failure);

@@ -77,15 +77,6 @@ class RunningServer {
  private:
   struct Parts;
   explicit RunningServer(const ServeOptions& options);
-  Status start_parts(FailureHandler on_failure);
-  // The API, of which only probes are answered as yet.
-  Status answer_probes();
-  Result<std::unique_ptr<RankEngine>> load();
-  void serve_api(std::unique_ptr<RankEngine> engine, FailureHandler on_failure);
-  std::string render_metrics() const;
-  std::string render_state() const;
-
-  const ServeOptions options_;
   std::unique_ptr<Parts> parts_;
 };
 

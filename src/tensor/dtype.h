@@ -50,7 +50,6 @@ const std::array<float, 256>& fp8_values();
 static_assert(sizeof(bf16) == 2 && sizeof(fp16) == 2 && sizeof(fp8e4m3) == 1);
 
 // Kinds of elements, with the names that safetensors give them.
-
 enum class DType { kF32, kBF16, kF16, kF8E4M3, kI64, kI32, kI16, kI8, kU8, kBool, kF64 };
 
 size_t dtype_size(DType dtype);

@@ -164,14 +164,108 @@ TEST(ChatTemplate, TemplatesWithoutAnEndAreStopped) {
 }
 
 TEST(ChatTemplate, ValuesNestedWithoutAnEndDoNotTakeTheStack) {
-  for (const char* end : {"{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | length }}", "x"}) {
-    const std::string source =
-        "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] "
-        "%}{% endfor %}";
-    const auto text = render(source + end);
-    if (!text) {
-      EXPECT_FALSE(text.error().message.empty());
+  for (const char* deeper : {"[ns.x]",
+                             "(ns.x, 1)",
+                             "{'a': ns.x}",
+                             "dict(ns.x, a=ns.x)",
+                             "dict(a=ns.x)",
+                             "ns.x * 1",
+                             "ns.x + [1]",
+                             "ns.x[0:]",
+                             "ns.x | reverse",
+                             "ns.x | chain([1])",
+                             "ns.x | zip([1])",
+                             "ns.x | map('string')",
+                             "ns.x | batch(2)",
+                             "ns",
+                             "loop",
+                             "[ns]",
+                             "{'a': loop}",
+                             "namespace(a=ns.x)",
+                             "namespace(a=ns)",
+                             "ns.x | items",
+                             "ns.x.items()"}) {
+    const std::string source = fmt::format(
+        "{{% set ns = namespace(x={}) %}}{{% for a in range(1000) %}}{{% for b in range(1000) %}}{{% set ns.x = {} %}}"
+        "{{% endfor %}}{{% endfor %}}{{{{ ns.x | length }}}}{{{{ ns }}}}",
+        std::string_view(deeper).starts_with("dict(ns") ? "{}" : "[1]", deeper);
+    const auto text = render(source);
+    ASSERT_FALSE(text) << source;
+    EXPECT_FALSE(text.error().message.empty());
+  }
+}
+
+// Lists that hold the same list twice, which holds ... : 2^60 items in a few kilobytes, and without them.
+TEST(ChatTemplate, ListsThatHoldThemselvesManyTimesAreStopped) {
+  const std::string grow =
+      "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
+      "{% set ns.y = [ns.y, ns.y] %}{% endfor %}";
+  // Small enough to be kept, and looked at a hundred thousand times.
+  const std::string loop =
+      "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(12) %}{% set ns.x = [ns.x, ns.x] %}"
+      "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{% for i in range(100000) %}";
+  for (const std::string& use : std::vector<std::string>{"{{ ns.x == ns.y }}",
+                                                         "{{ ns.x < ns.y }}",
+                                                         "{{ 1 < 2 < ns.x <= ns.y }}",
+                                                         "{{ ns.y in [ns.x] }}",
+                                                         "{{ ns.x is eq(ns.y) }}",
+                                                         "{{ [ns.x] | select('eq', ns.y) | list }}",
+                                                         "{{ [1, 2] | map('default', ns.y) }}",
+                                                         "{{ ns.x | join }}",
+                                                         "{{ ns.x | string }}",
+                                                         "{{ ns.x ~ '' }}",
+                                                         "{{ '%s' | format(ns.x) }}",
+                                                         "{{ '{}'.format(ns.x) }}",
+                                                         "{{ [ns.x, ns.y] | sort }}",
+                                                         "{{ [ns.x, ns.y] | unique }}",
+                                                         "{{ [ns.x, ns.y] | min }}",
+                                                         "{{ {ns.x: 1, ns.y: 2} }}",
+                                                         "{{ {'a': 1}[ns.y] }}",
+                                                         "{{ [ns.x].count(ns.y) }}",
+                                                         "{{ dict(a=ns.x) | dictsort(by='value') }}",
+                                                         "{{ ns.x | upper }}",
+                                                         "{{ ns.x | tojson }}",
+                                                         "{{ ns }}",
+                                                         "{{ raise_exception(ns.x) }}",
+                                                         "{{ debug() }}",
+                                                         "{% set z = ns.x %}{% for a in ns.x %}{% endfor %}",
+                                                         "{{ range(*ns.x) }}",
+                                                         "{{ dict(**{'a': ns.x}) == dict(a=ns.y) }}"}) {
+    for (const std::string& source : {grow + use, loop + use + "{% endfor %}"}) {
+      const auto start = std::chrono::steady_clock::now();
+      EXPECT_FALSE(render(source)) << source;
+      EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20)) << source;
     }
+  }
+}
+
+// What templates do with lists, maps, loops and macros is as it was.
+TEST(ChatTemplate, ListsAndMapsAreKeptAsTheyAre) {
+  for (const auto& [source, text] : std::vector<std::pair<std::string, std::string>>{
+           {"{% set x = range(5)[1:] %}{{ x }} {{ x | length }} {{ x[0] }}", "[1, 2, 3, 4] 4 1"},
+           {"{% set x, y = (1, [2]) %}{{ x }}{{ y }}{% set z = (1, 2) %}{{ z }}", "1[2](1, 2)"},
+           {"{% set d = dict({'b': 1}, a=[2]) %}{% for k, v in d.items() %}{{ k }}{{ v }}{% endfor %}", "b1a[2]"},
+           {"{% set ns = namespace(l=[]) %}{% for i in range(3) %}{% set ns.l = ns.l + [i] %}{% endfor %}{{ ns.l }}",
+            "[0, 1, 2]"},
+           {"{% set ns = namespace(a=1) %}{% set other = ns %}{% set other.a = 2 %}{{ ns.a }}", "2"},
+           {"{% for a in [1, 2] %}{% set outer = loop %}{% for b in 'xy' %}{{ outer.index }}{{ loop.index }} "
+            "{% endfor %}{% endfor %}",
+            "11 12 21 22 "},
+           {"{% macro m(a, b=[1]) %}{{ a }}{{ b }}{{ caller() if caller }}{% endmacro %}{{ m(1) }}{{ m(1, b=2) }}"
+            "{% call m(3) %}!{% endcall %}{{ m(*[4, 5]) }}{{ m(**{'a': 6}) }}",
+            "1[1]123[1]!456[1]"},
+           {"{% for x in [[1, [2]], 3] recursive %}{{ loop(x) if x is iterable else x }}{% endfor %}", "123"},
+           {"{{ 1 < 2 < 3 }}{{ 1 < 2 > 3 }}{{ 'a' in {'a': 1} }}{{ 'b' not in 'abc' }}", "TrueFalseTrueFalse"},
+           {"{{ [3, 1] | sort | join(',') }}{{ ['a', 'b'] | map('upper') | list }}{{ [1, 2] | select('gt', 1) | list "
+            "}}",
+            "1,3['A', 'B'][2]"},
+           {"{% set m = [{'role': 'user'}, {'role': 'tool'}] %}{{ (m | selectattr('role', 'equalto', 'tool') | "
+            "list)[0].role }}{{ m[::-1][0]['role'] }}",
+            "tooltool"},
+           {"{% block a %}{% set x = [1] %}{{ x }}{% endblock %}{% filter upper %}a{% endfilter %}", "[1]A"},
+       }) {
+    const auto rendered = render(source);
+    EXPECT_EQ(rendered ? *rendered : rendered.error().message, text) << source;
   }
 }
 

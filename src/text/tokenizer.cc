@@ -15,7 +15,7 @@ namespace cachalot {
 namespace {
 
 Result<std::string> read_tokenizer_json(const std::string& model_folder) {
-  Result<std::string> text = read_file(model_folder + "/tokenizer.json");
+  Result<std::string> text = read_file(model_folder + "/tokenizer.json", kMostTableBytes);
   if (text || text.error().code != ErrorCode::kNotFound) return text;
   for (const char* other : {"tiktoken.model", "tokenizer.model"}) {
     if (!std::filesystem::exists(model_folder + "/" + other)) continue;

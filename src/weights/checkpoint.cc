@@ -33,7 +33,7 @@ bool is_file(const std::string& path) {
 }  // namespace
 
 Result<Checkpoint::Index> Checkpoint::read_index(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  ASSIGN_OR_RETURN(const std::string text, read_file(path, kMostTableBytes));
   ASSIGN_OR_RETURN(const boost::json::object object, parse_json_object(text, path));
   const boost::json::value* weight_map = object.if_contains("weight_map");
   if (!weight_map || !weight_map->is_object())

@@ -12,9 +12,9 @@ namespace {
 
 constexpr int kNibblesPerWord = 8;
 
-Status check_dtype(const TensorRef& tensor, DType wanted) {
-  if (tensor.spec.dtype == wanted) return {};
-  return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(wanted));
+Status check_tensor(const TensorRef& tensor, DType dtype, std::span<const int64_t> shape) {
+  if (tensor.spec.dtype == dtype) return check_shape(tensor, shape);
+  return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(dtype));
 }
 
 Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, const QuantizationConfig& quantization) {
@@ -23,9 +23,9 @@ Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, c
   source.format = SourceFormat::kFp8Block;
   source.block_rows = quantization.block_rows;
   source.block_cols = quantization.block_cols;
-  RETURN_IF_ERROR(check_dtype(*parts.scale_inv, DType::kF32));
-  RETURN_IF_ERROR(check_shape(*parts.scale_inv, std::array{ceil_div(source.out_features, source.block_rows),
-                                                           ceil_div(source.in_features, source.block_cols)}));
+  RETURN_IF_ERROR(check_tensor(
+      *parts.scale_inv, DType::kF32,
+      std::array{ceil_div(source.out_features, source.block_rows), ceil_div(source.in_features, source.block_cols)}));
   source.scales = parts.scale_inv->data.data();
   return whole(source);
 }
@@ -36,8 +36,7 @@ Result<WeightSource> awq_source(const LinearParts& parts, std::string_view prefi
   const int64_t out = source.out_features, in = source.in_features;
   if (!parts.scales) return tensor_error(*parts.qweight, "{}.scales is missing", prefix);
   if (out % kNibblesPerWord != 0) return tensor_error(*parts.qweight, "{} outputs are no multiple of 8", out);
-  RETURN_IF_ERROR(check_dtype(*parts.qweight, DType::kI32));
-  RETURN_IF_ERROR(check_shape(*parts.qweight, std::array{in, out / kNibblesPerWord}));
+  RETURN_IF_ERROR(check_tensor(*parts.qweight, DType::kI32, std::array{in, out / kNibblesPerWord}));
   RETURN_IF_ERROR(check_float(*parts.scales));
   const int64_t groups = parts.scales->spec.shape.empty() ? 0 : parts.scales->spec.shape[0];
   RETURN_IF_ERROR(check_shape(*parts.scales, std::array{groups, out}));
@@ -48,8 +47,7 @@ Result<WeightSource> awq_source(const LinearParts& parts, std::string_view prefi
     return tensor_error(*parts.scales, "its groups hold {} inputs; config.json says {}", group_size,
                         quantization.group_size);
   if (parts.qzeros) {
-    RETURN_IF_ERROR(check_dtype(*parts.qzeros, DType::kI32));
-    RETURN_IF_ERROR(check_shape(*parts.qzeros, std::array{groups, out / kNibblesPerWord}));
+    RETURN_IF_ERROR(check_tensor(*parts.qzeros, DType::kI32, std::array{groups, out / kNibblesPerWord}));
     source.zeros = parts.qzeros->data.data();
   } else if (quantization.zero_point) {
     return tensor_error(*parts.qweight, "{}.qzeros is missing", prefix);

@@ -57,6 +57,29 @@ bool answers(const UpCluster& cluster, const ApiClient& client) {
   return answer.end == End::kComplete && answer.text.find("3.8 is larger") != std::string::npos;
 }
 
+TEST(Cluster, WhatSshSaysOfItsFailureIsSaidWithTheNodeAndWhatToTry) {
+  const ScratchFolder folder;
+  std::filesystem::create_directory(folder / "bin");
+  std::ofstream(folder / "bin/ssh")
+      << "#!/bin/sh\necho 'a banner' >&2\nprintf 'Permission denied \\033[1m(publickey).\\r\\n' "
+         ">&2\nexit 255\n";
+  std::filesystem::permissions(folder / "bin/ssh", std::filesystem::perms::owner_all);
+  std::ofstream(folder / "cluster.yaml") << fmt::format(
+      "name: far\nmodel: {}\nlauncher: ssh\nport: {}\nnodes: [{{address: 127.0.0.1, devices: 1, ssh: {{user: serve, "
+      "port: "
+      "2222}}}}]\n",
+      nano_folder(), free_port());
+  Program up({.environment = {fmt::format("PATH={}:{}", folder / "bin", std::getenv("PATH"))}},
+             {"up", folder / "cluster.yaml", "--run-folder", folder / "run"});
+  const auto line = up.wait_for_line("cannot be reached", seconds(20));
+  ASSERT_TRUE(line) << up.output();
+  EXPECT_THAT(line->text,
+              HasSubstr("ssh failed: 'Permission denied \\x1b[1m(publickey).'; try the same by hand: ssh -T "));
+  EXPECT_THAT(line->text, HasSubstr("-l serve -p 2222 -- 127.0.0.1 true"));
+  up.signal(SIGINT);
+  EXPECT_TRUE(up.wait(seconds(20))) << up.output();
+}
+
 TEST(Cluster, ServesAgainAfterARankWasLostAndLeavesNothingBehind) {
   const ApiClient client;
   UpCluster cluster({.more = "restart: {first-wait: 0.2}\n"});

@@ -342,6 +342,46 @@ TEST(Files, OfCommandsAreFilesToo) {
   }
 }
 
+// Of 10 GB, which would take the machine's memory.
+TEST(Files, LargeOnesAreRefusedByNameBeforeTheyAreRead) {
+  const ScratchFolder folder;
+  std::filesystem::copy(nano_folder(), folder / "nano", std::filesystem::copy_options::recursive);
+  const auto grow = [](const std::string& path) {
+    std::ofstream(path, std::ios::app).close();
+    std::filesystem::resize_file(path, uintmax_t{10} << 30);
+    return path;
+  };
+  const auto is_refused = [](std::vector<std::string> words, const std::string& path) {
+    const auto begin = steady_clock::now();
+    Program program(std::move(words));
+    const auto status = program.wait(kPatience);
+    EXPECT_THAT(status.value_or(0), Not(0)) << path << "\n" << program.output();
+    EXPECT_LT(status.value_or(134), 128) << path << "\n" << program.output();
+    EXPECT_LT(steady_clock::now() - begin, seconds(20)) << path;
+    EXPECT_THAT(program.output(), HasSubstr(path + " has 10737418240 bytes; no file of this kind has more than "));
+  };
+  for (const char* name :
+       {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"}) {
+    const std::string path = folder / "nano/" + name, kept = path + ".kept";
+    const bool was_there = std::filesystem::exists(path);
+    if (was_there) std::filesystem::copy(path, kept);
+    is_refused(serve_words(folder / "nano", small()), grow(path));
+    std::filesystem::remove(path);
+    if (was_there) std::filesystem::rename(kept, path);
+  }
+  const std::string large = grow(folder / "large.json");
+  is_refused({"up", large, "--run-folder", folder / "run"}, large);
+  is_refused({"check", "--plan", "--model", large}, large);
+  is_refused({"eval", "--url", "http://127.0.0.1:9/v1", "--questions", large}, large);
+  is_refused({"synth", "--config", large, "--out", folder / "out"}, large);
+  is_refused(serve_words(nano_folder(), {"--group-secret-file", large, "--tensor-parallel-size", "2"}), large);
+  is_refused(serve_words(nano_folder(), {"--chat-template", large}), large);
+  is_refused(serve_words(nano_folder(), {"--config", large}), large);
+  std::filesystem::remove(folder / "nano/model.safetensors");
+  const std::string index = grow(folder / "nano/model.safetensors.index.json");
+  is_refused(serve_words(folder / "nano", small()), index);
+}
+
 TEST(Ports, OneInUseIsSaidBeforeAnythingIsLoadedWithWhoHasIt) {
   const auto first = serve(nano_folder(), small());
   const auto ready = first->wait_for_line("ready: http://127.0.0.1:", kPatience);

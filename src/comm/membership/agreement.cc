@@ -1,16 +1,59 @@
 #include "comm/membership/agreement.h"
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
 #include <unistd.h>
 
 #include <map>
-#include <string>
-#include <vector>
 
+#include "base/error.h"
+#include "base/math.h"
 #include "base/text.h"
-#include "comm/membership/secret.h"
 #include "device/thread_pool.h"
 
 namespace cachalot::control {
+
+namespace {
+
+Proof hmac(std::string_view secret, const std::string& message) {
+  Proof proof{};
+  unsigned int size = 0;
+  const unsigned char* done =
+      HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
+           reinterpret_cast<const unsigned char*>(message.data()), message.size(), proof.data(), &size);
+  CHECK(done != nullptr && size == proof.size(), "HMAC-SHA256 failed");
+  return proof;
+}
+
+}  // namespace
+
+Nonce random_nonce() {
+  Nonce nonce{};
+  CHECK(RAND_bytes(nonce.data(), static_cast<int>(nonce.size())) == 1, "the system gives no random bytes");
+  return nonce;
+}
+
+// The first word of each proof's message differs, so that no side's proof serves the other.
+Proof proof_of_hello(std::string_view secret, const Nonce& rank0_nonce, Hello hello) {
+  hello.proof = {};
+  Writer message;
+  message(std::string("cachalot hello"), rank0_nonce, hello);
+  return hmac(secret, message.take());
+}
+
+Proof proof_of_rank0(std::string_view secret, const Nonce& rank0_nonce, const Nonce& rank_nonce) {
+  Writer message;
+  message(std::string("cachalot rank 0"), rank0_nonce, rank_nonce);
+  return hmac(secret, message.take());
+}
+
+bool equal(const Proof& left, const Proof& right) {
+  const auto text = [](const Proof& proof) {
+    return std::string_view(reinterpret_cast<const char*>(proof.data()), proof.size());
+  };
+  return equal_in_constant_time(text(left), text(right));
+}
 
 namespace {
 
@@ -102,9 +145,8 @@ std::optional<Error> find_wrong_secret(std::string_view secret, const Nonce& non
   if (secret.empty() && !other.has_secret) return std::nullopt;
   if (secret.empty())
     return error(fmt::format("{} has a group secret (--group-secret-file), {} has none", who, rank0_name));
-  if (!other.has_secret) {
+  if (!other.has_secret)
     return error(fmt::format("{} has no group secret (--group-secret-file), {} has one", who, rank0_name));
-  }
   if (equal(other.proof, proof_of_hello(secret, nonce, other))) return std::nullopt;
   return error(fmt::format("{} has another group secret (--group-secret-file) than {}", who, rank0_name));
 }

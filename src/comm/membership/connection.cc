@@ -74,11 +74,10 @@ void Connection::write_next() {
         return self->unsent_.clear();
       }
       self->unsent_.pop_front();
-      if (!self->unsent_.empty()) {
+      if (!self->unsent_.empty())
         self->write_next();
-      } else if (self->finishing_) {
+      else if (self->finishing_)
         self->shut_down_sending();
-      }
     });
   });
 }

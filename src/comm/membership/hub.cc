@@ -7,7 +7,6 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "comm/membership/secret.h"
 
 namespace cachalot::control {
 
@@ -398,11 +397,10 @@ Hub::Clock::time_point Hub::judge(Clock::time_point now) {
   for (const auto& [rank, client] : std::map(members_)) {
     const Clock::duration silence = counted - client->heard,
                           limit = timing_.silence_limit(client->lateness, client->is_loading());
-    if (silence < limit) {
+    if (silence < limit)
       shortest = std::min(shortest, limit - silence);
-    } else {
+    else
       drop(client, Timing::silence_text(silence));
-    }
   }
   return now + shortest;
 }
@@ -431,9 +429,8 @@ void Hub::log_what_is_missing() {
       loading += fmt::format("{}rank {} is {}", num_loading == 1 ? "" : ", ", rank, activity.text());
   };
   if (!own_ready_) add(0, state_.activity());
-  for (const auto& [rank, client] : members_) {
+  for (const auto& [rank, client] : members_)
     if (!client->ready) add(rank, client->activity);
-  }
   log::info("{} of {} ranks have loaded: {}{}", own_.introduction.size - num_loading, own_.introduction.size, loading,
             num_loading > kMaxShown ? ", ..." : "");
 }
@@ -449,9 +446,8 @@ Hub::ClientPtr Hub::member(int rank) const {
 
 std::vector<int> Hub::missing_ranks() const {
   std::vector<int> missing;
-  for (int rank = 1; rank < own_.introduction.size; ++rank) {
+  for (int rank = 1; rank < own_.introduction.size; ++rank)
     if (!members_.contains(rank)) missing.push_back(rank);
-  }
   return missing;
 }
 

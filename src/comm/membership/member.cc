@@ -19,9 +19,8 @@ Result<NodeId> this_node() {
 
   const char* path = "/proc/self/ns/net";
   struct stat info{};
-  if (stat(path, &info) != 0) {
+  if (stat(path, &info) != 0)
     return make_error(ErrorCode::kIo, "{} tells the network namespace and cannot be read: {}", path, strerror(errno));
-  }
   return NodeId{.boot_id = std::move(boot_id), .net_namespace = info.st_ino};
 }
 
@@ -50,7 +49,7 @@ std::string Activity::text() const {
 }
 
 CoreSharers core_sharers(const std::vector<Member>& members, int rank) {
-  const Member& own = members[static_cast<size_t>(rank)];
+  const Member& own = members[rank];
   CoreSharers sharers;
   for (const Member& member : members) {
     const bool meets =
@@ -73,11 +72,10 @@ std::string rank_list(const std::vector<int>& ranks) {
   for (size_t first = 0; first < ranks.size();) {
     size_t last = first;
     while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;
-    if (last - first >= 2) {
+    if (last - first >= 2)
       parts.push_back(fmt::format("{}-{}", ranks[first], ranks[last]));
-    } else {
+    else
       for (size_t i = first; i <= last; ++i) parts.push_back(fmt::to_string(ranks[i]));
-    }
     first = last + 1;
   }
   std::string text = ranks.size() == 1 ? "rank " : "ranks ";

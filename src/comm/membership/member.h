@@ -2,10 +2,10 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -21,10 +21,7 @@ struct NodeId {
 
   bool operator==(const NodeId&) const = default;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.boot_id, self.net_namespace);
-  }
+  static auto fields(auto& self) { return std::tie(self.boot_id, self.net_namespace); }
 };
 
 Result<NodeId> this_node();
@@ -49,10 +46,9 @@ struct Member {
 
   std::string name() const;  // "rank 5 (replica 1, tp 0, host b, pid 77)", for logs and errors whatever it has said
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.rank, self.label, self.host, self.pid, self.node, self.cores, self.control_address, self.shm_socket,
-            self.ucx_address);
+  static auto fields(auto& self) {
+    return std::tie(self.rank, self.label, self.host, self.pid, self.node, self.cores, self.control_address,
+                    self.shm_socket, self.ucx_address);
   }
 };
 
@@ -78,10 +74,7 @@ struct Activity {
 
   std::string text() const;  // "in step 812"
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.phase, self.percent, self.step);
-  }
+  static auto fields(auto& self) { return std::tie(self.phase, self.percent, self.step); }
 };
 
 // A member that the group has lost, as each survivor reports it.

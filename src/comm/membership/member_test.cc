@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "comm/membership/agreement.h"
 #include "comm/membership/role.h"
-#include "comm/membership/secret.h"
 
 namespace cachalot::control {
 namespace {

@@ -6,7 +6,6 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "comm/membership/secret.h"
 
 namespace cachalot::control {
 

@@ -27,9 +27,8 @@ Result<FrameHeader> decode_header(std::string_view bytes, size_t max_length) {
   FrameHeader header;
   Reader reader(bytes);
   reader(magic, header.protocol, header.type, header.epoch, header.length);
-  if (!reader.complete() || magic != kMagic) {
+  if (!reader.complete() || magic != kMagic)
     return make_error(ErrorCode::kCorrupt, "{} begins no control message", quoted(bytes));
-  }
   if (header.length > max_length) {
     return make_error(ErrorCode::kCorrupt, "a control message of {} bytes; {} are the limit here", header.length,
                       max_length);

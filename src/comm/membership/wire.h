@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -73,10 +74,7 @@ struct Challenge {
   Nonce nonce{};
   bool has_secret = false;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.nonce, self.has_secret);
-  }
+  static auto fields(auto& self) { return std::tie(self.nonce, self.has_secret); }
 };
 
 struct Introduction {
@@ -85,9 +83,8 @@ struct Introduction {
   std::string host, label;
   int64_t pid = 0;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.program_version, self.rank, self.size, self.host, self.label, self.pid);
+  static auto fields(auto& self) {
+    return std::tie(self.program_version, self.rank, self.size, self.host, self.label, self.pid);
   }
   std::string name() const;  // as Member::name()
 };
@@ -106,10 +103,9 @@ struct Hello {
   std::string model_fingerprint;
   std::vector<std::pair<std::string, std::string>> settings;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.introduction, self.nonce, self.proof, self.has_secret, self.node, self.cores, self.shm_socket,
-            self.ucx_address, self.isa_level, self.isa_name, self.model_fingerprint, self.settings);
+  static auto fields(auto& self) {
+    return std::tie(self.introduction, self.nonce, self.proof, self.has_secret, self.node, self.cores, self.shm_socket,
+                    self.ucx_address, self.isa_level, self.isa_name, self.model_fingerprint, self.settings);
   }
 };
 
@@ -118,10 +114,7 @@ struct Accepted {
   Proof proof{};
   uint32_t failure_timeout_ms = 0;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.proof, self.failure_timeout_ms);
-  }
+  static auto fields(auto& self) { return std::tie(self.proof, self.failure_timeout_ms); }
 };
 
 struct Refused {
@@ -129,10 +122,7 @@ struct Refused {
   ErrorCode code = ErrorCode::kUnavailable;
   std::string message, parameter;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.code, self.message, self.parameter);
-  }
+  static auto fields(auto& self) { return std::tie(self.code, self.message, self.parameter); }
 };
 
 struct Formed {
@@ -141,20 +131,14 @@ struct Formed {
   int isa_level = 0;  // the lowest of all
   std::string isa_name;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.members, self.isa_level, self.isa_name);
-  }
+  static auto fields(auto& self) { return std::tie(self.members, self.isa_level, self.isa_name); }
 };
 
 struct Heartbeat {
   static constexpr MessageType kType = MessageType::kHeartbeat;
   Activity activity;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.activity);
-  }
+  static auto fields(auto& self) { return std::tie(self.activity); }
 };
 
 struct Failure {
@@ -164,27 +148,20 @@ struct Failure {
   bool activity_known = false;
   Activity activity;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.rank, self.cause, self.activity_known, self.activity);
-  }
+  static auto fields(auto& self) { return std::tie(self.rank, self.cause, self.activity_known, self.activity); }
 };
 
 struct Left {
   static constexpr MessageType kType = MessageType::kLeft;
   int rank = 0;
 
-  template <class Archive, class Self>
-  static void fields(Archive& archive, Self& self) {
-    archive(self.rank);
-  }
+  static auto fields(auto& self) { return std::tie(self.rank); }
 };
 
 struct Ready {
   static constexpr MessageType kType = MessageType::kReady;
 
-  template <class Archive, class Self>
-  static void fields(Archive&, Self&) {}
+  static auto fields(auto&) { return std::tie(); }
 };
 
 template <class Field>
@@ -220,7 +197,7 @@ class Writer {
   template <class Message>
     requires std::is_class_v<Message>
   void put(const Message& message) {
-    Message::fields(*this, message);
+    std::apply(*this, Message::fields(message));
   }
 
   std::string bytes_;
@@ -283,7 +260,7 @@ class Reader {
   template <class Message>
     requires std::is_class_v<Message>
   void get(Message& message) {
-    Message::fields(*this, message);
+    std::apply(*this, Message::fields(message));
   }
 
   std::string_view bytes_;

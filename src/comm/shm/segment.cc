@@ -1,10 +1,9 @@
 #include "comm/shm/segment.h"
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,11 +11,10 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
-#include <random>
 #include <utility>
 
 #include "base/error.h"
-#include "base/text.h"
+#include "base/math.h"
 
 namespace cachalot {
 
@@ -55,9 +53,7 @@ void Bell::tell_closed(int event_fd) {
 
 void Bell::wake(int event_fd) {
   if (sleeping_.load() == 0 || sleeping_.exchange(0) == 0) return;
-  const uint64_t one = 1;
-  // An eventfd takes any number of ones; and whoever waits has a deadline.
-  [[maybe_unused]] const ssize_t written = write(event_fd, &one, sizeof(one));
+  eventfd_write(event_fd, 1);  // it takes any number of ones; and whoever waits has a deadline
 }
 
 namespace {
@@ -141,124 +137,118 @@ Segment::~Segment() {
 
 namespace {
 
-constexpr size_t kNumFds = 5;
-
-struct Address {
-  sockaddr_un un{};
-  socklen_t size = 0;
-};
-
-// Abstract: the name begins with a zero byte, lives in the network namespace, and goes with its socket.
-Address abstract_address(const std::string& name) {
-  Address address;
-  CHECK(name.size() + 1 <= sizeof(address.un.sun_path));
-  address.un.sun_family = AF_UNIX;
-  std::memcpy(address.un.sun_path + 1, name.data(), name.size());
-  address.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-  return address;
-}
-
-Result<FileDescriptor> new_socket() {
-  FileDescriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket) return make_error(ErrorCode::kIo, "cannot make a unix socket: {}", std::strerror(errno));
-  return socket;
-}
-
-// Anybody on the node may connect to an abstract name; only this user's processes are let in.
-Status check_user(int socket) {
-  ucred peer{};
-  socklen_t size = sizeof(peer);
-  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
-    return make_error(ErrorCode::kIo, "cannot tell the user at a unix socket's other end: {}", std::strerror(errno));
-  if (peer.uid != geteuid())
-    return make_error(ErrorCode::kInvalidArgument, "it runs as user {}, this rank as user {}", peer.uid, geteuid());
-  return {};
-}
-
-// One packet and the descriptors beside it.
-struct Packet {
-  explicit Packet(Greeting& greeting) : bytes{.iov_base = &greeting, .iov_len = sizeof(greeting)} {
-    header.msg_iov = &bytes;
-    header.msg_iovlen = 1;
-    header.msg_control = control;
-    header.msg_controllen = CMSG_LEN(sizeof(int) * kNumFds);  // not one more has room, which CMSG_SPACE might give
-  }
-
-  iovec bytes;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kNumFds)] = {};
-  msghdr header{};
-};
+// What is copied before it is published, so that both ends of a long message work at the same time.
+constexpr size_t kPortionBytes = 128 << 10;
 
 }  // namespace
 
-Status send_greeting(int socket, const Greeting& greeting, const GreetingFds& fds) {
-  RETURN_IF_ERROR(check_user(socket));
-  Greeting copy = greeting;
-  Packet packet(copy);
-  cmsghdr* control = CMSG_FIRSTHDR(&packet.header);
-  control->cmsg_level = SOL_SOCKET;
-  control->cmsg_type = SCM_RIGHTS;
-  control->cmsg_len = CMSG_LEN(sizeof(int) * kNumFds);
-  const std::array<int, kNumFds> numbers = {fds.memory, fds.event_fd, fds.board_fds[0], fds.board_fds[1], fds.pidfd};
-  std::memcpy(CMSG_DATA(control), numbers.data(), sizeof(numbers));
-  if (sendmsg(socket, &packet.header, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof(greeting)))
-    return make_error(ErrorCode::kUnavailable, "cannot be greeted: {}", std::strerror(errno));
+// If all is read, or of this lap as much as the message takes: then the consumer has also gone back where it was told
+// to before, as that was in an earlier lap.
+bool RingWriter::may_rewind(uint64_t lap, uint64_t num_bytes) const {
+  return head_ == tail_ || head_ >= lap + num_bytes;
+}
+
+bool RingWriter::begin(uint64_t size) {
+  uint64_t start = round_up(tail_, MessageHeader::kAlignment);
+  const uint64_t offset = start & (data_.size() - 1);
+  const bool far = offset >= SegmentLayout::kPage;  // within a page there is nothing to gain
+  if (far || start + sizeof(MessageHeader) > head_ + data_.size()) look();
+  if (far && may_rewind(start - offset, sizeof(MessageHeader) + size)) {
+    control_.rewound_at.store(start, std::memory_order_relaxed);  // published with the tail
+    start += data_.size() - offset;
+    if (head_ == tail_) head_ = start;
+  }
+  if (start + sizeof(MessageHeader) > head_ + data_.size()) return false;
+  const MessageHeader header{.size = size, .sequence = sequence_++, .epoch = epoch_};
+  std::memcpy(at(start), &header, sizeof(header));
+  tail_ = start + sizeof(header);
+  in_message_ = true;
+  num_written_ = 0;
+  return true;
+}
+
+RingProgress RingWriter::write(std::span<const std::byte> message) {
+  RingProgress progress;
+  if (!in_message_) {
+    if (!begin(message.size())) return progress;
+    progress.moved = true;
+  }
+  const size_t wanted = std::min(message.size() - num_written_, kPortionBytes);
+  if (head_ + data_.size() - tail_ < wanted) look();
+  const size_t count = std::min<size_t>(wanted, head_ + data_.size() - tail_);
+  if (count > 0) {
+    const size_t until_end = data_.size() - (tail_ & (data_.size() - 1));
+    const size_t first = std::min(count, until_end);
+    std::memcpy(at(tail_), message.data() + num_written_, first);
+    std::memcpy(data_.data(), message.data() + num_written_ + first, count - first);
+    tail_ += count;
+    num_written_ += count;
+    progress.moved = true;
+  }
+  if (progress.moved) control_.tail.store(tail_);
+  progress.done = num_written_ == message.size();
+  in_message_ = !progress.done;
+  return progress;
+}
+
+Status RingReader::check(uint64_t position) const {
+  if (tail_ < position || tail_ - position > data_.size())
+    return make_error(ErrorCode::kCorrupt, "its ring says {} to {} of {} bytes", position, tail_, data_.size());
   return {};
 }
 
-Result<ReceivedGreeting> receive_greeting(int socket) {
-  RETURN_IF_ERROR(check_user(socket));
-  ReceivedGreeting received;
-  Packet packet(received.greeting);
-  const ssize_t size = recvmsg(socket, &packet.header, MSG_CMSG_CLOEXEC);
-  if (size == 0) return make_error(ErrorCode::kUnavailable, "its process has ended or given up");
-  if (size < 0) return make_error(ErrorCode::kUnavailable, "its greeting cannot be received: {}", std::strerror(errno));
-  std::array<FileDescriptor*, kNumFds> fds = {&received.memory, &received.event_fd, &received.board_fds[0],
-                                              &received.board_fds[1], &received.pidfd};
-  const cmsghdr* control = CMSG_FIRSTHDR(&packet.header);
-  const bool has_fds = control != nullptr && control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_RIGHTS;
-  const size_t num_fds = has_fds ? (control->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-  for (size_t idx = 0; idx < num_fds; idx++) {  // each is ours to close from here on; there is room for kNumFds
-    int fd;
-    std::memcpy(&fd, CMSG_DATA(control) + idx * sizeof(int), sizeof(fd));
-    *fds[idx] = FileDescriptor(fd);
+Result<bool> RingReader::begin(size_t capacity) {
+  tail_ = control_.tail.load();
+  uint64_t start = round_up(head_, MessageHeader::kAlignment);
+  // Looked at after the tail, so what was said before the next message was published is seen here.
+  if (start > 0 && start == control_.rewound_at.load(std::memory_order_relaxed))
+    start = round_up(start + 1, data_.size());
+  MessageHeader header;
+  if (tail_ >= head_ && tail_ < start + sizeof(header)) return false;
+  RETURN_IF_ERROR(check(start));
+  std::memcpy(&header, at(start), sizeof(header));
+  if (header.epoch != epoch_)
+    return make_error(ErrorCode::kCorrupt, "a message of epoch {} came in epoch {}", header.epoch, epoch_);
+  if (header.sequence != sequence_)
+    return make_error(ErrorCode::kCorrupt, "message {} came where message {} was due", header.sequence, sequence_);
+  if (header.size > capacity)
+    return make_error(ErrorCode::kCorrupt, "a message of {} bytes came where at most {} are expected", header.size,
+                      capacity);
+  sequence_++;
+  head_ = start + sizeof(header);
+  in_message_ = true;
+  message_size_ = header.size;
+  num_read_ = 0;
+  return true;
+}
+
+Result<RingProgress> RingReader::read(std::span<std::byte> buffer, size_t& size) {
+  RingProgress progress;
+  if (!in_message_) {
+    ASSIGN_OR_RETURN(progress.moved, begin(buffer.size()));
+    if (!progress.moved) return progress;
   }
-  if (size != static_cast<ssize_t>(sizeof(Greeting)) || received.greeting.magic != SegmentHeader::kMagic ||
-      num_fds != kNumFds)
-    return make_error(ErrorCode::kCorrupt, "its {} bytes and {} file descriptors are no greeting", size, num_fds);
-  return received;
-}
-
-std::string random_socket_name() {
-  std::random_device random;
-  return fmt::format("cachalot-{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
-}
-
-Result<FileDescriptor> listen_on(const std::string& name, int backlog) {
-  ASSIGN_OR_RETURN(FileDescriptor socket, new_socket());
-  const Address address = abstract_address(name);
-  if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address.un), address.size) != 0 ||
-      listen(socket.get(), backlog) != 0)
-    return make_error(ErrorCode::kIo, "cannot listen on the abstract unix socket {}: {}", name, std::strerror(errno));
-  return socket;
-}
-
-Result<FileDescriptor> connect_to(const std::string& name) {
-  // A peer's word.
-  if (name.size() >= sizeof(sockaddr_un::sun_path))
-    return make_error(ErrorCode::kCorrupt, "{} is no name of a unix socket", quoted(name));
-  ASSIGN_OR_RETURN(FileDescriptor socket, new_socket());
-  const Address address = abstract_address(name);
-  if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.un), address.size) == 0) return socket;
-  if (errno == EAGAIN) return make_error(ErrorCode::kUnavailable, "many are connecting");
-  if (errno == ECONNREFUSED)
-    return make_error(
-        ErrorCode::kNotFound,
-        "nobody listens on the abstract unix socket {}: its process has ended, or runs in another network "
-        "namespace",
-        quoted(name));
-  return make_error(ErrorCode::kIo, "cannot connect to the abstract unix socket {}: {}", quoted(name),
-                    std::strerror(errno));
+  const size_t wanted = std::min(message_size_ - num_read_, kPortionBytes);
+  if (tail_ - head_ < wanted) {
+    tail_ = control_.tail.load();
+    RETURN_IF_ERROR(check(head_));
+  }
+  const size_t count = std::min<size_t>(wanted, tail_ - head_);
+  if (count > 0) {
+    const size_t first = std::min(count, data_.size() - (head_ & (data_.size() - 1)));
+    std::memcpy(buffer.data() + num_read_, at(head_), first);
+    std::memcpy(buffer.data() + num_read_ + first, data_.data(), count - first);
+    head_ += count;
+    num_read_ += count;
+    progress.moved = true;
+  }
+  if (progress.moved) control_.head.store(head_);
+  progress.done = num_read_ == message_size_;
+  if (progress.done) {
+    size = message_size_;
+    in_message_ = false;
+  }
+  return progress;
 }
 
 }  // namespace cachalot

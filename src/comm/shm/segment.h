@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -90,8 +91,8 @@ struct SegmentHeader {
   uint32_t slot_bytes = 0;
 };
 
-// How far a group has come with its board (comm/board.h). Rounds count from 1. Whoever sleeps does so on an eventfd of
-// the round's, one of two that take turns: one write wakes all, and the next round's last to arrive takes it back.
+// How far a group has come with its board (comm/transport.h). Rounds count from 1. Whoever sleeps does so on an eventfd
+// of the round's, one of two that take turns: one write wakes all, and the next round's last to arrive takes it back.
 struct BoardControl {
   alignas(64) std::atomic<uint64_t> num_arrived;  // of all rounds together
   std::atomic<uint32_t> num_sleeping;
@@ -189,40 +190,75 @@ class Segment {
   SegmentLayout layout_;
 };
 
-// What two ranks of a node tell each other, once, over an abstract unix socket (SOCK_SEQPACKET): one packet each way,
-// with file descriptors (SCM_RIGHTS). Descriptors mean the same in every container; a pid would not.
-struct Greeting {
-  uint64_t magic = SegmentHeader::kMagic;
-  uint32_t version = SegmentHeader::kVersion;
-  int32_t rank = -1;
+// Messages as a stream through one ring (RingControl and its data). A message may be many times longer than the ring:
+//
+//   [ padding to 64 bytes ][ MessageHeader ][ size bytes, which may go round the ring's end ]
+//
+// A writer goes back to the ring's start as soon as a message has room there, since there the caches are warm (and
+// pages need not be touched that no message needs): RingControl::rewound_at says from where, before the message is
+// published. If the ring was empty, all of it is then free for what follows.
+struct MessageHeader {
+  static constexpr uint64_t kAlignment = 64;  // so that headers do not go round the ring's end
+
+  uint64_t size = 0;
+  uint64_t sequence = 0;  // of this ring, from 0
   uint64_t epoch = 0;
-  uint32_t ring = 0;  // of the sender's segment: where the receiver puts its messages
-  uint32_t reserved = 0;
 };
 
-struct GreetingFds {
-  int memory = -1;  // the segment
-  int event_fd = -1;
-  std::array<int, 2> board_fds{-1, -1};
-  int pidfd = -1;  // of the sender
+struct RingProgress {
+  bool moved = false;  // something is published, or freed
+  bool done = false;   // the message is through
 };
 
-struct ReceivedGreeting {
-  Greeting greeting;
-  FileDescriptor memory, event_fd;
-  std::array<FileDescriptor, 2> board_fds;
-  FileDescriptor pidfd;
+// The producer's end of a ring. Used by one thread.
+class RingWriter {
+ public:
+  RingWriter(RingControl& control, std::span<std::byte> data, uint64_t epoch)
+      : control_(control), data_(data), epoch_(epoch) {}
+
+  // Writes and publishes the next portion of the message, as there is space. Called with the same message until done.
+  RingProgress write(std::span<const std::byte> message);
+
+ private:
+  bool begin(uint64_t size);
+  bool may_rewind(uint64_t lap, uint64_t num_bytes) const;
+  void look() { head_ = std::max(head_, control_.head.load()); }
+  std::byte* at(uint64_t position) { return data_.data() + (position & (data_.size() - 1)); }
+
+  RingControl& control_;
+  std::span<std::byte> data_;
+  uint64_t epoch_;
+  uint64_t tail_ = 0;
+  uint64_t head_ = 0;  // all before it is read: the consumer's, when last looked at, or where an empty ring begins anew
+  uint64_t sequence_ = 0;
+  bool in_message_ = false;
+  size_t num_written_ = 0;  // of the message
 };
 
-// `socket` is connected. Sends without waiting: one packet always has room.
-Status send_greeting(int socket, const Greeting& greeting, const GreetingFds& fds);
-// Takes a packet that has come. Errors: the other end is gone, runs as another user, or is no Cachalot.
-Result<ReceivedGreeting> receive_greeting(int socket);
+// The consumer's end. Used by one thread.
+class RingReader {
+ public:
+  RingReader(RingControl& control, std::span<const std::byte> data, uint64_t epoch)
+      : control_(control), data_(data), epoch_(epoch) {}
 
-// Sockets by abstract name; all non-blocking.
-std::string random_socket_name();
-Result<FileDescriptor> listen_on(const std::string& name, int backlog);
-// kNotFound: nobody listens there; kUnavailable: try again, as many are connecting at this moment.
-Result<FileDescriptor> connect_to(const std::string& name);
+  // Reads the next portion of a message into the buffer. Called with the same buffer until done; `size` is then the
+  // message's. Errors: the message is longer than the buffer, of another epoch, or the ring makes no sense.
+  Result<RingProgress> read(std::span<std::byte> buffer, size_t& size);
+  uint64_t num_unread() const { return control_.tail.load(std::memory_order_relaxed) - head_; }
+
+ private:
+  Result<bool> begin(size_t capacity);
+  Status check(uint64_t position) const;  // that the tail is possible, where that is the first byte wanted
+  const std::byte* at(uint64_t position) const { return data_.data() + (position & (data_.size() - 1)); }
+
+  RingControl& control_;
+  std::span<const std::byte> data_;
+  uint64_t epoch_;
+  uint64_t head_ = 0;
+  uint64_t tail_ = 0;  // the producer's, when last looked at
+  uint64_t sequence_ = 0;
+  bool in_message_ = false;
+  size_t message_size_ = 0, num_read_ = 0;
+};
 
 }  // namespace cachalot

@@ -1,7 +1,6 @@
 #include "comm/shm/shm_transport.h"
 
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,7 +8,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "comm/shm/shm_board.h"
 
 namespace cachalot {
 
@@ -150,13 +148,125 @@ Status ShmTransport::prepare_sleep() {
 
 void ShmTransport::end_sleep() {
   if (segment_.bell().end()) {  // if the peer's write is still to come, the next sleep ends at once
-    uint64_t count;
-    [[maybe_unused]] const ssize_t size = read(event_fd_.get(), &count, sizeof(count));
+    eventfd_t count;
+    eventfd_read(event_fd_.get(), &count);
   }
-  for (Link* link : active_) {
+  for (Link* link : active_)
     if (std::exchange(link->starving, false)) link->outgoing.starved.store(0);
-  }
 }
+
+namespace {
+
+// A group's board: the slots are in its members' segments, the control in the first member's.
+class ShmBoard : public Board {
+ public:
+  struct Member {
+    int rank = -1;                      // in the mesh
+    Segment* segment = nullptr;         // has its slots
+    const RingControl* ring = nullptr;  // what it sends to this rank; none for this rank itself
+  };
+
+  // rank: in the group; event_fds: the first member's, of even and odd rounds. All of it is borrowed from the
+  // transport.
+  ShmBoard(std::vector<Member> members, int rank, std::array<int, 2> event_fds, Counter& bytes_sent,
+           Counter& bytes_received)
+      : members_(std::move(members)),
+        rank_(rank),
+        event_fds_(event_fds),
+        control_(members_.front().segment->board_control()),
+        bytes_sent_(bytes_sent),
+        bytes_received_(bytes_received) {
+    uint32_t smallest = UINT32_MAX;
+    for (const Member& member : members_) smallest = std::min(smallest, member.segment->layout().slot_bytes());
+    slot_bytes_ = smallest - BoardSlot::kDataOffset;
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(members_.size()); }
+  size_t slot_bytes() const override { return slot_bytes_; }
+  void begin_round() override { round_++; }
+  std::span<std::byte> own() override { return {slot(rank_).data(), slot_bytes_}; }
+  bool is_published() const override { return control_.published.load() >= round_; }
+  std::span<const std::byte> of(int member) const override { return {slot(member).data(), slot_bytes_}; }
+  bool notes_agree() const override { return control_.notes_agree.load(std::memory_order_relaxed) != 0; }
+  uint64_t note_of(int member) const override { return slot(member).note; }
+  // A peer's memory: whatever it says, the answer is a member.
+  int last() const override {
+    return static_cast<int>(control_.last.load(std::memory_order_relaxed) % members_.size());
+  }
+  int prepare_sleep() override {
+    control_.num_sleeping.fetch_add(1);
+    return event_fds_[round_ % 2];
+  }
+  void end_sleep() override { control_.num_sleeping.fetch_sub(1); }
+  void count(uint64_t sent, uint64_t received) override {
+    bytes_sent_ += sent;
+    bytes_received_ += received;
+  }
+
+  bool arrive(uint64_t note) override {
+    slot(rank_).note = note;
+    slot(rank_).round.store(round_, std::memory_order_relaxed);
+    // Whoever sees the sum sees what this rank wrote before.
+    if (control_.num_arrived.fetch_add(1) + 1 != round_ * members_.size()) return false;
+    // Published with the round. One rank compares for all.
+    bool agree = true;
+    for (int member = 0; member < size(); member++) agree = agree && slot(member).note == note;
+    control_.notes_agree.store(agree ? 1 : 0, std::memory_order_relaxed);
+    control_.last.store(static_cast<uint32_t>(rank_), std::memory_order_relaxed);
+    // Nobody sleeps in the round before any more.
+    if (control_.is_rung[(round_ + 1) % 2].exchange(0) != 0) {
+      eventfd_t count;
+      eventfd_read(event_fds_[(round_ + 1) % 2], &count);
+    }
+    return true;
+  }
+
+  // All others have arrived and do nothing but wait for this. A rank that is going to sleep says so and looks once
+  // more; here it is published first and looked for sleepers then.
+  void publish() override {
+    control_.published.store(round_);
+    if (control_.num_sleeping.load() == 0) return;
+    control_.is_rung[round_ % 2].store(1);
+    eventfd_write(event_fds_[round_ % 2], 1);  // it takes any number of ones; and whoever waits has a deadline
+  }
+
+  // Of one that has arrived nothing more is wanted: the round may go on without it.
+  Status check_members() const override {
+    if (members_[rank_].segment->bell().num_closed() == 0) return {};  // one look for all
+    for (int member = 0; member < size(); member++) {
+      const RingControl* ring = members_[member].ring;
+      if (ring != nullptr && ring->closed.load() != 0 && slot(member).round.load() != round_)
+        return make_error(ErrorCode::kUnavailable, "rank {} has closed its connections (shared memory)",
+                          members_[member].rank);
+    }
+    return {};
+  }
+
+  std::vector<int> awaited() const override {
+    std::vector<int> late, others;
+    for (int member = 0; member < size(); member++) {
+      if (slot(member).round.load() != round_) late.push_back(members_[member].rank);
+      if (member != rank_) others.push_back(members_[member].rank);
+    }
+    // All are there, and one of them does not publish: which, nobody else can tell.
+    return late.empty() ? others : late;
+  }
+
+ private:
+  BoardSlot& slot(int member) const { return members_[member].segment->board_slot(round_ % 2); }
+
+  std::vector<Member> members_;
+  int rank_;
+  std::array<int, 2> event_fds_;
+  BoardControl& control_;
+  size_t slot_bytes_;
+  uint64_t round_ = 0;
+  Counter& bytes_sent_;
+  Counter& bytes_received_;
+};
+
+}  // namespace
 
 std::unique_ptr<Board> ShmTransport::make_board(std::span<const int> members) {
   if (has_board_) return nullptr;
@@ -193,9 +303,8 @@ void ShmTransport::close() {
 
 std::vector<PeerProcess> ShmTransport::take_peer_pidfds() {
   std::vector<PeerProcess> processes;
-  for (Link& link : links_) {
+  for (Link& link : links_)
     if (link.peer.pidfd) processes.push_back({link.peer.rank, std::move(link.peer.pidfd)});
-  }
   return processes;
 }
 

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/file.h"
-#include "comm/shm/ring.h"
 #include "comm/shm/segment.h"
 #include "comm/transport.h"
 

@@ -8,8 +8,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "comm/ucx/ucx_endpoint.h"
 #include "comm/ucx/ucx_ranks_test_util.h"
-#include "comm/ucx/ucx_worker.h"
 
 // Ranks as processes of their own, killed, stopped, and in network namespaces.
 namespace cachalot::ucx_test {

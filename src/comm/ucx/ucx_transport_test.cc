@@ -4,7 +4,7 @@
 #include <ctime>
 #include <optional>
 
-#include "comm/mesh_group.h"
+#include "comm/group.h"
 #include "comm/ucx/ucx_ranks_test_util.h"
 
 namespace cachalot::ucx_test {
@@ -176,7 +176,7 @@ TEST(UcxTransport, CarriesAGroupsCollectives) {
   const RowPartition partition(kRows, kRanks);
   on_threads(kRanks, [&](int rank) {
     std::vector<int> members = {0, 1, 2, 3};
-    auto group = MeshGroup::create(
+    auto group = make_message_group(
         meshes[rank],
         {.members = members, .max_reduced_bytes = kRows * kFeatures * static_cast<int64_t>(sizeof(float))});
     ASSERT_TRUE(group) << group.error().message;

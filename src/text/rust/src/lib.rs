@@ -2,6 +2,7 @@
 //! out-pointers are valid for the call; handles come from this file and live, until they are freed (null may be).
 #![allow(clippy::missing_safety_doc)]
 
+mod bounds;
 mod ffi;
 mod python;
 mod template;

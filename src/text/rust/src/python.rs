@@ -6,9 +6,14 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
+use crate::bounds;
+
 /// Methods of strings that minijinja's pycompat lacks or reads differently, and pycompat's.
 pub fn call_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let Some(text) = value.as_str() else {
+        if value.kind() == ValueKind::Seq && !args.is_empty() {
+            bounds::pay(state, value)?; // whose items are compared with it
+        }
         return pycompat::unknown_method_callback(state, value, method, args);
     };
     // Lists of pieces take many times the bytes of their text; what is made is paid for before.
@@ -83,29 +88,12 @@ pub struct Style {
 }
 
 pub fn dumps(state: &State, value: &Value, style: &Style) -> Result<String, Error> {
-    pay(state, value, 0)?;
+    bounds::pay(state, value)?;
     let defaults = if style.indent.is_some() { (",", ": ") } else { (", ", ": ") };
     let (item, key) = style.separators.as_ref().map_or(defaults, |(item, key)| (item.as_str(), key.as_str()));
     let mut writer = Writer { style, item_separator: item, key_separator: key, depth: 0, out: String::new() };
     writer.value(value)?;
     Ok(writer.out)
-}
-
-/// Of lists and maps: far more than any context has; deeper ones, which a template can make, would run out of stack.
-const MAX_DEPTH: usize = 200;
-
-/// Pays for all items of a value before it is written out: lists that hold the same list twice, and so on, are small in
-/// memory and have no end on paper.
-pub fn pay(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(Error::new(ErrorKind::InvalidOperation, "the value is nested too deeply"));
-    }
-    state.consume_fuel(1)?;
-    match value.kind() {
-        ValueKind::Seq => value.try_iter()?.try_for_each(|item| pay(state, &item, depth + 1)),
-        ValueKind::Map => value.try_iter()?.try_for_each(|key| pay(state, &value.get_item(&key)?, depth + 1)),
-        _ => Ok(()),
-    }
 }
 
 struct Writer<'a> {

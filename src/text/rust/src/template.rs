@@ -2,12 +2,14 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::sync::Arc;
 
+use minijinja::machinery::{self, CompiledTemplate, TemplateConfig};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, escape_formatter};
 
-use crate::python;
+use crate::{bounds, python};
 
 const NAME: &str = "chat_template";
 
@@ -30,6 +32,8 @@ struct Limit {
 
 pub struct ChatTemplate {
     environments: Vec<(usize, Environment<'static>)>, // by LIMITS
+    compiled: CompiledTemplate<'static>,              // borrows what follows, which outlives it
+    _source: Box<str>,
 }
 
 impl ChatTemplate {
@@ -38,15 +42,13 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         environment.set_debug(false);
         environment.set_recursion_limit(MAX_DEPTH);
-        environment.set_syntax(syntax);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(python::call_method);
         environment.set_formatter(|out, state, value| {
-            python::pay(state, value, 0)?;
+            bounds::pay(state, value)?;
             escape_formatter(out, state, value)
         });
         environment.add_filter("tojson", to_json);
-        environment.remove_filter("pprint"); // quadratic
+        bounds::add_to(&mut environment);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         // What a template may test for, though the caller did not give it; the context overrides these.
@@ -55,13 +57,18 @@ impl ChatTemplate {
         environment.add_global("tools", ());
         environment.add_global("documents", ());
         environment.add_global("add_generation_prompt", false);
-        environment.add_template_owned(NAME, source.to_string()).map_err(|error| describe(&error))?;
+        let source: Box<str> = source.into();
+        let text: &'static str = unsafe { &*std::ptr::from_ref(&*source) };
+        let config = TemplateConfig { syntax_config: syntax, default_auto_escape: Arc::new(|_| AutoEscape::None) };
+        let mut compiled = CompiledTemplate::new(NAME, text, &config).map_err(|error| describe(&error))?;
+        bounds::guard(&mut compiled.instructions);
+        compiled.blocks.values_mut().for_each(bounds::guard);
         let environments = LIMITS.iter().map(|limit| {
             let mut limited = environment.clone();
             limited.set_fuel(Some(limit.fuel));
             (limit.max_context, limited)
         });
-        Ok(ChatTemplate { environments: environments.collect() })
+        Ok(ChatTemplate { environments: environments.collect(), compiled, _source: source })
     }
 
     pub fn render(&self, context_json: &[u8]) -> Result<String, String> {
@@ -69,8 +76,12 @@ impl ChatTemplate {
             serde_json::from_slice(context_json).map_err(|error| format!("the context is no JSON: {error}"))?;
         let fits = |(max_context, _): &&(usize, Environment<'static>)| context_json.len() <= *max_context;
         let (_, environment) = self.environments.iter().find(fits).ok_or("the context is too large")?;
-        let template = environment.get_template(NAME).map_err(|error| describe(&error))?;
-        template.render(context).map_err(|error| describe(&error))
+        let (instructions, blocks) = (&self.compiled.instructions, &self.compiled.blocks);
+        let mut text = String::new();
+        let mut output = machinery::make_string_output(&mut text);
+        machinery::eval(environment, instructions, context, blocks, &mut output, AutoEscape::None)
+            .map_err(|error| describe(&error))?;
+        Ok(text)
     }
 }
 
