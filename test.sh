@@ -33,7 +33,7 @@ mkdir -p "$reports"
 export ASAN_OPTIONS=log_path=$PWD/$reports/address UBSAN_OPTIONS=log_path=$PWD/$reports/undefined:print_stacktrace=1
 # UCX looks at what a thread gives back at its end, when ThreadSanitizer knows the thread no more, and crashes.
 [ "$preset" != tsan ] || export UCX_MEM_EVENTS=no
-export TSAN_OPTIONS=log_path=$PWD/$reports/threads:suppressions=$PWD/tests/tsan.supp:die_after_fork=0
+export TSAN_OPTIONS=log_path=$PWD/$reports/threads:die_after_fork=0
 status=0
 ctest --test-dir "build/$preset" --output-on-failure --parallel "$(nproc)" --no-tests=error "$@" </dev/null || status=$?
 find "$reports" -type f -exec tail -n +1 {} + | grep . && status=1

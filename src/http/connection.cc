@@ -98,7 +98,7 @@ Connection::Connection(tcp::socket socket, std::shared_ptr<ServerCore> core)
 }
 
 void Connection::start() {
-  core_->add(shared_from_this());
+  if (!core_->add(shared_from_this())) return;
   asio::co_spawn(
       socket_.get_executor(), [self = shared_from_this()] { return self->run(); },
       [self = shared_from_this()](const std::exception_ptr& exception) {

@@ -43,7 +43,8 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   Status listen();
   awaitable<void> accept_connections();
   void stop_accepting();
-  void add(const std::shared_ptr<Connection>& connection);
+  // False: it came while the server ends, whose routes may be gone before it is; it is closed.
+  bool add(const std::shared_ptr<Connection>& connection);
   void remove(Connection* connection);
   int num_connections();
   std::vector<std::shared_ptr<Connection>> all_connections();

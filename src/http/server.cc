@@ -146,14 +146,11 @@ void ServerCore::stop_accepting() {
   });
 }
 
-void ServerCore::add(const std::shared_ptr<Connection>& connection) {
-  bool late;
-  {
-    std::lock_guard lock(mutex_);
-    connections_.emplace(connection.get(), Entry{.connection = connection, .list = nullptr, .place = {}});
-    late = draining_;
-  }
-  if (late) connection->close_when_idle();
+bool ServerCore::add(const std::shared_ptr<Connection>& connection) {
+  std::lock_guard lock(mutex_);
+  if (draining_) return false;
+  connections_.emplace(connection.get(), Entry{.connection = connection, .list = nullptr, .place = {}});
+  return true;
 }
 
 void ServerCore::remove(Connection* connection) {

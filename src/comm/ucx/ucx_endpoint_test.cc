@@ -100,7 +100,7 @@ TEST(UcxEndpoint, WhatTheEnvironmentSaysHolds) {
                     EndsWith(", from the environment UCX_NET_DEVICES=lo UCX_TLS=tcp,self UCX_TLS_INFO=1")));
 }
 
-#if !defined(__SANITIZE_ADDRESS__)  // it catches crashes itself
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they catch crashes themselves
 TEST(UcxEndpoint, CrashesAndHangUpsAreNotCaughtByUcx) {
   for (const int signal : {SIGSEGV, SIGILL, SIGBUS, SIGFPE, SIGHUP}) {
     struct sigaction action{};
