@@ -2,6 +2,7 @@
 // between a client and its replicas.
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -52,7 +53,10 @@ std::vector<std::string_view> pieces_of(std::string_view bytes) {
 // The other end of a connection, on this thread.
 class Peer {
  public:
-  explicit Peer(FileDescriptor socket) : socket_(std::move(socket)) {}
+  explicit Peer(FileDescriptor socket) : socket_(std::move(socket)) {
+    const int at_once = 1;  // each piece by itself
+    setsockopt(fd(), IPPROTO_TCP, TCP_NODELAY, &at_once, sizeof(at_once));
+  }
   // From an address of its own each time, so that no number of them uses up the ports.
   static Peer connect(uint16_t port) {
     static uint32_t count = 0;

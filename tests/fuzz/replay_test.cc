@@ -14,8 +14,6 @@
 namespace cachalot::fuzz {
 namespace {
 
-constexpr int kMutationsOfASeed = 40;
-
 std::vector<std::string> seeds_of(const Target& target) {
   std::vector<std::filesystem::path> paths;
   const std::string folder = std::string(CACHALOT_SOURCE_DIR "/tests/fuzz/seeds/") + std::string(target.name);
@@ -70,7 +68,7 @@ TEST_P(FuzzSeeds, AndTheirMutationsEndNothing) {
   std::mt19937 random(20261130);
   auto slowest = std::chrono::nanoseconds::zero();
   for (const std::string& seed : seeds) {
-    for (int i = 0; i <= kMutationsOfASeed; i++) {
+    for (int i = 0; i <= target.num_mutations; i++) {
       const std::string input = i == 0 ? seed : mutate(seed, seeds, random);
       const auto before = std::chrono::steady_clock::now();
       target.run(input.substr(0, target.max_bytes));

@@ -241,8 +241,8 @@ constexpr Target kTargets[] = {
     {"membership", read_membership, 1 << 12},
     {"router", read_router, 1 << 14},
     {"answer", read_answer, 1 << 14},
-    {"http", talk_to_server, 1 << 14},
-    {"replica", answer_router, 1 << 14},
+    {"http", talk_to_server, 1 << 14, 10},
+    {"replica", answer_router, 1 << 14, 5},
     {"command_line", read_command_line, 1 << 12},
 };
 

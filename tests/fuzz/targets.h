@@ -10,7 +10,8 @@ struct Target {
   std::string_view name;  // and the folder of its seeds, below tests/fuzz/seeds
   // Takes any bytes. Whatever they are, it returns; a sanitizer or CHECK ends the process where that is not so.
   void (*run)(std::string_view bytes);
-  size_t max_bytes;  // larger inputs only take longer
+  size_t max_bytes;        // larger inputs only take longer
+  int num_mutations = 40;  // of each seed, in the default tests
 };
 
 std::span<const Target> targets();
