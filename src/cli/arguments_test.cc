@@ -8,6 +8,7 @@
 #include <map>
 #include <sstream>
 
+#include "base/folder_test_util.h"
 #include "base/text.h"
 #include "cli/commands.h"
 
@@ -284,10 +285,13 @@ TEST(Arguments, ChatJoinsItsWords) {
 class ConfigFile : public testing::Test {
  protected:
   std::string write(const std::string& text) {
-    const std::string path = testing::TempDir() + "/flags.yaml";
+    const std::string path = folder_.path("flags.yaml");
     std::ofstream(path) << text;
     return path;
   }
+
+ private:
+  const TestFolder folder_;
 };
 
 TEST_F(ConfigFile, HoldsFlagsThatThoseOfTheCommandLineGoBefore) {

@@ -9,6 +9,8 @@
 
 #include <filesystem>
 
+#include "base/folder_test_util.h"
+
 namespace cachalot {
 namespace {
 
@@ -62,8 +64,8 @@ constexpr const char* kUp = "\x1b[A";
 
 class LineEditorTest : public testing::Test {
  protected:
-  void SetUp() override { std::filesystem::remove(file_); }
-  std::string file_ = testing::TempDir() + "/chat_history";
+  const TestFolder folder_;
+  const std::string file_ = folder_.path("chat_history");
 };
 
 TEST_F(LineEditorTest, ArrowUpBringsBackTheLastLineAndLinesCanBeChanged) {

@@ -331,7 +331,8 @@ TEST_F(ChatTemplateFolder, ABrokenTemplateNamesItsFolder) {
 }
 
 TEST(ChatTemplate, ComesFromAFileOrIsWrittenOut) {
-  const std::string path = testing::TempDir() + "/own_template.jinja";
+  const TestFolder folder;
+  const std::string path = folder.path("own_template.jinja");
   std::ofstream(path) << "{{ bos_token }}<{{ messages[0].content }}>";
   const std::string context = R"({"messages": [{"role": "user", "content": "hi"}]})";
   const auto from_file = ChatTemplate::from_file_or_text(path, kNanoFolder);

@@ -132,7 +132,7 @@ TEST_F(Start, RefusesAnotherModel) {
 
 // The program with other digits in the place where it keeps its version.
 void copy_as_another_version(const std::string& path) {
-  auto program = read_file(CACHALOT_PROGRAM);
+  auto program = read_file(CACHALOT_PROGRAM, size_t{1} << 30);
   ASSERT_TRUE(program);
   const std::string own = '\0' + std::string(kVersion) + '\0';
   std::string other = own;

@@ -1,8 +1,8 @@
 //! Bounds for what a template does with the lists and maps that it builds. One that holds another twice, which holds
-//! another twice, and so on, is small in memory and has no end once it is compared, hashed or written out, and the crate's
-//! fuel pays for its outermost items only; a deep one, or a lazy one over a lazy one, ends the stack. So the compiled
-//! instructions are led through guards: what looks at whole values pays for all their items first, and what is stored is
-//! made plain and is at most MAX_DEPTH deep.
+//! another twice, and so on, is small in memory and has no end once it is compared, hashed or written out, and the
+//! crate's fuel pays for its outermost items only; a deep one, or a lazy one over a lazy one, ends the stack. So the
+//! compiled instructions are led through guards: what looks at whole values pays for all their items first, and what is
+//! stored is made plain and is at most MAX_DEPTH deep.
 
 use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::{Rest, Tuple, Value, ValueKind, ValueOrKwargs};
