@@ -5,8 +5,10 @@
 #include <pty.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 
 #include "base/folder_test_util.h"
@@ -21,6 +23,7 @@ class Terminal {
     pid_ = forkpty(&master_, nullptr, nullptr, nullptr);
     if (pid_ != 0) return;
     setenv("TERM", "vt100", 1);
+    signal(SIGINT, SIG_DFL);  // ignored where a shell has put the tests into the background
     LineEditor editor(history_file);
     while (const std::optional<std::string> line = editor.read_line("> ")) {
       fmt::print("[{}]\n", *line);
@@ -36,7 +39,14 @@ class Terminal {
     if (pid_ > 0) waitpid(pid_, nullptr, 0);
   }
 
-  void type(const std::string& keys) { ASSERT_EQ(write(master_, keys.data(), keys.size()), std::ssize(keys)); }
+  // Once the editor has the terminal, which is a moment after its prompt: keys that come before are the terminal's own
+  // to edit.
+  void type(const std::string& keys) {
+    termios mode{};
+    for (int try_idx = 0; tcgetattr(master_, &mode) == 0 && (mode.c_lflag & ICANON) != 0 && try_idx < 10'000; try_idx++)
+      usleep(1'000);
+    ASSERT_EQ(write(master_, keys.data(), keys.size()), std::ssize(keys));
+  }
   // What is on the screen once `text` is, or after 10 s.
   std::string wait_for(const std::string& text) {
     for (pollfd ready{.fd = master_, .events = POLLIN, .revents = 0}; !screen_.contains(text);) {
@@ -73,7 +83,6 @@ TEST_F(LineEditorTest, ArrowUpBringsBackTheLastLineAndLinesCanBeChanged) {
   terminal.wait_for("> ");
   terminal.type("hello there\n");
   EXPECT_THAT(terminal.wait_for("[hello there]\r\n> "), testing::HasSubstr("[hello there]"));
-  // Each time behind the prompt: what comes before it is still the terminal's own to edit.
   terminal.type(std::string(kUp) + "!\n");
   EXPECT_THAT(terminal.wait_for("[hello there!]\r\n> "), testing::HasSubstr("[hello there!]"));
   terminal.type("ab\x1b[Dx\n");  // arrow left
