@@ -180,7 +180,8 @@ Status ModelRun::run_rank(Rank& rank, const ReplicaInput& input, size_t num_step
 }
 
 bool same_bits(const std::vector<float>& left, const std::vector<float>& right) {
-  return left.size() == right.size() && std::memcmp(left.data(), right.data(), left.size() * sizeof(float)) == 0;
+  return left.size() == right.size() &&
+         (left.empty() || std::memcmp(left.data(), right.data(), left.size() * sizeof(float)) == 0);
 }
 
 std::vector<IsaLevel> available_levels() {
