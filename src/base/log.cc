@@ -8,6 +8,9 @@
 namespace cachalot::log {
 namespace {
 
+// Made while there is one thread: the library makes it at the first line otherwise, which two threads may write.
+[[maybe_unused]] const auto* const first_logger = spdlog::default_logger_raw();
+
 spdlog::level::level_enum to_spdlog(Level level) {
   constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn,
                                                    spdlog::level::err, spdlog::level::off};
