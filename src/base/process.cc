@@ -40,11 +40,16 @@ struct Child {
   prctl(PR_SET_PDEATHSIG, child.options.parent_death);
   if (getppid() != child.parent && child.options.parent_death != 0) _exit(1);  // it ended before the line above
   child.options.new_session ? setsid() : setpgid(0, 0);
+  // A signal that came since the fork waits until here, and must not find the other process's handlers.
+  for (int number = 1; number < NSIG; number++) {
+    struct sigaction action{};
+    if (sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) signal(number, SIG_DFL);
+  }
+  signal(SIGPIPE, SIG_DFL);
+  signal(SIGINT, SIG_DFL);  // ignored where a shell's script started this process in the background
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  signal(SIGPIPE, SIG_DFL);
-  signal(SIGINT, SIG_DFL);  // ignored where a shell's script started this process in the background
   dup2(child.input, STDIN_FILENO);
   if (child.output >= 0) dup2(child.output, STDOUT_FILENO);
   if (child.errors >= 0) dup2(child.errors, STDERR_FILENO);
@@ -121,9 +126,14 @@ Result<Process> Process::start(const ProcessOptions& options) {
                     .output = output,
                     .errors = log || options.errors < 0 ? output : options.errors,
                     .parent = getpid()};
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
-  if (pid < 0) return make_error(ErrorCode::kIo, "{} cannot be started: {}", program, std::strerror(errno));
   if (pid == 0) run_child(child);
+  const int fork_error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0) return make_error(ErrorCode::kIo, "{} cannot be started: {}", program, std::strerror(fork_error));
   setpgid(pid, pid);  // as the child does: whoever comes first
   process.handle_ = ProcessHandle(pid);
   process.is_owned_ = process.has_group_ = true;

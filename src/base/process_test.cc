@@ -96,6 +96,17 @@ TEST_F(ProcessTest, KeepsOwnSignalsFromItAndIgnoresNoneForIt) {
   sigprocmask(SIG_SETMASK, &before, nullptr);
 }
 
+// Between its fork and its program it is still a copy of this process, whose handlers are not for it.
+TEST_F(ProcessTest, ASignalRightBehindTheStartIsTheProgramsOwn) {
+  const auto before = signal(SIGHUP, [](int) {});
+  for (int round = 0; round < 100; round++) {
+    Process process = start("sleep 60");
+    process.signal(SIGHUP);
+    ASSERT_EQ(process.wait_for(seconds(20)), 128 + SIGHUP) << round;
+  }
+  signal(SIGHUP, before);
+}
+
 TEST_F(ProcessTest, TellsHowItEndedAlsoWhenItIsAskedAgain) {
   Process process = start("kill -TERM $$");
   EXPECT_EQ(process.wait(), 128 + SIGTERM);
