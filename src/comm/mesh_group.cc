@@ -47,6 +47,17 @@ std::span<std::byte> writable_bytes_of(T* first, int64_t count) {
 // rows. Where there is nothing to send there is no message: of one token's row, one rank adds up all and tells all (or
 // each of two ranks adds up all). A group of one rank moves nothing.
 class MeshGroup : public Group {
+  // In front of its uses, which clang wants of a type that is deduced.
+  std::byte* staged(int from, int64_t part_bytes) const {
+    return staging_.data() + (from < rank_ ? from : from - 1) * part_bytes;
+  }
+
+  // Gives any rank's values of this rank's part: `own` is what it has itself.
+  template <class T>
+  auto part_values(const T* own, int64_t part_bytes) const {
+    return [=, this](int rank) { return rank == rank_ ? own : reinterpret_cast<const T*>(staged(rank, part_bytes)); };
+  }
+
  public:
   MeshGroup(Mesh& mesh, const GroupOptions& options, int rank, Buffer staging)
       : mesh_(mesh),
@@ -229,16 +240,6 @@ class MeshGroup : public Group {
       receive(peer, {staged(peer, part_bytes), static_cast<size_t>(part_bytes)});
     }
     return exchange(site);
-  }
-
-  std::byte* staged(int from, int64_t part_bytes) const {
-    return staging_.data() + (from < rank_ ? from : from - 1) * part_bytes;
-  }
-
-  // Gives any rank's values of this rank's part: `own` is what it has itself.
-  template <class T>
-  auto part_values(const T* own, int64_t part_bytes) const {
-    return [=, this](int rank) { return rank == rank_ ? own : reinterpret_cast<const T*>(staged(rank, part_bytes)); };
   }
 
   // own [count] = the rounded sums of this rank's part.
