@@ -9,7 +9,7 @@ packages=(g++ cmake ninja-build pkg-config git ca-certificates zlib1g-dev
   libssl-dev libucx-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3-venv curl iproute2  # for tests: the openai client, scripts that ask a server, nodes as network namespaces
   "$@")
-if ! cargo --version 2>/dev/null | awk '{split($2, v, "."); exit !(v[1] > 1 || v[2] >= 85)}'; then
+if ! cargo --version 2>/dev/null | awk '{split($2, v, "."); exit !(v[1] > 1 || v[2] >= 87)}'; then
   packages+=(cargo-web rustc-web)
 fi
 

@@ -143,6 +143,13 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kWhiteSpace) + 1 - begin);
 }
 
+size_t partial_mark(std::string_view text, std::string_view mark) {
+  if (mark.empty()) return 0;
+  for (size_t size = std::min(text.size(), mark.size() - 1); size > 0; --size)
+    if (text.ends_with(mark.substr(0, size))) return size;
+  return 0;
+}
+
 bool has_word(std::string_view words, std::string_view word) {
   for (const auto part : std::views::split(words, ' '))
     if (std::string_view(part.begin(), part.end()) == word) return true;

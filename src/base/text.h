@@ -32,6 +32,9 @@ std::vector<std::string> words_of(std::string_view words);
 // "1 rank", "2 ranks"
 std::string counted(int64_t count, std::string_view thing);
 
+// How many bytes at the end of a text that streams in may be the beginning of the mark, which is not in it.
+size_t partial_mark(std::string_view text, std::string_view mark);
+
 // The number that the whole text is, in decimal; none if it is anything else, or does not fit.
 template <class Number>
 std::optional<Number> parse_number(std::string_view text) {

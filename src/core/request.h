@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "core/types.h"
 
 namespace cachalot {
@@ -32,6 +35,17 @@ struct SamplingParams {
   int num_prompt_logprobs = -1;  // the same for the tokens of the prompt
 };
 
+// Which tokens may come next (a grammar, a JSON schema). Implemented in text/, made by who makes the request, driven by
+// the sampler. Used by one thread at a time.
+class TokenConstraint {
+ public:
+  virtual ~TokenConstraint() = default;
+  // Clears the bits of the tokens that may not come next. mask: one bit a token, ceil(vocab_size / 32) words, set on
+  // entry.
+  virtual Status fill_mask(std::span<uint32_t> mask) = 0;
+  virtual Status accept(TokenId token) = 0;
+};
+
 // One sequence to be continued: one choice of an API request.
 struct Request {
   RequestId id = 0;
@@ -39,11 +53,12 @@ struct Request {
   std::vector<TokenId> tokens;
   int num_prompt_tokens = 0;  // the first so many tokens have the role prompt; the rest were generated
   SamplingParams sampling;
-  RequestId parent = 0;    // the same for all choices of one prompt
-  int num_choices = 1;     // of the prompt; sampling.choice says which this is
-  int priority = 0;        // lower is served first (--scheduling-policy priority)
-  int64_t arrival_ns = 0;  // monotonic clock
-  std::string cache_salt;  // the prefix cache is shared only among equal salts (tenants)
+  RequestId parent = 0;                         // the same for all choices of one prompt
+  int num_choices = 1;                          // of the prompt; sampling.choice says which this is
+  int priority = 0;                             // lower is served first (--scheduling-policy priority)
+  int64_t arrival_ns = 0;                       // monotonic clock
+  std::string cache_salt;                       // the prefix cache is shared only among equal salts (tenants)
+  std::unique_ptr<TokenConstraint> constraint;  // may be null; has accepted what a resumed request had generated
 };
 
 // Whether a sequence ends with `last`, its num_generated-th generated token. The rank asks at every step, so that an

@@ -21,6 +21,7 @@ struct PlannedSequence {
   std::span<const BlockId> blocks;
   bool sample = false;  // the last of the tokens is the last known one: its logits give the next token
   const SamplingParams* sampling = nullptr;
+  TokenConstraint* constraint = nullptr;  // may be null; on leaders alone
 };
 
 // One scheduling decision: `num_steps` forward passes. More than one only if every sequence brings one token and

@@ -399,7 +399,8 @@ Status RankEngine::sample(std::span<Active*> active) {
                                   .tokens = sequence.planned->tokens,
                                   .newer = sequence.sampled(),
                                   .num_prompt_tokens = sequence.planned->num_prompt_tokens,
-                                  .sampling = sequence.planned->sampling}));
+                                  .sampling = sequence.planned->sampling,
+                                  .constraint = sequence.planned->constraint}));
       }
     });
   });

@@ -1,6 +1,7 @@
 #include "sampler/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -14,12 +15,14 @@ constexpr float kGreedyBelow = 1e-5f;  // vLLM takes lower temperatures for 0
 bool needs_adjusting(const SamplingInput& input) {
   const SamplingParams& sampling = *input.sampling;
   return input.num_generated() < sampling.min_tokens || !sampling.logit_bias.empty() ||
-         sampling.repetition_penalty != 1.f || sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f;
+         sampling.repetition_penalty != 1.f || sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f ||
+         input.constraint;
 }
 
 }  // namespace
 
-Sampler::Sampler(int vocab_size) : vocab_size_(vocab_size), adjusted_(vocab_size), num_occurrences_(vocab_size) {
+Sampler::Sampler(int vocab_size)
+    : vocab_size_(vocab_size), adjusted_(vocab_size), num_occurrences_(vocab_size), mask_((vocab_size + 31) / 32) {
   CHECK(vocab_size > 0);
   row_.reserve(vocab_size);
   occurring_.reserve(static_cast<size_t>(vocab_size));
@@ -36,6 +39,7 @@ Result<SampledToken> Sampler::sample(const SamplingInput& input) {
   }
   SampledToken sampled{.token =
                            sampling.temperature < kGreedyBelow ? row_.argmax() : draw(sampling, input.num_tokens())};
+  if (input.constraint) RETURN_IF_ERROR(input.constraint->accept(sampled.token));
   if (sampling.num_logprobs < 0) return sampled;
   return describe(input.logits, sampled.token, sampling.num_logprobs);
 }
@@ -86,6 +90,7 @@ Status Sampler::adjust(const SamplingInput& input) {
     adjusted_[token] += bias;
   }
   apply_penalties(input);
+  if (input.constraint) RETURN_IF_ERROR(apply_constraint(*input.constraint));
   return {};
 }
 
@@ -117,6 +122,18 @@ void Sampler::apply_penalties(const SamplingInput& input) {
     logit -= sampling.frequency_penalty * static_cast<float>(count);
     logit -= sampling.presence_penalty;
   }
+}
+
+Status Sampler::apply_constraint(TokenConstraint& constraint) {
+  std::ranges::fill(mask_, ~0u);
+  RETURN_IF_ERROR(constraint.fill_mask(mask_));
+  for (size_t word = 0; word < mask_.size(); ++word) {
+    for (uint32_t forbidden = ~mask_[word]; forbidden != 0; forbidden &= forbidden - 1) {
+      const size_t token = word * 32 + static_cast<size_t>(std::countr_zero(forbidden));
+      if (token < adjusted_.size()) adjusted_[token] = -kInfinity;
+    }
+  }
+  return {};
 }
 
 TokenId Sampler::draw(const SamplingParams& sampling, uint64_t position) {

@@ -42,16 +42,17 @@ struct SamplingInput {
   std::span<const TokenId> newer;   // ... but for those that this round has sampled: behind them
   int num_prompt_tokens = 0;
   const SamplingParams* sampling = nullptr;
+  TokenConstraint* constraint = nullptr;  // may be null
 
   size_t num_tokens() const { return tokens.size() + newer.size(); }
   int num_generated() const { return static_cast<int>(num_tokens()) - num_prompt_tokens; }
 };
 
-// Chooses the next token of a sequence from its logits. In vLLM's order: min_tokens, logit_bias and penalties; then the
-// likeliest token if temperature is 0, else temperature, min_p, top_k, top_p and a draw. Equal logits stand in the
-// order of their ids, also at the cuts (exactly top_k remain). The draw runs through what remains in the order of ids
-// up to a random number keyed by (seed, choice, position) alone, and the arithmetic is the same on every machine.
-// Logprobs are those of the model's own logits, before all of that (vLLM's "raw_logprobs").
+// Chooses the next token of a sequence from its logits. In vLLM's order: min_tokens, logit_bias, penalties and the
+// constraint's mask; then the likeliest token if temperature is 0, else temperature, min_p, top_k, top_p and a draw.
+// Equal logits stand in the order of their ids, also at the cuts (exactly top_k remain). The draw runs through what
+// remains in the order of ids up to a random number keyed by (seed, choice, position) alone, and the arithmetic is the
+// same on every machine. Logprobs are those of the model's own logits, before all of that (vLLM's "raw_logprobs").
 //
 // Remembers nothing from call to call but its work space, and allocates nothing but the alternatives that are asked
 // for. Used by one thread; threads that share a batch have one each.
@@ -59,7 +60,8 @@ class Sampler {
  public:
   explicit Sampler(int vocab_size);
 
-  // An error is this sequence's alone: logits that are no numbers, no token is allowed.
+  // The constraint, if any, accepts the token. An error is this sequence's alone: logits that are no numbers, no token
+  // is allowed.
   Result<SampledToken> sample(const SamplingInput& input);
 
   // What the logits say of a given token, as sample() reports it of its own: for the tokens of a prompt.
@@ -70,6 +72,7 @@ class Sampler {
   Status assign(std::span<const float> logits);
   Status adjust(const SamplingInput& input);
   void apply_penalties(const SamplingInput& input);
+  Status apply_constraint(TokenConstraint& constraint);
   TokenId draw(const SamplingParams& sampling, uint64_t position);
 
   int vocab_size_;
@@ -77,6 +80,7 @@ class Sampler {
   std::vector<float> adjusted_;           // [vocab_size]
   std::vector<int32_t> num_occurrences_;  // [vocab_size], all zero between calls
   std::vector<TokenId> occurring_;
+  std::vector<uint32_t> mask_;  // [ceil(vocab_size / 32)]
 };
 
 // Of some draws from fixed logits, and their logprobs, by bits: machines whose streams continue each other have the

@@ -52,13 +52,15 @@ struct Case {
   std::vector<TokenId> tokens = {0};
   int num_prompt_tokens = 1;
   SamplingParams sampling;
+  TokenConstraint* constraint = nullptr;
 
   int vocab_size() const { return static_cast<int>(logits.size()); }
   SamplingInput input() const {
     return {.logits = View<const float, 1>(logits.data(), vocab_size()),
             .tokens = tokens,
             .num_prompt_tokens = num_prompt_tokens,
-            .sampling = &sampling};
+            .sampling = &sampling,
+            .constraint = constraint};
   }
   Result<SampledToken> sample() const { return Sampler(vocab_size()).sample(input()); }
   TokenId token() const { return sample().value().token; }
@@ -374,8 +376,45 @@ TEST(Sampler, ABiasOutsideTheVocabularyIsRefusedByName) {
   EXPECT_EQ(result.error().parameter, "logit_bias");
 }
 
-TEST(Sampler, NothingAllowedIsAnError) {
+// Allows the multiples of `step`.
+class EveryNth : public TokenConstraint {
+ public:
+  explicit EveryNth(int step) : step_(step) {}
+  Status fill_mask(std::span<uint32_t> mask) override {
+    if (step_ == 0) return make_error(ErrorCode::kInternal, "the grammar is broken");
+    for (size_t token = 0; token < mask.size() * 32; token++)
+      if (token % step_ != 0) mask[token / 32] &= ~(1u << token % 32);
+    return {};
+  }
+  Status accept(TokenId token) override {
+    accepted.push_back(token);
+    return {};
+  }
+  std::vector<TokenId> accepted;
+
+ private:
+  size_t step_;
+};
+
+TEST(Sampler, TheConstraintMasksAndAccepts) {
+  Case example = random_case(1001, 1.f, 11);
+  EveryNth constraint(50);
+  example.constraint = &constraint;
+  std::vector<TokenId> drawn;
+  for (int idx = 0; idx < 100; idx++) {
+    example.sampling.seed = idx;
+    drawn.push_back(example.token());
+    EXPECT_EQ(drawn.back() % 50, 0);
+  }
+  EXPECT_EQ(constraint.accepted, drawn);
+}
+
+TEST(Sampler, ABrokenConstraintOrNothingAllowedIsAnError) {
   Case example = greedy({1, 2, 3});
+  EveryNth broken(0);
+  example.constraint = &broken;
+  EXPECT_EQ(example.sample().error().message, "the grammar is broken");
+  example.constraint = nullptr;
   example.sampling.logit_bias = {{1, -kInfinity}, {2, -kInfinity}};
   example.sampling.stop_token_ids = {0};
   example.sampling.min_tokens = 5;

@@ -86,7 +86,8 @@ StepPlan Scheduler::plan(int max_num_steps) {
                                 .num_prompt_tokens = request.num_prompt_tokens,
                                 .blocks = sequence->blocks.blocks,
                                 .sample = sequence->num_computed + sequence->num_planned == sequence->num_tokens(),
-                                .sampling = &request.sampling});
+                                .sampling = &request.sampling,
+                                .constraint = request.constraint.get()});
       in_flight_.push_back(sequence);
     }
   }

@@ -87,14 +87,6 @@ namespace {
 constexpr std::string_view kOpen = "<think>", kClose = "</think>";
 constexpr std::string_view kWhiteSpace = " \t\r\n";
 
-// How many bytes at the end of the text may be the beginning of the tag.
-size_t open_ended_size(std::string_view text, std::string_view tag) {
-  for (size_t size = std::min(text.size(), tag.size() - 1); size > 0; --size) {
-    if (text.ends_with(tag.substr(0, size))) return size;
-  }
-  return 0;
-}
-
 }  // namespace
 
 ReasoningParser::Piece ReasoningParser::add(std::string_view text) {
@@ -131,13 +123,15 @@ void ReasoningParser::leave_start(Piece& piece) {
 
 void ReasoningParser::read_thought(Piece& piece) {
   const size_t close = pending_.find(kClose);
-  if (close != std::string::npos) {
-    piece.reasoning += pending_.substr(0, close);
-    pending_.erase(0, close + kClose.size());
+  const size_t mark = end_mark_.empty() ? std::string::npos : pending_.find(end_mark_);
+  if (const size_t end = std::min(close, mark); end != std::string::npos) {
+    piece.reasoning += pending_.substr(0, end);
+    pending_.erase(0, end + (close < mark ? kClose.size() : 0));
     state_ = State::kContent;
     return;
   }
-  const size_t num_certain = pending_.size() - open_ended_size(pending_, kClose);
+  const size_t num_held = std::max(partial_mark(pending_, kClose), partial_mark(pending_, end_mark_));
+  const size_t num_certain = pending_.size() - num_held;
   piece.reasoning += pending_.substr(0, num_certain);
   pending_.erase(0, num_certain);
 }

@@ -71,14 +71,17 @@ class StreamingDetokenizer {
 
 // Splits an answer into its thought, between <think> and </think>, and the rest, as the text streams in. The opening
 // tag may have been written by the chat template already: then the answer begins inside the thought. Only a tag that
-// the answer begins with (white space aside) opens a thought, and only the first closing tag ends it; all other text,
-// white space around the tags included, stays as the model wrote it.
+// the answer begins with (white space aside) opens a thought, and only the first closing tag ends it, or the mark of
+// something that is no thought, which stays; all other text, white space around the tags included, stays as the model
+// wrote it.
 class ReasoningParser {
  public:
   struct Piece {
     std::string reasoning, content;
   };
-  explicit ReasoningParser(bool starts_inside) : starts_inside_(starts_inside) {}
+  // `end_mark`: begins what ends a thought without the tag; empty: nothing does. Borrowed.
+  explicit ReasoningParser(bool starts_inside, std::string_view end_mark = {})
+      : starts_inside_(starts_inside), end_mark_(end_mark) {}
 
   Piece add(std::string_view text);
   // The answer ends here: what was held back, because it might have become a tag.
@@ -97,6 +100,7 @@ class ReasoningParser {
   void read_thought(Piece& piece);
 
   bool starts_inside_;
+  std::string_view end_mark_;
   State state_ = State::kStart;
   std::string pending_;  // perhaps the beginning of a tag
 };

@@ -1,10 +1,17 @@
 #include "text/chat_template.h"
 
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <utility>
+
 #include "base/file.h"
+#include "config/json.h"
 #include "text/folder_config.h"
 #include "text/rust_bridge.h"
 
 namespace cachalot {
+
+namespace json = boost::json;
 
 void ChatTemplate::Deleter::operator()(cachalot_template* handle) const {
   cachalot_template_free(handle);
@@ -46,6 +53,8 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::from_source(std::string_view
       cachalot_template_new(as_view(source), as_view(bos_token), as_view(eos_token), &handle, sink_into(error));
   RETURN_IF_ERROR(to_status(status, "chat template", error));
   chat_template->handle_.reset(handle);
+  chat_template->tool_calls_ = tool_call_syntax_of_template(source);
+  chat_template->try_calls();
   return chat_template;
 }
 
@@ -55,6 +64,60 @@ Result<std::string> ChatTemplate::render(std::string_view context_json) const {
       cachalot_template_render(handle_.get(), as_view(context_json), sink_into(text), sink_into(error));
   RETURN_IF_ERROR(to_status(status, "chat template", error));
   return text;
+}
+
+namespace {
+
+bool has_calls(const json::value& message) {
+  const json::object* object = message.if_object();
+  return object && object->contains("tool_calls");
+}
+
+// Arguments that are no JSON object stand in one, under the name that DeepSeek's own encoder gives them.
+json::value as_object(const json::value& arguments) {
+  boost::system::error_code error;
+  json::value parsed = json::parse(arguments.get_string(), error, {}, {.max_depth = 64});
+  if (error || !parsed.is_object()) return json::object{{"arguments", arguments}};
+  return parsed;
+}
+
+}  // namespace
+
+void ChatTemplate::try_calls() {
+  constexpr std::string_view kName = "probe_of_calls", kArguments = R"({"probe_key": "probe_value"})";
+  const auto shows_call = [&](std::string_view shown) {
+    const json::object function = {{"name", kName}, {"description", ""}, {"parameters", json::object()}};
+    const json::array calls = {{{"id", "functions.probe_of_calls:0"},
+                                {"type", "function"},
+                                {"function", {{"name", kName}, {"arguments", kArguments}}}}};
+    const json::array messages = {{{"role", "user"}, {"content", "?"}},
+                                  {{"role", "assistant"}, {"content", ""}, {"tool_calls", calls}}};
+    const Result<std::string> text =
+        render(json_text(json::object{{"messages", with_calls_as_wanted(messages)},
+                                      {"tools", json::array{{{"type", "function"}, {"function", function}}}}}));
+    return text && text->contains(shown);
+  };
+  if (shows_call(kArguments)) return;
+  for (const auto& [wants_null, wants_objects] : {std::pair(false, true), {true, false}, {true, true}}) {
+    wants_null_ = wants_null, wants_objects_ = wants_objects;
+    if (shows_call(wants_objects ? "probe_value" : kArguments)) return;
+  }
+  wants_null_ = wants_objects_ = false;
+}
+
+json::array ChatTemplate::with_calls_as_wanted(const json::array& messages) const {
+  json::array wanted = messages;
+  for (json::value& message : wanted) {
+    if (!has_calls(message)) continue;
+    json::object& object = message.get_object();
+    if (wants_null_ && object["content"] == "") object["content"] = nullptr;
+    if (!wants_objects_) continue;
+    for (json::value& call : object["tool_calls"].get_array()) {
+      json::value& arguments = call.at("function").at("arguments");
+      arguments = as_object(arguments);
+    }
+  }
+  return wanted;
 }
 
 }  // namespace cachalot

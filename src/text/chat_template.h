@@ -1,10 +1,12 @@
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "text/tool_call_parser.h"
 
 struct cachalot_template;  // of the Rust part
 
@@ -27,13 +29,22 @@ class ChatTemplate {
   // kInvalidArgument.
   Result<std::string> render(std::string_view context_json) const;
 
+  // How the model that it was written for calls tools, by what stands in it; null: it cannot, or not in a known way.
+  const ToolCallSyntax* tool_calls() const { return tool_calls_; }
+  // Messages with calls (arguments as strings, contents perhaps empty) in the form that this template reads: some want
+  // arguments as objects, some show calls only beside a content that is null. Found by trying, when it is loaded.
+  boost::json::array with_calls_as_wanted(const boost::json::array& messages) const;
+
  private:
   struct Deleter {
     void operator()(cachalot_template* handle) const;
   };
   ChatTemplate() = default;
+  void try_calls();
 
   std::unique_ptr<cachalot_template, Deleter> handle_;
+  const ToolCallSyntax* tool_calls_ = nullptr;
+  bool wants_objects_ = false, wants_null_ = false;
 };
 
 }  // namespace cachalot

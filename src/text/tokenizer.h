@@ -38,7 +38,8 @@ class Tokenizer {
   const std::string& bos_token() const { return config_.bos_token; }
   const std::string& eos_token() const { return config_.eos_token; }
   bool add_bos_token() const { return add_bos_; }
-  const std::vector<std::string>& notes() const { return notes_; }  // lines to tell whoever starts it
+  const std::vector<std::string>& notes() const { return notes_; }         // lines to tell whoever starts it
+  const cachalot_tokenizer* rust_handle() const { return handle_.get(); }  // for the parts of text/ that stand on it
 
  private:
   struct Deleter {

@@ -40,6 +40,10 @@ typedef struct {
 // Tokenizers and templates are immutable: any number of threads may use one at once.
 typedef struct cachalot_tokenizer cachalot_tokenizer;
 typedef struct cachalot_template cachalot_template;
+// What all grammars of a model share: immutable, too.
+typedef struct cachalot_grammars cachalot_grammars;
+// One answer's place in its grammar; one thread at a time.
+typedef struct cachalot_matcher cachalot_matcher;
 
 // From the text of a tokenizer.json; every id must be below `num_ids`. `*tokenizer` is set on success only.
 cachalot_text_status cachalot_tokenizer_new(cachalot_text_view json, uint32_t num_ids, cachalot_tokenizer** tokenizer,
@@ -61,6 +65,24 @@ cachalot_text_status cachalot_template_new(cachalot_text_view source, cachalot_t
 void cachalot_template_free(cachalot_template* chat_template);
 cachalot_text_status cachalot_template_render(const cachalot_template* chat_template, cachalot_text_view context_json,
                                               cachalot_text_sink text, cachalot_text_sink error);
+
+// Ids from 0 to vocab_size - 1; `end_ids` (at least one) end an answer. The tokenizer may go before it.
+cachalot_text_status cachalot_grammars_new(const cachalot_tokenizer* tokenizer, uint32_t vocab_size,
+                                           const uint32_t* end_ids, size_t num_end_ids, cachalot_grammars** grammars,
+                                           cachalot_text_sink error);
+void cachalot_grammars_free(cachalot_grammars* grammars);
+// `kind`: "json_schema", "regex" or "lark" (llguidance's). Takes bounded time and memory.
+cachalot_text_status cachalot_matcher_new(const cachalot_grammars* grammars, cachalot_text_view kind,
+                                          cachalot_text_view text, cachalot_matcher** matcher,
+                                          cachalot_text_sink error);
+// A text as Lark names it: added tokens by their ids, the rest as strings.
+void cachalot_grammars_lark(const cachalot_grammars* grammars, cachalot_text_view text, cachalot_text_sink lark);
+cachalot_matcher* cachalot_matcher_copy(const cachalot_matcher* matcher);
+void cachalot_matcher_free(cachalot_matcher* matcher);
+// A bit a token, from the lowest on: whether it may come next. Where nothing may, the end ids'.
+cachalot_text_status cachalot_matcher_mask(cachalot_matcher* matcher, uint32_t* words, size_t num_words,
+                                           cachalot_text_sink error);
+cachalot_text_status cachalot_matcher_accept(cachalot_matcher* matcher, uint32_t token, cachalot_text_sink error);
 
 #ifdef __cplusplus
 }

@@ -4,11 +4,13 @@
 
 mod bounds;
 mod ffi;
+mod grammar;
 mod python;
 mod template;
 mod tokenizer;
 
 use ffi::{Bytes, IdsSink, Status, TextSink, TokenVisitor, guard};
+use grammar::{Grammars, Matcher};
 use template::ChatTemplate;
 use tokenizer::Tokenizer;
 
@@ -104,4 +106,96 @@ pub unsafe extern "C" fn cachalot_template_render(
         text.write(rendered.as_bytes());
         Ok(())
     })
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_grammars_new(
+    tokenizer: *const Tokenizer,
+    vocab_size: u32,
+    end_ids: *const u32,
+    num_end_ids: usize,
+    grammars: *mut *mut Grammars,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let end_ids = unsafe { std::slice::from_raw_parts(end_ids, num_end_ids) };
+        let made = Grammars::new(unsafe { &*tokenizer }, vocab_size, end_ids)?;
+        unsafe { *grammars = Box::into_raw(Box::new(made)) };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As above; the handle is gone afterwards. Null is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_grammars_free(grammars: *mut Grammars) {
+    if !grammars.is_null() {
+        drop(unsafe { Box::from_raw(grammars) });
+    }
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_matcher_new(
+    grammars: *const Grammars,
+    kind: Bytes,
+    text: Bytes,
+    matcher: *mut *mut Matcher,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let compiled = unsafe { &*grammars }.compile(kind.as_str()?, text.as_str()?)?;
+        unsafe { *matcher = Box::into_raw(Box::new(compiled)) };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_grammars_lark(grammars: *const Grammars, text: Bytes, lark: TextSink) {
+    guard(TextSink::none(), || {
+        lark.write(unsafe { &*grammars }.lark_of(text.as_str()?)?.as_bytes());
+        Ok(())
+    });
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_matcher_copy(matcher: *const Matcher) -> *mut Matcher {
+    Box::into_raw(Box::new(unsafe { &*matcher }.copy()))
+}
+
+/// # Safety
+/// As above; the handle is gone afterwards. Null is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_matcher_free(matcher: *mut Matcher) {
+    if !matcher.is_null() {
+        drop(unsafe { Box::from_raw(matcher) });
+    }
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_matcher_mask(
+    matcher: *mut Matcher,
+    words: *mut u32,
+    num_words: usize,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        unsafe { &mut *matcher }.write_mask(unsafe { std::slice::from_raw_parts_mut(words, num_words) })
+    })
+}
+
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_matcher_accept(matcher: *mut Matcher, token: u32, error: TextSink) -> Status {
+    guard(error, || unsafe { &mut *matcher }.accept(token))
 }

@@ -1,11 +1,13 @@
 //! HuggingFace's tokenizer of a tokenizer.json, and the bytes that each of its tokens stands for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokenizers::{DecoderWrapper, ModelWrapper, Tokenizer as HfTokenizer};
 
+#[derive(Clone)]
 pub struct Tokenizer {
-    inner: HfTokenizer,
+    inner: Arc<HfTokenizer>,
 }
 
 impl Tokenizer {
@@ -26,7 +28,7 @@ impl Tokenizer {
         // Settings of how the file was once used, which transformers sets anew in every call.
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner })
+        Ok(Tokenizer { inner: Arc::new(inner) })
     }
 
     pub fn encode(&self, text: &str, post_process: bool) -> Result<Vec<u32>, String> {
@@ -36,6 +38,11 @@ impl Tokenizer {
 
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// Beside the model's own tokens.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
     }
 
     pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], bool)) {

@@ -1,0 +1,207 @@
+#include "text/grammar.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "text/rust_bridge.h"
+
+namespace cachalot {
+namespace {
+
+const char* kind_name(GrammarText::Kind kind) {
+  switch (kind) {
+    case GrammarText::Kind::kJsonSchema:
+      return "json_schema";
+    case GrammarText::Kind::kRegex:
+      return "regex";
+    case GrammarText::Kind::kLark:
+      return "lark";
+  }
+  return "";
+}
+
+constexpr int kMostBlanks = 2;
+
+bool has_bit(std::span<const uint32_t> mask, TokenId token) {
+  const auto word = static_cast<size_t>(token) / 32;
+  return word < mask.size() && (mask[word] >> (static_cast<uint32_t>(token) % 32) & 1) != 0;
+}
+void set_bit(std::span<uint32_t> mask, TokenId token, bool value) {
+  const auto word = static_cast<size_t>(token) / 32;
+  if (word >= mask.size()) return;
+  const uint32_t bit = 1u << (static_cast<uint32_t>(token) % 32);
+  mask[word] = value ? mask[word] | bit : mask[word] & ~bit;
+}
+
+}  // namespace
+
+GrammarMatcher::~GrammarMatcher() {
+  cachalot_matcher_free(handle_);
+}
+
+std::unique_ptr<GrammarMatcher> GrammarMatcher::copy() const {
+  return std::unique_ptr<GrammarMatcher>(new GrammarMatcher(cachalot_matcher_copy(handle_)));
+}
+
+Status GrammarMatcher::write_mask(std::span<uint32_t> mask) {
+  std::string error;
+  const cachalot_text_status status = cachalot_matcher_mask(handle_, mask.data(), mask.size(), sink_into(error));
+  return to_status(status, "grammar", error);
+}
+
+Status GrammarMatcher::accept(TokenId token) {
+  std::string error;
+  const cachalot_text_status status = cachalot_matcher_accept(handle_, static_cast<uint32_t>(token), sink_into(error));
+  return to_status(status, "grammar", error);
+}
+
+Result<bool> GrammarMatcher::allows_any(std::span<const TokenId> tokens, int vocab_size) {
+  std::vector<uint32_t> mask((static_cast<size_t>(vocab_size) + 31) / 32);
+  RETURN_IF_ERROR(write_mask(mask));
+  return std::ranges::any_of(tokens, [&](TokenId token) { return has_bit(mask, token); });
+}
+
+Result<std::unique_ptr<Grammars>> Grammars::create(const Tokenizer& tokenizer, int vocab_size,
+                                                   std::span<const TokenId> end_ids) {
+  const std::vector<uint32_t> ends(end_ids.begin(), end_ids.end());
+  cachalot_grammars* handle = nullptr;
+  std::string error;
+  const cachalot_text_status status = cachalot_grammars_new(tokenizer.rust_handle(), static_cast<uint32_t>(vocab_size),
+                                                            ends.data(), ends.size(), &handle, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, "grammars", error));
+  return std::unique_ptr<Grammars>(new Grammars(handle));
+}
+
+Grammars::~Grammars() {
+  cachalot_grammars_free(handle_);
+}
+
+Result<std::unique_ptr<GrammarMatcher>> Grammars::compile(const GrammarText& text) const {
+  cachalot_matcher* handle = nullptr;
+  std::string error;
+  const cachalot_text_status status =
+      cachalot_matcher_new(handle_, as_view(kind_name(text.kind)), as_view(text.text), &handle, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, kind_name(text.kind), error));
+  return std::unique_ptr<GrammarMatcher>(new GrammarMatcher(handle));
+}
+
+std::string Grammars::lark_of(std::string_view text) const {
+  std::string lark;
+  cachalot_grammars_lark(handle_, as_view(text), sink_into(lark));
+  return lark;
+}
+
+MaskWorkers::MaskWorkers(int num_threads) {
+  for (int i = 0; i < num_threads; i++) threads_.emplace_back([this] { work(); });
+}
+
+MaskWorkers::~MaskWorkers() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void MaskWorkers::run(std::function<void()> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  changed_.notify_one();
+}
+
+// What was asked for is done before the end.
+void MaskWorkers::work() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [&] { return ending_ || !jobs_.empty(); });
+    if (jobs_.empty()) return;
+    const std::function<void()> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    job();
+    lock.lock();
+  }
+}
+
+struct GrammarConstraint::Shared {
+  std::unique_ptr<GrammarMatcher> matcher;
+  std::vector<uint32_t> mask;
+  Status status;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool is_ready = true;
+};
+
+GrammarConstraint::GrammarConstraint(std::unique_ptr<GrammarMatcher> matcher, Thought thought,
+                                     std::vector<TokenId> end_ids, int vocab_size, std::shared_ptr<MaskWorkers> workers)
+    : shared_(std::make_shared<Shared>()),
+      thought_(thought),
+      end_ids_(std::move(end_ids)),
+      workers_(std::move(workers)) {
+  shared_->matcher = std::move(matcher);
+  shared_->mask.resize((static_cast<size_t>(vocab_size) + 31) / 32);
+  in_thought_ = thought_.is_open;
+  begin_mask();
+}
+
+GrammarConstraint::~GrammarConstraint() = default;
+
+void GrammarConstraint::begin_mask() {
+  shared_->is_ready = false;
+  workers_->run([shared = shared_] {
+    shared->status = shared->matcher->write_mask(shared->mask);
+    const std::lock_guard lock(shared->mutex);
+    shared->is_ready = true;
+    shared->changed.notify_all();
+  });
+}
+
+GrammarConstraint::Shared& GrammarConstraint::wait_for_mask() const {
+  std::unique_lock lock(shared_->mutex);
+  shared_->changed.wait(lock, [&] { return shared_->is_ready; });
+  return *shared_;
+}
+
+Status GrammarConstraint::fill_mask(std::span<uint32_t> mask) {
+  if (in_thought_) {
+    for (const TokenId end : end_ids_) set_bit(mask, end, false);
+    return {};
+  }
+  const Shared& shared = wait_for_mask();
+  RETURN_IF_ERROR(shared.status);
+  for (size_t word = 0; word < mask.size(); word++) mask[word] &= word < shared.mask.size() ? shared.mask[word] : 0;
+  if (is_first_ && thought_.begin) set_bit(mask, *thought_.begin, true);
+  for (const TokenId blank : thought_.blanks)
+    if (num_blanks_ > 0) set_bit(mask, blank, true);
+  return {};
+}
+
+Status GrammarConstraint::accept(TokenId token) {
+  const bool is_first = std::exchange(is_first_, false);
+  const int num_blanks = std::exchange(num_blanks_, 0);
+  if (in_thought_) {
+    in_thought_ = token != thought_.end;
+    if (!in_thought_) num_blanks_ = kMostBlanks;
+    return {};
+  }
+  if (is_first && token == thought_.begin) {
+    in_thought_ = true;
+    return {};
+  }
+  const Shared& shared = wait_for_mask();
+  if (num_blanks > 0 && std::ranges::find(thought_.blanks, token) != thought_.blanks.end() &&
+      !has_bit(shared.mask, token)) {
+    num_blanks_ = num_blanks - 1;
+    return {};
+  }
+  RETURN_IF_ERROR(shared.matcher->accept(token));
+  begin_mask();
+  return {};
+}
+
+}  // namespace cachalot

@@ -1,0 +1,161 @@
+#include "text/grammar.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "config/json.h"
+#include "text/tool_call_grammar.h"
+
+namespace cachalot {
+namespace {
+
+class GrammarTest : public testing::Test {
+ protected:
+  std::unique_ptr<GrammarMatcher> compile(GrammarText::Kind kind, const std::string& text) const {
+    auto matcher = grammars_->compile({kind, text});
+    EXPECT_TRUE(matcher) << matcher.error().message;
+    return matcher ? std::move(*matcher) : nullptr;
+  }
+  std::vector<TokenId> tokens_of(std::string_view text) const { return *tokenizer_->encode(text, false); }
+  bool allows(GrammarMatcher& matcher, TokenId token) const { return *matcher.allows_any({&token, 1}, vocab_size_); }
+  bool takes(const GrammarMatcher& start, const std::vector<TokenId>& tokens) const {
+    const auto matcher = start.copy();
+    for (const TokenId token : tokens)
+      if (!allows(*matcher, token) || !matcher->accept(token)) return false;
+    return allows(*matcher, end_);
+  }
+  bool takes(const GrammarMatcher& start, std::string_view text) const { return takes(start, tokens_of(text)); }
+
+  std::unique_ptr<Tokenizer> tokenizer_ = Tokenizer::load(CACHALOT_SOURCE_DIR "/models/nano").value();
+  const int vocab_size_ = tokenizer_->vocab_size() + 40;  // a model may have ids that stand for nothing
+  const TokenId end_ = *tokenizer_->token_id(tokenizer_->eos_token());
+  std::unique_ptr<Grammars> grammars_ = Grammars::create(*tokenizer_, vocab_size_, {&end_, 1}).value();
+};
+
+// What the mask says of each token is what an expression says of the text with it.
+TEST_F(GrammarTest, AMaskIsWhatMayComeNext) {
+  const auto start = compile(GrammarText::Kind::kRegex, "[a-c]+( the)?[0-9]{2}");
+  const auto begins = [](std::string_view text) {
+    size_t i = 0;
+    while (i < text.size() && text[i] >= 'a' && text[i] <= 'c') ++i;
+    std::string_view rest = text.substr(i);
+    if (rest.empty()) return true;
+    if (i == 0) return false;
+    for (const std::string_view word : {std::string_view(" the"), std::string_view("")}) {
+      if (word.starts_with(rest)) return true;
+      if (!rest.starts_with(word)) continue;
+      const std::string_view digits = rest.substr(word.size());
+      if (digits.size() <= 2 && digits.find_first_not_of("0123456789") == digits.npos) return true;
+    }
+    return false;
+  };
+  for (const std::string text : {"", "a", "abca", "b t", "c the", "cab7", "a the4", "a42"}) {
+    const auto matcher = start->copy();
+    for (const TokenId token : tokens_of(text)) ASSERT_TRUE(matcher->accept(token)) << text;
+    std::vector<uint32_t> mask(static_cast<size_t>(vocab_size_ + 31) / 32, ~0u);
+    ASSERT_TRUE(matcher->write_mask(mask));
+    for (TokenId token = 0; token < static_cast<TokenId>(mask.size() * 32); ++token) {
+      const bool is_allowed = mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1;
+      const std::string bytes =
+          token < tokenizer_->vocab_size() ? std::string(tokenizer_->token_bytes(token, false)) : "";
+      const bool is_text = !bytes.empty() && !tokenizer_->is_special(token);
+      const bool is_whole = text == "a42";
+      EXPECT_EQ(is_allowed, token == end_ ? is_whole : is_text && begins(text + bytes)) << text << " + " << bytes;
+    }
+  }
+}
+
+TEST_F(GrammarTest, CopiesAreApart) {
+  const auto start = compile(GrammarText::Kind::kRegex, "ab|cd");
+  const auto one = start->copy(), other = start->copy();
+  ASSERT_TRUE(one->accept(tokens_of("a").front()));
+  EXPECT_TRUE(takes(*one, "b"));
+  EXPECT_FALSE(takes(*one, "d"));
+  EXPECT_TRUE(takes(*other, "cd"));
+  EXPECT_TRUE(takes(*start, "ab"));
+}
+
+TEST_F(GrammarTest, AMarkIsNoText) {
+  const auto any = compile(GrammarText::Kind::kRegex, "(?s:.*)");
+  EXPECT_TRUE(takes(*any, "a\n{}"));
+  EXPECT_FALSE(takes(*any, {*tokenizer_->token_id("<｜User｜>")}));
+  const auto mark = compile(GrammarText::Kind::kLark, "start: \"a\" " + grammars_->lark_of("<｜User｜>b"));
+  EXPECT_TRUE(takes(*mark, "a<｜User｜>b"));
+}
+
+TEST_F(GrammarTest, WhatIsNoGrammarIsAnError) {
+  for (const auto& [kind, text] : std::vector<std::pair<GrammarText::Kind, std::string>>{
+           {GrammarText::Kind::kRegex, "("},
+           {GrammarText::Kind::kRegex, "a{1,100000000}{1,100000000}b("},
+           {GrammarText::Kind::kLark, "start: x"},
+           {GrammarText::Kind::kLark, std::string("start: \"\0", 9)},
+           {GrammarText::Kind::kJsonSchema, "{"},
+           {GrammarText::Kind::kJsonSchema, R"({"type":"nothing"})"},
+           {GrammarText::Kind::kJsonSchema, R"({"$ref":"https://example.com/schema"})"}}) {
+    const auto matcher = grammars_->compile({kind, text});
+    ASSERT_FALSE(matcher) << text;
+    EXPECT_EQ(matcher.error().code, ErrorCode::kInvalidArgument) << text;
+    EXPECT_FALSE(matcher.error().message.empty());
+  }
+}
+
+class ConstraintTest : public GrammarTest {
+ protected:
+  std::unique_ptr<GrammarConstraint> constraint(const char* regex, GrammarConstraint::Thought thought) {
+    return std::make_unique<GrammarConstraint>(compile(GrammarText::Kind::kRegex, regex), std::move(thought),
+                                               std::vector{end_}, vocab_size_, workers_);
+  }
+  bool takes_all(GrammarConstraint& constraint, std::string_view text) const {
+    std::vector<TokenId> tokens = tokens_of(text);
+    tokens.push_back(end_);
+    for (const TokenId token : tokens) {
+      std::vector<uint32_t> mask(static_cast<size_t>(vocab_size_ + 31) / 32, ~0u);
+      EXPECT_TRUE(constraint.fill_mask(mask));
+      if (!(mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1)) return false;
+      EXPECT_TRUE(constraint.accept(token));
+    }
+    return true;
+  }
+  GrammarConstraint::Thought thought(bool is_open) const {
+    return {.begin = tokenizer_->token_id("<think>"),
+            .end = tokenizer_->token_id("</think>"),
+            .is_open = is_open,
+            .blanks = {tokens_of("\n").front(), tokens_of("\n\n").front()}};
+  }
+  std::shared_ptr<MaskWorkers> workers_ = std::make_shared<MaskWorkers>(2);
+};
+
+TEST_F(ConstraintTest, HoldsFromTheEndOfTheThoughtOn) {
+  for (const char* answer : {"Hm. 7?</think>42", "</think>42", "Hm.</think>\n42", "Hm.</think>\n\n42"})
+    EXPECT_TRUE(takes_all(*constraint("[0-9]+", thought(true)), answer)) << answer;
+  for (const char* answer :
+       {"42", "Hm.</think>Hm.", "Hm.</think>", "Hm.</think>\n\n\n\n\n\n42", "Hm.</think>\n4\n2", "Hm."})
+    EXPECT_FALSE(takes_all(*constraint("[0-9]+", thought(true)), answer)) << answer;
+  for (const char* answer : {"42", "<think>Hm.</think>42"})
+    EXPECT_TRUE(takes_all(*constraint("[0-9]+", thought(false)), answer)) << answer;
+  for (const char* answer : {"4<think>Hm.</think>2", "<think>42", "Hm.</think>42", "\n42"})
+    EXPECT_FALSE(takes_all(*constraint("[0-9]+", thought(false)), answer)) << answer;
+  EXPECT_TRUE(takes_all(*constraint("\n\n\n42", thought(true)), "Hm.</think>\n\n\n42")) << "its own white space";
+  EXPECT_FALSE(takes_all(*constraint("[0-9]+", {}), "<think>Hm.</think>42"));
+}
+
+// Answers go while their masks are under way, and masks of many answers do not mix.
+TEST_F(ConstraintTest, ManyAtATimeAndSomeThatGo) {
+  std::mt19937 random(7);
+  std::vector<std::pair<std::unique_ptr<GrammarConstraint>, int>> all;
+  for (int i = 0; i < 300; ++i) {
+    const int digit = static_cast<int>(random() % 10);
+    all.emplace_back(constraint(fmt::format("{}{{3}}", digit).c_str(), {}), digit);
+    if (all.size() < 32) continue;
+    std::swap(all[random() % all.size()], all.back());
+    const std::string answer(3, static_cast<char>('0' + all.back().second));
+    if (random() % 2) {
+      EXPECT_TRUE(takes_all(*all.back().first, answer));
+    }
+    all.pop_back();
+  }
+}
+
+}  // namespace
+}  // namespace cachalot
