@@ -59,6 +59,7 @@ std::string fitting_value(const VllmFlag& flag) {
       {"dtype", "bfloat16"},
       {"scheduling-policy", "priority"},
       {"reasoning-parser", "deepseek_r1"},
+      {"tool-call-parser", "deepseek_v31"},
       {"log-level", "INFO"},
       {"model", "m"},
       {"data-parallel-backend", "ray"},
@@ -217,6 +218,7 @@ TEST(Arguments, WrongValuesAreNamedWithTheirRange) {
               "--gpu-memory-utilization '1.5': must be a number from 0.01 to 1");
   EXPECT_THAT(serve({"--dtype", "int3"}).error, HasSubstr("\"int3\" is not one of auto, bfloat16"));
   EXPECT_THAT(serve({"--reasoning-parser", "granite"}).error, HasSubstr("deepseek_r1"));
+  EXPECT_THAT(serve({"--tool-call-parser", "hermes"}).error, HasSubstr("deepseek_v31"));
 }
 
 TEST(Arguments, ShortFormsAreVllms) {

@@ -10,6 +10,7 @@
 #include "cli/flags.h"
 #include "config/environment.h"
 #include "serve/server.h"
+#include "text/tool_call_parser.h"
 
 namespace cachalot {
 
@@ -55,6 +56,17 @@ void add_text_flags(CLI::App& command, TextOptions& text) {
       ->capture_default_str();
   command.add_option("--override-generation-config", text.override_generation_config,
                      "JSON: sampling defaults that go before those, e.g. {\"temperature\": 0.6}");
+  command.add_option_function<std::string>(
+      "--tool-call-parser",
+      [&text](const std::string& name) {
+        if (!name.empty() && !find_tool_call_syntax(name))
+          throw CLI::ValidationError(fmt::format("--tool-call-parser {}: the formats of calls that are known are {}",
+                                                 cachalot::quoted(name), fmt::join(tool_call_syntax_names(), ", ")));
+        text.tool_call_parser = name;
+      },
+      "How the model calls tools; absent: as its chat template shows");
+  add_switch(command, "exclude-tools-when-tool-choice-none", text.exclude_unusable_tools,
+             "Leave tools out of prompts whose tool_choice is none (off)");
   add_switch(command, "enable-force-include-usage", text.force_include_usage,
              "End streams with their usage, asked or not (off)");
   add_switch(command, "return-tokens-as-token-ids", text.tokens_as_ids,

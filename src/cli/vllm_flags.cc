@@ -25,7 +25,8 @@ constexpr Working kWorking[] = {
     {"block-size:whole data-parallel-address/-dpa:text data-parallel-rank/-dpn:whole "
      "data-parallel-rpc-port/-dpp:whole default-chat-template-kwargs:json disable-log-stats:switch "
      "enable-expert-parallel/-ep:switch enable-force-include-usage:switch enable-log-requests:switch "
-     "enable-prefix-caching:switch host:text kv-cache-memory-bytes:whole log-level:text max-logprobs:whole "
+     "enable-prefix-caching:switch exclude-tools-when-tool-choice-none:switch host:text "
+     "kv-cache-memory-bytes:whole log-level:text max-logprobs:whole "
      "max-num-batched-tokens:whole max-num-seqs:whole num-gpu-blocks-override:whole num-scheduler-steps:whole "
      "override-generation-config:json "
      "port:whole scheduling-policy:text served-model-name:list tensor-parallel-size/-tp:whole"},
@@ -49,6 +50,7 @@ constexpr Working kWorking[] = {
     {"seed:whole", "of requests that bring none; absent here: a random one each"},
     {"shutdown-timeout:whole", "", "drain-seconds"},
     {"tokenizer:text", "a folder"},
+    {"tool-call-parser:text", "absent: as the chat template shows"},
 };
 
 // Why all others are taken, and change nothing, or are refused.
@@ -148,8 +150,9 @@ constexpr Reason kReasons[] = {
     {"nothing is downloaded: --model is a folder", "download-dir:text hf-token:optional ignore-patterns:list"},
     {"replicas that share experts agree on each step", "dp-sync-interval:whole"},
     {"the number of replicas is that of the start", "elastic-ep-max-dp-size:whole", "enable-elastic-ep:switch=false"},
-    {"there are no tools yet; a request that brings some is refused",
-     "enable-auto-tool-choice:switch=false exclude-tools-when-tool-choice-none:switch=false tool-call-parser:text "
+    {"a model calls the tools of a request whenever its chat template, or --tool-call-parser, says how",
+     "enable-auto-tool-choice:switch=true"},
+    {"calls of tools that say strict, and those that must come, are held to the tools' schemas",
      "tool-strict-level:text=auto"},
     {"rank 0 of a replica samples", "enable-batch-sharded-sampling:switch=false"},
     {"long prompts are always cut into pieces", "enable-chunked-prefill:switch=true"},

@@ -1,6 +1,8 @@
 #include "openai/answer_format.h"
 
+#define XXH_INLINE_ALL  // header only
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <boost/json/array.hpp>
@@ -150,7 +152,8 @@ void append_prompt_logprobs(const LogprobsStyle& style, std::span<const Reported
   list.end();
 }
 
-json::value finish_word(FinishReason reason) {
+json::value finish_word(FinishReason reason, bool has_called = false) {
+  if (has_called && reason == FinishReason::kStop) return "tool_calls";
   switch (reason) {
     case FinishReason::kNone:
       break;
@@ -239,20 +242,21 @@ class ChatFormat : public AnswerFormat {
       if (!text.reasoning.empty())
         for (const char* name : kReasoningNames) append_json_string(text.reasoning, message.next(name));
       if (!text.content.empty()) append_json_string(text.content, message.next("content"));
+      if (!text.calls.empty()) append_calls(index, text.calls, false, message.next("tool_calls"));
     } else {
       message.add("role", "assistant");
-      append_json_string(text.content, message.next("content"));
+      message.add("content", text.content.empty() && text.has_called ? json::value() : json::value(text.content));
       message.add("refusal", nullptr);
       if (options_.reasoning)
         for (const char* name : kReasoningNames) message.add(name, text_or_null(text.reasoning));
-      message.add("tool_calls", json::array());
+      append_calls(index, text.calls, true, message.next("tool_calls"));
     }
     message.end();
     if (options_.num_logprobs < 0)
       choice.add("logprobs", nullptr);
     else
       append_chat_logprobs(style_, text.tokens, options_.num_logprobs, choice.next("logprobs"));
-    choice.add("finish_reason", finish_word(text.finish));
+    choice.add("finish_reason", finish_word(text.finish, text.has_called && !options_.named_call));
     if (text.finish != FinishReason::kNone) choice.add("stop_reason", text.stop_reason);
     choice.end();
     if (is_chunk || !options_.prompt_logprobs || index > 0) return;
@@ -270,6 +274,31 @@ class ChatFormat : public AnswerFormat {
  private:
   // vLLM's newer name and the older one, which DeepSeek's own API uses.
   static constexpr const char* kReasoningNames[] = {"reasoning", "reasoning_content"};
+
+  // Whole, or what is new of them: name and id come once.
+  void append_calls(size_t choice, std::span<const ToolCallPiece> calls, bool is_whole, std::string& text) const {
+    JsonPieces list(text, "[]");
+    for (const ToolCallPiece& call : calls) {
+      JsonPieces object(list.next(), "{}");
+      if (!is_whole) object.add("index", call.index);
+      if (!call.name.empty()) {
+        object.add("id", json::value(call.id.empty() ? made_id(choice, call.index) : call.id));
+        object.add("type", "function");
+      }
+      JsonPieces function(object.next("function"), "{}");
+      if (!call.name.empty()) append_json_string(call.name, function.next("name"));
+      append_json_string(call.arguments, function.next("arguments"));
+      function.end();
+      object.end();
+    }
+    list.end();
+  }
+  // A function of the answer, so that another server that goes on with it gives the same.
+  std::string made_id(size_t choice, size_t call) const {
+    const std::string place = fmt::format("{} {} {} {}", head_.id, head_.created, choice, call);
+    const XXH128_hash_t hash = XXH3_128bits(place.data(), place.size());
+    return fmt::format("call_{:016x}{:08x}", hash.low64, hash.high64 >> 32);
+  }
 
   const LogprobsStyle style_;
   const AnswerHead head_;

@@ -29,7 +29,8 @@ struct AnswerOptions {
   int num_logprobs = -1;
   bool prompt_logprobs = false;
   bool tokens_as_ids = false;
-  bool reasoning = false;  // the answer may have a thought
+  bool reasoning = false;   // the answer may have a thought
+  bool named_call = false;  // the request named the tool, which is then no reason to finish, as in OpenAI's answers
 };
 
 // The wording of one endpoint's answers, whole and in chunks: JSON, piece by piece. One answer, one thread at a time.

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "config/json.h"
 #include "openai/api_error.h"
+#include "text/tool_call_grammar.h"
 
 namespace cachalot::openai {
 
@@ -57,11 +58,14 @@ ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, con
       tokenizer_(tokenizer),
       options_(std::move(options)),
       reasoning_(options_.reasoning.value_or(tokenizer.token_id("<think>") && tokenizer.token_id("</think>"))),
+      tool_calls_(options_.tool_call_parser.empty() ? chat_template ? chat_template->tool_calls() : nullptr
+                                                    : find_tool_call_syntax(options_.tool_call_parser)),
       created_(unix_seconds()),
       prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs),
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
       workers_(options_.num_workers),
-      worker_for_large_(1) {
+      worker_for_large_(1),
+      mask_workers_(std::make_shared<MaskWorkers>(1)) {
   CHECK(!options_.served_model_names.empty());
   if (options_.max_model_len > 0)
     open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint});
@@ -137,7 +141,7 @@ http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix,
 }
 
 const http::IoThreads& ApiServer::workers_for(const http::Request& request) const {
-  constexpr size_t kLargeBytes = 256 << 10;
+  constexpr size_t kLargeBytes = 32 << 10;
   return request.body.size() > kLargeBytes ? worker_for_large_ : workers_;
 }
 
@@ -180,6 +184,56 @@ GenerationPlan ApiServer::common_plan(GenerationParams& params) const {
   return plan;
 }
 
+ApiResult<const Grammars*> ApiServer::grammars() const {
+  std::call_once(grammars_made_,
+                 [&] { grammars_ = Grammars::create(tokenizer_, options_.vocab_size, eos_token_ids_); });
+  if (!grammars_) return std::unexpected(ApiError(500, grammars_.error().message, "server_error"));
+  return grammars_->get();
+}
+
+ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const {
+  ASSIGN_OR_RETURN(const Grammars* known, grammars());
+  Result<std::unique_ptr<GrammarMatcher>> matcher = known->compile(grammar);
+  if (!matcher)
+    return std::unexpected(ApiError(400, "the answer's form cannot be had: " + matcher.error().message,
+                                    "invalid_request_error", "", "invalid_grammar"));
+  plan.grammar = std::move(*matcher);
+  if (may_think) {
+    plan.thought = {.begin = tokenizer_.token_id("<think>"), .end = tokenizer_.token_id("</think>")};
+    for (const char* blank : {"\n", "\n\n"})
+      if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
+        plan.thought.blanks.push_back(ids->front());
+    const Result<bool> wants_blanks = plan.grammar->copy()->allows_any(plan.thought.blanks, options_.vocab_size);
+    if (!wants_blanks || *wants_blanks) plan.thought.blanks.clear();
+    plan.choice.trims_content = !plan.thought.blanks.empty();
+  }
+  plan.end_ids = eos_token_ids_;
+  plan.vocab_size = options_.vocab_size;
+  plan.mask_workers = mask_workers_;
+  return {};
+}
+
+// Calls that must come are held to the tools' schemas, and those of tools that are `strict`. `form`: of an answer that
+// calls none.
+ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const {
+  const bool must_call = use.choice == ToolUse::Choice::kRequired || use.choice == ToolUse::Choice::kNamed;
+  const bool is_strict = std::ranges::any_of(use.tools, [](const json::value& tool) {
+    const json::value* strict = tool.at("function").as_object().if_contains("strict");
+    return strict && *strict == json::value(true);
+  });
+  if (must_call || is_strict || form) {
+    ASSIGN_OR_RETURN(const Grammars* known, grammars());
+    const ToolCallRules rules{
+        .must_call = must_call, .may_repeat = use.parallel, .only = use.named, .form = std::move(form)};
+    RETURN_IF_ERROR(set_grammar(tool_call_grammar(*tool_calls_, *known, use.tools, rules), reasoning_, plan));
+  }
+  plan.tools = std::make_unique<json::array>(std::move(use.tools));
+  plan.choice.tools = plan.tools.get();
+  plan.choice.tool_calls = tool_calls_;
+  plan.choice.skip_special_tokens = false;  // a format's marks may be such tokens
+  return {};
+}
+
 AnswerHead ApiServer::answer_head(const GenerationParams& params, const Identity& identity) const {
   const std::string& name = identity.is_made_up && is_usable_id(params.request_id) ? params.request_id : identity.name;
   return {.id = identity.prefix + name,
@@ -218,6 +272,7 @@ ApiResult<GenerationPlan> ApiServer::plan_completion(const http::Request& reques
   plan.prompts = std::move(prompts);
   plan.choice.echo = parsed.echo;
   plan.choice.prompt_only = prompt_only;
+  if (params.grammar) RETURN_IF_ERROR(set_grammar(*params.grammar, false, plan));
   plan.choice.prompt_logprobs = prompt_logprobs;
   plan.format = make_completion_format(tokenizer_, head, answer,
                                        plan.prompts.size() * static_cast<size_t>(plan.choices_per_prompt));
@@ -228,11 +283,19 @@ ApiResult<GenerationPlan> ApiServer::plan_chat(const http::Request& request, con
   ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
   RETURN_IF_ERROR(check_model(body));
   ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
+  ToolUse& tools = parsed.conversation.tools;
+  if (!tools.may_call() && options_.exclude_unusable_tools) tools.tools.clear();
+  if (tools.may_call() && !tool_calls_)
+    return std::unexpected(ApiError(400,
+                                    "tools are given, but nothing is known of how this model calls them: its chat "
+                                    "template shows none of the known formats; --tool-call-parser names one",
+                                    "invalid_request_error", "tools"));
   GenerationParams& params = parsed.params;
   const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
                              .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
                              .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
-                             .reasoning = reasoning_};
+                             .reasoning = reasoning_,
+                             .named_call = tools.choice == ToolUse::Choice::kNamed};
   ASSIGN_OR_RETURN(Prompt prompt,
                    prompts_.from_chat(parsed.conversation, fit_of(params, options_.generation_config.max_new_tokens)));
   const AnswerHead head = answer_head(params, identity);
@@ -241,6 +304,11 @@ ApiResult<GenerationPlan> ApiServer::plan_chat(const http::Request& request, con
   plan.choice.parse_reasoning = reasoning_;
   plan.choice.include_reasoning = parsed.include_reasoning;
   plan.choice.prompt_logprobs = answer.prompt_logprobs;
+  if (tools.may_call()) {
+    RETURN_IF_ERROR(use_tools(std::move(tools), std::move(params.grammar), plan));
+  } else if (params.grammar) {
+    RETURN_IF_ERROR(set_grammar(*params.grammar, reasoning_, plan));
+  }
   plan.format = make_chat_format(tokenizer_, head, answer);
   return plan;
 }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "openai/prompt_maker.h"
 #include "text/chat_template.h"
 #include "text/folder_config.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 
 namespace cachalot::openai {
@@ -33,6 +35,8 @@ struct ApiServerOptions {
   GenerationConfig generation_config;  // defaults of sampling; its end-of-sequence ids end answers
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
+  std::string tool_call_parser;        // of tool_call_syntaxes(); empty: by the chat template
+  bool exclude_unusable_tools = false;            // from prompts, where tool_choice is none
   boost::json::object default_template_kwargs;    // what templates are given unless a request says otherwise
   bool force_include_usage = false;               // streams end with their usage, asked or not
   bool tokens_as_ids = false;                     // "token_id:7" in logprobs, unless a request says otherwise
@@ -86,6 +90,10 @@ class ApiServer {
   ApiResult<GenerationPlan> plan_chat(const http::Request& request, const Identity& identity) const;
   // What both endpoints' plans have in common; moves out of the params.
   GenerationPlan common_plan(GenerationParams& params) const;
+  // Compiled by a worker, which may take long, and not on the engine's thread.
+  ApiResult<void> set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const;
+  ApiResult<const Grammars*> grammars() const;
+  ApiResult<void> use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
   using Answer = ApiResult<boost::json::object> (ApiServer::*)(const boost::json::object& body) const;
   http::awaitable<void> answer(http::ServerCall& call, Answer answer) const;
@@ -105,6 +113,7 @@ class ApiServer {
   std::atomic<bool> is_open_{false};  // what open() sets is read behind it
   std::vector<TokenId> eos_token_ids_;
   bool reasoning_;
+  const ToolCallSyntax* tool_calls_;  // null: not known
   int64_t created_;
   PromptMaker prompts_;
   std::shared_ptr<AnswerBudget> budget_;
@@ -112,6 +121,10 @@ class ApiServer {
   // leaves the others' workers free.
   const http::IoThreads& workers_for(const http::Request& request) const;
   http::IoThreads workers_, worker_for_large_;
+
+  mutable std::once_flag grammars_made_;  // with the first request that needs them
+  mutable Result<std::unique_ptr<Grammars>> grammars_;
+  const std::shared_ptr<MaskWorkers> mask_workers_;  // requests outlive this
 };
 
 }  // namespace cachalot::openai

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
-#include <boost/json.hpp>
 #include <random>
 #include <thread>
 
@@ -11,83 +10,14 @@
 #include "http/client.h"
 #include "http/loopback_test_util.h"
 #include "http/message.h"
+#include "openai/api_server_test_util.h"
 #include "openai/fake_service_test_util.h"
 
 namespace cachalot::openai {
 namespace {
 
-namespace json = boost::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const std::string kModelFolder = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";
-
-struct Answer {
-  int status = 0;
-  http::Headers headers;
-  json::value body;
-  const json::object& error() const { return body.at("error").as_object(); }
-};
-
-class ApiServerTest : public testing::Test {
- protected:
-  ApiServerTest() {
-    options_.served_model_names = {"nano", "deepseek/nano"};
-    options_.max_model_len = 200;
-    options_.version = "1.2.3";
-    options_.system_fingerprint = "fp";
-  }
-
-  void start() {
-    api_ = std::make_unique<ApiServer>(service_, *tokenizer_, chat_template_.get(), options_);
-    api_->set_metrics([] { return std::string("up 1\n"); });
-    api_->set_state([] { return std::string(R"({"phase":"loading"})"); });
-    server_ = std::make_unique<http::Server>(threads_, http::ServerOptions{.host = "127.0.0.1"});
-    api_->register_routes(*server_);
-    ASSERT_TRUE(server_->start());
-  }
-
-  http::ClientRequest make_request(const std::string& method, const std::string& path, std::string body) {
-    if (!server_) start();
-    return {.method = method,
-            .url = *http::parse_url("http://127.0.0.1:" + std::to_string(server_->port()) + path),
-            .headers = headers_,
-            .body = std::move(body)};
-  }
-  http::Response send(const std::string& method, const std::string& path, std::string body = {}) {
-    auto response = client_.fetch(make_request(method, path, std::move(body)));
-    EXPECT_TRUE(response) << response.error().message;
-    return response.value_or(http::Response{});
-  }
-  Answer ask(const std::string& method, const std::string& path, const std::string& body = {}) {
-    http::Response response = send(method, path, body);
-    boost::system::error_code error;
-    Answer answer{response.status, std::move(response.headers), json::parse(response.body, error)};
-    EXPECT_FALSE(error) << response.body;
-    return answer;
-  }
-  // The data of the events; whole ones only.
-  std::vector<std::string> stream(const std::string& path, const std::string& body) {
-    const http::Response response = send("POST", path, body);
-    EXPECT_EQ(response.status, 200) << response.body;
-    EXPECT_EQ(response.headers.find("Content-Type"), "text/event-stream; charset=utf-8");
-    std::vector<std::string> events;
-    const auto parsed = http::SseParser().add(response.body);
-    EXPECT_TRUE(parsed);
-    for (const auto& event : *parsed) events.push_back(event.data);
-    return events;
-  }
-
-  std::unique_ptr<Tokenizer> tokenizer_ = Tokenizer::load(kModelFolder).value();
-  std::unique_ptr<ChatTemplate> chat_template_ = ChatTemplate::load(kModelFolder).value();
-  http::IoThreads threads_{2};
-  http::Client client_{threads_};
-  http::Headers headers_;
-  ApiServerOptions options_;
-  FakeService service_{*tokenizer_};
-  std::unique_ptr<ApiServer> api_;
-  std::unique_ptr<http::Server> server_;
-};
 
 TEST_F(ApiServerTest, CompletesAPromptAsOpenAiDoes) {
   service_.answer_with(" Monday");
@@ -384,7 +314,7 @@ TEST_F(ApiServerTest, RefusesWrongFieldsByName) {
       {R"("seed":"x")", "seed"},
       {R"("cache_salt":"")", "cache_salt"},
       {R"("suffix":"x")", "suffix"},
-      {R"("guided_json":{"type":"object"})", "guided_json"},
+      {R"("guided_json":7)", "guided_json"},
       {R"("use_beam_search":true)", "use_beam_search"},
       {R"("model":7)", "model"},
       {R"("echo":1)", "echo"},
@@ -408,12 +338,12 @@ TEST_F(ApiServerTest, RefusesWrongChatsByName) {
       {R"({"messages":"hi"})", "messages"},
       {R"({"messages":[1]})", "messages[0]"},
       {R"({"messages":[{"content":"a"}]})", "messages[0].role"},
-      {R"({"messages":[{"role":"tool","content":"a"}]})", "messages[0].role"},
+      {R"({"messages":[{"role":"critic","content":"a"}]})", "messages[0].role"},
       {R"({"messages":[{"role":"user"}]})", "messages[0].content"},
       {R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})",
        "messages[1].content"},
-      {R"({"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function"}]})", "tools"},
-      {R"({"messages":[{"role":"user","content":"a"}],"response_format":{"type":"json_object"}})", "response_format"},
+      {R"({"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function"}]})", "tools[0].function"},
+      {R"({"messages":[{"role":"user","content":"a"}],"response_format":{"type":"yaml"}})", "response_format"},
       {R"({"messages":[{"role":"user","content":"a"}],"top_logprobs":2})", "top_logprobs"},
       {R"({"messages":[{"role":"user","content":"a"}],"logprobs":3})", "logprobs"},
       {R"({"messages":[{"role":"user","content":"a"}],"max_completion_tokens":0})", "max_completion_tokens"},

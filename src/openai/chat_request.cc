@@ -39,25 +39,26 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   const json::object* object = value.if_object();
   if (!object) return keys.fault(where, "is not an object", "a message with role and content");
   const json::value* role = object->if_contains("role");
-  if (!role || !role->is_string()) return keys.fault(where + ".role", "is missing", "system, user or assistant");
-  std::string role_name(role->get_string());
-  if (!has_word("system developer user assistant", role_name))
-    return keys.fault(where + ".role", "is " + quoted(role_name), "system, developer, user or assistant",
+  if (!role || !role->is_string()) return keys.fault(where + ".role", "is missing", "system, user, assistant or tool");
+  const std::string role_name(role->get_string());
+  if (!has_word("system developer user assistant tool function", role_name))
+    return keys.fault(where + ".role", "is " + quoted(role_name), "system, developer, user, assistant or tool",
                       ErrorCode::kUnsupported);
-  for (const char* name : {"tool_calls", "function_call", "audio"}) {
-    const json::value* field = object->if_contains(name);
-    if (field && !field->is_null() && *field != json::array())
-      return keys.fault(where + "." + name, "is given", "left out: it is not supported", ErrorCode::kUnsupported);
-  }
+  const json::value* audio = object->if_contains("audio");
+  if (audio && !audio->is_null())
+    return keys.fault(where + ".audio", "is given", "left out: it is not supported", ErrorCode::kUnsupported);
+  // Templates of open models know no developer and no function: OpenAI's newer and older names of system and tool.
+  json::object message = {{"role", role_name == "developer" ? "system" : role_name == "function" ? "tool" : role_name}};
+  if (role_name == "assistant") read_tool_calls(*object, where, keys, message);
   const json::value* content = object->if_contains("content");
   std::string text;
   if (content && !content->is_null())
     read_content(*content, where + ".content", keys, text);
-  else if (role_name != "assistant")  // who may have said nothing, but only thought
+  else if (role_name != "assistant")  // who may have said nothing, but only thought or called
     return keys.fault(where + ".content", "is missing", "a string or a list of parts");
-  // Templates of open models know no developer: it is OpenAI's newer name for the system.
-  json::object message = {{"role", role_name == "developer" ? "system" : role_name}, {"content", text}};
-  if (const json::value* name = object->if_contains("name"); name && name->is_string()) message["name"] = *name;
+  message["content"] = text;
+  for (const char* key : {"name", "tool_call_id"})
+    if (const json::value* name = object->if_contains(key); name && name->is_string()) message[key] = *name;
   // Under vLLM's newer name and the older one; templates know one or the other.
   for (const char* name : {"reasoning_content", "reasoning"}) {
     const json::value* thought = object->if_contains(name);
@@ -102,6 +103,7 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
   for (size_t i = 0; i < list.size(); ++i)
     read_message(list[i], fmt::format("messages[{}]", i), keys, conversation.messages);
 
+  read_tools(keys, limits, conversation.tools);
   keys.optional("continue_final_message", conversation.continue_final_message);
   conversation.add_generation_prompt = !conversation.continue_final_message;
   keys.optional("add_generation_prompt", conversation.add_generation_prompt);
@@ -152,7 +154,8 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
 Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,
                             const json::object& defaults) {
   json::object context = conversation.template_kwargs;
-  context["messages"] = conversation.messages;
+  context["messages"] = chat_template.with_calls_as_wanted(conversation.messages);
+  if (!conversation.tools.tools.empty()) context["tools"] = conversation.tools.tools;
   if (!conversation.documents.empty()) context["documents"] = conversation.documents;
   if (!conversation.reasoning_effort.empty()) {
     context.emplace("reasoning_effort", conversation.reasoning_effort);

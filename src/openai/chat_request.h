@@ -5,13 +5,15 @@
 #include <string>
 
 #include "openai/generation_params.h"
+#include "openai/tools.h"
 #include "text/chat_template.h"
 
 namespace cachalot::openai {
 
 // The messages of a chat and how they become a prompt; of POST /v1/chat/completions and of /tokenize.
 struct Conversation {
-  boost::json::array messages;  // contents as strings
+  boost::json::array messages;  // contents as strings, or null beside calls of tools
+  ToolUse tools;
   bool add_generation_prompt = true, continue_final_message = false;
   bool add_special_tokens = false;  // the template brings its own begin-of-sequence token
   boost::json::object template_kwargs;

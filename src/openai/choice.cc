@@ -8,9 +8,16 @@ namespace cachalot::openai {
 void ChoiceText::append(ChoiceText&& later) {
   content += later.content;
   reasoning += later.reasoning;
+  for (ToolCallPiece& call : later.calls) {
+    if (call.index < calls.size())
+      calls[call.index].arguments += call.arguments;
+    else
+      calls.push_back(std::move(call));
+  }
   std::ranges::move(later.tokens, std::back_inserter(tokens));
   std::ranges::move(later.prompt_tokens, std::back_inserter(prompt_tokens));
   finish = later.finish;
+  has_called = later.has_called;
   stop_reason = std::move(later.stop_reason);
   error = std::move(later.error);
   is_own_fault = later.is_own_fault;
@@ -21,7 +28,10 @@ Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const P
       prompt_(prompt),
       tokenizer_(tokenizer),
       detokenizer_(tokenizer, options.stop, options.skip_special_tokens, options.include_stop) {
-  if (options.parse_reasoning) reasoning_.emplace(prompt.opens_thought);
+  if (options.parse_reasoning)
+    reasoning_.emplace(prompt.opens_thought,
+                       options.tool_calls ? options.tool_calls->thought_end() : std::string_view());
+  if (options.tool_calls) calls_.emplace(*options.tool_calls, *options.tools);
 }
 
 ChoiceText Choice::add(RequestOutput output) {
@@ -75,13 +85,22 @@ void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& t
 }
 
 void Choice::put(std::string&& piece, ChoiceText& text) {
-  if (!reasoning_) {
+  if (!reasoning_) return put_content(std::move(piece), text);
+  ReasoningParser::Piece parts = reasoning_->add(piece);
+  put_content(std::move(parts.content), text);
+  if (options_.include_reasoning) text.reasoning += parts.reasoning;
+}
+
+void Choice::put_content(std::string&& piece, ChoiceText& text) {
+  if (options_.trims_content && !has_content_) {
+    piece.erase(0, std::min(piece.find_first_not_of(" \t\r\n"), piece.size()));
+    has_content_ = !piece.empty();
+  }
+  if (!calls_) {
     text.content += piece;
     return;
   }
-  ReasoningParser::Piece parts = reasoning_->add(piece);
-  text.content += parts.content;
-  if (options_.include_reasoning) text.reasoning += parts.reasoning;
+  take_calls(calls_->add(piece), text);
 }
 
 void Choice::finish(FinishReason reason, ChoiceText& text) {
@@ -93,10 +112,24 @@ void Choice::finish(FinishReason reason, ChoiceText& text) {
     text.finish = FinishReason::kStop;
     text.stop_reason = detokenizer_.stop_string();
   }
-  if (!reasoning_) return;
-  ReasoningParser::Piece parts = reasoning_->finish();
-  text.content += parts.content;
-  if (options_.include_reasoning) text.reasoning += parts.reasoning;
+  if (reasoning_) {
+    ReasoningParser::Piece parts = reasoning_->finish();
+    put_content(std::move(parts.content), text);
+    if (options_.include_reasoning) text.reasoning += parts.reasoning;
+  }
+  if (!calls_) return;
+  take_calls(calls_->finish(text.finish != FinishReason::kStop), text);
+  text.has_called = calls_->num_calls() > 0;
+}
+
+void Choice::take_calls(ToolCallParser::Piece&& piece, ChoiceText& text) {
+  text.content += piece.content;
+  for (ToolCallPiece& call : piece.calls) {
+    if (!text.calls.empty() && text.calls.back().index == call.index)
+      text.calls.back().arguments += call.arguments;
+    else
+      text.calls.push_back(std::move(call));
+  }
 }
 
 }  // namespace cachalot::openai

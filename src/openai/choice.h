@@ -7,6 +7,7 @@
 
 #include "core/generation.h"
 #include "text/answer_text.h"
+#include "text/tool_call_parser.h"
 
 namespace cachalot::openai {
 
@@ -29,15 +30,17 @@ struct ReportedToken {
 // What is new of one choice, or all of it so far.
 struct ChoiceText {
   std::string content, reasoning;
+  std::vector<ToolCallPiece> calls;
   std::vector<ReportedToken> tokens;         // the echoed prompt's, then the generated ones; empty without logprobs
   std::vector<ReportedToken> prompt_tokens;  // with prompt_logprobs
   FinishReason finish = FinishReason::kNone;
+  bool has_called = false;         // some tool, by its finish
   boost::json::value stop_reason;  // the stop string or explicit stop id that ended it; null for the end of sequence
   std::string error;               // finish == kError
   bool is_own_fault = false;       // an error of this request alone
 
   bool has_news() const {
-    return !content.empty() || !reasoning.empty() || !tokens.empty() || finish != FinishReason::kNone;
+    return !content.empty() || !reasoning.empty() || !calls.empty() || !tokens.empty() || finish != FinishReason::kNone;
   }
   void append(ChoiceText&& later);
 };
@@ -49,6 +52,9 @@ struct ChoiceOptions {
   bool skip_special_tokens = true, include_stop = false;
   bool logprobs = false, prompt_logprobs = false;
   bool parse_reasoning = false, include_reasoning = true;
+  bool trims_content = false;  // of white space in front, which is no part of the form that was asked for
+  const ToolCallSyntax* tool_calls = nullptr;  // calls are looked for; borrowed, as their tools are
+  const boost::json::array* tools = nullptr;
   bool echo = false;         // the prompt is the beginning of the text
   bool prompt_only = false;  // echo without an answer: the engine's one token is dropped
 };
@@ -74,15 +80,18 @@ class Choice {
   void add_prompt(ChoiceText& text);
   void add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& text);
   void put(std::string&& piece, ChoiceText& text);
+  void put_content(std::string&& piece, ChoiceText& text);
   void finish(FinishReason reason, ChoiceText& text);
+  static void take_calls(ToolCallParser::Piece&& piece, ChoiceText& text);
 
   const ChoiceOptions& options_;
   const Prompt& prompt_;
   const Tokenizer& tokenizer_;
   StreamingDetokenizer detokenizer_;
   std::optional<ReasoningParser> reasoning_;
+  std::optional<ToolCallParser> calls_;
   std::vector<SampledToken> prompt_logprobs_;
-  bool prompt_done_ = false;
+  bool prompt_done_ = false, has_content_ = false;
   bool finished_ = false, must_abort_ = false;
   int num_generated_ = 0, num_reasoning_ = 0, num_cached_ = 0;
 };

@@ -75,7 +75,8 @@ class FakeService : public GenerationService {
                                 .num_prompt_tokens = request.num_prompt_tokens,
                                 .sampling = request.sampling,
                                 .priority = request.priority,
-                                .cache_salt = request.cache_salt});
+                                .cache_salt = request.cache_salt,
+                                .constraint = std::move(request.constraint)});
     running_[request.id] = {std::move(request), std::move(listener), 0};
     changed_.notify_all();
     return {};

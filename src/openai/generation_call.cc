@@ -95,6 +95,12 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
   request.priority = plan_.priority;
   request.arrival_ns = plan_.arrival_ns;
   request.cache_salt = plan_.cache_salt;
+  if (plan_.grammar) {
+    GrammarConstraint::Thought thought = plan_.thought;
+    thought.is_open = sequence.prompt.opens_thought;
+    request.constraint = std::make_unique<GrammarConstraint>(plan_.grammar->copy(), thought, plan_.end_ids,
+                                                             plan_.vocab_size, plan_.mask_workers);
+  }
   return request;
 }
 

@@ -41,7 +41,14 @@ struct GenerationPlan {
   int priority = 0;
   std::string cache_salt;
   int64_t arrival_ns = 0;
-  ChoiceOptions choice;  // of every choice
+  ChoiceOptions choice;                       // of every choice
+  std::unique_ptr<boost::json::array> tools;  // that choice.tools borrows
+  // What each choice must be of, with the rest of what its constraint needs; none: anything.
+  std::unique_ptr<GrammarMatcher> grammar;
+  GrammarConstraint::Thought thought;  // but for is_open
+  std::vector<TokenId> end_ids;
+  int vocab_size = 0;
+  std::shared_ptr<MaskWorkers> mask_workers;
   bool stream = false, include_usage = false, continuous_usage = false;
   http::Headers headers;  // of the response
   std::unique_ptr<AnswerFormat> format;

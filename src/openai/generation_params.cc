@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "config/json.h"
+#include "openai/structured_outputs.h"
 
 namespace cachalot::openai {
 
@@ -147,6 +148,7 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   read_seed(keys, params.seed);
   read_stop(keys, limits, params.stop);
   read_stop_token_ids(keys, limits, params.sampling.stop_token_ids);
+  params.grammar = read_structured_outputs(keys);
   if (keys.find("max_tokens")) keys.optional("max_tokens", params.max_tokens.emplace(), 0, kMaxInt);
   if (params.max_tokens && params.sampling.min_tokens > *params.max_tokens)
     keys.fault("min_tokens", fmt::format("is {}", params.sampling.min_tokens),
@@ -287,20 +289,18 @@ constexpr Fields kFields[] = {
      "model n best_of echo frequency_penalty presence_penalty logit_bias logprobs max_tokens seed stop stream "
      "stream_options temperature top_p service_tier top_k min_p repetition_penalty stop_token_ids "
      "include_stop_str_in_output ignore_eos min_tokens skip_special_tokens truncate_prompt_tokens truncation_side "
-     "prompt_logprobs add_special_tokens priority request_id return_tokens_as_token_ids cache_salt"},
+     "prompt_logprobs add_special_tokens priority request_id return_tokens_as_token_ids cache_salt response_format "
+     "structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf grammar json_schema"},
     {Where::kCompletions, Treatment::kRead, "prompt"},
     {Where::kChats, Treatment::kRead,
      "messages top_logprobs max_completion_tokens reasoning_effort add_generation_prompt continue_final_message "
-     "chat_template_kwargs documents include_reasoning"},
+     "chat_template_kwargs documents include_reasoning tools tool_choice parallel_tool_calls functions function_call"},
     {Where::kBoth, Treatment::kHint,
      "user metadata store safety_identifier prompt_cache_key prompt_cache_retention spaces_between_special_tokens "
      "session_id stream_interval return_token_offsets return_mm_kwargs routed_experts_prompt_start "
      "guided_decoding_backend guided_whitespace_pattern"},
-    {Where::kChats, Treatment::kHint, "prediction parallel_tool_calls media_io_kwargs mm_processor_kwargs"},
+    {Where::kChats, Treatment::kHint, "prediction media_io_kwargs mm_processor_kwargs"},
     {Where::kCompletions, Treatment::kRefused, "suffix prompt_embeds"},
-    {Where::kChats, Treatment::kRefused, "tools functions function_call", "left out: tools are not supported"},
-    {Where::kChats, Treatment::kRefused, "tool_choice", "none or auto: tools are not supported"},
-    {Where::kBoth, Treatment::kRefused, "response_format", "of type text: constrained answers are not supported"},
     {Where::kChats, Treatment::kRefused, "modalities", "[\"text\"]"},
     {Where::kChats, Treatment::kRefused, "audio web_search_options"},
     {Where::kChats, Treatment::kRefused, "verbosity", "medium or left out; say in the messages how long answers are"},
@@ -310,9 +310,6 @@ constexpr Fields kFields[] = {
      "kv_transfer_params ec_transfer_params lora_path typical_p top_a no_repeat_ngram_size"},
     {Where::kBoth, Treatment::kRefused, "logprob_token_ids", "left out; ask for the likeliest with top_logprobs"},
     {Where::kBoth, Treatment::kRefused, "allowed_token_ids bad_words", "left out; logit_bias can rule tokens out"},
-    {Where::kBoth, Treatment::kRefused,
-     "structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf grammar json_schema",
-     "left out: constrained answers are not supported"},
     {Where::kChats, Treatment::kRefused, "chat_template", "left out; the server's --chat-template sets it"},
     {Where::kBoth, Treatment::kRefused, "return_token_ids", "left out; /tokenize gives ids"},
     {Where::kChats, Treatment::kRefused, "return_prompt_text", "left out; /tokenize shows the prompt's tokens"},
@@ -330,19 +327,13 @@ bool asks_for_nothing(std::string_view name, const json::value& value) {
   if (value.is_null() || value == json::value(false)) return true;
   if (value.is_string()) {
     const std::string_view word = value.get_string();
-    return word.empty() || (name == "tool_choice" && (word == "none" || word == "auto")) ||
-           (name == "verbosity" && word == "medium") || (name == "function_call" && (word == "none" || word == "auto"));
+    return word.empty() || (name == "verbosity" && word == "medium");
   }
   if (value.is_array()) {
     const json::array& list = value.get_array();
     return list.empty() || (name == "modalities" && list.size() == 1 && list[0] == json::value("text"));
   }
-  if (value.is_object()) {
-    const json::object& object = value.get_object();
-    if (object.empty()) return true;
-    const json::value* type = object.if_contains("type");
-    return name == "response_format" && type && *type == json::value("text");
-  }
+  if (value.is_object()) return value.get_object().empty();
   if (!value.is_number()) return name == "separate_reasoning";  // true
   const auto number = value.to_number<double>();
   return (name == "length_penalty" && number == 1) || (name == "thinking_token_budget" && number == -1) ||

@@ -11,6 +11,7 @@
 #include "core/request.h"
 #include "openai/api_error.h"
 #include "text/folder_config.h"
+#include "text/grammar.h"
 
 namespace cachalot::openai {
 
@@ -25,6 +26,7 @@ struct RequestLimits {
   int max_stop_token_ids = 1024;
   int max_logit_biases = 1024;
   int max_messages = 4096;
+  int max_tools = 1024;
 };
 
 // The fields that the completions and the chat endpoint share.
@@ -35,6 +37,7 @@ struct GenerationParams {
   std::optional<uint64_t> seed;
   int num_choices = 1;  // n
   std::vector<std::string> stop;
+  std::optional<GrammarText> grammar;  // that the answer must be of, behind its thought
   bool ignore_eos = false;
   bool include_stop = false;  // include_stop_str_in_output
   bool skip_special_tokens = true;
@@ -50,8 +53,8 @@ struct GenerationParams {
 enum class Endpoint { kCompletions, kChats };
 
 // Every field that vLLM's and OpenAI's requests have is understood here, is of no consequence, or is refused by name
-// unless its value asks for nothing (null, false, [], {"type": "text"}). Only fields that nobody knows are ignored, and
-// each of them is named once in the log.
+// unless its value asks for nothing (null, false, []). Only fields that nobody knows are ignored, and each of them is
+// named once in the log.
 void check_field_names(const boost::json::object& object, JsonKeys& keys, Endpoint endpoint);
 
 // Reads them. `keys` stands on `object`.

@@ -165,6 +165,8 @@ struct RunningServer::Parts {
         .seed = options.engine.seed,
         .reasoning = options.reasoning,
         .log_requests = options.service.log_requests};
+    api_options.tool_call_parser = options.text.tool_call_parser;
+    api_options.exclude_unusable_tools = options.text.exclude_unusable_tools;
     api_options.force_include_usage = options.text.force_include_usage;
     api_options.tokens_as_ids = options.text.tokens_as_ids;
     api_options.limits.max_logprobs = options.service.max_logprobs;

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <optional>
+
+#include "config/json.h"
+#include "text/grammar.h"
+
+namespace cachalot::openai {
+
+// What a request wants its answer to be: OpenAI's response_format, vLLM's structured_outputs, and its older guided_*.
+// None: any text. Two wishes at once are refused.
+std::optional<GrammarText> read_structured_outputs(JsonKeys& keys);
+
+// A grammar in the form of llama.cpp and XGrammar ("root ::= ..."), written as llguidance reads it; none: it is not in
+// that form.
+std::optional<std::string> lark_of_gbnf(std::string_view grammar);
+
+}  // namespace cachalot::openai

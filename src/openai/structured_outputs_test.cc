@@ -1,0 +1,172 @@
+#include "openai/structured_outputs.h"
+
+#include "openai/api_server_test_util.h"
+
+namespace cachalot::openai {
+namespace {
+
+class StructuredOutputsTest : public ApiServerTest {
+ protected:
+  void SetUp() override {
+    start();
+    service_.answer_with("x");
+  }
+  // Whether an answer to a completion with these fields may be this.
+  bool may_be(const std::string& fields, std::string_view answer) {
+    const Answer got = ask("POST", "/v1/completions", R"({"prompt":"a",)" + fields + "}");
+    EXPECT_EQ(got.status, 200) << fields << json::serialize(got.body);
+    return last_request_takes(answer);
+  }
+};
+
+constexpr const char* kPerson =
+    R"({"type":"object","properties":{"name":{"type":"string","maxLength":5},"age":{"type":"integer"}},)"
+    R"("required":["name","age"],"additionalProperties":false})";
+
+TEST_F(StructuredOutputsTest, AreTakenInEverySpelling) {
+  const std::string schema = kPerson;
+  std::string text;
+  append_json_string(schema, text);
+  for (const std::string& fields : {
+           R"("response_format":{"type":"json_schema","json_schema":{"name":"p","schema":)" + schema + "}}",
+           R"("structured_outputs":{"json":)" + schema + "}",
+           R"("structured_outputs":{"json":)" + text + "}",
+           R"("guided_json":)" + schema,
+           R"("json_schema":)" + text,
+       }) {
+    EXPECT_TRUE(may_be(fields, R"({"name": "Anna", "age": 31})")) << fields;
+    EXPECT_TRUE(may_be(fields, R"({"name":"Anna","age":31})")) << fields;
+    EXPECT_FALSE(may_be(fields, R"({"name": "Annabel", "age": 31})")) << fields;
+    EXPECT_FALSE(may_be(fields, R"({"name": "Anna"})")) << fields;
+    EXPECT_FALSE(may_be(fields, "Anna")) << fields;
+  }
+  for (const std::string fields :
+       {R"("response_format":{"type":"json_object"})", R"("structured_outputs":{"json_object":true})"}) {
+    EXPECT_TRUE(may_be(fields, R"({"a": [1, {"b": null}], "c": "\u00e9\n"})")) << fields;
+    EXPECT_FALSE(may_be(fields, "[1]")) << fields;
+    EXPECT_FALSE(may_be(fields, R"({"a": 1)")) << fields;
+  }
+  for (const std::string fields : {R"("structured_outputs":{"regex":"[a-c]{2}/\\d+"})",
+                                   R"("guided_regex":"[a-c]{2}/\\d+")", R"("regex":"[a-c]{2}/\\d+")"}) {
+    EXPECT_TRUE(may_be(fields, "ab/42")) << fields;
+    EXPECT_FALSE(may_be(fields, "ab/42 ")) << fields;
+    EXPECT_FALSE(may_be(fields, "abc/42")) << fields;
+  }
+  for (const std::string fields :
+       {R"("structured_outputs":{"choice":["red","light \"blue\""]})", R"("guided_choice":["red","light \"blue\""])"}) {
+    EXPECT_TRUE(may_be(fields, "red")) << fields;
+    EXPECT_TRUE(may_be(fields, "light \"blue\"")) << fields;
+    EXPECT_FALSE(may_be(fields, "re")) << fields;
+    EXPECT_FALSE(may_be(fields, "green")) << fields;
+  }
+  for (const std::string fields : {
+           R"("structured_outputs":{"grammar":"start: \"a\" NUMBER\nNUMBER: /[0-9]+/"})",
+           R"x("guided_grammar":"root ::= \"a\" num\nnum ::= [0-9]+")x",
+           R"("ebnf":"root ::= \"a\" Num-ber # a digit or more\nNum-ber ::= [0-9]\n  | [0-9] Num-ber")",
+       }) {
+    EXPECT_TRUE(may_be(fields, "a17")) << fields;
+    EXPECT_FALSE(may_be(fields, "a")) << fields;
+    EXPECT_FALSE(may_be(fields, "a17b")) << fields;
+  }
+  EXPECT_TRUE(may_be(R"("response_format":{"type":"text"})", "whatever"));
+  EXPECT_TRUE(may_be(R"("response_format":null,"structured_outputs":null)", "whatever"));
+}
+
+TEST_F(StructuredOutputsTest, TagsHoldWhatStandsBetweenThem) {
+  const std::string tag =
+      R"({"type":"structural_tag","structures":[{"begin":"<f=a>","schema":{"type":"object","properties":{"x":)"
+      R"({"type":"integer"}},"required":["x"],"additionalProperties":false},"end":"</f>"}],"triggers":["<f="]})";
+  std::string text;
+  append_json_string(tag, text);
+  for (const std::string& fields :
+       {R"("response_format":)" + tag, R"("structured_outputs":{"structural_tag":)" + text + "}"}) {
+    EXPECT_TRUE(may_be(fields, "No tag at all.")) << fields;
+    EXPECT_TRUE(may_be(fields, R"(First <f=a>{"x": 1}</f> and <f=a>{"x":2}</f>.)")) << fields;
+    EXPECT_FALSE(may_be(fields, R"(First <f=b>)")) << fields;
+    EXPECT_FALSE(may_be(fields, R"(First <f=a>{"y": 1}</f>)")) << fields;
+  }
+}
+
+TEST_F(StructuredOutputsTest, BeginBehindTheThought) {
+  const Answer answer =
+      ask("POST", "/v1/chat/completions",
+          R"({"messages":[{"role":"user","content":"Hi"}],"response_format":{"type":"json_object"}})");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_TRUE(last_request_takes("Let me {see}.\n</think>\n\n{\"a\": 1}"));
+  ask("POST", "/v1/chat/completions",
+      R"({"messages":[{"role":"user","content":"Hi"}],"response_format":{"type":"json_object"}})");
+  EXPECT_FALSE(last_request_takes("Let me {see}.\n</think>\n\nYes")) << "an answer that is not of the form";
+  ask("POST", "/v1/chat/completions",
+      R"({"messages":[{"role":"user","content":"Hi"}],"response_format":{"type":"json_object"}})");
+  EXPECT_FALSE(last_request_takes("Let me {see}.")) << "an end within the thought";
+}
+
+TEST_F(StructuredOutputsTest, ThoseThatCannotBeAreRefusedByName) {
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {R"("response_format":7)", "response_format"},
+      {R"("response_format":{})", "response_format"},
+      {R"("response_format":{"type":"yaml"})", "response_format"},
+      {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":7}})", "response_format.json_schema.schema"},
+      {R"("structured_outputs":[])", "structured_outputs"},
+      {R"("structured_outputs":{"choice":[]})", "structured_outputs.choice"},
+      {R"("structured_outputs":{"choice":[1]})", "structured_outputs.choice"},
+      {R"("structured_outputs":{"regex":7})", "structured_outputs.regex"},
+      {R"("structured_outputs":{"grammar":""})", "structured_outputs.grammar"},
+      {R"("structured_outputs":{"json":"{"})", "structured_outputs.json"},
+      {R"("structured_outputs":{"structural_tag":{}})", "structured_outputs.structural_tag"},
+      {R"("guided_regex":"a","guided_choice":["b"])", "guided_choice"},
+  };
+  for (const auto& [fields, param] : wrong) {
+    const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a",)" + fields + "}");
+    EXPECT_EQ(answer.status, 400) << fields;
+    EXPECT_EQ(answer.error().at("param"), json::value(param)) << json::serialize(answer.body);
+  }
+  for (const std::string fields : {
+           R"("guided_regex":"(")",
+           R"("guided_grammar":"start: nothing")",
+           R"("guided_json":{"type":"object","properties":{"a":{"$ref":"#/nowhere"}}})",
+           R"("guided_json":{"type":"string","pattern":"("})",
+       }) {
+    const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a",)" + fields + "}");
+    EXPECT_EQ(answer.status, 400) << fields;
+    EXPECT_EQ(answer.error().at("code"), "invalid_grammar") << json::serialize(answer.body);
+  }
+  EXPECT_TRUE(service_.requests().empty());
+}
+
+// Schemas and expressions that would take hours or gigabytes are refused, in a second or two.
+TEST_F(StructuredOutputsTest, HostileOnesAreBounded) {
+  std::string deep = R"({"type":"string"})", wide = "{", many = "[", nested = "a";
+  for (int i = 0; i < 60; ++i) deep = R"({"type":"object","properties":{"a":)" + deep + R"(},"required":["a"]})";
+  for (int i = 0; i < 5000; ++i) wide += fmt::format(R"({}"k{}":{{"type":"integer"}})", i > 0 ? "," : "", i);
+  for (int i = 0; i < 5000; ++i)
+    many += fmt::format(R"({}{{"type":"string","maxLength":{}}})", i > 0 ? "," : "", i + 1);
+  for (int i = 0; i < 12; ++i) nested = "(" + nested + "){1,100}";
+  std::string text;
+  append_json_string(nested, text);
+  const std::vector<std::string> hostile = {
+      R"("guided_json":)" + deep,
+      R"("guided_json":{"type":"object","properties":)" + wide + "}}",
+      R"("guided_json":{"anyOf":)" + many + "]}",
+      R"("guided_json":{"type":"string","maxLength":1000000000})",
+      R"("guided_json":{"type":"array","items":{"type":"integer"},"minItems":1000000000})",
+      R"("guided_json":{"type":"string","pattern":"(a|b|ab)*c{1,100000}"})",
+      R"("guided_regex":)" + text,
+      R"("guided_regex":"(.*a){1000}")",
+      R"("guided_regex":"(x+x+)+y")",
+      R"("guided_json":{"$ref":"#"})",
+      R"x("guided_json":{"$defs":{"a":{"anyOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"}]}},"$ref":"#/$defs/a"})x",
+  };
+  for (const std::string& fields : hostile) {
+    const auto begin = std::chrono::steady_clock::now();
+    const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a",)" + fields + "}");
+    EXPECT_TRUE(answer.status == 200 || answer.status == 400) << answer.status << fields.substr(0, 200);
+    const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    fmt::print("{:.3f} s, {}: {}\n", seconds, answer.status, fields.substr(0, 80));
+    if (answer.status == 400) fmt::print("   {}\n", json::serialize(answer.body).substr(0, 300));
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::openai
