@@ -136,8 +136,10 @@ class ComputeView {
 };
 
 // What body gives, called with the views' element type: visit_compute(dtype, [&]<class T>() { ... x.as<T>() ... }).
+// (The result is not deduced from what is done here: clang drops members that a class has further down if a body that
+// calls them is looked into so early.)
 template <class Body>
-auto visit_compute(DType dtype, Body&& body) {
+auto visit_compute(DType dtype, Body&& body) -> decltype(body.template operator()<float>()) {
   if (dtype == DType::kBF16) return body.template operator()<bf16>();
   CHECK(dtype == DType::kF32, "{} is no compute dtype", dtype_name(dtype));
   return body.template operator()<float>();
