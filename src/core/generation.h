@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,20 @@
 
 namespace cachalot {
 
+// How far a request is that has no token yet.
+struct RequestProgress {
+  int queue_place = 0;          // of those that wait; 1: the next. 0: it runs
+  int num_computed_tokens = 0;  // of its prompt, found in the cache or computed
+  bool operator==(const RequestProgress&) const = default;
+};
+
 // What a request's owner hears at the end of a round.
 struct RequestOutput {
   RequestId id = 0;
   std::vector<SampledToken> tokens;           // new ones
   std::vector<SampledToken> prompt_logprobs;  // new ones; complete before the first token
   int num_cached_tokens = 0;                  // of the prompt, found in the prefix cache
+  std::optional<RequestProgress> progress;    // if it wants to hear, and something has changed; then nothing else
   FinishReason finish = FinishReason::kNone;
   std::string error;          // finish == kError
   bool is_own_fault = false;  // an error of this request alone, which it would meet on any server

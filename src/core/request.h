@@ -22,6 +22,8 @@ struct SamplingParams {
   float presence_penalty = 0.f, frequency_penalty = 0.f;  // [-2, 2], over generated tokens
   float repetition_penalty = 1.f;                         // > 0, over prompt and generated tokens
   std::vector<std::pair<TokenId, float>> logit_bias;
+  std::vector<TokenId> allowed_token_ids;       // none: all
+  std::vector<std::vector<TokenId>> bad_words;  // whose last token never follows the others; none is empty
 
   // Randomness is keyed by (seed, choice, position), never by batch or time.
   uint64_t seed = 0;
@@ -59,6 +61,7 @@ struct Request {
   int64_t arrival_ns = 0;                       // monotonic clock
   std::string cache_salt;                       // the prefix cache is shared only among equal salts (tenants)
   std::unique_ptr<TokenConstraint> constraint;  // may be null; has accepted what a resumed request had generated
+  bool wants_progress = false;                  // until its first token
 };
 
 // Whether a sequence ends with `last`, its num_generated-th generated token. The rank asks at every step, so that an

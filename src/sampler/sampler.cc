@@ -16,7 +16,16 @@ bool needs_adjusting(const SamplingInput& input) {
   const SamplingParams& sampling = *input.sampling;
   return input.num_generated() < sampling.min_tokens || !sampling.logit_bias.empty() ||
          sampling.repetition_penalty != 1.f || sampling.presence_penalty != 0.f || sampling.frequency_penalty != 0.f ||
-         input.constraint;
+         !sampling.allowed_token_ids.empty() || !sampling.bad_words.empty() || input.constraint;
+}
+
+// Whether what was generated ends with these.
+bool has_generated(const SamplingInput& input, std::span<const TokenId> tokens) {
+  if (static_cast<int>(tokens.size()) > input.num_generated()) return false;
+  const size_t num_newer = std::min(tokens.size(), input.newer.size()), num_older = tokens.size() - num_newer;
+  return std::ranges::equal(tokens.first(num_older),
+                            input.tokens.subspan(input.tokens.size() - num_older, num_older)) &&
+         std::ranges::equal(tokens.last(num_newer), input.newer.last(num_newer));
 }
 
 }  // namespace
@@ -90,6 +99,7 @@ Status Sampler::adjust(const SamplingInput& input) {
     adjusted_[token] += bias;
   }
   apply_penalties(input);
+  forbid_tokens(input);
   if (input.constraint) RETURN_IF_ERROR(apply_constraint(*input.constraint));
   return {};
 }
@@ -124,15 +134,29 @@ void Sampler::apply_penalties(const SamplingInput& input) {
   }
 }
 
-Status Sampler::apply_constraint(TokenConstraint& constraint) {
-  std::ranges::fill(mask_, ~0u);
-  RETURN_IF_ERROR(constraint.fill_mask(mask_));
+void Sampler::forbid_tokens(const SamplingInput& input) {
+  const SamplingParams& sampling = *input.sampling;
+  for (const std::vector<TokenId>& word : sampling.bad_words)
+    if (has_generated(input, std::span(word).first(word.size() - 1))) adjusted_[word.back()] = -kInfinity;
+  if (sampling.allowed_token_ids.empty()) return;
+  std::ranges::fill(mask_, 0u);
+  for (const TokenId token : sampling.allowed_token_ids) mask_[token / 32] |= 1u << token % 32;
+  apply_mask();
+}
+
+void Sampler::apply_mask() {
   for (size_t word = 0; word < mask_.size(); ++word) {
     for (uint32_t forbidden = ~mask_[word]; forbidden != 0; forbidden &= forbidden - 1) {
       const size_t token = word * 32 + static_cast<size_t>(std::countr_zero(forbidden));
       if (token < adjusted_.size()) adjusted_[token] = -kInfinity;
     }
   }
+}
+
+Status Sampler::apply_constraint(TokenConstraint& constraint) {
+  std::ranges::fill(mask_, ~0u);
+  RETURN_IF_ERROR(constraint.fill_mask(mask_));
+  apply_mask();
   return {};
 }
 

@@ -48,11 +48,12 @@ struct SamplingInput {
   int num_generated() const { return static_cast<int>(num_tokens()) - num_prompt_tokens; }
 };
 
-// Chooses the next token of a sequence from its logits. In vLLM's order: min_tokens, logit_bias, penalties and the
-// constraint's mask; then the likeliest token if temperature is 0, else temperature, min_p, top_k, top_p and a draw.
-// Equal logits stand in the order of their ids, also at the cuts (exactly top_k remain). The draw runs through what
-// remains in the order of ids up to a random number keyed by (seed, choice, position) alone, and the arithmetic is the
-// same on every machine. Logprobs are those of the model's own logits, before all of that (vLLM's "raw_logprobs").
+// Chooses the next token of a sequence from its logits. In vLLM's order: min_tokens, logit_bias, penalties, bad words,
+// allowed tokens and the constraint's mask; then the likeliest token if temperature is 0, else temperature, min_p,
+// top_k, top_p and a draw. Equal logits stand in the order of their ids, also at the cuts (exactly top_k remain). The
+// draw runs through what remains in the order of ids up to a random number keyed by (seed, choice, position) alone, and
+// the arithmetic is the same on every machine. Logprobs are those of the model's own logits, before all of that (vLLM's
+// "raw_logprobs").
 //
 // Remembers nothing from call to call but its work space, and allocates nothing but the alternatives that are asked
 // for. Used by one thread; threads that share a batch have one each.
@@ -72,6 +73,8 @@ class Sampler {
   Status assign(std::span<const float> logits);
   Status adjust(const SamplingInput& input);
   void apply_penalties(const SamplingInput& input);
+  void forbid_tokens(const SamplingInput& input);
+  void apply_mask();
   Status apply_constraint(TokenConstraint& constraint);
   TokenId draw(const SamplingParams& sampling, uint64_t position);
 

@@ -376,6 +376,35 @@ TEST(Sampler, ABiasOutsideTheVocabularyIsRefusedByName) {
   EXPECT_EQ(result.error().parameter, "logit_bias");
 }
 
+TEST(Sampler, BadWordsAreNeverCompleted) {
+  Case example = greedy({1, 2, 3, 4});
+  example.sampling.bad_words = {{3}};
+  EXPECT_EQ(example.token(), 2);
+  example.sampling.bad_words = {{1, 2, 3}};
+  EXPECT_EQ(example.token(), 3) << "nothing was generated";
+  example.tokens = {0, 1, 2};
+  EXPECT_EQ(example.token(), 2);
+  example.num_prompt_tokens = 2;
+  EXPECT_EQ(example.token(), 3) << "a part of it stands in the prompt";
+  // What a round has sampled counts too.
+  const std::vector<TokenId> newer = {2};
+  example.tokens = {0, 1};
+  example.num_prompt_tokens = 1;
+  SamplingInput input = example.input();
+  input.newer = newer;
+  EXPECT_EQ(Sampler(4).sample(input)->token, 2);
+}
+
+TEST(Sampler, OnlyAllowedTokensCome) {
+  Case example = greedy({5, 2, 3, 4});
+  example.sampling.allowed_token_ids = {1, 2};
+  EXPECT_EQ(example.token(), 2);
+  example.sampling.bad_words = {{2}};
+  EXPECT_EQ(example.token(), 1);
+  example.sampling.bad_words = {{2}, {1}};
+  EXPECT_THAT(example.sample().error().message, testing::HasSubstr("no token"));
+}
+
 // Allows the multiples of `step`.
 class EveryNth : public TokenConstraint {
  public:

@@ -59,6 +59,7 @@ Status Scheduler::add(Request request) {
   const auto [entry, is_new] = sequences_.emplace(id, std::make_unique<Sequence>(std::move(request)));
   CHECK(is_new, "request {} is here already", id);
   waiting_.insert(entry->second.get());
+  if (entry->second->request.wants_progress) num_watched_++;
   return {};
 }
 
@@ -127,6 +128,7 @@ bool Scheduler::admit(Sequence& sequence) {
   PrefixCache::Match match;
   for (;; preempt_last()) {
     match = cache_.find(sequence.blocks, sequence.view(), sequence.max_cached_tokens());
+    if (waits_for_prompt(sequence, match.num_blocks)) return false;
     // A block is kept for everybody who runs, who would otherwise soon want one and throw the newcomer out again: with
     // 600 requests in 1000 blocks of 64, 18 preemptions instead of 370, and 15 % fewer tokens computed in 3 % more
     // rounds.
@@ -146,6 +148,16 @@ bool Scheduler::admit(Sequence& sequence) {
   running_.insert(std::ranges::upper_bound(running_, &sequence, order_), &sequence);
   schedule(sequence, sequence.num_tokens() - sequence.num_computed);
   return true;
+}
+
+// The choices of one prompt share its blocks: the others wait until the first has computed them.
+bool Scheduler::waits_for_prompt(const Sequence& sequence, int num_cached_blocks) const {
+  if (!options_.cache.enabled || sequence.request.num_choices < 2 || sequence.num_generated() > 0) return false;
+  if (num_cached_blocks >= sequence.max_cached_tokens() / cache_.block_size()) return false;
+  const auto first = sequences_.find(sequence.request.parent);
+  return first != sequences_.end() && first->second.get() != &sequence && !first->second->is_aborted &&
+         std::ranges::find(running_, first->second.get()) != running_.end() &&
+         first->second->num_computed < first->second->request.num_prompt_tokens;
 }
 
 // The last that runs is of worse priority, and all such together hold enough (if they share blocks, perhaps not quite).
@@ -217,7 +229,21 @@ std::vector<RequestOutput> Scheduler::commit(StepResult result) {
   }
   if (!in_flight_.empty()) stats_.num_rounds++, stats_.num_steps += num_steps;
   in_flight_.clear();
+  if (num_watched_ > 0) tell_progress(outputs);
   return outputs;
+}
+
+void Scheduler::tell_progress(std::vector<RequestOutput>& outputs) {
+  const auto tell = [&](Sequence& sequence, RequestProgress progress) {
+    if (!sequence.request.wants_progress || sequence.told == progress) return;
+    sequence.told = progress;
+    outputs.push_back({.id = sequence.request.id, .progress = progress});
+  };
+  for (Sequence* sequence : running_)
+    if (sequence->num_generated() == 0)
+      tell(*sequence, {.num_computed_tokens = std::min(sequence->num_computed, sequence->request.num_prompt_tokens)});
+  int place = 0;
+  for (Sequence* sequence : waiting_) tell(*sequence, {.queue_place = ++place});
 }
 
 RequestOutput Scheduler::advance(Sequence& sequence, SequenceResult result) {
@@ -280,6 +306,7 @@ void Scheduler::take_prompt_logprobs(Sequence& sequence, std::vector<SampledToke
 void Scheduler::remove(Sequence& sequence) {
   if (waiting_.erase(&sequence) == 0) running_.erase(std::ranges::lower_bound(running_, &sequence, order_));
   cache_.release(sequence.blocks);
+  if (sequence.request.wants_progress) num_watched_--;
   sequences_.erase(sequence.request.id);
 }
 

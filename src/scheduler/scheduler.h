@@ -27,6 +27,7 @@ struct Sequence {
   int num_cached_tokens = -1;   // of the prompt, found when it was first admitted; -1: it was not yet
   int num_prompt_logprobs = 0;  // handed out, of those it asked for
   bool is_aborted = false;      // during the round under way
+  RequestProgress told;         // last
 
   int num_tokens() const { return static_cast<int>(request.tokens.size()); }
   int num_generated() const { return num_tokens() - request.num_prompt_tokens; }
@@ -103,6 +104,7 @@ class Scheduler {
   void plan_decodes();
   void plan_prefills();
   bool admit(Sequence& sequence);
+  bool waits_for_prompt(const Sequence& sequence, int num_cached_blocks) const;
   bool is_worth_preempting_for(const Sequence& sequence, int num_blocks) const;
   void preempt_last();
   void schedule(Sequence& sequence, int num_tokens);
@@ -111,6 +113,7 @@ class Scheduler {
   void append_tokens(Sequence& sequence, const SequenceResult& result, RequestOutput& output);
   void take_prompt_logprobs(Sequence& sequence, std::vector<SampledToken> entries, int num_planned,
                             RequestOutput& output);
+  void tell_progress(std::vector<RequestOutput>& outputs);
   void remove(Sequence& sequence);
 
   SchedulerOptions options_;
@@ -120,6 +123,7 @@ class Scheduler {
   std::set<Sequence*, Order> waiting_;  // hold no blocks
   std::vector<Sequence*> running_;      // in order; hold the blocks of all their known tokens
   std::vector<Sequence*> in_flight_;    // of the round under way, in the plan's order
+  int num_watched_ = 0;                 // that want to hear of their progress
   int token_budget_ = 0;                // what is left of it while a round is planned
   int num_steps_ = 1;                   // of the round under way
   uint64_t round_ = 0;

@@ -163,6 +163,54 @@ TEST(Scheduler, ReusesThePrefixOfAnEarlierPromptAndSaysHowMuch) {
   EXPECT_EQ(house.scheduler.stats().prefix_hit_tokens, 16u);
 }
 
+TEST(Scheduler, TheChoicesOfAPromptShareItsPrefill) {
+  House house;
+  for (RequestId id : {1, 2, 3}) {
+    Request choice = House::request(id, 150, 3, 0, 7);
+    choice.arrival_ns = 1;
+    choice.parent = 1;
+    choice.num_choices = 3;
+    choice.sampling.choice = static_cast<uint32_t>(id - 1);
+    house.add(std::move(choice));
+  }
+  house.add(House::request(4, 10, 3));
+  int num_computed = 0;
+  for (int round = 0; house.scheduler.has_work() && round < 50; ++round) {
+    house.round();
+    for (const RequestId id : {1, 2, 3}) num_computed += house.brings(id);
+  }
+  // Each choice computes what lies behind the last whole block itself, and its own answer.
+  EXPECT_LE(num_computed, 150 + 2 * (kBlockSize + 2) + 3 * 3);
+  for (const RequestId id : {1, 2, 3, 4}) EXPECT_EQ(house.heard.at(id).tokens.size(), 3u);
+}
+
+TEST(Scheduler, TellsHowFarTheyAreThoseThatAsk) {
+  House house;
+  for (RequestId id = 1; id <= 11; ++id) {
+    Request request = House::request(id, id == 10 ? 200 : 8, id < 9 ? 2 : 3);
+    request.wants_progress = id >= 10;
+    house.add(std::move(request));
+  }
+  std::vector<RequestProgress> told;
+  for (int round = 0; house.scheduler.has_work() && round < 50; ++round) {
+    house.start_round();
+    for (RequestOutput& output : house.scheduler.commit(house.rank.run(house.scheduler, house.plan, 1000))) {
+      if (!output.progress) continue;
+      EXPECT_GE(output.id, 10u);
+      EXPECT_TRUE(output.tokens.empty());
+      if (output.id == 10) told.push_back(*output.progress);
+    }
+  }
+  // Eight run; then one is before it, then it computes its prompt in pieces.
+  ASSERT_GE(told.size(), 3u);
+  EXPECT_EQ(told.front(), (RequestProgress{.queue_place = 2}));
+  for (size_t i = 1; i < told.size(); ++i)
+    EXPECT_TRUE(told[i].queue_place < told[i - 1].queue_place ||
+                told[i].num_computed_tokens > told[i - 1].num_computed_tokens);
+  EXPECT_EQ(told.back().queue_place, 0);
+  EXPECT_GT(told.back().num_computed_tokens, 0);
+}
+
 TEST(Scheduler, ComputesTheLastPromptTokenEvenWhenAllIsCached) {
   House house;
   house.add(House::request(1, 16, 3, 0, 500));

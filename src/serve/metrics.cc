@@ -106,6 +106,9 @@ struct Metrics::Impl {
   Gauge& waiting = gauge("vllm:num_requests_waiting", "Requests that wait for room");
   Gauge& waiting_for_room = waiting_because("capacity");
   Gauge& waiting_for_else = waiting_because("deferred");
+  Gauge& waiting_tokens = gauge("cachalot:waiting_prompt_tokens", "Tokens of the requests that wait for room");
+  Gauge& pending_tokens =
+      gauge("cachalot:pending_tokens", "Tokens of all requests, known and not computed: what is left to prefill");
   Gauge& kv_usage = gauge("vllm:kv_cache_usage_perc", "Used KV blocks; 1 is all of them");
   Gauge& gpu_usage = gauge("vllm:gpu_cache_usage_perc", "The same under vLLM's older name");
   Gauge& healthy = gauge("cachalot:healthy", "1 while the engine steps and takes requests");
@@ -234,6 +237,8 @@ std::string Metrics::render(const ReplicaStats& stats, bool healthy) {
   impl_->waiting.Set(stats.num_waiting);
   impl_->waiting_for_room.Set(stats.num_waiting);
   impl_->waiting_for_else.Set(0);
+  impl_->waiting_tokens.Set(static_cast<double>(stats.num_waiting_tokens));
+  impl_->pending_tokens.Set(static_cast<double>(stats.num_pending_tokens));
   impl_->kv_usage.Set(stats.kv_usage);
   impl_->gpu_usage.Set(stats.kv_usage);
   impl_->healthy.Set(healthy ? 1 : 0);

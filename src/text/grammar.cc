@@ -1,5 +1,7 @@
 #include "text/grammar.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -27,6 +29,12 @@ bool has_bit(std::span<const uint32_t> mask, TokenId token) {
   const auto word = static_cast<size_t>(token) / 32;
   return word < mask.size() && (mask[word] >> (static_cast<uint32_t>(token) % 32) & 1) != 0;
 }
+std::chrono::nanoseconds thread_time() {
+  timespec time{};
+  CHECK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) == 0);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
 void set_bit(std::span<uint32_t> mask, TokenId token, bool value) {
   const auto word = static_cast<size_t>(token) / 32;
   if (word >= mask.size()) return;
@@ -129,8 +137,18 @@ void MaskWorkers::work() {
 
 struct GrammarConstraint::Shared {
   std::unique_ptr<GrammarMatcher> matcher;
+  std::shared_ptr<MaskBudget> budget;
   std::vector<uint32_t> mask;
   Status status;
+
+  Status go_on(std::optional<TokenId> token) {
+    const std::chrono::nanoseconds begin = thread_time();
+    if (token) RETURN_IF_ERROR(matcher->accept(*token));
+    RETURN_IF_ERROR(matcher->write_mask(mask));
+    if (budget->take(thread_time() - begin)) return {};
+    return make_error(ErrorCode::kInvalidArgument,
+                      "the form of the answer is so ambiguous that what may come next takes too long to find");
+  }
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -138,23 +156,25 @@ struct GrammarConstraint::Shared {
 };
 
 GrammarConstraint::GrammarConstraint(std::unique_ptr<GrammarMatcher> matcher, Thought thought,
-                                     std::vector<TokenId> end_ids, int vocab_size, std::shared_ptr<MaskWorkers> workers)
+                                     std::vector<TokenId> end_ids, int vocab_size, std::shared_ptr<MaskWorkers> workers,
+                                     std::shared_ptr<MaskBudget> budget)
     : shared_(std::make_shared<Shared>()),
       thought_(thought),
       end_ids_(std::move(end_ids)),
       workers_(std::move(workers)) {
   shared_->matcher = std::move(matcher);
+  shared_->budget = std::move(budget);
   shared_->mask.resize((static_cast<size_t>(vocab_size) + 31) / 32);
   in_thought_ = thought_.is_open;
-  begin_mask();
+  begin_mask(std::nullopt);
 }
 
 GrammarConstraint::~GrammarConstraint() = default;
 
-void GrammarConstraint::begin_mask() {
+void GrammarConstraint::begin_mask(std::optional<TokenId> token) {
   shared_->is_ready = false;
-  workers_->run([shared = shared_] {
-    shared->status = shared->matcher->write_mask(shared->mask);
+  workers_->run([shared = shared_, token] {
+    shared->status = shared->go_on(token);
     const std::lock_guard lock(shared->mutex);
     shared->is_ready = true;
     shared->changed.notify_all();
@@ -199,8 +219,8 @@ Status GrammarConstraint::accept(TokenId token) {
     num_blanks_ = num_blanks - 1;
     return {};
   }
-  RETURN_IF_ERROR(shared.matcher->accept(token));
-  begin_mask();
+  RETURN_IF_ERROR(shared.status);
+  begin_mask(token);
   return {};
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -77,7 +79,7 @@ class Grammars {
   cachalot_grammars* const handle_;
 };
 
-// Threads that compute masks while the model computes the logits that they are for.
+// Threads that bring grammars on and compute masks while the model computes the logits that they are for.
 class MaskWorkers {
  public:
   explicit MaskWorkers(int num_threads);
@@ -95,20 +97,36 @@ class MaskWorkers {
   std::vector<std::thread> threads_;
 };
 
+// How much time of the workers the answers to one request may take: a step of a model waits for the masks of all its
+// sequences, and a grammar can be made so ambiguous that one of them takes long. Thread-safe.
+class MaskBudget {
+ public:
+  static constexpr std::chrono::nanoseconds kAtFirst = std::chrono::seconds(1),
+                                            kPerToken = std::chrono::milliseconds(5);
+
+  // Of a token; false: more was taken than there was.
+  bool take(std::chrono::nanoseconds time) { return left_ns_.fetch_sub((time - kPerToken).count()) > time.count(); }
+
+ private:
+  std::atomic<int64_t> left_ns_{kAtFirst.count()};
+};
+
+// What a model thinks before it answers, as constraints see it.
+struct Thought {
+  std::optional<TokenId> begin, end;  // its tags; none: there are no thoughts
+  bool is_open = false;               // the prompt has opened it
+  // White space that models write behind a thought. Two of these are let through in front of what the grammar wants,
+  // if it wants none itself.
+  std::vector<TokenId> blanks;
+};
+
 // Holds an answer to a grammar, from the end of its thought on: until then everything may come but the end of the
 // answer. The next mask is begun as soon as a token is known.
 class GrammarConstraint : public TokenConstraint {
  public:
-  struct Thought {
-    std::optional<TokenId> begin, end;  // its tags; none: there are no thoughts
-    bool is_open = false;               // the prompt has opened it
-    // White space that models write behind a thought. Two of these are let through in front of what the grammar wants,
-    // if it wants none itself.
-    std::vector<TokenId> blanks;
-  };
   // `end_ids`: those that end an answer.
   GrammarConstraint(std::unique_ptr<GrammarMatcher> matcher, Thought thought, std::vector<TokenId> end_ids,
-                    int vocab_size, std::shared_ptr<MaskWorkers> workers);
+                    int vocab_size, std::shared_ptr<MaskWorkers> workers, std::shared_ptr<MaskBudget> budget);
   ~GrammarConstraint() override;
 
   Status fill_mask(std::span<uint32_t> mask) override;
@@ -118,7 +136,8 @@ class GrammarConstraint : public TokenConstraint {
   // What the worker and the owner share: the worker has it from begin_mask() until it is ready.
   struct Shared;
 
-  void begin_mask();
+  // `token`: that has come, if any.
+  void begin_mask(std::optional<TokenId> token);
   Shared& wait_for_mask() const;
 
   const std::shared_ptr<Shared> shared_;

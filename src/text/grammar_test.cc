@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "base/process_test_util.h"
 #include "config/json.h"
 #include "text/tool_call_grammar.h"
 
@@ -102,9 +103,10 @@ TEST_F(GrammarTest, WhatIsNoGrammarIsAnError) {
 
 class ConstraintTest : public GrammarTest {
  protected:
-  std::unique_ptr<GrammarConstraint> constraint(const char* regex, GrammarConstraint::Thought thought) {
+  std::unique_ptr<GrammarConstraint> constraint(const char* regex, Thought thought) {
     return std::make_unique<GrammarConstraint>(compile(GrammarText::Kind::kRegex, regex), std::move(thought),
-                                               std::vector{end_}, vocab_size_, workers_);
+                                               std::vector{end_}, vocab_size_, workers_,
+                                               std::make_shared<MaskBudget>());
   }
   bool takes_all(GrammarConstraint& constraint, std::string_view text) const {
     std::vector<TokenId> tokens = tokens_of(text);
@@ -117,7 +119,7 @@ class ConstraintTest : public GrammarTest {
     }
     return true;
   }
-  GrammarConstraint::Thought thought(bool is_open) const {
+  Thought thought(bool is_open) const {
     return {.begin = tokenizer_->token_id("<think>"),
             .end = tokenizer_->token_id("</think>"),
             .is_open = is_open,
@@ -138,6 +140,44 @@ TEST_F(ConstraintTest, HoldsFromTheEndOfTheThoughtOn) {
     EXPECT_FALSE(takes_all(*constraint("[0-9]+", thought(false)), answer)) << answer;
   EXPECT_TRUE(takes_all(*constraint("\n\n\n42", thought(true)), "Hm.</think>\n\n\n42")) << "its own white space";
   EXPECT_FALSE(takes_all(*constraint("[0-9]+", {}), "<think>Hm.</think>42"));
+}
+
+// Whoever writes a grammar to hold others up gets an error for it.
+TEST_F(ConstraintTest, HostileGrammarsHaveABudget) {
+  std::string optional;
+  for (int i = 0; i < 300; ++i) optional += fmt::format("{}\"k{}\":{{\"type\":\"string\"}}", i ? "," : "", i);
+  const std::vector<std::pair<GrammarText::Kind, std::string>> hostile = {
+      {GrammarText::Kind::kRegex, "(.*a){100}"},
+      {GrammarText::Kind::kRegex, "(a|b)*a(a|b){24}"},
+      {GrammarText::Kind::kRegex, "((a{0,100}b{0,100}){0,100}c{0,100}){0,100}"},
+      {GrammarText::Kind::kLark, "start: a\na: a a | \"x\" | \"\""},
+      {GrammarText::Kind::kLark, "start: e\ne: e \"x\" e | e \"x\" | \"x\" e | \"x\""},
+      {GrammarText::Kind::kJsonSchema, R"({"type":"object","properties":{)" + optional + "}}"},
+      {GrammarText::Kind::kJsonSchema, R"({"type":"string","pattern":"^(a?){50}a{50}$"})"},
+  };
+  std::mt19937 random(3);
+  int num_ended = 0;
+  for (const auto& [kind, text] : hostile) {
+    GrammarConstraint constraint(compile(kind, text), {}, {end_}, vocab_size_, workers_,
+                                 std::make_shared<MaskBudget>());
+    OwnTime time;
+    const auto begin = std::chrono::steady_clock::now();
+    int num_tokens = 0;
+    for (; num_tokens < 250; ++num_tokens) {
+      std::vector<uint32_t> mask(static_cast<size_t>(vocab_size_ + 31) / 32, ~0u);
+      if (const Status status = constraint.fill_mask(mask); !status) {
+        EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
+        ++num_ended;
+        break;
+      }
+      std::vector<TokenId> allowed;
+      for (TokenId token = 0; token < vocab_size_; ++token)
+        if (token != end_ && (mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1)) allowed.push_back(token);
+      if (allowed.empty() || !constraint.accept(allowed[random() % allowed.size()])) break;
+    }
+    EXPECT_LT(time.since(begin), 2 * MaskBudget::kAtFirst + num_tokens * MaskBudget::kPerToken) << text.substr(0, 80);
+  }
+  EXPECT_GE(num_ended, 1) << "one of them is ambiguous enough";
 }
 
 // Answers go while their masks are under way, and masks of many answers do not mix.

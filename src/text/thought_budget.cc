@@ -1,0 +1,28 @@
+#include "text/thought_budget.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace cachalot {
+
+Status ThoughtBudget::fill_mask(std::span<uint32_t> mask) {
+  if (in_thought_ && num_left_ <= 0) {
+    std::ranges::fill(mask, 0u);
+    mask[static_cast<size_t>(*thought_.end) / 32] |= 1u << (static_cast<uint32_t>(*thought_.end) % 32);
+    return {};
+  }
+  return inner_ ? inner_->fill_mask(mask) : Status();
+}
+
+Status ThoughtBudget::accept(TokenId token) {
+  const bool is_first = std::exchange(is_first_, false);
+  if (in_thought_) {
+    in_thought_ = token != thought_.end;
+    --num_left_;
+  } else if (is_first && token == thought_.begin) {
+    in_thought_ = true;
+  }
+  return inner_ ? inner_->accept(token) : Status();
+}
+
+}  // namespace cachalot
