@@ -67,6 +67,8 @@ void add_text_flags(CLI::App& command, TextOptions& text) {
       "How the model calls tools; absent: as its chat template shows");
   add_switch(command, "exclude-tools-when-tool-choice-none", text.exclude_unusable_tools,
              "Leave tools out of prompts whose tool_choice is none (off)");
+  add_switch(command, "trust-request-chat-template", text.trust_request_chat_template,
+             "Let requests bring chat templates of their own (off)");
   add_switch(command, "enable-force-include-usage", text.force_include_usage,
              "End streams with their usage, asked or not (off)");
   add_switch(command, "return-tokens-as-token-ids", text.tokens_as_ids,
@@ -81,6 +83,11 @@ void add_service_flags(CLI::App& command, ServiceOptions& service) {
   add_whole(command, "--max-num-queued-tokens", service.max_num_queued_tokens,
             {.most = std::numeric_limits<int64_t>::max()},
             "Most tokens of their prompts; 0: 16 times the longest sequence");
+  add_whole(command, "--max-stored-response-bytes", service.max_stored_response_bytes,
+            {.most = std::numeric_limits<int64_t>::max()},
+            "Bytes of answers of /v1/responses that may be asked for again; 0: none is kept");
+  add_whole(command, "--sse-keep-alive-interval", service.sse_keep_alive_seconds, {.most = 86'400},
+            "Seconds after which a stream with nothing to say sends a comment; 0: none");
   command.add_flag_callback(
       "--disable-log-stats", [&service] { service.log_stats = false; },
       "No line with rates every ten seconds in which there were requests");

@@ -29,7 +29,8 @@ constexpr Working kWorking[] = {
      "kv-cache-memory-bytes:whole log-level:text max-logprobs:whole "
      "max-num-batched-tokens:whole max-num-seqs:whole num-gpu-blocks-override:whole num-scheduler-steps:whole "
      "override-generation-config:json "
-     "port:whole scheduling-policy:text served-model-name:list tensor-parallel-size/-tp:whole"},
+     "port:whole scheduling-policy:text served-model-name:list sse-keep-alive-interval:whole "
+     "tensor-parallel-size/-tp:whole trust-request-chat-template:switch"},
     {"api-key:list", "or CACHALOT_API_KEY, or VLLM_API_KEY"},
     {"chat-template:text", "a file, or the template itself"},
     {"config:text", "a YAML file of flags; those of the command line win"},
@@ -251,14 +252,12 @@ constexpr Reason kReasons[] = {
     {"--model is a folder, which holds one revision", "revision:text tokenizer-revision:text"},
     {"paths begin with /v1; a proxy that adds a prefix must cut it off", "root-path:text=/"},
     {"the API reads and writes text", "", "skip-tokenizer-init:switch=false"},
-    {"a comment is sent wherever a stream is silent for long", "sse-keep-alive-interval:whole"},
     {"every token is sent as it comes", "stream-interval:whole=1"},
     {"nothing is swapped: a preempted sequence is computed again", "swap-space:real=0"},
     {"tokenizer.json is read, as HuggingFace's `tokenizers` do", "tokenizer-mode:text=auto|hf"},
     {"the API reads and writes text; prompts may be token ids", "", "tokens-only:switch=false"},
     {"there are no tools, and none are run", "", "tool-server:text"},
     {"no code is ever loaded from a model's folder", "trust-remote-code:switch=false"},
-    {"requests bring no templates of their own", "", "trust-request-chat-template:switch=false"},
     {"TCP is the only way in; --host 127.0.0.1 keeps it to this machine", "", "uds:text"},
     {"sampling is the same on all machines (docs/numerics.md)", "use-fp64-gumbel:switch=false"},
     {"loading shows a bar on a terminal and lines elsewhere", "use-tqdm-on-load:switch=true"},

@@ -36,11 +36,13 @@ struct EngineOptions {
 
 // What a server allows its clients, and what its log says of them.
 struct ServiceOptions {
-  int max_logprobs = 20;              // alternatives of a token; -1: the whole vocabulary
-  int max_num_queued_reqs = 2048;     // requests that wait; 0: no bound
-  int64_t max_num_queued_tokens = 0;  // tokens of their prompts; 0: 16 times the longest sequence
-  bool log_stats = true;              // rates, every ten seconds in which there were requests
-  bool log_requests = false;          // one line for each request
+  int max_logprobs = 20;                                   // alternatives of a token; -1: the whole vocabulary
+  int max_num_queued_reqs = 2048;                          // requests that wait; 0: no bound
+  int64_t max_num_queued_tokens = 0;                       // tokens of their prompts; 0: 16 times the longest sequence
+  int64_t max_stored_response_bytes = int64_t{256} << 20;  // of answers that may be asked for again
+  int sse_keep_alive_seconds = 15;                         // of silence, after which a stream sends a comment; 0: none
+  bool log_stats = true;                                   // rates, every ten seconds in which there were requests
+  bool log_requests = false;                               // one line for each request
 };
 
 // How a model is spread over ranks, and who this process is among them. rank = dp_rank * tp_size + tp_rank.

@@ -171,7 +171,7 @@ awaitable<bool> Connection::serve_request() {
 
   auto request = to_request(parser.get(), peer_);
   Decision decision =
-      request ? core_->decide(*request) : Decision{.response = core_->error_format(400, request.error().message)};
+      request ? core_->decide(*request) : Decision{.response = core_->error_format(400, request.error().message, "")};
   // With a body still to come the connection ends here: nobody knows whether the client sends it after a refusal.
   if (!request || (decision.response && !parser.is_done())) {
     co_await refuse(std::move(*decision.response), parser);
@@ -223,7 +223,7 @@ awaitable<bool> Connection::read_head(Parser& parser) {
   if (!fault) fault = check_head(parser.get());
   if (!fault) co_return true;
   log::debug("{} refused: {}", peer_, fault->message);
-  co_await refuse(core_->error_format(fault->status, fault->message), parser);
+  co_await refuse(core_->error_format(fault->status, fault->message, ""), parser);
   co_return false;
 }
 
@@ -297,7 +297,7 @@ awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request&
   share.reset();
   request.body_share.reset();
   parser.get().body() = {};
-  Response response = core_->error_format(fault->status, fault->message);
+  Response response = core_->error_format(fault->status, fault->message, request.path);
   if (fault->status == 503) response.headers.set("Retry-After", "1");
   co_await refuse(std::move(response), parser);
   co_return false;
@@ -326,13 +326,12 @@ awaitable<void> Connection::answer(Exchange& exchange, const Server::Handler& ha
 }
 
 awaitable<void> Connection::run_handler(Exchange& exchange, const Server::Handler& handler) {
-  const std::string path = exchange.call.request.path;
   try {
     co_await handler(exchange.call);
   } catch (const std::exception& exception) {
     const auto* error = dynamic_cast<const boost::system::system_error*>(&exception);
     const bool is_given_up = error && error->code() == asio::error::operation_aborted;
-    if (!is_given_up) log::error("{} failed: {}", quoted(path), exception.what());
+    if (!is_given_up) log::error("{} failed: {}", quoted(exchange.path), exception.what());
   }
   exchange.is_handled = true;
 }
@@ -345,8 +344,9 @@ awaitable<void> Connection::end_unfinished(Exchange& exchange) {
   }
   const std::string& last_words = core_->options.last_words;
   const Response error =
-      !is_cut_ ? core_->error_format(500, "the request was dropped")
-               : core_->error_format(503, framing.has_begun() ? last_words + "; the answer is incomplete" : last_words);
+      !is_cut_ ? core_->error_format(500, "the request was dropped", exchange.path)
+               : core_->error_format(503, framing.has_begun() ? last_words + "; the answer is incomplete" : last_words,
+                                     exchange.path);
   if (!framing.has_begun()) {
     co_await exchange.call.respond(error);
     co_return;

@@ -122,7 +122,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // One request, as long as it is answered.
   struct Exchange {
     Exchange(Connection& connection, Request request, Parser& parser, AnswerFraming answer)
-        : call(connection, std::move(request)), parser(parser), answer(answer) {}
+        : path(request.path), call(connection, std::move(request)), parser(parser), answer(answer) {}
+    const std::string path;  // the handler may take the request
     ServerCall call;
     Parser& parser;
     AnswerFraming answer;

@@ -42,7 +42,7 @@ Decision ServerCore::decide(const Request& head) {
   std::string allowed_methods;  // "GET, HEAD, OPTIONS"
   const Route* const route = find_route(head, allowed_methods);
   const auto refused = [&](int status, std::string_view message, const Headers& fields = {}) {
-    Response response = error_format(status, message);
+    Response response = error_format(status, message, head.path);
     for (const auto& [name, value] : fields) response.headers.set(name, value);
     return Decision{.response = std::move(response)};
   };
@@ -73,7 +73,7 @@ Response ServerCore::answer_at_once(const Server::Answerer& answerer, const Requ
     return answerer(request);
   } catch (const std::exception& exception) {
     log::error("{} failed: {}", quoted(request.path), exception.what());
-    return error_format(500, "the request failed");
+    return error_format(500, "the request failed", request.path);
   }
 }
 
@@ -322,7 +322,7 @@ awaitable<void> ServerCall::end(std::string last_bytes) {
 
 Server::Server(const IoThreads& threads, ServerOptions options)
     : core_(std::make_shared<ServerCore>(threads.context(), std::move(options))) {
-  core_->error_format = [](int status, std::string_view message) {
+  core_->error_format = [](int status, std::string_view message, std::string_view) {
     return Response::text(status, std::string(message) + "\n");
   };
 }

@@ -86,8 +86,8 @@ class Server {
   using Answerer = std::function<Response(const Request& request)>;
   // Sees a request's head before its body is read; a response refuses it.
   using HeadCheck = std::function<std::optional<Response>(const Request& head)>;
-  // The body of an error that the server itself finds (404, 413, ...).
-  using ErrorFormat = std::function<Response(int status, std::string_view message)>;
+  // The body of an error that the server itself finds (404, 413, ...). `path`: of the request; empty: it has none yet.
+  using ErrorFormat = std::function<Response(int status, std::string_view message, std::string_view path)>;
 
   // Borrows the threads.
   Server(const IoThreads& threads, ServerOptions options);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <chrono>
 #include <span>
 
 #include "base/text.h"
@@ -17,12 +18,6 @@ namespace cachalot::openai {
 namespace json = boost::json;
 
 namespace {
-
-// How probabilities are written. `tokens_as_ids`: a token's text is "token_id:17".
-struct LogprobsStyle {
-  const Tokenizer& tokenizer;
-  bool tokens_as_ids = false;
-};
 
 // JSON has no infinity; vLLM writes the logarithm of nothing so.
 double finite(float logprob) {
@@ -105,25 +100,11 @@ void append_completion_logprobs(const LogprobsStyle& style, std::span<const Repo
   lists.end();
 }
 
-// Of /v1/chat/completions: {"content": [...]}, each token with its bytes.
+// Of /v1/chat/completions: {"content": [...]}.
 void append_chat_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
                           std::string& text) {
   JsonPieces object(text, "{}");
-  JsonPieces content(object.next("content"), "[]");
-  for (const ReportedToken& reported : tokens) {
-    const SampledToken& sampled = reported.sampled;
-    JsonPieces token(content.next(), "{}");
-    append_chat_token(style, sampled.token, sampled.logprob, token);
-    JsonPieces list(token.next("top_logprobs"), "[]");
-    for (const TokenLogprob& other : first(sampled.top, num_top)) {
-      JsonPieces alternative(list.next(), "{}");
-      append_chat_token(style, other.token, other.logprob, alternative);
-      alternative.end();
-    }
-    list.end();
-    token.end();
-  }
-  content.end();
+  append_token_logprobs(style, tokens, num_top, object.next("content"));
   object.end();
 }
 
@@ -169,10 +150,16 @@ json::value finish_word(FinishReason reason, bool has_called = false) {
   return nullptr;
 }
 
+// A field of an answer beside its choices, in JSON.
+struct Extra {
+  std::string_view name;
+  std::string value;
+};
+
 std::string envelope(const AnswerHead& head, const char* object, std::string_view choices,
-                     const std::optional<json::value>& usage, std::string_view prompt_logprobs = {}) {
+                     const std::optional<json::value>& usage, const Extra& extra = {}, const Extra& more = {}) {
   std::string text;
-  text.reserve(choices.size() + prompt_logprobs.size() + 512);
+  text.reserve(choices.size() + extra.value.size() + more.value.size() + 512);
   JsonPieces answer(text, "{}");
   answer.add("id", json::value(head.id));
   answer.add("object", object);
@@ -182,21 +169,84 @@ std::string envelope(const AnswerHead& head, const char* object, std::string_vie
   answer.add("service_tier", text_or_null(head.service_tier));
   answer.next("choices").append("[").append(choices).append("]");
   if (usage) answer.add("usage", *usage);
-  if (!prompt_logprobs.empty()) answer.next("prompt_logprobs") += prompt_logprobs;
+  for (const Extra* field : {&extra, &more})
+    if (!field->name.empty()) answer.next(field->name) += field->value;
   answer.end();
   return text;
 }
 
-class CompletionFormat : public AnswerFormat {
+// What is streamed are chunks, which look like whole answers: data alone, [DONE] at the end.
+class ChunkFormat : public AnswerFormat {
+ public:
+  ChunkFormat(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options)
+      : style_{tokenizer, options.tokens_as_ids}, head_(std::move(head)), options_(options) {}
+
+  std::string whole(std::span<ChoiceText> choices, const Usage& usage) override {
+    std::string list;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      if (i > 0) list += ',';
+      append_choice(i, std::exchange(choices[i], {}), false, list);
+    }
+    return whole_text(list, usage);
+  }
+  void begin(size_t num_choices, const Usage& usage, std::string& events) override {
+    for (size_t i = 0; i < num_choices; ++i)
+      if (const std::string choice = opening_choice(i); !choice.empty())
+        add_chunk(choice, options_.continuous_usage ? std::optional(usage) : std::nullopt, events);
+  }
+  void add(size_t index, const ChoiceText& text, const std::optional<Usage>& usage, std::string& events) override {
+    std::string choice;
+    append_choice(index, text, true, choice);
+    add_chunk(choice, usage, events, beside_choice(index, text));
+  }
+  void progress(const RequestProgress& progress, int num_prompt_tokens, std::string& events) override {
+    const json::object told = {{"queue_place", progress.queue_place},
+                               {"prompt_tokens_computed", progress.num_computed_tokens},
+                               {"prompt_tokens", num_prompt_tokens}};
+    add_chunk({}, std::nullopt, events, {.name = "progress", .value = json_text(told)});
+  }
+  void end(const Usage& usage, std::string& events) override {
+    if (options_.include_usage) events += http::format_sse(chunk({}, usage.to_json(), {}));
+    events += http::format_sse("[DONE]");
+  }
+
+ protected:
+  // Objects with these choices, which stand in one text with commas between them.
+  virtual std::string whole_text(std::string_view choices, const Usage& usage) const = 0;
+  // `usage`: absent: the field, too; null: its value.
+  virtual std::string chunk(std::string_view choices, const std::optional<json::value>& usage, Extra extra) const = 0;
+  virtual void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) = 0;
+  // What a stream begins with for every choice, before there is any text; empty: nothing.
+  virtual std::string opening_choice(size_t /*index*/) const { return {}; }
+  virtual Extra beside_choice(size_t /*index*/, const ChoiceText& /*text*/) const { return {}; }
+
+  const LogprobsStyle style_;
+  const AnswerHead head_;
+  const AnswerOptions options_;
+
+ private:
+  void add_chunk(std::string_view choice, const std::optional<Usage>& usage, std::string& events,
+                 Extra extra = {}) const {
+    std::optional<json::value> field;
+    if (usage)
+      field = usage->to_json();
+    else if (options_.include_usage)
+      field = json::value();
+    events += http::format_sse(chunk(choice, field, std::move(extra)));
+  }
+};
+
+class CompletionFormat : public ChunkFormat {
  public:
   CompletionFormat(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options, size_t num_choices)
-      : style_{tokenizer, options.tokens_as_ids}, head_(std::move(head)), options_(options), offsets_(num_choices) {}
+      : ChunkFormat(tokenizer, std::move(head), options), offsets_(num_choices) {}
 
-  std::string whole(std::string_view choices, const Usage& usage) const override {
-    return chunk(choices, usage.to_json());
+ private:
+  std::string whole_text(std::string_view choices, const Usage& usage) const override {
+    return chunk(choices, usage.to_json(), {});
   }
-  std::string chunk(std::string_view choices, const std::optional<json::value>& usage) const override {
-    return envelope(head_, "text_completion", choices, usage);
+  std::string chunk(std::string_view choices, const std::optional<json::value>& usage, Extra extra) const override {
+    return envelope(head_, "text_completion", choices, usage, extra);
   }
 
   void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) override {
@@ -209,29 +259,36 @@ class CompletionFormat : public AnswerFormat {
       append_completion_logprobs(style_, text.tokens, options_.num_logprobs, offsets_[index], choice.next("logprobs"));
     choice.add("finish_reason", finish_word(text.finish));
     choice.add("stop_reason", text.stop_reason);
+    if (options_.ids && (!is_chunk || !text.prompt_ids.empty()))
+      choice.add("prompt_token_ids", json::array(text.prompt_ids.begin(), text.prompt_ids.end()));
+    if (options_.ids) choice.add("token_ids", json::array(text.ids.begin(), text.ids.end()));
     if (!is_chunk && options_.prompt_logprobs)
       append_prompt_logprobs(style_, text.prompt_tokens, choice.next("prompt_logprobs"));
     choice.end();
   }
 
- private:
-  const LogprobsStyle style_;
-  const AnswerHead head_;
-  const AnswerOptions options_;
   std::vector<int> offsets_;  // of each choice: where its next token's text begins
 };
 
-class ChatFormat : public AnswerFormat {
+class ChatFormat : public ChunkFormat {
  public:
-  ChatFormat(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options)
-      : style_{tokenizer, options.tokens_as_ids}, head_(std::move(head)), options_(options) {}
+  using ChunkFormat::ChunkFormat;
 
+ private:
   // The prompt is all choices' own, so its probabilities stand beside them, as in vLLM, whose field it is.
-  std::string whole(std::string_view choices, const Usage& usage) const override {
-    return envelope(head_, "chat.completion", choices, usage.to_json(), prompt_logprobs_);
+  std::string whole_text(std::string_view choices, const Usage& usage) const override {
+    return envelope(head_, "chat.completion", choices, usage.to_json(), prompt_ids_,
+                    {"prompt_logprobs", prompt_logprobs_});
   }
-  std::string chunk(std::string_view choices, const std::optional<json::value>& usage) const override {
-    return envelope(head_, "chat.completion.chunk", choices, usage);
+  std::string chunk(std::string_view choices, const std::optional<json::value>& usage, Extra extra) const override {
+    return envelope(head_, "chat.completion.chunk", choices, usage, extra);
+  }
+  // The prompt's ids, too.
+  static Extra ids_of_prompt(const ChoiceText& text) {
+    return {"prompt_token_ids", json_text(json::array(text.prompt_ids.begin(), text.prompt_ids.end()))};
+  }
+  Extra beside_choice(size_t index, const ChoiceText& text) const override {
+    return index == 0 && !text.prompt_ids.empty() ? ids_of_prompt(text) : Extra();
   }
 
   void append_choice(size_t index, const ChoiceText& text, bool is_chunk, std::string& choices) override {
@@ -258,8 +315,11 @@ class ChatFormat : public AnswerFormat {
       append_chat_logprobs(style_, text.tokens, options_.num_logprobs, choice.next("logprobs"));
     choice.add("finish_reason", finish_word(text.finish, text.has_called && !options_.named_call));
     if (text.finish != FinishReason::kNone) choice.add("stop_reason", text.stop_reason);
+    if (options_.ids) choice.add("token_ids", json::array(text.ids.begin(), text.ids.end()));
     choice.end();
-    if (is_chunk || !options_.prompt_logprobs || index > 0) return;
+    if (is_chunk || index > 0) return;
+    if (options_.ids) prompt_ids_ = ids_of_prompt(text);
+    if (!options_.prompt_logprobs) return;
     prompt_logprobs_.clear();
     append_prompt_logprobs(style_, text.prompt_tokens, prompt_logprobs_);
   }
@@ -271,7 +331,6 @@ class ChatFormat : public AnswerFormat {
                       {"finish_reason", nullptr}});
   }
 
- private:
   // vLLM's newer name and the older one, which DeepSeek's own API uses.
   static constexpr const char* kReasoningNames[] = {"reasoning", "reasoning_content"};
 
@@ -282,7 +341,7 @@ class ChatFormat : public AnswerFormat {
       JsonPieces object(list.next(), "{}");
       if (!is_whole) object.add("index", call.index);
       if (!call.name.empty()) {
-        object.add("id", json::value(call.id.empty() ? made_id(choice, call.index) : call.id));
+        object.add("id", json::value(call.id.empty() ? "call_" + made_call_id(head_, choice, call.index) : call.id));
         object.add("type", "function");
       }
       JsonPieces function(object.next("function"), "{}");
@@ -293,16 +352,8 @@ class ChatFormat : public AnswerFormat {
     }
     list.end();
   }
-  // A function of the answer, so that another server that goes on with it gives the same.
-  std::string made_id(size_t choice, size_t call) const {
-    const std::string place = fmt::format("{} {} {} {}", head_.id, head_.created, choice, call);
-    const XXH128_hash_t hash = XXH3_128bits(place.data(), place.size());
-    return fmt::format("call_{:016x}{:08x}", hash.low64, hash.high64 >> 32);
-  }
 
-  const LogprobsStyle style_;
-  const AnswerHead head_;
-  const AnswerOptions options_;
+  Extra prompt_ids_;
   std::string prompt_logprobs_ = "null";
 };
 
@@ -314,6 +365,35 @@ json::object Usage::to_json() const {
           {"total_tokens", prompt_tokens + completion_tokens},
           {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}},
           {"completion_tokens_details", {{"reasoning_tokens", reasoning_tokens}}}};
+}
+
+int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string made_call_id(const AnswerHead& head, size_t choice, size_t call) {
+  const std::string place = fmt::format("{} {} {} {}", head.id, head.created, choice, call);
+  const XXH128_hash_t hash = XXH3_128bits(place.data(), place.size());
+  return fmt::format("{:016x}{:08x}", hash.low64, hash.high64 >> 32);
+}
+
+void append_token_logprobs(const LogprobsStyle& style, std::span<const ReportedToken> tokens, int num_top,
+                           std::string& text) {
+  JsonPieces content(text, "[]");
+  for (const ReportedToken& reported : tokens) {
+    const SampledToken& sampled = reported.sampled;
+    JsonPieces token(content.next(), "{}");
+    append_chat_token(style, sampled.token, sampled.logprob, token);
+    JsonPieces list(token.next("top_logprobs"), "[]");
+    for (const TokenLogprob& other : first(sampled.top, num_top)) {
+      JsonPieces alternative(list.next(), "{}");
+      append_chat_token(style, other.token, other.logprob, alternative);
+      alternative.end();
+    }
+    list.end();
+    token.end();
+  }
+  content.end();
 }
 
 std::unique_ptr<AnswerFormat> make_completion_format(const Tokenizer& tokenizer, AnswerHead head, AnswerOptions options,

@@ -35,7 +35,34 @@ Kind kind_of(ErrorCode code) {
   }
 }
 
+// Anthropic's words.
+const char* anthropic_type(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status < 500 ? "invalid_request_error" : "api_error";
+  }
+}
+
 }  // namespace
+
+ErrorForm error_form(std::string_view path) {
+  constexpr std::string_view kMessages = "/v1/messages";
+  const bool is_anthropic =
+      path.starts_with(kMessages) && (path.size() == kMessages.size() || path[kMessages.size()] == '/');
+  return is_anthropic ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
+}
 
 json::value text_or_null(const std::string& text) {
   return text.empty() ? json::value() : json::value(text);
@@ -59,13 +86,18 @@ ApiError::ApiError(const Error& error)
   if (error.code == ErrorCode::kOutOfMemory) code = "queue_full";
 }
 
-json::object ApiError::to_json() const {
+json::object ApiError::to_json(ErrorForm form, std::string_view request_id) const {
+  if (form == ErrorForm::kAnthropic)
+    return {{"type", "error"},
+            {"error", {{"type", anthropic_type(status)}, {"message", message}}},
+            {"request_id", text_or_null(std::string(request_id))}};
   return {
       {"error", {{"message", message}, {"type", type}, {"param", text_or_null(param)}, {"code", text_or_null(code)}}}};
 }
 
-http::Response ApiError::to_response(const http::Headers& headers) const {
-  http::Response response = http::Response::json(status, json_text(to_json()));
+http::Response ApiError::to_response(const http::Headers& headers, ErrorForm form) const {
+  http::Response response =
+      http::Response::json(status, json_text(to_json(form, headers.find("X-Request-Id").value_or(""))));
   for (const auto& [name, value] : headers) response.headers.set(name, value);
   if (status == 503 || status == 429) response.headers.add("Retry-After", "1");
   if (is_final) response.headers.set("X-Should-Retry", "false");
@@ -73,20 +105,28 @@ http::Response ApiError::to_response(const http::Headers& headers) const {
   return response;
 }
 
+std::string ApiError::to_event(ErrorForm form, std::string_view request_id) const {
+  return http::format_sse(json_text(to_json(form, request_id)), form == ErrorForm::kAnthropic ? "error" : "");
+}
+
+std::string_view api_key_of(const http::Request& head) {
+  constexpr std::string_view kScheme = "Bearer ";
+  std::string_view given = head.headers.find("Authorization").value_or("");
+  if (given.size() >= kScheme.size() && http::equal_ignoring_case(given.substr(0, kScheme.size()), kScheme))
+    return given.substr(kScheme.size());
+  return head.headers.find("x-api-key").value_or("");
+}
+
 std::optional<http::Response> check_api_key(const http::Request& head, const std::vector<std::string>& keys,
                                             std::span<const std::string_view> open_paths) {
   if (keys.empty() || std::ranges::find(open_paths, head.path) != open_paths.end()) return std::nullopt;
-  constexpr std::string_view kScheme = "Bearer ";
-  std::string_view given = head.headers.find("Authorization").value_or("");
-  const bool has_scheme =
-      given.size() >= kScheme.size() && http::equal_ignoring_case(given.substr(0, kScheme.size()), kScheme);
-  given.remove_prefix(has_scheme ? kScheme.size() : given.size());
+  const std::string_view given = api_key_of(head);
   bool opens = false;
   for (const std::string& key : keys) opens |= equal_in_constant_time(given, key);
   if (opens) return std::nullopt;
   return ApiError(401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"",
                   "invalid_request_error", "", "invalid_api_key")
-      .to_response();
+      .to_response({}, error_form(head.path));
 }
 
 }  // namespace cachalot::openai

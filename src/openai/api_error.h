@@ -13,7 +13,13 @@
 
 namespace cachalot::openai {
 
-// What a client is told when something is wrong, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}.
+// Whose clients read an error: OpenAI's {"error": {"message", "type", "param", "code"}}, or Anthropic's
+// {"type": "error", "error": {"type", "message"}, "request_id"}.
+enum class ErrorForm { kOpenAi, kAnthropic };
+// Of the answers of a path.
+ErrorForm error_form(std::string_view path);
+
+// What a client is told when something is wrong.
 struct ApiError {
   int status = 400;
   std::string message;
@@ -27,9 +33,12 @@ struct ApiError {
   // So that functions that give a Result can be used where ApiResult is given.
   ApiError(const Error& error);  // NOLINT(google-explicit-constructor)
 
-  boost::json::object to_json() const;
-  // With further fields.
-  http::Response to_response(const http::Headers& headers = {}) const;
+  // `request_id`: for Anthropic's form; empty: null.
+  boost::json::object to_json(ErrorForm form = ErrorForm::kOpenAi, std::string_view request_id = {}) const;
+  // With further fields, of which X-Request-Id is the id.
+  http::Response to_response(const http::Headers& headers = {}, ErrorForm form = ErrorForm::kOpenAi) const;
+  // The last event of a stream that broke off.
+  std::string to_event(ErrorForm form = ErrorForm::kOpenAi, std::string_view request_id = {}) const;
 };
 
 template <class T>
@@ -40,6 +49,8 @@ std::unexpected<ApiError> invalid_request(std::string message, std::string param
 
 boost::json::value text_or_null(const std::string& text);  // null: it is empty
 
+// The key that a request brings: "Authorization: Bearer KEY" or, as Anthropic's clients have it, "x-api-key: KEY".
+std::string_view api_key_of(const http::Request& head);
 // The 401 for a request that brings none of the keys; none if it may pass: it has one, no key is asked for, or its path
 // is open to all.
 std::optional<http::Response> check_api_key(const http::Request& head, const std::vector<std::string>& keys,

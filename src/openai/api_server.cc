@@ -1,9 +1,12 @@
 #include "openai/api_server.h"
 
+#include <fmt/chrono.h>
+
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <chrono>
 #include <random>
+#include <thread>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -19,10 +22,6 @@ namespace {
 
 constexpr int kDefaultCompletionTokens = 16;  // OpenAI's
 constexpr size_t kMaxRequestIdBytes = 128;
-
-int64_t unix_seconds() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 uint64_t random_word() {
   thread_local std::mt19937_64 generator([] {
@@ -40,6 +39,11 @@ http::Response json_response(const json::value& value) {
 bool is_usable_id(std::string_view name) {
   return !name.empty() && name.size() <= kMaxRequestIdBytes && to_valid_utf8(name) == name &&
          std::ranges::none_of(name, [](char byte) { return static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f; });
+}
+
+// A mask takes a millisecond or less, a step of a large model a hundred: few keep up with many sequences.
+int num_mask_workers() {
+  return static_cast<int>(std::clamp(std::thread::hardware_concurrency() / 8, 1u, 4u));
 }
 
 PromptMaker::Fit fit_of(const GenerationParams& params, std::optional<int> default_max_tokens) {
@@ -63,9 +67,10 @@ ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, con
       created_(unix_seconds()),
       prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs),
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
+      responses_(std::make_unique<ResponseStore>(options_.max_stored_response_bytes)),
       workers_(options_.num_workers),
       worker_for_large_(1),
-      mask_workers_(std::make_shared<MaskWorkers>(1)) {
+      mask_workers_(std::make_shared<MaskWorkers>(num_mask_workers())) {
   CHECK(!options_.served_model_names.empty());
   if (options_.max_model_len > 0)
     open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint});
@@ -94,8 +99,8 @@ std::optional<http::Response> ApiServer::check_head(const http::Request& head) c
   if (auto refusal = check_api_key(head, options_.api_keys, kOpenToAll)) return refusal;
   if (is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
     return std::nullopt;
-  http::Response response =
-      ApiError(503, "the model is still being loaded; /state says how far it is", "server_error").to_response();
+  http::Response response = ApiError(503, "the model is still being loaded; /state says how far it is", "server_error")
+                                .to_response({}, error_form(head.path));
   response.headers.set("Retry-After", "5");
   return response;
 }
@@ -122,7 +127,9 @@ ApiResult<void> ApiServer::check_model(const json::object& body) const {
 
 // A request whose client is gone before a worker looks at it is not looked at.
 http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix, Plan plan) const {
+  const ErrorForm form = error_form(call.request.path);
   Identity identity = identify(call.request, prefix);
+  if (form == ErrorForm::kAnthropic) identity.headers.set("request-id", identity.name);
   boost::asio::io_context& worker = workers_for(call.request).context();
   ApiResult<GenerationPlan> planned = co_await http::run_on(worker, [&]() -> ApiResult<GenerationPlan> {
     const http::Request request = std::move(call.request);  // gone with this
@@ -130,7 +137,7 @@ http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix,
     return (this->*plan)(request, identity);
   });
   if (!planned) {
-    http::Response refusal = planned.error().to_response(identity.headers);
+    http::Response refusal = planned.error().to_response(identity.headers, form);
     co_return co_await call.respond(std::move(refusal));
   }
   planned->headers = std::move(identity.headers);
@@ -146,6 +153,7 @@ const http::IoThreads& ApiServer::workers_for(const http::Request& request) cons
 }
 
 http::awaitable<void> ApiServer::answer(http::ServerCall& call, Answer answer) const {
+  const ErrorForm form = error_form(call.request.path);
   boost::asio::io_context& worker = workers_for(call.request).context();
   http::Response response = co_await http::run_on(worker, [&] {
     const http::Request request = std::move(call.request);
@@ -153,16 +161,17 @@ http::awaitable<void> ApiServer::answer(http::ServerCall& call, Answer answer) c
     const auto answered = [&]() -> ApiResult<json::object> {
       ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
       RETURN_IF_ERROR(check_model(body));
-      return (this->*answer)(body);
+      return (this->*answer)(body, owner_of(request));
     }();
-    return answered ? json_response(*answered) : answered.error().to_response();
+    return answered ? json_response(*answered) : answered.error().to_response({}, form);
   });
   co_await call.respond(std::move(response));
 }
 
 GenerationPlan ApiServer::common_plan(GenerationParams& params) const {
   GenerationPlan plan;
-  plan.choices_per_prompt = params.num_choices;
+  plan.choices_per_prompt = params.best_of;
+  plan.num_best = params.num_choices;
   plan.choice = {.stop = std::move(params.stop),
                  .min_tokens = params.sampling.min_tokens,
                  .skip_special_tokens = params.skip_special_tokens,
@@ -174,14 +183,27 @@ GenerationPlan ApiServer::common_plan(GenerationParams& params) const {
     if (params.ignore_eos || !std::ranges::binary_search(eos_token_ids_, id))
       plan.choice.explicit_stop_ids.push_back(id);
   if (!params.ignore_eos) std::ranges::copy(eos_token_ids_, std::back_inserter(plan.sampling.stop_token_ids));
+  // To choose the best of some, their probabilities are wanted.
+  if (params.best_of > params.num_choices) plan.sampling.num_logprobs = std::max(plan.sampling.num_logprobs, 0);
+  plan.sampling.bad_words = tokens_of_words(params.bad_words);
   plan.priority = params.priority;
   plan.cache_salt = std::move(params.cache_salt);
   plan.budget = budget_;
   plan.arrival_ns = std::chrono::steady_clock::now().time_since_epoch().count();
   plan.stream = params.stream;
-  plan.include_usage = params.include_usage || options_.force_include_usage;
   plan.continuous_usage = params.continuous_usage;
+  plan.include_progress = params.stream && params.include_progress;
+  plan.choice.ids = params.return_ids;
   return plan;
+}
+
+// As they stand in a text's beginning and behind a blank, which most tokenizers write in other tokens.
+std::vector<std::vector<TokenId>> ApiServer::tokens_of_words(const std::vector<std::string>& words) const {
+  std::vector<std::vector<TokenId>> all;
+  for (const std::string& word : words)
+    for (const std::string& text : {word, " " + word})
+      if (auto tokens = tokenizer_.encode(text, false); tokens && !tokens->empty()) all.push_back(std::move(*tokens));
+  return all;
 }
 
 ApiResult<const Grammars*> ApiServer::grammars() const {
@@ -199,7 +221,8 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
                                     "invalid_request_error", "", "invalid_grammar"));
   plan.grammar = std::move(*matcher);
   if (may_think) {
-    plan.thought = {.begin = tokenizer_.token_id("<think>"), .end = tokenizer_.token_id("</think>")};
+    plan.thought.begin = tokenizer_.token_id("<think>");
+    plan.thought.end = tokenizer_.token_id("</think>");
     for (const char* blank : {"\n", "\n\n"})
       if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
         plan.thought.blanks.push_back(ids->front());
@@ -210,6 +233,7 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
   plan.end_ids = eos_token_ids_;
   plan.vocab_size = options_.vocab_size;
   plan.mask_workers = mask_workers_;
+  plan.mask_budget = std::make_shared<MaskBudget>();
   return {};
 }
 
@@ -254,7 +278,10 @@ ApiResult<GenerationPlan> ApiServer::plan_completion(const http::Request& reques
   const bool prompt_logprobs = body.contains("prompt_logprobs") && params.sampling.num_prompt_logprobs >= 0;
   const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
                              .prompt_logprobs = prompt_logprobs,
-                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids)};
+                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
+                             .ids = params.return_ids,
+                             .include_usage = params.include_usage || options_.force_include_usage,
+                             .continuous_usage = params.continuous_usage};
   PromptMaker::Fit fit = fit_of(params, kDefaultCompletionTokens);
   fit.prompt_only = prompt_only;
   fit.reserve = kDefaultCompletionTokens;
@@ -283,37 +310,59 @@ ApiResult<GenerationPlan> ApiServer::plan_chat(const http::Request& request, con
   ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
   RETURN_IF_ERROR(check_model(body));
   ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
-  ToolUse& tools = parsed.conversation.tools;
+  const GenerationParams& params = parsed.params;
+  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
+                             .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
+                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
+                             .ids = params.return_ids,
+                             .reasoning = reasoning_,
+                             .named_call = parsed.conversation.tools.choice == ToolUse::Choice::kNamed,
+                             .include_usage = params.include_usage || options_.force_include_usage,
+                             .continuous_usage = params.continuous_usage};
+  const AnswerHead head = answer_head(params, identity);
+  ASSIGN_OR_RETURN(GenerationPlan plan,
+                   plan_conversation(parsed, fit_of(params, options_.generation_config.max_new_tokens)));
+  plan.choice.prompt_logprobs = answer.prompt_logprobs;
+  plan.format = make_chat_format(tokenizer_, head, answer);
+  return plan;
+}
+
+ApiResult<GenerationPlan> ApiServer::plan_conversation(ChatRequest& request, const PromptMaker::Fit& fit,
+                                                       const char* messages) const {
+  ToolUse& tools = request.conversation.tools;
   if (!tools.may_call() && options_.exclude_unusable_tools) tools.tools.clear();
   if (tools.may_call() && !tool_calls_)
     return std::unexpected(ApiError(400,
                                     "tools are given, but nothing is known of how this model calls them: its chat "
                                     "template shows none of the known formats; --tool-call-parser names one",
                                     "invalid_request_error", "tools"));
-  GenerationParams& params = parsed.params;
-  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
-                             .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
-                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
-                             .reasoning = reasoning_,
-                             .named_call = tools.choice == ToolUse::Choice::kNamed};
-  ASSIGN_OR_RETURN(Prompt prompt,
-                   prompts_.from_chat(parsed.conversation, fit_of(params, options_.generation_config.max_new_tokens)));
-  const AnswerHead head = answer_head(params, identity);
-  GenerationPlan plan = common_plan(params);
-  plan.prompts.push_back(std::move(prompt));
-  plan.choice.parse_reasoning = reasoning_;
-  plan.choice.include_reasoning = parsed.include_reasoning;
-  plan.choice.prompt_logprobs = answer.prompt_logprobs;
-  if (tools.may_call()) {
-    RETURN_IF_ERROR(use_tools(std::move(tools), std::move(params.grammar), plan));
-  } else if (params.grammar) {
-    RETURN_IF_ERROR(set_grammar(*params.grammar, reasoning_, plan));
+  ApiResult<Prompt> prompt = prompts_.from_chat(request.conversation, fit);
+  if (!prompt) {
+    if (prompt.error().param == "messages") prompt.error().param = messages;
+    return std::unexpected(std::move(prompt.error()));
   }
-  plan.format = make_chat_format(tokenizer_, head, answer);
+  GenerationPlan plan = common_plan(request.params);
+  plan.prompts.push_back(std::move(*prompt));
+  plan.choice.parse_reasoning = reasoning_;
+  plan.choice.include_reasoning = request.include_reasoning;
+  if (tools.may_call()) {
+    RETURN_IF_ERROR(use_tools(std::move(tools), std::move(request.params.grammar), plan));
+  } else if (request.params.grammar) {
+    RETURN_IF_ERROR(set_grammar(*request.params.grammar, reasoning_, plan));
+  }
+  if (request.params.thought_budget >= 0) {
+    plan.thought.begin = tokenizer_.token_id("<think>");
+    plan.thought.end = tokenizer_.token_id("</think>");
+    if (!plan.thought.end)
+      return std::unexpected(
+          ApiError(400, "thinking_token_budget is given, but this model's thoughts have no end that is a token",
+                   "invalid_request_error", "thinking_token_budget"));
+    plan.thought_budget = request.params.thought_budget;
+  }
   return plan;
 }
 
-ApiResult<json::object> ApiServer::token_ids(const json::object& body) const {
+ApiResult<json::object> ApiServer::token_ids(const json::object& body, const std::string& /*owner*/) const {
   JsonKeys keys(body, kRequest);
   std::string prompt;
   Conversation conversation;
@@ -340,7 +389,7 @@ ApiResult<json::object> ApiServer::token_ids(const json::object& body) const {
                       {"token_strs", std::move(texts)}};
 }
 
-ApiResult<json::object> ApiServer::text_of_ids(const json::object& body) const {
+ApiResult<json::object> ApiServer::text_of_ids(const json::object& body, const std::string& /*owner*/) const {
   JsonKeys keys(body, kRequest);
   std::vector<TokenId> tokens;
   const json::value* list = keys.find("tokens");
@@ -352,9 +401,18 @@ ApiResult<json::object> ApiServer::text_of_ids(const json::object& body) const {
   return json::object{{"prompt", tokenizer_.decode(tokens, false)}};
 }
 
-http::Response ApiServer::models() const {
+http::Response ApiServer::models(const http::Request& request) const {
   json::array data;
-  for (const std::string& name : options_.served_model_names) data.push_back(describe_model(name));
+  const std::vector<std::string>& names = options_.served_model_names;
+  // Anthropic's clients want to know less.
+  if (request.headers.contains("anthropic-version")) {
+    const std::string created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(created_));
+    for (const std::string& name : names)
+      data.push_back({{"type", "model"}, {"id", name}, {"display_name", name}, {"created_at", created}});
+    return json_response(
+        {{"data", std::move(data)}, {"has_more", false}, {"first_id", names.front()}, {"last_id", names.back()}});
+  }
+  for (const std::string& name : names) data.push_back(describe_model(name));
   return json_response({{"object", "list"}, {"data", std::move(data)}});
 }
 
@@ -384,7 +442,8 @@ http::Response ApiServer::load() const {
                                                        {"running", stats.num_running},
                                                        {"waiting", stats.num_waiting},
                                                        {"pending_tokens", stats.num_pending_tokens},
-                                                       {"kv_usage", stats.kv_usage}});
+                                                       {"kv_usage", stats.kv_usage},
+                                                       {"instance", responses_->mark()}});
   response.status = healthy ? 200 : 503;
   return response;
 }
@@ -394,13 +453,32 @@ void ApiServer::register_routes(http::Server& server) {
                [this](http::ServerCall& call) { return run(call, "cmpl-", &ApiServer::plan_completion); });
   server.route("POST", "/v1/chat/completions",
                [this](http::ServerCall& call) { return run(call, "chatcmpl-", &ApiServer::plan_chat); });
+  server.route("POST", "/v1/responses",
+               [this](http::ServerCall& call) { return run(call, "resp_", &ApiServer::plan_response); });
+  server.route("POST", "/v1/messages",
+               [this](http::ServerCall& call) { return run(call, "msg_", &ApiServer::plan_message); });
+  server.route("POST", "/v1/responses/input_tokens",
+               [this](http::ServerCall& call) { return answer(call, &ApiServer::count_of_response); });
+  server.route("POST", "/v1/messages/count_tokens",
+               [this](http::ServerCall& call) { return answer(call, &ApiServer::count_of_message); });
+  for (const char* method : {"GET", "DELETE", "POST"})
+    server.route(method, "/v1/responses/*", [this](http::ServerCall& call) { return answer_stored(call); });
   server.route("POST", "/tokenize", [this](http::ServerCall& call) { return answer(call, &ApiServer::token_ids); });
   server.route("POST", "/detokenize", [this](http::ServerCall& call) { return answer(call, &ApiServer::text_of_ids); });
-  // Answered at once.
+  register_short_routes(server);
+  server.set_head_check([this](const http::Request& head) { return check_head(head); });
+  server.set_error_format([](int status, std::string_view message, std::string_view path) {
+    ApiError error(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error");
+    error.is_final = status == 500;  // a handler that threw on this request
+    return error.to_response({}, error_form(path));
+  });
+}
+
+void ApiServer::register_short_routes(http::Server& server) {
   const auto at_once = [&](const char* method, const char* path, http::Server::Answerer answer) {
     server.route(method, path, std::move(answer));
   };
-  at_once("GET", "/v1/models", [this](const auto&) { return models(); });
+  at_once("GET", "/v1/models", [this](const auto& request) { return models(request); });
   at_once("GET", "/v1/models/*", [this](const auto& request) {
     return model(std::string_view(request.path).substr(std::string_view("/v1/models/").size()));
   });
@@ -417,12 +495,6 @@ void ApiServer::register_routes(http::Server& server) {
     at_once("GET", "/metrics", [this](const auto&) {
       return http::Response{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, render_metrics_()};
     });
-  server.set_head_check([this](const http::Request& head) { return check_head(head); });
-  server.set_error_format([](int status, std::string_view message) {
-    ApiError error(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error");
-    error.is_final = status == 500;  // a handler that threw on this request
-    return error.to_response();
-  });
 }
 
 }  // namespace cachalot::openai

@@ -15,6 +15,7 @@
 #include "openai/generation_call.h"
 #include "openai/generation_params.h"
 #include "openai/prompt_maker.h"
+#include "openai/response_store.h"
 #include "text/chat_template.h"
 #include "text/folder_config.h"
 #include "text/grammar.h"
@@ -36,14 +37,15 @@ struct ApiServerOptions {
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   std::string tool_call_parser;        // of tool_call_syntaxes(); empty: by the chat template
-  bool exclude_unusable_tools = false;            // from prompts, where tool_choice is none
-  boost::json::object default_template_kwargs;    // what templates are given unless a request says otherwise
-  bool force_include_usage = false;               // streams end with their usage, asked or not
-  bool tokens_as_ids = false;                     // "token_id:7" in logprobs, unless a request says otherwise
-  RequestLimits limits;                           // vocab_size and max_model_len are filled in
-  int64_t max_answer_bytes = int64_t{512} << 20;  // of all answers under way, until they are sent
-  std::chrono::milliseconds keep_alive{10'000};   // a stream with nothing to say for so long says that it lives
-  bool log_requests = false;                      // a line in the log for each that ends
+  bool exclude_unusable_tools = false;                     // from prompts, where tool_choice is none
+  boost::json::object default_template_kwargs;             // what templates are given unless a request says otherwise
+  bool force_include_usage = false;                        // streams end with their usage, asked or not
+  bool tokens_as_ids = false;                              // "token_id:7" in logprobs, unless a request says otherwise
+  RequestLimits limits;                                    // vocab_size and max_model_len are filled in
+  int64_t max_answer_bytes = int64_t{512} << 20;           // of all answers under way, until they are sent
+  int64_t max_stored_response_bytes = int64_t{256} << 20;  // of answers that /v1/responses/{id} gives again; 0: none
+  std::chrono::milliseconds keep_alive{15'000};  // a stream with nothing to say for so long says that it lives
+  bool log_requests = false;                     // a line in the log for each that ends
   int num_workers = 2;  // threads that parse, render and tokenize, so that large prompts hold up no connection
 };
 
@@ -53,9 +55,10 @@ struct LoadedModel {
   std::string system_fingerprint;
 };
 
-// OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/models, and vLLM's /tokenize,
-// /detokenize, /health, /ping, /load, /version, /metrics; and /live and /state (serve/server_state.h), which answer
-// from the server's start. Until open() all others are refused with 503. Thread-safe.
+// OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/responses, /v1/models,
+// Anthropic's /v1/messages, and vLLM's /tokenize, /detokenize, /health, /ping, /load, /version, /metrics; and /live and
+// /state (serve/server_state.h), which answer from the server's start. Until open() all others are refused with 503.
+// Thread-safe.
 class ApiServer {
  public:
   // Borrows everything but the options; `chat_template` may be null. Taken down in this order: the HTTP server, the I/O
@@ -88,20 +91,35 @@ class ApiServer {
   http::awaitable<void> run(http::ServerCall& call, const char* prefix, Plan plan) const;
   ApiResult<GenerationPlan> plan_completion(const http::Request& request, const Identity& identity) const;
   ApiResult<GenerationPlan> plan_chat(const http::Request& request, const Identity& identity) const;
-  // What both endpoints' plans have in common; moves out of the params.
+  ApiResult<GenerationPlan> plan_response(const http::Request& request, const Identity& identity) const;
+  ApiResult<GenerationPlan> plan_message(const http::Request& request, const Identity& identity) const;
+  // What all endpoints' plans have in common; moves out of the params.
   GenerationPlan common_plan(GenerationParams& params) const;
+  // And those of conversations, which stand in the request's field `messages`.
+  ApiResult<GenerationPlan> plan_conversation(ChatRequest& request, const PromptMaker::Fit& fit,
+                                              const char* messages = "messages") const;
+  // Leaves out the oldest turns of a conversation that does not fit.
+  void drop_oldest_turns(std::optional<int> max_tokens, Conversation& conversation) const;
+  ApiResult<std::vector<TokenId>> tokens_of(const ChatRequest& request, const char* messages = "messages") const;
   // Compiled by a worker, which may take long, and not on the engine's thread.
   ApiResult<void> set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const;
+  std::vector<std::vector<TokenId>> tokens_of_words(const std::vector<std::string>& words) const;
   ApiResult<const Grammars*> grammars() const;
   ApiResult<void> use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;
-  using Answer = ApiResult<boost::json::object> (ApiServer::*)(const boost::json::object& body) const;
+  // `owner`: whose request it is (owner_of).
+  using Answer = ApiResult<boost::json::object> (ApiServer::*)(const boost::json::object& body,
+                                                               const std::string& owner) const;
   http::awaitable<void> answer(http::ServerCall& call, Answer answer) const;
-  ApiResult<boost::json::object> token_ids(const boost::json::object& body) const;
-  ApiResult<boost::json::object> text_of_ids(const boost::json::object& body) const;
+  ApiResult<boost::json::object> token_ids(const boost::json::object& body, const std::string& owner) const;
+  ApiResult<boost::json::object> text_of_ids(const boost::json::object& body, const std::string& owner) const;
+  ApiResult<boost::json::object> count_of_response(const boost::json::object& body, const std::string& owner) const;
+  ApiResult<boost::json::object> count_of_message(const boost::json::object& body, const std::string& owner) const;
+  http::awaitable<void> answer_stored(http::ServerCall& call) const;
 
   // Answered at once.
-  http::Response models() const;
+  void register_short_routes(http::Server& server);
+  http::Response models(const http::Request& request) const;
   http::Response model(std::string_view name) const;
   boost::json::object describe_model(std::string_view name) const;
   http::Response load() const;
@@ -117,6 +135,7 @@ class ApiServer {
   int64_t created_;
   PromptMaker prompts_;
   std::shared_ptr<AnswerBudget> budget_;
+  const std::unique_ptr<ResponseStore> responses_;
   // Of a large body the parsing, rendering and tokenizing takes seconds: one at a time, so that any number of them
   // leaves the others' workers free.
   const http::IoThreads& workers_for(const http::Request& request) const;

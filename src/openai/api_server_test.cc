@@ -294,7 +294,14 @@ TEST_F(ApiServerTest, RefusesWrongFieldsByName) {
       {R"("min_p":1.5)", "min_p"},
       {R"("n":0)", "n"},
       {R"("n":100000)", "n"},
-      {R"("n":1,"best_of":2)", "best_of"},
+      {R"("n":2,"best_of":1)", "best_of"},
+      {R"("best_of":2,"stream":true)", "best_of"},
+      {R"("best_of":1000)", "best_of"},
+      {R"("allowed_token_ids":[])", "allowed_token_ids"},
+      {R"("allowed_token_ids":[100000])", "allowed_token_ids"},
+      {R"("bad_words":[""])", "bad_words"},
+      {R"("bad_words":"a")", "bad_words"},
+      {R"("thinking_token_budget":-2)", "thinking_token_budget"},
       {R"("max_tokens":0)", "max_tokens"},
       {R"("max_tokens":-1)", "max_tokens"},
       {R"("max_tokens":1.5)", "max_tokens"},
@@ -688,12 +695,11 @@ TEST_F(ApiServerTest, AChatsPromptProbabilitiesStandAtTheTop) {
 TEST_F(ApiServerTest, RefusesByNameWhatChangesAnswersElsewhere) {
   service_.answer_with("x");
   for (const char* field :
-       {R"("thinking_token_budget":5)", R"("bad_words":["a"])", R"("allowed_token_ids":[1])", R"("watermarking":true)",
-        R"("logprob_token_ids":[1])", R"("repetition_detection":{"max_pattern_size":3})", R"("vllm_xargs":{"a":1})",
-        R"("ec_transfer_params":{"a":1})", R"("return_prompt_text":true)", R"("return_token_ids":true)",
-        R"("thinking":{"type":"disabled"})", R"("enable_thinking":true)", R"("tool_choice":"required")",
-        R"("verbosity":"low")", R"("truncation_side":"middle")", R"("reasoning_effort":"enormous")",
-        R"("service_tier":"gold")", R"("documents":"a")"}) {
+       {R"("watermarking":true)", R"("logprob_token_ids":[1])", R"("repetition_detection":{"max_pattern_size":3})",
+        R"("ec_transfer_params":{"a":1})", R"("return_prompt_text":true)", R"("thinking":{"type":"perhaps"})",
+        R"("enable_thinking":7)", R"("tool_choice":"required")", R"("chat_template":"{{ 1 }}")", R"("verbosity":"low")",
+        R"("truncation_side":"middle")", R"("reasoning_effort":"enormous")", R"("service_tier":"gold")",
+        R"("documents":"a")"}) {
     const Answer answer = ask("POST", "/v1/chat/completions", chat_of("a", "," + std::string(field)));
     EXPECT_EQ(answer.status, 400) << field;
     const std::string name = std::string(field).substr(1, std::string(field).find('"', 1) - 1);
@@ -701,10 +707,132 @@ TEST_F(ApiServerTest, RefusesByNameWhatChangesAnswersElsewhere) {
   }
   for (const char* field :
        {R"("thinking_token_budget":-1)", R"("thinking_token_budget":null)", R"("bad_words":[])",
-        R"("tool_choice":"auto")", R"("watermarking":false)", R"("vllm_xargs":{})", R"("session_id":"a")",
+        R"("tool_choice":"auto")", R"("watermarking":false)", R"("vllm_xargs":{"a":1})", R"("session_id":"a")",
         R"("stream_interval":4)", R"("reasoning_effort":"low")", R"("documents":[{"title":"a","text":"b"}])",
         R"("nobody_knows":[1])", R"("truncation_side":"left")"})
     EXPECT_EQ(ask("POST", "/v1/chat/completions", chat_of("a", "," + std::string(field))).status, 200) << field;
+}
+
+TEST_F(ApiServerTest, IdsAreReturnedIfAskedFor) {
+  service_.answer_with("xy");
+  const json::value whole =
+      ask("POST", "/v1/chat/completions", chat_of("a", R"(,"return_token_ids":true,"max_tokens":9,"n":2)")).body;
+  const std::vector<TokenId> prompt = service_.requests().back().tokens;
+  EXPECT_EQ(whole.at("prompt_token_ids"), json::value_from(prompt));
+  const json::value ids = whole.at("choices").at(1).at("token_ids");
+  ASSERT_EQ(static_cast<int64_t>(ids.as_array().size()), whole.at("usage").at("completion_tokens").as_int64() / 2);
+  EXPECT_EQ(ids.as_array().back(), *tokenizer_->token_id(tokenizer_->eos_token())) << "with the end";
+  EXPECT_FALSE(ask("POST", "/v1/chat/completions", chat_of("a")).body.as_object().contains("prompt_token_ids"));
+
+  json::array streamed, streamed_prompt;
+  for (const std::string& event :
+       stream("/v1/chat/completions", chat_of("a", R"(,"return_token_ids":true,"stream":true)"))) {
+    if (event == "[DONE]") continue;
+    const json::value chunk = json::parse(event);
+    if (const json::value* of_prompt = chunk.as_object().if_contains("prompt_token_ids"))
+      streamed_prompt = of_prompt->as_array();
+    if (const json::value* of_choice = chunk.at("choices").at(0).as_object().if_contains("token_ids"))
+      for (const json::value& id : of_choice->as_array()) streamed.push_back(id);
+  }
+  EXPECT_EQ(streamed, ids.as_array());
+  EXPECT_EQ(streamed_prompt, json::value_from(prompt));
+
+  const json::value completion =
+      ask("POST", "/v1/completions", R"({"prompt":[1,2,3],"return_token_ids":true})").body.at("choices").at(0);
+  EXPECT_EQ(completion.at("prompt_token_ids"), json::value({1, 2, 3}));
+  EXPECT_EQ(completion.at("token_ids"), ids);
+}
+
+TEST_F(ApiServerTest, AStreamTellsItsProgressIfAskedFor) {
+  service_.answer_with("x");
+  service_.set_progress({{.queue_place = 2}, {.num_computed_tokens = 3}});
+  const auto events =
+      stream("/v1/chat/completions", chat_of("a", R"(,"stream":true,"stream_options":{"include_progress":true})"));
+  ASSERT_GE(events.size(), 4u);
+  EXPECT_EQ(json::parse(events[1]).at("progress"),
+            json::value({{"queue_place", 2},
+                         {"prompt_tokens_computed", 0},
+                         {"prompt_tokens", service_.requests().back().tokens.size()}}));
+  EXPECT_EQ(json::parse(events[2]).at("progress").at("prompt_tokens_computed"), 3);
+  EXPECT_TRUE(json::parse(events[1]).at("choices").as_array().empty());
+  for (const std::string& event : stream("/v1/chat/completions", chat_of("a", R"(,"stream":true)")))
+    EXPECT_THAT(event, Not(HasSubstr("progress")));
+}
+
+TEST_F(ApiServerTest, WordsAndTokensMayBeForbidden) {
+  service_.answer_with("x");
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","bad_words":["the"],"allowed_token_ids":[7,5]})").status,
+            200);
+  const SamplingParams sampling = service_.requests().back().sampling;
+  EXPECT_EQ(sampling.allowed_token_ids, (std::vector<TokenId>{7, 5}));
+  EXPECT_EQ(sampling.bad_words, (std::vector{*tokenizer_->encode("the", false), *tokenizer_->encode(" the", false)}));
+}
+
+TEST_F(ApiServerTest, TheBestOfSomeAreGiven) {
+  service_.answer_with("x");
+  service_.set_likeliest_choice(2);
+  const Answer answer =
+      ask("POST", "/v1/completions", R"({"prompt":["a","b"],"n":2,"best_of":4,"max_tokens":3,"logprobs":0})");
+  ASSERT_EQ(answer.body.at("choices").as_array().size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    const json::value& choice = answer.body.at("choices").at(i);
+    EXPECT_EQ(choice.at("index"), i);
+    EXPECT_NEAR(choice.at("logprobs").at("token_logprobs").at(0).as_double(), i % 2 == 0 ? -0.1 : -0.5, 1e-6);
+  }
+  EXPECT_EQ(answer.body.at("usage").at("completion_tokens"), 2 * 4 * 2) << "all that was generated is counted";
+  const json::value other = ask("POST", "/v1/completions", R"({"prompt":"a","best_of":3})").body;
+  EXPECT_EQ(other.at("choices").as_array().size(), 1u);
+  EXPECT_TRUE(other.at("choices").at(0).at("logprobs").is_null());
+}
+
+TEST_F(ApiServerTest, AThoughtMayHaveABudget) {
+  service_.answer_with("x");
+  const auto takes = [&](const std::string& fields, std::string_view answer) {
+    EXPECT_EQ(ask("POST", "/v1/chat/completions", chat_of("a", fields)).status, 200) << fields;
+    return last_request_takes(answer);
+  };
+  EXPECT_TRUE(takes(R"(,"thinking_token_budget":3)", "abc</think>defgh"));
+  EXPECT_TRUE(takes(R"(,"thinking_token_budget":3)", "a</think>defgh"));
+  EXPECT_FALSE(takes(R"(,"thinking_token_budget":3)", "7777</think>"));
+  EXPECT_TRUE(takes(R"(,"thinking_token_budget":0)", "</think>yes"));
+  EXPECT_FALSE(takes(R"(,"thinking_token_budget":0)", "7</think>"));
+  EXPECT_TRUE(takes(R"(,"thinking_token_budget":1,"guided_regex":"[0-9]")", "7</think>7"));
+  EXPECT_FALSE(takes(R"(,"thinking_token_budget":1,"guided_regex":"[0-9]")", "7</think>a"));
+  EXPECT_FALSE(takes(R"(,"thinking_token_budget":1,"guided_regex":"[0-9]")", "77</think>7"));
+}
+
+TEST_F(ApiServerTest, ThinkingIsSwitchedInTheTemplate) {
+  chat_template_ =
+      ChatTemplate::from_source(
+          "{{ thinking if thinking is defined else 'unset' }} {{ enable_thinking }} {{ reasoning_effort }}", "", "")
+          .value();
+  service_.answer_with("x");
+  const auto prompt_of = [&](const std::string& field) {
+    EXPECT_EQ(ask("POST", "/v1/chat/completions", chat_of("a", field)).status, 200) << field;
+    return tokenizer_->decode(service_.requests().back().tokens, false);
+  };
+  EXPECT_EQ(prompt_of(""), "unset  ");
+  EXPECT_EQ(prompt_of(R"(,"thinking":{"type":"enabled"})"), "True True ");
+  EXPECT_EQ(prompt_of(R"(,"thinking":{"type":"disabled"})"), "False False ");
+  EXPECT_EQ(prompt_of(R"(,"enable_thinking":false)"), "False False ");
+  EXPECT_EQ(prompt_of(R"(,"reasoning_effort":"high")"), "True True high");
+  EXPECT_EQ(prompt_of(R"(,"reasoning_effort":"none")"), "False False none");
+  EXPECT_EQ(prompt_of(R"(,"reasoning_effort":"low","chat_template_kwargs":{"thinking":false})"), "False True low");
+}
+
+TEST_F(ApiServerTest, ARequestMayBringItsTemplateIfTheServerSaysSo) {
+  options_.limits.trusts_chat_template = true;
+  service_.answer_with("x");
+  EXPECT_EQ(
+      ask("POST", "/v1/chat/completions", chat_of("abc", R"(,"chat_template":"<{{ messages[0].content }}>")")).status,
+      200);
+  EXPECT_EQ(tokenizer_->decode(service_.requests().back().tokens, true), "<abc>");
+  for (const char* source : {"{{ a", "{{ raise_exception('no') }}",
+                             "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"}) {
+    const Answer answer =
+        ask("POST", "/v1/chat/completions", chat_of("a", fmt::format(R"(,"chat_template":"{}")", source)));
+    EXPECT_EQ(answer.status, 400) << source;
+  }
 }
 
 TEST_F(ApiServerTest, HopelesslyLongTextsAreRefusedBeforeTheyAreTokenized) {
@@ -776,7 +904,7 @@ TEST_F(ApiServerTest, AStreamLivesWhileItsRequestWaits) {
   ASSERT_TRUE(head);
   EXPECT_EQ(head->status, 200);
   std::string body;
-  const std::string waiting = ": waiting\n\n: waiting\n\n";
+  const std::string waiting = ": keep-alive\n\n: keep-alive\n\n";
   for (auto piece = call.read(); piece && !piece->empty(); piece = call.read()) {
     body += *piece;
     if (body.size() >= waiting.size()) service_.hold(false);

@@ -70,6 +70,23 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   messages.push_back(std::move(message));
 }
 
+// DeepSeek's own API and Anthropic's say {"type": "enabled"}, others true or false.
+void read_thinking(JsonKeys& keys, Conversation& conversation) {
+  if (!conversation.reasoning_effort.empty()) conversation.thinks = conversation.reasoning_effort != "none";
+  for (const char* key : {"thinking", "enable_thinking"}) {
+    const json::value* value = keys.find(key);
+    if (!value) continue;
+    const json::object* object = value->if_object();
+    const json::value* type = object ? object->if_contains("type") : value;
+    if (type && type->is_bool() && !object)
+      conversation.thinks = type->get_bool();
+    else if (object && type && (*type == "enabled" || *type == "adaptive" || *type == "disabled"))
+      conversation.thinks = *type != "disabled";
+    else
+      keys.fault(key, "is " + json_text(*value), "true, false, or an object of type enabled or disabled");
+  }
+}
+
 // The rendered conversation up to the end of the last message's content, without what the template puts after it.
 Result<std::string> cut_after_final_message(std::string prompt, const json::array& messages) {
   std::string_view content = messages.back().at("content").get_string();
@@ -122,6 +139,12 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
       !has_word("none minimal low medium high xhigh max", conversation.reasoning_effort))
     keys.fault("reasoning_effort", "is " + quoted(conversation.reasoning_effort),
                "none, minimal, low, medium, high, xhigh or max");
+  read_thinking(keys, conversation);
+  keys.optional("chat_template", conversation.chat_template);
+  if (!conversation.chat_template.empty() && !limits.trusts_chat_template)
+    keys.fault("chat_template", "is given",
+               "left out: the server's --chat-template sets it, and --trust-request-chat-template lets requests",
+               ErrorCode::kUnsupported);
 }
 
 ApiResult<ChatRequest> parse_chat_request(const json::object& object, const GenerationConfig& defaults,
@@ -157,9 +180,11 @@ Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate
   context["messages"] = chat_template.with_calls_as_wanted(conversation.messages);
   if (!conversation.tools.tools.empty()) context["tools"] = conversation.tools.tools;
   if (!conversation.documents.empty()) context["documents"] = conversation.documents;
-  if (!conversation.reasoning_effort.empty()) {
-    context.emplace("reasoning_effort", conversation.reasoning_effort);
-    context.emplace("enable_thinking", conversation.reasoning_effort != "none");
+  if (!conversation.reasoning_effort.empty()) context.emplace("reasoning_effort", conversation.reasoning_effort);
+  // DeepSeek's and Kimi's templates know the one, GLM's the other.
+  if (conversation.thinks) {
+    context.emplace("thinking", *conversation.thinks);
+    context.emplace("enable_thinking", *conversation.thinks);
   }
   for (const auto& entry : defaults) context.emplace(entry.key(), entry.value());
   const auto render_text = [&](bool add_generation_prompt) {

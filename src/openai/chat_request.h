@@ -20,6 +20,8 @@ struct Conversation {
   // Of what the template is given beside the kwargs.
   boost::json::array documents;
   std::string reasoning_effort;
+  std::optional<bool> thinks;  // `thinking`, `enable_thinking`, or by the effort
+  std::string chat_template;   // of the request's own; empty: the model's
 };
 
 struct RenderedChat {

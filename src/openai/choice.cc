@@ -14,6 +14,8 @@ void ChoiceText::append(ChoiceText&& later) {
     else
       calls.push_back(std::move(call));
   }
+  std::ranges::move(later.prompt_ids, std::back_inserter(prompt_ids));
+  std::ranges::move(later.ids, std::back_inserter(ids));
   std::ranges::move(later.tokens, std::back_inserter(tokens));
   std::ranges::move(later.prompt_tokens, std::back_inserter(prompt_tokens));
   finish = later.finish;
@@ -51,6 +53,7 @@ ChoiceText Choice::add(RequestOutput output) {
 
 void Choice::add_prompt(ChoiceText& text) {
   if (options_.echo) text.content = prompt_.text;
+  if (options_.ids) text.prompt_ids = prompt_.tokens;
   std::vector<ReportedToken> tokens;
   tokens.push_back(
       {.sampled = {.token = prompt_.tokens.front()}, .has_logprob = false, .is_in_text = !prompt_.first_is_added});
@@ -66,18 +69,22 @@ void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& t
   if (options_.prompt_only) return;
   ++num_generated_;
   const TokenId id = token.token;
+  if (options_.ids) text.ids.push_back(id);
+  const bool was_in_thought = reasoning_ && reasoning_->in_thought();
   if (options_.logprobs)
-    text.tokens.push_back(
-        {.sampled = std::move(token), .is_in_text = !(options_.skip_special_tokens && tokenizer_.is_special(id))});
+    text.tokens.push_back({.sampled = std::move(token),
+                           .is_in_text = !(options_.skip_special_tokens && tokenizer_.is_special(id)),
+                           .is_in_thought = was_in_thought});
   if (is_last_of_stop) {
     const auto& explicit_ids = options_.explicit_stop_ids;
     if (std::ranges::find(explicit_ids, id) != explicit_ids.end()) text.stop_reason = id;
     // The token that ends an answer is not a part of it.
     if (!options_.include_stop) return;
   }
-  const bool was_in_thought = reasoning_ && reasoning_->in_thought();
   put(detokenizer_.add(id, num_generated_ > options_.min_tokens), text);
-  if (was_in_thought && reasoning_->in_thought()) ++num_reasoning_;
+  const bool is_in_thought = reasoning_ && reasoning_->in_thought();
+  if (is_in_thought && options_.logprobs) text.tokens.back().is_in_thought = true;  // its tag, too
+  if (was_in_thought && is_in_thought) ++num_reasoning_;
   if (!detokenizer_.stopped()) return;
   text.stop_reason = detokenizer_.stop_string();
   must_abort_ = !is_last_of_stop;

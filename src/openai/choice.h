@@ -24,13 +24,15 @@ struct Prompt {
 struct ReportedToken {
   SampledToken sampled;
   bool has_logprob = true;
-  bool is_in_text = true;  // false: an added or skipped special token
+  bool is_in_text = true;      // false: an added or skipped special token
+  bool is_in_thought = false;  // or of its tags
 };
 
 // What is new of one choice, or all of it so far.
 struct ChoiceText {
   std::string content, reasoning;
   std::vector<ToolCallPiece> calls;
+  std::vector<TokenId> prompt_ids, ids;      // of the prompt, with its first token; of what was generated
   std::vector<ReportedToken> tokens;         // the echoed prompt's, then the generated ones; empty without logprobs
   std::vector<ReportedToken> prompt_tokens;  // with prompt_logprobs
   FinishReason finish = FinishReason::kNone;
@@ -40,7 +42,8 @@ struct ChoiceText {
   bool is_own_fault = false;       // an error of this request alone
 
   bool has_news() const {
-    return !content.empty() || !reasoning.empty() || !calls.empty() || !tokens.empty() || finish != FinishReason::kNone;
+    return !content.empty() || !reasoning.empty() || !calls.empty() || !ids.empty() || !tokens.empty() ||
+           finish != FinishReason::kNone;
   }
   void append(ChoiceText&& later);
 };
@@ -50,7 +53,7 @@ struct ChoiceOptions {
   std::vector<TokenId> explicit_stop_ids;  // of stop_token_ids, the end-of-sequence ids left out
   int min_tokens = 0;
   bool skip_special_tokens = true, include_stop = false;
-  bool logprobs = false, prompt_logprobs = false;
+  bool logprobs = false, prompt_logprobs = false, ids = false;
   bool parse_reasoning = false, include_reasoning = true;
   bool trims_content = false;  // of white space in front, which is no part of the form that was asked for
   const ToolCallSyntax* tool_calls = nullptr;  // calls are looked for; borrowed, as their tools are

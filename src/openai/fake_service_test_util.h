@@ -57,6 +57,10 @@ class FakeService : public GenerationService {
   void set_stats(const ReplicaStats& stats) { stats_ = stats; }  // before the server starts
 
   std::vector<Request>& requests() { return requests_; }  // all that came
+  // What requests that ask hear before their first token.
+  void set_progress(std::vector<RequestProgress> progress) { progress_ = std::move(progress); }
+  // The tokens of this choice of every prompt have -0.1 in place of -0.5.
+  void set_likeliest_choice(int choice) { likeliest_choice_ = choice; }
   bool wait_until_idle() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::seconds(5), [&] { return running_.empty(); });
@@ -122,6 +126,7 @@ class FakeService : public GenerationService {
     }
     const TokenId token = next_token(running);
     output.tokens.push_back(sampled(token, sampling.num_logprobs));
+    if (static_cast<int>(sampling.choice) == likeliest_choice_) output.tokens.back().logprob = -0.1f;
     ++running.num_generated;
     if (std::ranges::find(sampling.stop_token_ids, token) != sampling.stop_token_ids.end())
       output.finish = FinishReason::kStop;
@@ -143,6 +148,9 @@ class FakeService : public GenerationService {
         }
       if (!held_)
         for (auto it = running_.begin(); it != running_.end();) {
+          if (it->second.num_generated == 0 && it->second.request.wants_progress)
+            for (const RequestProgress& progress : progress_)
+              outputs.emplace_back(it->second.listener, RequestOutput{.id = it->first, .progress = progress});
           RequestOutput output = step(it->second);
           const bool done = output.finish != FinishReason::kNone;
           outputs.emplace_back(it->second.listener, std::move(output));
@@ -159,7 +167,7 @@ class FakeService : public GenerationService {
 
   const Tokenizer& tokenizer_;
   std::atomic<RequestId> next_id_{1};
-  std::atomic<int> fail_after_{-1};
+  std::atomic<int> fail_after_{-1}, likeliest_choice_{-1};
   ReplicaStats stats_;
   std::atomic<bool> healthy_{true}, ends_{true}, is_own_fault_{false};
   bool held_ = false;
@@ -169,6 +177,7 @@ class FakeService : public GenerationService {
   std::vector<Request> requests_;
   std::vector<RequestId> aborted_;
   std::vector<TokenId> answer_;
+  std::vector<RequestProgress> progress_;
   std::optional<Error> refusal_;
   int accepts_ = 0;
   bool stopping_ = false;

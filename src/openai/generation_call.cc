@@ -1,17 +1,16 @@
 #include "openai/generation_call.h"
 
 #include <algorithm>
-#include <boost/json/array.hpp>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
 
 #include "base/log.h"
 #include "base/text.h"
-#include "config/json.h"
 #include "http/message.h"
+#include "text/thought_budget.h"
 
 namespace cachalot::openai {
-
-namespace json = boost::json;
 
 namespace {
 
@@ -43,7 +42,7 @@ http::awaitable<void> GenerationCall::run() {
   make_sequences();
   const Status submitted = submit();
   if (!submitted) {
-    http::Response refusal = ApiError(submitted.error()).to_response(plan_.headers);
+    http::Response refusal = plan_.format->refusal(ApiError(submitted.error()), plan_.headers);
     co_return co_await client_.respond(std::move(refusal));
   }
   if (plan_.stream) co_await begin_stream();
@@ -52,7 +51,7 @@ http::awaitable<void> GenerationCall::run() {
     auto mail =
         co_await mailbox_->take_before(plan_.stream ? Clock::now() + plan_.keep_alive : Clock::time_point::max());
     if (!mail) {
-      co_await client_.send(": waiting\n\n");
+      co_await client_.send(std::string(plan_.format->keep_alive()));
       continue;
     }
     if (mail->empty()) throw std::runtime_error("the client takes its answer too slowly");
@@ -71,6 +70,7 @@ void GenerationCall::make_sequences() {
   for (const Prompt& prompt : plan_.prompts)
     for (int i = 0; i < plan_.choices_per_prompt; ++i)
       sequences_.push_back({service_.next_id(), prompt, Choice(tokenizer_, plan_.choice, prompt)});
+  if (!plan_.stream) wholes_.resize(sequences_.size());
 }
 
 Status GenerationCall::submit() {
@@ -95,11 +95,18 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
   request.priority = plan_.priority;
   request.arrival_ns = plan_.arrival_ns;
   request.cache_salt = plan_.cache_salt;
+  request.wants_progress = plan_.include_progress && index == 0;
   if (plan_.grammar) {
-    GrammarConstraint::Thought thought = plan_.thought;
+    Thought thought = plan_.thought;
     thought.is_open = sequence.prompt.opens_thought;
     request.constraint = std::make_unique<GrammarConstraint>(plan_.grammar->copy(), thought, plan_.end_ids,
-                                                             plan_.vocab_size, plan_.mask_workers);
+                                                             plan_.vocab_size, plan_.mask_workers, plan_.mask_budget);
+  }
+  if (plan_.thought_budget >= 0) {
+    Thought thought = plan_.thought;
+    thought.is_open = sequence.prompt.opens_thought;
+    request.constraint =
+        std::make_unique<ThoughtBudget>(std::move(thought), plan_.thought_budget, std::move(request.constraint));
   }
   return request;
 }
@@ -107,6 +114,8 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
 void GenerationCall::take(Mail mail, std::string& events) {
   Sequence& sequence = sequences_[mail.sequence];
   if (sequence.choice.finished()) return;
+  if (mail.output.progress)
+    return plan_.format->progress(*mail.output.progress, static_cast<int>(sequence.prompt.tokens.size()), events);
   if (!may_hold(mail.output))
     return fail(
         ApiError(429,
@@ -116,18 +125,17 @@ void GenerationCall::take(Mail mail, std::string& events) {
                  "rate_limit_error", "", "answers_too_large"),
         events);
   if (!mail.output.tokens.empty() && !first_token_) first_token_ = std::chrono::steady_clock::now();
+  if (plan_.num_best < plan_.choices_per_prompt)
+    for (const SampledToken& token : mail.output.tokens) sequence.logprob_sum += token.logprob;
   ChoiceText text = sequence.choice.add(std::move(mail.output));
   if (sequence.choice.must_abort()) service_.abort(sequence.id);
   if (text.finish == FinishReason::kError) return fail(engine_failed(text), events);
-  if (plan_.stream) {
-    if (text.has_news()) {
-      std::string choice;
-      plan_.format->append_choice(mail.sequence, text, true, choice);
-      add_chunk(choice, events);
-    }
-  } else {
-    sequence.whole.append(std::move(text));
-  }
+  if (text.finish == FinishReason::kAborted && !plan_.format->tells_of_aborts())
+    return fail(ApiError(503, "the server stopped before the answer was whole", "service_unavailable"), events);
+  if (!plan_.stream)
+    wholes_[mail.sequence].append(std::move(text));
+  else if (text.has_news())
+    plan_.format->add(mail.sequence, text, plan_.continuous_usage ? std::optional(usage()) : std::nullopt, events);
   if (sequence.choice.finished() && ++num_finished_ == sequences_.size()) end_answer(events);
 }
 
@@ -141,7 +149,7 @@ bool GenerationCall::may_hold(const RequestOutput& output) {
     return num_bytes;
   };
   int64_t num_bytes = size_of(output.prompt_logprobs, true);
-  if (!plan_.stream) num_bytes += size_of(output.tokens, plan_.choice.logprobs);
+  if (!plan_.stream || plan_.holds_answer) num_bytes += size_of(output.tokens, plan_.choice.logprobs);
   if (num_bytes == 0 || !plan_.budget) return true;
   if (!plan_.budget->take(num_bytes)) return false;
   num_held_bytes_ += num_bytes;
@@ -154,30 +162,28 @@ http::awaitable<void> GenerationCall::begin_stream() {
   headers.set("Cache-Control", "no-cache");
   client_.begin(200, std::move(headers));
   std::string events;
-  for (size_t i = 0; i < sequences_.size(); ++i)
-    if (const std::string choice = plan_.format->opening_choice(i); !choice.empty()) add_chunk(choice, events);
+  plan_.format->begin(sequences_.size(), usage(), events);
   co_await client_.send(std::move(events));
 }
 
 void GenerationCall::end_answer(std::string& events) {
   over_ = true;
   if (!plan_.stream) {
-    answer_ = http::Response::json(200, whole_answer());
+    if (plan_.num_best < plan_.choices_per_prompt) keep_the_best();
+    answer_ = http::Response::json(200, plan_.format->whole(wholes_, usage()));
     for (const auto& [name, value] : plan_.headers) answer_.headers.set(name, value);
     return;
   }
-  if (plan_.include_usage) events += http::format_sse(plan_.format->chunk({}, usage().to_json()));
-  events += http::format_sse("[DONE]");
+  plan_.format->end(usage(), events);
 }
 
-// The stream of an answer that broke off ends with the error and without [DONE].
 void GenerationCall::fail(const ApiError& error, std::string& events) {
   over_ = true;
   abort_all();
   if (plan_.stream)
-    events += http::format_sse(json_text(error.to_json()));
+    plan_.format->fail(error, events);
   else
-    answer_ = error.to_response(plan_.headers);
+    answer_ = plan_.format->refusal(error, plan_.headers);
 }
 
 void GenerationCall::abort_all() {
@@ -196,14 +202,20 @@ void GenerationCall::log_end() const {
       Seconds(std::chrono::steady_clock::now() - arrival).count());
 }
 
-// A choice's probabilities are given up as soon as they are written.
-std::string GenerationCall::whole_answer() {
-  std::string choices;
-  for (size_t i = 0; i < sequences_.size(); ++i) {
-    if (i > 0) choices += ',';
-    plan_.format->append_choice(i, std::exchange(sequences_[i].whole, {}), false, choices);
+// Of each prompt's choices the likeliest by token remain, as in OpenAI's best_of.
+void GenerationCall::keep_the_best() {
+  const auto by_token = [&](size_t i) {
+    return sequences_[i].logprob_sum / std::max(sequences_[i].choice.num_generated(), 1);
+  };
+  std::vector<ChoiceText> best;
+  for (size_t first = 0; first < sequences_.size(); first += static_cast<size_t>(plan_.choices_per_prompt)) {
+    std::vector<size_t> order(static_cast<size_t>(plan_.choices_per_prompt));
+    std::iota(order.begin(), order.end(), first);
+    std::ranges::stable_sort(order, std::greater(), by_token);
+    order.resize(static_cast<size_t>(plan_.num_best));
+    for (const size_t i : order) best.push_back(std::move(wholes_[i]));
   }
-  return plan_.format->whole(choices, usage());
+  wholes_ = std::move(best);
 }
 
 Usage GenerationCall::usage() const {
@@ -218,15 +230,6 @@ Usage GenerationCall::usage() const {
     usage.cached_tokens += choice.num_cached();
   }
   return usage;
-}
-
-void GenerationCall::add_chunk(std::string_view choice, std::string& events) const {
-  std::optional<json::value> usage_field;
-  if (plan_.continuous_usage)
-    usage_field = usage().to_json();
-  else if (plan_.include_usage)
-    usage_field = json::value();
-  events += http::format_sse(plan_.format->chunk(choice, usage_field));
 }
 
 }  // namespace cachalot::openai

@@ -12,6 +12,7 @@
 #include "openai/answer_format.h"
 #include "openai/api_error.h"
 #include "openai/choice.h"
+#include "text/grammar.h"
 
 namespace cachalot::openai {
 
@@ -37,6 +38,7 @@ class AnswerBudget {
 struct GenerationPlan {
   std::vector<Prompt> prompts;
   int choices_per_prompt = 1;
+  int num_best = 1;         // of them, the likeliest by token, are given; only in whole answers fewer
   SamplingParams sampling;  // of every choice, but for max_tokens and choice
   int priority = 0;
   std::string cache_salt;
@@ -45,15 +47,19 @@ struct GenerationPlan {
   std::unique_ptr<boost::json::array> tools;  // that choice.tools borrows
   // What each choice must be of, with the rest of what its constraint needs; none: anything.
   std::unique_ptr<GrammarMatcher> grammar;
-  GrammarConstraint::Thought thought;  // but for is_open
+  Thought thought;  // but for is_open
   std::vector<TokenId> end_ids;
   int vocab_size = 0;
+  int thought_budget = -1;
+  bool include_progress = false;  // in a stream
   std::shared_ptr<MaskWorkers> mask_workers;
-  bool stream = false, include_usage = false, continuous_usage = false;
-  http::Headers headers;  // of the response
+  std::shared_ptr<MaskBudget> mask_budget;
+  bool stream = false, continuous_usage = false;
+  bool holds_answer = false;  // a stream, too: what ends it is all of it
+  http::Headers headers;      // of the response
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<AnswerBudget> budget;
-  std::chrono::milliseconds keep_alive{10'000};  // a stream that has nothing to say for so long says that it lives
+  std::chrono::milliseconds keep_alive{15'000};  // a stream that has nothing to say for so long says that it lives
   std::string log_name;                          // of the request, for a line in the log at its end; empty: none
 };
 
@@ -75,7 +81,7 @@ class GenerationCall {
     RequestId id = 0;
     const Prompt& prompt;
     Choice choice;
-    ChoiceText whole = {};  // what a whole answer has of it so far
+    double logprob_sum = 0;  // of its tokens, where the best are chosen
   };
   struct Mail {
     size_t sequence;
@@ -92,15 +98,15 @@ class GenerationCall {
   void fail(const ApiError& error, std::string& events);
   void abort_all();
   void log_end() const;
-  std::string whole_answer();
+  void keep_the_best();
   Usage usage() const;
-  void add_chunk(std::string_view choice, std::string& events) const;
 
   GenerationService& service_;
   const Tokenizer& tokenizer_;
   http::ServerCall& client_;
   GenerationPlan plan_;
   std::vector<Sequence> sequences_;
+  std::vector<ChoiceText> wholes_;  // what a whole answer has of each so far
   std::shared_ptr<http::Mailbox<Mail>> mailbox_;
   http::Response answer_;  // where nothing is streamed
   size_t num_finished_ = 0;

@@ -84,24 +84,6 @@ void read_seed(JsonKeys& keys, std::optional<uint64_t>& seed) {
     keys.fault("seed", "is " + json_text(*value), "a whole number of 64 bits");
 }
 
-void read_stop(JsonKeys& keys, const RequestLimits& limits, std::vector<std::string>& stop) {
-  const json::value* value = keys.find("stop");
-  if (!value) return;
-  if (value->is_string())
-    stop.emplace_back(value->get_string());
-  else
-    keys.optional("stop", stop);
-  if (stop.size() > static_cast<size_t>(limits.max_stop_strings))
-    keys.fault("stop", fmt::format("holds {} strings", stop.size()),
-               fmt::format("at most {}", limits.max_stop_strings));
-  for (const std::string& text : stop) {
-    if (text.empty()) keys.fault("stop", "holds an empty string", "strings that can be found");
-    if (text.size() > static_cast<size_t>(limits.max_stop_string_bytes))
-      keys.fault("stop", fmt::format("holds a string of {} bytes", text.size()),
-                 fmt::format("strings of at most {} bytes", limits.max_stop_string_bytes));
-  }
-}
-
 void read_stop_token_ids(JsonKeys& keys, const RequestLimits& limits, std::vector<TokenId>& ids) {
   const json::value* value = keys.find("stop_token_ids");
   if (!value) return;
@@ -114,11 +96,29 @@ void read_stop_token_ids(JsonKeys& keys, const RequestLimits& limits, std::vecto
 
 void read_choices(JsonKeys& keys, const RequestLimits& limits, GenerationParams& params) {
   keys.optional("n", params.num_choices, 1, limits.max_choices);
-  int best_of = params.num_choices;
-  keys.optional("best_of", best_of, 1, kMaxInt);
-  if (best_of != params.num_choices)
-    keys.fault("best_of", fmt::format("is {}", best_of), "equal to n; choosing among more is not supported",
-               ErrorCode::kUnsupported);
+  params.best_of = params.num_choices;
+  keys.optional("best_of", params.best_of, 1, limits.max_choices);
+  if (params.best_of < params.num_choices)
+    keys.fault("best_of", fmt::format("is {}", params.best_of), fmt::format("at least n, {}", params.num_choices));
+}
+
+void read_forbidden(JsonKeys& keys, const RequestLimits& limits, GenerationParams& params) {
+  if (const json::value* allowed = keys.find("allowed_token_ids")) {
+    if (!allowed->is_array() || allowed->get_array().empty() ||
+        allowed->get_array().size() > static_cast<size_t>(limits.vocab_size))
+      keys.fault("allowed_token_ids", "is something else", "a list of token ids, at least one");
+    else
+      read_token_ids(allowed->get_array(), "allowed_token_ids", keys, limits.vocab_size,
+                     params.sampling.allowed_token_ids);
+  }
+  keys.optional("bad_words", params.bad_words);
+  if (params.bad_words.size() > static_cast<size_t>(limits.max_bad_words))
+    keys.fault("bad_words", fmt::format("holds {} words", params.bad_words.size()),
+               fmt::format("at most {}", limits.max_bad_words));
+  for (const std::string& word : params.bad_words)
+    if (word.empty() || word.size() > static_cast<size_t>(limits.max_stop_string_bytes))
+      keys.fault("bad_words", fmt::format("holds a word of {} bytes", word.size()),
+                 fmt::format("words of 1 to {} bytes", limits.max_stop_string_bytes));
 }
 
 void read_stream(JsonKeys& keys, GenerationParams& params) {
@@ -127,7 +127,8 @@ void read_stream(JsonKeys& keys, GenerationParams& params) {
   if (!options) return;
   if (!params.stream) keys.fault("stream_options", "is given", "left out unless stream is true");
   for (auto [name, field] : {std::pair("include_usage", &params.include_usage),
-                             std::pair("continuous_usage_stats", &params.continuous_usage)}) {
+                             std::pair("continuous_usage_stats", &params.continuous_usage),
+                             std::pair("include_progress", &params.include_progress)}) {
     const json::value* value = options->if_contains(name);
     if (!value || value->is_null()) continue;
     if (!value->is_bool())
@@ -146,7 +147,7 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   read_sampling(keys, limits, params.sampling);
   read_logit_bias(keys, limits, params.sampling);
   read_seed(keys, params.seed);
-  read_stop(keys, limits, params.stop);
+  read_stop(keys, "stop", limits, params.stop);
   read_stop_token_ids(keys, limits, params.sampling.stop_token_ids);
   params.grammar = read_structured_outputs(keys);
   if (keys.find("max_tokens")) keys.optional("max_tokens", params.max_tokens.emplace(), 0, kMaxInt);
@@ -167,12 +168,17 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   keys.optional("truncation_side", side);
   if (side != "left" && side != "right") keys.fault("truncation_side", "is " + quoted(side), "left or right");
   params.truncates_end = side == "right";
+  keys.optional("return_token_ids", params.return_ids);
   keys.optional("request_id", params.request_id);
   keys.optional("service_tier", params.service_tier);
   if (!params.service_tier.empty() && !has_word("auto default flex scale priority", params.service_tier))
     keys.fault("service_tier", "is " + quoted(params.service_tier), "auto, default, flex, scale or priority");
   read_choices(keys, limits, params);
   read_stream(keys, params);
+  if (params.stream && params.best_of > params.num_choices)
+    keys.fault("best_of", fmt::format("is {}", params.best_of), "equal to n when stream is true");
+  read_forbidden(keys, limits, params);
+  keys.optional("thinking_token_budget", params.thought_budget, -1, kMaxInt);
   if (params.stream && params.sampling.num_prompt_logprobs >= 0)
     keys.fault("prompt_logprobs", "is given", "left out when stream is true");
   keys.optional("priority", params.priority, std::numeric_limits<int>::min(), kMaxInt);
@@ -180,6 +186,23 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
   if (const json::value* salt = object.if_contains("cache_salt");
       salt && salt->is_string() && params.cache_salt.empty())
     keys.fault("cache_salt", "is empty", "a string with something in it");
+}
+
+void read_stop(JsonKeys& keys, std::string_view key, const RequestLimits& limits, std::vector<std::string>& stop) {
+  const json::value* value = keys.find(key);
+  if (!value) return;
+  if (value->is_string())
+    stop.emplace_back(value->get_string());
+  else
+    keys.optional(key, stop);
+  if (stop.size() > static_cast<size_t>(limits.max_stop_strings))
+    keys.fault(key, fmt::format("holds {} strings", stop.size()), fmt::format("at most {}", limits.max_stop_strings));
+  for (const std::string& text : stop) {
+    if (text.empty()) keys.fault(key, "holds an empty string", "strings that can be found");
+    if (text.size() > static_cast<size_t>(limits.max_stop_string_bytes))
+      keys.fault(key, fmt::format("holds a string of {} bytes", text.size()),
+                 fmt::format("strings of at most {} bytes", limits.max_stop_string_bytes));
+  }
 }
 
 ApiResult<json::object> parse_body(std::string_view body) {
@@ -258,8 +281,9 @@ ApiResult<CompletionRequest> parse_completion_request(const json::object& object
   keys.optional("add_special_tokens", request.add_special_tokens);
   keys.optional("logprobs", params.sampling.num_logprobs, 0, limits.max_logprobs);
   if (params.max_tokens == 0 && !request.echo) keys.fault("max_tokens", "is 0", "at least 1 unless echo is true");
-  if (request.prompts.size() * static_cast<size_t>(params.num_choices) > static_cast<size_t>(limits.max_choices))
-    keys.fault("n", fmt::format("is {} for {} prompts", params.num_choices, request.prompts.size()),
+  if (request.prompts.size() * static_cast<size_t>(params.best_of) > static_cast<size_t>(limits.max_choices))
+    keys.fault(params.best_of > params.num_choices ? "best_of" : "n",
+               fmt::format("is {} for {} prompts", params.best_of, request.prompts.size()),
                fmt::format("such that there are at most {} choices", limits.max_choices));
   // An echoed prompt comes with its logprobs, too.
   if (request.echo && params.sampling.num_logprobs >= 0 && params.sampling.num_prompt_logprobs < 0)
@@ -290,31 +314,28 @@ constexpr Fields kFields[] = {
      "stream_options temperature top_p service_tier top_k min_p repetition_penalty stop_token_ids "
      "include_stop_str_in_output ignore_eos min_tokens skip_special_tokens truncate_prompt_tokens truncation_side "
      "prompt_logprobs add_special_tokens priority request_id return_tokens_as_token_ids cache_salt response_format "
-     "structured_outputs guided_json guided_regex guided_choice guided_grammar regex ebnf grammar json_schema"},
+     "return_token_ids allowed_token_ids bad_words thinking_token_budget structured_outputs guided_json guided_regex "
+     "guided_choice "
+     "guided_grammar regex ebnf grammar json_schema"},
     {Where::kCompletions, Treatment::kRead, "prompt"},
     {Where::kChats, Treatment::kRead,
      "messages top_logprobs max_completion_tokens reasoning_effort add_generation_prompt continue_final_message "
-     "chat_template_kwargs documents include_reasoning tools tool_choice parallel_tool_calls functions function_call"},
+     "chat_template_kwargs documents include_reasoning tools tool_choice parallel_tool_calls functions function_call "
+     "thinking enable_thinking chat_template"},
     {Where::kBoth, Treatment::kHint,
      "user metadata store safety_identifier prompt_cache_key prompt_cache_retention spaces_between_special_tokens "
      "session_id stream_interval return_token_offsets return_mm_kwargs routed_experts_prompt_start "
-     "guided_decoding_backend guided_whitespace_pattern"},
+     "guided_decoding_backend guided_whitespace_pattern vllm_xargs"},
     {Where::kChats, Treatment::kHint, "prediction media_io_kwargs mm_processor_kwargs"},
     {Where::kCompletions, Treatment::kRefused, "suffix prompt_embeds"},
     {Where::kChats, Treatment::kRefused, "modalities", "[\"text\"]"},
     {Where::kChats, Treatment::kRefused, "audio web_search_options"},
     {Where::kChats, Treatment::kRefused, "verbosity", "medium or left out; say in the messages how long answers are"},
-    {Where::kBoth, Treatment::kRefused, "thinking_token_budget", "-1 or left out: thoughts cannot be bounded apart"},
     {Where::kBoth, Treatment::kRefused,
-     "use_beam_search length_penalty watermarking repetition_detection logits_processors vllm_xargs "
+     "use_beam_search length_penalty watermarking repetition_detection logits_processors "
      "kv_transfer_params ec_transfer_params lora_path typical_p top_a no_repeat_ngram_size"},
     {Where::kBoth, Treatment::kRefused, "logprob_token_ids", "left out; ask for the likeliest with top_logprobs"},
-    {Where::kBoth, Treatment::kRefused, "allowed_token_ids bad_words", "left out; logit_bias can rule tokens out"},
-    {Where::kChats, Treatment::kRefused, "chat_template", "left out; the server's --chat-template sets it"},
-    {Where::kBoth, Treatment::kRefused, "return_token_ids", "left out; /tokenize gives ids"},
     {Where::kChats, Treatment::kRefused, "return_prompt_text", "left out; /tokenize shows the prompt's tokens"},
-    {Where::kChats, Treatment::kRefused, "thinking enable_thinking",
-     "given in chat_template_kwargs, if the model's template knows it"},
     {Where::kChats, Treatment::kRefused, "separate_reasoning", "left out; include_reasoning is what there is"},
 };
 
@@ -336,20 +357,12 @@ bool asks_for_nothing(std::string_view name, const json::value& value) {
   if (value.is_object()) return value.get_object().empty();
   if (!value.is_number()) return name == "separate_reasoning";  // true
   const auto number = value.to_number<double>();
-  return (name == "length_penalty" && number == 1) || (name == "thinking_token_budget" && number == -1) ||
-         (name == "typical_p" && number == 1) || (name == "no_repeat_ngram_size" && number == 0);
+  return (name == "length_penalty" && number == 1) || (name == "typical_p" && number == 1) ||
+         (name == "no_repeat_ngram_size" && number == 0);
 }
 
-// A client can make up names without end.
 void name_once(std::string_view name) {
-  constexpr size_t kMaxNames = 256;
-  static std::mutex mutex;
-  static std::set<std::string, std::less<>> named;
-  {
-    const std::lock_guard lock(mutex);
-    if (named.size() >= kMaxNames || !named.emplace(name).second) return;
-  }
-  log::warn("requests have a field {}, which is not known here and is ignored (said once)", quoted(name));
+  warn_once(fmt::format("requests have a field {}, which is not known here and is ignored (said once)", quoted(name)));
 }
 
 }  // namespace
@@ -364,6 +377,29 @@ void check_field_names(const json::object& object, JsonKeys& keys, Endpoint endp
     else if (fields->treatment == Treatment::kRefused && !asks_for_nothing(name, value))
       keys.fault(name, "is given", fields->instead, ErrorCode::kUnsupported);
   }
+}
+
+void check_field_names(const json::object& object, JsonKeys& keys, std::string_view known, std::string_view refused) {
+  for (const auto& [key, value] : object) {
+    const std::string_view name(key.data(), key.size());
+    if (has_word(refused, name)) {
+      if (!asks_for_nothing(name, value))
+        keys.fault(name, "is given", "left out: it is not supported", ErrorCode::kUnsupported);
+    } else if (!has_word(known, name)) {
+      name_once(name);
+    }
+  }
+}
+
+void warn_once(const std::string& text) {
+  constexpr size_t kMaxTexts = 256;
+  static std::mutex mutex;
+  static std::set<std::string, std::less<>> said;
+  {
+    const std::lock_guard lock(mutex);
+    if (said.size() >= kMaxTexts || !said.insert(text).second) return;
+  }
+  log::warn("{}", text);
 }
 
 }  // namespace cachalot::openai

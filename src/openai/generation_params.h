@@ -27,6 +27,8 @@ struct RequestLimits {
   int max_logit_biases = 1024;
   int max_messages = 4096;
   int max_tools = 1024;
+  int max_bad_words = 256;
+  bool trusts_chat_template = false;  // requests may bring their own
 };
 
 // The fields that the completions and the chat endpoint share.
@@ -36,6 +38,9 @@ struct GenerationParams {
   std::optional<int> max_tokens;
   std::optional<uint64_t> seed;
   int num_choices = 1;  // n
+  int best_of = 1;      // so many are generated, and the n likeliest given
+  std::vector<std::string> bad_words;
+  int thought_budget = -1;  // tokens of the thought; -1: as many as it likes
   std::vector<std::string> stop;
   std::optional<GrammarText> grammar;  // that the answer must be of, behind its thought
   bool ignore_eos = false;
@@ -45,7 +50,8 @@ struct GenerationParams {
   std::optional<int> truncate_prompt_tokens;
   bool truncates_end = false;  // truncation_side: the prompt's beginning is kept
   std::string request_id, service_tier;
-  bool stream = false, include_usage = false, continuous_usage = false;
+  bool stream = false, include_usage = false, continuous_usage = false, include_progress = false;
+  bool return_ids = false;  // return_token_ids
   int priority = 0;
   std::string cache_salt;
 };
@@ -57,9 +63,19 @@ enum class Endpoint { kCompletions, kChats };
 // named once in the log.
 void check_field_names(const boost::json::object& object, JsonKeys& keys, Endpoint endpoint);
 
+// The same for an endpoint with fields of its own, with names between spaces; those that are `known` are read by others
+// or of no consequence.
+void check_field_names(const boost::json::object& object, JsonKeys& keys, std::string_view known,
+                       std::string_view refused);
+// A warning in the log, once for each text; only so many, as a client can make up texts without end.
+void warn_once(const std::string& text);
+
 // Reads them. `keys` stands on `object`.
 void read_generation_params(const boost::json::object& object, JsonKeys& keys, const GenerationConfig& defaults,
                             const RequestLimits& limits, GenerationParams& params);
+
+// Under another name than stop.
+void read_stop(JsonKeys& keys, std::string_view key, const RequestLimits& limits, std::vector<std::string>& stop);
 
 // The body as a JSON object.
 ApiResult<boost::json::object> parse_body(std::string_view body);

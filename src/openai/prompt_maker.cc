@@ -51,10 +51,19 @@ ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, boo
 }
 
 ApiResult<RenderedChat> PromptMaker::render_chat(const Conversation& conversation) const {
-  if (!chat_template_)
+  if (!chat_template_ && conversation.chat_template.empty())
     return invalid_request(fmt::format("{}: this model has no chat template; use /v1/completions", kRequest),
                            "messages");
-  auto rendered = render(conversation, *chat_template_, template_defaults_);
+  const ChatTemplate* chat_template = chat_template_;
+  std::unique_ptr<ChatTemplate> own;
+  if (!conversation.chat_template.empty()) {
+    auto compiled =
+        ChatTemplate::from_source(conversation.chat_template, tokenizer_.bos_token(), tokenizer_.eos_token());
+    if (!compiled) return invalid_request("chat_template: " + compiled.error().message, "chat_template");
+    own = std::move(*compiled);
+    chat_template = own.get();
+  }
+  auto rendered = render(conversation, *chat_template, template_defaults_);
   if (rendered) return std::move(*rendered);
   Error& error = rendered.error();
   if (error.code == ErrorCode::kInternal)

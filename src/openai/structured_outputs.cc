@@ -179,6 +179,22 @@ std::optional<GrammarText> read_structured_outputs(JsonKeys& keys) {
   return wanted;
 }
 
+std::optional<GrammarText> read_text_format(const json::value& format, const std::string& key, JsonKeys& keys) {
+  const json::object* object = format.if_object();
+  const json::value* type = object ? object->if_contains("type") : nullptr;
+  const std::string_view name = type && type->is_string() ? std::string_view(type->get_string()) : "";
+  if (name == "text") return std::nullopt;
+  if (name == "json_object") return json_grammar({{"type", "object"}});
+  const json::value* schema = name == "json_schema" ? object->if_contains("schema") : nullptr;
+  if (schema) return read_schema(*schema, key + ".schema", keys);
+  if (name == "json_schema")
+    keys.fault(key + ".schema", "is missing", "a JSON schema");
+  else
+    keys.fault(key, name.empty() ? "has no type" : "is of type " + quoted(name),
+               "of type text, json_object or json_schema");
+  return std::nullopt;
+}
+
 // Character by character: rules' names and signs change, strings stay, classes become regular expressions.
 std::optional<std::string> lark_of_gbnf(std::string_view grammar) {
   if (!grammar.contains("::=")) return std::nullopt;

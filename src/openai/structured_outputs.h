@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "config/json.h"
 #include "text/grammar.h"
@@ -10,6 +11,10 @@ namespace cachalot::openai {
 // What a request wants its answer to be: OpenAI's response_format, vLLM's structured_outputs, and its older guided_*.
 // None: any text. Two wishes at once are refused.
 std::optional<GrammarText> read_structured_outputs(JsonKeys& keys);
+
+// The same in one object, as Responses have it in text.format and Anthropic's Messages in output_config.format: of type
+// text, json_object or json_schema, with a schema beside it.
+std::optional<GrammarText> read_text_format(const boost::json::value& format, const std::string& key, JsonKeys& keys);
 
 // A grammar in the form of llama.cpp and XGrammar ("root ::= ..."), written as llguidance reads it; none: it is not in
 // that form.

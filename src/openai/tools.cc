@@ -14,32 +14,6 @@ namespace {
 
 constexpr size_t kMaxNameBytes = 256;
 
-// A name stands in prompts and grammars, and comes back in calls.
-bool is_name(const json::value* value) {
-  if (!value || !value->is_string()) return false;
-  const std::string_view name = value->get_string();
-  return !name.empty() && name.size() <= kMaxNameBytes && to_valid_utf8(name) == name &&
-         std::ranges::none_of(name, [](char byte) {
-           return static_cast<unsigned char>(byte) <= 0x20 || byte == 0x7f || byte == '"' || byte == '<' || byte == '>';
-         });
-}
-
-bool read_function(const json::value& value, const std::string& where, JsonKeys& keys) {
-  const json::object* function = value.if_object();
-  if (!function) return keys.fault(where, "is not an object", "a function with a name"), false;
-  if (!is_name(function->if_contains("name")))
-    return keys.fault(where + ".name", "is missing or no name",
-                      fmt::format("up to {} letters, digits, and signs but blanks, quotes, < and >", kMaxNameBytes)),
-           false;
-  const json::value* description = function->if_contains("description");
-  if (description && !description->is_null() && !description->is_string())
-    return keys.fault(where + ".description", "is something else", "a string"), false;
-  const json::value* parameters = function->if_contains("parameters");
-  if (parameters && !parameters->is_null() && !parameters->is_object())
-    return keys.fault(where + ".parameters", "is something else", "a JSON schema, an object"), false;
-  return true;
-}
-
 void read_list(const json::value& value, std::string_view key, const RequestLimits& limits, JsonKeys& keys,
                json::array& tools) {
   if (!value.is_array()) return keys.fault(key, "is something else", "a list");
@@ -49,7 +23,7 @@ void read_list(const json::value& value, std::string_view key, const RequestLimi
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = fmt::format("{}[{}]", key, i);
     if (key == "functions") {
-      if (!read_function(list[i], where, keys)) return;
+      if (!check_function(list[i], where, keys)) return;
       tools.push_back({{"type", "function"}, {"function", list[i]}});
       continue;
     }
@@ -60,24 +34,16 @@ void read_list(const json::value& value, std::string_view key, const RequestLimi
       return keys.fault(where + ".type", "is " + quoted(type->get_string()), "function", ErrorCode::kUnsupported);
     const json::value* function = tool->if_contains("function");
     if (!function) return keys.fault(where + ".function", "is missing", "an object with a name");
-    if (!read_function(*function, where + ".function", keys)) return;
+    if (!check_function(*function, where + ".function", keys)) return;
     tools.push_back(list[i]);
   }
-}
-
-bool has_tool(const json::array& tools, std::string_view name) {
-  return std::ranges::any_of(
-      tools, [&](const json::value& tool) { return tool.at("function").at("name").get_string() == name; });
 }
 
 void read_named(const json::value* function, std::string_view key, JsonKeys& keys, ToolUse& use) {
   const json::object* object = function ? function->if_object() : nullptr;
   const json::value* name = object ? object->if_contains("name") : nullptr;
   if (!name || !name->is_string()) return keys.fault(key, "names no function", "an object with its name");
-  if (!has_tool(use.tools, name->get_string()))
-    return keys.fault(key, "names " + quoted(name->get_string()), "one of the tools that are given");
-  use.choice = ToolUse::Choice::kNamed;
-  use.named = name->get_string();
+  choose_tool(name->get_string(), key, keys, use);
 }
 
 void read_choice(const json::value& value, std::string_view key, JsonKeys& keys, ToolUse& use) {
@@ -102,6 +68,39 @@ void read_choice(const json::value& value, std::string_view key, JsonKeys& keys,
 
 }  // namespace
 
+bool is_tool_name(const json::value* value) {
+  if (!value || !value->is_string()) return false;
+  const std::string_view name = value->get_string();
+  return !name.empty() && name.size() <= kMaxNameBytes && to_valid_utf8(name) == name &&
+         std::ranges::none_of(name, [](char byte) {
+           return static_cast<unsigned char>(byte) <= 0x20 || byte == 0x7f || byte == '"' || byte == '<' || byte == '>';
+         });
+}
+
+bool check_function(const json::value& value, const std::string& where, JsonKeys& keys, std::string_view parameters) {
+  const json::object* function = value.if_object();
+  if (!function) return keys.fault(where, "is not an object", "a function with a name"), false;
+  if (!is_tool_name(function->if_contains("name")))
+    return keys.fault(where + ".name", "is missing or no name",
+                      fmt::format("up to {} letters, digits, and signs but blanks, quotes, < and >", kMaxNameBytes)),
+           false;
+  const json::value* description = function->if_contains("description");
+  if (description && !description->is_null() && !description->is_string())
+    return keys.fault(where + ".description", "is something else", "a string"), false;
+  const json::value* schema = function->if_contains(parameters);
+  if (schema && !schema->is_null() && !schema->is_object())
+    return keys.fault(fmt::format("{}.{}", where, parameters), "is something else", "a JSON schema, an object"), false;
+  return true;
+}
+
+void choose_tool(std::string_view name, std::string_view key, JsonKeys& keys, ToolUse& use) {
+  const bool is_there = std::ranges::any_of(
+      use.tools, [&](const json::value& tool) { return tool.at("function").at("name").get_string() == name; });
+  if (!is_there) return keys.fault(key, "names " + quoted(name), "one of the tools that are given");
+  use.choice = ToolUse::Choice::kNamed;
+  use.named = name;
+}
+
 void read_tools(JsonKeys& keys, const RequestLimits& limits, ToolUse& use) {
   for (const auto& [list, choice] : {std::pair("tools", "tool_choice"), std::pair("functions", "function_call")}) {
     const json::value* tools = keys.find(list);
@@ -116,7 +115,7 @@ void read_tools(JsonKeys& keys, const RequestLimits& limits, ToolUse& use) {
 void read_tool_calls(const json::object& message, const std::string& where, JsonKeys& keys, json::object& read) {
   json::array calls;
   const auto add = [&](const json::value& function, const std::string& place, const json::value* id) {
-    if (!read_function(function, place, keys)) return false;
+    if (!check_function(function, place, keys)) return false;
     const json::object& object = function.get_object();
     const json::value* arguments = object.if_contains("arguments");
     if (arguments && !arguments->is_null() && !arguments->is_string() && !arguments->is_object())

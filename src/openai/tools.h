@@ -29,4 +29,15 @@ void read_tools(JsonKeys& keys, const RequestLimits& limits, ToolUse& use);
 void read_tool_calls(const boost::json::object& message, const std::string& where, JsonKeys& keys,
                      boost::json::object& read);
 
+// For protocols that tell tools otherwise.
+
+// Whether the value may be a function's name, which stands in prompts and grammars, and comes back in calls.
+bool is_tool_name(const boost::json::value* value);
+// Notes what is wrong with a function's name, its description, or its schema, which stands under `parameters`. False:
+// something is.
+bool check_function(const boost::json::value& function, const std::string& where, JsonKeys& keys,
+                    std::string_view parameters = "parameters");
+// The one tool of that name is to be called. `key`: of the choice.
+void choose_tool(std::string_view name, std::string_view key, JsonKeys& keys, ToolUse& use);
+
 }  // namespace cachalot::openai

@@ -21,15 +21,16 @@ class FakeReplica {
     on_completion = [name](const http::Request&, const http::Responder& responder) {
       responder.respond(http::Response::text(200, name));
     };
-    server_.route("POST", "/v1/completions",
-                  http::Responder::of([this](http::Request request, http::Responder responder) {
-                    num_requests++;
-                    {
-                      const std::lock_guard lock(mutex_);
-                      last_request_ = request;
-                    }
-                    on_completion(std::move(request), std::move(responder));
-                  }));
+    for (const char* path : {"/v1/completions", "/v1/responses", "/v1/messages"})
+      server_.route("POST", path, http::Responder::of([this](http::Request request, http::Responder responder) {
+                      num_requests++;
+                      {
+                        const std::lock_guard lock(mutex_);
+                        last_request_ = request;
+                      }
+                      on_completion(std::move(request), std::move(responder));
+                    }));
+    server_.route("GET", "/v1/responses/*", [name](const http::Request&) { return http::Response::text(200, name); });
     server_.route("GET", "/v1/models", [name](const http::Request&) {
       return http::Response::json(200, R"({"object": "list", "data": [{"id": ")" + name + "\"}]}");
     });

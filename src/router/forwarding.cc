@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "openai/response_store.h"
 
 namespace cachalot::router {
 
@@ -23,9 +24,9 @@ constexpr std::array<std::string_view, 9> kHopByHop{
     "Connection",        "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE",
     "Transfer-Encoding", "Trailer",    "Upgrade"};
 // The router's own business, or what only the nearest proxy can know.
-constexpr std::array<std::string_view, 10> kReplacedInRequests{
-    "Host",      "Content-Length", "Expect",   kForwardedFor,         "X-Forwarded-Proto", "X-Forwarded-Host",
-    "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank"};
+constexpr std::array<std::string_view, 11> kReplacedInRequests{
+    "Host",      "Content-Length", "Expect",   kForwardedFor,          "X-Forwarded-Proto", "X-Forwarded-Host",
+    "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank", openai::kOwnerField};
 constexpr size_t kMostForwardedFor = 16;  // addresses
 
 // Of a list with commas.
@@ -90,7 +91,12 @@ http::Headers request_fields(const http::Request& request, const std::string& re
   const bool was_https = equal_ignoring_case(request.headers.find("X-Forwarded-Proto").value_or(""), "https");
   fields.add("X-Forwarded-Proto", was_https ? "https" : "http");
   fields.add(std::string(kRequestId), request_id);
-  if (!server_api_key.empty()) fields.set("Authorization", "Bearer " + server_api_key);
+  if (!server_api_key.empty()) {
+    // The server sees one key for all clients; what they store is each one's own.
+    fields.erase("x-api-key");
+    fields.set("Authorization", "Bearer " + server_api_key);
+    fields.add(std::string(openai::kOwnerField), openai::owner_of(request));
+  }
   return fields;
 }
 

@@ -69,6 +69,20 @@ TEST(ForwardedHeaders, WhatOnlyAProxyMaySayIsNotTakenFromClients) {
 TEST(ForwardedHeaders, TheServersKeyReplacesTheClients) {
   const auto fields = request_fields(request_with({{"authorization", "Bearer client"}}), "id", "server");
   EXPECT_EQ(fields.find("Authorization"), "Bearer server");
+  EXPECT_FALSE(request_fields(request_with({{"x-api-key", "client"}}), "id", "server").contains("x-api-key"));
+}
+
+TEST(ForwardedHeaders, AServerIsToldWhichClientItIsBehindItsOneKey) {
+  constexpr const char* kField = "X-Cachalot-Client";
+  const auto client_of = [&](const char* key) {
+    return std::string(request_fields(request_with({{"authorization", std::string("Bearer ") + key}}), "id", "server")
+                           .find(kField)
+                           .value_or(""));
+  };
+  EXPECT_EQ(client_of("one"), client_of("one"));
+  EXPECT_NE(client_of("one"), client_of("two"));
+  EXPECT_EQ(client_of("one").find("one"), std::string::npos);
+  EXPECT_FALSE(request_fields(request_with({{kField, "mine"}}), "id", "").contains(kField)) << "no client's to say";
 }
 
 TEST(ForwardedHeaders, AnAnswerKeepsItsOwnRequestIdAndLength) {

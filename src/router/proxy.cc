@@ -11,6 +11,7 @@
 #include "config/json.h"
 #include "http/message.h"
 #include "openai/api_error.h"
+#include "openai/response_store.h"
 #include "router/forwarding.h"
 #include "router/request_facts.h"
 
@@ -31,6 +32,7 @@ constexpr std::string_view kForcedReplica = "X-data-parallel-rank";
 // A head that came without a body waits so long for its first piece, since until it is passed on another replica may
 // be asked; then the client should know that it is being served.
 constexpr std::chrono::milliseconds kHeadPatience{500};
+constexpr std::string_view kResponses = "/v1/responses";
 constexpr int kMostLosses = 2;  // replicas that one request may take with it
 
 std::string make_request_id() {
@@ -66,10 +68,15 @@ ApiError describe(NoPlace why) {
   return {500, "unknown", "server_error"};
 }
 
-http::Response to_response(const ApiError& error) {
-  http::Response response = error.to_response();
-  if (error.status == 429) response.headers.set("Retry-After", "1");
-  return response;
+// What a request to /v1/responses refers to, or whose path it is; empty: nothing that a server of ours has.
+std::string stored_id_of(std::string_view path, const RequestFacts& facts) {
+  if (!path.starts_with(kResponses)) return {};
+  std::string_view id = facts.stored_id;
+  if (id.empty() && path.size() > kResponses.size()) {
+    id = path.substr(kResponses.size() + 1);
+    id = id.substr(0, id.find('/'));
+  }
+  return openai::response_ids::mark_of(id) ? std::string(id) : std::string();
 }
 
 // One request, on the strand of its client's connection.
@@ -80,11 +87,12 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
         client_(client),
         id_(request_id_of(client.request)),
         target_(client.request.target),
+        error_form_(openai::error_form(client.request.path)),
         strand_(std::move(strand)),
         grace_timer_(strand_) {}
 
   awaitable<void> run() {
-    const auto forced = forced_replica();
+    auto forced = forced_replica();
     if (!forced) co_return co_await refuse(ApiError(400, forced.error().message, "invalid_request_error"));
     if (!context_->suspects.empty()) {
       const uint64_t hash = hash_of(target_, client_.request.body);
@@ -95,11 +103,20 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
                                                        seconds->count()),
                                            "server_error"));
     }
-    const RequestFacts facts = read_request_facts(client_.request.body);
+    const std::string_view path = client_.request.path;
+    const RequestFacts facts = read_request_facts(client_.request.body, path.starts_with(kResponses));
+    stored_id_ = stored_id_of(path, facts);
+    if (*forced || !context_->table.any_marks()) stored_id_.clear();
+    if (!stored_id_.empty()) {
+      *forced = context_->table.holder_of(*openai::response_ids::mark_of(stored_id_));
+      if (!*forced) co_return co_await refuse(what_is_gone());
+    }
     std::vector<size_t> sent_to;
     for (int num_losses_before = 0;; num_losses_before = num_losses_) {
       auto place = context_->table.admit(facts, sent_to, *forced, weak_from_this(), steady_clock::now());
       if (!place && failure_) break;
+      if (!place && place.error() == NoPlace::kForcedIsDown && !stored_id_.empty())
+        co_return co_await refuse(what_is_gone());
       if (!place) co_return co_await refuse(describe(place.error()));
       replica_ = place->replica();
       place_.emplace(std::move(*place));
@@ -134,6 +151,22 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   }
 
  private:
+  http::Response to_response(const ApiError& error) const {
+    http::Response response = error.to_response({{"X-Request-Id", id_}}, error_form_);
+    if (error.status == 429) response.headers.set("Retry-After", "1");
+    return response;
+  }
+
+  // In the words of OpenAI, at which a client sends the whole conversation again.
+  ApiError what_is_gone() const {
+    const bool is_path = target_.contains(stored_id_);
+    return {404,
+            fmt::format("{}esponse with id {} not found: the replica that had it is gone.",
+                        is_path ? "R" : "Previous r", quoted(stored_id_)),
+            "invalid_request_error", is_path ? "response_id" : "previous_response_id",
+            is_path ? "response_not_found" : "previous_response_not_found"};
+  }
+
   Result<std::optional<size_t>> forced_replica() const {
     const auto text = client_.request.headers.find(kForcedReplica);
     if (!text) return std::nullopt;
@@ -207,7 +240,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     const auto now = steady_clock::now();
     const bool took_long = call_->num_lost() == 0 && now - try_began_ >= context_->options.connect_timeout;
     if (!was_silent_) context_->table.request_not_taken(replica_, error.message, took_long ? try_began_ : now);
-    failure_ = num_losses_ >= kMostLosses
+    failure_ = !stored_id_.empty() ? to_response(what_is_gone())
+               : num_losses_ >= kMostLosses
                    ? to_response(ApiError(502,
                                           "the replicas that had this request were lost without an answer; it is "
                                           "not sent to another one",
@@ -332,7 +366,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     if (!was_silent_) context_->table.request_failed(replica_, reason, false, steady_clock::now());
     end_metrics(false);
     const ApiError error(502, "the replica that was answering is gone; the answer is incomplete", "server_error");
-    if (is_events) co_await client_.send(http::format_sse(json_text(error.to_json())));
+    if (is_events) co_await client_.send(error.to_event(error_form_, id_));
   }
 
   void end_metrics(bool is_whole) {
@@ -347,15 +381,13 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   awaitable<void> answer(http::Response response) {
     if (!head_is_passed_) co_return co_await client_.respond(std::move(response));
     end_metrics(false);
-    co_await client_.send(http::format_sse(response.body));
+    co_await client_.send(http::format_sse(response.body, error_form_ == openai::ErrorForm::kAnthropic ? "error" : ""));
   }
 
   awaitable<void> refuse(ApiError error) {
     context_->metrics.refused(error.status);
     log::debug("request {}: {} is refused with {}: {}", id_, quoted(target_), error.status, error.message);
-    http::Response response = to_response(error);
-    response.headers.set("X-Request-Id", id_);
-    co_await answer(std::move(response));
+    co_await answer(to_response(error));
   }
 
   // Nothing of an answer yet: another replica is asked. Else the silence may pass, for a while.
@@ -381,6 +413,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   const std::shared_ptr<ProxyContext> context_;
   http::ServerCall& client_;  // until end()
   const std::string id_, target_;
+  const openai::ErrorForm error_form_;
+  std::string stored_id_;  // of what one replica alone has, and the request is about
   const asio::any_io_executor strand_;
   const steady_clock::time_point arrival_ = steady_clock::now();
   steady_clock::time_point try_began_;

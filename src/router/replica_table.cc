@@ -48,6 +48,8 @@ Result<LoadReport> parse_load_report(std::string_view text) {
   read("waiting", report.num_waiting, kMostSequences);
   read("pending_tokens", report.num_pending_tokens, kMostTokens);
   read("kv_usage", report.kv_usage, 1);
+  if (const boost::json::value* instance = object->if_contains("instance"); instance && instance->is_string())
+    report.instance = instance->get_string();
   if (!odd.empty())
     return make_error(ErrorCode::kCorrupt, "the load report's {} is no number, or none that can be: {}", odd,
                       quoted(text));
@@ -214,6 +216,20 @@ void ReplicaTable::request_answered(size_t idx) {
 bool ReplicaTable::any_up() const {
   const std::lock_guard lock(mutex_);
   return std::ranges::any_of(replicas_, [](const Replica& replica) { return replica.health.is_up(); });
+}
+
+bool ReplicaTable::any_marks() const {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::any_of(
+      replicas_, [](const Replica& replica) { return replica.health.is_up() && !replica.report.instance.empty(); });
+}
+
+std::optional<size_t> ReplicaTable::holder_of(std::string_view mark) const {
+  const std::lock_guard lock(mutex_);
+  const auto holder = std::ranges::find_if(
+      replicas_, [&](const Replica& replica) { return replica.health.is_up() && replica.report.instance == mark; });
+  if (holder == replicas_.end()) return std::nullopt;
+  return static_cast<size_t>(holder - replicas_.begin());
 }
 
 bool ReplicaTable::is_silent(size_t idx) const {

@@ -23,6 +23,7 @@ struct LoadReport {
   int num_running = 0, num_waiting = 0;  // sequences
   double num_pending_tokens = 0;         // that came and are not computed yet
   double kv_usage = 0;                   // used KV blocks; 1: all of them
+  std::string instance;                  // what the ids of its responses are marked with, another one with each start
 };
 
 Result<LoadReport> parse_load_report(std::string_view json);
@@ -118,6 +119,10 @@ class ReplicaTable {
   void heard(size_t replica, Time now) { last_heard_[replica] = now.time_since_epoch().count(); }
 
   bool any_up() const;
+  // Whether any that takes requests marks the ids of its responses.
+  bool any_marks() const;
+  // The replica whose responses have this mark; none: it is gone, or was never there.
+  std::optional<size_t> holder_of(std::string_view mark) const;
   bool is_silent(size_t replica) const;
   std::vector<ReplicaStatus> status(Time now) const;
 

@@ -228,6 +228,7 @@ TEST(LoadReport, NumbersThatCannotBeAreRefused) {
   EXPECT_EQ(parse_load_report(R"({"running": 3, "waiting": 2, "pending_tokens": 1e3, "kv_usage": 0.5})")->num_running,
             3);
   EXPECT_TRUE(parse_load_report(R"({"running": 3, "other": "x"})"));
+  EXPECT_EQ(parse_load_report(R"({"running": 3, "instance": "ab"})")->instance, "ab");
   for (const char* report :
        {R"({"running": -1})", R"({"running": 1e300})", R"({"waiting": "x"})", R"({"pending_tokens": -5})",
         R"({"kv_usage": 1.5})", R"({"kv_usage": null})", "[]", "", R"({"running": 1)"})

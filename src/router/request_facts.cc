@@ -57,8 +57,13 @@ namespace json = boost::json;
 constexpr double kMeanTokenBytes = 4;
 constexpr size_t kMostRead = 256 << 10;  // a millisecond's work; of what follows only the length counts
 
+// The top-level keys that prompts stand under.
+constexpr std::string_view kPromptKeys[] = {"prompt", "messages", "system", "input", "instructions"};
+constexpr size_t kMostIdBytes = 256;
+
 // Hears a document's parts and keeps the text of its prompt: the strings (also the names, such as "content", so that
-// roles stay apart) and the token ids below the top-level key "prompt" or "messages".
+// roles stay apart) and the token ids below those keys. And what it refers to: "previous_response_id", or the first
+// item of type "item_reference" of "input".
 class PromptReader {
  public:
   static constexpr size_t max_object_size = static_cast<size_t>(-1);
@@ -69,29 +74,43 @@ class PromptReader {
   std::string text;      // no longer than the longest prefix
   size_t num_bytes = 0;  // of all of it
   size_t num_ids = 0;
+  std::string previous_id, reference_id;
 
   bool on_document_begin(json::error_code&) { return true; }
   bool on_document_end(json::error_code&) { return true; }
-  bool on_object_begin(json::error_code&) { return enter(); }
-  bool on_object_end(size_t, json::error_code&) { return leave(); }
+  bool on_object_begin(json::error_code&) {
+    if (depth_ == kItemDepth - 1) item_id_ = item_type_ = {};
+    return enter();
+  }
+  bool on_object_end(size_t, json::error_code&) {
+    if (depth_ == kItemDepth && key_ == "input" && item_type_ == "item_reference" && reference_id.empty())
+      reference_id = item_id_;
+    return leave();
+  }
   bool on_array_begin(json::error_code&) { return enter(); }
   bool on_array_end(size_t, json::error_code&) { return leave(); }
   bool on_key_part(json::string_view part, size_t, json::error_code&) {
-    if (depth_ == 1)
-      key_.append(part.data(), part.size());
-    else
-      take(part);
+    if (std::exchange(is_new_key_, false)) (depth_ == 1 ? key_ : inner_key_).clear();
+    append(part, depth_ == 1 ? key_ : inner_key_);
+    if (depth_ != 1) take(part);
     return true;
   }
   bool on_key(json::string_view part, size_t size, json::error_code& error) {
     on_key_part(part, size, error);
+    is_new_key_ = true;
     if (depth_ != 1) return end_of_text();
-    in_prompt_ = key_ == "prompt" || key_ == "messages";
-    key_.clear();
+    in_prompt_ = std::ranges::find(kPromptKeys, key_) != std::end(kPromptKeys);
     return true;
   }
-  bool on_string_part(json::string_view part, size_t, json::error_code&) { return take(part); }
-  bool on_string(json::string_view part, size_t, json::error_code&) { return take(part) && end_of_text(); }
+  bool on_string_part(json::string_view part, size_t, json::error_code&) {
+    if (depth_ == 1 && key_ == "previous_response_id") append(part, previous_id);
+    if (depth_ == kItemDepth && inner_key_ == "id") append(part, item_id_);
+    if (depth_ == kItemDepth && inner_key_ == "type") append(part, item_type_);
+    return take(part);
+  }
+  bool on_string(json::string_view part, size_t size, json::error_code& error) {
+    return on_string_part(part, size, error) && end_of_text();
+  }
   bool on_number_part(json::string_view, json::error_code&) { return true; }
   bool on_int64(int64_t id, json::string_view, json::error_code&) { return take_id(static_cast<uint64_t>(id)); }
   bool on_uint64(uint64_t id, json::string_view, json::error_code&) { return take_id(id); }
@@ -110,6 +129,10 @@ class PromptReader {
     depth_--;
     return true;
   }
+  // No longer than an id or a name may be.
+  static void append(json::string_view part, std::string& name) {
+    name.append(part.data(), std::min(part.size(), kMostIdBytes - std::min(name.size(), kMostIdBytes)));
+  }
   bool take(json::string_view part) {
     if (!in_prompt_) return true;
     num_bytes += part.size();
@@ -127,22 +150,27 @@ class PromptReader {
     return true;
   }
 
+  static constexpr int kItemDepth = 3;  // of the fields of an object in a list under a top-level key
+
   int depth_ = 0;
   bool in_prompt_ = false;
-  std::string key_;
+  std::string key_, inner_key_;  // the last one at the top, and below it
+  bool is_new_key_ = true;       // what comes of a key begins it
+  std::string item_id_, item_type_;
 };
 
 }  // namespace
 
-RequestFacts read_request_facts(std::string_view body) {
+RequestFacts read_request_facts(std::string_view body, bool refers) {
   json::basic_parser<PromptReader> parser{json::parse_options()};
   json::error_code ignored;  // the replica says what is wrong with it
-  const size_t num_read = std::min(body.size(), kMostRead);
+  const size_t num_read = refers ? body.size() : std::min(body.size(), kMostRead);
   parser.write_some(true, body.data(), num_read, ignored);
   const PromptReader& reader = parser.handler();
   return {.num_prompt_tokens = static_cast<double>(reader.num_bytes + body.size() - num_read) / kMeanTokenBytes +
                                static_cast<double>(reader.num_ids),
-          .prefixes = prefixes_of(reader.text)};
+          .prefixes = prefixes_of(reader.text),
+          .stored_id = reader.previous_id.empty() ? reader.reference_id : reader.previous_id};
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -53,14 +54,17 @@ class PrefixAffinity {
   std::unordered_map<uint64_t, Entries::iterator> by_hash_;
 };
 
-// What the router reads of a request to choose a replica for it; nothing hangs on it but the choice.
+// What the router reads of a request to choose a replica for it.
 struct RequestFacts {
   double num_prompt_tokens = 0;  // an estimate
   std::vector<Prefix> prefixes;
+  std::string
+      stored_id;  // of what the request goes on from or refers to, which one replica has (/v1/responses); or empty
 };
 
-// Reads the prompt or the messages of a JSON body; of one that is cut off, what is there.
-RequestFacts read_request_facts(std::string_view body);
+// Reads the prompt or the messages of a JSON body; of one that is cut off, what is there. `refers`: it may refer to
+// what is stored, perhaps at its end, and is read whole.
+RequestFacts read_request_facts(std::string_view body, bool refers = false);
 
 // Of a request as far as it is held.
 uint64_t hash_of(std::string_view target, std::string_view body);

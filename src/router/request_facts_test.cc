@@ -116,6 +116,31 @@ TEST(RequestFacts, WhatIsNotJsonHasNone) {
   }
 }
 
+TEST(RequestFacts, ThePromptsOfOtherProtocolsCountToo) {
+  EXPECT_EQ(read_request_facts(R"({"input": "12345678"})").num_prompt_tokens, 2);
+  EXPECT_EQ(hashes(fmt::format(R"({{"input": "{}"}})", kLong)).size(), 3u);
+  EXPECT_EQ(hashes(fmt::format(R"({{"instructions": "{}", "input": "a"}})", kLong)).size(), 3u);
+  EXPECT_EQ(hashes(fmt::format(R"({{"system": [{{"type": "text", "text": "{}"}}]}})", kLong)).size(), 3u);
+}
+
+TEST(RequestFacts, WhatIsStoredIsNamedByThePreviousResponseOrAReference) {
+  const auto stored_id = [](const std::string& body) { return read_request_facts(body, true).stored_id; };
+  EXPECT_EQ(stored_id(R"({"input": "a", "previous_response_id": "resp_1"})"), "resp_1");
+  EXPECT_EQ(stored_id(R"({"input": [{"role": "user", "content": [{"type": "input_text", "text": "a", "id": "x"}]},
+      {"type": "item_reference", "id": "msg_1"}, {"id": "msg_2", "type": "item_reference"}]})"),
+            "msg_1");
+  EXPECT_EQ(stored_id(R"({"input": [{"id": "msg_2", "type": "item_reference"}], "previous_response_id": "resp_1"})"),
+            "resp_1");
+  EXPECT_EQ(stored_id(R"({"input": [{"id": "msg_1", "type": "message"}], "other": [{"type": "item_reference",
+      "id": "x"}], "metadata": {"previous_response_id": "y"}, "previous_response_id": null})"),
+            "");
+  const std::string behind =
+      fmt::format(R"({{"input": "{}", "previous_response_id": "resp_1"}})", std::string(1 << 19, 'x'));
+  EXPECT_EQ(stored_id(behind), "resp_1") << "a body that may have one is read to its end";
+  EXPECT_EQ(read_request_facts(behind).stored_id, "");
+  EXPECT_LE(stored_id(fmt::format(R"({{"previous_response_id": "{}"}})", kLong)).size(), 256u);
+}
+
 TEST(RequestFacts, OfABodyThatIsCutOffIsWhatIsThere) {
   EXPECT_EQ(hashes(R"({"prompt": ")" + kLong), hashes(R"({"prompt": ")" + kLong + "\"}"));
 }

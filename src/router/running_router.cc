@@ -129,9 +129,9 @@ struct RunningRouter::Parts {
     add_passed_routes();
     http.set_head_check(
         [this](const http::Request& head) { return openai::check_api_key(head, options.api_keys, kOpenToAll); });
-    http.set_error_format([](int status, std::string_view message) {
+    http.set_error_format([](int status, std::string_view message, std::string_view path) {
       return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
-          .to_response();
+          .to_response({}, openai::error_form(path));
     });
   }
 

@@ -99,6 +99,59 @@ TEST_F(RouterTest, PassesRequestsOnAndAnswersBack) {
   EXPECT_EQ(replica(0).last_request().headers.find("X-Request-Id"), "mine");
 }
 
+TEST_F(RouterTest, WhatIsStoredIsAskedForWhereItIs) {
+  const std::string marks[] = {std::string(16, 'a'), std::string(16, 'b')};
+  for (const std::string& mark : marks)
+    add_replica().load =
+        R"({"running": 0, "waiting": 0, "pending_tokens": 0, "kv_usage": 0, "instance": ")" + mark + "\"}";
+  start();
+  const auto id_at = [&](const std::string& mark) { return "resp_" + mark + std::string(32, '0'); };
+  const auto go_on_from = [&](const std::string& id) {
+    return *client_.fetch({.method = "POST",
+                           .url = url("/v1/responses"),
+                           .body = R"({"input": "a", "previous_response_id": ")" + id + "\"}"});
+  };
+  for (int time = 0; time < 3; time++) {
+    for (size_t idx = 0; idx < 2; idx++) {
+      const std::string name = "replica " + std::to_string(idx);
+      EXPECT_EQ(go_on_from(id_at(marks[idx])).body, name);
+      EXPECT_EQ(get("/v1/responses/" + id_at(marks[idx])).body, name);
+      EXPECT_EQ(get("/v1/responses/" + id_at(marks[idx]) + "/input_items?limit=1").body, name);
+    }
+  }
+  const auto is_gone = [&](const std::string& mark) {
+    const http::Response refusal = go_on_from(id_at(mark)), missing = get("/v1/responses/" + id_at(mark));
+    EXPECT_EQ(refusal.status, 404);
+    EXPECT_THAT(refusal.body, AllOf(HasSubstr("\"previous_response_not_found\""), HasSubstr("is gone")));
+    EXPECT_EQ(missing.status, 404);
+    EXPECT_THAT(missing.body, HasSubstr("\"response_not_found\""));
+  };
+  is_gone(std::string(16, 'c'));
+  EXPECT_EQ(go_on_from("resp_1").status, 200) << "an id of others is any replica's to refuse";
+  replicas_[1].reset();
+  is_gone(marks[1]);
+  EXPECT_TRUE(eventually([&] { return num_up() == 1; }));
+  is_gone(marks[1]);
+  EXPECT_EQ(go_on_from(id_at(marks[0])).body, "replica 0");
+}
+
+TEST_F(RouterTest, ServersThatMarkNothingGetWhatTheyMayHave) {
+  add_replica();
+  start();
+  EXPECT_EQ(get("/v1/responses/resp_" + std::string(48, 'a')).body, "replica 0");
+}
+
+TEST_F(RouterTest, RefusesAnthropicsClientsInTheirForm) {
+  add_replica();
+  options_.api_keys = {"secret"};
+  router_ = RunningRouter::start(options_).value();
+  const auto send = [&](http::Headers headers) {
+    return *client_.fetch({.method = "POST", .url = url("/v1/messages"), .headers = std::move(headers), .body = "{}"});
+  };
+  EXPECT_THAT(send({}).body, StartsWith(R"({"type":"error","error":{"type":"authentication_error")"));
+  EXPECT_TRUE(eventually([&] { return send({{"x-api-key", "secret"}}).body == "replica 0"; }));
+}
+
 TEST_F(RouterTest, PathsOutsideTheApiAreUnknown) {
   add_replica();
   start();

@@ -169,7 +169,11 @@ struct RunningServer::Parts {
     api_options.exclude_unusable_tools = options.text.exclude_unusable_tools;
     api_options.force_include_usage = options.text.force_include_usage;
     api_options.tokens_as_ids = options.text.tokens_as_ids;
+    api_options.limits.trusts_chat_template = options.text.trust_request_chat_template;
+    const int silence = options.service.sse_keep_alive_seconds;
+    api_options.keep_alive = silence > 0 ? std::chrono::seconds(silence) : std::chrono::years(1);
     api_options.limits.max_logprobs = options.service.max_logprobs;
+    api_options.max_stored_response_bytes = options.service.max_stored_response_bytes;
     if (const std::string& kwargs = options.text.default_template_kwargs; !kwargs.empty()) {
       boost::system::error_code error;
       const boost::json::value value = boost::json::parse(kwargs, error);

@@ -17,15 +17,16 @@ namespace cachalot {
 
 // Where a server's texts come from, if not from the model's folder, and what answers hold unasked.
 struct TextOptions {
-  std::string tokenizer;                   // another folder
-  std::string chat_template;               // a file, or the template itself
-  std::string generation_config = "auto";  // "vllm": none of the model's sampling defaults; else another folder
-  std::string override_generation_config;  // a JSON object that goes before that
-  std::string default_template_kwargs;     // a JSON object: what templates are given unless a request says otherwise
-  std::string tool_call_parser;            // how the model calls tools; empty: as its chat template shows
-  bool exclude_unusable_tools = false;     // from prompts, where a request's tool_choice is none
-  bool force_include_usage = false;        // streams end with their usage, asked or not
-  bool tokens_as_ids = false;              // "token_id:7" in logprobs, unless a request says otherwise
+  std::string tokenizer;                     // another folder
+  std::string chat_template;                 // a file, or the template itself
+  std::string generation_config = "auto";    // "vllm": none of the model's sampling defaults; else another folder
+  std::string override_generation_config;    // a JSON object that goes before that
+  std::string default_template_kwargs;       // a JSON object: what templates are given unless a request says otherwise
+  std::string tool_call_parser;              // how the model calls tools; empty: as its chat template shows
+  bool exclude_unusable_tools = false;       // from prompts, where a request's tool_choice is none
+  bool trust_request_chat_template = false;  // a request may bring its own
+  bool force_include_usage = false;          // streams end with their usage, asked or not
+  bool tokens_as_ids = false;                // "token_id:7" in logprobs, unless a request says otherwise
 };
 
 struct ServeOptions {

@@ -181,7 +181,7 @@ class Server {
                                                                              .max_body_bytes = 4096,
                                                                              .max_buffered_body_bytes = 256,
                                                                              .idle_timeout = std::chrono::hours(1)})) {
-    core_->error_format = [](int status, std::string_view message) {
+    core_->error_format = [](int status, std::string_view message, std::string_view) {
       CHECK(to_valid_utf8(message) == message);
       return http::Response::json(status, "{}");
     };

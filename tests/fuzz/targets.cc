@@ -21,6 +21,8 @@
 #include "openai/api_address.h"
 #include "openai/chat_request.h"
 #include "openai/generation_params.h"
+#include "openai/messages.h"
+#include "openai/responses.h"
 #include "preflight/cluster_check.h"
 #include "router/forwarding.h"
 #include "router/replica_table.h"
@@ -138,6 +140,10 @@ void read_request(std::string_view bytes) {
     passed(openai::render(chat->conversation, **chat_template));
   }
   (void)openai::parse_completion_request(*body, {}, limits);
+  (void)openai::parse_messages_request(*body, {}, limits);
+  static openai::ResponseStore store(1 << 20);
+  if (const auto response = openai::parse_responses_request(*body, {}, limits, store, ""))
+    CHECK(!boost::json::parse(openai::shown_input_items(response->input_items, store.make_id())).as_array().empty());
 }
 
 template <class Message>

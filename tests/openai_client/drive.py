@@ -1,4 +1,5 @@
-"""What a user of the official openai client does, against the server at $OPENAI_BASE_URL; run.sh sets the scene."""
+"""What users of the official openai and anthropic clients do, against the server at $OPENAI_BASE_URL; run.sh sets the
+scene."""
 
 import json
 import os
@@ -6,10 +7,17 @@ import threading
 import unittest
 import urllib.request
 
+import anthropic
 import openai
 
 QUESTION = [{"role": "user", "content": "Which one is larger? 3.8 or 3.11"}]
 PROMPT = "The day after Sunday"
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 
 
 class OpenAiClient(unittest.TestCase):
@@ -112,6 +120,57 @@ class OpenAiClient(unittest.TestCase):
             # Greedy: the token is the likeliest one.
             self.assertAlmostEqual(token.logprob, token.top_logprobs[0].logprob, places=4)
 
+    def respond(self, **fields):
+        fields = {"model": self.model, "input": "What is 12 + 30?", "max_output_tokens": 300, "temperature": 0} | fields
+        return self.client.responses.create(**fields)
+
+    def test_responses(self):
+        response = self.respond()
+        self.assertTrue(response.id.startswith("resp_"))
+        self.assertEqual(response.status, "completed")
+        self.assertEqual(response.output[-1].type, "message")
+        self.assertTrue(response.output_text)
+        self.assertNotIn("</think>", response.output_text)
+        self.assertEqual(response.usage.total_tokens, response.usage.input_tokens + response.usage.output_tokens)
+
+    def test_a_streamed_response_equals_the_whole(self):
+        whole = self.respond()
+        fields = {"model": self.model, "input": "What is 12 + 30?", "max_output_tokens": 300, "temperature": 0}
+        with self.client.responses.stream(**fields) as stream:
+            events = list(stream)
+            response = stream.get_final_response()
+        self.assertEqual(response.output_text, whole.output_text)
+        self.assertEqual([event.sequence_number for event in events], list(range(len(events))))
+        self.assertEqual(events[0].type, "response.created")
+        self.assertEqual(events[-1].type, "response.completed")
+        self.assertEqual([item.type for item in response.output], [item.type for item in whole.output])
+
+    def test_responses_go_on_from_each_other(self):
+        first = self.respond()
+        second = self.respond(input="And 1 + 2?", previous_response_id=first.id)
+        self.assertGreater(second.usage.input_tokens, first.usage.input_tokens + 5)
+        self.assertEqual(self.client.responses.retrieve(first.id), first)
+        self.assertEqual([item.type for item in self.client.responses.input_items.list(second.id)], ["message"])
+        self.client.responses.delete(first.id)
+        with self.assertRaises(openai.NotFoundError):
+            self.client.responses.retrieve(first.id)
+        with self.assertRaises(openai.NotFoundError) as caught:
+            self.respond(previous_response_id=second.id)
+        self.assertEqual(caught.exception.code, "previous_response_not_found")
+
+    def test_responses_that_must_call_a_tool(self):
+        tool = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}
+        try:
+            response = self.respond(tools=[tool], tool_choice="required", max_output_tokens=1000)
+        except openai.BadRequestError as error:
+            self.skipTest(error.message)  # the model calls no tools
+        call = response.output[-1]
+        self.assertEqual((call.type, call.name), ("function_call", "weather"))
+        self.assertEqual(list(json.loads(call.arguments)), ["city"])
+        history = [{"role": "user", "content": "What is 12 + 30?"}, *response.output]
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+        self.assertTrue(self.respond(input=[*history, output], tools=[tool]).output)
+
     def test_errors_name_the_parameter(self):
         with self.assertRaises(openai.BadRequestError) as caught:
             self.complete(temperature=9)
@@ -156,6 +215,72 @@ class OpenAiClient(unittest.TestCase):
         for thread in threads:
             thread.join()
         self.assertEqual(together, alone)
+
+
+class AnthropicClient(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        url, key = os.environ["OPENAI_BASE_URL"].rstrip("/").removesuffix("/v1"), os.environ["OPENAI_API_KEY"]
+        cls.client = anthropic.Anthropic(base_url=url, api_key=key, timeout=60, max_retries=0)
+        cls.model = openai.OpenAI(timeout=60).models.list().data[0].id
+
+    def fields(self, **fields):
+        return {
+            "model": self.model,
+            "max_tokens": 300,
+            "messages": [{"role": "user", "content": "What is 12 + 30?"}],
+            "extra_body": {"temperature": 0},
+        } | fields
+
+    def send(self, **fields):
+        return self.client.messages.create(**self.fields(**fields))
+
+    def test_a_message(self):
+        message = self.send()
+        self.assertEqual([block.type for block in message.content], ["text"])
+        self.assertEqual(message.stop_reason, "end_turn")
+        counted = self.client.messages.count_tokens(model=self.model, messages=self.fields()["messages"])
+        self.assertEqual(counted.input_tokens, message.usage.input_tokens + message.usage.cache_read_input_tokens)
+
+    def test_a_streamed_message_equals_the_whole(self):
+        thinking = {"type": "enabled", "budget_tokens": 1024}
+        whole = self.send(thinking=thinking)
+        with self.client.messages.stream(**self.fields(thinking=thinking)) as stream:
+            for _ in stream:
+                pass
+            message = stream.get_final_message()
+        self.assertEqual([block.type for block in message.content], [block.type for block in whole.content])
+        self.assertEqual(message.content[-1].text, whole.content[-1].text)
+        self.assertEqual(message.stop_reason, whole.stop_reason)
+        self.assertEqual(message.usage.output_tokens, whole.usage.output_tokens)
+        history = [*self.fields()["messages"], {"role": "assistant", "content": message.content}]
+        self.assertTrue(self.send(messages=[*history, {"role": "user", "content": "And 1 + 2?"}]).content)
+
+    def test_messages_that_must_call_a_tool(self):
+        tool = {"name": "weather", "input_schema": SCHEMA, "strict": True}
+        try:
+            message = self.send(tools=[tool], tool_choice={"type": "any"}, max_tokens=1000)
+        except anthropic.BadRequestError as error:
+            self.skipTest(error.message)  # the model calls no tools
+        call = message.content[-1]
+        self.assertEqual((call.type, call.name, message.stop_reason), ("tool_use", "weather", "tool_use"))
+        self.assertEqual(list(call.input), ["city"])
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
+        history = [*self.fields()["messages"], {"role": "assistant", "content": message.content}]
+        self.assertTrue(self.send(messages=[*history, {"role": "user", "content": [result]}], tools=[tool]).content)
+
+    def test_stop_sequences(self):
+        message = self.send(stop_sequences=["42"])
+        self.assertEqual((message.stop_reason, message.stop_sequence), ("stop_sequence", "42"))
+
+    def test_errors_are_anthropics(self):
+        with self.assertRaises(anthropic.BadRequestError) as caught:
+            self.send(extra_body={"temperature": 9})
+        self.assertEqual(caught.exception.body["error"]["type"], "invalid_request_error")
+        self.assertIn("temperature", caught.exception.body["error"]["message"])
+        self.assertTrue(caught.exception.request_id)
+        with self.assertRaises(anthropic.NotFoundError):
+            self.send(model="no-such-model")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Drives a server with the official openai client for Python.
+# Drives a server with the official clients for Python, openai's and anthropic's.
 #   run.sh --url http://host:8000/v1 [--api-key KEY]      a server that runs already
 #   run.sh --binary build/release/bin/cachalot [--model DIR]   starts one of its own
-# The client lives in a virtual environment, made once under $OPENAI_CLIENT_VENV (default: build/openai_client_venv).
+# The clients live in a virtual environment, made once under $OPENAI_CLIENT_VENV (default: build/openai_client_venv).
 # Exit status 77, "skipped", where it cannot be made: no python3-venv, or no way to PyPI.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,7 +23,7 @@ done
 venv=${OPENAI_CLIENT_VENV:-$root/build/openai_client_venv}
 if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
   if ! { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"; }; then
-    echo "run.sh: skipped: the openai client cannot be installed" >&2
+    echo "run.sh: skipped: the clients cannot be installed" >&2
     exit 77
   fi
   cp "$here/requirements.txt" "$venv/requirements.txt"
@@ -32,7 +32,8 @@ fi
 if [ -n "$binary" ]; then
   key=sesame
   log=$(mktemp)
-  "$binary" serve --model "$model" --host 127.0.0.1 --port 0 --api-key "$key" >"$log" 2>&1 &
+  "$binary" serve --model "$model" --host 127.0.0.1 --port 0 --api-key "$key" \
+    --tool-call-parser deepseek_v31 >"$log" 2>&1 &
   server=$!
   trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -f "$log"' EXIT
   for _ in $(seq 600); do
