@@ -27,8 +27,9 @@ struct RequestOutput {
   int num_cached_tokens = 0;                  // of the prompt, found in the prefix cache
   std::optional<RequestProgress> progress;    // if it wants to hear, and something has changed; then nothing else
   FinishReason finish = FinishReason::kNone;
-  std::string error;          // finish == kError
-  bool is_own_fault = false;  // an error of this request alone, which it would meet on any server
+  std::string error;                            // finish == kError
+  ErrorCode error_code = ErrorCode::kInternal;  // kInvalidArgument: what it asks for cannot be
+  bool is_own_fault = false;                    // an error of this request alone, which it would meet on any server
 };
 
 // The load of a replica, for /metrics and the router.

@@ -59,7 +59,8 @@ struct SequenceResult {
   // With prompt logprobs: an entry for each prompt token whose predecessor went through the model in this round, in
   // order: tokens [first_position + 1, min(first_position + num_tokens, num_prompt_tokens - 1)].
   std::vector<SampledToken> prompt_logprobs;
-  std::string error;  // finish == kError: this sequence alone failed, the others are fine
+  ErrorCode error_code = ErrorCode::kInternal;  // kInvalidArgument: what the request asks for cannot be
+  std::string error;                            // finish == kError: this sequence alone failed, the others are fine
 };
 
 struct StepResult {

@@ -430,6 +430,7 @@ void RankEngine::take_token(Active& sequence, Result<SampledToken> sampled) {
   SequenceResult& result = *sequence.result;
   if (!sampled) {
     result.finish = FinishReason::kError;
+    result.error_code = sampled.error().code;
     result.error = sampled.error().message;
     sequence.finished = true;
     return;

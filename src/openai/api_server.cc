@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "config/json.h"
 #include "openai/api_error.h"
+#include "openai/api_pages.h"
 #include "text/tool_call_grammar.h"
 
 namespace cachalot::openai {
@@ -93,9 +94,11 @@ void ApiServer::open(LoadedModel model) {
 }
 
 std::optional<http::Response> ApiServer::check_head(const http::Request& head) const {
-  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping",    "/load", "/version",
-                                                    "/live",   "/metrics", "/state"};
-  static constexpr std::string_view kAlways[] = {"/health", "/ping", "/version", "/live", "/state"};
+  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping",          "/load",  "/version",
+                                                    "/live",   "/metrics",       "/state", "/openapi.json",
+                                                    "/docs",   "/docs/style.css"};
+  static constexpr std::string_view kAlways[] = {"/health", "/ping",         "/version", "/live",
+                                                 "/state",  "/openapi.json", "/docs",    "/docs/style.css"};
   if (auto refusal = check_api_key(head, options_.api_keys, kOpenToAll)) return refusal;
   if (is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
     return std::nullopt;
@@ -468,7 +471,9 @@ void ApiServer::register_routes(http::Server& server) {
   register_short_routes(server);
   server.set_head_check([this](const http::Request& head) { return check_head(head); });
   server.set_error_format([](int status, std::string_view message, std::string_view path) {
-    ApiError error(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error");
+    const std::string_view reason = status == 404 ? reason_for_absence(path) : std::string_view();
+    ApiError error(status, std::string(reason.empty() ? message : reason),
+                   status >= 500 ? "server_error" : "invalid_request_error");
     error.is_final = status == 500;  // a handler that threw on this request
     return error.to_response({}, error_form(path));
   });
@@ -478,6 +483,17 @@ void ApiServer::register_short_routes(http::Server& server) {
   const auto at_once = [&](const char* method, const char* path, http::Server::Answerer answer) {
     server.route(method, path, std::move(answer));
   };
+  at_once("GET", "/openapi.json",
+          [this](const auto&) { return http::Response::json(200, api_document(options_.version)); });
+  at_once("GET", "/docs", [this](const auto&) {
+    return http::Response{200,
+                          {{"Content-Type", "text/html; charset=utf-8"},
+                           {"Content-Security-Policy", "default-src 'none'; style-src 'self'"}},
+                          api_page(options_.version)};
+  });
+  at_once("GET", "/docs/style.css", [](const auto&) {
+    return http::Response{200, {{"Content-Type", "text/css; charset=utf-8"}}, std::string(api_page_style())};
+  });
   at_once("GET", "/v1/models", [this](const auto& request) { return models(request); });
   at_once("GET", "/v1/models/*", [this](const auto& request) {
     return model(std::string_view(request.path).substr(std::string_view("/v1/models/").size()));

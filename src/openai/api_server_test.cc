@@ -759,6 +759,14 @@ TEST_F(ApiServerTest, AStreamTellsItsProgressIfAskedFor) {
     EXPECT_THAT(event, Not(HasSubstr("progress")));
 }
 
+TEST_F(ApiServerTest, WhatCannotBeIsTheRequestsOwnError) {
+  service_.answer_with("x");
+  service_.fail_after(0, true, true);
+  const Answer answer = ask("POST", "/v1/completions", R"({"prompt":"a","allowed_token_ids":[5],"guided_regex":"b"})");
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_EQ(answer.error().at("code"), "impossible_answer");
+}
+
 TEST_F(ApiServerTest, WordsAndTokensMayBeForbidden) {
   service_.answer_with("x");
   EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","bad_words":["the"],"allowed_token_ids":[7,5]})").status,

@@ -23,6 +23,7 @@ void ChoiceText::append(ChoiceText&& later) {
   stop_reason = std::move(later.stop_reason);
   error = std::move(later.error);
   is_own_fault = later.is_own_fault;
+  is_impossible = later.is_impossible;
 }
 
 Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const Prompt& prompt)
@@ -47,6 +48,7 @@ ChoiceText Choice::add(RequestOutput output) {
   if (finished_ || output.finish == FinishReason::kNone) return text;
   text.error = std::move(output.error);
   text.is_own_fault = output.is_own_fault;
+  text.is_impossible = output.error_code == ErrorCode::kInvalidArgument;
   finish(options_.prompt_only && output.finish == FinishReason::kStop ? FinishReason::kLength : output.finish, text);
   return text;
 }

@@ -40,6 +40,7 @@ struct ChoiceText {
   boost::json::value stop_reason;  // the stop string or explicit stop id that ended it; null for the end of sequence
   std::string error;               // finish == kError
   bool is_own_fault = false;       // an error of this request alone
+  bool is_impossible = false;      // an error: what it asks for cannot be
 
   bool has_news() const {
     return !content.empty() || !reasoning.empty() || !calls.empty() || !ids.empty() || !tokens.empty() ||

@@ -44,8 +44,9 @@ class FakeService : public GenerationService {
     accepts_ = num_submissions;
     refusal_ = std::move(error);
   }
-  void fail_after(int num_tokens, bool is_own_fault = false) {
+  void fail_after(int num_tokens, bool is_own_fault = false, bool is_impossible = false) {
     is_own_fault_ = is_own_fault;
+    is_impossible_ = is_impossible;
     fail_after_ = num_tokens;
   }
   void hold(bool held) {
@@ -122,6 +123,7 @@ class FakeService : public GenerationService {
       output.finish = FinishReason::kError;
       output.error = "the device is on fire";
       output.is_own_fault = is_own_fault_;
+      if (is_impossible_) output.error_code = ErrorCode::kInvalidArgument;
       return output;
     }
     const TokenId token = next_token(running);
@@ -169,7 +171,7 @@ class FakeService : public GenerationService {
   std::atomic<RequestId> next_id_{1};
   std::atomic<int> fail_after_{-1}, likeliest_choice_{-1};
   ReplicaStats stats_;
-  std::atomic<bool> healthy_{true}, ends_{true}, is_own_fault_{false};
+  std::atomic<bool> healthy_{true}, ends_{true}, is_own_fault_{false}, is_impossible_{false};
   bool held_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -19,6 +19,8 @@ constexpr size_t kMostUnread = 1 << 16;
 
 // Of the engine as a whole: another server may do better.
 ApiError engine_failed(const ChoiceText& text) {
+  if (text.is_impossible)
+    return ApiError(400, "the answer cannot go on: " + text.error, "invalid_request_error", "", "impossible_answer");
   ApiError error(500, "the engine failed: " + text.error, "server_error");
   error.is_final = text.is_own_fault;
   return error;

@@ -367,6 +367,14 @@ void name_once(std::string_view name) {
 
 }  // namespace
 
+std::vector<std::string> field_names(Endpoint endpoint) {
+  std::vector<std::string> names;
+  for (const Fields& fields : kFields)
+    if (is_of(fields, endpoint) && fields.treatment == Treatment::kRead)
+      std::ranges::move(words_of(fields.names), std::back_inserter(names));
+  return names;
+}
+
 void check_field_names(const json::object& object, JsonKeys& keys, Endpoint endpoint) {
   for (const auto& [key, value] : object) {
     const std::string_view name(key.data(), key.size());

@@ -58,6 +58,9 @@ struct GenerationParams {
 
 enum class Endpoint { kCompletions, kChats };
 
+// The names of the fields that do something.
+std::vector<std::string> field_names(Endpoint endpoint);
+
 // Every field that vLLM's and OpenAI's requests have is understood here, is of no consequence, or is refused by name
 // unless its value asks for nothing (null, false, []). Only fields that nobody knows are ignored, and each of them is
 // named once in the log.

@@ -139,6 +139,7 @@ struct RunningRouter::Parts {
     const auto pass = [this](http::ServerCall& call) { return pass_on(context, call); };
     for (const char* method : {"GET", "POST", "DELETE"}) http.route_upload(method, "/v1/*", pass);
     for (const char* path : {"/tokenize", "/detokenize"}) http.route_upload("POST", path, pass);
+    for (const char* path : {"/openapi.json", "/docs", "/docs/style.css"}) http.route_upload("GET", path, pass);
   }
 
   http::Response health() const { return {!is_draining && context->table.any_up() ? 200 : 503, {}, {}}; }

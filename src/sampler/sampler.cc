@@ -80,7 +80,7 @@ Status Sampler::assign(std::span<const float> logits) {
   row_.assign(logits);
   const float maximum = row_.maximum();
   if (maximum == -kInfinity)
-    return make_error(ErrorCode::kInternal, "no token of {} is allowed to come next", vocab_size_);
+    return make_error(ErrorCode::kInvalidArgument, "no token of {} is allowed to come next", vocab_size_);
   if (!std::isfinite(maximum))
     return make_error(ErrorCode::kInternal, "the model's logits are not numbers (largest: {})", maximum);
   return {};

@@ -256,6 +256,7 @@ RequestOutput Scheduler::advance(Sequence& sequence, SequenceResult result) {
   }
   if (result.finish == FinishReason::kError) {
     output.finish = FinishReason::kError;
+    output.error_code = result.error_code;
     output.error = std::move(result.error);
     output.is_own_fault = true;
     return output;
