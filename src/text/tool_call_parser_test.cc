@@ -1,9 +1,13 @@
 #include "text/tool_call_parser.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
+#include <random>
+
+#include "config/json.h"
 
 namespace cachalot {
 namespace {
@@ -198,6 +202,149 @@ TEST(ToolCallParser, PassesArgumentsThatAreNoJsonOn) {
       "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁call▁begin｜>x<｜tool▁call▁end｜>",
       {"", {{"function", "{}", ""}, {"x", "{}", ""}}});
 }
+
+// Writes answers as the models do.
+class Writer {
+ public:
+  explicit Writer(uint32_t seed) : random_(seed) {}
+
+  size_t below(size_t count) { return random_() % count; }
+  std::string_view one_of(std::initializer_list<std::string_view> words) { return words.begin()[below(words.size())]; }
+  std::string text() {
+    std::string text;
+    for (size_t i = below(6); i > 0; --i)
+      text += one_of(
+          {"rain", " ", "雨", "\"", "\\", "<b>", "é", "\n", "😀", "1 < 2", "{", "}", ", ", "</arg", "｜", "<｜", "`"});
+    return text;
+  }
+  json::value value(int depth) {
+    switch (below(depth > 0 ? 8 : 6)) {
+      case 0:
+        return static_cast<int64_t>(below(2000)) - 1000;
+      case 1:
+        return below(2) == 0;
+      case 2:
+        return 0.5 + static_cast<double>(below(9));
+      case 3:
+        return nullptr;
+      case 6: {
+        json::array list;
+        for (size_t i = below(3); i > 0; --i) list.push_back(value(depth - 1));
+        return list;
+      }
+      case 7: {
+        json::object object;
+        for (size_t i = below(3); i > 0; --i) object[std::string(one_of({"a", "b c", "日"}))] = value(depth - 1);
+        return object;
+      }
+      default:
+        return json::value(text());
+    }
+  }
+
+ private:
+  std::mt19937 random_;
+};
+
+// Python's json.dumps, as chat templates and models have it.
+std::string spaced(const json::value& value) {
+  std::string text;
+  if (const json::array* list = value.if_array()) {
+    for (const json::value& item : *list) text += (text.empty() ? "" : ", ") + spaced(item);
+    return "[" + text + "]";
+  }
+  if (const json::object* object = value.if_object()) {
+    for (const auto& [key, item] : *object) {
+      text += text.empty() ? "" : ", ";
+      append_json_string(std::string_view(key), text);
+      text += ": " + spaced(item);
+    }
+    return "{" + text + "}";
+  }
+  return json_text(value);
+}
+
+struct Made {
+  std::string name;
+  json::object arguments;
+};
+
+// What each format's makers say that their model writes.
+std::string written(std::string_view format, const std::vector<Made>& calls) {
+  const bool is_v32 = format == "deepseek_v32";
+  std::string text;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const auto& [name, arguments] = calls[i];
+    const std::string all = spaced(arguments);
+    if (format == "deepseek_v3") {
+      text += fmt::format("{}<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>",
+                          i ? "\n" : "", name, all);
+    } else if (format == "deepseek_v31") {
+      text += "<｜tool▁call▁begin｜>" + name + "<｜tool▁sep｜>" + all + "<｜tool▁call▁end｜>";
+    } else if (format == "kimi_k2") {
+      text += fmt::format("<|tool_call_begin|>functions.{}:{}<|tool_call_argument_begin|>{}<|tool_call_end|>", name, i,
+                          all);
+    } else if (format == "glm47") {
+      text += (i ? "\n<tool_call>" : "<tool_call>") + name;
+      for (const auto& [key, value] : arguments)
+        text += fmt::format("<arg_key>{}</arg_key><arg_value>{}</arg_value>", std::string_view(key),
+                            value.is_string() ? std::string(value.get_string()) : spaced(value));
+      text += "</tool_call>";
+    } else {
+      text += "<｜DSML｜invoke name=\"" + name + "\">\n";
+      for (const auto& [key, value] : arguments)
+        text +=
+            fmt::format("<｜DSML｜parameter name=\"{}\" string=\"{}\">{}</｜DSML｜parameter>\n", std::string_view(key),
+                        value.is_string(), value.is_string() ? std::string(value.get_string()) : spaced(value));
+      text += "</｜DSML｜invoke>\n";
+    }
+  }
+  if (format.starts_with("deepseek_v31") || format == "deepseek_v3")
+    return "<｜tool▁calls▁begin｜>" + text + "<｜tool▁calls▁end｜>";
+  if (format == "kimi_k2") return "<|tool_calls_section_begin|>" + text + "<|tool_calls_section_end|>";
+  if (format == "glm47") return text;
+  const std::string_view section = is_v32 ? "function_calls" : "tool_calls";
+  return fmt::format("<｜DSML｜{}>\n{}</｜DSML｜{}>", section, text, section);
+}
+
+class RandomAnswers : public testing::TestWithParam<const char*> {};
+
+TEST_P(RandomAnswers, AreReadWholeAndInEveryCut) {
+  const std::string_view format = GetParam();
+  Writer writer(7);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<Made> calls;
+    for (size_t i = 1 + writer.below(3); i > 0; --i) {
+      Made call{.name = std::string(writer.one_of({"find", "weather", "a.b-c_d", "now"})), .arguments = {}};
+      // Kinds that the schemas say: a format without kinds needs them to tell "7" from 7.
+      if (call.name == "find") {
+        if (writer.below(2)) call.arguments["text"] = writer.text();
+        if (writer.below(2)) call.arguments["filter"] = json::object{{"a", writer.value(2)}};
+        if (writer.below(2)) call.arguments["limit"] = static_cast<int64_t>(writer.below(100)) - 50;
+        if (writer.below(2)) call.arguments["exact"] = writer.below(2) == 0;
+      } else if (call.name == "weather") {
+        call.arguments["city"] = writer.text();
+      } else if (call.name != "now" && format != "glm47") {
+        call.arguments["any"] = writer.value(2);
+      }
+      calls.push_back(std::move(call));
+    }
+    std::string before = writer.text();
+    const std::string text = before + written(format, calls);
+    Parsed expected{before, {}};
+    if (expected.content.find_first_not_of(" \t\r\n") == expected.content.npos) expected.content.clear();
+    for (size_t i = 0; i < calls.size(); ++i)
+      expected.calls.push_back({calls[i].name, spaced(calls[i].arguments),
+                                format == "kimi_k2" ? fmt::format("functions.{}:{}", calls[i].name, i) : ""});
+    expect_calls(std::string(format).c_str(), text, expected);
+    if (HasFailure()) break;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, RandomAnswers,
+                         testing::Values("deepseek_v3", "deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2",
+                                         "glm47"),
+                         [](const auto& param) { return std::string(param.param); });
 
 TEST(ToolCallParser, IsChosenByNameOrByTheTemplate) {
   EXPECT_EQ(find_tool_call_syntax("deepseek"), nullptr);
