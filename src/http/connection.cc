@@ -99,18 +99,21 @@ Connection::Connection(tcp::socket socket, std::shared_ptr<ServerCore> core)
 
 void Connection::start() {
   if (!core_->add(shared_from_this())) return;
-  asio::co_spawn(
-      socket_.get_executor(), [self = shared_from_this()] { return self->run(); },
-      [self = shared_from_this()](const std::exception_ptr& exception) {
-        try {
-          if (exception) std::rethrow_exception(exception);
-        } catch (const std::exception& failure) {
-          log::error("connection from {} failed: {}", self->peer_, failure.what());
-        }
-        self->timeout_.stop();
-        self->close_socket();
-        self->core_->remove(self.get());
-      });
+  const auto end = [self = shared_from_this()](const std::exception_ptr& exception) {
+    try {
+      if (exception) std::rethrow_exception(exception);
+    } catch (const std::exception& failure) {
+      log::error("connection from {} failed: {}", self->peer_, failure.what());
+    }
+    self->timeout_.stop();
+    self->close_socket();
+    self->core_->remove(self.get());
+  };
+  try {
+    asio::co_spawn(socket_.get_executor(), [self = shared_from_this()] { return self->run(); }, end);
+  } catch (const std::bad_alloc&) {
+    end(std::current_exception());
+  }
 }
 
 void Connection::close() {

@@ -42,6 +42,7 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
 
   Status listen();
   awaitable<void> accept_connections();
+  awaitable<void> accept_while_there_is_memory(std::shared_ptr<ServerCore> self);
   void stop_accepting();
   // False: it came while the server ends, whose routes may be gone before it is; it is closed.
   bool add(const std::shared_ptr<Connection>& connection);

@@ -8,7 +8,9 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/v6_only.hpp>
 #include <limits>
+#include <new>
 #include <set>
+#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -109,6 +111,17 @@ Status ServerCore::listen() {
 // not asked yet has to leave; everybody else waits in the system's queue.
 awaitable<void> ServerCore::accept_connections() {
   const auto self = shared_from_this();
+  while (acceptor.is_open()) {
+    try {
+      co_await accept_while_there_is_memory(self);
+    } catch (const std::bad_alloc&) {
+      // Whoever has the memory gives some back; there may be none to wait with otherwise.
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }
+}
+
+awaitable<void> ServerCore::accept_while_there_is_memory(std::shared_ptr<ServerCore> self) {
   const int most = options.max_connections + options.num_reserved_connections;
   while (acceptor.is_open()) {
     auto [error, socket] = co_await acceptor.async_accept(asio::make_strand(context), kResult);
@@ -171,8 +184,9 @@ void ServerCore::begins_to_wait(Connection* connection, bool has_served) {
   Entry& entry = connections_.at(connection);
   if (entry.gives_way) return;
   leave_list(entry);
-  entry.list = has_served ? &waiting_ : &newcomers_;
-  entry.place = entry.list->insert(entry.list->end(), connection);
+  Waiting& list = has_served ? waiting_ : newcomers_;
+  entry.place = list.insert(list.end(), connection);
+  entry.list = &list;
 }
 
 void ServerCore::ends_to_wait(Connection* connection) {

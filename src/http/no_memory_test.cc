@@ -1,0 +1,58 @@
+// An allocation that fails, wherever on the I/O threads it is.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "http/loopback_test_util.h"
+#include "http/server.h"
+
+namespace {
+
+// Which allocation from now on fails, of threads that are not spared; negative: none.
+std::atomic<int64_t> failing_allocation{-1};
+thread_local bool is_spared = false;
+
+}  // namespace
+
+void* operator new(size_t size) {
+  if (failing_allocation.load(std::memory_order_relaxed) >= 0 && !is_spared && failing_allocation.fetch_sub(1) == 0)
+    throw std::bad_alloc();
+  void* const memory = std::malloc(size == 0 ? 1 : size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, size_t /*size*/) noexcept {
+  std::free(memory);
+}
+
+namespace cachalot::http {
+namespace {
+
+// It may cost a client its connection; the next one is answered.
+TEST(ServerTest, AnAllocationThatFailsEndsNoAccepting) {
+  is_spared = true;
+  IoThreads threads(1);
+  Server server(threads, {.host = "127.0.0.1"});
+  server.route("GET", "/hello", [](const Request&) { return Response::text(200, "hello"); });
+  ASSERT_TRUE(server.start());
+  for (int place = 0; place < 150; ++place) {
+    failing_allocation = place;
+    {
+      RawClient client(server.port());
+      client.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+      client.read_to_end();
+    }
+    failing_allocation = -1;
+    RawClient next(server.port());
+    next.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    ASSERT_TRUE(next.read_to_end().ends_with("hello")) << "behind allocation " << place;
+  }
+}
+
+}  // namespace
+}  // namespace cachalot::http
