@@ -34,7 +34,7 @@ namespace cachalot::http {
 namespace {
 
 // It may cost a client its connection; the next one is answered.
-TEST(ServerTest, AnAllocationThatFailsEndsNoAccepting) {
+TEST(NoMemory, AnAllocationThatFailsEndsNoAccepting) {
   is_spared = true;
   IoThreads threads(1);
   Server server(threads, {.host = "127.0.0.1"});
