@@ -375,6 +375,8 @@ TEST_F(ServerTest, WhereAllConnectionsAreBusyThereIsRoomForHealthAndARefusalForO
   }));
   const std::string end = " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
   EXPECT_THAT(answer_to("GET /health" + end), StartsWith("HTTP/1.1 200 "));
+  // Its connection, as long as it is there, makes room for the next.
+  EXPECT_TRUE(eventually([&] { return server_->num_connections() == 2; }));
   EXPECT_THAT(answer_to("GET /hello" + end), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("Retry-After: ")));
   for (const Responder& responder : busy) responder.respond(Response::text(200, "done"));
   for (const auto& client : clients) EXPECT_THAT(client->read_response(), EndsWith("done"));
