@@ -236,7 +236,7 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
   plan.end_ids = eos_token_ids_;
   plan.vocab_size = options_.vocab_size;
   plan.mask_workers = mask_workers_;
-  plan.mask_budget = std::make_shared<MaskBudget>();
+  plan.mask_budget = std::make_shared<MaskBudget>(plan.choices_per_prompt);
   return {};
 }
 

@@ -13,6 +13,8 @@ namespace json = boost::json;
 
 namespace {
 
+constexpr size_t kMostChoices = 10'000;
+
 // White space between the parts of a JSON text: as people write it, and not without end.
 constexpr std::string_view kWhiteSpace = R"(( |\n {0,64})?)";
 
@@ -44,7 +46,11 @@ std::optional<GrammarText> read_choices(const json::value& value, std::string_vi
     keys.fault(key, "is something else", "a list of texts, at least one");
     return std::nullopt;
   }
-  std::string lark = "start: ";
+  if (value.get_array().size() > kMostChoices) {
+    keys.fault(key, fmt::format("holds {} texts", value.get_array().size()), fmt::format("at most {}", kMostChoices));
+    return std::nullopt;
+  }
+  std::string lark = "start: CHOICE\nCHOICE: ";  // a terminal, which any number of texts makes no more ambiguous
   for (const json::value& choice : value.get_array()) {
     if (!lark.ends_with(' ')) lark += " | ";
     append_json_string(choice.get_string(), lark);

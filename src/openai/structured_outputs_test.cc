@@ -144,8 +144,10 @@ TEST_F(StructuredOutputsTest, HostileOnesAreBounded) {
   for (int i = 0; i < 5000; ++i)
     many += fmt::format(R"({}{{"type":"string","maxLength":{}}})", i > 0 ? "," : "", i + 1);
   for (int i = 0; i < 12; ++i) nested = "(" + nested + "){1,100}";
-  std::string text;
+  std::string text, choices = "[";
   append_json_string(nested, text);
+  for (int i = 0; i < 10'000; ++i) choices += fmt::format("{}\"v{}\"", i > 0 ? "," : "", i);
+  choices += "]";
   const std::vector<std::string> hostile = {
       R"("guided_json":)" + deep,
       R"("guided_json":{"type":"object","properties":)" + wide + "}}",
@@ -157,6 +159,7 @@ TEST_F(StructuredOutputsTest, HostileOnesAreBounded) {
       R"("guided_regex":"(.*a){1000}")",
       R"("guided_regex":"(x+x+)+y")",
       R"("guided_json":{"$ref":"#"})",
+      R"("guided_choice":)" + choices,
       R"x("guided_json":{"$defs":{"a":{"anyOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"}]}},"$ref":"#/$defs/a"})x",
   };
   OwnTime time;

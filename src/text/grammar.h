@@ -98,17 +98,21 @@ class MaskWorkers {
 };
 
 // How much time of the workers the answers to one request may take: a step of a model waits for the masks of all its
-// sequences, and a grammar can be made so ambiguous that one of them takes long. Thread-safe.
+// sequences, and a grammar can be made so ambiguous that one of them takes seconds. Over 129,000 tokens a JSON schema
+// takes 0.02 to 0.06 ms a token on the average, a bounded expression 1.5 ms with 9 at first. Thread-safe.
 class MaskBudget {
  public:
-  static constexpr std::chrono::nanoseconds kAtFirst = std::chrono::seconds(1),
-                                            kPerToken = std::chrono::milliseconds(5);
+  static constexpr std::chrono::nanoseconds kAtFirst = std::chrono::seconds(1);
+  static constexpr std::chrono::nanoseconds kPerAnswer = std::chrono::milliseconds(15);
+  static constexpr std::chrono::nanoseconds kPerToken = std::chrono::microseconds(300);
+
+  explicit MaskBudget(int num_answers) : left_ns_((kAtFirst + num_answers * kPerAnswer).count()) {}
 
   // Of a token; false: more was taken than there was.
   bool take(std::chrono::nanoseconds time) { return left_ns_.fetch_sub((time - kPerToken).count()) > time.count(); }
 
  private:
-  std::atomic<int64_t> left_ns_{kAtFirst.count()};
+  std::atomic<int64_t> left_ns_;
 };
 
 // What a model thinks before it answers, as constraints see it.

@@ -106,7 +106,7 @@ class ConstraintTest : public GrammarTest {
   std::unique_ptr<GrammarConstraint> constraint(const char* regex, Thought thought) {
     return std::make_unique<GrammarConstraint>(compile(GrammarText::Kind::kRegex, regex), std::move(thought),
                                                std::vector{end_}, vocab_size_, workers_,
-                                               std::make_shared<MaskBudget>());
+                                               std::make_shared<MaskBudget>(1));
   }
   bool takes_all(GrammarConstraint& constraint, std::string_view text) const {
     std::vector<TokenId> tokens = tokens_of(text);
@@ -159,7 +159,7 @@ TEST_F(ConstraintTest, HostileGrammarsHaveABudget) {
   int num_ended = 0;
   for (const auto& [kind, text] : hostile) {
     GrammarConstraint constraint(compile(kind, text), {}, {end_}, vocab_size_, workers_,
-                                 std::make_shared<MaskBudget>());
+                                 std::make_shared<MaskBudget>(1));
     OwnTime time;
     const auto begin = std::chrono::steady_clock::now();
     int num_tokens = 0;
