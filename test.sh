@@ -3,6 +3,7 @@
 #   ./test.sh                     everything
 #   ./test.sh --sanitize          the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   ./test.sh --tsan              the tests of threads and processes under ThreadSanitizer
+#   ./test.sh --clients [SUITE]   drives it with the programs that people use (network, npm; tests/clients/run.py)
 #   ./test.sh --fuzz SECONDS      fuzzes each reader of strangers' bytes for so long (clang 19)
 #   ./test.sh --tidy              clang-tidy over the sources instead
 #   ./test.sh -R Scheduler        further arguments go to ctest
@@ -11,7 +12,7 @@ cd "$(dirname "$0")"
 
 preset=release targets=()
 case "${1:-}" in
-  --help | -h) sed -n '2,8p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  --help | -h) sed -n '2,9p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
   --sanitize) preset=sanitize; shift ;;
   --tsan)
     preset=tsan targets=(comm_test http_test router_test serve_test cluster_test)
@@ -22,6 +23,9 @@ case "${1:-}" in
     scripts/install_packages.sh clang-19 libclang-rt-19-dev
     scripts/build.sh fuzz cachalot_fuzz
     exec tests/fuzz/run.sh build/fuzz "${@:2}" ;;
+  --clients)
+    scripts/build.sh release cachalot scripted_server
+    exec tests/clients/run.py --bin build/release/bin "${@:2}" ;;
   --tidy) exec scripts/tidy.sh ;;
 esac
 

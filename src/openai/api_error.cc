@@ -87,10 +87,11 @@ ApiError::ApiError(const Error& error)
 }
 
 json::object ApiError::to_json(ErrorForm form, std::string_view request_id) const {
-  if (form == ErrorForm::kAnthropic)
-    return {{"type", "error"},
-            {"error", {{"type", anthropic_type(status)}, {"message", message}}},
-            {"request_id", text_or_null(std::string(request_id))}};
+  if (form == ErrorForm::kAnthropic) {
+    json::object error{{"type", anthropic_type(status)}, {"message", message}};
+    if (!code.empty()) error["details"] = {{"error_code", code}};
+    return {{"type", "error"}, {"error", std::move(error)}, {"request_id", text_or_null(std::string(request_id))}};
+  }
   return {
       {"error", {{"message", message}, {"type", type}, {"param", text_or_null(param)}, {"code", text_or_null(code)}}}};
 }

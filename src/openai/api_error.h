@@ -14,7 +14,7 @@
 namespace cachalot::openai {
 
 // Whose clients read an error: OpenAI's {"error": {"message", "type", "param", "code"}}, or Anthropic's
-// {"type": "error", "error": {"type", "message"}, "request_id"}.
+// {"type": "error", "error": {"type", "message", "details": {"error_code"}}, "request_id"}.
 enum class ErrorForm { kOpenAi, kAnthropic };
 // Of the answers of a path.
 ErrorForm error_form(std::string_view path);

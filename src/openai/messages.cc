@@ -20,13 +20,13 @@ namespace {
 constexpr std::string_view kSharedWithChats = "model temperature top_p top_k min_p seed stream priority cache_salt";
 constexpr std::string_view kOfMessages =
     "system messages tools tool_choice thinking output_config output_format max_tokens stop_sequences metadata "
-    "service_tier";
+    "service_tier thread";
 // Of no consequence here: what a cache, a platform or a client's own bookkeeping is told.
 constexpr std::string_view kHintsOfMessages =
     "cache_control context_management compaction diagnostics betas anthropic_version anthropic_beta inference_geo "
     "speed "
     "user_profile_id workspace_id billing_policy fallbacks fallback_credit_token";
-constexpr std::string_view kRefusedOfMessages = "container mcp_servers thread";
+constexpr std::string_view kRefusedOfMessages = "container mcp_servers";
 
 // Texts of several blocks stand on lines of their own.
 void add_line(std::string_view line, std::string& text) {
@@ -278,6 +278,10 @@ void read_answer_options(JsonKeys& keys, const RequestLimits& limits, MessagesRe
 
 ApiResult<MessagesRequest> parse_messages_request(const json::object& object, const GenerationConfig& defaults,
                                                   const RequestLimits& limits, bool counts_only) {
+  // Anthropic's clients begin conversations with one by themselves, and go on without it if the error has this code.
+  if (const json::value* thread = object.if_contains("thread"); thread && !thread->is_null())
+    return invalid_request("request: thread is given; it must be left out: it is not supported", "thread",
+                           "thread_unsupported_request");
   MessagesRequest request;
   Conversation& conversation = request.chat.conversation;
   JsonKeys keys(object, kRequest);

@@ -254,6 +254,13 @@ TEST_F(MessagesTest, EitherFormOfTheKeyOpens) {
   EXPECT_EQ(send_message(message("")).status, 401);
 }
 
+TEST_F(MessagesTest, ClientsAreToldThatTheyMustGoOnWithoutAThread) {
+  const Answer refused = send_message(message(R"("thread":{"type":"create"})"));
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.error().at("details").at("error_code"), "thread_unsupported_request");
+  EXPECT_EQ(send_message(message(R"("thread":null)")).status, 200);
+}
+
 TEST_F(MessagesTest, WhatIsWrongIsRefusedByName) {
   const auto with = [](const std::string& messages) { return R"({"max_tokens":9,"messages":)" + messages + "}"; };
   const auto block = [&](const std::string& role, const std::string& content) {
@@ -262,7 +269,7 @@ TEST_F(MessagesTest, WhatIsWrongIsRefusedByName) {
   const std::vector<std::pair<std::string, std::string>> wrong = {
       {R"({"messages":[{"role":"user","content":"a"}]})", "max_tokens is missing"},
       {R"({"max_tokens":-1,"messages":[{"role":"user","content":"a"}]})", "max_tokens is -1"},
-      {message(R"("thread":{"id":"t"})"), "thread is given"},
+      {message(R"("container":{"id":"c"})"), "container is given"},
       {R"({"max_tokens":9})", "messages is missing"},
       {with("[]"), "messages holds no message"},
       {with("[7]"), "messages[0] is not an object"},

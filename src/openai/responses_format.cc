@@ -102,7 +102,8 @@ class ResponsesFormat : public BlockFormat {
   }
 
   void write_failure(const ApiError& error) override {
-    const char* code = error.status == 429 ? "rate_limit_exceeded" : "server_error";
+    // Of OpenAI's codes; clients send an invalid prompt no second time.
+    const char* code = error.is_final ? "invalid_prompt" : error.status == 429 ? "rate_limit_exceeded" : "server_error";
     write_response_event("response.failed", "failed", nullptr, {{"code", code}, {"message", error.message}});
   }
 

@@ -445,7 +445,11 @@ TEST_F(ResponsesTest, AnEngineErrorFailsTheResponse) {
   EXPECT_EQ(events.back().at("type"), "response.failed");
   EXPECT_EQ(events.back().at("response").at("status"), "failed");
   EXPECT_THAT(text(events.back().at("response").at("error").at("message")), HasSubstr("on fire"));
+  EXPECT_EQ(events.back().at("response").at("error").at("code"), "server_error");
   EXPECT_EQ(respond(R"({"input":"x"})").status, 500);
+  service_.fail_after(3, true);
+  EXPECT_EQ(events_of(R"({"input":"x","stream":true})").back().at("response").at("error").at("code"), "invalid_prompt")
+      << "which clients do not send again";
 }
 
 }  // namespace

@@ -1,14 +1,12 @@
-"""What users of the official openai and anthropic clients do, against the server at $OPENAI_BASE_URL; run.sh sets the
-scene."""
+"""What users of the official openai client do."""
 
 import json
-import os
 import threading
 import unittest
-import urllib.request
 
-import anthropic
 import openai
+import pydantic
+import scene
 
 QUESTION = [{"role": "user", "content": "Which one is larger? 3.8 or 3.11"}]
 PROMPT = "The day after Sunday"
@@ -20,10 +18,14 @@ SCHEMA = {
 }
 
 
-class OpenAiClient(unittest.TestCase):
+def client_of(url):
+    return openai.OpenAI(base_url=url, timeout=60, max_retries=0)
+
+
+class BuiltInModel(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.client = openai.OpenAI(timeout=60, max_retries=0)
+        cls.client = client_of(scene.NANO_URL)
         cls.model = cls.client.models.list().data[0].id
 
     def complete(self, **fields):
@@ -55,11 +57,7 @@ class OpenAiClient(unittest.TestCase):
         self.assertEqual(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens)
 
     def test_prompts_in_lists_and_as_ids(self):
-        body = json.dumps({"prompt": PROMPT}).encode()
-        root = os.environ["OPENAI_BASE_URL"].rstrip("/").removesuffix("/v1")
-        headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
-        with urllib.request.urlopen(urllib.request.Request(root + "/tokenize", body, headers), timeout=60) as response:
-            ids = json.load(response)["tokens"]
+        ids = scene.ask(scene.root(scene.NANO_URL) + "/tokenize", {"prompt": PROMPT})["tokens"]
         texts = [choice.text for choice in self.complete(prompt=[PROMPT, PROMPT], n=2).choices]
         self.assertEqual(len(texts), 4)
         by_ids = self.complete(prompt=ids).choices[0].text
@@ -189,7 +187,7 @@ class OpenAiClient(unittest.TestCase):
         self.assertEqual(caught.exception.code, "model_not_found")
 
     def test_a_wrong_key_is_refused(self):
-        if os.environ["OPENAI_API_KEY"] == "none":
+        if scene.KEY == "none":
             self.skipTest("the server asks for no key")
         with self.assertRaises(openai.AuthenticationError):
             self.client.with_options(api_key="wrong").models.list()
@@ -216,72 +214,169 @@ class OpenAiClient(unittest.TestCase):
             thread.join()
         self.assertEqual(together, alone)
 
+    def test_forms(self):
+        city = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+        for fields, check in (
+            ({"response_format": {"type": "json_object"}}, lambda text: self.assertIsInstance(json.loads(text), dict)),
+            ({"response_format": city}, lambda text: self.assertEqual(list(json.loads(text)), ["city"])),
+            ({"extra_body": {"guided_json": SCHEMA}}, lambda text: self.assertEqual(list(json.loads(text)), ["city"])),
+            ({"extra_body": {"guided_choice": ["red", "blue"]}}, lambda text: self.assertIn(text, ("red", "blue"))),
+            ({"extra_body": {"guided_regex": "[0-9]{3}-[a-f]{2}"}}, lambda text: self.assertRegex(text, "^...-..$")),
+            ({"extra_body": {"structured_outputs": {"choice": ["yes"]}}}, lambda text: self.assertEqual(text, "yes")),
+        ):
+            with self.subTest(fields):
+                choice = self.chat(max_tokens=1000, **fields).choices[0]
+                if choice.finish_reason == "length":  # of a text that has no bound
+                    self.assertIn("json_object", str(fields))
+                    continue
+                check(choice.message.content)
 
-class AnthropicClient(unittest.TestCase):
+    def test_parsed_answers(self):
+        class City(pydantic.BaseModel):
+            city: str = pydantic.Field(max_length=12)
+
+        fields = {"model": self.model, "max_tokens": 1000, "temperature": 0}
+        answer = self.client.chat.completions.parse(messages=QUESTION, response_format=City, **fields)
+        self.assertIsInstance(answer.choices[0].message.parsed, City)
+        response = self.client.responses.parse(
+            model=self.model, input="Which city?", text_format=City, max_output_tokens=1000, temperature=0
+        )
+        self.assertIsInstance(response.output_parsed, City)
+
+
+class City(pydantic.BaseModel):
+    name: str
+    country: str
+    population: int
+
+
+class Tools(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        url, key = os.environ["OPENAI_BASE_URL"].rstrip("/").removesuffix("/v1"), os.environ["OPENAI_API_KEY"]
-        cls.client = anthropic.Anthropic(base_url=url, api_key=key, timeout=60, max_retries=0)
-        cls.model = openai.OpenAI(timeout=60).models.list().data[0].id
+        cls.client = client_of(scene.TOOLS_URL)
+        cls.model = scene.model_of(scene.TOOLS_URL)
+        function = {
+            "name": "get_weather",
+            "description": scene.WEATHER_DESCRIPTION,
+            "parameters": scene.WEATHER_SCHEMA,
+            "strict": True,
+        }
+        cls.chat_tools = [{"type": "function", "function": function}]
+        cls.response_tools = [{"type": "function", **function}]
+        cls.question = [{"role": "user", "content": scene.WEATHER_QUESTION}]
 
-    def fields(self, **fields):
-        return {
-            "model": self.model,
-            "max_tokens": 300,
-            "messages": [{"role": "user", "content": "What is 12 + 30?"}],
-            "extra_body": {"temperature": 0},
-        } | fields
+    def setUp(self):
+        self.station = scene.WeatherStation()
 
-    def send(self, **fields):
-        return self.client.messages.create(**self.fields(**fields))
+    def call(self, name, arguments):
+        self.assertEqual(name, "get_weather")
+        return self.station.get_weather(**json.loads(arguments))
 
-    def test_a_message(self):
-        message = self.send()
-        self.assertEqual([block.type for block in message.content], ["text"])
-        self.assertEqual(message.stop_reason, "end_turn")
-        counted = self.client.messages.count_tokens(model=self.model, messages=self.fields()["messages"])
-        self.assertEqual(counted.input_tokens, message.usage.input_tokens + message.usage.cache_read_input_tokens)
+    def results_of(self, message):
+        return [
+            {"role": "tool", "tool_call_id": call.id, "content": self.call(call.function.name, call.function.arguments)}
+            for call in message.tool_calls
+        ]
 
-    def test_a_streamed_message_equals_the_whole(self):
-        thinking = {"type": "enabled", "budget_tokens": 1024}
-        whole = self.send(thinking=thinking)
-        with self.client.messages.stream(**self.fields(thinking=thinking)) as stream:
-            for _ in stream:
-                pass
-            message = stream.get_final_message()
-        self.assertEqual([block.type for block in message.content], [block.type for block in whole.content])
-        self.assertEqual(message.content[-1].text, whole.content[-1].text)
-        self.assertEqual(message.stop_reason, whole.stop_reason)
-        self.assertEqual(message.usage.output_tokens, whole.usage.output_tokens)
-        history = [*self.fields()["messages"], {"role": "assistant", "content": message.content}]
-        self.assertTrue(self.send(messages=[*history, {"role": "user", "content": "And 1 + 2?"}]).content)
+    def test_a_chat_calls_a_tool(self):
+        fields = {"model": self.model, "tools": self.chat_tools}
+        for choice in ("auto", "required", {"type": "function", "function": {"name": "get_weather"}}):
+            with self.subTest(choice):
+                self.setUp()
+                first = self.client.chat.completions.create(messages=self.question, tool_choice=choice, **fields)
+                self.assertEqual(first.choices[0].finish_reason, "stop" if isinstance(choice, dict) else "tool_calls")
+                message = first.choices[0].message
+                history = [*self.question, message, *self.results_of(message)]
+                second = self.client.chat.completions.create(messages=history, **fields)
+                self.assertEqual(second.choices[0].finish_reason, "stop")
+                self.station.check(self, second.choices[0].message.content)
 
-    def test_messages_that_must_call_a_tool(self):
-        tool = {"name": "weather", "input_schema": SCHEMA, "strict": True}
-        try:
-            message = self.send(tools=[tool], tool_choice={"type": "any"}, max_tokens=1000)
-        except anthropic.BadRequestError as error:
-            self.skipTest(error.message)  # the model calls no tools
-        call = message.content[-1]
-        self.assertEqual((call.type, call.name, message.stop_reason), ("tool_use", "weather", "tool_use"))
-        self.assertEqual(list(call.input), ["city"])
-        result = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
-        history = [*self.fields()["messages"], {"role": "assistant", "content": message.content}]
-        self.assertTrue(self.send(messages=[*history, {"role": "user", "content": [result]}], tools=[tool]).content)
+    def test_the_stream_helper_gathers_calls(self):
+        kinds = []
+        fields = {"model": self.model, "tools": self.chat_tools, "messages": self.question}
+        with self.client.chat.completions.stream(**fields) as stream:
+            for event in stream:
+                kinds.append(event.type)
+            message = stream.get_final_completion().choices[0].message
+        self.assertIn("tool_calls.function.arguments.delta", kinds)
+        self.assertIn("tool_calls.function.arguments.done", kinds)
+        self.assertEqual(message.tool_calls[0].function.parsed_arguments, {"city": "Paris"})
+        fields["messages"] = [*self.question, message, *self.results_of(message)]
+        with self.client.chat.completions.stream(**fields) as stream:
+            kinds = [event.type for event in stream]
+            answer = stream.get_final_completion().choices[0].message.content
+        self.assertIn("content.delta", kinds)
+        self.station.check(self, answer)
 
-    def test_stop_sequences(self):
-        message = self.send(stop_sequences=["42"])
-        self.assertEqual((message.stop_reason, message.stop_sequence), ("stop_sequence", "42"))
+    def test_two_calls_at_once(self):
+        question = [{"role": "user", "content": "What is the weather in Rome and in Oslo?"}]
+        fields = {"model": self.model, "tools": self.chat_tools, "messages": question}
+        whole = self.client.chat.completions.create(**fields).choices[0].message
+        with self.client.chat.completions.stream(**fields) as stream:
+            stream.until_done()
+            streamed = stream.get_final_completion().choices[0].message
+        for message in (whole, streamed):
+            arguments = [json.loads(call.function.arguments) for call in message.tool_calls]
+            self.assertEqual(arguments, [{"city": "Rome"}, {"city": "Oslo"}])
+            self.assertNotEqual(message.tool_calls[0].id, message.tool_calls[1].id)
+        fields["messages"] = [*question, whole, *self.results_of(whole)]
+        self.assertTrue(self.client.chat.completions.create(**fields).choices[0].message.content)
 
-    def test_errors_are_anthropics(self):
-        with self.assertRaises(anthropic.BadRequestError) as caught:
-            self.send(extra_body={"temperature": 9})
-        self.assertEqual(caught.exception.body["error"]["type"], "invalid_request_error")
-        self.assertIn("temperature", caught.exception.body["error"]["message"])
-        self.assertTrue(caught.exception.request_id)
-        with self.assertRaises(anthropic.NotFoundError):
-            self.send(model="no-such-model")
+    def test_a_chat_is_parsed(self):
+        messages = [{"role": "user", "content": scene.CITY_QUESTION}]
+        fields = {"model": self.model, "messages": messages, "response_format": City}
+        parsed = self.client.chat.completions.parse(**fields).choices[0].message.parsed
+        scene.check_city(self, parsed)
+        with self.client.chat.completions.stream(**fields) as stream:
+            events = list(stream)
+            self.assertEqual(stream.get_final_completion().choices[0].message.parsed, parsed)
+        self.assertTrue(any(event.type == "content.delta" and event.parsed for event in events))
+
+    def test_a_response_calls_a_tool(self):
+        fields = {"model": self.model, "tools": self.response_tools}
+        first = self.client.responses.create(input=self.question, **fields)
+        call = first.output[-1]
+        self.assertEqual(call.type, "function_call")
+        result = {
+            "type": "function_call_output",
+            "call_id": call.call_id,
+            "output": self.call(call.name, call.arguments),
+        }
+        self.station.check(self, self.client.responses.create(
+            input=[*self.question, *first.output, result], **fields).output_text)  # fmt: skip
+        # Or by what the server has stored, whichever replica that is.
+        for _ in range(4):
+            second = self.client.responses.create(input=[result], previous_response_id=first.id, **fields)
+            self.station.check(self, second.output_text)
+
+    def test_a_streamed_response_calls_a_tool(self):
+        fields = {"model": self.model, "tools": self.response_tools}
+        with self.client.responses.stream(input=self.question, **fields) as stream:
+            kinds = [event.type for event in stream]
+            call = stream.get_final_response().output[-1]
+        self.assertIn("response.function_call_arguments.delta", kinds)
+        self.assertIn("response.function_call_arguments.done", kinds)
+        self.assertEqual(json.loads(call.arguments), {"city": "Paris"})
+
+    def test_a_response_is_parsed(self):
+        fields = {"model": self.model, "input": scene.CITY_QUESTION, "text_format": City}
+        parsed = self.client.responses.parse(**fields).output_parsed
+        scene.check_city(self, parsed)
+        with self.client.responses.stream(**fields) as stream:
+            stream.until_done()
+            self.assertEqual(stream.get_final_response().output_parsed, parsed)
+
+    def test_the_conversation_of_many_rounds(self):
+        messages = list(self.question)
+        for _ in range(3):
+            message = self.client.chat.completions.create(
+                model=self.model, tools=self.chat_tools, messages=messages
+            ).choices[0].message  # fmt: skip
+            messages += [message, *self.results_of(message)]
+            answer = self.client.chat.completions.create(model=self.model, tools=self.chat_tools, messages=messages)
+            messages += [answer.choices[0].message, *self.question]
+        self.assertEqual(self.station.cities, ["Paris"] * 3)
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(verbosity=2)
