@@ -139,7 +139,7 @@ constexpr Reason kReasons[] = {
      "long-prefill-token-threshold-adaptive:switch=false performance-mode:text=balanced "
      "prefill-schedule-interval:whole=1 scheduler-reserve-full-isl:switch=true|false"},
     {"there is one all-reduce", "disable-custom-all-reduce:switch=false"},
-    {"there are no /docs pages", "disable-fastapi-docs:switch=true"},
+    {"/docs and /openapi.json say what docs/api.md says, and nothing secret", "disable-fastapi-docs:switch=true"},
     {"the HTTP side is in the process of rank 0", "disable-frontend-multiprocessing:switch=false"},
     {"there is one kind of KV cache", "disable-hybrid-kv-cache-manager:switch=false"},
     {"all ranks meet at --data-parallel-address and --data-parallel-rpc-port",
@@ -176,7 +176,7 @@ constexpr Reason kReasons[] = {
      "enable-nccl-comm-suspend:switch=false sleep-mode-offload-cudagraph:switch=false "
      "sleep-preserve-parameter-names:list",
      "enable-sleep-mode:switch=false"},
-    {"there are no /docs pages; docs/api.md has the API", "enable-offline-docs:switch=false"},
+    {"/docs needs nothing from elsewhere", "enable-offline-docs:switch=false"},
     {"answers carry no metrics; /metrics has histograms", "", "enable-per-request-metrics:switch=false"},
     {"prompts are text or token ids", "", "enable-prompt-embeds:switch=false"},
     {"usage always has prompt_tokens_details", "enable-prompt-tokens-details:switch=true"},

@@ -205,8 +205,16 @@ std::vector<std::vector<TokenId>> ApiServer::tokens_of_words(const std::vector<s
   std::vector<std::vector<TokenId>> all;
   for (const std::string& word : words)
     for (const std::string& text : {word, " " + word})
-      if (auto tokens = tokenizer_.encode(text, false); tokens && !tokens->empty()) all.push_back(std::move(*tokens));
+      if (auto tokens = tokenizer_.encode(text, false);
+          tokens && !tokens->empty() && std::ranges::max(*tokens) < options_.vocab_size)  // else it never comes
+        all.push_back(std::move(*tokens));
   return all;
+}
+
+// A token's id, if the model can write it: a tokenizer may have more of them than the model.
+std::optional<TokenId> ApiServer::writable_id(std::string_view token) const {
+  const std::optional<TokenId> id = tokenizer_.token_id(token);
+  return id && *id < options_.vocab_size ? id : std::nullopt;
 }
 
 ApiResult<const Grammars*> ApiServer::grammars() const {
@@ -224,8 +232,8 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
                                     "invalid_request_error", "", "invalid_grammar"));
   plan.grammar = std::move(*matcher);
   if (may_think) {
-    plan.thought.begin = tokenizer_.token_id("<think>");
-    plan.thought.end = tokenizer_.token_id("</think>");
+    plan.thought.begin = writable_id("<think>");
+    plan.thought.end = writable_id("</think>");
     for (const char* blank : {"\n", "\n\n"})
       if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
         plan.thought.blanks.push_back(ids->front());
@@ -354,8 +362,8 @@ ApiResult<GenerationPlan> ApiServer::plan_conversation(ChatRequest& request, con
     RETURN_IF_ERROR(set_grammar(*request.params.grammar, reasoning_, plan));
   }
   if (request.params.thought_budget >= 0) {
-    plan.thought.begin = tokenizer_.token_id("<think>");
-    plan.thought.end = tokenizer_.token_id("</think>");
+    plan.thought.begin = writable_id("<think>");
+    plan.thought.end = writable_id("</think>");
     if (!plan.thought.end)
       return std::unexpected(
           ApiError(400, "thinking_token_budget is given, but this model's thoughts have no end that is a token",

@@ -104,6 +104,7 @@ class ApiServer {
   // Compiled by a worker, which may take long, and not on the engine's thread.
   ApiResult<void> set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const;
   std::vector<std::vector<TokenId>> tokens_of_words(const std::vector<std::string>& words) const;
+  std::optional<TokenId> writable_id(std::string_view token) const;
   ApiResult<const Grammars*> grammars() const;
   ApiResult<void> use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;

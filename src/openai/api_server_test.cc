@@ -776,6 +776,18 @@ TEST_F(ApiServerTest, WordsAndTokensMayBeForbidden) {
   EXPECT_EQ(sampling.bad_words, (std::vector{*tokenizer_->encode("the", false), *tokenizer_->encode(" the", false)}));
 }
 
+// A tokenizer may have ids that the model has not.
+TEST_F(ApiServerTest, TokensThatTheModelHasNotAreNotForbidden) {
+  options_.vocab_size = 300;  // <think> is 501
+  service_.answer_with("x");
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt":"a","bad_words":["<think>","a"]})").status, 200);
+  for (const std::vector<TokenId>& word : service_.requests().back().sampling.bad_words)
+    EXPECT_LT(std::ranges::max(word), 300);
+  EXPECT_FALSE(service_.requests().back().sampling.bad_words.empty());
+  const Answer budget = ask("POST", "/v1/chat/completions", chat_of("a", R"(,"thinking_token_budget":1)"));
+  EXPECT_EQ(budget.error().at("param"), "thinking_token_budget");
+}
+
 TEST_F(ApiServerTest, TheBestOfSomeAreGiven) {
   service_.answer_with("x");
   service_.set_likeliest_choice(2);
