@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -46,6 +48,11 @@ class TokenConstraint {
   // entry.
   virtual Status fill_mask(std::span<uint32_t> mask) = 0;
   virtual Status accept(TokenId token) = 0;
+  // Whether fill_mask() has its mask, waiting for it until the deadline if it has not.
+  virtual bool is_ready_by(std::chrono::steady_clock::time_point) { return true; }
+  // From now on `wake` is called, on any thread, when a mask is there that is_ready_by() has said is not; never after
+  // the end of the constraint.
+  virtual void set_wake(std::function<void()>) {}
 };
 
 // One sequence to be continued: one choice of an API request.

@@ -56,6 +56,7 @@ struct SequenceResult {
   RequestId id = 0;
   std::vector<SampledToken> tokens;  // at most num_steps; ends with the stop token if there was one
   FinishReason finish = FinishReason::kNone;
+  bool is_deferred = false;  // the mask of its next token is not there yet: it sits out until it is
   // With prompt logprobs: an entry for each prompt token whose predecessor went through the model in this round, in
   // order: tokens [first_position + 1, min(first_position + num_tokens, num_prompt_tokens - 1)].
   std::vector<SampledToken> prompt_logprobs;

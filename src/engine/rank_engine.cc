@@ -15,6 +15,9 @@
 namespace cachalot {
 namespace {
 
+// So long a step waits for masks that are not there when its logits are. Most are long before.
+constexpr std::chrono::milliseconds kMaskPatience{5};
+
 Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
   return {.parallel = {},
           .mesh = &mesh,
@@ -390,10 +393,15 @@ Status RankEngine::sample(std::span<Active*> active) {
   }
   return read_wanted([&](std::span<const WantedRow> rows, View<float, 2> logits) {
     const TraceScope span(trace_, "sampling");
+    const auto deadline = std::chrono::steady_clock::now() + kMaskPatience;
     device_->threads().parallel_for(std::ssize(rows), 1, [&](int64_t first, int64_t last, int thread_idx) {
       for (int64_t idx = first; idx < last; idx++) {
         Active& sequence = *rows[static_cast<size_t>(idx)].sequence;
         if (sequence.finished) continue;  // its prompt's logprobs failed
+        if (TokenConstraint* mask = sequence.planned->constraint; mask && !mask->is_ready_by(deadline)) {
+          sequence.finished = sequence.result->is_deferred = true;
+          continue;
+        }
         take_token(sequence, samplers_[static_cast<size_t>(thread_idx)]->sample(
                                  {.logits = logits[idx],
                                   .tokens = sequence.planned->tokens,

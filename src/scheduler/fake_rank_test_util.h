@@ -82,6 +82,8 @@ class FakeRank {
         result.prompt_logprobs.push_back({.token = tokens[next], .logprob = FakeModel::logprob(state, tokens[next])});
     }
     for (int step = 0; sequence.sample && step < num_steps; step++) {
+      result.is_deferred = sequence.constraint && !sequence.constraint->is_ready_by({});
+      if (result.is_deferred) break;
       if (step > 0) state = compute(sequence, tokens, static_cast<int>(tokens.size()) - 1, state);
       tokens.push_back(model_.next_token(state));
       result.tokens.push_back({.token = tokens.back()});

@@ -12,6 +12,22 @@
 namespace cachalot {
 namespace {
 
+// A mask that is there or not, as it pleases; but no longer than three times in a row.
+class Moody : public TokenConstraint {
+ public:
+  explicit Moody(uint32_t seed) : random_(seed) {}
+  Status fill_mask(std::span<uint32_t>) override { return {}; }
+  Status accept(TokenId) override { return {}; }
+  bool is_ready_by(std::chrono::steady_clock::time_point) override {
+    num_refusals_ = random_() % 2 == 0 ? (num_refusals_ + 1) % 4 : 0;
+    return num_refusals_ == 0;
+  }
+
+ private:
+  std::mt19937 random_;
+  int num_refusals_ = 0;  // in a row
+};
+
 // One run of random requests under random settings against the fake rank: arrivals, aborts between and during rounds,
 // answers cut above the scheduler (stop strings), failures, rounds shorter than planned.
 class RandomSchedule {
@@ -39,6 +55,7 @@ class RandomSchedule {
   }
 
   int num_completed() const { return num_completed_; }
+  int num_deferred() const { return num_deferred_; }
   ReplicaStats stats() const { return scheduler_.stats(); }
 
  private:
@@ -107,7 +124,9 @@ class RandomSchedule {
 
   void arrive() {
     Client client{.request = random_request()};
-    const Status status = scheduler_.add(copy(client.request));
+    Request request = copy(client.request);
+    if (masks_are_slow_ && one_in(2)) request.constraint = std::make_unique<Moody>(random_());
+    const Status status = scheduler_.add(std::move(request));
     if (!status) {
       EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
       return;
@@ -130,6 +149,7 @@ class RandomSchedule {
   void run_round() {
     const StepPlan plan = scheduler_.plan(max_steps_agreed_);
     EXPECT_LE(plan.num_steps, max_steps_agreed_);
+    if (plan.sequences.empty() && masks_are_slow_) return;
     ASSERT_EQ(plan.sequences.empty(), alive_.empty()) << "who has work does some of it in each round";
     check_order(plan);
     StepResult result = rank_.run(scheduler_, plan, one_in(4) ? 1 : 1000);
@@ -137,7 +157,8 @@ class RandomSchedule {
       SequenceResult& sequence = result.sequences[idx];
       Client& client = alive_.at(sequence.id);
       client.num_computed = plan.sequences[idx].first_position + plan.sequences[idx].num_tokens +
-                            std::max<int>(sequence.tokens.size() - 1, 0);
+                            (plan.sequences[idx].sample ? std::ssize(sequence.tokens) - 1 : 0);
+      num_deferred_ += sequence.is_deferred;
       if (one_in(400)) sequence = {.id = sequence.id, .finish = FinishReason::kError, .error = "broken"};
     }
     if (one_in(40) && !alive_.empty()) {
@@ -161,6 +182,7 @@ class RandomSchedule {
   }
 
   void check_order(const StepPlan& plan) {
+    if (masks_are_slow_) return;  // who sits out is overtaken
     std::set<RequestId> planned;
     for (const PlannedSequence& sequence : plan.sequences) planned.insert(sequence.id);
     const bool is_fcfs = options_.policy == SchedulingPolicy::kFcfs;
@@ -238,7 +260,8 @@ class RandomSchedule {
   Scheduler scheduler_;
   FakeRank rank_;
   int max_steps_agreed_ = 1;
-  int num_completed_ = 0;
+  const bool masks_are_slow_ = one_in(4);
+  int num_completed_ = 0, num_deferred_ = 0;
   std::multiset<int> arrivals_;
   RequestId last_id_ = 0;
   RequestId aborted_in_flight_ = 0;
@@ -252,7 +275,7 @@ INSTANTIATE_TEST_SUITE_P(Thousands, RandomSchedules, testing::Range(0, 8));
 TEST_P(RandomSchedules, GiveEveryRequestTheAnswerThatItGetsAlone) {
   constexpr int kSchedules = 500;
   ReplicaStats total;
-  int num_completed = 0;
+  int num_completed = 0, num_deferred = 0;
   for (int idx = 0; idx < kSchedules; idx++) {
     const uint32_t seed = GetParam() * kSchedules + idx;
     RandomSchedule schedule(seed);
@@ -260,6 +283,7 @@ TEST_P(RandomSchedules, GiveEveryRequestTheAnswerThatItGetsAlone) {
     ASSERT_FALSE(HasFailure()) << "seed " << seed;
     const ReplicaStats stats = schedule.stats();
     num_completed += schedule.num_completed();
+    num_deferred += schedule.num_deferred();
     total.num_preemptions += stats.num_preemptions;
     total.prefix_hit_tokens += stats.prefix_hit_tokens;
     total.num_rounds += stats.num_rounds;
@@ -267,6 +291,7 @@ TEST_P(RandomSchedules, GiveEveryRequestTheAnswerThatItGetsAlone) {
   }
   // The schedules meet what they are about.
   EXPECT_GT(num_completed, 5 * kSchedules);
+  EXPECT_GT(num_deferred, kSchedules);
   EXPECT_GT(total.num_preemptions, kSchedules);
   EXPECT_GT(total.prefix_hit_tokens, 10 * kSchedules);
   EXPECT_GT(total.num_steps, total.num_rounds + 10 * kSchedules);

@@ -1,5 +1,6 @@
 #include "scheduler/scheduler.h"
 
+#include <ranges>
 #include <tuple>
 
 namespace cachalot {
@@ -67,7 +68,10 @@ StepPlan Scheduler::plan(int max_num_steps) {
   CHECK(in_flight_.empty(), "round {} was not committed", round_);
   // Only now, not in commit(): a stop string found in the last round's tokens has ended its request meanwhile, so that
   // what came behind it is never published.
-  for (Sequence* sequence : running_) cache_.publish(sequence->blocks, sequence->view(), sequence->num_computed);
+  for (Sequence* sequence : running_) {
+    cache_.publish(sequence->blocks, sequence->view(), sequence->num_computed);
+    if (sequence->waits_for_mask) sequence->waits_for_mask = !sequence->request.constraint->is_ready_by({});
+  }
 
   token_budget_ = options_.max_num_batched_tokens;
   plan_decodes();
@@ -99,7 +103,7 @@ StepPlan Scheduler::plan(int max_num_steps) {
 void Scheduler::plan_decodes() {
   for (size_t idx = 0; idx < running_.size(); idx++) {
     Sequence& sequence = *running_[idx];
-    if (!sequence.is_decoding()) continue;
+    if (!sequence.is_decoding() || sequence.waits_for_mask) continue;
     // The last gives way, which may be this one.
     while (idx < running_.size() && !cache_.grow(sequence.blocks, sequence.num_tokens())) preempt_last();
     if (idx < running_.size()) schedule(sequence, 1);
@@ -110,7 +114,7 @@ void Scheduler::plan_decodes() {
 void Scheduler::plan_prefills() {
   bool may_admit = true;
   for (size_t idx = 0; token_budget_ > 0;) {
-    while (idx < running_.size() && running_[idx]->num_planned > 0) idx++;
+    while (idx < running_.size() && (running_[idx]->num_planned > 0 || running_[idx]->waits_for_mask)) idx++;
     Sequence* begun = idx < running_.size() ? running_[idx] : nullptr;
     Sequence* waiting = may_admit && !waiting_.empty() ? *waiting_.begin() : nullptr;
     if (waiting && (!begun || order_(waiting, begun))) {
@@ -179,6 +183,7 @@ void Scheduler::preempt_last() {
   token_budget_ += sequence.num_planned;
   sequence.num_planned = 0;
   sequence.num_computed = 0;
+  sequence.waits_for_mask = false;
   cache_.release(sequence.blocks);
   waiting_.insert(&sequence);
   stats_.num_preemptions++;
@@ -191,8 +196,9 @@ void Scheduler::schedule(Sequence& sequence, int num_tokens) {
 
 // How many steps the round has, with the slots for all of them reserved. Nobody is preempted for more than one step.
 int Scheduler::reserve_steps(int max_num_steps) {
+  const auto takes_part = [](const Sequence* sequence) { return sequence->num_planned > 0; };
   int num_steps = 0;
-  for (const Sequence* sequence : running_) {
+  for (const Sequence* sequence : running_ | std::views::filter(takes_part)) {
     if (!sequence->is_decoding()) return 1;
     num_steps = std::max(num_steps, sequence->num_remaining());
   }
@@ -202,13 +208,14 @@ int Scheduler::reserve_steps(int max_num_steps) {
   };
   const auto fits = [&] {
     int num_missing = 0;
-    for (const Sequence* sequence : running_)
+    for (const Sequence* sequence : running_ | std::views::filter(takes_part))
       num_missing +=
           std::max(cache_.num_blocks_for(num_slots(*sequence)) - static_cast<int>(sequence->blocks.blocks.size()), 0);
     return num_missing <= cache_.pool().num_idle();
   };
   while (num_steps > 1 && !fits()) num_steps--;
-  for (Sequence* sequence : running_) CHECK(cache_.grow(sequence->blocks, num_slots(*sequence)));
+  for (Sequence* sequence : running_ | std::views::filter(takes_part))
+    CHECK(cache_.grow(sequence->blocks, num_slots(*sequence)));
   return num_steps;
 }
 
@@ -264,9 +271,11 @@ RequestOutput Scheduler::advance(Sequence& sequence, SequenceResult result) {
   take_prompt_logprobs(sequence, std::move(result.prompt_logprobs), num_planned, output);
   const bool samples = sequence.num_computed + num_planned == sequence.num_tokens();
   const int num_sampled = static_cast<int>(result.tokens.size());
-  CHECK(samples ? 1 <= num_sampled && num_sampled <= num_steps_ : num_sampled == 0,
+  sequence.waits_for_mask = samples && result.is_deferred;
+  CHECK(samples ? num_sampled <= num_steps_ && num_sampled + result.is_deferred > 0 : num_sampled == 0,
         "{} tokens of request {} in a round of {} steps", num_sampled, result.id, num_steps_);
-  sequence.num_computed += num_planned + std::max(num_sampled - 1, 0);  // what was fed to the round's next steps, too
+  // What was fed to the round's next steps, too; but for the last row if it gave no token: it will be computed again.
+  sequence.num_computed += num_planned + (samples ? num_sampled - 1 : 0);
   append_tokens(sequence, result, output);
   output.tokens = std::move(result.tokens);
   if (output.finish != FinishReason::kNone) cache_.publish(sequence.blocks, sequence.view(), sequence.num_computed);

@@ -27,6 +27,7 @@ struct Sequence {
   int num_cached_tokens = -1;   // of the prompt, found when it was first admitted; -1: it was not yet
   int num_prompt_logprobs = 0;  // handed out, of those it asked for
   bool is_aborted = false;      // during the round under way
+  bool waits_for_mask = false;  // of its next token: sits out
   RequestProgress told;         // last
 
   int num_tokens() const { return static_cast<int>(request.tokens.size()); }
@@ -75,7 +76,8 @@ class Scheduler {
   // The same check; and kUnavailable: draining.
   Status add(Request request);
 
-  // The next round; empty if there is nothing to do. Its spans and pointers hold until commit(). More than one step
+  // The next round; empty if there is nothing to do, or nothing but to wait for masks, whose constraints then wake who
+  // asked them to. Its spans and pointers hold until commit(). More than one step
   // only if every sequence brings one generated token; the rank may run fewer, so that the plan is also a replica's
   // wish.
   StepPlan plan(int max_num_steps = std::numeric_limits<int>::max());

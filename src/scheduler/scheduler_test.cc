@@ -520,6 +520,49 @@ TEST(Scheduler, TokensBehindAStopStringAreNeverFoundInTheCache) {
   EXPECT_EQ(house.plan.sequences[0].first_position, 8);
 }
 
+class SwitchedMask : public TokenConstraint {
+ public:
+  explicit SwitchedMask(const bool& is_ready) : is_ready_(is_ready) {}
+  Status fill_mask(std::span<uint32_t>) override { return {}; }
+  Status accept(TokenId) override { return {}; }
+  bool is_ready_by(std::chrono::steady_clock::time_point) override { return is_ready_; }
+
+ private:
+  const bool& is_ready_;
+};
+
+TEST(Scheduler, WhoseMaskIsSlowSitsOutAndHoldsNobodyUp) {
+  for (const int num_rounds_before : {0, 3}) {  // its first token is the one that waits, or a later one
+    SchedulerOptions options = small_options();
+    options.num_scheduler_steps = 4;
+    House house(options), undisturbed(options);
+    bool is_ready = num_rounds_before > 0;
+    Request slow = House::request(1, 10, 40);
+    slow.constraint = std::make_unique<SwitchedMask>(is_ready);
+    house.add(std::move(slow));
+    house.add(House::request(2, 10, 30));
+    undisturbed.add(House::request(1, 10, 40));
+    undisturbed.run_to_the_end();
+    for (int idx = 0; idx < num_rounds_before; idx++) house.round();
+    is_ready = false;
+    house.round();  // in which the mask is found to be missing
+    const int num_before = house.num_heard(1);
+    while (house.heard[2].finish == FinishReason::kNone) {
+      house.start_round();
+      EXPECT_EQ(house.brings(1), 0);
+      house.finish_round();
+    }
+    EXPECT_EQ(house.num_heard(1), num_before);
+    house.start_round();
+    EXPECT_TRUE(house.plan.sequences.empty() && house.scheduler.has_work()) << "nothing but to wait";
+    is_ready = true;
+    house.run_to_the_end();
+    ASSERT_EQ(house.num_heard(1), 40);
+    for (size_t idx = 0; idx < 40; idx++)
+      EXPECT_EQ(house.heard[1].tokens[idx].token, undisturbed.heard[1].tokens[idx].token);
+  }
+}
+
 TEST(Scheduler, AnAbortDuringARoundDropsItsTokensAtTheEnd) {
   House house;
   house.add(House::request(1, 4, 20));

@@ -31,6 +31,7 @@ Status Replica::submit(Request request, Listener listener) {
     if (!healthy()) return make_error(ErrorCode::kUnavailable, "the engine has failed; see the server's log");
     const auto num_tokens = static_cast<int>(request.tokens.size());
     RETURN_IF_ERROR(check_queue(num_tokens));
+    if (request.constraint) request.constraint->set_wake([this] { engine_->lockstep().wake(); });
     mailbox_.num_tokens += num_tokens;
     mailbox_.submissions.push_back({std::move(request), std::move(listener)});
     is_idle_ = false;

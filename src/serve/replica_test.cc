@@ -113,6 +113,42 @@ TEST_F(ReplicaTest, ARequestWhoseClientIsGoneEntersNoRound) {
   EXPECT_LE(replica_->stats().prefix_queried_tokens, 2010u);  // one may be looked at before it is aborted
 }
 
+// Lets everything through, when it is told to.
+class SlowMask : public TokenConstraint {
+ public:
+  explicit SlowMask(std::shared_ptr<std::atomic<bool>> is_ready) : is_ready_(std::move(is_ready)) {}
+  Status fill_mask(std::span<uint32_t>) override { return {}; }
+  Status accept(TokenId) override { return {}; }
+  bool is_ready_by(std::chrono::steady_clock::time_point) override { return *is_ready_; }
+  void set_wake(std::function<void()> wake) override { *wake_ = std::move(wake); }
+  std::shared_ptr<std::function<void()>> wake() const { return wake_; }
+
+ private:
+  const std::shared_ptr<std::atomic<bool>> is_ready_;
+  const std::shared_ptr<std::function<void()>> wake_ = std::make_shared<std::function<void()>>();
+};
+
+TEST_F(ReplicaTest, NobodyWaitsForTheMaskOfAnother) {
+  for (const int num_steps : {1, 4}) {
+    start({.num_scheduler_steps = num_steps});
+    const Heard expected = ask(request(replica_->next_id(), 50)).get();
+    const auto is_ready = std::make_shared<std::atomic<bool>>(false);
+    Request slow = request(replica_->next_id(), 50);
+    auto mask = std::make_unique<SlowMask>(is_ready);
+    const std::shared_ptr<std::function<void()>> wake = mask->wake();
+    slow.constraint = std::move(mask);
+    std::future<Heard> answer = ask(std::move(slow));
+    for (int idx = 0; idx < 3; idx++) EXPECT_EQ(ask(request(replica_->next_id(), 50)).get().tokens, expected.tokens);
+    EXPECT_EQ(answer.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+    const uint64_t num_steps_then = replica_->report().steps;
+    EXPECT_EQ(answer.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+    EXPECT_EQ(replica_->report().steps, num_steps_then) << "it sleeps";
+    *is_ready = true;
+    (*wake)();
+    EXPECT_EQ(answer.get().tokens, expected.tokens);
+  }
+}
+
 TEST_F(ReplicaTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
   start({});
   std::promise<void> begun;

@@ -1,5 +1,6 @@
 #include "text/grammar.h"
 
+#include <sys/resource.h>
 #include <time.h>
 
 #include <algorithm>
@@ -24,6 +25,7 @@ const char* kind_name(GrammarText::Kind kind) {
 }
 
 constexpr int kMostBlanks = 2;
+constexpr int kSlowNiceness = 10;
 
 bool has_bit(std::span<const uint32_t> mask, TokenId token) {
   const auto word = static_cast<size_t>(token) / 32;
@@ -101,7 +103,11 @@ std::string Grammars::lark_of(std::string_view text) const {
 }
 
 MaskWorkers::MaskWorkers(int num_threads) {
-  for (int i = 0; i < num_threads; i++) threads_.emplace_back([this] { work(); });
+  for (int i = 0; i < num_threads; i++) threads_.emplace_back([this] { work(jobs_); });
+  threads_.emplace_back([this] {
+    static_cast<void>(setpriority(PRIO_PROCESS, 0, kSlowNiceness));  // of this thread, as Linux has it
+    work(slow_jobs_);
+  });
 }
 
 MaskWorkers::~MaskWorkers() {
@@ -113,22 +119,22 @@ MaskWorkers::~MaskWorkers() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void MaskWorkers::run(std::function<void()> job) {
+void MaskWorkers::run(std::function<void()> job, bool is_slow) {
   {
     const std::lock_guard lock(mutex_);
-    jobs_.push_back(std::move(job));
+    (is_slow ? slow_jobs_ : jobs_).push_back(std::move(job));
   }
-  changed_.notify_one();
+  changed_.notify_all();
 }
 
 // What was asked for is done before the end.
-void MaskWorkers::work() {
+void MaskWorkers::work(Jobs& jobs) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return ending_ || !jobs_.empty(); });
-    if (jobs_.empty()) return;
-    const std::function<void()> job = std::move(jobs_.front());
-    jobs_.pop_front();
+    changed_.wait(lock, [&] { return ending_ || !jobs.empty(); });
+    if (jobs.empty()) return;
+    const std::function<void()> job = std::move(jobs.front());
+    jobs.pop_front();
     lock.unlock();
     job();
     lock.lock();
@@ -152,7 +158,8 @@ struct GrammarConstraint::Shared {
 
   std::mutex mutex;
   std::condition_variable changed;
-  bool is_ready = true;
+  bool is_ready = true, is_awaited = false;
+  std::function<void()> wake;
 };
 
 GrammarConstraint::GrammarConstraint(std::unique_ptr<GrammarMatcher> matcher, Thought thought,
@@ -169,16 +176,33 @@ GrammarConstraint::GrammarConstraint(std::unique_ptr<GrammarMatcher> matcher, Th
   begin_mask(std::nullopt);
 }
 
-GrammarConstraint::~GrammarConstraint() = default;
+GrammarConstraint::~GrammarConstraint() {
+  set_wake({});
+}
 
 void GrammarConstraint::begin_mask(std::optional<TokenId> token) {
   shared_->is_ready = false;
-  workers_->run([shared = shared_, token] {
-    shared->status = shared->go_on(token);
-    const std::lock_guard lock(shared->mutex);
-    shared->is_ready = true;
-    shared->changed.notify_all();
-  });
+  workers_->run(
+      [shared = shared_, token] {
+        shared->status = shared->go_on(token);
+        const std::lock_guard lock(shared->mutex);
+        shared->is_ready = true;
+        shared->changed.notify_all();
+        if (std::exchange(shared->is_awaited, false) && shared->wake) shared->wake();
+      },
+      shared_->budget->is_slow());
+}
+
+bool GrammarConstraint::is_ready_by(std::chrono::steady_clock::time_point deadline) {
+  if (in_thought_) return true;
+  std::unique_lock lock(shared_->mutex);
+  shared_->is_awaited = !shared_->changed.wait_until(lock, deadline, [&] { return shared_->is_ready; });
+  return shared_->is_ready;
+}
+
+void GrammarConstraint::set_wake(std::function<void()> wake) {
+  const std::lock_guard lock(shared_->mutex);
+  shared_->wake = std::move(wake);
 }
 
 GrammarConstraint::Shared& GrammarConstraint::wait_for_mask() const {

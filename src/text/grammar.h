@@ -79,20 +79,22 @@ class Grammars {
   cachalot_grammars* const handle_;
 };
 
-// Threads that bring grammars on and compute masks while the model computes the logits that they are for.
+// Threads that bring grammars on and compute masks while the model computes the logits that they are for. What is slow
+// has one of its own, behind which nobody else waits.
 class MaskWorkers {
  public:
   explicit MaskWorkers(int num_threads);
   ~MaskWorkers();
 
-  void run(std::function<void()> job);
+  void run(std::function<void()> job, bool is_slow);
 
  private:
-  void work();
+  using Jobs = std::deque<std::function<void()>>;
+  void work(Jobs& jobs);
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> jobs_;
+  Jobs jobs_, slow_jobs_;
   bool ending_ = false;
   std::vector<std::thread> threads_;
 };
@@ -105,14 +107,17 @@ class MaskBudget {
   static constexpr std::chrono::nanoseconds kAtFirst = std::chrono::seconds(1);
   static constexpr std::chrono::nanoseconds kPerAnswer = std::chrono::milliseconds(15);
   static constexpr std::chrono::nanoseconds kPerToken = std::chrono::microseconds(300);
+  static constexpr std::chrono::nanoseconds kSlow = std::chrono::milliseconds(100);  // beyond what a token may take
 
   explicit MaskBudget(int num_answers) : left_ns_((kAtFirst + num_answers * kPerAnswer).count()) {}
 
   // Of a token; false: more was taken than there was.
   bool take(std::chrono::nanoseconds time) { return left_ns_.fetch_sub((time - kPerToken).count()) > time.count(); }
+  bool is_slow() const { return left_ns_.load() < slow_below_ns_; }
 
  private:
   std::atomic<int64_t> left_ns_;
+  const int64_t slow_below_ns_ = left_ns_.load() - kSlow.count();
 };
 
 // What a model thinks before it answers, as constraints see it.
@@ -135,6 +140,8 @@ class GrammarConstraint : public TokenConstraint {
 
   Status fill_mask(std::span<uint32_t> mask) override;
   Status accept(TokenId token) override;
+  bool is_ready_by(std::chrono::steady_clock::time_point deadline) override;
+  void set_wake(std::function<void()> wake) override;
 
  private:
   // What the worker and the owner share: the worker has it from begin_mask() until it is ready.

@@ -6,7 +6,7 @@
 namespace cachalot {
 
 Status ThoughtBudget::fill_mask(std::span<uint32_t> mask) {
-  if (in_thought_ && num_left_ <= 0) {
+  if (must_end()) {
     std::ranges::fill(mask, 0u);
     mask[static_cast<size_t>(*thought_.end) / 32] |= 1u << (static_cast<uint32_t>(*thought_.end) % 32);
     return {};
@@ -23,6 +23,14 @@ Status ThoughtBudget::accept(TokenId token) {
     in_thought_ = true;
   }
   return inner_ ? inner_->accept(token) : Status();
+}
+
+bool ThoughtBudget::is_ready_by(std::chrono::steady_clock::time_point deadline) {
+  return must_end() || !inner_ || inner_->is_ready_by(deadline);
+}
+
+void ThoughtBudget::set_wake(std::function<void()> wake) {
+  if (inner_) inner_->set_wake(std::move(wake));
 }
 
 }  // namespace cachalot

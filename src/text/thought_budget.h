@@ -16,8 +16,12 @@ class ThoughtBudget : public TokenConstraint {
 
   Status fill_mask(std::span<uint32_t> mask) override;
   Status accept(TokenId token) override;
+  bool is_ready_by(std::chrono::steady_clock::time_point deadline) override;
+  void set_wake(std::function<void()> wake) override;
 
  private:
+  bool must_end() const { return in_thought_ && num_left_ <= 0; }
+
   const Thought thought_;
   int num_left_;  // of the thought
   const std::unique_ptr<TokenConstraint> inner_;
