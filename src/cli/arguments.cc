@@ -121,7 +121,7 @@ class Reader {
   explicit Reader(const CLI::App& command)
       : command_(command),
         takes_vllm_(command.get_option_no_throw("--gpu-memory-utilization") != nullptr),
-        takes_model_(command.get_name() == "serve"),
+        takes_model_(command.get_name() == "serve" && takes_vllm_),  // not `bench serve`
         joins_words_(command.get_name() == "chat") {}
 
   Status read(WordSpan words) {

@@ -234,6 +234,7 @@ void add_bench_command(CLI::App& app) {
   group->require_subcommand(1);
   add_bench_model_command(*group);
   add_bench_step_command(*group);
+  add_bench_serve_command(*group);
   add_bench_alltoall_command(*group);
   add_bench_allreduce_command(*group);
   add_bench_dispatch_command(*group);

@@ -28,6 +28,7 @@ void add_check_command(CLI::App& app);
 // Of `bench`.
 void add_bench_model_command(CLI::App& group);
 void add_bench_step_command(CLI::App& group);
+void add_bench_serve_command(CLI::App& group);
 
 // Ends a subcommand: an error is printed to stderr and becomes the exit status 1.
 void finish_command(const Status& status);

@@ -1,0 +1,237 @@
+#include "traffic/traffic.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <future>
+#include <random>
+
+namespace cachalot {
+
+namespace json = boost::json;
+
+std::vector<double> arrival_times(const Arrivals& arrivals, size_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<double> times(count);
+  double time = 0;
+  for (size_t idx = 0; idx < count; idx++) {
+    double rate = arrivals.rate;
+    if (const auto& ramp = arrivals.ramp) {
+      const double done = count > 1 ? static_cast<double>(idx) / static_cast<double>(count - 1) : 1;
+      rate = ramp->exponential ? ramp->from * std::pow(ramp->to / ramp->from, done)
+                               : ramp->from + (ramp->to - ramp->from) * done;
+    }
+    if (std::isinf(rate)) continue;
+    time += std::isinf(arrivals.burstiness)
+                ? 1 / rate
+                : std::gamma_distribution(arrivals.burstiness, 1 / (rate * arrivals.burstiness))(random);
+    times[idx] = time;
+  }
+  // What chance adds or takes would differ from seed to seed by one or two percent.
+  if (!arrivals.ramp && time > 0)
+    for (double& each : times) each *= static_cast<double>(count) / arrivals.rate / time;
+  return times;
+}
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Lives on one I/O thread, but for its owner, who waits.
+class Traffic {
+ public:
+  Traffic(const http::IoThreads& threads, const http::Client& client, const openai::ApiAddress& address,
+          const TrafficOptions& options, const std::vector<Conversation>& conversations,
+          const std::function<void(size_t)>& on_progress)
+      : client_(client),
+        address_(address),
+        options_(options),
+        conversations_(conversations),
+        on_progress_(on_progress),
+        strand_(boost::asio::make_strand(threads.context())) {
+    size_t num_turns = 0;
+    for (const Conversation& conversation : conversations) {
+      first_turns_.push_back(num_turns);
+      num_turns += conversation.size();
+    }
+    result_.timings.resize(num_turns);
+  }
+
+  TrafficResult run() {
+    begin_ = Clock::now();
+    boost::asio::co_spawn(strand_, arrive(), boost::asio::detached);
+    ended_.get_future().wait();
+    result_.seconds = since(begin_);
+    return std::move(result_);
+  }
+
+ private:
+  static double since(Clock::time_point time) { return std::chrono::duration<double>(Clock::now() - time).count(); }
+
+  http::awaitable<void> arrive() {
+    boost::asio::steady_timer timer(strand_);
+    const std::vector<double> times = arrival_times(options_.arrivals, conversations_.size(), options_.seed);
+    for (size_t idx = 0; idx < times.size(); idx++) {
+      if (times[idx] > since(begin_)) {
+        timer.expires_at(begin_ +
+                         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(times[idx])));
+        co_await timer.async_wait(http::kResult);
+      }
+      waiting_.push_back({idx, Clock::now()});
+      start_some();
+    }
+  }
+
+  void start_some() {
+    while (!waiting_.empty() && (options_.max_concurrency == 0 || num_running_ < options_.max_concurrency)) {
+      const Waiting next = waiting_.front();
+      waiting_.pop_front();
+      num_running_++;
+      boost::asio::co_spawn(strand_, converse(next.idx, since(next.since)), [this](const std::exception_ptr&) {
+        num_running_--;
+        on_progress_(++num_done_);
+        if (num_done_ == conversations_.size()) return ended_.set_value();
+        start_some();
+      });
+    }
+  }
+
+  http::awaitable<void> converse(size_t idx, double queued) {
+    json::array messages;
+    json::value so_far;
+    for (size_t turn_idx = 0; turn_idx < conversations_[idx].size(); turn_idx++) {
+      const Turn& turn = conversations_[idx][turn_idx];
+      Timing& timing = result_.timings[first_turns_[idx] + turn_idx];
+      timing.queued = turn_idx == 0 ? queued : 0;
+      json::object body = options_.body;
+      body["model"] = options_.model;
+      body["max_tokens"] = turn.max_tokens;
+      body["stream"] = true;
+      body["stream_options"] = {{"include_usage", true}};
+      if (options_.is_chat) {
+        messages.push_back({{"role", "user"}, {"content", turn.prompt}});
+        body["messages"] = messages;
+      } else {
+        so_far = turn_idx == 0 ? turn.prompt : continued(so_far, timing_before(idx, turn_idx).text, turn.prompt);
+        body["prompt"] = so_far;
+      }
+      co_await ask(json::serialize(body), timing);
+      if (!timing.error.empty()) {
+        for (size_t left = turn_idx + 1; left < conversations_[idx].size(); left++)
+          result_.timings[first_turns_[idx] + left].error = "not asked: the turn before failed";
+        co_return;
+      }
+      messages.push_back({{"role", "assistant"}, {"content", timing.text}});
+    }
+  }
+
+  const Timing& timing_before(size_t idx, size_t turn_idx) const {
+    return result_.timings[first_turns_[idx] + turn_idx - 1];
+  }
+
+  // Of ids the answer's are not known: its text is left out, and what was asked before stands.
+  static json::value continued(const json::value& so_far, const std::string& answer, const json::value& prompt) {
+    if (const json::string* text = so_far.if_string())
+      return json::string(std::string(*text) + answer + "\n" + std::string(prompt.as_string()));
+    json::array ids = so_far.as_array();
+    for (const json::value& id : prompt.as_array()) ids.push_back(id);
+    return ids;
+  }
+
+  http::awaitable<void> ask(std::string body, Timing& timing) {
+    auto request = address_.request("POST", options_.is_chat ? "/chat/completions" : "/completions", std::move(body));
+    if (!request) co_return fail(timing, request.error());
+    const Clock::time_point start = Clock::now();
+    timing.start = since(begin_);
+    http::ClientCall call = client_.call(std::move(*request));
+    const Result<http::ResponseHead> head = co_await call.head();
+    if (!head) co_return fail(timing, head.error());
+    http::SseParser parser;
+    std::string refused;
+    for (;;) {
+      const Result<std::string> piece = co_await call.read();
+      if (!piece) co_return fail(timing, piece.error());
+      if (piece->empty()) break;
+      if (head->status != 200) {
+        refused += *piece;
+        continue;
+      }
+      const Result<std::vector<http::SseEvent>> events = parser.add(*piece);
+      if (!events) co_return fail(timing, events.error());
+      for (const http::SseEvent& event : *events) take(event.data, since(start), timing);
+    }
+    if (head->status != 200) co_return fail(timing, openai::refusal(head->status, refused));
+    if (timing.error.empty() && timing.ttft == 0) timing.error = "the server ended the stream without an answer";
+  }
+
+  static void fail(Timing& timing, const Error& error) { timing.error = error.message; }
+
+  // A piece of an answer brings text, or says why it ends; what opens a chat (its role) brings nothing.
+  void take(const std::string& data, double now, Timing& timing) const {
+    if (data == "[DONE]") return;
+    boost::system::error_code error;
+    const json::value event = json::parse(data, error);
+    if (error || !event.is_object()) {
+      timing.error = "the server sends an event that is no JSON: " + data.substr(0, 200);
+      return;
+    }
+    if (const json::string* message = openai::find_text(event, "/error/message")) timing.error = *message;
+    if (const json::value* usage = event.find_pointer("/usage", error); usage && usage->is_object()) {
+      const auto count = [&](const char* key, int& field) {
+        const json::value* number = usage->get_object().if_contains(key);
+        if (number && number->is_int64()) field = static_cast<int>(number->get_int64());
+      };
+      count("prompt_tokens", timing.prompt_tokens);
+      count("completion_tokens", timing.output_tokens);
+    }
+    if (!event.find_pointer("/choices/0", error)) return;
+    constexpr const char* kTexts[] = {"/choices/0/text", "/choices/0/delta/content",
+                                      "/choices/0/delta/reasoning_content", "/choices/0/delta/reasoning"};
+    bool brings = !options_.is_chat || openai::find_text(event, "/choices/0/finish_reason") ||
+                  event.find_pointer("/choices/0/delta/tool_calls", error);
+    for (const char* pointer : kTexts) {
+      const json::string* text = openai::find_text(event, pointer);
+      brings = brings || (text && !text->empty());
+      if (text && pointer != kTexts[2] && pointer != kTexts[3]) timing.text += *text;
+    }
+    if (!brings) return;
+    if (timing.ttft == 0) {
+      timing.ttft = now;
+    } else {
+      timing.gaps.push_back(now - timing.latency);
+    }
+    timing.latency = now;
+  }
+
+  struct Waiting {
+    size_t idx;
+    Clock::time_point since;
+  };
+
+  const http::Client& client_;
+  const openai::ApiAddress& address_;
+  const TrafficOptions& options_;
+  const std::vector<Conversation>& conversations_;
+  const std::function<void(size_t)>& on_progress_;
+  const boost::asio::strand<boost::asio::io_context::executor_type> strand_;
+
+  std::vector<size_t> first_turns_;
+  std::deque<Waiting> waiting_;
+  int num_running_ = 0;
+  size_t num_done_ = 0;
+  Clock::time_point begin_;
+  TrafficResult result_;
+  std::promise<void> ended_;
+};
+
+}  // namespace
+
+TrafficResult run_traffic(const http::IoThreads& threads, const http::Client& client, const openai::ApiAddress& address,
+                          const TrafficOptions& options, const std::vector<Conversation>& conversations,
+                          const std::function<void(size_t num_done)>& on_progress) {
+  return Traffic(threads, client, address, options, conversations, on_progress).run();
+}
+
+}  // namespace cachalot
