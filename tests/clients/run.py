@@ -28,6 +28,7 @@ ROOT = HERE.parent.parent
 NANO = ROOT / "models/nano"
 KEY = "sesame"
 READY_SECONDS = 120
+UV = "uv==0.13.9"  # where packages' needs are to be left out
 SUITE_SECONDS = 300
 
 # Name: (where it is installed, its packages whose versions are told, its tests).
@@ -47,6 +48,7 @@ SUITES = {
     "codex": ("programs", ["@openai/codex"], "test_codex.py"),
     "claude-code": ("programs", ["@anthropic-ai/claude-code"], "test_claude_code.py"),
     "opencode": ("programs", ["opencode-ai"], "test_opencode.py"),
+    "open-webui": ("open_webui", ["open-webui"], "test_open_webui.py"),
 }
 
 
@@ -91,7 +93,13 @@ class Installed:
 
     def install_python(self):
         run_quietly([sys.executable, "-m", "venv", self.folder])
-        run_quietly([self.folder / "bin/pip", "install", "--disable-pip-version-check", "-q", "-r", self.python])
+        install = [self.folder / "bin/pip", "install", "--disable-pip-version-check", "-q"]
+        left_out = HERE / f"python/{self.folder.name}.without.txt"
+        if left_out.exists():
+            run_quietly([*install, UV])
+            install = [self.folder / "bin/uv", "pip", "install", "--python", self.folder / "bin/python", "-q",
+                       "--override", left_out]  # fmt: skip
+        run_quietly([*install, "-r", self.python])
 
     def install_node(self):
         for name in ("package.json", "package-lock.json"):
