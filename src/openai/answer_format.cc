@@ -306,7 +306,7 @@ class ChatFormat : public ChunkFormat {
       message.add("refusal", nullptr);
       if (options_.reasoning)
         for (const char* name : kReasoningNames) message.add(name, text_or_null(text.reasoning));
-      append_calls(index, text.calls, true, message.next("tool_calls"));
+      if (!text.calls.empty()) append_calls(index, text.calls, true, message.next("tool_calls"));
     }
     message.end();
     if (options_.num_logprobs < 0)
@@ -318,7 +318,7 @@ class ChatFormat : public ChunkFormat {
     if (options_.ids) choice.add("token_ids", json::array(text.ids.begin(), text.ids.end()));
     choice.end();
     if (is_chunk || index > 0) return;
-    if (options_.ids) prompt_ids_ = ids_of_prompt(text);
+    if (options_.ids && options_.prompt_ids) prompt_ids_ = ids_of_prompt(text);
     if (!options_.prompt_logprobs) return;
     prompt_logprobs_.clear();
     append_prompt_logprobs(style_, text.prompt_tokens, prompt_logprobs_);

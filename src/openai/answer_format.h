@@ -32,6 +32,7 @@ struct AnswerOptions {
   bool prompt_logprobs = false;
   bool tokens_as_ids = false;
   bool ids = false;         // return_token_ids
+  bool prompt_ids = true;   // with them; false: each choice has a prompt of its own
   bool reasoning = false;   // the answer may have a thought
   bool named_call = false;  // the request named the tool, which is then no reason to finish, as in OpenAI's answers
   // Of a stream: at its end, the field of what comes before being null; or in every chunk.

@@ -317,24 +317,63 @@ ApiResult<GenerationPlan> ApiServer::plan_completion(const http::Request& reques
   return plan;
 }
 
+AnswerOptions ApiServer::chat_options(const ChatRequest& request) const {
+  const GenerationParams& params = request.params;
+  return {.num_logprobs = params.sampling.num_logprobs,
+          .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
+          .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
+          .ids = params.return_ids,
+          .reasoning = reasoning_,
+          .named_call = request.conversation.tools.choice == ToolUse::Choice::kNamed,
+          .include_usage = params.include_usage || options_.force_include_usage,
+          .continuous_usage = params.continuous_usage};
+}
+
 ApiResult<GenerationPlan> ApiServer::plan_chat(const http::Request& request, const Identity& identity) const {
   ASSIGN_OR_RETURN(const json::object body, parse_body(request.body));
   RETURN_IF_ERROR(check_model(body));
   ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
-  const GenerationParams& params = parsed.params;
-  const AnswerOptions answer{.num_logprobs = params.sampling.num_logprobs,
-                             .prompt_logprobs = params.sampling.num_prompt_logprobs >= 0,
-                             .tokens_as_ids = params.tokens_as_ids.value_or(options_.tokens_as_ids),
-                             .ids = params.return_ids,
-                             .reasoning = reasoning_,
-                             .named_call = parsed.conversation.tools.choice == ToolUse::Choice::kNamed,
-                             .include_usage = params.include_usage || options_.force_include_usage,
-                             .continuous_usage = params.continuous_usage};
-  const AnswerHead head = answer_head(params, identity);
+  const AnswerOptions answer = chat_options(parsed);
+  const AnswerHead head = answer_head(parsed.params, identity);
   ASSIGN_OR_RETURN(GenerationPlan plan,
-                   plan_conversation(parsed, fit_of(params, options_.generation_config.max_new_tokens)));
+                   plan_conversation(parsed, fit_of(parsed.params, options_.generation_config.max_new_tokens)));
   plan.choice.prompt_logprobs = answer.prompt_logprobs;
   plan.format = make_chat_format(tokenizer_, head, answer);
+  return plan;
+}
+
+// vLLM's: a list of conversations, each of which is answered as if it were alone, by the choice of its number.
+ApiResult<GenerationPlan> ApiServer::plan_batch(const http::Request& request, const Identity& identity) const {
+  ASSIGN_OR_RETURN(json::object body, parse_body(request.body));
+  RETURN_IF_ERROR(check_model(body));
+  ASSIGN_OR_RETURN(const json::array conversations, read_batch(body, options_.limits));
+  GenerationPlan plan;
+  const auto add = [&]() -> ApiResult<void> {
+    ASSIGN_OR_RETURN(ChatRequest parsed, parse_chat_request(body, options_.generation_config, options_.limits));
+    const PromptMaker::Fit fit = fit_of(parsed.params, options_.generation_config.max_new_tokens);
+    if (plan.format) {  // all but the prompt is the first one's
+      ASSIGN_OR_RETURN(Prompt prompt, prompts_.from_chat(parsed.conversation, fit));
+      plan.prompts.push_back(std::move(prompt));
+      return {};
+    }
+    AnswerOptions answer = chat_options(parsed);
+    answer.prompt_ids = false;
+    const AnswerHead head = answer_head(parsed.params, identity);
+    ASSIGN_OR_RETURN(plan, plan_conversation(parsed, fit));
+    plan.format = make_chat_format(tokenizer_, head, answer);
+    return {};
+  };
+  for (size_t i = 0; i < conversations.size(); ++i) {
+    body["messages"] = conversations[i];
+    ApiResult<void> added = add();
+    if (added) continue;
+    ApiError error = std::move(added.error());
+    if (error.param.starts_with("messages")) {
+      error.message = fmt::format("of conversation {}: {}", i, error.message);
+      error.param.insert(std::string_view("messages").size(), fmt::format("[{}]", i));
+    }
+    return std::unexpected(std::move(error));
+  }
   return plan;
 }
 
@@ -464,6 +503,8 @@ void ApiServer::register_routes(http::Server& server) {
                [this](http::ServerCall& call) { return run(call, "cmpl-", &ApiServer::plan_completion); });
   server.route("POST", "/v1/chat/completions",
                [this](http::ServerCall& call) { return run(call, "chatcmpl-", &ApiServer::plan_chat); });
+  server.route("POST", "/v1/chat/completions/batch",
+               [this](http::ServerCall& call) { return run(call, "chatcmpl-", &ApiServer::plan_batch); });
   server.route("POST", "/v1/responses",
                [this](http::ServerCall& call) { return run(call, "resp_", &ApiServer::plan_response); });
   server.route("POST", "/v1/messages",

@@ -91,11 +91,13 @@ class ApiServer {
   http::awaitable<void> run(http::ServerCall& call, const char* prefix, Plan plan) const;
   ApiResult<GenerationPlan> plan_completion(const http::Request& request, const Identity& identity) const;
   ApiResult<GenerationPlan> plan_chat(const http::Request& request, const Identity& identity) const;
+  ApiResult<GenerationPlan> plan_batch(const http::Request& request, const Identity& identity) const;
   ApiResult<GenerationPlan> plan_response(const http::Request& request, const Identity& identity) const;
   ApiResult<GenerationPlan> plan_message(const http::Request& request, const Identity& identity) const;
   // What all endpoints' plans have in common; moves out of the params.
   GenerationPlan common_plan(GenerationParams& params) const;
-  // And those of conversations, which stand in the request's field `messages`.
+  // How chats' answers are told, and the plans of all conversations, which stand in the request's field `messages`.
+  AnswerOptions chat_options(const ChatRequest& request) const;
   ApiResult<GenerationPlan> plan_conversation(ChatRequest& request, const PromptMaker::Fit& fit,
                                               const char* messages = "messages") const;
   // Leaves out the oldest turns of a conversation that does not fit.

@@ -131,6 +131,54 @@ TEST_F(ApiServerTest, ChatsWithTheThoughtApart) {
   EXPECT_EQ(request.sampling.max_tokens, 200 - request.num_prompt_tokens);
 }
 
+TEST_F(ApiServerTest, AnswersABatchOfConversationsByAChoiceOfEach) {
+  service_.answer_with("see</think>Monday");
+  const char* two = R"({"messages":[[{"role":"user","content":"Sunday?"}],
+      [{"role":"system","content":"Be short."},{"role":"user","content":"Saturday?"}]],"seed":5)";
+  const Answer answer =
+      ask("POST", "/v1/chat/completions/batch",
+          two + std::string(R"(,"return_token_ids":true,"structured_outputs":{"choice":["Monday"]}})"));
+  ASSERT_EQ(answer.status, 200) << json::serialize(answer.body);
+  EXPECT_EQ(answer.body.at("object"), "chat.completion");
+  EXPECT_FALSE(answer.body.as_object().contains("prompt_token_ids")) << "there are several prompts";
+  const json::array& choices = answer.body.at("choices").as_array();
+  ASSERT_EQ(choices.size(), 2u);
+  ASSERT_EQ(service_.requests().size(), 2u);
+  int num_prompt_tokens = 0;
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(choices[i].at("index"), i);
+    EXPECT_EQ(choices[i].at("message").at("content"), "Monday");
+    EXPECT_EQ(choices[i].at("message").at("reasoning"), "see");
+    EXPECT_GT(choices[i].at("token_ids").as_array().size(), 1u);
+    const Request& request = service_.requests()[i];
+    EXPECT_EQ(request.sampling.seed, 5u);
+    EXPECT_EQ(request.sampling.choice, 0u) << "as if it were alone";
+    EXPECT_TRUE(request.constraint);
+    num_prompt_tokens += request.num_prompt_tokens;
+  }
+  EXPECT_EQ(answer.body.at("usage").at("prompt_tokens"), num_prompt_tokens);
+  EXPECT_EQ(tokenizer_->decode(service_.requests()[1].tokens, false),
+            "<｜begin▁of▁sentence｜>Be short.<｜User｜>Saturday?<｜Assistant｜><think>\n");
+
+  for (const auto& [body, param] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"messages":[]})", "messages"},
+           {R"({})", "messages"},
+           {R"({"messages":[[]]})", "messages[0]"},
+           {R"({"messages":[{"role":"user","content":"x"}]})", "messages[0]"},
+           {R"({"messages":[[{"role":"user","content":"x"}],[{"role":"robot","content":"x"}]]})",
+            "messages[1][0].role"},
+           {two + std::string(R"(,"n":2})"), "n"},
+           {two + std::string(R"(,"stream":true})"), "stream"},
+           {two + std::string(R"(,"prompt_logprobs":1})"), "prompt_logprobs"},
+           {two + std::string(R"(,"tools":[{"type":"function","function":{"name":"f"}}]})"), "tools"}}) {
+    const Answer refused = ask("POST", "/v1/chat/completions/batch", body);
+    EXPECT_EQ(refused.status, 400) << body;
+    EXPECT_EQ(refused.error().at("param"), json::value(param)) << body;
+  }
+  EXPECT_EQ(ask("POST", "/v1/chat/completions/batch", two + std::string(R"(,"n":1,"stream":false,"tools":[]})")).status,
+            200);
+}
+
 TEST_F(ApiServerTest, StreamsAChatWithItsRoleFirst) {
   service_.answer_with("see</think>Monday");
   const auto events =
@@ -383,11 +431,13 @@ TEST_F(ApiServerTest, SaysByHowMuchAPromptIsTooLong) {
   Answer answer = ask("POST", "/v1/completions", R"({"prompt":")" + words + R"("})");
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(answer.error().at("code"), "context_length_exceeded");
+  EXPECT_EQ(answer.error().at("param"), "prompt");
   const std::string count = std::to_string(tokenizer_->encode(words, true)->size());
   EXPECT_THAT(std::string(answer.error().at("message").as_string()),
               testing::AllOf(HasSubstr("200"), HasSubstr(count)));
   answer = ask("POST", "/v1/chat/completions", R"({"messages":[{"role":"user","content":"a"}],"max_tokens":200})");
   EXPECT_EQ(answer.error().at("code"), "context_length_exceeded");
+  EXPECT_EQ(answer.error().at("param"), "messages");
   answer = ask("POST", "/v1/completions", R"({"prompt":")" + words + R"(","truncate_prompt_tokens":5})");
   EXPECT_EQ(answer.body.at("usage").at("prompt_tokens"), 5);
 }

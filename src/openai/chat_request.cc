@@ -1,6 +1,7 @@
 #include "openai/chat_request.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/text.h"
 #include "config/json.h"
@@ -172,6 +173,26 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
   keys.optional("include_reasoning", request.include_reasoning);
   RETURN_IF_ERROR(keys.status());
   return request;
+}
+
+ApiResult<json::array> read_batch(const json::object& object, const RequestLimits& limits) {
+  JsonKeys keys(object, kRequest);
+  const json::value* list = keys.find("messages");
+  if (!list || !list->is_array() || list->get_array().empty() ||
+      list->get_array().size() > static_cast<size_t>(limits.max_choices))
+    keys.fault("messages", list ? "is something else" : "is missing",
+               fmt::format("a list of 1 to {} conversations, each a list of messages", limits.max_choices));
+  const std::tuple<const char*, json::value, const char*> kOnly[] = {
+      {"n", 1, "1: a batch has one answer to each conversation"},
+      {"best_of", 1, "1: a batch has one answer to each conversation"},
+      {"stream", false, "false: a batch is answered as a whole"},
+      {"tools", json::array(), "left out: batches call none"},
+      {"prompt_logprobs", nullptr, "left out: a batch has several prompts"}};
+  for (const auto& [name, only, wanted] : kOnly)
+    if (const json::value* value = keys.find(name); value && *value != only)
+      keys.fault(name, "is given", wanted, ErrorCode::kUnsupported);
+  RETURN_IF_ERROR(keys.status());
+  return list->get_array();
 }
 
 Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,

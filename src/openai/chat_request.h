@@ -38,6 +38,9 @@ struct ChatRequest {
 
 ApiResult<ChatRequest> parse_chat_request(const boost::json::object& object, const GenerationConfig& defaults,
                                           const RequestLimits& limits);
+// The conversations of a body of POST /v1/chat/completions/batch, which is a chat's but for its list of lists of
+// messages.
+ApiResult<boost::json::array> read_batch(const boost::json::object& object, const RequestLimits& limits);
 void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation& conversation);
 
 // `defaults`: what the template is given where the conversation says nothing.

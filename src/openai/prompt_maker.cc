@@ -27,11 +27,11 @@ PromptMaker::PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_te
       template_defaults_(std::move(template_defaults)),
       bounds_(tokenizer) {}
 
-std::unexpected<ApiError> PromptMaker::too_long(const std::string& asked) const {
+std::unexpected<ApiError> PromptMaker::too_long(const std::string& asked, const char* parameter) const {
   return invalid_request(
       fmt::format("This model's maximum context length is {} tokens, but {}. Shorten the prompt or ask for fewer.",
                   max_model_len_, asked),
-      "", "context_length_exceeded");
+      parameter, "context_length_exceeded");
 }
 
 ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, bool add_special_tokens,
@@ -42,7 +42,8 @@ ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, boo
   const int64_t limit = max_model_len_ * (may_be_cut ? kPatience : 1);
   if (least > limit)
     return too_long(fmt::format("the text has {} tokens at least{}", least,
-                                may_be_cut ? fmt::format(" (at most {} are cut to what fits)", limit) : ""));
+                                may_be_cut ? fmt::format(" (at most {} are cut to what fits)", limit) : ""),
+                    parameter);
   auto tokens = bounds_.encode(text, add_special_tokens);
   if (tokens) return std::move(*tokens);
   if (tokens.error().code == ErrorCode::kInternal)
@@ -83,7 +84,7 @@ ApiResult<Prompt> PromptMaker::from_text(std::string text, bool add_special_toke
   const std::string& bos = tokenizer_.bos_token();
   prompt.first_is_added = !prompt.tokens.empty() && !bos.empty() && !text.starts_with(bos) &&
                           tokenizer_.token_bytes(prompt.tokens.front(), false) == bos;
-  ASSIGN_OR_RETURN(const bool was_cut, fit_in(fit, prompt));
+  ASSIGN_OR_RETURN(const bool was_cut, fit_in(fit, "prompt", prompt));
   if (!echo) return prompt;
   if (was_cut) {
     const size_t first = prompt.first_is_added ? 1 : 0;
@@ -95,7 +96,7 @@ ApiResult<Prompt> PromptMaker::from_text(std::string text, bool add_special_toke
 
 ApiResult<Prompt> PromptMaker::from_ids(std::vector<TokenId> ids, bool echo, bool skip_special, const Fit& fit) const {
   Prompt prompt{.tokens = std::move(ids), .skips_special = skip_special};
-  RETURN_IF_ERROR(fit_in(fit, prompt));
+  RETURN_IF_ERROR(fit_in(fit, "prompt", prompt));
   if (echo) prompt.text = tokenizer_.decode(prompt.tokens, skip_special);
   return prompt;
 }
@@ -105,11 +106,11 @@ ApiResult<Prompt> PromptMaker::from_chat(const Conversation& conversation, const
   Prompt prompt{.opens_thought = chat.opens_thought};
   ASSIGN_OR_RETURN(prompt.tokens,
                    tokenize(chat.text, conversation.add_special_tokens, "messages", fit.truncate.has_value()));
-  RETURN_IF_ERROR(fit_in(fit, prompt));
+  RETURN_IF_ERROR(fit_in(fit, "messages", prompt));
   return prompt;
 }
 
-ApiResult<bool> PromptMaker::fit_in(const Fit& fit, Prompt& prompt) const {
+ApiResult<bool> PromptMaker::fit_in(const Fit& fit, const char* parameter, Prompt& prompt) const {
   bool was_cut = false;
   std::vector<TokenId>& tokens = prompt.tokens;
   if (fit.truncate) {
@@ -123,13 +124,15 @@ ApiResult<bool> PromptMaker::fit_in(const Fit& fit, Prompt& prompt) const {
       prompt.first_is_added = false;
     }
   }
-  if (tokens.empty()) return invalid_request("the prompt holds no token; there must be at least one", "prompt");
+  if (tokens.empty()) return invalid_request("the prompt holds no token; there must be at least one", parameter);
   const auto num_tokens = static_cast<int64_t>(tokens.size());
   const auto room = max_model_len_ - static_cast<int>(std::min<int64_t>(num_tokens, max_model_len_));
-  if (room < 1) return too_long(fmt::format("the prompt has {} tokens and the answer needs at least one", num_tokens));
+  if (room < 1)
+    return too_long(fmt::format("the prompt has {} tokens and the answer needs at least one", num_tokens), parameter);
   if (fit.max_tokens.value_or(0) > room)
     return too_long(fmt::format("{} tokens were requested ({} in the prompt, {} in the answer)",
-                                num_tokens + *fit.max_tokens, num_tokens, *fit.max_tokens));
+                                num_tokens + *fit.max_tokens, num_tokens, *fit.max_tokens),
+                    parameter);
   prompt.max_tokens =
       fit.prompt_only ? 1 : fit.max_tokens.value_or(std::min(room, fit.default_max_tokens.value_or(room)));
   return was_cut;

@@ -41,8 +41,8 @@ class PromptMaker {
  private:
   ApiResult<RenderedChat> render_chat(const Conversation& conversation) const;
   // True if the prompt was cut.
-  ApiResult<bool> fit_in(const Fit& fit, Prompt& prompt) const;
-  std::unexpected<ApiError> too_long(const std::string& asked) const;
+  ApiResult<bool> fit_in(const Fit& fit, const char* parameter, Prompt& prompt) const;
+  std::unexpected<ApiError> too_long(const std::string& asked, const char* parameter) const;
 
   const Tokenizer& tokenizer_;
   const ChatTemplate* chat_template_;

@@ -21,7 +21,7 @@ namespace {
 constexpr std::string_view kShared =
     "model temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty logit_bias seed stop "
     "stop_token_ids ignore_eos min_tokens include_stop_str_in_output skip_special_tokens stream priority cache_salt "
-    "request_id service_tier";
+    "request_id service_tier structured_outputs";
 constexpr std::string_view kOwn =
     "input instructions tools tool_choice parallel_tool_calls text reasoning max_output_tokens top_logprobs metadata "
     "include truncation user store previous_response_id background";
@@ -336,7 +336,10 @@ void read_text_options(JsonKeys& keys, GenerationParams& params, json::object& e
       keys.fault("text.verbosity", "is " + quoted(verbosity), "low, medium or high");
     if (!verbosity.empty()) text["verbosity"] = verbosity;
     if (const json::value* format = inner.find("format")) {
-      params.grammar = read_text_format(*format, "text.format", keys);
+      std::optional<GrammarText> grammar = read_text_format(*format, "text.format", keys);
+      if (grammar && params.grammar)
+        keys.fault("text.format", "is given beside structured_outputs", "the only one: an answer has one form");
+      if (grammar) params.grammar = std::move(grammar);
       text["format"] = *format;
     }
   }
@@ -427,6 +430,8 @@ void read_options(JsonKeys& keys, const RequestLimits& limits, ResponsesRequest&
   as_given("temperature", shortest(params.sampling.temperature));
   as_given("top_p", shortest(params.sampling.top_p));
   as_given("top_logprobs", 0);
+  as_given("presence_penalty", shortest(params.sampling.presence_penalty));
+  as_given("frequency_penalty", shortest(params.sampling.frequency_penalty));
   as_given("user", nullptr);
   as_given("tool_choice", "auto");
   echo["service_tier"] = "default";

@@ -56,7 +56,7 @@ class ResponsesTest : public ApiServerTest {
 TEST_F(ResponsesTest, AnAnswerIsAListOfItems) {
   service_.answer_with("<think>let me see</think>\n\nMonday");
   const Answer answer = respond(R"({"input":"Sunday?","instructions":"Be brief.","metadata":{"a":"b"},"user":"me",
-      "temperature":0.6,"max_output_tokens":90,"reasoning":{"effort":"low","summary":"auto"}})");
+      "temperature":0.6,"frequency_penalty":0.5,"max_output_tokens":90,"reasoning":{"effort":"low","summary":"auto"}})");
   ASSERT_EQ(answer.status, 200) << json::serialize(answer.body);
   const json::object& response = answer.body.as_object();
   EXPECT_EQ(tokenizer_->decode(service_.requests().back().tokens, false), "[system||||Be brief.][user||||Sunday?]low");
@@ -69,6 +69,8 @@ TEST_F(ResponsesTest, AnAnswerIsAListOfItems) {
   EXPECT_EQ(response.at("model"), "nano");
   EXPECT_EQ(response.at("instructions"), "Be brief.");
   EXPECT_EQ(response.at("temperature"), 0.6);
+  EXPECT_EQ(response.at("presence_penalty").to_number<double>(), 0);
+  EXPECT_EQ(response.at("frequency_penalty"), 0.5);
   EXPECT_EQ(response.at("max_output_tokens"), 90);
   EXPECT_EQ(response.at("metadata"), json::value({{"a", "b"}}));
   EXPECT_EQ(response.at("reasoning"), json::value({{"effort", "low"}, {"summary", "auto"}}));
@@ -402,6 +404,9 @@ TEST_F(ResponsesTest, WhatIsWrongIsRefusedByName) {
       {R"({"input":"a","tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"g"}})",
        "tool_choice"},
       {R"({"input":"a","model":7})", "model"},
+      {R"({"input":"a","structured_outputs":{"regex":7}})", "structured_outputs.regex"},
+      {R"({"input":"a","structured_outputs":{"choice":["a"]},"text":{"format":{"type":"json_object"}}})",
+       "text.format"},
   };
   for (const auto& [body, parameter] : wrong) {
     const Answer answer = respond(body);
@@ -412,6 +417,17 @@ TEST_F(ResponsesTest, WhatIsWrongIsRefusedByName) {
   EXPECT_EQ(respond(R"({"input":"a","previous_response_id":"resp_1"})").status, 404);
   const Answer too_long = respond(R"({"input":"a","max_output_tokens":5000})");
   EXPECT_EQ(too_long.error().at("code"), "context_length_exceeded");
+  EXPECT_EQ(too_long.error().at("param"), "input");
+}
+
+TEST_F(ResponsesTest, TakeTheFormsOfVllmToo) {
+  service_.answer_with("red");
+  const std::string form = R"("structured_outputs":{"choice":["red","blue"]})";
+  for (const char* text : {"", R"(,"text":{"verbosity":"low"})", R"(,"text":{"format":{"type":"text"}})"}) {
+    EXPECT_EQ(respond(R"({"input":"a",)" + form + text + "}").status, 200);
+    ASSERT_TRUE(service_.requests().back().constraint) << text;
+    EXPECT_FALSE(last_request_takes("</think>green")) << text;
+  }
 }
 
 TEST_F(ResponsesTest, AnyBodyGetsAnAnswer) {

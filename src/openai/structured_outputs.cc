@@ -1,6 +1,7 @@
 #include "openai/structured_outputs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
@@ -18,10 +19,24 @@ constexpr size_t kMostChoices = 10'000;
 // White space between the parts of a JSON text: as people write it, and not without end.
 constexpr std::string_view kWhiteSpace = R"(( |\n {0,64})?)";
 
+// llguidance holds each label of a host name to its length, and not the whole to its own, RFC 1123's.
+void bound_host_names(json::value& schema) {
+  if (json::array* list = schema.if_array())
+    for (json::value& part : *list) bound_host_names(part);
+  json::object* object = schema.if_object();
+  if (!object) return;
+  for (auto& [key, part] : *object)
+    if (!has_word("const enum default examples", std::string_view(key.data(), key.size()))) bound_host_names(part);
+  if (const json::value* format = object->if_contains("format"); format && *format == "hostname")
+    object->emplace("maxLength", 253);
+}
+
 GrammarText json_grammar(json::object schema) {
   if (!schema.contains("x-guidance"))
     schema["x-guidance"] = {{"whitespace_pattern", kWhiteSpace}, {"json_allow_general_unicode_escapes", true}};
-  return {GrammarText::Kind::kJsonSchema, json_text(schema)};
+  json::value bounded = std::move(schema);
+  bound_host_names(bounded);
+  return {GrammarText::Kind::kJsonSchema, json_text(bounded)};
 }
 
 // A schema, also as the text of one.
@@ -174,12 +189,20 @@ std::optional<GrammarText> read_structured_outputs(JsonKeys& keys) {
   };
   if (const json::value* format = keys.find("response_format"))
     take(read_response_format(*format, keys), "response_format");
-  if (const json::object* outputs = keys.object("structured_outputs"))
+  if (const json::object* outputs = keys.object("structured_outputs")) {
+    bool has_form = false;
     for (const std::string_view kind : kKinds) {
       const json::value* value = outputs->if_contains(kind);
       const std::string key = fmt::format("structured_outputs.{}", kind);
-      if (value && !value->is_null()) take(read_one(kind, *value, key, keys), key);
+      if (!value || value->is_null() || *value == json::value(false)) continue;
+      has_form = true;
+      take(read_one(kind, *value, key, keys), key);
     }
+    // A form whose name is not known must not become an answer of no form.
+    if (!has_form)
+      keys.fault("structured_outputs", "names no form",
+                 "an object with one of " + fmt::format("{}", fmt::join(kKinds, ", ")));
+  }
   for (const auto& [key, kind] : kFields)
     if (const json::value* value = keys.find(key)) take(read_one(kind, *value, key, keys), key);
   return wanted;

@@ -24,6 +24,18 @@ constexpr const char* kPerson =
     R"({"type":"object","properties":{"name":{"type":"string","maxLength":5},"age":{"type":"integer"}},)"
     R"("required":["name","age"],"additionalProperties":false})";
 
+TEST_F(StructuredOutputsTest, HostNamesAreAsLongAsHostNamesMayBe) {
+  const std::string label = "." + std::string(62, 'a');
+  const std::string host = "a" + label + label + label + label;  // of 253
+  const auto form = [](const std::string& schema) { return R"("structured_outputs":{"json":)" + schema + "}"; };
+  const std::string named =
+      form(R"({"anyOf":[{"type":"string","format":"hostname"},{"const":{"format":"hostname"}}]})");
+  EXPECT_TRUE(may_be(named, '"' + host + '"'));
+  EXPECT_FALSE(may_be(named, '"' + host + "a\""));
+  EXPECT_TRUE(may_be(named, R"({"format": "hostname"})")) << "what is no schema stays as it is";
+  EXPECT_FALSE(may_be(form(R"({"type":"string","format":"hostname","maxLength":9})"), R"("a.bcdefgh.i")"));
+}
+
 TEST_F(StructuredOutputsTest, AreTakenInEverySpelling) {
   const std::string schema = kPerson;
   std::string text;
@@ -110,6 +122,9 @@ TEST_F(StructuredOutputsTest, ThoseThatCannotBeAreRefusedByName) {
       {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
       {R"("response_format":{"type":"json_schema","json_schema":{"schema":7}})", "response_format.json_schema.schema"},
       {R"("structured_outputs":[])", "structured_outputs"},
+      {R"("structured_outputs":{})", "structured_outputs"},
+      {R"("structured_outputs":{"jsn":{"type":"object"}})", "structured_outputs"},
+      {R"("structured_outputs":{"json_object":false})", "structured_outputs"},
       {R"("structured_outputs":{"choice":[]})", "structured_outputs.choice"},
       {R"("structured_outputs":{"choice":[1]})", "structured_outputs.choice"},
       {R"("structured_outputs":{"regex":7})", "structured_outputs.regex"},

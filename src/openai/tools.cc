@@ -29,13 +29,15 @@ void read_list(const json::value& value, std::string_view key, const RequestLimi
     }
     const json::object* tool = list[i].if_object();
     const json::value* type = tool ? tool->if_contains("type") : nullptr;
-    if (!type || !type->is_string()) return keys.fault(where + ".type", "is missing", "function");
-    if (type->get_string() != "function")
+    if (type && !type->is_string()) return keys.fault(where + ".type", "is something else", "function");
+    if (type && type->get_string() != "function")
       return keys.fault(where + ".type", "is " + quoted(type->get_string()), "function", ErrorCode::kUnsupported);
-    const json::value* function = tool->if_contains("function");
+    const json::value* function = tool ? tool->if_contains("function") : nullptr;
     if (!function) return keys.fault(where + ".function", "is missing", "an object with a name");
     if (!check_function(*function, where + ".function", keys)) return;
-    tools.push_back(list[i]);
+    json::object known = *tool;
+    known["type"] = "function";  // as in vLLM, whose clients may leave it out
+    tools.push_back(std::move(known));
   }
 }
 

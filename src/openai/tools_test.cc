@@ -119,7 +119,7 @@ TEST_F(ToolsTest, WithoutToolsOrWithChoiceNoneTextStaysText) {
                                     std::string(R"("tools":null,"tool_choice":"auto")")}) {
     const json::value choice = ask("POST", "/v1/chat/completions", chat(fields)).body.at("choices").at(0);
     EXPECT_EQ(choice.at("message").at("content").as_string(), kTwoCalls) << fields;
-    EXPECT_EQ(choice.at("message").at("tool_calls"), json::array());
+    EXPECT_FALSE(choice.at("message").as_object().contains("tool_calls")) << "as in OpenAI's answers";
     EXPECT_EQ(choice.at("finish_reason"), "stop");
   }
 }
@@ -133,6 +133,7 @@ TEST_F(ToolsTest, ReachTheTemplateWithTheirHistory) {
       {"role":"tool","tool_call_id":"call_1","name":"weather","content":[{"type":"text","text":"rain"}]}]})"),
             "[assistant|||<｜tool▁calls▁begin｜>weather={\"city\": \"Paris\"} call_1<｜tool▁calls▁begin｜>now= call_2]"
             "[tool|weather|call_1|rain]");
+  EXPECT_EQ(prompt_of(chat(R"("tools":[{"function":{"name":"f"}}])")), "(f)[user|||Paris?]") << "as vLLM takes them";
   // OpenAI's older names.
   EXPECT_EQ(prompt_of(R"({"functions":[{"name":"f"}],"messages":[{"role":"assistant","function_call":
       {"name":"f","arguments":"{}"}},{"role":"function","name":"f","content":"3"}]})"),
@@ -159,7 +160,8 @@ TEST_F(ToolsTest, AreRefusedByNameWhereTheyAreWrong) {
   service_.answer_with("x");
   const std::vector<std::pair<std::string, std::string>> wrong = {
       {R"("tools":{})", "tools"},
-      {R"("tools":[1])", "tools[0].type"},
+      {R"("tools":[1])", "tools[0].function"},
+      {R"("tools":[{"type":7,"function":{"name":"a"}}])", "tools[0].type"},
       {R"("tools":[{"type":"web_search"}])", "tools[0].type"},
       {R"("tools":[{"type":"function"}])", "tools[0].function"},
       {R"("tools":[{"type":"function","function":{"name":""}}])", "tools[0].function.name"},
