@@ -1,0 +1,131 @@
+"""Why this server's answers differ from vLLM's: for beside_vllm.py, which sorts each difference under the first of these
+whose `what` is found in it and whose `in` in the request. `verdict`: "as OpenAI", "as Anthropic" (ours is their protocol's),
+"ours" (on purpose), "vLLM's" (a quirk or a fault of vLLM), "not here" (vLLM has it, and it is refused or left out here).
+"""
+
+
+def reason(verdict, title, what, why, where=""):
+    return {"verdict": verdict, "title": title, "what": what, "why": why, "in": where}
+
+
+REASONS = [
+    # Statuses.
+    reason("as OpenAI", "200, 400: n > 1 at temperature 0", r"^status 200 \| 400", "Equal answers, as with OpenAI.",
+           r'"n": 2(?!.*"temperature": 1)'),
+    reason("as OpenAI", "400, 200: numbers, words and lists in place of another type; values out of range",
+           r"^status 400 \| 200", "vLLM makes `\"5\"` 5, 1 true, and takes what it does not read.",
+           r'bad values: "(temperature": true|max_tokens": "5|logprobs": (1|true)|stream": "true|logit_bias|service_tier|stream_options": \{\}|'
+           r'top_logprobs|prompt": \[true)'),
+    reason("as OpenAI", "400, 200: messages without content, of a role that is not known, with an object as content; a tool's name with a blank",
+           r"^status 400 \| 200", "vLLM renders them as nothing, or as the template happens to.",
+           r'"role": "(user|robot|tool)"|"name": "a b"'),
+    reason("ours", "200, 400: more stop strings (16, vLLM 4), salts with any sign, a body of another Content-Type, `tools: []`, a tool_choice "
+           "`auto` without tools, a json_schema without a name, an empty prompt (begin of sequence alone), a named tool beside a form",
+           r"^status 200 \| 400", "Nothing is unclear in them.",
+           r'"stop": \["x|cache_salt|text/plain|"tools": \[\]|"tool_choice": "auto"|"json_schema": \{"schema"|"prompt": (""|\[""\])|"choice": \["a"\]'),
+    reason("vLLM's", "400 or 200, 500: structured_outputs that is no object; a grammar with an empty rule", r"^status \d+ \| 500", "vLLM fails.", "forms"),
+    reason("ours", "400, 200: a schema whose type does not exist; an empty expression", r"^status 400 \| 200",
+           "An answer cannot be held to it.", r'"nonsense"|"regex": ""'),
+    reason("not here", "400, 200: structural tags of xgrammar's newer form (`format`)", r"^status 400 \| 200",
+           "The first form (structures, triggers) is there; others say the same as a Lark grammar.", r"const_string"),
+    reason("not here", "400, 200: beam search, length_penalty, logprob_token_ids, return_prompt_text, echo of chats, audio, modalities, verbosity, "
+           "`conversation`", r"^status 400 \| 200",
+           "Refused by name: the answer would be another. vLLM passes over audio, modalities, verbosity and `conversation`.",
+           r'beam_search|length_penalty|logprob_token_ids|return_prompt_text|"echo"|audio|verbosity|"conversation"'),
+    reason("as OpenAI", "400, 200: best_of is wrong, or streamed", r"^status 400 \| 200", "vLLM has it no more and passes over it.", r"completions.*best_of"),
+    reason("ours", "400, 200: a batch with stream, tools, prompt_logprobs or best_of", r"^status 400 \| 200",
+           "vLLM passes over them: no stream comes, the prompt shows no tools.", r"batch: .*(stream|tools|prompt_logprobs|best_of)"),
+    reason("as OpenAI", "200, 400: a built-in tool that does not exist here", r"^status 200 \| 400",
+           "It is left out and named in the log: agents name many.", r'responses: bad values: "tools"'),
+    reason("ours", "200, 404: responses are stored, listed, deleted and gone on from", r"^status (200|400) \| 404|^status 200 \| 405|^status 404 \| 405",
+           "vLLM keeps them with VLLM_ENABLE_RESPONSES_API_STORE alone, and has no DELETE and no count of tokens.", "responses"),
+    reason("as Anthropic", "200, 400: max_tokens of 0, max_tokens beyond the context", r"^status 200 \| 400",
+           "0 fills the cache; a bound that is too high is no error.", r'messages: .*"max_tokens": (0|1000000)'),
+    reason("ours", "200, 400: messages without a model, stop_sequences as a text, tools without input_schema, a thought's budget above max_tokens",
+           r"^status 200 \| 400", "Nothing is unclear in them; the budget bounds nothing here.",
+           r'messages: .*(\$absent|stop_sequences|"tools": \[\{"name": "f"\}\]|budget_tokens)'),
+    reason("as Anthropic", "400, 200: tool_choice `any` without tools", r"^status 400 \| 200", "No call can come.", r'messages: .*"tool_choice": \{"type": "any"\}'),
+    reason("ours", "400, 200: ids beyond the vocabulary to /detokenize", r"^status 400 \| 200", "They stand for no text.", "detokenize"),
+    reason("as OpenAI", "200, 404: /v1/models/NAME", r"^status 200 \| 404", "vLLM has the list alone.", "/v1/models/nano"),
+    reason("ours", "200 or 204, 405: HEAD where there is GET, OPTIONS", r"^status 20\d \| 405|^Allow ", "HTTP's own.", ""),
+    reason("not here", "404, 403: vLLM's `/inference/v1/generate`", r"^status 404 \| 403", "Switched off there, too.", "/inference"),
+    # Errors.
+    reason("as OpenAI", "an error's `type` is invalid_request_error, its `code` a word or null; vLLM: BadRequestError, \"Bad Request\", and the status",
+           r"^error\.(type|code)", "As clients of OpenAI look at them; a word as code says what is wrong (context_length_exceeded, model_not_found, ...)."),
+    reason("ours", "an error's `param` names the field at fault as it stands in the request (`messages[1].role`); vLLM: often null, or pydantic's path",
+           r"^error\.param", "vLLM's depends on which check has found it."),
+    reason("as OpenAI", "404 and 405 have an error object; vLLM FastAPI's `detail`", r"^(detail|error): (absent|object)|^the body: JSON",
+           "One form of errors on all paths.", "GET|PUT|HEAD|others|stored|\\$method|\\$path"),
+    reason("as Anthropic", "errors of /v1/messages have `type` and `request_id`", r"^(type|request_id|error\.(details|code|param)|error|detail)",
+           "vLLM answers in Anthropic's form once a request was read, in OpenAI's before.", "^messages"),
+    # Keys of answers.
+    reason("not here", "keys of vLLM that are always null here: kv_transfer_params, ec_transfer_params, metrics, routed_experts, prompt_text, annotations, "
+           "audio, function_call; token_ids, prompt_token_ids and prompt_logprobs unless asked for",
+           r"(kv_transfer_params|ec_transfer_params|metrics|routed_experts|prompt_text|annotations|audio|function_call|token_ids|prompt_logprobs): absent \| null",
+           "Left out: clients read an absent key and null alike."),
+    reason("vLLM's", "prompt_token_ids in streams that have not asked for them, or null in later chunks", r"prompt_token_ids: (absent|list) \| list",
+           "An echo without tokens has them.", "completions"),
+    reason("ours", "`reasoning_content` beside `reasoning`", r"reasoning_content", "DeepSeek's own name, which older clients read."),
+    reason("as OpenAI", "usage has prompt_tokens_details and completion_tokens_details", r"(prompt|completion)_tokens_details",
+           "vLLM's are null unless --enable-prompt-tokens-details is given, and without a reasoning parser."),
+    reason("ours", "`content` is \"\" where max_tokens ended the thought; vLLM null", r"message\.content: text \| null",
+           "DeepSeek's own API gives a text; nobody's `.strip()` fails."),
+    reason("as OpenAI", "each chunk has system_fingerprint, service_tier and, where usage was asked for, `usage: null`",
+           r"^(chunk|usage): (choices.*|)(service_tier|system_fingerprint|usage)", "vLLM writes them into the last chunk, or not at all."),
+    reason("vLLM's", "`delta` with a null thought, where it was not to be told", r"delta\.reasoning: absent \| null", "An absent key says the same.", "include_reasoning"),
+    reason("vLLM's", "a stream without a thought has an empty chunk, and its `delta` an empty list", r"events: .*nothing", "", ""),
+    reason("as OpenAI", "/v1/models has no `permission`", r"permission", "OpenAI's older form."),
+    reason("ours", "/load tells a router more", r"", "vLLM counts requests alone, with --enable-server-load-tracking.", "/load"),
+    # Responses.
+    reason("as OpenAI", "responses have what OpenAI's have (error, metadata, reasoning, text, store, safety_identifier, prompt_cache_key, top_logprobs, "
+           "completed_at, an item's status)", r"(^|\b)(error|metadata|reasoning(\.effort|\.summary)?|text(\.format|\.verbosity)?|store|safety_identifier|"
+           r"prompt_cache_key|top_logprobs|completed_at|status|logprobs|encrypted_content|annotations|role|content): \w+( or \w+)? \| (null|absent|list or null|null or text)$",
+           "vLLM leaves them out, or null.", "responses"),
+    reason("not here", "of vLLM's alone: input_messages, output_messages, tool_output_tokens, ..._per_turn, phase, prompt, and nulls within tools, text and reasoning",
+           r"(input_messages|output_messages|tool_output_tokens|_per_turn|phase|prompt|allowed_callers|async|defer_loading|output_schema|strict|description|"
+           r"context|generate_summary|mode|background|annotations): absent \|", "No tools of the server's own, and no messages beside the items.", "responses"),
+    reason("ours", "whole numbers without a point", r"(temperature|top_p|penalty): (integer|number) \| (number|integer)", "JSON has one kind of number."),
+    reason("vLLM's", "a response that max_output_tokens has ended is `incomplete`; in vLLM's streams `completed`, its items too",
+           r"events: .*incomplete \||status is \"incomplete\"|incomplete_details", "OpenAI's says incomplete.", "responses"),
+    reason("as OpenAI", "logprobs of streamed responses have bytes", r"logprobs\[\].*bytes: list \| absent", "As those of whole ones.", "responses"),
+    reason("ours", "what a part holds from its beginning on", r"response\.(content_part|output_item)", "vLLM's last item was cut otherwise.", "responses"),
+    # Messages.
+    reason("as Anthropic", "usage has cache_creation_input_tokens, cache_read_input_tokens, output_tokens_details and service_tier; stop_sequence may be null",
+           r"(cache_creation_input_tokens|cache_read_input_tokens|output_tokens_details|service_tier|stop_sequence)", "Its clients' types have them.", "^messages"),
+    reason("as Anthropic", "a thought is told only to those who ask for one (`thinking`)", r"thinking|signature|content_block|content\[\]|message_start|events|text: another|the stream's text|output_tokens",
+           "vLLM tells it always, with a random signature. A stream whose thought is left out has a block less.", "^messages"),
+    reason("as Anthropic", "an assistant's last message is gone on from; vLLM begins another", r"input_tokens is 13 \| 17", "So Anthropic's clients begin an answer themselves.", "^messages"),
+    reason("ours", "a system message between others is told as the user's", r"input_tokens is 20 \| 19", "Templates show one at their beginning alone.", "^messages"),
+    reason("ours", "count_tokens has no `context_management`", r"context_management", "There is none to tell of.", "count_tokens"),
+    # Counts and texts.
+    reason("ours", "a text begins with the begin-of-sequence token, as tokenizer_config.json says (`add_bos_token`)",
+           r"", "transformers 5 no longer adds it, so that vLLM's prompts begin without. `add_special_tokens: false`, which all other requests of "
+           "these groups have, gives equal ones.", r'add_special_tokens": "\$absent"'),
+    reason("ours", "text_offset counts the letters of the text, also where tokens are written as `token_id:7`", r"text_offset", "vLLM counts those of the writing.",
+           "tokens_as_token_ids"),
+    reason("ours", "at temperature 1 a seed gives another text", r"another text|token_ids", "Another generator of random numbers.", r'"temperature": 1'),
+    reason("vLLM's", "a form holds from the first token of /v1/completions; in vLLM with a parser of thoughts from `</think>` on, if one comes", r"",
+           "A completion has no thought.", r"^completions.*(structured_outputs|response_format)"),
+    reason("vLLM's", "logprobs of a response's text are of its tokens; vLLM's begin with the thought's and end with the end's", r"logprob", "They belong to other tokens.",
+           "^responses"),
+    reason("ours", "token_strs is the text of a token; vLLM the tokenizer's spelling (`Ġthere`, `Ã`)", r"token_strs", "A reader wants text.", "tokenize"),
+    reason("ours", "calls that must come are in the model's own format; in vLLM the marks are special tokens that the answer leaves out",
+           r"another text|events|finish_reason|content", "Neither comes to an end in so few tokens: the built-in model does not know calls.", r'tool_choice": ("required"|\{)|"tools": \[\{.*\.\.\. \('),
+    reason("ours", "probabilities of an answer that is held to a form are the model's own", r"logprob\S*: another number",
+           "vLLM's are of what the form leaves, though it calls them raw.", r"response_format|structured_outputs|tool_choice"),
+    reason("vLLM's", "held to a schema, white space has no end in vLLM: the answer runs on until max_tokens; here `stop`, with at most a line's indentation between two signs",
+           r"finish_reason is \"stop\" \| \"length\"|stop_reason is \"end_turn\"|status is \"completed\"|incomplete_details|another text|completion_tokens|output_tokens|events|incomplete",
+           "xgrammar's default. Other texts follow from other grammars: both are of the form.", r"json_schema|json_object|\"json\"|choice|regex|grammar|response_format|structured_outputs"),
+    reason("ours", "`guided_*` hold; vLLM has dropped them and passes over them", r"", "Older clients send them.", "guided_"),
+    reason("vLLM's", "streams with `stop`: vLLM holds back as many letters as the string has, and cuts the thought there (`nk>` begins the text)",
+           r"stream's text", "Its parser of thoughts sees the tokens before their text.", "streams.*stop"),
+    reason("ours", "a thought's budget counts its tokens; vLLM the line's end in front, too", r"another text", "The template has written that one.", "thinking_token_budget"),
+    reason("ours", "a thought that comes behind the end (`ignore_eos`), or whose tag is all that may come", r"another text|completion_tokens", "vLLM takes the last thought, or the first tag, for the only one.",
+           "ignore_eos|allowed_token_ids"),
+    reason("vLLM's", "without add_generation_prompt the answer's role is the last message's", r"role is", "It is an answer.", "add_generation_prompt"),
+    reason("ours", "service_tier is said back", r"^service_tier", "As OpenAI does.", "service_tier"),
+    reason("ours", "an echo with logprobs has no prompt_logprobs beside them", r"prompt_logprobs: absent", "They stand in logprobs, unless they are asked for.", "echo"),
+    reason("ours", "where text is held back for calls, the last of it may come with the end or in front", r"events: ", "The same text.", "streams.*tools"),
+    reason("ours", "an echo alone has generated no token", r"completion_tokens", "vLLM counts one that it does not tell.", r'"max_tokens": 0'),
+    reason("as OpenAI", "best_of counts the tokens of all choices", r"completion_tokens", "vLLM passes over it.", "best_of"),
+]  # fmt: skip
