@@ -24,6 +24,23 @@ constexpr const char* kPerson =
     R"({"type":"object","properties":{"name":{"type":"string","maxLength":5},"age":{"type":"integer"}},)"
     R"("required":["name","age"],"additionalProperties":false})";
 
+TEST_F(StructuredOutputsTest, DatesAndTimesAreThoseThatThereAre) {
+  const auto is_of = [&](const char* format, const char* text) {
+    return may_be(fmt::format(R"("structured_outputs":{{"json":{{"type":"string","format":"{}"}}}})", format),
+                  fmt::format("\"{}\"", text));
+  };
+  for (const char* date : {"2024-02-29", "2000-02-29", "2023-02-28", "2023-02-19", "2023-12-31", "2023-04-30"})
+    EXPECT_TRUE(is_of("date", date)) << date;
+  for (const char* date : {"2023-02-29", "1900-02-29", "2024-02-30", "2023-04-31", "2023-13-01"})
+    EXPECT_FALSE(is_of("date", date)) << date;
+  for (const char* time : {"04:52:59Z", "23:59:00.25+05:30"}) EXPECT_TRUE(is_of("time", time)) << time;
+  EXPECT_FALSE(is_of("time", "04:52:60Z"));
+  EXPECT_FALSE(is_of("time", "04:52:60-05:30"));
+  EXPECT_TRUE(is_of("date-time", "2024-02-29T04:52:09.606z"));
+  EXPECT_FALSE(is_of("date-time", "2023-02-29T04:52:09.606z"));
+  EXPECT_FALSE(is_of("date-time", "5060-10-02t04:52:60.606z"));
+}
+
 TEST_F(StructuredOutputsTest, HostNamesAreAsLongAsHostNamesMayBe) {
   const std::string label = "." + std::string(62, 'a');
   const std::string host = "a" + label + label + label + label;  // of 253
