@@ -42,6 +42,7 @@ SUITES = {
     "openai-agents": ("frameworks", ["openai-agents"], "test_openai_agents.py"),
     "mini-swe-agent": ("frameworks", ["mini-swe-agent"], "test_mini_swe_agent.py"),
     "lm-eval": ("measuring", ["lm-eval"], "test_lm_eval.py"),
+    "structured-outputs": ("schemas", ["jsonschema"], "test_structured_outputs.py"),
     "aiperf": ("measuring", ["aiperf"], "test_aiperf.py"),
     "openai-js": ("javascript", ["openai"], "openai.test.mjs"),
     "ai-sdk": ("javascript", ["ai", "@ai-sdk/openai-compatible"], "ai_sdk.test.mjs"),
