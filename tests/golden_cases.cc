@@ -11,6 +11,13 @@
 
 namespace cachalot::test {
 
+std::vector<std::string> golden_names(int num_ranks) {
+  std::vector<std::string> names;
+  for (const GoldenFolder& folder : kGoldenFolders)
+    if (folder.num_experts % num_ranks == 0) names.push_back(folder.name);
+  return names;
+}
+
 std::string golden_folder(const std::string& name) {
   return std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/" + name;
 }

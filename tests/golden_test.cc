@@ -75,19 +75,26 @@ TEST_P(GoldenFloat32, LogitsAreWithinAThousandth) {
 
 std::vector<ExactParam> exact_params() {
   std::vector<ExactParam> params;
-  for (const std::string& folder : kGoldenNames) {
+  for (const GoldenFolder& golden : kGoldenFolders) {
+    const std::string& folder = golden.name;
     for (const IsaLevel isa : available_levels()) {
       params.push_back({folder, isa, {}, -1});
       params.push_back({folder, isa, {}, 3});
     }
     const IsaLevel best = detect_isa();
+    const auto add = [&](const Layout& layout, int generated_from = -1) {
+      if (!layout.expert_parallel || golden.num_experts % layout.num_ranks() == 0)
+        params.push_back({folder, best, layout, generated_from});
+    };
     for (const int tp_size : {2, 4, 8}) {
-      params.push_back({folder, best, {.dp_size = 1, .tp_size = tp_size}, -1});
-      params.push_back({folder, best, {.dp_size = 1, .tp_size = tp_size, .expert_parallel = false}, -1});
+      add({.dp_size = 1, .tp_size = tp_size});
+      add({.dp_size = 1, .tp_size = tp_size, .expert_parallel = false});
     }
-    params.push_back({folder, best, {.dp_size = 1, .tp_size = 4}, 3});
-    for (const Layout layout : {Layout{2, 2}, Layout{4, 1}, Layout{4, 8}, Layout{32, 1}})
-      params.push_back({folder, best, layout, -1});
+    add({.dp_size = 1, .tp_size = 4}, 3);
+    const int widest = golden.num_experts >= 16 ? 8 : 4;
+    for (const Layout layout :
+         {Layout{2, 2}, Layout{4, 1}, Layout{golden.num_experts / widest, widest}, Layout{golden.num_experts, 1}})
+      add(layout);
   }
   return params;
 }
@@ -149,17 +156,17 @@ TEST_P(GoldenRounded, ErrorsOfTheTokensStayWithinTheTolerances) {
 
 std::vector<RoundedParam> rounded_params() {
   std::vector<RoundedParam> params;
-  for (const std::string& folder : kGoldenNames) {
+  for (const GoldenFolder& golden : kGoldenFolders) {
+    const std::string& folder = golden.name;
     const auto add = [&](ActivationDTypeOption activation, double median, double ninetieth) {
       for (const IsaLevel isa : available_levels())
         params.push_back({folder, isa, activation, median, ninetieth, {}, -1});
       params.push_back({folder, detect_isa(), activation, median, ninetieth, {}, 3});
-      params.push_back({folder, detect_isa(), activation, median, ninetieth, {2, 4}, -1});
+      const int dp_size = golden.num_experts % 8 == 0 ? 2 : 3;
+      params.push_back({folder, detect_isa(), activation, median, ninetieth, {dp_size, 4}, -1});
     };
-    add(ActivationDTypeOption::kBf16, 0.03, 0.2);
-    // Weights in fp8 that are requantized to int8 lose a little more.
-    const bool requantized = folder == "r1-fp8";
-    add(ActivationDTypeOption::kInt8, requantized ? 0.12 : 0.08, requantized ? 0.35 : 0.3);
+    add(ActivationDTypeOption::kBf16, golden.bf16_median, golden.bf16_ninetieth);
+    add(ActivationDTypeOption::kInt8, golden.int8_median, golden.int8_ninetieth);
   }
   return params;
 }

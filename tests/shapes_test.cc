@@ -41,9 +41,8 @@ struct Param {
 };
 
 std::string param_name(const testing::TestParamInfo<Param>& info) {
-  const char* format = info.param.format == WeightFormat::kPlain      ? "bf16"
-                       : info.param.format == WeightFormat::kFp8Block ? "fp8"
-                                                                      : "awq";
+  constexpr const char* kNames[] = {"bf16", "fp8", "awq", "packed", "mxfp4"};
+  const char* format = kNames[static_cast<size_t>(info.param.format)];
   return info.param.variant + "_" + format + (info.param.group_size ? std::to_string(info.param.group_size) : "");
 }
 
@@ -123,7 +122,8 @@ INSTANTIATE_TEST_SUITE_P(All, OddShapes,
                                          Param{"v2", WeightFormat::kAwq, 32},
                                          Param{"no_q_lora", WeightFormat::kPlain, 0},
                                          Param{"no_q_lora", WeightFormat::kAwq, 32},
-                                         Param{"v3", WeightFormat::kAwq, 64}),
+                                         Param{"v3", WeightFormat::kAwq, 64}, Param{"v3", WeightFormat::kPackedInt, 32},
+                                         Param{"v3", WeightFormat::kMxfp4, 32}),
                          param_name);
 
 }  // namespace

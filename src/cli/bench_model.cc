@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
@@ -66,18 +67,22 @@ Status write_checkpoint(const BenchCheckpointFlags& flags, const std::string& fo
   ProgressBar bar("writing " + folder);
   // Every linear is quantized, the head included, so that engines compare.
   const SynthOptions options{
-      .target = {.format = kWeightFormats.at(flags.quant), .group_size = 64, .quantize_head = true},
+      .target = {.format = kWeightFormats.at(flags.quant),
+                 .group_size = usual_group_size(kWeightFormats.at(flags.quant)),
+                 .quantize_head = true},
       .on_progress = [&](uint64_t num_done, uint64_t num_total) { bar.update(num_done, num_total); }};
   RETURN_IF_ERROR(synthesize(config_of(flags), flags.shape, folder, options));
   return {};
 }
 
 void add_bench_checkpoint_flags(CLI::App& command, BenchCheckpointFlags& flags) {
-  command.add_option("--shape", flags.shape, "Random weights of a shape: lite or r1slice")
-      ->check(CLI::IsMember({"lite", "r1slice"}));
+  command
+      .add_option("--shape", flags.shape,
+                  fmt::format("Random weights of a shape: {}", fmt::join(benchmark_shapes(), ", ")))
+      ->check(CLI::IsMember(benchmark_shapes()));
   add_whole(command, "--layers", flags.num_layers, {.most = 1000}, "Layers of the shape; 0: all that it has");
-  command.add_option("--quant", flags.quant, "Format of the random weights: awq, fp8 or bf16")
-      ->check(CLI::IsMember({"awq", "fp8", "bf16"}))
+  command.add_option("--quant", flags.quant, "Format of the random weights")
+      ->check(CLI::IsMember({"awq", "compressed-tensors", "mxfp4", "fp8", "bf16"}))
       ->capture_default_str();
   command.add_option("--keep", flags.keep, "Folder for the random checkpoint, which then stays");
   // A rank that another process started has that one's flags, with the folder behind them.
@@ -86,7 +91,8 @@ void add_bench_checkpoint_flags(CLI::App& command, BenchCheckpointFlags& flags) 
 
 Result<std::unique_ptr<BenchCheckpoint>> BenchCheckpoint::open(const BenchCheckpointFlags& flags) {
   if (flags.model.empty() == flags.shape.empty())
-    return make_parameter_error("--shape", "--shape lite or r1slice is wanted, or --model DIR: one of them");
+    return make_parameter_error("--shape", "--shape ({}) is wanted, or --model DIR: one of them",
+                                fmt::join(benchmark_shapes(), ", "));
   if (!flags.model.empty()) return std::make_unique<BenchCheckpoint>(flags.model, false);
   std::string folder = flags.keep;
   if (folder.empty()) {
@@ -98,7 +104,7 @@ Result<std::unique_ptr<BenchCheckpoint>> BenchCheckpoint::open(const BenchCheckp
   return checkpoint;
 }
 
-// The name of the format that the folder's weights have: awq, fp8 or bf16.
+// The name of the format that the folder's weights have.
 Result<std::string> weight_format_name(const std::string& folder) {
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(folder));
   for (const auto& [name, format] : kWeightFormats) {

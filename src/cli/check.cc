@@ -27,14 +27,16 @@ namespace {
 struct PlanFlags {
   LayoutPlanOptions plan;
   std::string quantization;  // how weights would be stored; empty: as the folder or its config.json says
-  int group_size = 0;        // 0: the config's, or 64
+  int group_size = 0;        // 0: the format's usual one
   bool quantize_head = false;
 };
 
 // The formats, also by the names that deployments of vLLM give to AWQ.
 const std::map<std::string, WeightFormat> kPlanFormats{
-    {"bf16", WeightFormat::kPlain},     {"fp8", WeightFormat::kFp8Block},  {"awq", WeightFormat::kAwq},
-    {"awq_marlin", WeightFormat::kAwq}, {"moe_wna16", WeightFormat::kAwq}, {"moe_wna16_gcu", WeightFormat::kAwq}};
+    {"bf16", WeightFormat::kPlain},    {"fp8", WeightFormat::kFp8Block},
+    {"awq", WeightFormat::kAwq},       {"awq_marlin", WeightFormat::kAwq},
+    {"moe_wna16", WeightFormat::kAwq}, {"moe_wna16_gcu", WeightFormat::kAwq},
+    {"mxfp4", WeightFormat::kMxfp4},   {"compressed-tensors", WeightFormat::kPackedInt}};
 
 std::string weights_text(const QuantTarget& target) {
   switch (target.format) {
@@ -42,6 +44,11 @@ std::string weights_text(const QuantTarget& target) {
       return "bf16 weights";
     case WeightFormat::kFp8Block:
       return "fp8 weights (blocks of 128x128)";
+    case WeightFormat::kMxfp4:
+      return "MXFP4 weights (groups of 32)";
+    case WeightFormat::kPackedInt:
+      return fmt::format("int{} weights (compressed-tensors, {})", target.bits,
+                         target.group_size > 0 ? fmt::format("groups of {}", target.group_size) : "a scale a row");
     case WeightFormat::kAwq:
       break;
   }
@@ -51,8 +58,8 @@ std::string weights_text(const QuantTarget& target) {
 QuantTarget target_for(const PlanFlags& flags, const ModelConfig& config) {
   QuantTarget target = target_of(config.quantization);
   if (!flags.quantization.empty()) {
-    target.format = kPlanFormats.at(flags.quantization);
-    if (flags.group_size > 0) target.group_size = flags.group_size;
+    const WeightFormat format = kPlanFormats.at(flags.quantization);
+    target = {.format = format, .group_size = flags.group_size > 0 ? flags.group_size : usual_group_size(format)};
   }
   target.quantize_head = flags.quantize_head;
   return target;
@@ -105,12 +112,14 @@ Status run_plan(const PlanFlags& flags, const std::string& json) {
 void add_plan_flags(CLI::App& command, PlanFlags& flags) {
   LayoutPlanOptions& plan = flags.plan;
   command
-      .add_option("--quantization", flags.quantization,
-                  "How the weights would be stored: bf16, fp8 or awq; as the model says if absent")
+      .add_option(
+          "--quantization", flags.quantization,
+          "How the weights would be stored: bf16, fp8, awq, compressed-tensors (int4) or mxfp4; as the model says if "
+          "absent")
       ->check(CLI::IsMember(kPlanFormats))
-      ->option_text("bf16|fp8|awq");
+      ->option_text("bf16|fp8|awq|compressed-tensors|mxfp4");
   add_whole(command, "--group-size", flags.group_size, {.least = 1},
-            "awq: inputs that share a scale, a multiple of 32 (64)");
+            "Inputs that share a scale, a multiple of 32: of awq 64, of compressed-tensors 32 if absent");
   command.add_flag("--quantize-head", flags.quantize_head, "The output head as well");
   add_whole(command, "--nodes", plan.num_nodes, {.least = 1, .most = 65536},
             "Machines that share the ranks out evenly");

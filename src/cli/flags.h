@@ -133,8 +133,11 @@ void add_switch(CLI::App& app, const std::string& name, Target& target, const st
 }
 
 // Formats of weights by their names on a command line.
-inline const std::map<std::string, WeightFormat> kWeightFormats{
-    {"bf16", WeightFormat::kPlain}, {"fp8", WeightFormat::kFp8Block}, {"awq", WeightFormat::kAwq}};
+inline const std::map<std::string, WeightFormat> kWeightFormats{{"bf16", WeightFormat::kPlain},
+                                                                {"fp8", WeightFormat::kFp8Block},
+                                                                {"awq", WeightFormat::kAwq},
+                                                                {"compressed-tensors", WeightFormat::kPackedInt},
+                                                                {"mxfp4", WeightFormat::kMxfp4}};
 
 // The flags that say how a model is run, under vLLM's names; every subcommand that runs one has them.
 void add_engine_flags(CLI::App& app, EngineOptions& options);

@@ -120,28 +120,34 @@ void add_logits_command(CLI::App& app) {
 
 namespace {
 
+// Where --group-size was not given.
+void settle(QuantTarget& target) {
+  if (target.group_size == 0) target.group_size = usual_group_size(target.format);
+}
+
 struct SynthFlags {
   std::string config, folder;
-  SynthOptions options;
+  SynthOptions options = {.target = {.group_size = 0}};
 };
 
 Status run_synth(SynthFlags flags) {
+  settle(flags.options.target);
   ASSIGN_OR_RETURN(const std::string config, read_file(flags.config));
   ProgressBar bar("writing " + flags.folder);
   flags.options.on_progress = [&](uint64_t num_done, uint64_t num_total) { bar.update(num_done, num_total); };
   ASSIGN_OR_RETURN(const SynthSummary summary, synthesize(config, flags.config, flags.folder, flags.options));
   if (summary.num_plain > 0)
-    log::warn("{} linears do not fit the format and are bf16 (config.json names them in modules_to_not_convert)",
-              summary.num_plain);
+    log::warn("{} linears do not fit the format and are bf16 (config.json names them)", summary.num_plain);
   return {};
 }
 
 struct QuantizeFlags {
   std::string model, folder;
-  QuantizeOptions options = {.num_threads = 0};
+  QuantizeOptions options = {.target = {.format = WeightFormat::kAwq, .group_size = 0}, .num_threads = 0};
 };
 
 Status run_quantize(QuantizeFlags flags) {
+  settle(flags.options.target);
   if (flags.options.num_threads == 0)
     flags.options.num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   Result<QuantizeSummary> summary = [&] {
@@ -166,7 +172,7 @@ void add_format_flags(CLI::App& command, QuantTarget& target, const std::vector<
       ->check(CLI::IsMember(formats))
       ->option_text("FORMAT [" + formats[0] + "]");
   add_whole(command, "--group-size", target.group_size, {.least = 1},
-            "awq: inputs that share a scale, a multiple of 32");
+            "Inputs that share a scale, a multiple of 32: of awq 64, of compressed-tensors 32 if absent");
 }
 
 }  // namespace
@@ -179,8 +185,8 @@ void add_synth_command(CLI::App& app) {
   command->add_option("--config", flags->config, "config.json of the shape (its quantization_config plays no part)")
       ->required();
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
-  add_format_flags(*command, options.target, {"bf16", "fp8", "awq"},
-                   "Weight format: bf16, fp8 (128x128 blocks) or awq (int4)");
+  add_format_flags(*command, options.target, {"bf16", "fp8", "awq", "compressed-tensors", "mxfp4"},
+                   "Weight format: bf16, fp8 (128x128 blocks), awq or compressed-tensors (int4), or mxfp4");
   command->add_flag("--quantize-head", options.target.quantize_head, "Quantize the output head as well");
   add_whole(*command, "--seed", options.seed, {.most = std::numeric_limits<int64_t>::max()},
             "The same seed gives the same bytes");
@@ -194,10 +200,12 @@ void add_quantize_command(CLI::App& app) {
   auto flags = std::make_shared<QuantizeFlags>();
   QuantizeOptions& options = flags->options;
   CLI::App* command =
-      app.add_subcommand("quantize", "Round a bf16 or fp8 model's linears to AWQ-format int4 or to fp8 blocks");
+      app.add_subcommand("quantize", "Round a bf16 or fp8 model's linears to int4, MXFP4 or fp8 blocks");
   command->add_option("--model", flags->model, "Folder of the model")->required();
   command->add_option("--out", flags->folder, "Folder to write; must not hold a model yet")->required();
-  add_format_flags(*command, options.target, {"awq", "fp8"}, "Weight format: awq (int4) or fp8 (128x128 blocks)");
+  add_format_flags(*command, options.target, {"awq", "compressed-tensors", "mxfp4", "fp8"},
+                   "Weight format: awq (int4 with zero points), compressed-tensors (int4 without), mxfp4 (in "
+                   "compressed-tensors' form) or fp8 (128x128 blocks)");
   add_whole(*command, "--threads", options.num_threads, {.most = 4096}, "Compute threads; 0: one a core");
   command->add_option("--shard-size", options.shard_bytes, "Largest file, e.g. 4G")
       ->transform(CLI::AsSizeValue(false))

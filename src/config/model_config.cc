@@ -4,60 +4,92 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cctype>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "config/json.h"
 #include "config/model_folder.h"
 #include "config/model_keys.h"
+#include "config/quantization_keys.h"
 
 namespace cachalot {
 namespace {
 
 namespace json = boost::json;
 
-Result<ModelFamily> read_family(JsonKeys& keys) {
+// What a family of checkpoints has of its own. Another one is another row, as long as it computes the same.
+struct Family {
+  std::string_view architectures, model_types;  // between spaces
+  bool is_part;      // the language model's keys are in text_config, beside those of other parts
+  bool has_indexer;  // sparse attention
+  // What an absent key means, as the family's published configuration class says: DeepSeek's own
+  // configuration_deepseek.py, and transformers' configuration_deepseek_v2.py, _v3.py, _glm4_moe_lite.py and
+  // _glm_moe_dsa.py (5.24) where they agree. Keys that give shapes are required all the same, and bos and eos, which
+  // other files say better, have no default.
+  ModelConfig defaults;
+};
+
+const std::vector<Family>& families() {
+  static const std::vector<Family> kFamilies = [] {
+    const ModelConfig v2{.family = ModelFamily::kDeepseekV2,
+                         .q_lora_rank = 1536,
+                         .moe_intermediate_size = 1407,
+                         .scoring = ScoringFunction::kSoftmax,
+                         .topk_method = TopkMethod::kGreedy,
+                         .norm_topk_prob = false};
+    const ModelConfig v3{.q_lora_rank = 1536,
+                         .first_k_dense_replace = 3,
+                         .num_experts = 256,
+                         .num_shared_experts = 1,
+                         .num_experts_per_token = 8,
+                         .moe_intermediate_size = 2048,
+                         .num_groups = 8,
+                         .topk_groups = 4,
+                         .routed_scaling_factor = 2.5};
+    ModelConfig kimi_part = v3;
+    kimi_part.tensor_prefix = "language_model.";
+    kimi_part.other_parts = {"vision_tower.", "mm_projector."};
+    ModelConfig glm = v3;
+    glm.num_groups = glm.topk_groups = 1;
+    glm.rms_norm_eps = 1e-5;
+    ModelConfig glm_dsa = glm;
+    glm_dsa.q_lora_rank = 2048;
+    ModelConfig glm_lite = glm;
+    glm_lite.q_lora_rank = 768;
+    glm_lite.first_k_dense_replace = 1;
+    glm_lite.num_experts = 64;
+    glm_lite.num_experts_per_token = 4;
+    glm_lite.moe_intermediate_size = 1536;
+    glm_lite.routed_scaling_factor = 1.8;
+    return std::vector<Family>{
+        {"DeepseekV2ForCausalLM", "deepseek_v2", false, false, v2},
+        {"DeepseekV3ForCausalLM", "deepseek_v3 kimi_k2", false, false, v3},
+        {"KimiK25ForConditionalGeneration Kimi_K25ForConditionalGeneration", "kimi_k25", true, false, kimi_part},
+        {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", false, false, glm_lite},
+        {"DeepseekV32ForCausalLM", "deepseek_v32", false, true, v3},
+        {"GlmMoeDsaForCausalLM", "glm_moe_dsa", false, true, glm_dsa},
+    };
+  }();
+  return kFamilies;
+}
+
+Result<const Family*> read_family(JsonKeys& keys) {
   std::vector<std::string> names;
   keys.optional("architectures", names);
   RETURN_IF_ERROR(keys.status());
-  if (names == std::vector<std::string>{"DeepseekV2ForCausalLM"}) return ModelFamily::kDeepseekV2;
-  if (names == std::vector<std::string>{"DeepseekV3ForCausalLM"}) return ModelFamily::kDeepseekV3;
+  std::string supported, reason;
+  for (const Family& family : families()) {
+    const bool is_it = names.size() == 1 && has_word(family.architectures, names[0]);
+    if (is_it && !family.has_indexer) return &family;
+    if (is_it) reason = ": it asks for sparse attention";
+    if (family.has_indexer) continue;
+    supported += (supported.empty() ? "" : " ") + std::string(family.architectures);
+  }
   return std::unexpected(
       Error{ErrorCode::kUnsupported,
-            fmt::format("{}: architectures is [{}], which is not supported; supported are: DeepseekV2ForCausalLM, "
-                        "DeepseekV3ForCausalLM",
-                        keys.path(), escaped(fmt::format("{}", fmt::join(names, ", ")), 200)),
+            fmt::format("{}: architectures is [{}], which is not supported{}; supported are: {}", keys.path(),
+                        escaped(fmt::format("{}", fmt::join(names, ", ")), 200), reason, supported),
             "architectures"});
-}
-
-// What an absent key means is what the family's published configuration class says: DeepSeek's own
-// configuration_deepseek.py, and transformers' configuration_deepseek_v2.py and _v3.py (5.24) where they agree. Keys
-// that give shapes are required all the same, and bos and eos, which other files say better, have no default.
-ModelConfig family_defaults(ModelFamily family) {
-  ModelConfig config;
-  config.family = family;
-  config.q_lora_rank = 1536;
-  if (family == ModelFamily::kDeepseekV2) {
-    config.scoring = ScoringFunction::kSoftmax;
-    config.topk_method = TopkMethod::kGreedy;
-    config.norm_topk_prob = false;
-    config.moe_intermediate_size = 1407;
-  } else {
-    config.routed_scaling_factor = 2.5;
-    config.num_experts = 256;
-    config.num_shared_experts = 1;
-    config.num_experts_per_token = 8;
-    config.moe_intermediate_size = 2048;
-    config.first_k_dense_replace = 3;
-    config.num_groups = 8;
-    config.topk_groups = 4;
-  }
-  return config;
-}
-
-std::string in_double_quotes(const std::string& word) {
-  return '"' + escaped(word, 60) + '"';
 }
 
 // One value of an enumeration by its name in the file.
@@ -109,6 +141,14 @@ void read_shape(ModelKeys& keys, ModelConfig& config) {
     keys.fault("qk_rope_head_dim", fmt::format("is {}", config.qk_rope_head_dim), "even, since pairs are rotated");
 }
 
+// transformers' newer list, unless it repeats what older keys say (check_layer_types).
+void read_sparse_layers(ModelKeys& keys, ModelConfig& config) {
+  std::vector<std::string> types;
+  keys.optional("mlp_layer_types", types);
+  if (keys.find("first_k_dense_replace") || types.size() != static_cast<size_t>(config.num_layers)) return;
+  for (const std::string& type : types) config.sparse_layers.push_back(type == "sparse");
+}
+
 void read_experts(ModelKeys& keys, ModelConfig& config) {
   if (keys.is_null("n_routed_experts")) config.num_experts = 0;
   keys.optional("n_routed_experts", config.num_experts);
@@ -121,6 +161,7 @@ void read_experts(ModelKeys& keys, ModelConfig& config) {
   keys.optional("n_shared_experts", config.num_shared_experts);
   keys.optional("first_k_dense_replace", config.first_k_dense_replace);
   keys.optional("moe_layer_freq", config.moe_layer_freq);
+  read_sparse_layers(keys, config);
   keys.optional("n_group", config.num_groups);
   keys.optional("topk_group", config.topk_groups);
   keys.optional("norm_topk_prob", config.norm_topk_prob);
@@ -358,72 +399,19 @@ class RopeReader {
   YarnConfig yarn_;
 };
 
-// A number or a list of numbers; -1 stands for "none" in some files.
-void read_token_ids(JsonKeys& keys, ModelConfig& config) {
+// A number or a list of numbers; -1 stands for "none" in some files. Of a model of several parts, the whole may say it.
+void read_token_ids(JsonKeys& keys, JsonKeys& outer, ModelConfig& config) {
   std::vector<int> bos;
-  keys.optional_ids("bos_token_id", bos, config.vocab_size);
-  if (!bos.empty()) config.bos_token_id = bos.front();
-  keys.optional_ids("eos_token_id", config.eos_token_ids, config.vocab_size);
-}
-
-void require_word(JsonKeys& keys, std::string_view key, std::string word, std::string_view wanted) {
-  keys.optional(key, word);
-  std::ranges::transform(word, word.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (word != wanted) keys.refuse(key, in_double_quotes(word), wanted);
-}
-
-void read_awq(ModelKeys& keys, QuantizationConfig& quantization) {
-  quantization.format = WeightFormat::kAwq;
-  int bits = 4;
-  keys.optional("w_bit", bits);
-  keys.optional("bits", bits);
-  if (bits != 4) keys.refuse("bits", fmt::to_string(bits), "4");
-  require_word(keys, "version", "gemm", "gemm");
-  const std::string_view group_key = keys.find("q_group_size") ? "q_group_size" : "group_size";
-  keys.require(group_key, quantization.group_size);
-  if (quantization.group_size % 32 != 0)
-    keys.refuse(group_key, fmt::to_string(quantization.group_size), "a multiple of 32");
-  keys.optional("zero_point", quantization.zero_point);
-}
-
-void read_fp8(JsonKeys& keys, QuantizationConfig& quantization) {
-  quantization.format = WeightFormat::kFp8Block;
-  require_word(keys, "fmt", "e4m3", "e4m3");
-  require_word(keys, "activation_scheme", "dynamic", "dynamic");
-  const json::value* block = keys.find("weight_block_size");
-  const auto is = [](const json::value& value, int wanted) {
-    return value.is_number() && value.to_number<double>() == wanted;
+  const auto read = [&](std::string_view key, std::vector<int>& ids) {
+    (keys.find(key) ? keys : outer).optional_ids(key, ids, config.vocab_size);
   };
-  const json::array* sizes = block ? block->if_array() : nullptr;
-  if (!sizes || sizes->size() != 2 || !is(sizes->at(0), quantization.block_rows) ||
-      !is(sizes->at(1), quantization.block_cols))
-    keys.fault("weight_block_size", block ? "is " + shown(*block) + ", which is not supported" : "is missing",
-               "[128, 128]", ErrorCode::kUnsupported);
+  read("bos_token_id", bos);
+  if (!bos.empty()) config.bos_token_id = bos.front();
+  read("eos_token_id", config.eos_token_ids);
 }
 
-Status read_quantization(ModelKeys& outer, ModelConfig& config, std::vector<std::string>& unknown) {
-  const json::object* object = outer.object("quantization_config");
-  if (!object) return {};
-  ModelKeys keys = outer.nested("quantization_config", *object, "quantization_config");
-  std::string method;
-  keys.optional("quant_method", method);
-  if (method == "awq") {
-    read_awq(keys, config.quantization);
-  } else if (method == "fp8") {
-    read_fp8(keys, config.quantization);
-  } else {
-    keys.fault("quant_method",
-               method.empty() ? "is missing" : fmt::format("is \"{}\", which is not supported", escaped(method, 60)),
-               "awq or fp8", ErrorCode::kUnsupported);
-    return keys.status();
-  }
-  keys.check(unknown);
-  keys.optional("modules_to_not_convert", config.quantization.modules_to_not_convert);
-  return keys.status();
-}
-
-void refuse_variants(JsonKeys& keys) {
-  require_word(keys, "hidden_act", "silu", "silu");
+void refuse_variants(ModelKeys& keys) {
+  keys.require_word("hidden_act", "silu", "silu");
   bool uses_window = true;  // as Qwen's files say that theirs is off
   keys.optional("use_sliding_window", uses_window);
   if (const json::value* window = keys.find("sliding_window"); window && uses_window)
@@ -433,24 +421,45 @@ void refuse_variants(JsonKeys& keys) {
 }
 
 // model_type repeats what architectures says.
-void check_model_type(JsonKeys& keys, ModelConfig& config) {
+void check_model_type(JsonKeys& keys, const Family& family, ModelConfig& config) {
   std::string type;
   keys.optional("model_type", type);
-  const bool is_known =
-      config.family == ModelFamily::kDeepseekV2 ? type == "deepseek_v2" : type == "deepseek_v3" || type == "kimi_k2";
-  if (!type.empty() && !is_known)
+  if (!type.empty() && !has_word(family.model_types, type))
     config.notes.push_back(fmt::format("model_type {} is not known here; the model is what architectures says",
                                        cachalot::quoted(type, 60)));
+}
+
+// The object of the language model's keys.
+Result<const json::object*> model_part(ModelKeys& outer, const json::object& root, const Family& family) {
+  if (!family.is_part) return &root;
+  const json::object* part = outer.object("text_config");
+  if (!part) outer.miss("text_config");
+  RETURN_IF_ERROR(outer.status());
+  return part;
+}
+
+// Of a part, what else it says it is must be a DeepSeek V3.
+void check_part(JsonKeys& keys) {
+  std::vector<std::string> names;
+  keys.optional("architectures", names);
+  if (!names.empty() && names != std::vector<std::string>{"DeepseekV3ForCausalLM"})
+    keys.refuse("architectures", in_double_quotes(names[0]), "DeepseekV3ForCausalLM");
 }
 
 }  // namespace
 
 Result<ModelConfig> parse_model_config(const std::string& text, const std::string& path) {
   ASSIGN_OR_RETURN(const json::object root, parse_json_object(text, path));
-  ModelKeys keys(root, path);
-  ASSIGN_OR_RETURN(const ModelFamily family, read_family(keys));
-  ModelConfig config = family_defaults(family);
+  ModelKeys outer(root, path, {}, "parts");
+  ASSIGN_OR_RETURN(const Family* family, read_family(outer));
+  ASSIGN_OR_RETURN(const json::object* part, model_part(outer, root, *family));
+  ModelKeys keys = family->is_part ? outer.nested("text_config", *part, "") : ModelKeys(root, path);
+  ModelConfig config = family->defaults;
   std::vector<std::string> unknown, unknown_of_rope;
+  if (family->is_part) {
+    outer.check(unknown);
+    check_part(keys);
+  }
   refuse_variants(keys);
   read_shape(keys, config);
   read_experts(keys, config);
@@ -459,12 +468,13 @@ Result<ModelConfig> parse_model_config(const std::string& text, const std::strin
   check_routing(keys, config);
   check_size(keys, config);
   check_layer_types(keys, config);
-  check_model_type(keys, config);
-  read_token_ids(keys, config);
+  check_model_type(outer, *family, config);
+  read_token_ids(keys, outer, config);
   RETURN_IF_ERROR(keys.status());
   RETURN_IF_ERROR(RopeReader(keys, config).read(unknown_of_rope));
-  RETURN_IF_ERROR(read_quantization(keys, config, unknown));
+  RETURN_IF_ERROR(read_quantization(keys.find("quantization_config") ? keys : outer, config.quantization, unknown));
   RETURN_IF_ERROR(keys.status());
+  RETURN_IF_ERROR(outer.status());
   std::ranges::copy(unknown_of_rope, std::back_inserter(unknown));
   if (!unknown.empty())
     config.notes.push_back(fmt::format("{} of its keys {} not known here and {} left out of account: {}",

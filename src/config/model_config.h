@@ -15,19 +15,37 @@ enum class TopkMethod {
   kGroupLimitedGreedy,  // V2: first the groups with the largest maximum
   kNoauxTc,             // V3, R1: bias for the choice only; groups by the sum of their top 2
 };
-enum class WeightFormat { kPlain, kFp8Block, kAwq };  // kPlain: bf16, fp16 or fp32 as the file says
+enum class WeightFormat {
+  kPlain,  // bf16, fp16 or fp32 as the file says
+  kFp8Block,
+  kAwq,
+  kPackedInt,  // compressed-tensors' pack-quantized
+  kMxfp4,      // compressed-tensors' mxfp4-pack-quantized
+};
 
 struct YarnConfig {
   double factor = 1, beta_fast = 32, beta_slow = 1, mscale = 1, mscale_all_dim = 0;
   int original_max_position_embeddings = 4096;
 };
 
-struct QuantizationConfig {
+// How linears are stored.
+struct QuantizationScheme {
   WeightFormat format = WeightFormat::kPlain;
-  int group_size = 0;                               // kAwq: inputs that share a scale
-  bool zero_point = true;                           // kAwq
-  int block_rows = 128, block_cols = 128;           // kFp8Block: outputs x inputs that share a scale
-  std::vector<std::string> modules_to_not_convert;  // kAwq: what the file may hold unquantized (the file decides)
+  int bits = 4;            // kPackedInt: 4 or 8
+  int group_size = 0;      // kAwq, kPackedInt, kMxfp4: inputs that share a scale; 0: all of a row
+  bool zero_point = true;  // kAwq, kPackedInt
+};
+
+// What a config.json says of it. The tensors decide: lists are for plans of what is not there yet.
+struct QuantizationConfig : QuantizationScheme {    // the scheme that most have
+  std::vector<std::string> modules_to_not_convert;  // fp8, awq: parts of names
+  // compressed-tensors: the first group whose targets name a linear is how it is stored, unless `ignore` names it.
+  struct Group {
+    QuantizationScheme scheme;
+    std::vector<std::string> targets;  // see config/module_patterns.h
+  };
+  std::vector<Group> groups;
+  std::vector<std::string> ignore;
 };
 
 // A checkpoint's config.json, with every variant an enum. Loading refuses by name what this program does not do.
@@ -40,7 +58,8 @@ struct ModelConfig {
   int intermediate_size = 0;      // dense layers
   int first_k_dense_replace = 0;  // the first so many layers are dense
   int moe_layer_freq = 1;
-  int num_experts = 0;  // routed; 0: every layer is dense
+  std::vector<bool> sparse_layers;  // if not empty, in place of these two: whether a layer has experts
+  int num_experts = 0;              // routed; 0: every layer is dense
   int num_shared_experts = 0, num_experts_per_token = 0, moe_intermediate_size = 0;
   int num_groups = 1, topk_groups = 1;
   ScoringFunction scoring = ScoringFunction::kSigmoid;
@@ -54,6 +73,8 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   int bos_token_id = -1;
   std::vector<int> eos_token_ids;
+  std::string tensor_prefix;             // before the names of the file's tensors that are the language model's
+  std::vector<std::string> other_parts;  // how the names of tensors begin that are another part's, which is not served
   QuantizationConfig quantization;
   std::vector<std::string> notes;  // lines to tell whoever starts it: keys that nothing here knows, and the like
 
@@ -61,7 +82,9 @@ struct ModelConfig {
   // What the cache holds of a token and layer: the latent and the rotated key.
   int kv_cache_dim() const { return kv_lora_rank + qk_rope_head_dim; }
   bool is_moe_layer(int layer) const {
-    return num_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
+    if (num_experts == 0) return false;
+    if (!sparse_layers.empty()) return layer >= num_layers || sparse_layers[static_cast<size_t>(layer)];
+    return layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
   }
 };
 

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/folder_test_util.h"
 #include "config/model_folder.h"
+#include "config/module_patterns.h"
 
 namespace cachalot {
 namespace {
@@ -141,8 +142,9 @@ TEST(ModelConfig, RefusesByNameWhatIsNotSupported) {
   };
   for (const Case& refused : {
            Case{R"({"architectures": ["LlamaForCausalLM"]})",
-                "architectures is [LlamaForCausalLM], which is not supported; supported are: DeepseekV2ForCausalLM, "
-                "DeepseekV3ForCausalLM"},
+                "architectures is [LlamaForCausalLM], which is not supported; supported are: DeepseekV2ForCausalLM "
+                "DeepseekV3ForCausalLM KimiK25ForConditionalGeneration"},
+           Case{R"({"architectures": ["DeepseekV32ForCausalLM"]})", "it asks for sparse attention"},
            Case{R"({"architectures": null})", "supported are"},
            Case{R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\", which is not supported; it must be silu"},
            Case{R"({"attention_bias": true})", "attention_bias is true"},
@@ -153,7 +155,8 @@ TEST(ModelConfig, RefusesByNameWhatIsNotSupported) {
            Case{R"({"rope_scaling": {"type": "linear", "factor": 4}})", "rope_scaling.type is \"linear\""},
            Case{R"({"rope_scaling": {"rope_type": "llama3"}})", "rope_scaling.rope_type is \"llama3\""},
            Case{R"({"quantization_config": {"quant_method": "gptq", "bits": 4}})",
-                "quantization_config.quant_method is \"gptq\", which is not supported; it must be awq or fp8"},
+                "quantization_config.quant_method is \"gptq\", which is not supported; it must be awq, fp8 or "
+                "compressed-tensors"},
            Case{R"({"quantization_config": {"quant_method": "awq", "bits": 8, "group_size": 64}})",
                 "quantization_config.bits is 8"},
            Case{R"({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemv"}})",
@@ -180,6 +183,168 @@ TEST(ModelConfig, ReadsAwqSettings) {
   EXPECT_EQ(config->quantization.format, WeightFormat::kAwq);
   EXPECT_EQ(config->quantization.group_size, 64);
   EXPECT_THAT(config->quantization.modules_to_not_convert, ElementsAre("mlp.gate"));
+}
+
+// compressed-tensors' settings, of one group, with changes: of the whole, the group and its weights.
+std::string compressed(std::string_view whole = "{}", std::string_view group = "{}", std::string_view weights = "{}") {
+  boost::json::object all = boost::json::parse(R"({"quant_method": "compressed-tensors", "format": "pack-quantized",
+      "ignore": ["lm_head", "re:.*self_attn.*"], "kv_cache_scheme": null, "sparsity_config": {}, "transform_config": {}})")
+                                .as_object();
+  boost::json::object one = boost::json::parse(R"({"targets": ["Linear"], "input_activations": null})").as_object();
+  boost::json::object numbers =
+      boost::json::parse(R"({"num_bits": 4, "type": "int", "symmetric": true, "strategy": "group",
+      "group_size": 32, "dynamic": false, "actorder": null, "observer": "minmax"})")
+          .as_object();
+  const auto change = [](boost::json::object& object, std::string_view changes) {
+    const boost::json::object changed = boost::json::parse(changes).as_object();
+    for (const auto& [key, value] : changed) object[key] = value;
+  };
+  change(numbers, weights);
+  one["weights"] = numbers;
+  change(one, group);
+  all["config_groups"] = {{"group_0", one}};
+  change(all, whole);
+  return boost::json::serialize(boost::json::object{{"quantization_config", all}});
+}
+
+TEST(ModelConfig, ReadsCompressedTensors) {
+  const Result<ModelConfig> kimi = parse_r1_with(compressed());
+  ASSERT_TRUE(kimi) << error_of(kimi);
+  EXPECT_TRUE(kimi->notes.empty()) << kimi->notes.front();
+  EXPECT_EQ(kimi->quantization.format, WeightFormat::kPackedInt);
+  EXPECT_EQ(kimi->quantization.bits, 4);
+  EXPECT_EQ(kimi->quantization.group_size, 32);
+  EXPECT_FALSE(kimi->quantization.zero_point);
+  EXPECT_THAT(kimi->quantization.ignore, ElementsAre("lm_head", "re:.*self_attn.*"));
+
+  const Result<ModelConfig> rows = parse_r1_with(
+      compressed("{}", "{}", R"({"num_bits": 8.0, "symmetric": false, "strategy": "channel", "group_size": null})"));
+  ASSERT_TRUE(rows) << error_of(rows);
+  EXPECT_EQ(rows->quantization.bits, 8);
+  EXPECT_EQ(rows->quantization.group_size, 0);
+  EXPECT_TRUE(rows->quantization.zero_point);
+
+  // A group's format goes before that of the whole.
+  const Result<ModelConfig> fp8 = parse_r1_with(compressed(
+      "{}", R"({"format": "float-quantized", "input_activations": {"dynamic": true, "num_bits": 8}})",
+      R"({"num_bits": 8, "type": "float", "strategy": "block", "group_size": null, "block_structure": [128, 128]})"));
+  ASSERT_TRUE(fp8) << error_of(fp8);
+  EXPECT_EQ(fp8->quantization.format, WeightFormat::kFp8Block);
+  const Result<ModelConfig> mxfp4 =
+      parse_r1_with(compressed(R"({"format": "mxfp4-pack-quantized"})", "{}", R"({"type": "float"})"));
+  ASSERT_TRUE(mxfp4) << error_of(mxfp4);
+  EXPECT_EQ(mxfp4->quantization.format, WeightFormat::kMxfp4);
+}
+
+TEST(ModelConfig, RefusesByNameWhatIsNotReadOfCompressedTensors) {
+  struct Case {
+    std::string changes, message;
+  };
+  const std::string groups = "quantization_config.config_groups", weights = groups + ".group_0.weights";
+  for (const Case& refused : {
+           Case{compressed(R"({"format": "nvfp4-pack-quantized"})"), "format is \"nvfp4-pack-quantized\""},
+           Case{compressed("{}", R"({"format": "marlin-24"})"), groups + ".group_0.format is \"marlin-24\""},
+           Case{compressed("{}", "{}", R"({"actorder": "group"})"), weights + ".actorder is \"group\""},
+           Case{compressed("{}", "{}", R"({"num_bits": 3})"), weights + ".num_bits is \"3\""},
+           Case{compressed("{}", "{}", R"({"group_size": 48})"), weights + ".group_size is 48"},
+           Case{compressed("{}", "{}", R"({"group_size": null})"), "missing " + weights + ".group_size"},
+           Case{compressed("{}", "{}", R"({"strategy": "tensor"})"), weights + ".strategy is \"tensor\""},
+           Case{compressed("{}", "{}", R"({"type": "float"})"), weights + ".type is \"float\""},
+           Case{compressed("{}", "{}", R"({"dynamic": true})"), weights + ".dynamic is true"},
+           Case{compressed("{}", R"({"input_activations": {"dynamic": false}})"),
+                groups + ".group_0.input_activations.dynamic is false, which is not supported: it asks for static"},
+           Case{compressed("{}", R"({"output_activations": {"dynamic": true}})"), "output_activations"},
+           Case{compressed("{}", R"({"targets": []})"), "missing " + groups + ".group_0.targets"},
+           Case{compressed(R"({"config_groups": null})"), "missing " + groups},
+           Case{compressed(R"({"config_groups": {"a": 1}})"), groups + " holds 1"},
+           Case{compressed(R"({"sparsity_config": {"format": "sparse-24-bitmask"}})"), "it asks for sparse weights"},
+           Case{compressed(R"({"transform_config": {"a": 1}})"), "transform_config"},
+           Case{compressed(R"({"ignore": ["re:("]})"), "quantization_config.ignore holds 're:('"},
+           Case{compressed(R"({"format": "float-quantized"})", "{}",
+                           R"({"type": "float", "num_bits": 8, "strategy": "block", "block_structure": [64, 64]})"),
+                weights + ".block_structure is [64,64]"},
+       })
+    EXPECT_THAT(error_of(parse_r1_with(refused.changes)), HasSubstr(refused.message)) << refused.changes;
+}
+
+TEST(ModulePatterns, MatchFromTheStartOrByWholeNameOrClass) {
+  const auto match = [](const char* pattern, const char* name) {
+    return ModulePatterns::compile({pattern})->match(name, "Linear");
+  };
+  EXPECT_TRUE(match("Linear", "model.layers.0.mlp.up_proj"));
+  EXPECT_TRUE(match("lm_head", "lm_head"));
+  EXPECT_FALSE(match("lm_head", "language_model.lm_head"));
+  EXPECT_TRUE(match("re:.*lm_head", "language_model.lm_head"));
+  EXPECT_FALSE(match("re:lm_head", "language_model.lm_head"));
+  EXPECT_TRUE(match("re:.*self_attn", "model.layers.0.self_attn.o_proj")) << "need not reach the end";
+  EXPECT_TRUE(match("re:.*mlp\\.gate$", "model.layers.1.mlp.gate"));
+  EXPECT_FALSE(match("re:.*mlp\\.gate$", "model.layers.1.mlp.gate_proj"));
+  EXPECT_FALSE(match("re:.*mlp\\.(gate|up|gate_up|down)_proj.*", "model.layers.1.mlp.experts.0.up_proj"));
+}
+
+TEST(ModelConfig, ReadsKimiK25WhoseLanguageModelIsAPart) {
+  boost::json::object inner = r1_with(R"({"eos_token_id": null, "quantization_config": null})");
+  inner.erase("architectures");
+  boost::json::object whole{{"architectures", {"KimiK25ForConditionalGeneration"}},
+                            {"model_type", "kimi_k25"},
+                            {"eos_token_id", 7},
+                            {"tie_word_embeddings", false},
+                            {"vision_config", {{"patch_size", 2}}},
+                            {"text_config", inner}};
+  const boost::json::object quantization = boost::json::parse(compressed()).as_object();
+  const auto with = [&](bool inside) {
+    boost::json::object object = whole;
+    (inside ? object["text_config"].as_object() : object)["quantization_config"] =
+        quantization.at("quantization_config");
+    return object;
+  };
+  for (const bool inside : {false, true}) {
+    const Result<ModelConfig> config = parse(with(inside));
+    ASSERT_TRUE(config) << error_of(config);
+    EXPECT_TRUE(config->notes.empty()) << config->notes.front();
+    EXPECT_EQ(config->hidden_size, 7168);
+    EXPECT_THAT(config->eos_token_ids, ElementsAre(7));
+    EXPECT_EQ(config->tensor_prefix, "language_model.");
+    EXPECT_EQ(config->quantization.format, WeightFormat::kPackedInt);
+  }
+  whole["architectures"] = {"Kimi_K25ForConditionalGeneration"};  // as transformers spells it
+  EXPECT_TRUE(parse(whole)) << error_of(parse(whole));
+  whole["text_config"].as_object()["hidden_size"] = "x";
+  EXPECT_THAT(error_of(parse(whole)), HasSubstr("m/config.json: text_config.hidden_size is \"x\""));
+  whole["text_config"].as_object()["architectures"] = {"KimiLinearForCausalLM"};
+  EXPECT_THAT(error_of(parse(whole)), HasSubstr("text_config.architectures is \"KimiLinearForCausalLM\""));
+  whole.erase("text_config");
+  EXPECT_EQ(error_of(parse(whole)), "m/config.json: missing text_config");
+}
+
+TEST(ModelConfig, ReadsNewerSpellingsOfAGlm47Flash) {
+  boost::json::object object = r1_with(R"({"architectures": ["Glm4MoeLiteForCausalLM"], "model_type": "glm4_moe_lite",
+      "rope_scaling": null, "rope_theta": null, "partial_rotary_factor": 1.0, "dtype": "bfloat16",
+      "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "n_routed_experts": null, "num_experts": 64.0,
+      "scoring_func": null, "topk_method": null, "quantization_config": null, "num_hidden_layers": 4})");
+  for (const char* key : {"scoring_func", "first_k_dense_replace", "n_group", "topk_group", "num_experts_per_tok",
+                          "n_routed_experts", "routed_scaling_factor", "rms_norm_eps"})
+    object.erase(key);
+  const Result<ModelConfig> config = parse(object);
+  ASSERT_TRUE(config) << error_of(config);
+  EXPECT_EQ(config->scoring, ScoringFunction::kSigmoid);
+  EXPECT_EQ(config->topk_method, TopkMethod::kNoauxTc);
+  EXPECT_EQ(config->num_experts, 64);
+  EXPECT_EQ(config->num_experts_per_token, 4);
+  EXPECT_EQ(config->num_groups, 1);
+  EXPECT_EQ(config->routed_scaling_factor, 1.8);
+  EXPECT_EQ(config->rms_norm_eps, 1e-5);
+  EXPECT_EQ(config->rope_theta, 1e6);
+  EXPECT_FALSE(config->yarn);
+  EXPECT_FALSE(config->is_moe_layer(0));
+  EXPECT_TRUE(config->is_moe_layer(1));
+  object["mlp_layer_types"] = {"dense", "sparse", "dense", "sparse"};
+  ASSERT_TRUE(parse(object)) << error_of(parse(object));
+  EXPECT_TRUE(parse(object)->is_moe_layer(1));
+  EXPECT_FALSE(parse(object)->is_moe_layer(2));
+  EXPECT_TRUE(parse(object)->is_moe_layer(4)) << "behind the last: for drafts";
+  object["mlp_layer_types"] = {"dense", "sparse", "thick", "sparse"};
+  EXPECT_THAT(error_of(parse(object)), HasSubstr("mlp_layer_types is 'thick' for layer 2"));
 }
 
 TEST(ModelConfig, ReadsNewerRopeParameters) {

@@ -1,5 +1,7 @@
 #include "config/model_keys.h"
 
+#include <algorithm>
+#include <cctype>
 #include <span>
 
 #include "base/error.h"
@@ -136,6 +138,21 @@ constexpr ModelKey kFileKeys[] = {
           "output_router_logits pad_token_id q_head_dim qk_head_dim return_dict router_aux_loss_coef "
           "router_jitter_noise router_z_loss_coef seq_aux sep_token_id task_specific_params torch_dtype "
           "transformers.js_config transformers_version unk_token_id unsloth_fixed unsloth_version use_cache"),
+    // Of generation, which older files of transformers write into every part's configuration.
+    noted("bad_words_ids begin_suppress_tokens cross_attention_hidden_size decoder_start_token_id diversity_penalty "
+          "do_sample early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task "
+          "forced_bos_token_id forced_eos_token_id length_penalty max_length min_length no_repeat_ngram_size "
+          "num_beam_groups num_beams num_return_sequences output_scores prefix pruned_heads remove_invalid_values "
+          "repetition_penalty return_dict_in_generate suppress_tokens temperature tf_legacy_loss "
+          "tie_encoder_decoder tokenizer_class top_k top_p torchscript typical_p use_bfloat16"),
+};
+
+// Of the whole, where the language model is a part of it.
+constexpr ModelKey kPartsKeys[] = {
+    read("architectures model_type text_config bos_token_id eos_token_id quantization_config"),
+    neutral("tie_word_embeddings", "false", "one table for embedding and head"),
+    noted("auto_map dtype ignore_index media_placeholder_token_id pad_token_id torch_dtype transformers_version "
+          "use_unified_vision_chunk video_placeholder vision_config"),
 };
 
 constexpr ModelKey kRopeKeys[] = {
@@ -167,18 +184,48 @@ constexpr ModelKey kQuantizationKeys[] = {
     whole("q_group_size group_size", 1, kMaxWidth),
     read("version zero_point modules_to_not_convert"),
     neutral("desc_act", "false", "inputs in another order"),
+    // compressed-tensors
+    read("config_groups format ignore sparsity_config"),
+    neutral("transform_config", "null", "transformed weights"),
     neutral("kv_cache_scheme", "null", "a quantized cache"),
-    neutral("sparsity_config", "null", "sparse weights"),
-    noted("backend do_fuse exllama_config fuse_max_seq_len lm_head modules_to_fuse quantization_status "
-          "quantized_by"),
+    noted("backend do_fuse exllama_config fuse_max_seq_len global_compression_ratio lm_head modules_to_fuse "
+          "quantization_status quantized_by run_compressed"),
+};
+
+// compressed-tensors: a group, and what it says of its weights or rows.
+constexpr ModelKey kGroupKeys[] = {
+    read("targets weights input_activations format"),
+    neutral("output_activations", "null", "rounded results"),
+};
+constexpr ModelKey kNumbersKeys[] = {
+    whole("num_bits", 1, 32),
+    whole("group_size", -1, kMaxWidth),
+    read("type symmetric strategy block_structure dynamic actorder"),
+    noted("observer observer_kwargs scale_dtype zp_dtype"),
+};
+constexpr ModelKey kSparsityKeys[] = {read("format")};
+
+struct Scope {
+  std::string_view name;
+  std::span<const ModelKey> keys;
+};
+constexpr Scope kScopes[] = {
+    {"", kFileKeys},
+    {"parts", kPartsKeys},
+    {"rope_scaling", kRopeKeys},
+    {"quantization_config", kQuantizationKeys},
+    {"config_groups", {}},
+    {"config_group", kGroupKeys},
+    {"weights", kNumbersKeys},
+    {"sparsity_config", kSparsityKeys},
 };
 
 const ModelKey* find_key(std::string_view scope, std::string_view name) {
-  std::span<const ModelKey> table = kFileKeys;
-  if (scope == "rope_scaling") table = kRopeKeys;
-  if (scope == "quantization_config") table = kQuantizationKeys;
-  for (const ModelKey& key : table)
-    if (has_word(key.names, name)) return &key;
+  for (const Scope& known : kScopes) {
+    if (known.name != scope) continue;
+    for (const ModelKey& key : known.keys)
+      if (has_word(key.names, name)) return &key;
+  }
   return nullptr;
 }
 
@@ -197,6 +244,16 @@ bool is_neutral(const json::value& value, std::string_view neutral) {
 }
 
 }  // namespace
+
+std::string in_double_quotes(const std::string& word) {
+  return '"' + escaped(word, 60) + '"';
+}
+
+void ModelKeys::require_word(std::string_view key, std::string word, std::string_view wanted) {
+  optional(key, word);
+  std::ranges::transform(word, word.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (word != wanted) refuse(key, in_double_quotes(word), wanted);
+}
 
 ModelKeys::Range ModelKeys::range(std::string_view name) const {
   const ModelKey* key = find_key(scope_, name);

@@ -12,7 +12,10 @@
 // way that is not done here, with the value that changes nothing.
 namespace cachalot {
 
-// The keys of one object. `scope`: "" for the whole file, else "rope_scaling" or "quantization_config".
+// How a word of a file is shown in an error.
+std::string in_double_quotes(const std::string& word);
+
+// The keys of one object. `scope` names its table in model_keys.cc: "" for a language model's.
 class ModelKeys : public JsonKeys {
  public:
   ModelKeys(const boost::json::object& object, std::string path, std::string prefix = {}, std::string scope = {})
@@ -29,6 +32,9 @@ class ModelKeys : public JsonKeys {
   using JsonKeys::optional;
   void optional(std::string_view key, int& field) { optional(key, field, range(key).min, range(key).max); }
   void optional(std::string_view key, double& field) { optional(key, field, range(key).min, range(key).max); }
+
+  // A word that must be `wanted`, in any case of letters; `word` is what an absent one stands for.
+  void require_word(std::string_view key, std::string word, std::string_view wanted);
 
   // Refuses by name the keys that change the model otherwise than is done here, and checks the types of the others.
   // Appends to `unknown` those that are in no table.

@@ -27,7 +27,8 @@ constexpr Case kCases[] = {
     {"kF32", MatrixFormat::kF32, 2, 2},       {"kBF16", MatrixFormat::kBF16, 2, 2},
     {"kF8", MatrixFormat::kF8, 128, 128},     {"kF8, cut", MatrixFormat::kF8, 128, 37},
     {"kI8", MatrixFormat::kI8, 64, 64},       {"kI4 of 64", MatrixFormat::kI4, 64, 64},
-    {"kI4 of 32", MatrixFormat::kI4, 32, 32},
+    {"kI4 of 32", MatrixFormat::kI4, 32, 32}, {"kI4Bf16 of 64", MatrixFormat::kI4Bf16, 64, 64},
+    {"kF4", MatrixFormat::kF4, 32, 32},       {"kI4Bf16 of 32", MatrixFormat::kI4Bf16, 32, 32},
 };
 
 // A matrix of random bits in the packed layout: finite numbers of every kind, random scales and zero points.
@@ -72,6 +73,14 @@ class RandomMatrix {
         break;
       case MatrixFormat::kI4:
         for (size_t out = 0; out < kStrip; out++) store(block + kStrip * inputs / 2, out, fp16(scale()));
+        break;
+      case MatrixFormat::kI4Bf16:
+        for (size_t out = 0; out < kStrip; out++) store(block + kStrip * inputs / 2, out, bf16(scale()));
+        break;
+      case MatrixFormat::kF4:  // the smallest are subnormal
+        for (size_t out = 0; out < kStrip; out++)
+          store(block + kStrip * inputs / 2, out,
+                bf16(out % 5 == 0 ? std::exp2(-128.f + static_cast<float>(random() % 3)) : std::fabs(scale())));
         break;
     }
   }

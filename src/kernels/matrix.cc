@@ -3,32 +3,44 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "base/math.h"
 
 namespace cachalot {
-namespace {
 
-// Of scales, as AWQ files hold them.
-float scale_at(const void* data, DType dtype, int64_t idx) {
-  if (dtype == DType::kF32) return static_cast<const float*>(data)[idx];
-  return dtype == DType::kF16 ? static_cast<float>(static_cast<const fp16*>(data)[idx])
-                              : static_cast<float>(static_cast<const bf16*>(data)[idx]);
+float scale_at(const WeightSource& source, int64_t idx) {
+  switch (source.scale_dtype) {
+    case DType::kF32:
+      return static_cast<const float*>(source.scales)[idx];
+    case DType::kF16:
+      return static_cast<float>(static_cast<const fp16*>(source.scales)[idx]);
+    case DType::kBF16:
+      return static_cast<float>(static_cast<const bf16*>(source.scales)[idx]);
+    default:
+      return e8m0_value(static_cast<const uint8_t*>(source.scales)[idx]);
+  }
 }
 
-}  // namespace
-
-AwqElement awq_element(const WeightSource& source, int64_t out, int64_t in) {
-  const int64_t row = source.in_begin + in, col = source.out_begin + out, words = source.out_features / 8;
-  const int64_t group = row / source.group_size;
-  const int shift = kAwqShift[col % 8];
-  const uint32_t weights = static_cast<const uint32_t*>(source.data)[row * words + col / 8];
-  const uint32_t zeros =
-      source.zeros ? static_cast<const uint32_t*>(source.zeros)[group * words + col / 8] : 0x88888888u;
-  return {.nibble = static_cast<uint8_t>((weights >> shift) & 15),
-          .zero = static_cast<uint8_t>((zeros >> shift) & 15),
-          .scale = scale_at(source.scales, source.scale_dtype, group * source.out_features + col)};
+IntElement int_element(const WeightSource& source, int64_t out, int64_t in) {
+  const int64_t column = source.in_begin + in, row = source.out_begin + out, group = column / source.group_size;
+  const auto *data = static_cast<const uint32_t*>(source.data), *zeros = static_cast<const uint32_t*>(source.zeros);
+  if (source.format == SourceFormat::kAwq) {
+    const int64_t words = source.out_features / 8;
+    const auto nibble = [&](uint32_t word) { return static_cast<uint8_t>((word >> kAwqShift[row % 8]) & 15); };
+    return {.quantum = nibble(data[column * words + row / 8]),
+            .zero = nibble(zeros ? zeros[group * words + row / 8] : 0x88888888u),
+            .scale = scale_at(source, group * source.out_features + row)};
+  }
+  const int64_t groups = ceil_div(source.in_features, source.group_size), per_word = 32 / source.bits;
+  const auto part = [&](uint32_t word, int64_t place) {
+    return static_cast<uint8_t>((word >> (place % per_word * source.bits)) & ((1u << source.bits) - 1));
+  };
+  return {
+      .quantum = part(data[row * ceil_div(source.in_features, per_word) + column / per_word], column),
+      .zero = zeros ? part(zeros[row / per_word * groups + group], row) : static_cast<uint8_t>(1u << (source.bits - 1)),
+      .scale = scale_at(source, row * groups + group)};
 }
 
 namespace {
@@ -40,7 +52,8 @@ struct BlockParts {
   int weight_bits, scale_bytes, zeros_bytes;
 };
 BlockParts parts_of(MatrixFormat format) {
-  constexpr BlockParts kParts[] = {{32, 0, 0}, {16, 0, 0}, {8, 4, 0}, {8, 4, 0}, {4, 2, 8}};  // by MatrixFormat
+  constexpr BlockParts kParts[] = {{32, 0, 0}, {16, 0, 0}, {8, 4, 0}, {8, 4, 0},
+                                   {4, 2, 8},  {4, 2, 8},  {4, 2, 0}};  // by MatrixFormat
   return kParts[static_cast<size_t>(format)];
 }
 
@@ -65,16 +78,38 @@ bool is_fp16(float value) {
   return (bits & ((1u << dropped) - 1)) == 0;
 }
 
-// Whether every scale of the window of an AWQ source is an fp16 number.
-bool has_fp16_scales(const WeightSource& source) {
-  if (source.scale_dtype == DType::kF16) return true;
+bool is_bf16(float value) {
+  return (std::bit_cast<uint32_t>(value) & 0xffff) == 0;
+}
+
+// Whether every float scale of the window of an int4 source is such a number.
+template <class IsKind>
+bool all_scales(const WeightSource& source, IsKind is_kind) {
+  const bool by_output = source.format == SourceFormat::kPackedInt;
+  const int64_t num_groups = ceil_div(source.in_features, source.group_size);
   const int64_t group_end = ceil_div(source.in_begin + source.in_count, source.group_size);
   for (int64_t group = source.in_begin / source.group_size; group < group_end; group++) {
     for (int64_t out = source.out_begin; out < source.out_begin + source.out_count; out++) {
-      if (!is_fp16(scale_at(source.scales, source.scale_dtype, group * source.out_features + out))) return false;
+      if (!is_kind(scale_at(source, by_output ? out * num_groups + group : group * source.out_features + out)))
+        return false;
     }
   }
   return true;
+}
+
+// The int4 format whose scales hold the source's; of 16 bits they are what they are, and no data is touched.
+std::optional<MatrixFormat> int4_format(const WeightSource& source) {
+  if (source.scale_dtype == DType::kF16) return MatrixFormat::kI4;
+  if (source.scale_dtype == DType::kBF16) return MatrixFormat::kI4Bf16;
+  if (all_scales(source, is_fp16)) return MatrixFormat::kI4;
+  if (all_scales(source, is_bf16)) return MatrixFormat::kI4Bf16;
+  return std::nullopt;
+}
+
+// Whether blocks of so many inputs begin and end where the window does, and none has two groups.
+bool follows_groups(const WeightSource& source, int block_inputs) {
+  return source.in_begin % block_inputs == 0 &&
+         (source.group_size % block_inputs == 0 || source.group_size >= source.in_features);
 }
 
 MatrixShape shape_of(const WeightSource& source, MatrixFormat format, int block_inputs) {
@@ -92,16 +127,26 @@ MatrixShape expanded_shape(const WeightSource& source, const MatrixPolicy& polic
 
 MatrixShape plan_fp8(const WeightSource& source, const MatrixPolicy& policy) {
   if (policy.int8_activations && !policy.float32) return shape_of(source, MatrixFormat::kI8, 64);
-  if (source.block_cols != kFp8Block) return expanded_shape(source, policy);
+  if (source.block_cols % kFp8Block != 0) return expanded_shape(source, policy);
   MatrixShape shape = shape_of(source, MatrixFormat::kF8, kFp8Block);
   shape.first_block_inputs -= static_cast<int>(source.in_begin % kFp8Block);
   return shape;
 }
 
-MatrixShape plan_awq(const WeightSource& source, const MatrixPolicy& policy) {
-  const bool in_halves = source.in_begin % 32 == 0 && source.in_count % 32 == 0 && source.group_size % 32 == 0;
-  if (!in_halves || !has_fp16_scales(source)) return expanded_shape(source, policy);
-  return shape_of(source, MatrixFormat::kI4, source.group_size % 64 == 0 && source.in_begin % 64 == 0 ? 64 : 32);
+MatrixShape plan_int4(const WeightSource& source, const MatrixPolicy& policy) {
+  const std::optional<MatrixFormat> format = int4_format(source);
+  if (!format || source.in_count % 32 != 0 || !follows_groups(source, 32)) return expanded_shape(source, policy);
+  return shape_of(source, *format, follows_groups(source, 64) ? 64 : 32);
+}
+
+MatrixShape plan_int8(const WeightSource& source, const MatrixPolicy& policy) {
+  if (source.zeros || !follows_groups(source, 64)) return expanded_shape(source, policy);
+  return shape_of(source, MatrixFormat::kI8, 64);
+}
+
+MatrixShape plan_mxfp4(const WeightSource& source, const MatrixPolicy& policy) {
+  if (source.in_count % 32 != 0 || !follows_groups(source, 32)) return expanded_shape(source, policy);
+  return shape_of(source, MatrixFormat::kF4, 32);
 }
 
 }  // namespace
@@ -129,7 +174,11 @@ MatrixShape plan_matrix(const WeightSource& source, const MatrixPolicy& policy) 
     case SourceFormat::kFp8Block:
       return plan_fp8(source, policy);
     case SourceFormat::kAwq:
-      return plan_awq(source, policy);
+      return plan_int4(source, policy);
+    case SourceFormat::kPackedInt:
+      return source.bits == 4 ? plan_int4(source, policy) : plan_int8(source, policy);
+    case SourceFormat::kMxfp4:
+      return plan_mxfp4(source, policy);
   }
   CHECK(false, "source format {}", static_cast<int>(source.format));
 }
@@ -162,11 +211,17 @@ PackedElement packed_element(const PackedMatrix& matrix, int64_t out, int64_t in
       return {static_cast<float>(load<fp8e4m3>(block, quad)), load<float>(scales, lane)};
     case MatrixFormat::kI8:
       return {static_cast<float>(load<int8_t>(block, quad)), load<float>(scales, lane)};
-    case MatrixFormat::kI4: {
+    case MatrixFormat::kF4:
+      return {static_cast<float>(kE2m1Doubled[nibble(block[place / 8 * 64 + lane * 4 + place % 4], place & 4)]),
+              static_cast<float>(load<bf16>(scales, lane))};
+    case MatrixFormat::kI4:
+    case MatrixFormat::kI4Bf16: {
       const std::byte* zeros = block + shape.zeros_offset();
       const int weight = nibble(block[place / 8 * 64 + lane * 4 + place % 4], place & 4);
       const int zero = nibble(zeros[(lane & 1) * 4 + (lane >> 2)], (lane >> 1) & 1);
-      return {static_cast<float>(weight - zero), static_cast<float>(load<fp16>(scales, lane))};
+      return {static_cast<float>(weight - zero), shape.format == MatrixFormat::kI4
+                                                     ? static_cast<float>(load<fp16>(scales, lane))
+                                                     : static_cast<float>(load<bf16>(scales, lane))};
     }
   }
   CHECK(false, "matrix format {}", static_cast<int>(shape.format));

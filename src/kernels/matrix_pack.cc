@@ -116,21 +116,22 @@ uint16_t fp16_bits(float value) {
   return static_cast<uint16_t>(sign | std::bit_cast<uint32_t>(shifted) >> 13);
 }
 
-void pack_scales(const WeightSource& source, int64_t group, const StripWords& strip, std::byte* out) {
+// A scale as a block of four-bit weights holds it.
+uint16_t scale_bits(MatrixFormat format, float scale) {
+  if (format == MatrixFormat::kI4) return fp16_bits(scale);
+  constexpr float kSmallest = 0x1p-100f;
+  if (format == MatrixFormat::kF4) return static_cast<uint16_t>(std::bit_cast<uint32_t>(scale * 0.5f) >> 16);
+  return std::fabs(scale) < kSmallest ? 0 : static_cast<uint16_t>(std::bit_cast<uint32_t>(scale) >> 16);
+}
+
+// Scales `first`, `first + step`, ... of the source.
+void pack_scales(const WeightSource& source, MatrixFormat format, int64_t first, int64_t step, int count,
+                 std::byte* out) {
   uint16_t scales[kStrip] = {};
-  const auto count = static_cast<size_t>(strip.num_outputs());
-  const auto first = static_cast<size_t>(group * source.out_features + strip.first_output());
-  const auto* data = static_cast<const std::byte*>(source.scales) + first * dtype_size(source.scale_dtype);
-  if (source.scale_dtype == DType::kF16) {
-    std::memcpy(scales, data, count * sizeof(uint16_t));
-  } else if (source.scale_dtype == DType::kF32) {
-    float values[kStrip];
-    std::memcpy(values, data, count * sizeof(float));
-    for (size_t lane = 0; lane < count; lane++) scales[lane] = fp16_bits(values[lane]);
+  if (source.scale_dtype == DType::kF16 && step == 1) {
+    std::memcpy(scales, static_cast<const fp16*>(source.scales) + first, static_cast<size_t>(count) * sizeof(fp16));
   } else {
-    bf16 values[kStrip];
-    std::memcpy(values, data, count * sizeof(bf16));
-    for (size_t lane = 0; lane < count; lane++) scales[lane] = fp16_bits(static_cast<float>(values[lane]));
+    for (int lane = 0; lane < count; lane++) scales[lane] = scale_bits(format, scale_at(source, first + lane * step));
   }
   std::memcpy(out, scales, sizeof(scales));
 }
@@ -153,7 +154,8 @@ void pack_block(const WeightSource& source, const MatrixShape& shape, const Stri
   for (int64_t idx = 0; idx < num_strips; idx++) {
     zeros[idx] = source.zeros ? strips[idx].at(source.zeros, group) : 0x8888888888888888u;
     std::byte* block = out + static_cast<size_t>(idx) * out_stride;
-    pack_scales(source, group, strips[idx], block + shape.scales_offset());
+    pack_scales(source, shape.format, group * source.out_features + strips[idx].first_output(), 1,
+                strips[idx].num_outputs(), block + shape.scales_offset());
     pack_zeros(zeros[idx], block + shape.zeros_offset());
   }
   for (int vector = 0; vector < shape.block_inputs / kRowsOfVector; vector++) {
@@ -180,6 +182,82 @@ void pack_awq(const WeightSource& source, const MatrixShape& shape, const StripR
       pack_block(source, shape, words, end - begin, block_idx,
                  out + static_cast<size_t>(block_idx) * shape.block_bytes(), strips.out_stride);
     begin = end;
+  }
+}
+
+// ---- rows of nibbles in order (kPackedInt, kMxfp4) to the blocks of kI4 and kF4 ----
+
+// Eight nibbles of a row to an output's four bytes of a vector: inputs 0..3 in low nibbles, 4..7 in high ones.
+uint32_t vector_bytes(uint32_t word) {
+  const auto spread = [](uint32_t half) {
+    half = (half | half << 8) & 0x00ff00ffu;
+    return (half | half << 4) & 0x0f0f0f0fu;
+  };
+  return spread(word & 0xffff) | spread(word >> 16) << 4;
+}
+
+// The zero points of a strip's outputs in one group, as a block holds them: output o is nibble o / 2 of dword o % 2.
+void pack_zeros_of_rows(const WeightSource& source, int64_t first_row, int num_rows, int64_t group,
+                        uint8_t (&zeros)[kStrip], std::byte* out) {
+  uint32_t words[2] = {};
+  for (int lane = 0; lane < num_rows; lane++) {
+    zeros[lane] =
+        int_element(source, first_row - source.out_begin + lane, group * source.group_size - source.in_begin).zero;
+    words[lane & 1] |= uint32_t{zeros[lane]} << (lane / 2 * 4);
+  }
+  std::memcpy(out, words, sizeof(words));
+}
+
+void pack_nibble_strip(const WeightSource& source, const MatrixShape& shape, int64_t strip, std::byte* out) {
+  constexpr int64_t kWordsOfLine = 16;
+  const int64_t row_bytes = ceil_div(source.in_features, 8) * 4, num_words = shape.in_features / 8;
+  const int64_t vectors = shape.block_inputs / 8, num_groups = ceil_div(source.in_features, source.group_size);
+  const auto block_bytes = static_cast<int64_t>(shape.block_bytes());
+  const int64_t first_row = source.out_begin + strip * kStrip;
+  const int num_rows = static_cast<int>(std::min<int64_t>(kStrip, source.out_count - strip * kStrip));
+  const auto* data =
+      static_cast<const std::byte*>(source.data) + first_row * row_bytes + source.in_begin / 2;  // whole words
+  for (int64_t begin = 0; begin < num_words; begin += kWordsOfLine) {
+    const int64_t count = std::min(kWordsOfLine, num_words - begin);
+    for (int lane = 0; lane < num_rows; lane++) {
+      uint32_t words[kWordsOfLine] = {};
+      std::memcpy(words, data + lane * row_bytes + begin * 4, static_cast<size_t>(count) * sizeof(uint32_t));
+      for (uint32_t& word : words) word = vector_bytes(word);
+      for (int64_t idx = 0; idx < count; idx++)
+        std::memcpy(out + (begin + idx) / vectors * block_bytes + (begin + idx) % vectors * 64 + lane * 4, words + idx,
+                    sizeof(uint32_t));
+    }
+  }
+  for (int64_t block = 0; block < shape.num_blocks(); block++) {
+    std::byte* target = out + block * block_bytes;
+    const int64_t group = (source.in_begin + block * shape.block_inputs) / source.group_size;
+    pack_scales(source, shape.format, first_row * num_groups + group, num_groups, num_rows,
+                target + shape.scales_offset());
+    if (shape.format == MatrixFormat::kF4) continue;
+    uint8_t zeros[kStrip] = {};
+    pack_zeros_of_rows(source, first_row, num_rows, group, zeros, target + shape.zeros_offset());
+    for (int64_t word = std::max(block * vectors, num_words); word < (block + 1) * vectors; word++)  // padding
+      for (int lane = 0; lane < num_rows; lane++)
+        std::memset(target + (word - block * vectors) * 64 + lane * 4, zeros[lane] * 0x11, 4);
+  }
+}
+
+// ---- kPackedInt of eight bits to kI8 ----
+
+void pack_int8_strip(const WeightSource& source, const MatrixShape& shape, int64_t strip, std::byte* out) {
+  const int64_t row_bytes = ceil_div(source.in_features, 4) * 4;
+  const int64_t num_groups = ceil_div(source.in_features, source.group_size);
+  for (int64_t lane = 0; lane < std::min<int64_t>(kStrip, source.out_count - strip * kStrip); lane++) {
+    const int64_t row = source.out_begin + strip * kStrip + lane;
+    const auto* data = static_cast<const uint8_t*>(source.data) + row * row_bytes + source.in_begin;
+    std::byte* block = out;
+    for (int64_t in = 0; in < shape.in_features; in += shape.block_inputs, block += shape.block_bytes()) {
+      const int64_t count = std::min<int64_t>(shape.block_inputs, shape.in_features - in);
+      for (int64_t place = 0; place < count; place++)
+        block[place / 4 * 64 + lane * 4 + place % 4] = static_cast<std::byte>(data[in + place] ^ 0x80);
+      const float scale = scale_at(source, row * num_groups + (source.in_begin + in) / source.group_size);
+      std::memcpy(block + shape.scales_offset() + static_cast<size_t>(lane) * sizeof(float), &scale, sizeof(float));
+    }
   }
 }
 
@@ -228,9 +306,8 @@ void pack_fp8_strip(const WeightSource& source, const MatrixShape& shape, int64_
     for (int64_t lane = 0; lane < std::min<int64_t>(kStrip, source.out_count - strip * kStrip); lane++) {
       const int64_t row = source.out_begin + strip * kStrip + lane;
       const int64_t scale = row / source.block_rows * blocks_of_row + (source.in_begin + in) / source.block_cols;
-      std::memcpy(out + shape.scales_offset() + static_cast<size_t>(lane) * sizeof(float),
-                  static_cast<const std::byte*>(source.scales) + static_cast<size_t>(scale) * sizeof(float),
-                  sizeof(float));
+      const float value = scale_at(source, scale);
+      std::memcpy(out + shape.scales_offset() + static_cast<size_t>(lane) * sizeof(float), &value, sizeof(float));
     }
   }
 }
@@ -313,25 +390,34 @@ bool holds_own_numbers(const WeightSource& source, const MatrixShape& shape) {
           (source.dtype == DType::kF32 && shape.format == MatrixFormat::kF32));
 }
 
+// Writes one strip, which is zeroed.
+using StripPacker = void (*)(const WeightSource&, const MatrixShape&, int64_t strip, std::byte* out);
+
+template <class Word>
+void interleave_strip(const WeightSource& source, const MatrixShape& shape, int64_t strip, std::byte* out) {
+  interleave_inputs<Word>(source, strip, 0, shape.in_features, out);
+}
+
+StripPacker strip_packer(const WeightSource& source, const MatrixShape& shape) {
+  if (shape.has_four_bits()) return pack_nibble_strip;
+  if (shape.format == MatrixFormat::kF8) return pack_fp8_strip;
+  if (shape.format == MatrixFormat::kI8 && source.format == SourceFormat::kPackedInt) return pack_int8_strip;
+  if (!holds_own_numbers(source, shape)) return pack_values_strip;
+  return shape.format == MatrixFormat::kBF16 ? interleave_strip<uint32_t> : interleave_strip<uint64_t>;
+}
+
 void pack_strips(const WeightSource& source, const MatrixShape& shape, const StripRange& strips) {
-  if (shape.format == MatrixFormat::kI4) {
-    CHECK(source.format == SourceFormat::kAwq, "int4 matrices come from AWQ files only");
-    return pack_awq(source, shape, strips);
-  }
+  const bool of_nibbles = source.format == SourceFormat::kAwq || source.format == SourceFormat::kMxfp4 ||
+                          source.format == SourceFormat::kPackedInt;
+  CHECK(!shape.has_four_bits() || of_nibbles, "four-bit matrices come from files of four bits only");
   CHECK(shape.format != MatrixFormat::kF8 || source.format == SourceFormat::kFp8Block,
         "fp8 matrices come from fp8 files only");
+  if (shape.has_four_bits() && source.format == SourceFormat::kAwq) return pack_awq(source, shape, strips);
+  const StripPacker pack = strip_packer(source, shape);
   for (int64_t strip = strips.begin; strip < strips.end; strip++) {
     std::byte* out = strips.out + static_cast<size_t>(strip - strips.begin) * strips.out_stride;
     std::memset(out, 0, shape.strip_bytes());
-    if (shape.format == MatrixFormat::kF8) {
-      pack_fp8_strip(source, shape, strip, out);
-    } else if (!holds_own_numbers(source, shape)) {
-      pack_values_strip(source, shape, strip, out);
-    } else if (shape.format == MatrixFormat::kBF16) {
-      interleave_inputs<uint32_t>(source, strip, 0, shape.in_features, out);
-    } else {
-      interleave_inputs<uint64_t>(source, strip, 0, shape.in_features, out);
-    }
+    pack(source, shape, strip, out);
   }
 }
 
@@ -344,21 +430,28 @@ void read_values(const WeightSource& source, int64_t out, int64_t in, int64_t co
     return source.dtype == DType::kBF16 ? widen<bf16>(source.data, first, count, values)
                                         : widen<fp16>(source.data, first, count, values);
   }
-  if (source.format == SourceFormat::kAwq) {
+  if (source.format == SourceFormat::kAwq || source.format == SourceFormat::kPackedInt) {
     for (int64_t idx = 0; idx < count; idx++) {
-      const AwqElement weight = awq_element(source, out, in + idx);
-      values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
+      const IntElement weight = int_element(source, out, in + idx);
+      values[idx] = static_cast<float>(weight.quantum - weight.zero) * weight.scale;
+    }
+    return;
+  }
+  if (source.format == SourceFormat::kMxfp4) {
+    const auto* codes = static_cast<const uint8_t*>(source.data);
+    for (int64_t idx = first; idx < first + count; idx++) {
+      const float value = static_cast<float>(kE2m1Doubled[codes[idx / 2] >> (idx % 2 * 4) & 15]) * 0.5f;
+      values[idx - first] = value * scale_at(source, idx / source.group_size);
     }
     return;
   }
   const std::array<float, 256>& table = fp8_values();
   const auto* data = static_cast<const uint8_t*>(source.data) + first;
-  const auto* scales = static_cast<const float*>(source.scales) +
-                       row / source.block_rows * ceil_div(source.in_features, source.block_cols);
+  const int64_t first_scale = row / source.block_rows * ceil_div(source.in_features, source.block_cols);
   for (int64_t idx = 0; idx < count;) {
     const int64_t column = source.in_begin + in + idx, block_end = (column / source.block_cols + 1) * source.block_cols;
     const int64_t end = std::min(idx + block_end - column, count);
-    const float scale = scales[column / source.block_cols];
+    const float scale = scale_at(source, first_scale + column / source.block_cols);
     for (; idx < end; idx++) values[idx] = table[data[idx]] * scale;
   }
 }

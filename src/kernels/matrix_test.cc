@@ -126,7 +126,7 @@ TEST(Matrix, KeepsAwqWeightsInBlocksThatFollowTheGroups) {
       const WeightSample sample = WeightSample::awq(64, 384, test.group_size, scale_dtype);
       const WeightSource source = sample.window(test.window);
       const Packed packed = pack(source, kBFloat16);
-      ASSERT_EQ(packed.matrix.shape.format, MatrixFormat::kI4);
+      ASSERT_EQ(packed.matrix.shape.format, scale_dtype == DType::kBF16 ? MatrixFormat::kI4Bf16 : MatrixFormat::kI4);
       ASSERT_EQ(packed.matrix.shape.block_inputs, test.block_inputs);
       expect_weights(source, packed.matrix, same);
     }
@@ -157,10 +157,88 @@ TEST(Matrix, ExpandsAwqWeightsWhoseGroupsOrScalesBlocksCannotHold) {
   fine.set_scale(100, -0x1p-24f);
   EXPECT_EQ(plan_matrix(fine.window({0, 64, 0, 384}), kFloat32).format, MatrixFormat::kI4);
   expect_weights(fine.window({0, 64, 0, 384}), pack(fine.window({0, 64, 0, 384}), kBFloat16).matrix, same);
-  for (float scale : {0x1p-25f, 0x1.8p-24f, 65536.f, 0x1.001p0f}) {
+  for (float scale : {0x1p-25f, 0x1.8p-24f, 65536.f}) {
     fine.set_scale(100, scale);
-    EXPECT_EQ(plan_matrix(fine.window({0, 64, 0, 384}), kBFloat16).format, MatrixFormat::kBF16) << scale;
+    EXPECT_EQ(plan_matrix(fine.window({0, 64, 0, 384}), kBFloat16).format, MatrixFormat::kI4Bf16) << scale;
+    expect_weights(fine.window({0, 64, 0, 384}), pack(fine.window({0, 64, 0, 384}), kBFloat16).matrix, same);
   }
+  fine.set_scale(100, 0x1.001p0f);
+  EXPECT_EQ(plan_matrix(fine.window({0, 64, 0, 384}), kBFloat16).format, MatrixFormat::kBF16);
+}
+
+TEST(Matrix, KeepsPackedInt4InBlocksThatFollowTheGroups) {
+  struct Case {
+    int group_size, block_inputs;
+    Window window;
+  };
+  for (const Case& test :
+       {Case{32, 32, {0, 60, 0, 384}}, Case{32, 32, {3, 41, 32, 224}}, Case{64, 64, {0, 60, 0, 384}},
+        Case{64, 64, {12, 20, 128, 96}}, Case{128, 64, {1, 59, 64, 256}}, Case{128, 32, {8, 24, 96, 160}},
+        Case{384, 64, {0, 60, 0, 384}}, Case{96, 32, {5, 16, 32, 224}}}) {
+    for (DType scale_dtype : {DType::kF16, DType::kBF16, DType::kF32}) {
+      for (const bool zeros : {false, true}) {
+        SCOPED_TRACE(fmt::format("groups of {}, {}, zeros {}", test.group_size, dtype_name(scale_dtype), zeros));
+        const WeightSample sample = WeightSample::packed(4, 60, 384, test.group_size, scale_dtype, zeros);
+        const WeightSource source = sample.window(test.window);
+        const Packed packed = pack(source, kBFloat16);
+        ASSERT_EQ(packed.matrix.shape.format, scale_dtype == DType::kBF16 ? MatrixFormat::kI4Bf16 : MatrixFormat::kI4);
+        ASSERT_EQ(packed.matrix.shape.block_inputs, test.block_inputs);
+        expect_weights(source, packed.matrix, same);
+      }
+    }
+  }
+}
+
+TEST(Matrix, ExpandsPackedInt4ThatAWindowCuts) {
+  const WeightSample sample = WeightSample::packed(4, 60, 384, 32, DType::kBF16, true);
+  for (const Window& window : {Window{0, 60, 12, 24}, Window{13, 30, 64, 40}}) {
+    expect_weights(sample.window(window), pack(sample.window(window), kBFloat16).matrix, as_bf16);
+    const Packed exact = pack(sample.window(window), kFloat32);
+    EXPECT_EQ(exact.matrix.shape.format, MatrixFormat::kF32);
+    expect_weights(sample.window(window), exact.matrix, same);
+  }
+  const WeightSample odd = WeightSample::packed(4, 20, 77, 77, DType::kF32, true);  // rows of a word that is not full
+  expect_weights(odd.all(), pack(odd.all(), kFloat32).matrix, same);
+}
+
+TEST(Matrix, KeepsPackedInt8WithoutZeroPoints) {
+  for (const int group_size : {64, 128, 200}) {
+    const WeightSample sample =
+        WeightSample::packed(8, 60, 200, group_size == 200 ? 200 : group_size, DType::kBF16, false);
+    for (const Window& window : {Window{0, 60, 0, 200}, Window{7, 33, 64, 100}}) {
+      const Packed packed = pack(sample.window(window), kBFloat16);
+      EXPECT_EQ(packed.matrix.shape.format, MatrixFormat::kI8);
+      expect_weights(sample.window(window), packed.matrix, same);
+    }
+    const Packed cut = pack(sample.window({7, 33, 20, 100}), kFloat32);
+    EXPECT_EQ(cut.matrix.shape.format, MatrixFormat::kF32);
+    expect_weights(sample.window({7, 33, 20, 100}), cut.matrix, same);
+  }
+  const WeightSample zeros = WeightSample::packed(8, 60, 200, 64, DType::kF16, true);
+  expect_weights(zeros.all(), pack(zeros.all(), kBFloat16).matrix, as_bf16);
+  expect_weights(zeros.all(), pack(zeros.all(), kFloat32).matrix, same);
+}
+
+TEST(Matrix, KeepsMxfp4InBlocksOf32) {
+  const WeightSample sample = WeightSample::mxfp4(60, 384);
+  for (const Window& window : {Window{0, 60, 0, 384}, Window{3, 41, 32, 224}, Window{16, 1, 352, 32}}) {
+    const Packed packed = pack(sample.window(window), kInt8);
+    ASSERT_EQ(packed.matrix.shape.format, MatrixFormat::kF4);
+    expect_weights(sample.window(window), packed.matrix, same);
+  }
+  const Packed cut = pack(sample.window({3, 41, 20, 224}), kFloat32);
+  EXPECT_EQ(cut.matrix.shape.format, MatrixFormat::kF32);
+  expect_weights(sample.window({3, 41, 20, 224}), cut.matrix, same);
+}
+
+TEST(Matrix, TakesScalesThatAreTooSmallForSumsAsZero) {
+  WeightSample sample = WeightSample::packed(4, 16, 32, 32, DType::kF32, false);
+  sample.set_scale(0, 0x1p-101f);
+  sample.set_scale(1, -0x1p-100f);
+  const Packed packed = pack(sample.all(), kBFloat16);
+  ASSERT_EQ(packed.matrix.shape.format, MatrixFormat::kI4Bf16);
+  EXPECT_EQ(packed_element(packed.matrix, 0, 0).scale, 0);
+  EXPECT_EQ(packed_element(packed.matrix, 1, 0).scale, -0x1p-100f);
 }
 
 // Strip 2i holds gate's outputs 16i.., strip 2i+1 up's.
@@ -210,6 +288,8 @@ TEST(Matrix, TakesAsManyBytesAsTheLayoutSays) {
   EXPECT_EQ(bytes_of_block(MatrixFormat::kI8, 64), 1088u);
   EXPECT_EQ(bytes_of_block(MatrixFormat::kI4, 64), 552u);
   EXPECT_EQ(bytes_of_block(MatrixFormat::kI4, 32), 296u);
+  EXPECT_EQ(bytes_of_block(MatrixFormat::kI4Bf16, 32), 296u);
+  EXPECT_EQ(bytes_of_block(MatrixFormat::kF4, 32), 288u);
   const MatrixShape shape{
       .format = MatrixFormat::kI4, .out_features = 33, .in_features = 96, .block_inputs = 64, .first_block_inputs = 64};
   EXPECT_EQ(shape.bytes(), 3u * 2u * 552u);

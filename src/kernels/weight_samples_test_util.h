@@ -27,6 +27,17 @@ inline float element(const void* data, DType dtype, int64_t idx) {
   }
 }
 
+inline float scale_of(const WeightSource& source, int64_t idx) {
+  if (source.scale_dtype != DType::kF8E8M0) return element(source.scales, source.scale_dtype, idx);
+  return std::ldexp(1.f, int{static_cast<const uint8_t*>(source.scales)[idx]} - 127);
+}
+
+// Number `idx` of those of so many bits that lie one behind the other.
+inline int bits_of(const void* data, int bits, int64_t idx) {
+  const int byte = static_cast<const uint8_t*>(data)[idx * bits / 8];
+  return bits == 8 ? byte : byte >> (idx % 2 * 4) & 15;
+}
+
 // The plain definition of what a weight is. Row `out` of the window, inputs [in, in + count) of the window.
 inline void dequantize(const WeightSource& source, int64_t out, int64_t in, int64_t count, float* values) {
   CHECK(out >= 0 && out < source.out_count && in >= 0 && in + count <= source.in_count);
@@ -39,14 +50,29 @@ inline void dequantize(const WeightSource& source, int64_t out, int64_t in, int6
         break;
       case SourceFormat::kFp8Block: {
         const int64_t blocks = ceil_div(source.in_features, source.block_cols);
-        values[idx] =
-            element(source.data, DType::kF8E4M3, row * source.in_features + col) *
-            static_cast<const float*>(source.scales)[row / source.block_rows * blocks + col / source.block_cols];
+        values[idx] = element(source.data, DType::kF8E4M3, row * source.in_features + col) *
+                      scale_of(source, row / source.block_rows * blocks + col / source.block_cols);
         break;
       }
       case SourceFormat::kAwq: {
-        const AwqElement weight = awq_element(source, out, in + idx);
-        values[idx] = static_cast<float>(weight.nibble - weight.zero) * weight.scale;
+        const IntElement weight = int_element(source, out, in + idx);
+        values[idx] = static_cast<float>(weight.quantum - weight.zero) * weight.scale;
+        break;
+      }
+      case SourceFormat::kPackedInt: {
+        const int64_t per_word = 32 / source.bits, groups = ceil_div(source.in_features, source.group_size);
+        const int64_t group = col / source.group_size, zero_word = row / per_word * groups + group;
+        const int quantum = bits_of(source.data, source.bits, row * round_up(source.in_features, per_word) + col);
+        const int zero = source.zeros ? bits_of(source.zeros, source.bits, zero_word * per_word + row % per_word)
+                                      : 1 << (source.bits - 1);
+        values[idx] = static_cast<float>(quantum - zero) * scale_of(source, row * groups + group);
+        break;
+      }
+      case SourceFormat::kMxfp4: {
+        constexpr float kMagnitudes[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+        const int code = bits_of(source.data, 4, row * source.in_features + col);
+        const float scale = scale_of(source, row * (source.in_features / 32) + col / 32);
+        values[idx] = kMagnitudes[code & 7] * (code & 8 && (code & 7) ? -scale : scale);
         break;
       }
     }
@@ -97,11 +123,37 @@ class WeightSample {
     return sample;
   }
 
+  // compressed-tensors' words; scales as those of AWQ. `zeros`: with zero points.
+  static WeightSample packed(int bits, int64_t out_features, int64_t in_features, int group_size, DType scale_dtype,
+                             bool zeros, uint32_t seed = 1) {
+    WeightSample sample(SourceFormat::kPackedInt, out_features, in_features, seed);
+    sample.source_.bits = bits;
+    sample.source_.group_size = group_size;
+    sample.source_.scale_dtype = scale_dtype;
+    const int64_t groups = ceil_div(in_features, group_size), per_word = 32 / bits;
+    sample.append_random(sample.data_, out_features * ceil_div(in_features, per_word) * 4);
+    if (zeros) sample.append_random(sample.zeros_, ceil_div(out_features, per_word) * groups * 4);
+    for (int64_t idx = 0; idx < groups * out_features; idx++)
+      sample.append(sample.scales_, scale_dtype,
+                    std::ldexp(static_cast<float>(128 + sample.random_() % 128), -14 - static_cast<int>(idx % 3)));
+    return sample;
+  }
+  // Scales of 2^-3 to 2^4, and now and then the smallest there are.
+  static WeightSample mxfp4(int64_t out_features, int64_t in_features, uint32_t seed = 1) {
+    WeightSample sample(SourceFormat::kMxfp4, out_features, in_features, seed);
+    sample.source_.group_size = 32;
+    sample.source_.scale_dtype = DType::kF8E8M0;
+    sample.append_random(sample.data_, out_features * in_features / 2);
+    for (int64_t idx = 0; idx < out_features * in_features / 32; idx++)
+      append_value(sample.scales_, static_cast<uint8_t>(idx % 50 == 7 ? idx / 50 % 3 : 124 + sample.random_() % 8));
+    return sample;
+  }
+
   WeightSource window(const Window& window) const {
     WeightSource source = source_;
     source.data = data_.data();
     source.scales = scales_.data();
-    source.zeros = zeros_.data();
+    source.zeros = zeros_.empty() ? nullptr : zeros_.data();
     source.out_begin = window.out_begin;
     source.out_count = window.out_count;
     source.in_begin = window.in_begin;

@@ -55,7 +55,8 @@ void WeightPacker::note_not_finite(NotFinite found) {
 
 // A strip of the window's outputs, which packing reads next, so that it comes from memory once.
 void WeightPacker::check_strip(const WeightSource& source, int source_idx, int64_t strip) {
-  if (source.format == SourceFormat::kAwq) return;  // whole numbers; their scales are checked with the file
+  // Others hold whole numbers; their scales are checked with the file.
+  if (source.format != SourceFormat::kPlain && source.format != SourceFormat::kFp8Block) return;
   const size_t element_bytes = dtype_size(source.dtype);
   const int64_t end = std::min((strip + 1) * kStrip, source.out_count);
   for (int64_t row = strip * kStrip; row < end; row++) {
@@ -82,13 +83,15 @@ const void* WeightPacker::table(WeightKind kind, DType dtype, std::span<const st
   return data;
 }
 
-// int4 weights want int8 rows unless told otherwise; every other weight only if told so.
+// Weights of four bits want int8 rows unless told otherwise; every other weight only if told so.
 Linear WeightPacker::with_input(const MatrixShape& shape, const std::byte* data) const {
-  const bool integer = shape.format == MatrixFormat::kI4 || shape.format == MatrixFormat::kI8;
-  const bool int8 = !settings_.float32() &&
-                    (settings_.activation_dtype == ActivationDTypeOption::kInt8 ||
-                     (settings_.activation_dtype == ActivationDTypeOption::kAuto && shape.format == MatrixFormat::kI4));
-  return {.matrix = {shape, data}, .input_group = !int8 ? 0 : integer ? shape.block_inputs : kFloatActivationGroup};
+  const bool int8 =
+      !settings_.float32() && (settings_.activation_dtype == ActivationDTypeOption::kInt8 ||
+                               (settings_.activation_dtype == ActivationDTypeOption::kAuto && shape.has_four_bits()));
+  return {.matrix = {shape, data},
+          .input_group = !int8                ? 0
+                         : shape.is_integer() ? shape.block_inputs
+                                              : kFloatActivationGroup};
 }
 
 // pack(begin, end, data) for the matrix's strips, unless this only plans.

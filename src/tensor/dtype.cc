@@ -79,9 +79,10 @@ struct Kind {
   std::string_view name;
   size_t size;
 };
-constexpr Kind kKinds[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}, {"F8_E4M3", 1}, {"I64", 8}, {"I32", 4},
-                           {"I16", 2}, {"I8", 1},   {"U8", 1},  {"BOOL", 1},    {"F64", 8}};  // in the order of DType
-static_assert(std::size(kKinds) == static_cast<size_t>(DType::kF64) + 1);
+constexpr Kind kKinds[] = {
+    {"F32", 4}, {"BF16", 2}, {"F16", 2}, {"F8_E4M3", 1}, {"I64", 8}, {"I32", 4},
+    {"I16", 2}, {"I8", 1},   {"U8", 1},  {"BOOL", 1},    {"F64", 8}, {"F8_E8M0", 1}};  // in the order of DType
+static_assert(std::size(kKinds) == static_cast<size_t>(DType::kF8E8M0) + 1);
 
 }  // namespace
 

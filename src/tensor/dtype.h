@@ -44,13 +44,19 @@ struct fp8e4m3 {
   explicit operator float() const;
 };
 
-// Of every bit pattern.
+// A power of two as MXFP4's scales hold it: 2^(bits - 127); 255 is NaN.
+inline float e8m0_value(uint8_t bits) {
+  if (bits == 255) return std::bit_cast<float>(0x7fc00000u);
+  return std::bit_cast<float>(bits > 0 ? static_cast<uint32_t>(bits) << 23 : 0x00400000u);  // 2^-127 is subnormal
+}
+
+// Of every bit pattern of e4m3.
 const std::array<float, 256>& fp8_values();
 
 static_assert(sizeof(bf16) == 2 && sizeof(fp16) == 2 && sizeof(fp8e4m3) == 1);
 
 // Kinds of elements, with the names that safetensors give them.
-enum class DType { kF32, kBF16, kF16, kF8E4M3, kI64, kI32, kI16, kI8, kU8, kBool, kF64 };
+enum class DType { kF32, kBF16, kF16, kF8E4M3, kI64, kI32, kI16, kI8, kU8, kBool, kF64, kF8E8M0 };
 
 size_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);  // as in safetensors: "F32", "BF16", "F8_E4M3", ...

@@ -128,6 +128,26 @@ Status Checkpoint::check_index(const Index& index) {
   return {};
 }
 
+Status Checkpoint::select_part(std::string_view prefix, const std::vector<std::string>& other_parts) {
+  std::map<std::string, TensorRef, std::less<>> selected;
+  for (const auto& [name, tensor] : tensors_) {
+    if (std::ranges::any_of(other_parts, [&](const std::string& part) { return name.starts_with(part); })) {
+      set_aside_.push_back(tensor);
+      continue;
+    }
+    const std::string own = name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+    const auto [place, is_new] = selected.emplace(own, tensor);
+    if (!is_new)
+      return make_error(ErrorCode::kCorrupt, "{}: tensor {} is there with and without {}", *tensor.file, name_text(own),
+                        prefix);
+  }
+  tensors_ = std::move(selected);
+  if (!set_aside_.empty())
+    notes_.push_back(fmt::format("{}: {} tensors are of parts that are not served and are left out ({})", folder_,
+                                 set_aside_.size(), listed(other_parts)));
+  return {};
+}
+
 const TensorRef* Checkpoint::find(std::string_view name) const {
   const auto entry = tensors_.find(name);
   return entry == tensors_.end() ? nullptr : &entry->second;

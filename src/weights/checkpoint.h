@@ -18,10 +18,15 @@ class Checkpoint {
  public:
   static Result<Checkpoint> open(const std::string& folder);
 
+  // Of a model of several parts, the tensors whose names begin with `prefix` are found without it, as are those of a
+  // model that is one part; those that begin with one of `other_parts` are set aside.
+  Status select_part(std::string_view prefix, const std::vector<std::string>& other_parts);
+
   const std::string& folder() const { return folder_; }
   // Null if there is none. Stays valid as long as the checkpoint.
   const TensorRef* find(std::string_view name) const;
   const std::map<std::string, TensorRef, std::less<>>& tensors() const { return tensors_; }
+  const std::vector<TensorRef>& set_aside() const { return set_aside_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
   uint64_t num_bytes() const;              // of all tensors
   std::vector<std::string> notes() const;  // lines to tell whoever starts it
@@ -43,6 +48,7 @@ class Checkpoint {
   std::string folder_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, TensorRef, std::less<>> tensors_;
+  std::vector<TensorRef> set_aside_;
   std::vector<std::string> notes_;
   uint64_t num_copied_bytes_ = 0;
   int num_copied_files_ = 0;

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/folder_test_util.h"
+#include "config/model_config.h"
 #include "weights/checkpoint_writer.h"
 
 // Folders and files for this folder's tests.
@@ -38,6 +39,12 @@ inline void write_zeros(const std::string& folder, const std::vector<TensorSpec>
 
 inline std::string test_data(std::string_view name) {
   return std::string(CACHALOT_SOURCE_DIR) + "/tests/data/" + std::string(name);
+}
+
+// For names of tests.
+inline std::string format_name(WeightFormat format) {
+  constexpr const char* kNames[] = {"Plain", "Fp8Block", "Awq", "PackedInt", "Mxfp4"};
+  return kNames[static_cast<size_t>(format)];
 }
 
 template <class T>

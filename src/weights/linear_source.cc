@@ -6,27 +6,143 @@
 #include <limits>
 
 #include "base/math.h"
+#include "weights/weight_catalog.h"
 
 namespace cachalot {
 namespace {
 
 constexpr int kNibblesPerWord = 8;
+constexpr int kMxGroup = 32;  // inputs that share a scale of MXFP4
+
+// What stands behind a linear's name.
+struct Part {
+  std::string_view ending;
+  const TensorRef* LinearParts::* member;
+  std::string_view reason = {};  // of a part that is not read: what it asks for
+};
+constexpr Part kParts[] = {
+    {"weight", &LinearParts::weight},
+    {"weight_packed", &LinearParts::packed},
+    {"weight_scale", &LinearParts::scale},
+    {"weight_scale_inv", &LinearParts::scale},
+    {"scale", &LinearParts::scale},
+    {"weight_zero_point", &LinearParts::zero_point},
+    {"weight_shape", &LinearParts::shape},
+    {"qweight", &LinearParts::qweight},
+    {"qzeros", &LinearParts::qzeros},
+    {"scales", &LinearParts::scales},
+    {"weight_g_idx", &LinearParts::refused, "inputs in an order of their own (activation order)"},
+    {"g_idx", &LinearParts::refused, "inputs in an order of their own (GPTQ)"},
+    {"weight_global_scale", &LinearParts::refused, "a scale of scales (NVFP4)"},
+    {"weight_scale_2", &LinearParts::refused, "a scale of scales (NVFP4)"},
+    {"input_scale", &LinearParts::refused, "static activations"},
+    {"input_global_scale", &LinearParts::refused, "static activations"},
+    {"input_zero_point", &LinearParts::refused, "static activations"},
+    {"bitmask", &LinearParts::refused, "sparse weights"},
+    {"compressed", &LinearParts::refused, "sparse weights"},
+};
 
 Status check_tensor(const TensorRef& tensor, DType dtype, std::span<const int64_t> shape) {
   if (tensor.spec.dtype == dtype) return check_shape(tensor, shape);
   return tensor_error(tensor, "its dtype is {}; it must be {}", dtype_name(tensor.spec.dtype), dtype_name(dtype));
 }
 
-Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source, const QuantizationConfig& quantization) {
-  if (!parts.scale_inv)
+bool is_scale_dtype(DType dtype) {
+  return is_float_dtype(dtype) || dtype == DType::kF8E8M0;
+}
+
+// Scales of blocks, of rows, or of the whole: by their shape.
+Result<WeightSource> fp8_source(const LinearParts& parts, WeightSource source) {
+  if (!parts.scale)
     return tensor_error(*parts.weight, "{}_scale_inv, the scales of its blocks, is missing", parts.weight->spec.name);
+  const TensorSpec& scale = parts.scale->spec;
+  if (!is_scale_dtype(scale.dtype))
+    return tensor_error(*parts.scale, "its dtype is {}; it must be F32, BF16, F16 or F8_E8M0", dtype_name(scale.dtype));
+  const int64_t out = source.out_features, in = source.in_features,
+                count = static_cast<int64_t>(scale.num_bytes() / dtype_size(scale.dtype));
   source.format = SourceFormat::kFp8Block;
-  source.block_rows = quantization.block_rows;
-  source.block_cols = quantization.block_cols;
-  RETURN_IF_ERROR(check_tensor(
-      *parts.scale_inv, DType::kF32,
-      std::array{ceil_div(source.out_features, source.block_rows), ceil_div(source.in_features, source.block_cols)}));
-  source.scales = parts.scale_inv->data.data();
+  if (count == out && (scale.shape.size() == 1 || (scale.shape.size() == 2 && scale.shape[0] == out))) {
+    source.block_rows = 1;
+    source.block_cols = static_cast<int>(round_up(in, kFp8Block));
+  } else if (count == 1) {
+    source.block_rows = static_cast<int>(out);
+    source.block_cols = static_cast<int>(round_up(in, kFp8Block));
+  } else {
+    source.block_rows = source.block_cols = kFp8Block;
+    RETURN_IF_ERROR(check_shape(*parts.scale, std::array{ceil_div(out, kFp8Block), ceil_div(in, kFp8Block)}));
+  }
+  source.scales = parts.scale->data.data();
+  source.scale_dtype = scale.dtype;
+  return whole(source);
+}
+
+// MXFP4, of `data` [out, in/2].
+Result<WeightSource> mxfp4_source(const LinearParts& parts, const TensorRef& data, WeightSource source) {
+  const int64_t out = source.out_features, in = source.in_features;
+  if (!parts.scale) return tensor_error(data, "its scales are missing");
+  if (in % kMxGroup != 0) return tensor_error(data, "{} inputs are no multiple of {}", in, kMxGroup);
+  if (parts.scale->spec.dtype != DType::kU8 && parts.scale->spec.dtype != DType::kF8E8M0)
+    return tensor_error(*parts.scale, "its dtype is {}; with four bits of floats it must be U8 or F8_E8M0",
+                        dtype_name(parts.scale->spec.dtype));
+  RETURN_IF_ERROR(check_shape(data, std::array{out, in / 2}));
+  RETURN_IF_ERROR(check_shape(*parts.scale, std::array{out, in / kMxGroup}));
+  source.format = SourceFormat::kMxfp4;
+  source.dtype = DType::kU8;
+  source.data = data.data.data();
+  source.scales = parts.scale->data.data();
+  source.scale_dtype = DType::kF8E8M0;
+  source.group_size = kMxGroup;
+  return whole(source);
+}
+
+// What weight_shape says must be what config.json asks for.
+Status check_stored_shape(const TensorRef& tensor, std::array<int64_t, 2> wanted) {
+  RETURN_IF_ERROR(check_shape(tensor, std::array<int64_t, 1>{2}));
+  std::array<int64_t, 2> stored;
+  if (tensor.spec.dtype == DType::kI64) {
+    std::memcpy(stored.data(), tensor.data.data(), sizeof stored);
+  } else if (tensor.spec.dtype == DType::kI32) {
+    std::array<int32_t, 2> narrow;
+    std::memcpy(narrow.data(), tensor.data.data(), sizeof narrow);
+    std::ranges::copy(narrow, stored.begin());
+  } else {
+    return tensor_error(tensor, "its dtype is {}; it must be I32 or I64", dtype_name(tensor.spec.dtype));
+  }
+  if (stored == wanted) return {};
+  return tensor_error(tensor, "says {}; by config.json the weight is {}", shape_text(stored), shape_text(wanted));
+}
+
+// Bits and group size are what the shapes say.
+Result<WeightSource> packed_source(const LinearParts& parts, WeightSource source,
+                                   const QuantizationConfig& quantization) {
+  const TensorRef& packed = *parts.packed;
+  const int64_t out = source.out_features, in = source.in_features;
+  if (parts.shape) RETURN_IF_ERROR(check_stored_shape(*parts.shape, {out, in}));
+  if (packed.spec.dtype == DType::kU8) return mxfp4_source(parts, packed, source);
+  if (!parts.scale) return tensor_error(packed, "its scales, weight_scale, are missing");
+  const auto words = [](int64_t count, int bits) { return ceil_div(count * bits, 32); };
+  source.bits = packed.spec.shape.size() == 2 && packed.spec.shape[1] == words(in, 8) && in > 4 ? 8 : 4;
+  RETURN_IF_ERROR(check_tensor(packed, DType::kI32, std::array{out, words(in, source.bits)}));
+  RETURN_IF_ERROR(check_float(*parts.scale));
+  const std::vector<int64_t>& shape = parts.scale->spec.shape;
+  const int64_t groups = shape.size() == 2 ? shape[1] : 0;
+  if (groups < 1 || in % groups != 0 || (groups > 1 && in / groups % 32 != 0))
+    return tensor_error(*parts.scale, "its shape is {}; it must be [{}, groups], each of a multiple of 32 inputs of {}",
+                        shape_text(shape), out, in);
+  RETURN_IF_ERROR(check_shape(*parts.scale, std::array{out, groups}));
+  if (parts.zero_point) {
+    RETURN_IF_ERROR(check_tensor(*parts.zero_point, DType::kI32, std::array{words(out, source.bits), groups}));
+    source.zeros = parts.zero_point->data.data();
+  } else if (quantization.format == WeightFormat::kPackedInt && quantization.groups.size() == 1 &&
+             quantization.zero_point) {
+    return tensor_error(packed, "weight_zero_point is missing, which config.json (symmetric is false) asks for");
+  }
+  source.format = SourceFormat::kPackedInt;
+  source.dtype = DType::kI32;
+  source.data = packed.data.data();
+  source.scales = parts.scale->data.data();
+  source.scale_dtype = parts.scale->spec.dtype;
+  source.group_size = static_cast<int>(in / groups);
   return whole(source);
 }
 
@@ -85,6 +201,19 @@ std::optional<size_t> first_all_ones(std::span<const std::byte> data) {
   return std::nullopt;
 }
 
+// Scales that are powers of two, of numbers to 448 or to 6.
+Status check_powers(const TensorRef& scales, bool of_fp8) {
+  const uint8_t largest = of_fp8 ? 246 : 252;  // 448 = 1.75 * 2^8, 6 = 1.5 * 2^2
+  const auto* bytes = reinterpret_cast<const uint8_t*>(scales.data.data());
+  const auto* const end = bytes + scales.data.size();
+  const auto* const found = std::find_if(bytes, end, [&](uint8_t byte) { return byte > largest; });
+  if (found == end) return {};
+  const auto index = static_cast<size_t>(found - bytes);
+  if (*found == 255)
+    return tensor_error(scales, "holds a scale that is not finite: {}", not_finite_text(scales, index));
+  return tensor_error(scales, "element {} is 2^{}, and what it scales is not finite", index, int{*found} - 127);
+}
+
 // Rows [begin, begin + count) of a table that begins at `data`.
 std::span<const std::byte> row_bytes(const void* data, int64_t begin, int64_t count, int64_t bytes_per_row) {
   if (!data) return {};
@@ -95,35 +224,52 @@ std::span<const std::byte> row_bytes(const void* data, int64_t begin, int64_t co
 
 std::vector<const TensorRef*> LinearParts::all() const {
   std::vector<const TensorRef*> parts;
-  for (const TensorRef* part : {weight, scale_inv, qweight, qzeros, scales})
+  for (const TensorRef* part : {weight, packed, scale, zero_point, shape, qweight, qzeros, scales})
     if (part) parts.push_back(part);
   return parts;
 }
 
 LinearParts find_linear(const Checkpoint& checkpoint, std::string_view prefix) {
-  const auto find = [&](std::string_view ending) { return checkpoint.find(std::string(prefix).append(ending)); };
-  return {.weight = find(".weight"),
-          .scale_inv = find(".weight_scale_inv"),
-          .qweight = find(".qweight"),
-          .qzeros = find(".qzeros"),
-          .scales = find(".scales")};
+  const std::string begin = std::string(prefix) + ".";
+  const auto& tensors = checkpoint.tensors();
+  LinearParts parts;
+  for (auto entry = tensors.lower_bound(begin); entry != tensors.end() && entry->first.starts_with(begin); ++entry) {
+    const std::string_view ending = std::string_view(entry->first).substr(begin.size());
+    const auto* const part = std::ranges::find(kParts, ending, &Part::ending);
+    if (part == std::end(kParts)) continue;
+    const bool is_second = parts.*part->member && part->member == &LinearParts::scale;
+    const TensorRef*& place = is_second ? parts.refused : parts.*part->member;
+    place = &entry->second;
+    if (place == parts.refused) parts.reason = is_second ? "two tensors of scales" : part->reason;
+  }
+  return parts;
 }
 
 Result<WeightSource> linear_source(const LinearParts& parts, std::string_view prefix, int64_t out_features,
                                    int64_t in_features, const QuantizationConfig& quantization) {
   CHECK(parts.found());
   WeightSource source{.out_features = out_features, .in_features = in_features};
-  if (parts.weight && parts.qweight)
-    return tensor_error(*parts.qweight, "{}.weight is there as well; a layer must have one of them", prefix);
+  if (parts.refused) {
+    Error error = tensor_error(*parts.refused, "asks for {}, which is not supported", parts.reason).error();
+    error.code = ErrorCode::kUnsupported;
+    return std::unexpected(std::move(error));
+  }
+  const TensorRef* const other = parts.qweight ? parts.qweight : parts.packed;
+  if (other && (parts.weight || (parts.qweight && parts.packed)))
+    return tensor_error(*other, "{}.{} is there as well; a layer must have one of them", prefix,
+                        parts.weight ? "weight" : "weight_packed");
   if (parts.qweight) return awq_source(parts, prefix, source, quantization);
+  if (parts.packed) return packed_source(parts, source, quantization);
 
-  RETURN_IF_ERROR(check_shape(*parts.weight, std::array{out_features, in_features}));
   source.dtype = parts.weight->spec.dtype;
+  if (source.dtype == DType::kI8 && parts.scale) return mxfp4_source(parts, *parts.weight, source);
+  RETURN_IF_ERROR(check_shape(*parts.weight, std::array{out_features, in_features}));
   source.data = parts.weight->data.data();
-  if (source.dtype == DType::kF8E4M3) return fp8_source(parts, source, quantization);
+  if (source.dtype == DType::kF8E4M3) return fp8_source(parts, source);
   if (!is_float_dtype(source.dtype))
     return tensor_error(*parts.weight, "its dtype is {}; a weight must be F32, BF16, F16 or F8_E4M3",
                         dtype_name(source.dtype));
+  if (parts.scale) return tensor_error(*parts.scale, "has no place beside a weight of {}", dtype_name(source.dtype));
   return whole(source);
 }
 
@@ -152,12 +298,17 @@ std::string not_finite_text(const TensorRef& tensor, size_t index) {
 }
 
 Status check_scales(const LinearParts& parts) {
-  for (const TensorRef* scales : {parts.scale_inv, parts.scales}) {
+  for (const TensorRef* scales : {parts.scale, parts.scales}) {
     if (!scales) continue;
     if (const auto index = first_not_finite(scales->data, scales->spec.dtype))
       return tensor_error(*scales, "holds a scale that is not finite: {}", not_finite_text(*scales, *index));
+    if (scales->spec.dtype == DType::kU8 || scales->spec.dtype == DType::kF8E8M0) {
+      RETURN_IF_ERROR(check_powers(*scales, parts.weight && parts.weight->spec.dtype == DType::kF8E4M3));
+      continue;
+    }
     if (scales->spec.dtype == DType::kF16 || !is_float_dtype(scales->spec.dtype)) continue;
-    const float largest_step = scales == parts.scale_inv ? 448 : 15;
+    const bool of_fp8 = parts.weight != nullptr;
+    const float largest_step = of_fp8 ? 448 : parts.packed ? 255 : 15;
     const std::vector<float> values = to_floats(*scales);
     for (size_t index = 0; index < values.size(); index++)
       if (!std::isfinite(values[index] * largest_step))
@@ -176,20 +327,38 @@ WeightSource plain_source(const TensorRef& tensor) {
 
 std::array<std::span<const std::byte>, 3> window_bytes(const WeightSource& source) {
   const int64_t out = source.out_features, in = source.in_features;
-  if (source.format == SourceFormat::kAwq) {  // its rows are inputs
-    const int64_t first_group = source.in_begin / source.group_size;
-    const int64_t groups = ceil_div(source.in_begin + source.in_count, source.group_size) - first_group;
-    return {row_bytes(source.data, source.in_begin, source.in_count, out / 2),
-            row_bytes(source.scales, first_group, groups, out * static_cast<int64_t>(dtype_size(source.scale_dtype))),
-            row_bytes(source.zeros, first_group, groups, out / 2)};
+  const auto scale_bytes = static_cast<int64_t>(dtype_size(source.scale_dtype));
+  const auto own_rows = [&](const void* data, int64_t bytes_per_row) {
+    return row_bytes(data, source.out_begin, source.out_count, bytes_per_row);
+  };
+  switch (source.format) {
+    case SourceFormat::kAwq: {  // its rows are inputs
+      const int64_t first_group = source.in_begin / source.group_size;
+      const int64_t groups = ceil_div(source.in_begin + source.in_count, source.group_size) - first_group;
+      return {row_bytes(source.data, source.in_begin, source.in_count, out / 2),
+              row_bytes(source.scales, first_group, groups, out * scale_bytes),
+              row_bytes(source.zeros, first_group, groups, out / 2)};
+    }
+    case SourceFormat::kPackedInt: {
+      const int64_t groups = ceil_div(in, source.group_size), per_word = 32 / source.bits;
+      const int64_t first_word = source.out_begin / per_word;
+      return {own_rows(source.data, ceil_div(in, per_word) * 4), own_rows(source.scales, groups * scale_bytes),
+              row_bytes(source.zeros, first_word, ceil_div(source.out_begin + source.out_count, per_word) - first_word,
+                        groups * 4)};
+    }
+    case SourceFormat::kMxfp4:
+      return {own_rows(source.data, in / 2), own_rows(source.scales, in / source.group_size), {}};
+    case SourceFormat::kFp8Block: {
+      const int64_t first_block = source.out_begin / source.block_rows;
+      const int64_t blocks = ceil_div(source.out_begin + source.out_count, source.block_rows) - first_block;
+      return {own_rows(source.data, in),
+              row_bytes(source.scales, first_block, blocks, ceil_div(in, source.block_cols) * scale_bytes),
+              {}};
+    }
+    case SourceFormat::kPlain:
+      break;
   }
-  const auto data =
-      row_bytes(source.data, source.out_begin, source.out_count, in * static_cast<int64_t>(dtype_size(source.dtype)));
-  if (source.format == SourceFormat::kPlain) return {data, {}, {}};
-  const int64_t first_block = source.out_begin / source.block_rows;
-  const int64_t blocks = ceil_div(source.out_begin + source.out_count, source.block_rows) - first_block;
-  const auto bytes_per_row = ceil_div(in, source.block_cols) * static_cast<int64_t>(sizeof(float));
-  return {data, row_bytes(source.scales, first_block, blocks, bytes_per_row), {}};
+  return {own_rows(source.data, in * static_cast<int64_t>(dtype_size(source.dtype))), {}, {}};
 }
 
 bool is_float_dtype(DType dtype) {

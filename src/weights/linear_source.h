@@ -16,16 +16,23 @@
 
 namespace cachalot {
 
-// The tensors that hold one linear layer: `weight` alone (F32, BF16, F16), `weight` (F8_E4M3) with `scale_inv`, or
-// `qweight`, `scales` and mostly `qzeros`. Null: not there.
+// The tensors that hold one linear layer: `weight` alone (F32, BF16, F16), `weight` (F8_E4M3, or I8 of two E2M1) with
+// `scale`, `packed` (I32, or U8 of two E2M1) with `scale` and perhaps `zero_point` and `shape`, or `qweight`, `scales`
+// and mostly `qzeros`. Null: not there.
 struct LinearParts {
-  const TensorRef* weight = nullptr;     // prefix.weight
-  const TensorRef* scale_inv = nullptr;  // prefix.weight_scale_inv
-  const TensorRef* qweight = nullptr;    // prefix.qweight
-  const TensorRef* qzeros = nullptr;     // prefix.qzeros
-  const TensorRef* scales = nullptr;     // prefix.scales
+  const TensorRef* weight = nullptr;      // prefix.weight
+  const TensorRef* packed = nullptr;      // prefix.weight_packed
+  const TensorRef* scale = nullptr;       // prefix.weight_scale_inv, weight_scale or scale
+  const TensorRef* zero_point = nullptr;  // prefix.weight_zero_point
+  const TensorRef* shape = nullptr;       // prefix.weight_shape
+  const TensorRef* qweight = nullptr;     // prefix.qweight
+  const TensorRef* qzeros = nullptr;      // prefix.qzeros
+  const TensorRef* scales = nullptr;      // prefix.scales
+  // A part that is not read, and what it asks for.
+  const TensorRef* refused = nullptr;
+  std::string_view reason;
 
-  bool found() const { return weight || qweight; }
+  bool found() const { return weight || packed || qweight; }
   std::vector<const TensorRef*> all() const;  // those that are there
 };
 LinearParts find_linear(const Checkpoint& checkpoint, std::string_view prefix);

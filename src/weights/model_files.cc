@@ -21,7 +21,7 @@ class TensorCensus {
       const LinearParts parts = find_linear(checkpoint_, tensor.name);
       if (!parts.found()) return false;
       RETURN_IF_ERROR(linear_source(parts, tensor.name, tensor.rows, tensor.cols, config_.quantization));
-      for (const TensorRef* part : parts.all()) claimed_.insert(part->spec.name);
+      for (const TensorRef* part : parts.all()) claimed_.insert(part);
       return true;
     }
     const TensorRef* found = checkpoint_.find(tensor.name);
@@ -30,7 +30,7 @@ class TensorCensus {
     RETURN_IF_ERROR(is_table ? check_shape(*found, std::array{tensor.rows, tensor.cols})
                              : check_shape(*found, std::array{tensor.rows}));
     RETURN_IF_ERROR(check_float(*found));
-    claimed_.insert(found->spec.name);
+    claimed_.insert(found);
     return true;
   }
 
@@ -40,7 +40,7 @@ class TensorCensus {
     const auto& tensors = checkpoint_.tensors();
     size_t num_excused = 0;  // also those that an attempt to claim the layer has claimed
     for (auto entry = tensors.lower_bound(prefix); entry != tensors.end() && entry->first.starts_with(prefix); ++entry)
-      claimed_.insert(entry->first), num_excused++;
+      claimed_.insert(&entry->second), num_excused++;
     return num_excused;
   }
 
@@ -48,15 +48,15 @@ class TensorCensus {
   std::vector<std::string> unclaimed(bool tied) const {
     std::vector<std::string> names;
     for (const auto& [name, tensor] : checkpoint_.tensors())
-      if (!claimed_.contains(name) && !name.ends_with("rotary_emb.inv_freq") && !(tied && name == "lm_head.weight"))
-        names.push_back(name);
+      if (!claimed_.contains(&tensor) && !name.ends_with("rotary_emb.inv_freq") && !(tied && name == "lm_head.weight"))
+        names.push_back(tensor.spec.name);
     return names;
   }
 
  private:
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
-  std::unordered_set<std::string_view> claimed_;
+  std::unordered_set<const TensorRef*> claimed_;
 };
 
 // Whether the folder holds such a layer, whole or not, by the parts that no other layer has.
@@ -88,6 +88,7 @@ std::optional<std::string> claim_mtp_layer(const ModelConfig& config, int layer,
 Result<ModelFiles> ModelFiles::open(const std::string& folder) {
   ASSIGN_OR_RETURN(ModelConfig config, load_model_config(folder));
   ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(folder));
+  RETURN_IF_ERROR(checkpoint.select_part(config.tensor_prefix, config.other_parts));
   ModelFiles files(std::move(config), std::move(checkpoint));
   files.notes_ = files.checkpoint_.notes();
   RETURN_IF_ERROR(files.check_tensors());
@@ -99,7 +100,7 @@ Status ModelFiles::check_tensors() {
   std::vector<std::string> missing;
   for (const ModelTensor& tensor : model_tensors(config_)) {
     ASSIGN_OR_RETURN(const bool found, census.claim(tensor));
-    if (!found) missing.push_back(tensor.plain_name());
+    if (!found) missing.push_back(config_.tensor_prefix + tensor.plain_name());
   }
   // Answers do not need them, and many exports leave them out, or their number.
   size_t num_left_out = 0;
@@ -132,7 +133,8 @@ Status ModelFiles::check_tensors() {
 Result<WeightSource> ModelFiles::linear(std::string_view prefix, int64_t out_features, int64_t in_features) const {
   const LinearParts parts = find_linear(checkpoint_, prefix);
   if (!parts.found())
-    return make_error(ErrorCode::kNotFound, "{}: tensor {}.weight is missing", checkpoint_.folder(), prefix);
+    return make_error(ErrorCode::kNotFound, "{}: tensor {}{}.weight is missing", checkpoint_.folder(),
+                      config_.tensor_prefix, prefix);
   RETURN_IF_ERROR(check_scales(parts));
   return linear_source(parts, prefix, out_features, in_features, config_.quantization);
 }
@@ -145,7 +147,9 @@ Result<WeightSource> ModelFiles::head() const {
 
 Result<TensorRef> ModelFiles::floats(std::string_view name, std::span<const int64_t> shape) const {
   const TensorRef* tensor = checkpoint_.find(name);
-  if (!tensor) return make_error(ErrorCode::kNotFound, "{}: tensor {} is missing", checkpoint_.folder(), name);
+  if (!tensor)
+    return make_error(ErrorCode::kNotFound, "{}: tensor {}{} is missing", checkpoint_.folder(), config_.tensor_prefix,
+                      name);
   RETURN_IF_ERROR(check_shape(*tensor, shape));
   RETURN_IF_ERROR(check_float(*tensor));
   return *tensor;

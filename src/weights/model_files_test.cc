@@ -171,6 +171,113 @@ TEST_F(ModelFilesTest, NamesFileAndTensorOfAWrongShapeOrDtype) {
               HasSubstr("one of them"));
 }
 
+// A linear in each of compressed-tensors' formats, and what a file that is almost right is told.
+TEST_F(ModelFilesTest, NamesWhatIsWrongWithCompressedTensors) {
+  const std::string prefix = kOProj;  // [64, 32]
+  using Specs = std::vector<TensorSpec>;
+  const auto part = [&](const char* ending, DType dtype, std::vector<int64_t> shape) {
+    return TensorSpec{prefix + "." + ending, dtype, std::move(shape)};
+  };
+  const TensorSpec int4 = part("weight_packed", DType::kI32, {64, 4}),
+                   int8 = part("weight_packed", DType::kI32, {64, 8}),
+                   scale = part("weight_scale", DType::kBF16, {64, 1}),
+                   codes = part("weight_packed", DType::kU8, {64, 16}),
+                   powers = part("weight_scale", DType::kU8, {64, 1}), fp8 = part("weight", DType::kF8E4M3, {64, 32}),
+                   zeros = part("weight_zero_point", DType::kI32, {8, 1});
+  struct Case {
+    Specs with;
+    std::string message;
+  };
+  for (const Case& test : std::vector<Case>{
+           {{int4, scale}, "no error"},
+           {{int8, scale}, "no error"},
+           {{int4, scale, zeros}, "no error"},
+           {{int8, scale, part("weight_zero_point", DType::kI32, {16, 1})}, "no error"},
+           {{codes, powers}, "no error"},
+           {{codes, part("weight_scale", DType::kF8E8M0, {64, 1})}, "no error"},
+           {{part("weight", DType::kI8, {64, 16}), part("scale", DType::kF8E8M0, {64, 1})}, "no error"},
+           {{fp8, part("weight_scale", DType::kF16, {1, 1})}, "no error"},
+           {{fp8, part("weight_scale", DType::kF32, {64, 1})}, "no error"},
+           {{fp8, part("weight_scale", DType::kF32, {})}, "no error"},
+           {{fp8, part("scale", DType::kF8E8M0, {1, 1})}, "no error"},
+           {{int4}, "its scales, weight_scale, are missing"},
+           {{codes}, "its scales are missing"},
+           {{int4, scale, part("weight", DType::kBF16, {64, 32})}, "one of them"},
+           {{part("weight_packed", DType::kI32, {64, 5}), scale}, "its shape is [64, 5]"},
+           {{part("weight_packed", DType::kI32, {4, 64}), scale}, "its shape is [4, 64]"},
+           {{int4, part("weight_scale", DType::kBF16, {64, 2})}, "a multiple of 32 inputs"},
+           {{int4, part("weight_scale", DType::kBF16, {1, 64})}, "its shape is [1, 64]"},
+           {{int4, part("weight_scale", DType::kU8, {64, 1})}, "its dtype is U8"},
+           {{int4, scale, part("weight_zero_point", DType::kI32, {64, 1})}, "its shape is [64, 1]"},
+           {{int4, scale, part("weight_zero_point", DType::kI8, {8, 1})}, "its dtype is I8"},
+           {{int4, scale, part("weight_shape", DType::kI64, {2})}, "weight_shape: says [0, 0]; by config.json"},
+           {{int4, scale, part("weight_shape", DType::kF32, {2})}, "weight_shape: its dtype is F32"},
+           {{int4, scale, part("weight_g_idx", DType::kI32, {32})}, "weight_g_idx: asks for inputs in an order"},
+           {{codes, part("weight_scale", DType::kF8E4M3, {64, 2})}, "its dtype is F8_E4M3; with four bits of floats"},
+           {{codes, powers, part("weight_global_scale", DType::kF32, {1})},
+            "weight_global_scale: asks for a scale of scales (NVFP4)"},
+           {{fp8, part("weight_scale", DType::kF32, {1, 1}), part("input_scale", DType::kF32, {1})},
+            "input_scale: asks for static activations"},
+           {{fp8, part("weight_scale", DType::kF32, {1, 1}), part("weight_scale_inv", DType::kF32, {1, 1})},
+            "asks for two tensors of scales"},
+           {{fp8, part("weight_scale", DType::kF32, {2, 1})}, "its shape is [2, 1]; by config.json it must be [1, 1]"},
+           {{part("weight", DType::kBF16, {64, 32}), scale}, "has no place beside a weight of BF16"},
+           {{part("weight", DType::kI8, {64, 32}), scale}, "its dtype is BF16; with four bits of floats"},
+       }) {
+    const std::string message =
+        message_of(open(tiny_config(), [&](Specs& tensors) { replace(tensors, prefix + ".weight", test.with); }));
+    EXPECT_THAT(message, HasSubstr(test.message)) << test.with[0].name << " and " << test.with.size() - 1 << " more";
+  }
+}
+
+TEST_F(ModelFilesTest, ReadsTheLanguageModelOfSeveralParts) {
+  const boost::json::value inner = boost::json::parse(tiny_config());
+  const std::string config = boost::json::serialize(boost::json::object{
+      {"architectures", {"KimiK25ForConditionalGeneration"}}, {"model_type", "kimi_k25"}, {"text_config", inner}});
+  const auto with = [&](const char* prefix, std::vector<TensorSpec> others) {
+    return open(config, [&](std::vector<TensorSpec>& tensors) {
+      for (TensorSpec& tensor : tensors) tensor.name.insert(0, prefix);
+      tensors.insert(tensors.end(), others.begin(), others.end());
+    });
+  };
+  const Result<ModelFiles> files =
+      with("language_model.", {{"vision_tower.a", DType::kF32, {1}},
+                               {"mm_projector.b", DType::kF32, {1}},
+                               {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq", DType::kF32, {4}}});
+  ASSERT_TRUE(files) << message_of(files);
+  EXPECT_TRUE(files->linear(kOProj, 64, 32));
+  EXPECT_THAT(files->notes(),
+              testing::ElementsAre(HasSubstr("2 tensors are of parts that are not served and are left out "
+                                             "(vision_tower., mm_projector.)")));
+  EXPECT_THAT(message_of(with("language_model.", {{"audio_tower.a", DType::kF32, {1}}})),
+              HasSubstr("1 tensors have no place in the model that config.json describes: audio_tower.a"));
+  EXPECT_THAT(message_of(with("language_model.", {{"lm_head.weight", DType::kF32, {1}}})),
+              HasSubstr("tensor lm_head.weight is there with and without language_model."));
+  EXPECT_THAT(message_of(with("llm.", {})), HasSubstr("are missing: language_model.model.embed_tokens.weight"));
+}
+
+TEST_F(ModelFilesTest, RefusesPowersOfTwoThatAreNone) {
+  const Result<ModelFiles> zeros = open(tiny_config(), [](auto& tensors) {
+    replace(tensors, std::string(kOProj) + ".weight",
+            {{std::string(kOProj) + ".weight_packed", DType::kU8, {64, 16}},
+             {std::string(kOProj) + ".weight_scale", DType::kU8, {64, 1}}});
+  });
+  ASSERT_TRUE(zeros) << message_of(zeros);
+  const auto with = [&](char byte) {
+    const std::span<const std::byte> data = zeros->checkpoint().find(std::string(kOProj) + ".weight_scale")->data;
+    const auto offset = data.data() - zeros->checkpoint().files()[0].mapping().bytes().data();
+    std::fstream file(folder_.path("model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(offset + 5);
+    file.write(&byte, 1);
+    file.close();
+    return message_of(ModelFiles::open(folder_.path())->linear(kOProj, 64, 32));
+  };
+  EXPECT_EQ(with('\0'), "no error");
+  EXPECT_EQ(with('\xfc'), "no error");
+  EXPECT_THAT(with('\xfd'), HasSubstr("element 5 is 2^126, and what it scales is not finite"));
+  EXPECT_THAT(with('\xff'), HasSubstr("holds a scale that is not finite: element [5, 0] is not finite"));
+}
+
 TEST_F(ModelFilesTest, RefusesAGroupSizeOtherThanTheConfigs) {
   const std::string config =
       tiny_config(R"({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64}})");

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 
@@ -79,28 +80,101 @@ float as_half(float scale) {
 
 }  // namespace
 
-AwqGroup quantize_awq_group(std::span<const float> weights, uint8_t* nibbles) {
-  const auto [min, max] = std::ranges::minmax(weights);
-  const float low = std::min(min, 0.f), high = std::max(max, 0.f);  // zero is always one of the values
-  const float widest = std::max((high - low) / kMaxNibble, kMinHalf);
-  const float zero = std::clamp(round_nearest(-low / widest), 0.f, kMaxNibble);
+namespace {
 
+// A bf16 scale; never 0, nor so small that the kernels take it for 0.
+float as_bf16(float scale) {
+  return static_cast<float>(bf16(std::max(scale, 0x1p-100f)));
+}
+
+struct RoundedGroup {
+  float scale;
+  double squared_error;
+};
+
+// Rounds a group whose range, at its widest, has steps of `widest`; `as_stored` rounds a scale as the format does.
+template <class AsStored>
+RoundedGroup round_group(std::span<const float> weights, float widest, float zero, AsStored as_stored,
+                         uint8_t* nibbles) {
   float searched = widest, least_error = std::numeric_limits<float>::infinity();
   for (int step = 0; step < kNumRanges; step++) {
     const float scale = widest * (1 - kRangeStep * static_cast<float>(step));
     const float error = squared_error(weights, scale, zero);
     if (error < least_error) least_error = error, searched = scale;
   }
-  // The scale that was found and the one that fits its nibbles best; fp16 may favour either.
-  float best = as_half(searched), best_error = squared_error(weights, best, zero);
-  const float fitted = as_half(fitted_scale(weights, searched, zero)),
+  // The scale that was found and the one that fits its nibbles best; the format's rounding may favour either.
+  float best = as_stored(searched), best_error = squared_error(weights, best, zero);
+  const float fitted = as_stored(fitted_scale(weights, searched, zero)),
               fitted_error = squared_error(weights, fitted, zero);
   if (fitted_error < best_error) best = fitted, best_error = fitted_error;
 
   const float inverse_scale = 1 / best;
   for (size_t idx = 0; idx < weights.size(); idx++)
     nibbles[idx] = static_cast<uint8_t>(nibble_of(weights[idx], inverse_scale, zero));
-  return {.scale = fp16(best), .zero = static_cast<uint8_t>(zero), .squared_error = best_error};
+  return {best, best_error};
+}
+
+}  // namespace
+
+AwqGroup quantize_awq_group(std::span<const float> weights, uint8_t* nibbles) {
+  const auto [min, max] = std::ranges::minmax(weights);
+  const float low = std::min(min, 0.f), high = std::max(max, 0.f);  // zero is always one of the values
+  const float widest = std::max((high - low) / kMaxNibble, kMinHalf);
+  const float zero = std::clamp(round_nearest(-low / widest), 0.f, kMaxNibble);
+  const RoundedGroup rounded = round_group(weights, widest, zero, as_half, nibbles);
+  return {.scale = fp16(rounded.scale), .zero = static_cast<uint8_t>(zero), .squared_error = rounded.squared_error};
+}
+
+SymmetricGroup quantize_symmetric_group(std::span<const float> weights, uint8_t* nibbles) {
+  constexpr float kZero = 8;
+  const auto [min, max] = std::ranges::minmax(weights);
+  const float widest = std::max({-min / kZero, max / (kMaxNibble - kZero), 0x1p-100f});
+  const RoundedGroup rounded = round_group(weights, widest, kZero, as_bf16, nibbles);
+  return {.scale = bf16(rounded.scale), .squared_error = rounded.squared_error};
+}
+
+namespace {
+
+// The nearest code of a magnitude in halves of a step, ties to the even code: beyond 2 steps are 1 wide, beyond 4, 2.
+uint8_t e2m1_code(float value) {
+  const float doubled = std::min(std::fabs(value) * 2, 12.f);
+  float code = round_nearest(doubled);                                    // 0 .. 4
+  if (doubled > 4) code = round_nearest(doubled / 2) + 2;                 // 4 .. 6
+  if (doubled > 8) code = std::min(round_nearest(doubled / 4) + 4, 7.f);  // 6, 7
+  return static_cast<uint8_t>(code) | (value < 0 && code > 0 ? 8 : 0);
+}
+
+double round_mxfp4(std::span<const float> weights, float scale, uint8_t* codes) {
+  double squared_error = 0;
+  for (size_t idx = 0; idx < weights.size(); idx++) {
+    codes[idx] = e2m1_code(weights[idx] / scale);
+    const double difference = 0.5 * kE2m1Doubled[codes[idx]] * scale - weights[idx];
+    squared_error += difference * difference;
+  }
+  return squared_error;
+}
+
+}  // namespace
+
+Mxfp4Group quantize_mxfp4_group(std::span<const float> weights, uint8_t* codes) {
+  constexpr int kLargestScale = 252;  // 6 times it is finite
+  float largest = 0;
+  for (const float weight : weights) largest = std::max(largest, std::fabs(weight));
+  if (largest < 0x1p-100f) {
+    std::ranges::fill_n(codes, std::ssize(weights), uint8_t{0});
+    return {.scale = 127};
+  }
+  // The largest weight is 4 to 8 steps of the first, so that only it may be cut off; of the second, 2 to 4.
+  const int first = std::ilogb(largest) + 127 - 2, last = std::min(first + 1, kLargestScale);
+  Mxfp4Group best;
+  std::vector<uint8_t> tried(weights.size());
+  for (int scale = std::max(first, 0); scale <= last; scale++) {
+    const double error = round_mxfp4(weights, e8m0_value(static_cast<uint8_t>(scale)), tried.data());
+    if (scale > std::max(first, 0) && error >= best.squared_error) continue;
+    best = {.scale = static_cast<uint8_t>(scale), .squared_error = error};
+    std::ranges::copy(tried, codes);
+  }
+  return best;
 }
 
 uint8_t encode_e4m3(float value) {
@@ -124,8 +198,10 @@ float fp8_block_scale(float max_magnitude) {
 namespace {
 
 constexpr int64_t kOutputsPerWord = 8;
-// Outputs that a thread takes at once: rows of the AWQ tensors are then written in pieces of a cache line.
-constexpr int64_t kAwqChunk = 128;
+// Outputs that a thread takes at once: a row of fp8 blocks; and rows of the AWQ tensors are then written in pieces of a
+// cache line.
+constexpr int64_t kOutputsAtOnce = 128;
+static_assert(kOutputsAtOnce == kFp8Block);
 
 // Errors of one chunk of outputs. Chunks are added in order, whatever thread had them.
 struct ChunkSums {
@@ -199,6 +275,39 @@ class AwqChunk {
   int64_t in_, out_, group_size_, begin_, end_;
 };
 
+// Rounds outputs [begin, end) of a weight whose rows are outputs: compressed-tensors' int4 or MXFP4.
+ChunkSums quantize_rows(const WeightSource& source, const QuantTarget& target, int64_t begin, int64_t end,
+                        QuantizedWeight& result) {
+  const int64_t in = source.in_features, group_size = target.group_size, num_groups = in / group_size;
+  const int64_t row_bytes = std::ssize(result.tensors[0]) / source.out_features;
+  std::vector<float> row(static_cast<size_t>(in));
+  std::vector<uint8_t> nibbles(static_cast<size_t>(2 * row_bytes));  // what fills the last word up is zero
+  ChunkSums sums;
+  for (int64_t output = begin; output < end; output++) {
+    read_values(source, output, 0, in, row.data());
+    sums.add_row(row.data(), in);
+    if (!sums.finite) return sums;
+    for (int64_t group = 0; group < num_groups; group++) {
+      const std::span<const float> weights(row.data() + group * group_size, static_cast<size_t>(group_size));
+      uint8_t* const codes = nibbles.data() + group * group_size;
+      const int64_t scale_idx = output * num_groups + group;
+      if (target.format == WeightFormat::kMxfp4) {
+        const Mxfp4Group rounded = quantize_mxfp4_group(weights, codes);
+        as<uint8_t>(result.tensors[1])[scale_idx] = rounded.scale;
+        sums.squared_error += rounded.squared_error;
+      } else {
+        const SymmetricGroup rounded = quantize_symmetric_group(weights, codes);
+        as<bf16>(result.tensors[1])[scale_idx] = rounded.scale;
+        sums.squared_error += rounded.squared_error;
+      }
+    }
+    uint8_t* const bytes = as<uint8_t>(result.tensors[0]) + output * row_bytes;
+    for (int64_t idx = 0; idx < row_bytes; idx++)
+      bytes[idx] = static_cast<uint8_t>(nibbles[2 * idx] | nibbles[2 * idx + 1] << 4);
+  }
+  return sums;
+}
+
 // Rounds one row of fp8 blocks: outputs [begin, end).
 ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t end, QuantizedWeight& result) {
   const int64_t in = source.in_features, num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
@@ -239,15 +348,21 @@ QuantizedWeight quantize_weight(const WeightSource& source, const QuantTarget& t
   for (const TensorSpec& spec : quantized_specs({.rows = out, .cols = in}, target))
     result.tensors.emplace_back(spec.num_bytes());
 
-  CHECK(source.format != SourceFormat::kAwq && source.out_count == out && source.in_count == in);
-  const int64_t chunk = target.format == WeightFormat::kAwq ? kAwqChunk : kFp8Block;
-  std::vector<ChunkSums> sums(static_cast<size_t>(ceil_div(out, chunk)));
+  CHECK((source.format == SourceFormat::kPlain || source.format == SourceFormat::kFp8Block) &&
+        source.out_count == out && source.in_count == in);
+  const auto quantize = [&](int64_t begin, int64_t end) {
+    if (target.format == WeightFormat::kAwq) return AwqChunk(source, target.group_size, begin, end).run(result);
+    if (target.format == WeightFormat::kFp8Block) return quantize_fp8_rows(source, begin, end, result);
+    return quantize_rows(source, target, begin, end, result);
+  };
+  if (target.format == WeightFormat::kPackedInt) {
+    const int64_t shape[2] = {out, in};
+    std::memcpy(result.tensors[2].data(), shape, sizeof shape);
+  }
+  std::vector<ChunkSums> sums(static_cast<size_t>(ceil_div(out, kOutputsAtOnce)));
   threads.parallel_for(static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last, int) {
-    for (int64_t idx = first; idx < last; idx++) {
-      const int64_t begin = idx * chunk, end = std::min(out, begin + chunk);
-      sums[idx] = target.format == WeightFormat::kAwq ? AwqChunk(source, target.group_size, begin, end).run(result)
-                                                      : quantize_fp8_rows(source, begin, end, result);
-    }
+    for (int64_t idx = first; idx < last; idx++)
+      sums[idx] = quantize(idx * kOutputsAtOnce, std::min(out, (idx + 1) * kOutputsAtOnce));
   });
   for (const ChunkSums& part : sums) {
     result.squared_error += part.squared_error;
@@ -263,7 +378,7 @@ namespace fs = std::filesystem;
 
 // One entry of the model: the tensors that hold it now, and those that will. Equal names: copied as they are.
 struct Conversion {
-  ModelTensor tensor;
+  ModelTensor tensor = {};
   std::vector<const TensorRef*> from;
   std::vector<TensorSpec> to;
   bool is_quantized = false;
@@ -283,6 +398,7 @@ class ModelQuantizer {
   Status plan() {
     for (ModelTensor& tensor : model_tensors(files_.config(), files_.num_mtp_layers()))
       RETURN_IF_ERROR(plan_tensor(std::move(tensor)));
+    for (const TensorRef& tensor : files_.checkpoint().set_aside()) add({.from = {&tensor}, .to = {tensor.spec}});
     if (summary_.num_quantized == 0)
       return make_error(ErrorCode::kInvalidArgument,
                         "{}: nothing to quantize: no linear is plain or fp8 and fits the format",
@@ -321,11 +437,12 @@ class ModelQuantizer {
     const ModelTensor& entry = conversion.tensor;
     if (entry.is_linear()) {
       const LinearParts parts = find_linear(files_.checkpoint(), entry.name);
-      if (parts.qweight)
-        return make_error(ErrorCode::kUnsupported, "{}: {} is int4 already; quantize from the bf16 or fp8 model",
+      if (parts.found() && !(parts.weight && parts.weight->spec.dtype != DType::kI8))
+        return make_error(ErrorCode::kUnsupported,
+                          "{}: {} is int4 or MXFP4 already; quantize from the bf16 or fp8 model",
                           files_.checkpoint().folder(), entry.name);
       conversion.from = parts.all();
-      const bool has_format = options_.target.format == WeightFormat::kFp8Block && parts.scale_inv;
+      const bool has_format = options_.target.format == WeightFormat::kFp8Block && parts.scale;
       conversion.is_quantized = parts.found() && !has_format && wants_quantization(entry, options_.target);
     } else if (const TensorRef* part = files_.checkpoint().find(entry.name)) {
       conversion.from = {part};
@@ -333,17 +450,22 @@ class ModelQuantizer {
     if (conversion.from.empty()) return {};  // an MTP layer's copy of the embedding or head may be absent
     if (conversion.is_quantized && !fits_quantization(entry, options_.target)) {
       conversion.is_quantized = false;
-      summary_.kept.push_back(entry.name);
+      summary_.kept.push_back(files_.config().tensor_prefix + entry.name);
     }
     if (conversion.is_quantized) {
       conversion.to = quantized_specs(entry, options_.target);
+      for (TensorSpec& spec : conversion.to) spec.name.insert(0, files_.config().tensor_prefix);
       summary_.num_quantized++;
     } else {
       for (const TensorRef* part : conversion.from) conversion.to.push_back(part->spec);
     }
+    add(std::move(conversion));
+    return {};
+  }
+
+  void add(Conversion conversion) {
     summary_.num_bytes_read += conversion.num_bytes_read();
     conversions_.push_back(std::move(conversion));
-    return {};
   }
 
   Status convert(const Conversion& conversion, CheckpointWriter& writer) {

@@ -57,12 +57,24 @@ std::vector<std::byte> make_pattern(PatternKind kind, double scale, Random rando
       return filled<uint8_t>([&] { return static_cast<uint8_t>((random.bits() & 0x9f) | 0x20); });
     case PatternKind::kNibbles:
       return filled<uint32_t>([&] { return static_cast<uint32_t>(random.bits() >> 32); });
+    case PatternKind::kCodes:
+      return filled<uint8_t>([&] { return static_cast<uint8_t>(random.bits() >> 56); });
     case PatternKind::kZeroPoints:
       return filled<uint32_t>([&] { return 0x77777777u + (static_cast<uint32_t>(random.bits() >> 32) & 0x11111111u); });
     case PatternKind::kHalfScales:
       return filled<fp16>([&] { return fp16(static_cast<float>(random.signed_scale() * scale)); });
     case PatternKind::kFloatScales:
       return filled<float>([&] { return static_cast<float>(random.signed_scale() * scale); });
+    case PatternKind::kBf16Scales:
+      return filled<bf16>([&] { return bf16(static_cast<float>(random.signed_scale() * scale)); });
+    case PatternKind::kPowers: {
+      const int lower = static_cast<int>(std::floor(std::log2(scale)));
+      const double share_of_upper = (std::pow(scale / std::exp2(lower), 2) - 1) / 3;
+      return filled<uint8_t>([&] {
+        const bool is_upper = (random.symmetric() + 1) / 2 < share_of_upper;
+        return static_cast<uint8_t>(127 + lower + is_upper);
+      });
+    }
   }
   check_failed(__FILE__, __LINE__, "kind", "unknown value");
 }
@@ -90,6 +102,7 @@ struct RandomTensor {
   TensorSpec spec;
   PatternKind kind = PatternKind::kUniform;
   double scale = 1;
+  std::vector<int64_t> numbers = {};  // if not empty, the tensor's, in the place of random ones
 };
 
 // Weights have the standard deviation 1/sqrt(inputs), so that outputs are as large as inputs. Scales of either sign and
@@ -99,6 +112,12 @@ std::vector<RandomTensor> quantized_tensors(const ModelTensor& tensor, const Qua
   const std::vector<TensorSpec> specs = quantized_specs(tensor, target);
   if (target.format == WeightFormat::kFp8Block)
     return {{specs[0], PatternKind::kFp8, 1}, {specs[1], PatternKind::kFloatScales, deviation / kFp8Rms}};
+  if (target.format == WeightFormat::kPackedInt)
+    return {{specs[0], PatternKind::kNibbles, 1},
+            {specs[1], PatternKind::kBf16Scales, deviation / kNibbleRms},
+            {.spec = specs[2], .numbers = {tensor.rows, tensor.cols}}};
+  if (target.format == WeightFormat::kMxfp4)
+    return {{specs[0], PatternKind::kCodes, 1}, {specs[1], PatternKind::kPowers, deviation / kE2m1Rms}};
   return {{specs[0], PatternKind::kNibbles, 1},
           {specs[1], PatternKind::kZeroPoints, 1},
           {specs[2], PatternKind::kHalfScales, deviation / kNibbleRms}};
@@ -113,6 +132,7 @@ RandomTensor plain_tensor(const ModelTensor& tensor) {
 }
 
 Status write_random(CheckpointWriter& writer, RandomPatterns& patterns, const RandomTensor& tensor) {
+  if (!tensor.numbers.empty()) return writer.write(tensor.spec.name, std::as_bytes(std::span(tensor.numbers)));
   const std::span<const std::byte> pattern = patterns.get(tensor.kind, tensor.scale);
   size_t position = patterns.start(tensor.spec.name) * (pattern.size() / RandomPatterns::kNumElements);
   for (uint64_t remaining = tensor.spec.num_bytes(); remaining > 0;) {
@@ -136,7 +156,8 @@ Result<SynthSummary> synthesize(const std::string& config_json, const std::strin
 
   std::vector<RandomTensor> tensors;
   std::vector<std::string> kept;
-  for (const ModelTensor& tensor : model_tensors(config, config.num_nextn_predict_layers)) {
+  for (ModelTensor& tensor : model_tensors(config, config.num_nextn_predict_layers)) {
+    tensor.name.insert(0, config.tensor_prefix);
     const bool wanted = wants_quantization(tensor, options.target);
     if (wanted && fits_quantization(tensor, options.target)) {
       std::ranges::move(quantized_tensors(tensor, options.target), std::back_inserter(tensors));
@@ -191,10 +212,50 @@ constexpr const char* kR1Slice = R"({
                    "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
 })";
 
+constexpr const char* kK2Slice = R"({
+  "architectures": ["DeepseekV3ForCausalLM"], "model_type": "kimi_k2", "torch_dtype": "bfloat16",
+  "vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": false,
+  "num_hidden_layers": 2, "hidden_size": 7168, "hidden_act": "silu", "rms_norm_eps": 1e-06,
+  "num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+  "intermediate_size": 18432, "moe_intermediate_size": 2048, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+  "n_routed_experts": 384, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1,
+  "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.827,
+  "max_position_embeddings": 131072, "rope_theta": 50000,
+  "rope_scaling": {"type": "yarn", "factor": 32, "original_max_position_embeddings": 4096, "beta_fast": 1,
+                   "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+})";
+
+constexpr const char* kGlm47Flash = R"({
+  "architectures": ["Glm4MoeLiteForCausalLM"], "model_type": "glm4_moe_lite", "dtype": "bfloat16",
+  "vocab_size": 154880, "eos_token_id": [154820, 154827, 154829], "tie_word_embeddings": false,
+  "num_hidden_layers": 47, "hidden_size": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-05,
+  "num_attention_heads": 20, "num_key_value_heads": 20, "q_lora_rank": 768, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 256,
+  "intermediate_size": 10240, "moe_intermediate_size": 1536, "first_k_dense_replace": 1,
+  "n_routed_experts": 64, "n_shared_experts": 1, "num_experts_per_tok": 4, "n_group": 1, "topk_group": 1,
+  "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 1.8,
+  "max_position_embeddings": 202752, "rope_scaling": null, "rope_theta": 1000000, "partial_rotary_factor": 1.0
+})";
+
+struct BenchmarkShape {
+  const char* name;
+  const char* config;
+};
+constexpr BenchmarkShape kShapes[] = {
+    {"lite", kLite}, {"r1slice", kR1Slice}, {"k2slice", kK2Slice}, {"glm47flash", kGlm47Flash}};
+
 }  // namespace
 
 const char* benchmark_config(std::string_view shape) {
-  return shape == "lite" ? kLite : shape == "r1slice" ? kR1Slice : nullptr;
+  const auto* const found = std::ranges::find(kShapes, shape, &BenchmarkShape::name);
+  return found == std::end(kShapes) ? nullptr : found->config;
+}
+
+std::vector<std::string> benchmark_shapes() {
+  std::vector<std::string> names;
+  for (const BenchmarkShape& shape : kShapes) names.emplace_back(shape.name);
+  return names;
 }
 
 }  // namespace cachalot

@@ -23,11 +23,15 @@ enum class PatternKind {
   kFp8,          // e4m3 of either sign, magnitudes 1/8 to 2, RMS kFp8Rms
   kNibbles,      // eight int4 a word
   kZeroPoints,   // eight zero points a word, 7 or 8 each: 7.5 is the mean of a nibble, so weights have no bias
+  kCodes,        // two E2M1 a byte
   kHalfScales,   // fp16 of either sign, RMS = scale
+  kBf16Scales,   // bf16 of either sign, RMS = scale
   kFloatScales,  // float of either sign, RMS = scale
+  kPowers,       // bytes 127 + exponent of two neighbouring powers of two, RMS = scale
 };
 inline constexpr double kFp8Rms = 0.8446;     // of kFp8
 inline constexpr double kNibbleRms = 4.6368;  // of a nibble minus its zero point
+inline constexpr double kE2m1Rms = 2.9262;    // of kCodes
 
 // Blocks of random elements, from which tensors of any size are written at the speed of the disk: a tensor begins at a
 // place of its own and goes round. Their length is prime, so that no row of a matrix meets the same elements as
@@ -68,7 +72,9 @@ Result<SynthSummary> synthesize(const std::string& config_json, const std::strin
                                 const std::string& folder, const SynthOptions& options);
 
 // config.json of the shapes that speed is compared on, or null: "lite" (a small mixture of experts of 2.3 B active
-// parameters) and "r1slice" (DeepSeek-R1's widths, one dense layer and one with experts).
+// parameters), "r1slice" and "k2slice" (DeepSeek-R1's and Kimi K2's widths, one dense layer and one with experts) and
+// "glm47flash" (GLM-4.7-Flash, all of it).
 const char* benchmark_config(std::string_view shape);
+std::vector<std::string> benchmark_shapes();
 
 }  // namespace cachalot

@@ -57,9 +57,9 @@ TEST_P(SynthFormats, WritesAModelThatLoadsWithItsFormat) {
   ASSERT_TRUE(files) << message_of(files);
   EXPECT_EQ(files->config().quantization.format, GetParam());
   EXPECT_EQ(files->num_mtp_layers(), 1);
-  const SourceFormat wanted = GetParam() == WeightFormat::kAwq        ? SourceFormat::kAwq
-                              : GetParam() == WeightFormat::kFp8Block ? SourceFormat::kFp8Block
-                                                                      : SourceFormat::kPlain;
+  constexpr SourceFormat kOfFormat[] = {SourceFormat::kPlain, SourceFormat::kFp8Block, SourceFormat::kAwq,
+                                        SourceFormat::kPackedInt, SourceFormat::kMxfp4};
+  const SourceFormat wanted = kOfFormat[static_cast<size_t>(GetParam())];
   EXPECT_EQ(files->linear(kExpert, 128, 256)->format, wanted);
   EXPECT_EQ(files->linear("model.layers.2.self_attn.o_proj", 256, 128)->format, wanted);
   EXPECT_EQ(files->head()->format, wanted);
@@ -108,12 +108,9 @@ TEST_P(SynthFormats, IsTheSameForTheSameSeedOnly) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SynthFormats,
-                         testing::Values(WeightFormat::kPlain, WeightFormat::kFp8Block, WeightFormat::kAwq),
-                         [](const auto& info) {
-                           return info.param == WeightFormat::kPlain      ? "Plain"
-                                  : info.param == WeightFormat::kFp8Block ? "Fp8Block"
-                                                                          : "Awq";
-                         });
+                         testing::Values(WeightFormat::kPlain, WeightFormat::kFp8Block, WeightFormat::kAwq,
+                                         WeightFormat::kPackedInt, WeightFormat::kMxfp4),
+                         [](const auto& info) { return format_name(info.param); });
 
 TEST(Synth, SpreadsTokensEvenlyOverExperts) {
   const TestFolder folder;

@@ -112,8 +112,29 @@ std::vector<ModelTensor> mtp_tensors(const ModelConfig& config, int layer) {
 namespace {
 
 constexpr int64_t kValuesPerWord = 8;
+constexpr int kMxfp4Group = 32;
+constexpr std::string_view kLinearClass = "Linear";
+
+// compressed-tensors' words for what the format is.
+boost::json::object compressed_object(const QuantTarget& target, const std::vector<std::string>& kept) {
+  const bool is_int = target.format == WeightFormat::kPackedInt;
+  const boost::json::object weights{{"num_bits", target.bits},         {"type", is_int ? "int" : "float"},
+                                    {"symmetric", !target.zero_point}, {"strategy", "group"},
+                                    {"group_size", target.group_size}, {"dynamic", false}};
+  const boost::json::object group{{"targets", {"Linear"}}, {"weights", weights}, {"input_activations", nullptr}};
+  boost::json::array ignore{"re:.*mlp\\.gate$", "re:.*eh_proj$"};
+  if (!target.quantize_head) ignore.insert(ignore.begin(), {"lm_head", "re:.*shared_head\\.head$"});
+  ignore.insert(ignore.end(), kept.begin(), kept.end());
+  return {{"quant_method", "compressed-tensors"},
+          {"format", is_int ? "pack-quantized" : "mxfp4-pack-quantized"},
+          {"config_groups", {{"group_0", group}}},
+          {"ignore", ignore},
+          {"quantization_status", "compressed"}};
+}
 
 boost::json::object quantization_object(const QuantTarget& target, const std::vector<std::string>& kept) {
+  if (target.format == WeightFormat::kPackedInt || target.format == WeightFormat::kMxfp4)
+    return compressed_object(target, kept);
   boost::json::object object;
   if (target.format == WeightFormat::kAwq) {
     object = {{"quant_method", "awq"},
@@ -151,10 +172,18 @@ void print_pretty(const boost::json::value& value, int level, std::string& text)
 
 }  // namespace
 
+int usual_group_size(WeightFormat format) {
+  return format == WeightFormat::kPackedInt || format == WeightFormat::kMxfp4 ? kMxfp4Group : QuantTarget{}.group_size;
+}
+
 Status check_target(const QuantTarget& target) {
-  if (target.format == WeightFormat::kAwq && (target.group_size < 32 || target.group_size % 32 != 0))
+  const bool has_groups = target.format == WeightFormat::kAwq || target.format == WeightFormat::kPackedInt;
+  if (has_groups && (target.group_size < 32 || target.group_size % 32 != 0))
     return make_parameter_error("group_size", "group size {} is not possible; it must be a multiple of 32",
                                 target.group_size);
+  if (target.format == WeightFormat::kMxfp4 && target.group_size != kMxfp4Group)
+    return make_parameter_error("group_size", "group size {} is not possible; that of MXFP4 is {}", target.group_size,
+                                kMxfp4Group);
   return {};
 }
 
@@ -164,20 +193,34 @@ bool wants_quantization(const ModelTensor& tensor, const QuantTarget& target) {
 }
 
 bool fits_quantization(const ModelTensor& tensor, const QuantTarget& target) {
-  return target.format == WeightFormat::kFp8Block ||
-         (tensor.cols % target.group_size == 0 && tensor.rows % kValuesPerWord == 0);
+  if (target.format == WeightFormat::kFp8Block || target.group_size == 0) return true;
+  return tensor.cols % target.group_size == 0 &&
+         (target.format != WeightFormat::kAwq || tensor.rows % kValuesPerWord == 0);
 }
 
 std::vector<TensorSpec> quantized_specs(const ModelTensor& tensor, const QuantTarget& target) {
   CHECK(wants_quantization(tensor, target) && fits_quantization(tensor, target));
-  const int64_t out = tensor.rows, in = tensor.cols;
-  if (target.format == WeightFormat::kFp8Block)
-    return {{tensor.name + ".weight", DType::kF8E4M3, {out, in}},
-            {tensor.name + ".weight_scale_inv", DType::kF32, {ceil_div(out, kFp8Block), ceil_div(in, kFp8Block)}}};
-  const int64_t groups = in / target.group_size, words = out / kValuesPerWord;
-  return {{tensor.name + ".qweight", DType::kI32, {in, words}},
-          {tensor.name + ".qzeros", DType::kI32, {groups, words}},
-          {tensor.name + ".scales", DType::kF16, {groups, out}}};
+  const int64_t out = tensor.rows, in = tensor.cols, groups = target.group_size > 0 ? in / target.group_size : 1;
+  const auto words = [&](int64_t count) { return ceil_div(count * target.bits, 32); };
+  switch (target.format) {
+    case WeightFormat::kFp8Block:
+      return {{tensor.name + ".weight", DType::kF8E4M3, {out, in}},
+              {tensor.name + ".weight_scale_inv", DType::kF32, {ceil_div(out, kFp8Block), ceil_div(in, kFp8Block)}}};
+    case WeightFormat::kPackedInt: {
+      std::vector<TensorSpec> specs{{tensor.name + ".weight_packed", DType::kI32, {out, words(in)}},
+                                    {tensor.name + ".weight_scale", DType::kBF16, {out, groups}},
+                                    {tensor.name + ".weight_shape", DType::kI64, {2}}};
+      if (target.zero_point) specs.push_back({tensor.name + ".weight_zero_point", DType::kI32, {words(out), groups}});
+      return specs;
+    }
+    case WeightFormat::kMxfp4:
+      return {{tensor.name + ".weight_packed", DType::kU8, {out, in / 2}},
+              {tensor.name + ".weight_scale", DType::kU8, {out, groups}}};
+    default:
+      return {{tensor.name + ".qweight", DType::kI32, {in, out / kValuesPerWord}},
+              {tensor.name + ".qzeros", DType::kI32, {groups, out / kValuesPerWord}},
+              {tensor.name + ".scales", DType::kF16, {groups, out}}};
+  }
 }
 
 TensorSpec plain_spec(const ModelTensor& tensor, DType plain) {
@@ -189,11 +232,11 @@ TensorSpec plain_spec(const ModelTensor& tensor, DType plain) {
 Result<std::string> config_for_target(const std::string& json, const std::string& path, const QuantTarget& target,
                                       const std::vector<std::string>& kept) {
   ASSIGN_OR_RETURN(boost::json::object object, parse_json_object(json, path));
-  if (target.format == WeightFormat::kPlain) {
-    object.erase("quantization_config");
-  } else {
-    object["quantization_config"] = quantization_object(target, kept);
-  }
+  boost::json::value* part = object.if_contains("text_config");
+  boost::json::object& inner = part && part->is_object() && !part->get_object().empty() ? part->get_object() : object;
+  object.erase("quantization_config");
+  inner.erase("quantization_config");
+  if (target.format != WeightFormat::kPlain) inner["quantization_config"] = quantization_object(target, kept);
   std::string text;
   print_pretty(object, 0, text);
   return text + "\n";
@@ -221,21 +264,69 @@ bool names_module(std::string_view entry, std::string_view module) {
 
 }  // namespace
 
-bool PlannedWeights::is_quantized(const ModelTensor& tensor) const {
-  if (!wants_quantization(tensor, target_) || !fits_quantization(tensor, target_)) return false;
-  return std::ranges::none_of(config_.quantization.modules_to_not_convert,
-                              [&](const std::string& entry) { return names_module(entry, tensor.name); });
+PlannedWeights::PlannedWeights(ModelConfig config, QuantTarget target, std::string name)
+    : config_(std::move(config)), target_(target), name_(std::move(name)) {
+  const auto compile = [](const std::vector<std::string>& patterns) {
+    return ModulePatterns::compile(patterns).value_or(ModulePatterns{});  // parse_model_config has checked them
+  };
+  ignored_ = compile(config_.quantization.ignore);
+  for (const QuantizationConfig::Group& group : config_.quantization.groups) groups_.push_back(compile(group.targets));
+}
+
+QuantTarget PlannedWeights::target_for(const ModelTensor& tensor) const {
+  const QuantTarget plain{.format = WeightFormat::kPlain};
+  if (!wants_quantization(tensor, target_)) return plain;
+  const QuantizationConfig& quantization = config_.quantization;
+  QuantTarget target = target_;
+  if (!groups_.empty()) {
+    const std::string module = config_.tensor_prefix + tensor.name;
+    const auto is_named = [&](const ModulePatterns& patterns) {
+      return patterns.match(module, kLinearClass) || patterns.match(tensor.name, kLinearClass);
+    };
+    const auto group = std::ranges::find_if(groups_, is_named);
+    if (group == groups_.end() || is_named(ignored_)) return plain;
+    QuantTarget said = target_of(quantization);
+    said.quantize_head = target.quantize_head;
+    if (target == said) target = target_of(quantization.groups[static_cast<size_t>(group - groups_.begin())].scheme);
+    target.quantize_head = said.quantize_head;
+  }
+  const bool is_kept = std::ranges::any_of(quantization.modules_to_not_convert,
+                                           [&](const std::string& entry) { return names_module(entry, tensor.name); });
+  return is_kept || !fits_quantization(tensor, target) ? plain : target;
 }
 
 Result<WeightSource> PlannedWeights::linear(std::string_view prefix, int64_t out_features, int64_t in_features) const {
-  const ModelTensor tensor{std::string(prefix), role_of(prefix), out_features, in_features};
-  WeightSource source{.dtype = DType::kBF16, .out_features = out_features, .in_features = in_features};
-  if (is_quantized(tensor)) {
-    const bool awq = target_.format == WeightFormat::kAwq;
-    source.format = awq ? SourceFormat::kAwq : SourceFormat::kFp8Block;
-    source.dtype = awq ? DType::kI32 : DType::kF8E4M3;
-    source.scale_dtype = awq ? DType::kF16 : DType::kF32;
-    source.group_size = awq ? target_.group_size : 0;
+  static constexpr uint32_t kSomeZeros = 0;  // that there are any is all that is asked
+  const QuantTarget target = target_for({std::string(prefix), role_of(prefix), out_features, in_features});
+  const int group_size = target.group_size > 0 ? target.group_size : static_cast<int>(in_features);
+  WeightSource source{.out_features = out_features, .in_features = in_features};
+  switch (target.format) {
+    case WeightFormat::kPlain:
+      break;
+    case WeightFormat::kFp8Block:
+      source.format = SourceFormat::kFp8Block;
+      source.dtype = DType::kF8E4M3;
+      break;
+    case WeightFormat::kAwq:
+      source.format = SourceFormat::kAwq;
+      source.dtype = DType::kI32;
+      source.scale_dtype = DType::kF16;
+      source.group_size = group_size;
+      break;
+    case WeightFormat::kPackedInt:
+      source.format = SourceFormat::kPackedInt;
+      source.dtype = DType::kI32;
+      source.scale_dtype = DType::kBF16;
+      source.bits = target.bits;
+      source.group_size = group_size;
+      if (target.zero_point) source.zeros = &kSomeZeros;
+      break;
+    case WeightFormat::kMxfp4:
+      source.format = SourceFormat::kMxfp4;
+      source.dtype = DType::kU8;
+      source.scale_dtype = DType::kF8E8M0;
+      source.group_size = group_size;
+      break;
   }
   return whole(source);
 }
@@ -258,18 +349,22 @@ Result<TensorRef> PlannedWeights::embedding() const {
 uint64_t PlannedWeights::file_bytes() const {
   uint64_t bytes = 0;
   for (const ModelTensor& tensor : model_tensors(config_, config_.num_nextn_predict_layers)) {
-    if (!is_quantized(tensor)) {
+    const QuantTarget target = target_for(tensor);
+    if (target.format == WeightFormat::kPlain) {
       bytes += plain_spec(tensor, DType::kBF16).num_bytes();
       continue;
     }
-    for (const TensorSpec& part : quantized_specs(tensor, target_)) bytes += part.num_bytes();
+    for (const TensorSpec& part : quantized_specs(tensor, target)) bytes += part.num_bytes();
   }
   return bytes;
 }
 
-QuantTarget target_of(const QuantizationConfig& quantization) {
-  QuantTarget target{.format = quantization.format};
-  if (quantization.format == WeightFormat::kAwq) target.group_size = quantization.group_size;
+QuantTarget target_of(const QuantizationScheme& scheme) {
+  QuantTarget target{.format = scheme.format};
+  if (scheme.format == WeightFormat::kPlain || scheme.format == WeightFormat::kFp8Block) return target;
+  target.group_size = scheme.group_size;
+  target.bits = scheme.bits;
+  target.zero_point = scheme.format == WeightFormat::kPackedInt && scheme.zero_point;
   return target;
 }
 

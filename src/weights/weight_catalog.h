@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "config/model_config.h"
+#include "config/module_patterns.h"
 #include "kernels/matrix.h"
 #include "weights/safetensors.h"
 
@@ -76,15 +77,20 @@ inline constexpr int64_t kFp8Block = 128;  // rows and columns that share a scal
 // The weight format that a checkpoint is to be written in.
 struct QuantTarget {
   WeightFormat format = WeightFormat::kPlain;
-  int group_size = 64;         // kAwq: a multiple of 32
-  bool quantize_head = false;  // kAwq, kFp8Block: the head as well, which other programs leave as it is
+  int group_size = 64;         // kAwq, kPackedInt: a multiple of 32; kPackedInt: 0 is all of a row
+  bool quantize_head = false;  // the head as well, which other programs leave as it is
+  int bits = 4;                // kPackedInt: 4 or 8
+  bool zero_point = false;     // kPackedInt
+
+  bool operator==(const QuantTarget&) const = default;
 };
 Status check_target(const QuantTarget& target);
+int usual_group_size(WeightFormat format);  // as published models have it
 
 // What the format is for: a layer's linears, and the head if asked for. Router, norms, embedding and MTP projection
 // stay.
 bool wants_quantization(const ModelTensor& tensor, const QuantTarget& target);
-// Whether the shape allows it: AWQ needs whole groups of inputs and whole words of eight outputs.
+// Whether the shape allows it: int4 and MXFP4 need whole groups of inputs, AWQ also whole words of eight outputs.
 bool fits_quantization(const ModelTensor& tensor, const QuantTarget& target);
 
 // The tensors that hold `tensor` in the target format if it can be quantized, and plain (`plain`) otherwise.
@@ -97,13 +103,12 @@ Result<std::string> config_for_target(const std::string& json, const std::string
                                       const std::vector<std::string>& kept);
 
 // The weights that a checkpoint of this config would have, stored as `target` says: every linear that the format is for
-// and fits, unless config.quantization.modules_to_not_convert names it; all else in bf16. For planning: there is no
-// data behind them.
+// and fits, unless config.quantization leaves it out; all else in bf16. Where `target` is what the config says, each
+// linear has the scheme of its own group. For planning: there is no data behind them.
 class PlannedWeights : public WeightCatalog {
  public:
   // `name` is for errors: the config.json.
-  PlannedWeights(ModelConfig config, QuantTarget target, std::string name)
-      : config_(std::move(config)), target_(target), name_(std::move(name)) {}
+  PlannedWeights(ModelConfig config, QuantTarget target, std::string name);
 
   const ModelConfig& config() const { return config_; }
   const QuantTarget& target() const { return target_; }
@@ -119,14 +124,17 @@ class PlannedWeights : public WeightCatalog {
   uint64_t file_bytes() const;
 
  private:
-  bool is_quantized(const ModelTensor& tensor) const;
+  // kPlain: not quantized.
+  QuantTarget target_for(const ModelTensor& tensor) const;
 
   ModelConfig config_;
   QuantTarget target_;
   std::string name_;
+  ModulePatterns ignored_;
+  std::vector<ModulePatterns> groups_;  // of config_.quantization.groups
 };
 
 // The target that gives the format that a config.json's quantization_config names.
-QuantTarget target_of(const QuantizationConfig& quantization);
+QuantTarget target_of(const QuantizationScheme& scheme);
 
 }  // namespace cachalot

@@ -34,6 +34,8 @@ TEST_P(PlannedWeightsOf, ConfigAloneAreThoseOfTheFiles) {
     EXPECT_EQ(plan->format, file->format) << tensor.name;
     EXPECT_EQ(plan->dtype, file->dtype) << tensor.name;
     EXPECT_EQ(plan->group_size, file->group_size) << tensor.name;
+    EXPECT_EQ(plan->bits, file->bits) << tensor.name;
+    EXPECT_EQ(plan->scale_dtype, file->scale_dtype) << tensor.name;
     EXPECT_EQ(plan->out_count, file->out_count);
   }
   EXPECT_EQ(planned.head()->format, files->head()->format);
@@ -43,11 +45,11 @@ TEST_P(PlannedWeightsOf, ConfigAloneAreThoseOfTheFiles) {
 INSTANTIATE_TEST_SUITE_P(Formats, PlannedWeightsOf,
                          testing::Values(QuantTarget{}, QuantTarget{.format = WeightFormat::kFp8Block},
                                          QuantTarget{.format = WeightFormat::kAwq, .group_size = 32},
-                                         QuantTarget{.format = WeightFormat::kAwq, .group_size = 128}),
-                         [](const auto& info) -> std::string {
-                           if (info.param.format == WeightFormat::kAwq)
-                             return fmt::format("AwqOfGroup{}", info.param.group_size);
-                           return info.param.format == WeightFormat::kPlain ? "Plain" : "Fp8Block";
+                                         QuantTarget{.format = WeightFormat::kAwq, .group_size = 128},
+                                         QuantTarget{.format = WeightFormat::kPackedInt, .group_size = 32},
+                                         QuantTarget{.format = WeightFormat::kMxfp4, .group_size = 32}),
+                         [](const auto& info) {
+                           return fmt::format("{}OfGroup{}", format_name(info.param.format), info.param.group_size);
                          });
 
 TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
@@ -61,6 +63,35 @@ TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
   EXPECT_EQ(format("model.layers.1.mlp.shared_experts.up_proj", 128, 256), SourceFormat::kPlain);
   EXPECT_EQ(format("model.layers.0.mlp.gate_proj", 384, 256), SourceFormat::kAwq) << "mlp.gate is another module";
   EXPECT_EQ(format("model.layers.1.mlp.experts.1.up_proj", 128, 256), SourceFormat::kAwq);
+}
+
+// Each linear as its own group of compressed-tensors says, but for those that are ignored.
+TEST(PlannedWeights, FollowTheGroupsOfCompressedTensors) {
+  ModelConfig config = parse_model_config(kConfig, "config.json").value();
+  config.tensor_prefix = "language_model.";
+  QuantizationConfig& quantization = config.quantization;
+  const QuantizationScheme int4{.format = WeightFormat::kPackedInt, .group_size = 32, .zero_point = false},
+      int8{.format = WeightFormat::kPackedInt, .bits = 8, .group_size = 0, .zero_point = false},
+      mxfp4{.format = WeightFormat::kMxfp4, .group_size = 32};
+  quantization.groups = {{int8, {"re:.*self_attn.*"}}, {mxfp4, {"re:.*shared_experts"}}, {int4, {"Linear"}}};
+  quantization.ignore = {"language_model.model.layers.0.self_attn.o_proj", "re:.*layers.0.mlp", "lm_head"};
+  static_cast<QuantizationScheme&>(quantization) = int8;
+  const auto planned_as = [&](const QuantTarget& target, const char* name, int64_t rows, int64_t cols) {
+    return PlannedWeights(config, target, "config.json").linear(name, rows, cols).value();
+  };
+  const QuantTarget own = target_of(quantization);
+  const WeightSource attention = planned_as(own, "model.layers.1.self_attn.o_proj", 256, 128);
+  EXPECT_EQ(attention.format, SourceFormat::kPackedInt);
+  EXPECT_EQ(attention.bits, 8);
+  EXPECT_EQ(attention.group_size, 128);
+  EXPECT_EQ(planned_as(own, "model.layers.0.self_attn.o_proj", 256, 128).format, SourceFormat::kPlain);
+  EXPECT_EQ(planned_as(own, "model.layers.0.mlp.up_proj", 384, 256).format, SourceFormat::kPlain);
+  EXPECT_EQ(planned_as(own, "model.layers.1.mlp.shared_experts.up_proj", 128, 256).format, SourceFormat::kMxfp4);
+  EXPECT_EQ(planned_as(own, "model.layers.1.mlp.experts.3.up_proj", 128, 256).bits, 4);
+  // Another format that is named instead is that of the same linears.
+  const QuantTarget awq{.format = WeightFormat::kAwq, .group_size = 64};
+  EXPECT_EQ(planned_as(awq, "model.layers.1.mlp.experts.3.up_proj", 128, 256).format, SourceFormat::kAwq);
+  EXPECT_EQ(planned_as(awq, "model.layers.0.mlp.up_proj", 384, 256).format, SourceFormat::kPlain);
 }
 
 }  // namespace

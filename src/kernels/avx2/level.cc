@@ -30,16 +30,18 @@ CACHALOT_INLINE inline __m256i widen(__m256i sums) {
 template <int kRows>
 using Sums = __m256i[kRows * kHalves];
 
-// kI4. A product of a nibble and an int8 pair fits 16 bits eight times over (8 * 2 * 15 * 127 < 2^15): the quads of
-// four vectors are added before they are widened.
-template <int kBlockInputs>
-struct Int4 : Int4Layout<kBlockInputs> {
-  using Layout = Int4Layout<kBlockInputs>;
-  using Layout::kQuads, Layout::kVectors, Layout::kScales, Layout::kZeros;
-  static constexpr int kVectorsAtOnce = 4;
+// Nibbles. A product of a nibble and an int8 pair fits 16 bits eight times over (8 * 2 * 15 * 127 < 2^15), of a table's
+// number, at most 24, four times: the quads of four or two vectors are added before they are widened.
+template <int kBlockInputs, MatrixFormat kFormat>
+struct Int4 : Int4Layout<kBlockInputs, kFormat> {
+  using Layout = Int4Layout<kBlockInputs, kFormat>;
+  using Layout::kQuads, Layout::kVectors, Layout::kScales, Layout::kZeros, Layout::kIsTable;
+  static constexpr int kVectorsAtOnce = kIsTable ? 2 : 4;
 
   CACHALOT_INLINE static __m256 scales(const std::byte* block, int half) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kScales + 16 * half)));
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kScales + 16 * half));
+    if constexpr (Layout::kHasHalfScales) return _mm256_cvtph_ps(halves);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
   }
 
   template <int kRows>
@@ -64,9 +66,16 @@ struct Int4 : Int4Layout<kBlockInputs> {
  private:
   // Zero points as dwords: output o is nibble o / 2 of dword o % 2.
   CACHALOT_INLINE static __m256i zeros(const std::byte* block, int half) {
+    if constexpr (kIsTable) return _mm256_set1_epi32(kF4Zero);
     const __m256i shifts = _mm256_add_epi32(_mm256_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12), _mm256_set1_epi32(16 * half));
     const __m256i both = _mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + kZeros)));
     return _mm256_and_si256(_mm256_srlv_epi32(both, shifts), _mm256_set1_epi32(15));
+  }
+
+  CACHALOT_INLINE static __m256i looked_up(__m256i nibbles) {
+    if constexpr (!kIsTable) return nibbles;
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kF4Biased))), nibbles);
   }
 
   template <int kRows>
@@ -85,8 +94,8 @@ struct Int4 : Int4Layout<kBlockInputs> {
     __m256i low[kHalves], high[kHalves];
     unroll<kHalves>([&](auto half) CACHALOT_INLINE {
       const __m256i bytes = load(vector + 32 * half);
-      low[half] = _mm256_and_si256(bytes, mask);
-      high[half] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+      low[half] = looked_up(_mm256_and_si256(bytes, mask));
+      high[half] = looked_up(_mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask));
     });
     add_quad(low, records);
     add_quad(high, records + kRows);

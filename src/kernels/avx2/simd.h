@@ -205,6 +205,10 @@ struct TileSimd : Simd {
   CACHALOT_INLINE static Floats load_halves(const std::byte* data) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
   }
+  CACHALOT_INLINE static Floats load_bf16(const std::byte* data) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
   CACHALOT_INLINE static Floats low_halves(Ints x) { return _mm256_cvtph_ps(_mm256_castsi256_si128(x)); }
   CACHALOT_INLINE static Floats high_halves(Ints x) { return _mm256_cvtph_ps(_mm256_extracti128_si256(x, 1)); }
   // The even 128-bit lanes of a, then b's; the odd ones.

@@ -96,19 +96,32 @@ CACHALOT_INLINE inline __m512 add_block(__m512i sums, __m512 weight_scales, floa
   return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), _mm512_mul_ps(weight_scales, _mm512_set1_ps(row_scale)), acc);
 }
 
-template <int kBlockInputs>
-struct Int4 : Int4Layout<kBlockInputs> {
-  using Layout = Int4Layout<kBlockInputs>;
-  using Layout::kScales, Layout::kZeros;
+template <int kBlockInputs, MatrixFormat kFormat>
+struct Int4 : Int4Layout<kBlockInputs, kFormat> {
+  using Layout = Int4Layout<kBlockInputs, kFormat>;
+  using Layout::kScales, Layout::kZeros, Layout::kIsTable;
 
   CACHALOT_INLINE static __m512 scales(const std::byte* block) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + kScales)));
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + kScales));
+    if constexpr (Layout::kHasHalfScales) return _mm512_cvtph_ps(halves);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
+  // The unsigned numbers of a vector's low nibbles, and of its high ones.
+  CACHALOT_INLINE static __m512i low(__m512i bytes) { return looked_up(low_nibbles(bytes)); }
+  CACHALOT_INLINE static __m512i high(__m512i bytes) { return looked_up(high_nibbles(bytes)); }
   // Zero points as dwords: output o is nibble o / 2 of dword o % 2.
   CACHALOT_INLINE static __m512i zeros(const std::byte* block) {
+    if constexpr (kIsTable) return _mm512_set1_epi32(kF4Zero);
     const __m512i shifts = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
     const __m512i both = _mm512_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + kZeros)));
     return _mm512_and_si512(_mm512_srlv_epi32(both, shifts), _mm512_set1_epi32(15));
+  }
+
+ private:
+  CACHALOT_INLINE static __m512i looked_up(__m512i nibbles) {
+    if constexpr (!kIsTable) return nibbles;
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kF4Biased))),
+                               nibbles);
   }
 };
 

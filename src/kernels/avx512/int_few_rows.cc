@@ -13,6 +13,11 @@ template <class Block, int kRows>
 class FewRows {
   static constexpr bool kInRegisters = kRows <= kRegisterRows;
   static constexpr int kSums = kStrips * kRows;  // of strip s and row r: s * kRows + r
+  // Few rows' high nibbles are not shifted: their sums, sixteen times too large, are.
+  static constexpr bool kShiftsSums = [] {
+    if constexpr (Block::kNibbles) return kInRegisters && !Block::kIsTable;
+    return false;
+  }();
 
  public:
   // Rows from `first_row` on; out[r][s][16 outputs].
@@ -65,14 +70,13 @@ class FewRows {
   // sum(q * a) - zero * sum(a); the last part is where the sums start.
   CACHALOT_INLINE static void add_nibbles(const std::byte* const (&blocks)[kStrips], const int32_t* records,
                                           __m512i (&sums)[kSums]) {
-    // With few rows, high nibbles are not shifted: their sums, sixteen times too large, are.
-    __m512i high_sums[kInRegisters ? kSums : 1];
+    __m512i high_sums[kShiftsSums ? kSums : 1];
     unroll<kStrips>([&](auto s) CACHALOT_INLINE {
       const __m512i zeros = Block::zeros(blocks[s]);
       unroll<kRows>([&](auto r) CACHALOT_INLINE {
         const __m512i negated_sum = _mm512_set1_epi32(records[(Block::kQuads + 1) * kRows + r]);
         sums[s * kRows + r] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), zeros, negated_sum);  // both fit 16 bits
-        if constexpr (kInRegisters) high_sums[s * kRows + r] = _mm512_setzero_si512();
+        if constexpr (kShiftsSums) high_sums[s * kRows + r] = _mm512_setzero_si512();
       });
     });
     const auto add_vector = [&](int vector) CACHALOT_INLINE {
@@ -80,9 +84,8 @@ class FewRows {
       unroll<kStrips>([&](auto s) CACHALOT_INLINE {
         const __m512i bytes = load(blocks[s] + 64 * vector);
         prefetch(blocks[s] + kPrefetchAhead + 64 * vector);
-        low[s] = low_nibbles(bytes);
-        high[s] =
-            kInRegisters ? _mm512_and_si512(bytes, _mm512_set1_epi8(static_cast<char>(0xf0))) : high_nibbles(bytes);
+        low[s] = Block::low(bytes);
+        high[s] = kShiftsSums ? _mm512_and_si512(bytes, _mm512_set1_epi8(static_cast<char>(0xf0))) : Block::high(bytes);
       });
       unroll<kRows>([&](auto r) CACHALOT_INLINE {
         const __m512i inputs = broadcast(records + 2 * vector * kRows + r);
@@ -91,14 +94,14 @@ class FewRows {
       unroll<kRows>([&](auto r) CACHALOT_INLINE {
         const __m512i inputs = broadcast(records + (2 * vector + 1) * kRows + r);
         unroll<kStrips>([&](auto s) CACHALOT_INLINE {
-          dot(kInRegisters ? high_sums[s * kRows + r] : sums[s * kRows + r], high[s], inputs);
+          dot(kShiftsSums ? high_sums[s * kRows + r] : sums[s * kRows + r], high[s], inputs);
         });
       });
     };
     if constexpr (kInRegisters) {
       unroll<Block::kVectors>(add_vector);
-      unroll<kSums>([&](auto i)
-                        CACHALOT_INLINE { sums[i] = _mm512_add_epi32(sums[i], _mm512_srai_epi32(high_sums[i], 4)); });
+      unroll<kShiftsSums ? kSums : 0>(
+          [&](auto i) CACHALOT_INLINE { sums[i] = _mm512_add_epi32(sums[i], _mm512_srai_epi32(high_sums[i], 4)); });
     } else {
       for (int vector = 0; vector < Block::kVectors; vector++) add_vector(vector);
     }

@@ -37,10 +37,10 @@ class Unpacker {
     const __m512i bytes = load(block + 64 * kVector);
     prefetch(block + kUnpackAhead + 64 * kVector);
     if constexpr (Block::kNibbles) {
-      const __m512i low = low_nibbles(bytes), high = high_nibbles(bytes);
+      const __m512i low = Block::low(bytes), high = Block::high(bytes);
       _mm512_store_si512(panel.weights[2 * kVector][strip], _mm512_sub_epi8(low, zeros_));
       _mm512_store_si512(panel.weights[2 * kVector + 1][strip], _mm512_sub_epi8(high, zeros_));
-      sums_ = _mm512_add_epi8(sums_, _mm512_add_epi8(low, high));  // at most 16 * 15
+      sums_ = _mm512_add_epi8(sums_, _mm512_add_epi8(low, high));  // at most 16 * 15, 8 * 24
     } else {
       _mm512_store_si512(panel.weights[kVector][strip], bytes);
       sums_ = _mm512_dpbusd_epi32(sums_, bias(), bytes);

@@ -179,6 +179,10 @@ struct TileSimd : Simd {
   CACHALOT_INLINE static Floats load_halves(const std::byte* data) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data)));
   }
+  CACHALOT_INLINE static Floats load_bf16(const std::byte* data) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
   CACHALOT_INLINE static Floats low_halves(Ints x) { return _mm512_cvtph_ps(_mm512_castsi512_si256(x)); }
   CACHALOT_INLINE static Floats high_halves(Ints x) { return _mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1)); }
   // The even 128-bit lanes of a, then b's; the odd ones.

@@ -77,6 +77,15 @@ struct Decoder<S, MatrixFormat::kBF16> {
   CACHALOT_INLINE typename S::Floats scale() const { return S::set(1); }
 };
 
+// fp16 [kWidth outputs][4 inputs], in two vectors of words as bytes that are ordered for it unpack, to a quad.
+template <class S>
+CACHALOT_INLINE inline void expand_halves(typename S::Ints low, typename S::Ints high, typename S::Floats* quad) {
+  quad[0] = S::low_halves(low);
+  quad[1] = S::high_halves(low);
+  quad[2] = S::low_halves(high);
+  quad[3] = S::high_halves(high);
+}
+
 // e4m3 becomes an fp16 of a 256th by a shift, subnormals too; the scale takes the 256 back.
 template <class S>
 struct Decoder<S, MatrixFormat::kF8> {
@@ -90,12 +99,8 @@ struct Decoder<S, MatrixFormat::kF8> {
     const auto halves = [&](Ints words) CACHALOT_INLINE {  // the byte is the upper one
       return S::shift_signed_words_right(words, 1) & S::set_words(static_cast<int16_t>(0xbf80));
     };
-    const Ints low = halves(S::unpack_low_bytes(S::zero_bits(), bytes));
-    const Ints high = halves(S::unpack_high_bytes(S::zero_bits(), bytes));
-    quad[0] = S::low_halves(low);
-    quad[1] = S::high_halves(low);
-    quad[2] = S::low_halves(high);
-    quad[3] = S::high_halves(high);
+    expand_halves<S>(halves(S::unpack_low_bytes(S::zero_bits(), bytes)),
+                     halves(S::unpack_high_bytes(S::zero_bits(), bytes)), quad);
   }
   CACHALOT_INLINE typename S::Floats scale() const { return S::bits(S::load_ints(data + 2048)) * S::set(256); }
 };
@@ -135,6 +140,41 @@ struct Decoder<S, MatrixFormat::kI4> {
   CACHALOT_INLINE typename S::Floats scale() const { return S::load_halves(scales) * S::set(kByteScale); }
 };
 
+// Scales are too large for the product to be subnormal (matrix.h).
+template <class S>
+struct Decoder<S, MatrixFormat::kI4Bf16> : Decoder<S, MatrixFormat::kI4> {
+  using Decoder<S, MatrixFormat::kI4>::Decoder;
+  CACHALOT_INLINE typename S::Floats scale() const { return S::load_bf16(this->scales) * S::set(kByteScale); }
+};
+
+// The upper bytes of kE2m1Doubled as fp16, whose lower bytes are zero.
+constexpr int8_t kF4Halves[16] = {0x00, 0x3c,  0x40,  0x42,  0x44,  0x46,  0x48,  0x4a,
+                                  0x00, -0x44, -0x40, -0x3e, -0x3c, -0x3a, -0x38, -0x36};
+
+template <class S>
+struct Decoder<S, MatrixFormat::kF4> {
+  using Ints = typename S::Ints;
+  static constexpr int kStepQuads = 2, kStepBytes = 64;
+  const std::byte* data;
+  const std::byte* scales;
+  CACHALOT_INLINE Decoder(const std::byte* block, int block_inputs, int unit)
+      : data(block + part_of_unit<S>(unit, 4)), scales(block + block_inputs * 8 + part_of_unit<S>(unit, 2)) {}
+
+  CACHALOT_INLINE void expand(int64_t step, typename S::Floats* quads) const {
+    const Ints bytes = S::ordered_for_unpacking(S::load_ints(data + step * kStepBytes)), nibble = S::set_bytes(15);
+    expand_codes(bytes & nibble, quads);
+    expand_codes(S::shift_words_right(bytes, 4) & nibble, quads + 4);
+  }
+  CACHALOT_INLINE typename S::Floats scale() const { return S::load_bf16(scales); }
+
+ private:
+  CACHALOT_INLINE static void expand_codes(Ints codes, typename S::Floats* quad) {
+    const Ints table = S::set_lanes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kF4Halves)));
+    const Ints halves = S::shuffle_bytes(table, codes), zero = S::zero_bits();
+    expand_halves<S>(S::unpack_low_bytes(zero, halves), S::unpack_high_bytes(zero, halves), quad);
+  }
+};
+
 // LinearCores written once over a level's vectors, its Simd and TileSimd (simd.h), but for the integer core. Included
 // by one file of each level, and of internal linkage, as cpu/row_cores_impl.h.
 
@@ -142,8 +182,9 @@ template <class T>
 void float_core(const FloatCoreArgs& args) {
   constexpr FloatCore kOfFormat[] = {
       FloatCoreLoops<T, Decoder<T, MatrixFormat::kF32>>::run, FloatCoreLoops<T, Decoder<T, MatrixFormat::kBF16>>::run,
-      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF8>>::run, FloatCoreLoops<T, Decoder<T, MatrixFormat::kI8>>::run,
-      FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4>>::run};
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF8>>::run,  FloatCoreLoops<T, Decoder<T, MatrixFormat::kI8>>::run,
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4>>::run,  FloatCoreLoops<T, Decoder<T, MatrixFormat::kI4Bf16>>::run,
+      FloatCoreLoops<T, Decoder<T, MatrixFormat::kF4>>::run};
   kOfFormat[static_cast<size_t>(args.matrix.shape.format)](args);
 }
 

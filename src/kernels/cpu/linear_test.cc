@@ -60,18 +60,26 @@ Int8Rows quantized(View<float, 2> rows, int group) {
   return result;
 }
 
-// Group size and window of an AWQ matrix, or 0 and an fp8 one in int8.
+// What a matrix is made of, in groups of so many inputs.
 struct IntegerCase {
+  MatrixFormat format;
   int group_size;
   Window window;
 };
+constexpr auto kI4 = MatrixFormat::kI4, kI8 = MatrixFormat::kI8, kI4Bf16 = MatrixFormat::kI4Bf16,
+               kF4 = MatrixFormat::kF4;
 const IntegerCase kIntegerCases[] = {
-    {64, {0, 16, 0, 64}},   {64, {0, 144, 0, 320}}, {64, {0, 33, 64, 224}}, {128, {8, 80, 0, 384}},
-    {32, {0, 96, 32, 352}}, {96, {0, 21, 0, 288}},  {0, {0, 144, 0, 320}},  {0, {5, 51, 0, 200}},
+    {kI4, 64, {0, 16, 0, 64}},     {kI4, 64, {0, 144, 0, 320}}, {kI4, 64, {0, 33, 64, 224}},
+    {kI4, 128, {8, 80, 0, 384}},   {kI4, 32, {0, 96, 32, 352}}, {kI4, 96, {0, 21, 0, 288}},
+    {kI8, 64, {0, 144, 0, 320}},   {kI8, 64, {5, 51, 0, 200}},  {kI4Bf16, 32, {0, 96, 32, 352}},
+    {kI4Bf16, 64, {0, 33, 0, 96}}, {kF4, 32, {0, 144, 0, 384}}, {kF4, 32, {3, 33, 32, 96}},
 };
 
 Weights integer_weights(const IntegerCase& test) {
-  if (test.group_size == 0) return {WeightSample::fp8(160, 384).window(test.window), kInt8};
+  if (test.format == kI8) return {WeightSample::fp8(160, 384).window(test.window), kInt8};
+  if (test.format == kF4) return {WeightSample::mxfp4(160, 384).window(test.window), kBFloat16};
+  if (test.format == kI4Bf16)
+    return {WeightSample::packed(4, 160, 384, test.group_size, DType::kBF16, true).window(test.window), kBFloat16};
   return {WeightSample::awq(160, 384, test.group_size, DType::kF16).window(test.window), kBFloat16};
 }
 
@@ -94,6 +102,7 @@ TEST(Linear, MultipliesIntegerMatricesByTheRuleToTheBit) {
   for (const IntegerCase& test : kIntegerCases) {
     const Weights weights = integer_weights(test);
     const PackedMatrix& matrix = weights.matrix();
+    ASSERT_EQ(matrix.shape.format, test.format);
     ASSERT_TRUE(matrix.shape.is_integer());
     Rows<float> x = Rows<float>::random(kMostRows, matrix.shape.in_features, 3);
     std::fill_n(x.row(1).data(), matrix.shape.block_inputs, 0.f);  // a group of zeros
@@ -163,7 +172,8 @@ TEST(Linear, TakesFloatRowsAndInt8RowsOfOtherGroupsInFloats) {
 }
 
 TEST(Linear, GivesARowTheSameBitsOnEveryLevelWithAnyThreadsAndOtherRows) {
-  for (const IntegerCase& test : {kIntegerCases[1], kIntegerCases[4], kIntegerCases[6]}) {
+  for (const IntegerCase& test :
+       {kIntegerCases[1], kIntegerCases[4], kIntegerCases[6], kIntegerCases[8], kIntegerCases[10]}) {
     const Weights weights = integer_weights(test);
     const MatrixShape& shape = weights.matrix().shape;
     Rows<float> x = Rows<float>::random(230, shape.in_features, 4);
