@@ -63,6 +63,8 @@ struct RowCores {
   void (*quantize)(const float* x, int64_t count, int group, int8_t* values, float* scales);
   // Pairs (2i, 2i+1) by angle i; in place allowed.
   void (*rotate)(const float* x, const float* cos, const float* sin, int64_t num_pairs, float* out);
+  // The same of pairs (i, i + num_pairs).
+  void (*rotate_halves)(const float* x, const float* cos, const float* sin, int64_t num_pairs, float* out);
 
   void (*to_bf16)(const float* in, int64_t count, bf16* out);
   void (*from_bf16)(const bf16* in, int64_t count, float* out);
@@ -185,6 +187,21 @@ struct AttentionTile {
   int64_t acc_stride = 0, state_stride = 0;
 };
 
+// Where a tile's elements stand in memory. Places past its end repeat the last one, so that all can be read.
+using TileRows = const std::byte* [kAttentionTile];
+
+// Places are positions, or those that are chosen.
+inline void cached_rows(const CachedContext& context, std::span<const int32_t> chosen, int64_t first_place,
+                        int64_t count, int64_t first_element, TileRows rows) {
+  const auto size = static_cast<int64_t>(dtype_size(context.cache.dtype()));
+  const auto* data = static_cast<const std::byte*>(context.cache.data()) + first_element * size;
+  for (int64_t idx = 0; idx < kAttentionTile; idx++) {
+    const int64_t place = first_place + (idx < count ? idx : count - 1);
+    const int64_t position = chosen.empty() ? place : chosen[static_cast<size_t>(place)];
+    rows[idx] = data + context.slot(position) * context.cache.stride(0) * size;
+  }
+}
+
 struct AttentionKernels {
   // rows: the kAttentionTile positions' first elements (those past num_positions: any that can be read), floats or
   // bf16. Dimensions [first_dim, first_dim + dim) of keys of key_dim.
@@ -192,6 +209,9 @@ struct AttentionKernels {
                     int64_t key_dim, float* keys);
   void (*pack_values)(const std::byte* const* rows, DType dtype, int64_t num_positions, int64_t dim, float* values);
   void (*attend)(const AttentionTile& tile);
+  // An indexer's scores of the tile's positions, its rows being the heads of one query: score = fma(weights[row],
+  // max(query . key, 0), score), rows in order, from 0. `scores` has room for a whole tile.
+  void (*score_positions)(const AttentionTile& tile, const float* weights, float* scores);
   // acc[d] = fma(acc[d], factor, later[d] * later_factor)
   void (*merge)(float* acc, float factor, const float* later, float later_factor, int64_t dim);
   void (*divide)(float* acc, float divisor, int64_t dim);
@@ -223,6 +243,7 @@ const LevelCores& level_cores(IsaLevel isa);
 size_t row_scratch_bytes(const OpsLimits& limits, int num_threads);  // of each thread a row of floats
 size_t linear_scratch_bytes(const LinearCores& cores, const OpsLimits& limits, int num_threads);
 size_t attention_scratch_bytes(const OpsLimits& limits, int num_threads);
+size_t indexer_scratch_bytes(const OpsLimits& limits, int num_threads);
 
 namespace reference {
 extern const LevelCores kCores;

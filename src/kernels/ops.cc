@@ -15,7 +15,7 @@ const LevelCores& level_cores(IsaLevel isa) {
 size_t ops_scratch_bytes(IsaLevel isa, const OpsLimits& limits, int num_threads) {
   return std::max({row_scratch_bytes(limits, num_threads),
                    linear_scratch_bytes(*level_cores(isa).linear, limits, num_threads),
-                   attention_scratch_bytes(limits, num_threads)});
+                   attention_scratch_bytes(limits, num_threads), indexer_scratch_bytes(limits, num_threads)});
 }
 
 Result<Ops> Ops::create(IsaLevel isa, Device& device, const OpsLimits& limits) {

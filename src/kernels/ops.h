@@ -54,6 +54,11 @@ struct RopeTable {
   View<const float, 2> cos, sin;  // [max_position, rope_dim / 2], YaRN's factor included
 };
 
+enum class RopePairs : uint8_t {
+  kNeighbours,  // (2i, 2i + 1)
+  kHalves,      // (i, i + rope_dim / 2)
+};
+
 struct LatentStoreArgs {
   View<const float, 2> kv_a;         // [num_rows, kv_lora_rank + rope_dim], straight from kv_a_proj
   View<const float, 1> norm_weight;  // [kv_lora_rank]
@@ -64,9 +69,21 @@ struct LatentStoreArgs {
   ComputeView<2> cache;              // [num_slots, kv_lora_rank + rope_dim]: normalized latent, rotated key
 };
 
+// The keys of a sparse attention's indexer: a layer norm, then the first rope_dim numbers rotated.
+struct IndexKeyStoreArgs {
+  View<const float, 2> keys;                    // [num_rows, dim]
+  View<const float, 1> norm_weight, norm_bias;  // [dim]
+  float epsilon = 0;
+  RopeTable rope;
+  RopePairs pairs = RopePairs::kHalves;
+  View<const int32_t, 1> positions;  // [num_rows]
+  View<const int64_t, 1> slots;      // [num_rows] into the cache
+  ComputeView<2> cache;              // [num_slots, dim]
+};
+
 // The context of one sequence in the cache.
 struct CachedContext {
-  ComputeView<2> cache;  // [num_slots, kv_lora_rank + rope_dim]
+  ComputeView<2> cache;  // [num_slots, kv_lora_rank + rope_dim]; an indexer's keys: [num_slots, dim]
   std::span<const BlockId> blocks;
   int block_size = 0;
   int64_t slot(int64_t position) const {
@@ -97,10 +114,14 @@ struct ExpandedAttentionArgs {
 };
 inline constexpr int kAttentionTile = 64;
 
-// Attention of generated rows in the absorbed form: every head reads the latents themselves.
+// Attention in the absorbed form: every head reads the latents themselves.
 struct AbsorbedRow {
   CachedContext context;
-  int position = 0;  // sees positions 0..position
+  int position = 0;
+  // The positions that it attends to, rising; none: 0..position. They take the places 0, 1, 2, ... that all positions
+  // have otherwise, so that a choice of all gives the same bits.
+  std::span<const int32_t> chosen = {};
+  int64_t num_places() const { return chosen.empty() ? position + 1 : std::ssize(chosen); }
 };
 struct AbsorbedAttentionArgs {
   View<const float, 3> q_latent;  // [num_rows, num_heads, kv_lora_rank]
@@ -108,6 +129,20 @@ struct AbsorbedAttentionArgs {
   std::span<const AbsorbedRow> rows;
   float softmax_scale = 0;
   View<float, 3> out;  // [num_rows, num_heads, kv_lora_rank]
+};
+
+// Which positions a row of sparse attention attends to, by its indexer: score = sum over the heads of weight * relu(q .
+// key), and of all positions up to its own the best `topk`; of equal ones (relu makes many zeros; -0 is 0) the lower.
+struct ScoredRow {
+  CachedContext context;  // of the indexer's keys
+  int position = 0;
+};
+struct ChoosePositionsArgs {
+  View<const float, 3> q;             // [num_rows, num_heads, dim], rotated
+  View<const float, 2> head_weights;  // [num_rows, num_heads]
+  float weight_scale = 1;             // of all of them
+  std::span<const ScoredRow> rows;
+  View<int32_t, 2> chosen;  // [num_rows, topk], rising; a row with fewer positions leaves its end as it is
 };
 
 inline constexpr int kMaxExperts = 1024, kMaxTopK = 64;  // of one layer; of one row
@@ -167,6 +202,7 @@ struct OpsLimits {
   int64_t max_in_features = 0;  // of any linear
   int64_t max_width = 0;        // output of a gated linear, experts' and dense
   int64_t max_heads = 0, max_head_dim = 0, max_kv_lora_rank = 0, max_positions = 0;
+  int64_t max_index_heads = 0, max_index_dim = 0;  // of an indexer; 0: there is none
 };
 
 struct LevelCores;  // the inner loops of an instruction level (cores.h)
@@ -198,12 +234,15 @@ class Ops {
                     const QuantizedRows& quantized) const;
   // out[r][h] [num_rows, num_heads, out] = matrices[h] . x[r][h]; always in fp32
   void per_head_linear(View<const float, 3> x, std::span<const PackedMatrix> matrices, View<float, 3> out) const;
-  // Rotates q_rope [num_rows, num_heads, rope_dim] in place; pairs are (2i, 2i+1).
-  void rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable& rope) const;
+  // Rotates q_rope [num_rows, num_heads, rope_dim] in place.
+  void rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable& rope,
+                      RopePairs pairs = RopePairs::kNeighbours) const;
   void store_latents(const LatentStoreArgs& args) const;
+  void store_index_keys(const IndexKeyStoreArgs& args) const;
   void load_latents(const LoadLatentsArgs& args) const;
   void attend_expanded(const ExpandedAttentionArgs& args) const;
   void attend_absorbed(const AbsorbedAttentionArgs& args) const;
+  void choose_positions(const ChoosePositionsArgs& args) const;
   void route(const RouteArgs& args) const;
   void experts(const ExpertsArgs& args) const;
   void combine(const CombineArgs& args) const;

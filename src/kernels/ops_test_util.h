@@ -34,7 +34,9 @@ inline constexpr OpsLimits kTestLimits = {.max_rows = 4096,
                                           .max_heads = 16,
                                           .max_head_dim = 256,
                                           .max_kv_lora_rank = 512,
-                                          .max_positions = 4096};
+                                          .max_positions = 4096,
+                                          .max_index_heads = 64,
+                                          .max_index_dim = 128};
 
 // Operations with a device of their own.
 class TestOps {

@@ -92,19 +92,6 @@ constexpr int64_t kFewestRows = 48;  // rows of a head that are worth packing it
 constexpr int64_t kFewestHeads = 8;  // heads of a row that are worth packing the latents for
 constexpr int64_t kItemsPerThread = 3;
 
-// Where a tile's elements stand in memory. Places past its end repeat the last position, so that all can be read.
-using TileRows = const std::byte* [kAttentionTile];
-
-void cached_rows(const CachedContext& context, int64_t first_position, int64_t count, int64_t first_element,
-                 TileRows rows) {
-  const auto size = static_cast<int64_t>(dtype_size(context.cache.dtype()));
-  const auto* data = static_cast<const std::byte*>(context.cache.data()) + first_element * size;
-  for (int64_t idx = 0; idx < kAttentionTile; idx++) {
-    const int64_t position = first_position + std::min(idx, count - 1);
-    rows[idx] = data + context.slot(position) * context.cache.stride(0) * size;
-  }
-}
-
 void float_rows(const float* first, int64_t stride, int64_t count, TileRows rows) {
   for (int64_t idx = 0; idx < kAttentionTile; idx++)
     rows[idx] = reinterpret_cast<const std::byte*>(first + std::min(idx, count - 1) * stride);
@@ -154,7 +141,7 @@ void expanded_rows_of_head(const AttentionKernels& kernels, const ExpandedAttent
     kernels.pack_keys(rows, DType::kF32, tile.num_positions, 0, args.nope_dim, key_dim, keys);
     float_rows(kv + args.nope_dim, args.kv.stride(0), tile.num_positions, rows);
     kernels.pack_values(rows, DType::kF32, tile.num_positions, tile.value_dim, values);
-    cached_rows(args.context, args.first_chunk_position + position, tile.num_positions, latent_dim, rows);
+    cached_rows(args.context, {}, args.first_chunk_position + position, tile.num_positions, latent_dim, rows);
     kernels.pack_keys(rows, args.context.cache.dtype(), tile.num_positions, args.nope_dim, args.rope_dim, key_dim,
                       keys);
     kernels.attend(tile);
@@ -248,11 +235,11 @@ class AbsorbedAttention {
 
  private:
   static bool has_later_spans(const AbsorbedAttentionArgs& args) {
-    return std::ranges::any_of(args.rows, [](const AbsorbedRow& row) { return row.position >= kAttentionSpan; });
+    return std::ranges::any_of(args.rows, [](const AbsorbedRow& row) { return row.num_places() > kAttentionSpan; });
   }
 
-  int64_t num_positions(const Piece& piece) const { return args_.rows[static_cast<size_t>(piece.row)].position + 1; }
-  bool is_last(const Piece& piece) const { return num_positions(piece) <= (piece.span + 1) * kAttentionSpan; }
+  int64_t num_places(const Piece& piece) const { return args_.rows[static_cast<size_t>(piece.row)].num_places(); }
+  bool is_last(const Piece& piece) const { return num_places(piece) <= (piece.span + 1) * kAttentionSpan; }
 
   // Pieces from `next` on, as many as there are slots for; moves `next` behind them.
   std::span<const Piece> next_round(Piece& next) const {
@@ -291,16 +278,17 @@ class AbsorbedAttention {
                        .acc_stride = states.acc_stride,
                        .state_stride = 1};
     clear(tile);
-    const CachedContext& context = args_.rows[static_cast<size_t>(piece.row)].context;
+    const AbsorbedRow& row = args_.rows[static_cast<size_t>(piece.row)];
+    const DType dtype = row.context.cache.dtype();
     const int64_t key_dim = latent_dim_ + q_rope.extent(2);
     const int64_t begin = piece.span * kAttentionSpan,
-                  end = std::min<int64_t>(begin + kAttentionSpan, num_positions(piece));
-    for (int64_t position = begin; position < end; position += kAttentionTile) {
-      tile.visible = tile.num_positions = std::min<int64_t>(kAttentionTile, end - position);
+                  end = std::min<int64_t>(begin + kAttentionSpan, num_places(piece));
+    for (int64_t place = begin; place < end; place += kAttentionTile) {
+      tile.visible = tile.num_positions = std::min<int64_t>(kAttentionTile, end - place);
       TileRows rows;
-      cached_rows(context, position, tile.num_positions, 0, rows);
-      kernels_.pack_keys(rows, context.cache.dtype(), tile.num_positions, 0, key_dim, key_dim, keys);
-      kernels_.pack_values(rows, context.cache.dtype(), tile.num_positions, latent_dim_, values);
+      cached_rows(row.context, row.chosen, place, tile.num_positions, 0, rows);
+      kernels_.pack_keys(rows, dtype, tile.num_positions, 0, key_dim, key_dim, keys);
+      kernels_.pack_values(rows, dtype, tile.num_positions, latent_dim_, values);
       kernels_.attend(tile);
     }
     if (piece.span == 0 && is_last(piece)) divide(kernels_, tile);
@@ -342,6 +330,9 @@ void Ops::attend_absorbed(const AbsorbedAttentionArgs& args) const {
     check.equal("the cache", {"kv_lora_rank + rope_dim", kv_lora_rank.value + rope_dim.value},
                 row.context.cache.extent(1));
     check_context(check, row.context, row.position + 1, kv_lora_rank);
+    if (row.chosen.empty()) continue;
+    check.at_most("the last chosen position", {"the row's", row.position}, row.chosen.back());
+    check.at_least("the first chosen position", {"the first", 0}, row.chosen.front());
   }
   AbsorbedAttention attention(context(), args);
   CHECK(attention.scratch_bytes() <= attention_scratch_bytes(limits_, threads_->num_threads()));

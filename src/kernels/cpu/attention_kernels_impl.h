@@ -214,6 +214,18 @@ struct AttentionLoops {
     });
   }
 
+  // body(std::integral_constant<int, count>, first row) for tiles of rows of equal size as far as can be.
+  template <class Body>
+  CACHALOT_INLINE static void for_each_tile_of_rows(int64_t num_rows, int64_t row, Body body) {
+    while (row < num_rows) {
+      const int64_t rest = num_rows - row, tiles = (rest + kRows - 1) / kRows, count = (rest + tiles - 1) / tiles;
+      unroll<kRows>([&](auto i) CACHALOT_INLINE {
+        if (count == i + 1) body(std::integral_constant<int, i + 1>(), row);
+      });
+      row += count;
+    }
+  }
+
   template <int kNumRows>
   [[gnu::noinline]] static void attend_rows(const AttentionTile& tile, int64_t first_row) {
     const auto visible = [&](int64_t row) CACHALOT_INLINE {
@@ -235,14 +247,33 @@ struct AttentionLoops {
   }
 
   static void attend(const AttentionTile& tile) {
-    int64_t row = tile.visible_step > 0 && tile.visible < 1 ? 1 - tile.visible : 0;  // the first that sees a position
-    while (row < tile.num_rows) {  // tiles of equal size as far as can be
-      const int64_t rest = tile.num_rows - row, tiles = (rest + kRows - 1) / kRows, count = (rest + tiles - 1) / tiles;
-      unroll<kRows>([&](auto i) CACHALOT_INLINE {
-        if (count == i + 1) attend_rows<i + 1>(tile, row);
+    const int64_t first = tile.visible_step > 0 && tile.visible < 1 ? 1 - tile.visible : 0;  // that sees a position
+    for_each_tile_of_rows(tile.num_rows, first,
+                          [&](auto count, int64_t row) CACHALOT_INLINE { attend_rows<count>(tile, row); });
+  }
+
+  // ---- an indexer's scores ----
+
+  template <int kNumRows>
+  [[gnu::noinline]] static void add_head_scores(const AttentionTile& tile, int64_t first_row, const float* weights,
+                                                float* scores) {
+    Rows rows;
+    score<kNumRows>(tile, first_row, tile.num_positions, rows);
+    for (int64_t position = 0; position < tile.num_positions; position += kLanes) {
+      Floats sum = T::load(scores + position);
+      unroll<kNumRows>([&](auto row) CACHALOT_INLINE {
+        const Floats dot = T::load(rows.p + row * kAttentionTile + position);
+        sum = S::fma(S::set(weights[first_row + row]), S::max(S::zero(), dot), sum);
       });
-      row += count;
+      T::store(scores + position, sum);
     }
+  }
+
+  static void score_positions(const AttentionTile& tile, const float* weights, float* scores) {
+    unroll<kTileVectors>([&](auto i) CACHALOT_INLINE { T::store(scores + i * kLanes, S::zero()); });
+    for_each_tile_of_rows(tile.num_rows, 0, [&](auto count, int64_t row) CACHALOT_INLINE {
+      add_head_scores<count>(tile, row, weights, scores);
+    });
   }
 
   // ---- states ----
@@ -266,6 +297,7 @@ constexpr AttentionKernels attention_kernels() {
   return {.pack_keys = Loops::pack_keys,
           .pack_values = Loops::pack_values,
           .attend = Loops::attend,
+          .score_positions = Loops::score_positions,
           .merge = Loops::merge,
           .divide = Loops::divide};
 }

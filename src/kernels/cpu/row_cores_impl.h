@@ -98,6 +98,16 @@ void rotate(const float* x, const float* cos, const float* sin, int64_t num_pair
   });
 }
 
+template <class S>
+void rotate_halves(const float* x, const float* cos, const float* sin, int64_t num_pairs, float* out) {
+  for_each_vector<S>(num_pairs, [&](int64_t i, auto part) {
+    const typename S::Floats first = S::load(x + i, part), second = S::load(x + num_pairs + i, part),
+                             c = S::load(cos + i, part), s = S::load(sin + i, part);
+    S::store(out + i, part, first * c - second * s);
+    S::store(out + num_pairs + i, part, first * s + second * c);
+  });
+}
+
 template <class S, class From, class To>
 void convert(const From* in, int64_t count, To* out) {
   for_each_vector<S>(count, [&](int64_t i, auto part) { S::store(out + i, part, S::load(in + i, part)); });
@@ -213,6 +223,7 @@ constexpr RowCores row_cores() {
       .scale = scale<S>,
       .quantize = quantize<S>,
       .rotate = rotate<S>,
+      .rotate_halves = rotate_halves<S>,
       .to_bf16 = convert<S, float, bf16>,
       .from_bf16 = convert<S, bf16, float>,
       .from_fp16 = convert<S, fp16, float>,

@@ -54,6 +54,10 @@ float norm_factor(float sum_of_squares, int64_t count, float epsilon) {
   return 1.f / std::sqrt(sum_of_squares / static_cast<float>(count) + epsilon);
 }
 
+auto rotation(const RowCores& cores, RopePairs pairs) {
+  return pairs == RopePairs::kHalves ? cores.rotate_halves : cores.rotate;
+}
+
 template <class T>
 void embed_rows(const OpsContext& context, const EmbedArgs& args) {
   const RowCores& cores = *context.cores->rows;
@@ -120,7 +124,8 @@ void route_row(const RowCores& cores, const RouteArgs& args, int64_t row) {
 }  // namespace
 
 size_t row_scratch_bytes(const OpsLimits& limits, int num_threads) {
-  const int64_t features = std::max(limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim);
+  const int64_t features =
+      std::max({limits.max_in_features, limits.max_kv_lora_rank + limits.max_head_dim, limits.max_index_dim});
   return static_cast<size_t>(scratch_row_bytes(features) * num_threads);
 }
 
@@ -158,17 +163,17 @@ void Ops::add_norm(const NormArgs& args) const {
   });
 }
 
-void Ops::rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable& rope) const {
+void Ops::rotate_queries(View<float, 3> q_rope, View<const int32_t, 1> positions, const RopeTable& rope,
+                         RopePairs pairs) const {
   const ShapeCheck check("rotate_queries");
   check.equal("positions", {"num_rows", q_rope.extent(0)}, positions.extent(0));
   check_rope(check, rope, {"rope_dim", q_rope.extent(2)});
-  const RowCores& cores = *cores_->rows;
+  const auto rotate = rotation(*cores_->rows, pairs);
   const int64_t num_heads = q_rope.extent(1), num_pairs = q_rope.extent(2) / 2;
   for_each_row(context(), q_rope.extent(0), num_heads * q_rope.extent(2), [&](int64_t row, int) {
     const float *cos = rope.cos.row(positions(row)), *sin = rope.sin.row(positions(row));
     const View<float, 2> heads = q_rope[row];
-    for (int64_t head = 0; head < num_heads; head++)
-      cores.rotate(heads.row(head), cos, sin, num_pairs, heads.row(head));
+    for (int64_t head = 0; head < num_heads; head++) rotate(heads.row(head), cos, sin, num_pairs, heads.row(head));
   });
 }
 
@@ -194,6 +199,39 @@ void Ops::store_latents(const LatentStoreArgs& args) const {
       cores.rotate(x + kv_lora_rank, args.rope.cos.row(position), args.rope.sin.row(position),
                    (features - kv_lora_rank) / 2, result + kv_lora_rank);
       write_row(cores, result, features, cache.row(args.slots(row)));
+    });
+  });
+}
+
+void Ops::store_index_keys(const IndexKeyStoreArgs& args) const {
+  const ShapeCheck check("store_index_keys");
+  const Dim num_rows{"num_rows", args.keys.extent(0)}, dim{"dim", args.keys.extent(1)};
+  const int64_t count = dim.value, num_pairs = args.rope.cos.extent(1);
+  check.at_most("dim", {"max_index_dim", limits_.max_index_dim}, count);
+  check.at_most("rope_dim", dim, 2 * num_pairs);
+  check.shape("norm_weight", args.norm_weight, dim);
+  check.shape("norm_bias", args.norm_bias, dim);
+  check.equal("the cache", dim, args.cache.extent(1));
+  check.shape("positions", args.positions, num_rows);
+  check.shape("slots", args.slots, num_rows);
+  check_rope(check, args.rope, {"rope_dim", 2 * num_pairs});
+  const RowCores& cores = *cores_->rows;
+  const auto rotate = rotation(cores, args.pairs);
+  visit_compute(args.cache.dtype(), [&]<class T>() {
+    const View<T, 2> cache = args.cache.as<T>();
+    for_each_row(context(), num_rows.value, count, [&](int64_t row, int thread_idx) {
+      const float* x = args.keys.row(row);
+      float* result = scratch_row(context(), count, thread_idx);
+      double sum = 0;  // some hundred numbers: a plain loop does
+      for (int64_t i = 0; i < count; i++) sum += static_cast<double>(x[i]);
+      const auto mean = static_cast<float>(sum / static_cast<double>(count));
+      for (int64_t i = 0; i < count; i++) result[i] = x[i] - mean;
+      const float factor = norm_factor(cores.sum_of_squares(result, count), count, args.epsilon);
+      cores.scale(result, factor, args.norm_weight.data(), count, result);
+      for (int64_t i = 0; i < count; i++) result[i] += args.norm_bias(i);
+      const int32_t position = args.positions(row);
+      rotate(result, args.rope.cos.row(position), args.rope.sin.row(position), num_pairs, result);
+      write_row(cores, result, count, cache.row(args.slots(row)));
     });
   });
 }

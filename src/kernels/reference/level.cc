@@ -56,6 +56,14 @@ void rotate(const float* x, const float* cos, const float* sin, int64_t num_pair
   }
 }
 
+void rotate_halves(const float* x, const float* cos, const float* sin, int64_t num_pairs, float* out) {
+  for (int64_t pair = 0; pair < num_pairs; pair++) {
+    const float first = x[pair], second = x[num_pairs + pair];
+    out[pair] = first * cos[pair] - second * sin[pair];
+    out[num_pairs + pair] = first * sin[pair] + second * cos[pair];
+  }
+}
+
 template <class From, class To>
 void convert(const From* in, int64_t count, To* out) {
   for (int64_t i = 0; i < count; i++) out[i] = static_cast<To>(static_cast<float>(in[i]));
@@ -248,6 +256,20 @@ void attend(const AttentionTile& tile) {
   }
 }
 
+void score_positions(const AttentionTile& tile, const float* weights, float* scores) {
+  const AttentionTile::Piece& query = tile.query[0];
+  for (int64_t position = 0; position < tile.num_positions; position++) {
+    const float* key = tile.keys + position * query.dim;
+    float score = 0;
+    for (int64_t row = 0; row < tile.num_rows; row++) {
+      float dot = 0;
+      for (int64_t dim = 0; dim < query.dim; dim++) dot = std::fma(query.data[row * query.stride + dim], key[dim], dot);
+      score = std::fma(weights[row], std::max(dot, 0.f), score);
+    }
+    scores[position] = score;
+  }
+}
+
 void merge(float* acc, float factor, const float* later, float later_factor, int64_t dim) {
   for (int64_t d = 0; d < dim; d++) acc[d] = std::fma(acc[d], factor, later[d] * later_factor);
 }
@@ -287,6 +309,7 @@ constexpr RowCores kRowCores = {.sum_of_squares = sum_of_squares,
                                 .scale = scale,
                                 .quantize = quantize,
                                 .rotate = rotate,
+                                .rotate_halves = rotate_halves,
                                 .to_bf16 = convert<float, bf16>,
                                 .from_bf16 = convert<bf16, float>,
                                 .from_fp16 = convert<fp16, float>,
@@ -303,8 +326,12 @@ constexpr LinearCores kLinearCores = {.float_core = float_core,
                                       .quantize = quantize,
                                       .silu_product = silu_product,
                                       .store_bf16 = store_bf16};
-constexpr AttentionKernels kAttentionKernels = {
-    .pack_keys = pack_keys, .pack_values = pack_values, .attend = attend, .merge = merge, .divide = divide};
+constexpr AttentionKernels kAttentionKernels = {.pack_keys = pack_keys,
+                                                .pack_values = pack_values,
+                                                .attend = attend,
+                                                .score_positions = score_positions,
+                                                .merge = merge,
+                                                .divide = divide};
 constexpr LimitCores kLimitCores = {.read = read,
                                     .multiply_int8 = multiply<int32_t>,
                                     .multiply_floats = multiply<float>,
