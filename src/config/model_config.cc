@@ -20,8 +20,7 @@ namespace json = boost::json;
 // What a family of checkpoints has of its own. Another one is another row, as long as it computes the same.
 struct Family {
   std::string_view architectures, model_types;  // between spaces
-  bool is_part;      // the language model's keys are in text_config, beside those of other parts
-  bool has_indexer;  // sparse attention
+  bool is_part;  // the language model's keys are in text_config, beside those of other parts
   // What an absent key means, as the family's published configuration class says: DeepSeek's own
   // configuration_deepseek.py, and transformers' configuration_deepseek_v2.py, _v3.py, _glm4_moe_lite.py and
   // _glm_moe_dsa.py (5.24) where they agree. Keys that give shapes are required all the same, and bos and eos, which
@@ -54,6 +53,9 @@ const std::vector<Family>& families() {
     glm.rms_norm_eps = 1e-5;
     ModelConfig glm_dsa = glm;
     glm_dsa.q_lora_rank = 2048;
+    glm_dsa.indexer = {.num_heads = 32, .interleaved_rope = true, .is_full = {}};
+    ModelConfig v32 = v3;
+    v32.indexer.emplace();
     ModelConfig glm_lite = glm;
     glm_lite.q_lora_rank = 768;
     glm_lite.first_k_dense_replace = 1;
@@ -62,12 +64,12 @@ const std::vector<Family>& families() {
     glm_lite.moe_intermediate_size = 1536;
     glm_lite.routed_scaling_factor = 1.8;
     return std::vector<Family>{
-        {"DeepseekV2ForCausalLM", "deepseek_v2", false, false, v2},
-        {"DeepseekV3ForCausalLM", "deepseek_v3 kimi_k2", false, false, v3},
-        {"KimiK25ForConditionalGeneration Kimi_K25ForConditionalGeneration", "kimi_k25", true, false, kimi_part},
-        {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", false, false, glm_lite},
-        {"DeepseekV32ForCausalLM", "deepseek_v32", false, true, v3},
-        {"GlmMoeDsaForCausalLM", "glm_moe_dsa", false, true, glm_dsa},
+        {"DeepseekV2ForCausalLM", "deepseek_v2", false, v2},
+        {"DeepseekV3ForCausalLM", "deepseek_v3 kimi_k2", false, v3},
+        {"KimiK25ForConditionalGeneration Kimi_K25ForConditionalGeneration", "kimi_k25", true, kimi_part},
+        {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", false, glm_lite},
+        {"DeepseekV32ForCausalLM", "deepseek_v32", false, v32},
+        {"GlmMoeDsaForCausalLM", "glm_moe_dsa", false, glm_dsa},
     };
   }();
   return kFamilies;
@@ -77,18 +79,15 @@ Result<const Family*> read_family(JsonKeys& keys) {
   std::vector<std::string> names;
   keys.optional("architectures", names);
   RETURN_IF_ERROR(keys.status());
-  std::string supported, reason;
+  std::string supported;
   for (const Family& family : families()) {
-    const bool is_it = names.size() == 1 && has_word(family.architectures, names[0]);
-    if (is_it && !family.has_indexer) return &family;
-    if (is_it) reason = ": it asks for sparse attention";
-    if (family.has_indexer) continue;
+    if (names.size() == 1 && has_word(family.architectures, names[0])) return &family;
     supported += (supported.empty() ? "" : " ") + std::string(family.architectures);
   }
   return std::unexpected(
       Error{ErrorCode::kUnsupported,
-            fmt::format("{}: architectures is [{}], which is not supported{}; supported are: {}", keys.path(),
-                        escaped(fmt::format("{}", fmt::join(names, ", ")), 200), reason, supported),
+            fmt::format("{}: architectures is [{}], which is not supported; supported are: {}", keys.path(),
+                        escaped(fmt::format("{}", fmt::join(names, ", ")), 200), supported),
             "architectures"});
 }
 
@@ -181,6 +180,64 @@ void read_experts(ModelKeys& keys, ModelConfig& config) {
   }
 }
 
+// Which layers have an indexer, by the first of three ways to say it. Each lists all layers.
+std::vector<bool> read_full_layers(ModelKeys& keys, const ModelConfig& config) {
+  const auto num_layers = static_cast<size_t>(config.num_layers);
+  std::vector<std::string> types;
+  std::string_view key = "indexer_types";
+  keys.optional(key, types);
+  if (const json::value* pattern = keys.find("index_topk_pattern"); pattern && types.empty()) {
+    key = "index_topk_pattern";
+    if (const json::string* letters = pattern->if_string()) {
+      for (const char letter : *letters) types.emplace_back(1, letter);
+    } else {
+      keys.optional(key, types);
+    }
+  }
+  std::vector<bool> is_full;
+  for (const std::string& type : types) {
+    const bool full = type == "full" || type == "F";
+    if (!full && type != "shared" && type != "S") keys.refuse(key, in_double_quotes(type), "full or shared (F or S)");
+    is_full.push_back(full);
+  }
+  if (types.empty()) {
+    int frequency = 1, offset = 2;
+    keys.optional("index_topk_freq", frequency);
+    keys.optional("index_skip_topk_offset", offset);
+    key = "index_skip_topk_offset";
+    for (int layer = 0; layer < config.num_layers; layer++)
+      is_full.push_back(std::max(layer - offset + 1, 0) % std::max(frequency, 1) == 0);
+  }
+  if (is_full.size() != num_layers)
+    keys.fault(key, fmt::format("has {} entries", is_full.size()),
+               fmt::format("one for each of num_hidden_layers ({})", num_layers));
+  else if (!is_full.empty() && !is_full[0])
+    keys.fault(key, "gives layer 0 no indexer", "such that it has one: there is none before it");
+  is_full.resize(num_layers, true);
+  return is_full;
+}
+
+void read_indexer(ModelKeys& keys, ModelConfig& config) {
+  if (!config.indexer) {
+    for (const std::string_view key : {"index_topk", "index_n_heads", "index_head_dim", "indexer_types"})
+      if (const json::value* value = keys.find(key); value && !(value->is_array() && value->get_array().empty()))
+        keys.fault(key, "is there, which asks for sparse attention", "absent or null in models of these architectures",
+                   ErrorCode::kUnsupported);
+    return;
+  }
+  IndexerConfig& indexer = *config.indexer;
+  keys.optional("index_n_heads", indexer.num_heads);
+  keys.optional("index_head_dim", indexer.head_dim);
+  keys.optional("index_topk", indexer.topk);
+  keys.optional("indexer_rope_interleave", indexer.interleaved_rope);
+  indexer.is_full = read_full_layers(keys, config);
+  if (config.q_lora_rank == 0)
+    keys.fault("q_lora_rank", "is 0", "positive: the indexer's queries come from the query's latent");
+  if (indexer.head_dim < config.qk_rope_head_dim)
+    keys.fault("index_head_dim", fmt::format("is {}", indexer.head_dim),
+               fmt::format("at least qk_rope_head_dim ({}), which is rotated of it", config.qk_rope_head_dim));
+}
+
 void check_routing(JsonKeys& keys, const ModelConfig& config) {
   if (config.num_experts == 0) return;
   const auto is = [&](std::string_view key, int value) {
@@ -209,6 +266,12 @@ void check_routing(JsonKeys& keys, const ModelConfig& config) {
                fmt::format("at most {}: noaux_tc scores a group by its two best experts", config.num_experts / 2));
 }
 
+double indexer_parameters(const ModelConfig& config) {
+  if (!config.indexer) return 0;
+  const double heads = config.indexer->num_heads, dim = config.indexer->head_dim, hidden = config.hidden_size;
+  return heads * dim * config.q_lora_rank + (heads + dim) * hidden;
+}
+
 // Bounds of single numbers leave room for products that no machine holds, and that would overflow or fill the memory of
 // a planner.
 void check_size(JsonKeys& keys, const ModelConfig& config) {
@@ -221,7 +284,7 @@ void check_size(JsonKeys& keys, const ModelConfig& config) {
   const double q_rank = config.q_lora_rank > 0 ? config.q_lora_rank : hidden;
   const double attention = heads * (config.qk_head_dim() * q_rank + config.v_head_dim * hidden +
                                     (config.qk_nope_head_dim + config.v_head_dim) * double{1} * config.kv_lora_rank) +
-                           hidden * (q_rank + config.kv_cache_dim());
+                           hidden * (q_rank + config.kv_cache_dim()) + indexer_parameters(config);
   const double feed_forward =
       3 * hidden * (num_experts * config.moe_intermediate_size + layers * config.intermediate_size);
   const double num_parameters = layers * attention + feed_forward + 2 * hidden * config.vocab_size;
@@ -250,8 +313,11 @@ void check_layer_types(JsonKeys& keys, const ModelConfig& config) {
             wanted, ErrorCode::kUnsupported);
   };
   check(
-      "layer_types", [](int, const std::string& type) { return type == "full_attention" || type == "attention"; },
-      "full_attention in every layer");
+      "layer_types",
+      [&](int, const std::string& type) {
+        return config.indexer ? type == "deepseek_sparse_attention" : type == "full_attention" || type == "attention";
+      },
+      config.indexer ? "deepseek_sparse_attention in every layer" : "full_attention in every layer");
   check(
       "mlp_layer_types",
       [&](int layer, const std::string& type) { return type == (config.is_moe_layer(layer) ? "sparse" : "dense"); },
@@ -463,6 +529,7 @@ Result<ModelConfig> parse_model_config(const std::string& text, const std::strin
   refuse_variants(keys);
   read_shape(keys, config);
   read_experts(keys, config);
+  read_indexer(keys, config);
   RETURN_IF_ERROR(keys.status());
   keys.check(unknown);
   check_routing(keys, config);

@@ -48,6 +48,16 @@ struct QuantizationConfig : QuantizationScheme {    // the scheme that most have
   std::vector<std::string> ignore;
 };
 
+// Sparse attention's lightning indexer (DeepSeek V3.2): it chooses the positions that a row attends to.
+struct IndexerConfig {
+  int num_heads = 64, head_dim = 128;
+  int topk = 2048;                // positions a row attends to, at most
+  bool interleaved_rope = false;  // rotated are pairs (2i, 2i + 1); else halves (i, i + qk_rope_head_dim / 2)
+  // [num_layers]: whether the layer has an indexer; else it attends to what the last one before it has chosen. Layers
+  // beyond, of multi-token prediction, have one.
+  std::vector<bool> is_full;
+};
+
 // A checkpoint's config.json, with every variant an enum. Loading refuses by name what this program does not do.
 struct ModelConfig {
   ModelFamily family = ModelFamily::kDeepseekV3;
@@ -68,6 +78,7 @@ struct ModelConfig {
   double routed_scaling_factor = 1;
   double rms_norm_eps = 1e-6, rope_theta = 10000;
   std::optional<YarnConfig> yarn;
+  std::optional<IndexerConfig> indexer;  // none: attention is dense
   int max_position_embeddings = 0;
   int num_nextn_predict_layers = 0;  // MTP layers that the file may hold, after the num_layers
   bool tie_word_embeddings = false;
@@ -85,6 +96,9 @@ struct ModelConfig {
     if (num_experts == 0) return false;
     if (!sparse_layers.empty()) return layer >= num_layers || sparse_layers[static_cast<size_t>(layer)];
     return layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
+  }
+  bool has_indexer(int layer) const {
+    return indexer && (layer >= num_layers || indexer->is_full[static_cast<size_t>(layer)]);
   }
 };
 

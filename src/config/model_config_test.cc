@@ -144,7 +144,6 @@ TEST(ModelConfig, RefusesByNameWhatIsNotSupported) {
            Case{R"({"architectures": ["LlamaForCausalLM"]})",
                 "architectures is [LlamaForCausalLM], which is not supported; supported are: DeepseekV2ForCausalLM "
                 "DeepseekV3ForCausalLM KimiK25ForConditionalGeneration"},
-           Case{R"({"architectures": ["DeepseekV32ForCausalLM"]})", "it asks for sparse attention"},
            Case{R"({"architectures": null})", "supported are"},
            Case{R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\", which is not supported; it must be silu"},
            Case{R"({"attention_bias": true})", "attention_bias is true"},
@@ -549,6 +548,64 @@ TEST(ModelConfig, ListsOfLayerTypesMaySayAgainWhatOtherKeysSay) {
   types[3] = "dense";
   object["mlp_layer_types"] = types;
   EXPECT_THAT(error_of(parse(object)), HasSubstr("mlp_layer_types is 'dense' for layer 3"));
+}
+
+std::vector<int> full_layers(const ModelConfig& config) {
+  std::vector<int> layers;
+  for (int layer = 0; layer < config.num_layers; layer++)
+    if (config.has_indexer(layer)) layers.push_back(layer);
+  return layers;
+}
+
+TEST(ModelConfig, ReadsTheIndexersOfSparseAttention) {
+  const ModelConfig v32 = parse_real("deepseek-v3.2");
+  EXPECT_TRUE(v32.notes.empty()) << v32.notes.front();
+  ASSERT_TRUE(v32.indexer);
+  EXPECT_EQ(v32.indexer->num_heads, 64);
+  EXPECT_EQ(v32.indexer->head_dim, 128);
+  EXPECT_EQ(v32.indexer->topk, 2048);
+  EXPECT_FALSE(v32.indexer->interleaved_rope);
+  EXPECT_EQ(std::ssize(full_layers(v32)), 61);
+  EXPECT_TRUE(v32.has_indexer(61)) << "of multi-token prediction";
+
+  const ModelConfig glm = parse_real("glm-5.2");
+  EXPECT_TRUE(glm.notes.empty()) << glm.notes.front();
+  ASSERT_TRUE(glm.indexer);
+  EXPECT_EQ(glm.indexer->num_heads, 32);
+  EXPECT_TRUE(glm.indexer->interleaved_rope);
+  EXPECT_EQ(std::ssize(full_layers(glm)), 21);
+  EXPECT_FALSE(parse_real("deepseek-r1").indexer);
+  EXPECT_FALSE(parse_real("deepseek-r1").has_indexer(61));
+}
+
+TEST(ModelConfig, SaysInThreeWaysWhichLayersHaveAnIndexer) {
+  const auto with = [](const std::string& changes, int num_layers = 8) {
+    boost::json::object object = boost::json::parse(real_config("glm-5.2")).as_object();
+    for (const char* key : {"indexer_types", "index_topk_freq", "index_skip_topk_offset", "mlp_layer_types"})
+      object.erase(key);
+    object["num_hidden_layers"] = num_layers;
+    const boost::json::object changed = boost::json::parse(changes).as_object();
+    for (const auto& [key, value] : changed) object[key] = value;
+    return parse(object);
+  };
+  EXPECT_THAT(full_layers(*with("{}")), testing::SizeIs(8));
+  EXPECT_THAT(full_layers(*with(R"({"index_topk_freq": 4, "index_skip_topk_offset": 3})", 12)),
+              ElementsAre(0, 1, 2, 6, 10));
+  EXPECT_THAT(full_layers(*with(R"({"index_topk_freq": 2})")), ElementsAre(0, 1, 3, 5, 7));
+  EXPECT_THAT(full_layers(*with(R"({"index_topk_freq": 0})")), testing::SizeIs(8));
+  EXPECT_THAT(full_layers(*with(R"({"index_topk_pattern": "FSSF", "index_topk_freq": 2})", 4)), ElementsAre(0, 3));
+  EXPECT_THAT(full_layers(*with(R"({"index_topk_pattern": ["F", "S", "F", "S"]})", 4)), ElementsAre(0, 2));
+  EXPECT_THAT(full_layers(*with(R"({"index_topk_pattern": "FFSF", "indexer_types": ["full", "shared"]})", 2)),
+              ElementsAre(0))
+      << "indexer_types come first";
+  EXPECT_THAT(error_of(with(R"({"indexer_types": ["shared", "full"]})", 2)),
+              HasSubstr("indexer_types gives layer 0 no indexer"));
+  EXPECT_THAT(error_of(with(R"({"indexer_types": ["full"]})")),
+              HasSubstr("indexer_types has 1 entries; it must be one for each of num_hidden_layers (8)"));
+  EXPECT_THAT(error_of(with(R"({"index_topk_pattern": "FX"})", 2)), HasSubstr("index_topk_pattern is \"X\""));
+  EXPECT_THAT(error_of(with(R"({"q_lora_rank": null})")), HasSubstr("q_lora_rank is 0"));
+  EXPECT_THAT(error_of(with(R"({"index_head_dim": 32})")), HasSubstr("at least qk_rope_head_dim (64)"));
+  EXPECT_THAT(error_of(with(R"({"index_topk": 0})")), HasSubstr("index_topk"));
 }
 
 TEST(ModelConfig, NamesUnknownKeysOnceInOneLine) {

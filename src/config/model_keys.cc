@@ -69,12 +69,17 @@ constexpr ModelKey kFileKeys[] = {
     whole("first_k_dense_replace", 0, kMaxLayers),
     whole("moe_layer_freq", 1, kMaxLayers),
     number("routed_scaling_factor", 1e-6, 1e6),
+    // The indexer of sparse attention.
+    whole("index_n_heads", 1, kMaxHeads),
+    whole("index_head_dim", 2, kMaxHeadDim),
+    whole("index_topk", 1, kMaxPosition),
+    whole("index_topk_freq index_skip_topk_offset", 0, kMaxLayers),
     // Positions; rope_scaling and rope_parameters are tables of their own.
     number("rope_theta", 2, 1e12),
     // Words, lists, objects; model_config.cc says which.
     read("architectures model_type bos_token_id eos_token_id tie_word_embeddings norm_topk_prob scoring_func "
          "topk_method rope_scaling rope_parameters quantization_config mlp_layer_types layer_types sliding_window "
-         "use_sliding_window hidden_act"),
+         "use_sliding_window hidden_act indexer_types index_topk_pattern indexer_rope_interleave"),
     // Other mathematics.
     neutral("attention_bias", "false", "biases in attention"),
     neutral("mlp_bias", "false", "biases in the feed-forward layers"),
@@ -87,10 +92,6 @@ constexpr ModelKey kFileKeys[] = {
     neutral("rope_interleave", "true", "a rotation of halves"),
     neutral("partial_rotary_factor", "1", "a rotation of a part"),
     neutral("pretraining_tp", "1", "sums in another order"),
-    neutral("index_topk index_n_heads index_head_dim", "null", "sparse attention (DeepSeek V3.2's indexer)"),
-    neutral("index_topk_freq index_topk_pattern index_skip_topk_offset index_share_for_mtp_iteration indexer_types",
-            "null", "sparse attention that layers share"),
-    neutral("indexer_rope_interleave", "null", "sparse attention"),
     neutral("compress_ratios compress_rope_theta", "null", "compressed attention (DeepSeek V4)"),
     neutral("num_hash_layers", "0", "routing by hashes (DeepSeek V4)"),
     neutral("hc_mult hc_eps hc_sinkhorn_iters", "null", "hyper-connections (DeepSeek V4)"),
@@ -131,7 +132,8 @@ constexpr ModelKey kFileKeys[] = {
     neutral("chunk_size_feed_forward", "0", "feed-forward layers in chunks"),
     neutral("num_labels problem_type", "null", "a classifier"),
     // Of no consequence.
-    noted("_name_or_path _attn_implementation _attn_implementation_autoset attention_dropout attn_implementation "
+    noted("index_share_for_mtp_iteration _name_or_path _attn_implementation _attn_implementation_autoset "
+          "attention_dropout attn_implementation "
           "auto_map aux_loss_alpha aux_loss_weight dtype embd_pdrop ep_size gradient_checkpointing head_dim "
           "hidden_dropout id2label initializer_range is_decoder label2id max_window_layers mtp_loss_scaling_factor "
           "model_max_length moe_router_dtype n_embd num_key_value_heads output_attentions output_hidden_states "

@@ -96,7 +96,7 @@ size_t RandomPatterns::start(std::string_view tensor_name) const {
 
 namespace {
 
-constexpr double kNormSpread = 0.1, kRouterBiasDeviation = 0.001;
+constexpr double kNormSpread = 0.1, kBiasDeviation = 0.001;
 
 struct RandomTensor {
   TensorSpec spec;
@@ -126,7 +126,7 @@ std::vector<RandomTensor> quantized_tensors(const ModelTensor& tensor, const Qua
 RandomTensor plain_tensor(const ModelTensor& tensor) {
   const TensorSpec spec = plain_spec(tensor, DType::kBF16);
   if (tensor.role == TensorRole::kNorm) return {spec, PatternKind::kNorm, kNormSpread};
-  if (tensor.role == TensorRole::kRouterBias) return {spec, PatternKind::kUniform, kRouterBiasDeviation};
+  if (tensor.role == TensorRole::kBias) return {spec, PatternKind::kUniform, kBiasDeviation};
   if (tensor.role == TensorRole::kEmbedding) return {spec, PatternKind::kUniform, 1};
   return {spec, PatternKind::kUniform, 1 / std::sqrt(static_cast<double>(tensor.cols))};
 }

@@ -64,6 +64,13 @@ class TensorList {
     norm("kv_a_layernorm", kv_rank);
     linear("kv_b_proj", heads * (config_.qk_nope_head_dim + config_.v_head_dim), kv_rank);
     linear("o_proj", hidden, heads * config_.v_head_dim);
+    if (!config_.has_indexer(layer)) return;
+    const int64_t index_heads = config_.indexer->num_heads, index_dim = config_.indexer->head_dim;
+    linear("indexer.wq_b", index_heads * index_dim, q_rank);
+    linear("indexer.wk", index_dim, hidden);
+    norm("indexer.k_norm", index_dim);
+    add(layer_name(layer, "self_attn.indexer.k_norm.bias"), TensorRole::kBias, index_dim);
+    add(layer_name(layer, "self_attn.indexer.weights_proj"), TensorRole::kRouter, index_heads, hidden);
   }
 
   void add_mlp(const std::string& prefix, int64_t width) {
@@ -75,7 +82,7 @@ class TensorList {
   void add_experts(int layer) {
     add(layer_name(layer, "mlp.gate"), TensorRole::kRouter, config_.num_experts, config_.hidden_size);
     if (config_.topk_method == TopkMethod::kNoauxTc)
-      add(layer_name(layer, "mlp.gate.e_score_correction_bias"), TensorRole::kRouterBias, config_.num_experts);
+      add(layer_name(layer, "mlp.gate.e_score_correction_bias"), TensorRole::kBias, config_.num_experts);
     for (int expert = 0; expert < config_.num_experts; expert++)
       add_mlp(layer_name(layer, fmt::format("mlp.experts.{}", expert)), config_.moe_intermediate_size);
     if (config_.num_shared_experts > 0)
@@ -247,7 +254,8 @@ namespace {
 // A checkpoint's linear by its name; only what a name tells: experts, attention and dense layers are all kLinear.
 TensorRole role_of(std::string_view prefix) {
   if (prefix == "lm_head") return TensorRole::kHead;
-  return prefix.ends_with(".mlp.gate") ? TensorRole::kRouter : TensorRole::kLinear;
+  return prefix.ends_with(".mlp.gate") || prefix.ends_with(".indexer.weights_proj") ? TensorRole::kRouter
+                                                                                    : TensorRole::kLinear;
 }
 
 // Whether `entry`, of modules_to_not_convert, names this module or one that it is part of: "mlp.gate" names

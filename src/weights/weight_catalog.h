@@ -16,8 +16,8 @@ namespace cachalot {
 // What a tensor is for. It decides what quantization may touch and how random weights are drawn.
 enum class TensorRole {
   kLinear,         // any projection of a layer; may be quantized
-  kRouter,         // mlp.gate: stays as stored
-  kRouterBias,     // e_score_correction_bias
+  kRouter,         // mlp.gate, and the indexer's weights_proj: stay as stored
+  kBias,           // e_score_correction_bias, and of the indexer's norm
   kMtpProjection,  // eh_proj: stays as stored
   kHead,           // lm_head: stays as stored, unless asked for
   kEmbedding,

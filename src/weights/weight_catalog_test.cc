@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/file.h"
 #include "weights/files_test_util.h"
 #include "weights/model_files.h"
 #include "weights/synth.h"
@@ -51,6 +52,34 @@ INSTANTIATE_TEST_SUITE_P(Formats, PlannedWeightsOf,
                          [](const auto& info) {
                            return fmt::format("{}OfGroup{}", format_name(info.param.format), info.param.group_size);
                          });
+
+// What DeepSeek V3.2's and GLM-5.2's files hold.
+TEST(ModelTensors, OfAnIndexerAreInTheLayersThatHaveOne) {
+  const auto indexers = [](const ModelConfig& config, int num_mtp_layers) {
+    std::vector<std::string> names;
+    for (const ModelTensor& tensor : model_tensors(config, num_mtp_layers))
+      if (tensor.name.find(".indexer.") != std::string::npos)
+        names.push_back(fmt::format("{} {}x{}", tensor.plain_name(), tensor.rows, tensor.cols));
+    return names;
+  };
+  const std::string configs = CACHALOT_SOURCE_DIR "/tests/data/configs/";
+  const auto read = [&](const std::string& name) {
+    return parse_model_config(read_file(configs + name).value(), name).value();
+  };
+  const ModelConfig v32 = read("deepseek-v3.2.json");
+  const std::vector<std::string> of_v32 = indexers(v32, 1);
+  EXPECT_EQ(of_v32.size(), 62u * 5);
+  const std::string prefix = "model.layers.0.self_attn.indexer.";
+  EXPECT_EQ(std::vector(of_v32.begin(), of_v32.begin() + 5),
+            (std::vector<std::string>{prefix + "wq_b.weight 8192x1536", prefix + "wk.weight 128x7168",
+                                      prefix + "k_norm.weight 128x1", prefix + "k_norm.bias 128x1",
+                                      prefix + "weights_proj.weight 64x7168"}));
+  EXPECT_EQ(indexers(read("glm-5.2.json"), 1).size(), 22u * 5);
+  EXPECT_TRUE(indexers(read("deepseek-r1.json"), 1).empty());
+  const PlannedWeights planned(v32, {.format = WeightFormat::kFp8Block}, "config.json");
+  EXPECT_EQ(planned.linear(prefix + "wk", 128, 7168)->format, SourceFormat::kFp8Block);
+  EXPECT_EQ(planned.linear(prefix + "weights_proj", 64, 7168)->format, SourceFormat::kPlain);
+}
 
 TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
   ModelConfig config = parse_model_config(kConfig, "config.json").value();
