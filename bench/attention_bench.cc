@@ -46,15 +46,20 @@ std::vector<float> random_floats(int64_t count) {
   return values;
 }
 
+// An indexer's, as DeepSeek V3.2 has it on every rank.
+constexpr int64_t kIndexHeads = 64, kIndexDim = 128, kTopk = 2048;
+
 // Sequences of equal length, one after another in a bf16 cache.
 class Cache {
  public:
-  Cache(const Shape& shape, int64_t sequences, int64_t positions)
-      : width_(shape.latent + shape.rope),
+  Cache(int64_t width, int64_t sequences, int64_t positions)
+      : width_(width),
         blocks_of_sequence_(ceil_div(positions, kBlockSize)),
-        rows_(static_cast<size_t>(sequences * blocks_of_sequence_ * kBlockSize * width_), bf16(0.5f)),
+        rows_(static_cast<size_t>(sequences * blocks_of_sequence_ * kBlockSize * width_)),
         blocks_(static_cast<size_t>(sequences * blocks_of_sequence_)) {
     std::iota(blocks_.begin(), blocks_.end(), 0);
+    std::minstd_rand random(2);
+    for (bf16& number : rows_) number = bf16(static_cast<float>(random() % 2000) / 1000.f - 1);
   }
   CachedContext context(int64_t sequence) {
     return {.cache = ComputeView<2>(rows_.data(), DType::kBF16, std::ssize(rows_) / width_, width_),
@@ -74,7 +79,9 @@ Ops ops_for(IsaLevel isa, const Shape& shape, int64_t rows, int64_t positions) {
                          .max_heads = shape.heads,
                          .max_head_dim = shape.nope + shape.rope,
                          .max_kv_lora_rank = shape.latent,
-                         .max_positions = positions};
+                         .max_positions = positions,
+                         .max_index_heads = kIndexHeads,
+                         .max_index_dim = kIndexDim};
   return Ops::create(isa, device(), limits).value();
 }
 
@@ -93,7 +100,7 @@ void report(benchmark::State& state, IsaLevel isa, double bytes, double operatio
 // The last `rows` positions of a prompt of `positions`.
 void expanded(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const int64_t rows = state.range(0), positions = state.range(1);
-  Cache cache(shape, 1, positions);
+  Cache cache(shape.latent + shape.rope, 1, positions);
   const std::vector<float> q = random_floats(rows * shape.heads * (shape.nope + shape.rope));
   const std::vector<float> kv = random_floats(positions * shape.heads * (shape.nope + shape.v));
   std::vector<float> out(static_cast<size_t>(rows * shape.heads * shape.v)),
@@ -121,7 +128,7 @@ void expanded(benchmark::State& state, IsaLevel isa, const Shape& shape) {
 // `rows` sequences of `positions` each.
 void absorbed(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const int64_t rows = state.range(0), positions = state.range(1);
-  Cache cache(shape, rows, positions);
+  Cache cache(shape.latent + shape.rope, rows, positions);
   const std::vector<float> q_latent = random_floats(rows * shape.heads * shape.latent),
                            q_rope = random_floats(rows * shape.heads * shape.rope);
   std::vector<float> out(q_latent.size());
@@ -138,6 +145,43 @@ void absorbed(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   const double pairs = static_cast<double>(rows * positions);
   report(state, isa, pairs * static_cast<double>((shape.latent + shape.rope) * 2),
          2 * pairs * static_cast<double>(shape.heads * (2 * shape.latent + shape.rope)), bandwidth, peak);
+}
+
+// The same with an indexer: it scores all positions, and the row attends to the best.
+void sparse(benchmark::State& state, IsaLevel isa, const Shape& shape) {
+  const int64_t rows = state.range(0), positions = state.range(1);
+  Cache latents(shape.latent + shape.rope, rows, positions), keys(kIndexDim, rows, positions);
+  const std::vector<float> q_latent = random_floats(rows * shape.heads * shape.latent),
+                           q_rope = random_floats(rows * shape.heads * shape.rope),
+                           index_q = random_floats(rows * kIndexHeads * kIndexDim),
+                           weights = random_floats(rows * kIndexHeads);
+  std::vector<float> out(q_latent.size());
+  std::vector<int32_t> chosen(static_cast<size_t>(rows * kTopk));
+  const auto position = static_cast<int>(positions - 1);
+  std::vector<ScoredRow> scored;
+  std::vector<AbsorbedRow> attending;
+  for (int64_t row = 0; row < rows; row++) {
+    scored.push_back({keys.context(row), position});
+    attending.push_back({latents.context(row), position, {chosen.data() + row * kTopk, kTopk}});
+  }
+  const Ops ops = ops_for(isa, shape, rows, positions);
+  const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();
+  for (auto _ : state) {
+    ops.choose_positions({.q = View<const float, 3>(index_q.data(), rows, kIndexHeads, kIndexDim),
+                          .head_weights = View<const float, 2>(weights.data(), rows, kIndexHeads),
+                          .rows = scored,
+                          .chosen = View<int32_t, 2>(chosen.data(), rows, kTopk)});
+    ops.attend_absorbed({.q_latent = View<const float, 3>(q_latent.data(), rows, shape.heads, shape.latent),
+                         .q_rope = View<const float, 3>(q_rope.data(), rows, shape.heads, shape.rope),
+                         .rows = attending,
+                         .softmax_scale = 0.1f,
+                         .out = View<float, 3>(out.data(), rows, shape.heads, shape.latent)});
+  }
+  const auto scored_pairs = static_cast<double>(rows * positions), pairs = static_cast<double>(rows * kTopk);
+  report(state, isa, scored_pairs * kIndexDim * 2 + pairs * static_cast<double>((shape.latent + shape.rope) * 2),
+         2 * scored_pairs * kIndexHeads * kIndexDim +
+             2 * pairs * static_cast<double>(shape.heads * (2 * shape.latent + shape.rope)),
+         bandwidth, peak);
 }
 
 const bool registered = [] {
@@ -159,6 +203,16 @@ const bool registered = [] {
           ->Args({8, 128})
           ->Args({8, 1024})
           ->Args({32, 160})
+          ->Args({1, 16384})
+          ->Args({1, 65536})
+          ->UseRealTime()
+          ->MinTime(0.1);
+      benchmark::RegisterBenchmark(("sparse/" + name).c_str(),
+                                   [=](benchmark::State& state) { sparse(state, isa, shape); })
+          ->Args({1, 4096})
+          ->Args({1, 16384})
+          ->Args({1, 65536})
+          ->Args({8, 16384})
           ->UseRealTime()
           ->MinTime(0.1);
     }

@@ -1,5 +1,6 @@
 #include "golden_cases.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -22,23 +23,38 @@ std::string golden_folder(const std::string& name) {
   return std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/" + name;
 }
 
-std::vector<GoldenCase> load_golden_cases(const std::string& name) {
-  auto file = SafetensorsFile::open(golden_folder(name) + "/cases.safetensors");
+namespace {
+
+using Tensors = std::map<std::string, std::vector<std::byte>>;
+
+Tensors read_tensors(const std::string& path) {
+  auto file = SafetensorsFile::open(path);
   if (!file) {
     ADD_FAILURE() << file.error().message;
     return {};
   }
-  std::map<std::string, const TensorRef*> tensors;
-  for (const TensorRef& tensor : file->tensors()) tensors[tensor.spec.name] = &tensor;
+  Tensors tensors;
+  for (const TensorRef& tensor : file->tensors()) tensors[tensor.spec.name] = {tensor.data.begin(), tensor.data.end()};
+  return tensors;
+}
+
+template <class T>
+std::vector<T> numbers(const std::vector<std::byte>& bytes) {
+  const auto* values = reinterpret_cast<const T*>(bytes.data());
+  return {values, values + bytes.size() / sizeof(T)};
+}
+
+}  // namespace
+
+std::vector<GoldenCase> load_golden_cases(const std::string& name) {
+  Tensors tensors = read_tensors(golden_folder(name) + "/cases.safetensors");
+  if (std::ranges::find(kSparseGoldenNames, name) != kSparseGoldenNames.end())
+    tensors.merge(read_tensors(golden_folder(name) + "/selected.safetensors"));
   std::vector<GoldenCase> cases;
-  for (int idx = 0; tensors.contains("tokens." + std::to_string(idx)); idx++) {
-    const TensorRef &tokens = *tensors.at("tokens." + std::to_string(idx)),
-                    &logits = *tensors.at("logits." + std::to_string(idx));
-    const auto* ids = reinterpret_cast<const TokenId*>(tokens.data.data());
-    const auto* values = reinterpret_cast<const float*>(logits.data.data());
-    cases.push_back(
-        {{ids, ids + tokens.data.size() / sizeof(TokenId)}, {values, values + logits.data.size() / sizeof(float)}});
-  }
+  for (int idx = 0; tensors.contains(fmt::format("tokens.{}", idx)); idx++)
+    cases.push_back({.tokens = numbers<TokenId>(tensors.at(fmt::format("tokens.{}", idx))),
+                     .logits = numbers<float>(tensors.at(fmt::format("logits.{}", idx))),
+                     .selected = numbers<int32_t>(tensors[fmt::format("selected.{}", idx)])});
   EXPECT_EQ(cases.size(), 6u);
   return cases;
 }

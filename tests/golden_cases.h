@@ -11,6 +11,8 @@ namespace cachalot::test {
 struct GoldenCase {
   std::vector<TokenId> tokens;
   std::vector<float> logits;  // [num_tokens, vocab_size]
+  // Of models with an indexer: what rows attend to, [num_layers, num_tokens, index_topk], rising, -1 where fewer.
+  std::vector<int32_t> selected = {};
 };
 
 // Golden checkpoints, each with 8 heads, and the errors that rounding may make: of bf16, and of int8 activations.
@@ -38,6 +40,9 @@ inline const std::vector<GoldenFolder> kGoldenFolders = [] {
 
 // Of those whose experts can be shared out to so many ranks.
 std::vector<std::string> golden_names(int num_ranks);
+
+// Models with an indexer, of 24, 16 and 8 experts.
+inline const std::vector<std::string> kSparseGoldenNames{"v32-fp8", "glm5-bf16", "glm52-bf16"};
 
 std::string golden_folder(const std::string& name);
 // In the order of their lengths: 1, 2, 7, 64, 65 and 150 tokens. Fails the test if they cannot be read.

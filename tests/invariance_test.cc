@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
+#include <numeric>
 #include <random>
 
+#include "config/model_config.h"
 #include "engine_harness.h"
 #include "model_harness.h"
 
@@ -35,7 +38,7 @@ std::string param_name(const testing::TestParamInfo<Param>& info) {
 
 class Invariance : public testing::TestWithParam<Param> {
  protected:
-  static constexpr int kVocab = 320, kPromptTokens = 150, kAnswerTokens = 24;
+  static constexpr int kTokens = 256, kPromptTokens = 150, kAnswerTokens = 24;  // ids that all models have
   static constexpr RequestId kSubject = 0;
 
   EngineOptions options() const {
@@ -50,13 +53,19 @@ class Invariance : public testing::TestWithParam<Param> {
   static std::vector<TokenId> random_tokens(int count, unsigned seed) {
     std::mt19937 random(seed);
     std::vector<TokenId> tokens(static_cast<size_t>(count));
-    for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocab);
+    for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kTokens);
     return tokens;
+  }
+  static int vocab_size() {
+    static std::map<std::string, int> sizes;
+    int& size = sizes[GetParam().folder];
+    if (size == 0) size = load_model_config(kFolder + GetParam().folder).value().vocab_size;
+    return size;
   }
   // Reports the whole vocabulary with every token: the logits, up to their log-sum, to the bit.
   static Request subject() {
     Request request = greedy_request(kSubject, random_tokens(kPromptTokens, 1), kAnswerTokens);
-    request.sampling.num_logprobs = kVocab;
+    request.sampling.num_logprobs = vocab_size();
     return request;
   }
   static Request neighbour(RequestId id, int prompt_tokens, int max_tokens) {
@@ -67,8 +76,8 @@ class Invariance : public testing::TestWithParam<Param> {
     ASSERT_EQ(right.tokens.size(), left.tokens.size());
     for (size_t idx = 0; idx < left.tokens.size(); idx++) {
       ASSERT_EQ(left.tokens[idx].token, right.tokens[idx].token) << "token " << idx;
-      ASSERT_EQ(left.tokens[idx].top.size(), static_cast<size_t>(kVocab));
-      for (int rank = 0; rank < kVocab; rank++) {
+      ASSERT_EQ(left.tokens[idx].top.size(), static_cast<size_t>(vocab_size()));
+      for (int rank = 0; rank < vocab_size(); rank++) {
         const TokenLogprob &one = left.tokens[idx].top[static_cast<size_t>(rank)],
                            &other = right.tokens[idx].top[static_cast<size_t>(rank)];
         ASSERT_EQ(one.token, other.token) << "token " << idx << ", rank " << rank;
@@ -173,10 +182,93 @@ std::vector<Param> params() {
     params.push_back({"r1-fp8", DTypeOption::kBFloat16, ActivationDTypeOption::kInt8, isa});
     params.push_back({"r1-awq", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, isa});
     params.push_back({"v2lite-bf16", DTypeOption::kFloat32, ActivationDTypeOption::kAuto, isa});
+    params.push_back({"v32-fp8", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, isa});
+    params.push_back({"glm5-bf16", DTypeOption::kBFloat16, ActivationDTypeOption::kInt8, isa});
+    params.push_back({"glm52-bf16", DTypeOption::kFloat32, ActivationDTypeOption::kAuto, isa});
   }
   params.push_back({"r1-awq", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, IsaOption::kReference});
   return params;
 }
+
+// Requests of many lengths, around index_topk and far beyond, on engines that cut, batch, cache and preempt at random,
+// against each of them alone.
+class SparseSchedules : public testing::TestWithParam<std::string> {
+ protected:
+  static constexpr int kNumRequests = 24, kNumSchedules = 100;
+
+  static Request request(int idx) {
+    std::mt19937 random(static_cast<unsigned>(idx) + 100);
+    std::vector<TokenId> prompt(1 + random() % (idx % 3 == 0 ? 20 : 180));
+    // Some share their beginning, so that blocks are found in the prefix cache.
+    std::mt19937 tokens(idx % 4 == 0 ? 1 : static_cast<unsigned>(idx));
+    for (TokenId& token : prompt) token = static_cast<TokenId>(tokens() % 256);
+    Request request =
+        greedy_request(static_cast<RequestId>(idx), std::move(prompt), 1 + static_cast<int>(random() % 40));
+    request.sampling.num_logprobs = 4;
+    return request;
+  }
+  EngineOptions options() const {
+    return {.model = kFolder + GetParam(), .max_model_len = 256, .num_gpu_blocks_override = 64, .threads = 2};
+  }
+};
+
+TEST_P(SparseSchedules, AnswerAsEachRequestAlone) {
+  std::vector<Answer> alone;
+  {
+    EngineOptions plain = options();
+    plain.enable_prefix_caching = false;
+    EngineRun run(plain);
+    for (int idx = 0; idx < kNumRequests; idx++) {
+      run.submit(request(idx));
+      run.finish();
+      alone.push_back(run.answer(static_cast<RequestId>(idx)));
+    }
+  }
+  uint64_t num_preemptions = 0, num_cached_tokens = 0;
+  for (int schedule = 0; schedule < kNumSchedules; schedule++) {
+    std::mt19937 random(static_cast<unsigned>(schedule));
+    EngineOptions chosen = options();
+    chosen.block_size = 8 << random() % 4;
+    chosen.max_num_batched_tokens = 8 << random() % 5;
+    chosen.max_num_seqs = 1 + static_cast<int>(random() % 8);
+    chosen.num_scheduler_steps = 1 << random() % 4;
+    chosen.num_gpu_blocks_override = (256 + static_cast<int>(random() % 512)) / chosen.block_size;
+    chosen.threads = 1 + static_cast<int>(random() % 3);
+    EngineRun run(chosen);
+    std::vector<int> requests(kNumRequests);
+    std::iota(requests.begin(), requests.end(), 0);
+    std::ranges::shuffle(requests, random);
+    requests.resize(4 + random() % 8);
+    for (const int idx : requests) {
+      run.submit(request(idx));
+      for (unsigned steps = random() % 4; steps > 0; steps--) run.step();
+    }
+    run.finish();
+    num_preemptions += run.stats().num_preemptions;
+    for (const int idx : requests) {
+      const Answer &answer = run.answer(static_cast<RequestId>(idx)), &expected = alone[static_cast<size_t>(idx)];
+      num_cached_tokens += static_cast<uint64_t>(answer.num_cached_tokens);
+      ASSERT_EQ(answer.tokens.size(), expected.tokens.size()) << "schedule " << schedule << ", request " << idx;
+      for (size_t token = 0; token < answer.tokens.size(); token++) {
+        ASSERT_EQ(answer.tokens[token].token, expected.tokens[token].token)
+            << "schedule " << schedule << ", request " << idx << ", token " << token;
+        for (size_t rank = 0; rank < 4; rank++)
+          ASSERT_EQ(std::bit_cast<uint32_t>(answer.tokens[token].top[rank].logprob),
+                    std::bit_cast<uint32_t>(expected.tokens[token].top[rank].logprob))
+              << "schedule " << schedule << ", request " << idx << ", token " << token;
+      }
+    }
+  }
+  EXPECT_GT(num_preemptions, 10U);
+  EXPECT_GT(num_cached_tokens, 100U);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SparseSchedules, testing::Values("v32-fp8", "glm5-bf16", "glm52-bf16"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(All, Invariance, testing::ValuesIn(params()), param_name);
 

@@ -143,7 +143,9 @@ INSTANTIATE_TEST_SUITE_P(All, DataAndExpertParallel,
                                          Model{"r1-awq", DType::kBF16, ActivationDTypeOption::kAuto},
                                          Model{"r1-fp8", DType::kBF16, ActivationDTypeOption::kAuto},
                                          Model{"r1-fp8", DType::kBF16, ActivationDTypeOption::kInt8},
-                                         Model{"v2lite-bf16", DType::kBF16, ActivationDTypeOption::kAuto}),
+                                         Model{"v2lite-bf16", DType::kBF16, ActivationDTypeOption::kAuto},
+                                         Model{"v32-fp8", DType::kBF16, ActivationDTypeOption::kAuto},
+                                         Model{"glm52-bf16", DType::kBF16, ActivationDTypeOption::kInt8}),
                          [](const auto& info) { return model_name(info.param); });
 
 // ---- accounting ----

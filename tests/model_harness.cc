@@ -27,7 +27,7 @@ struct ModelRun::Rank {
   std::unique_ptr<ExpertExchange> exchange;
   std::unique_ptr<DeepseekModel> model;
   Buffer cache_memory;
-  ComputeView<3> cache;
+  KvCache cache;
 };
 
 ModelRun::ModelRun(const std::string& folder, const RunOptions& options) : options_(options) {
@@ -84,12 +84,10 @@ void ModelRun::load_ranks() {
     ASSERT_TRUE(model) << model.error().message;
     rank->model = std::move(*model);
     const int64_t num_slots = 4096;
-    auto memory = Device::allocate(static_cast<size_t>(config().num_layers * num_slots * config().kv_cache_dim()) *
-                                   dtype_size(options_.compute_dtype));
+    auto memory = Device::allocate(KvCache::bytes(config(), options_.compute_dtype, num_slots));
     ASSERT_TRUE(memory) << memory.error().message;
     rank->cache_memory = std::move(*memory);
-    rank->cache = ComputeView<3>(rank->cache_memory.data(), options_.compute_dtype, config().num_layers, num_slots,
-                                 config().kv_cache_dim());
+    rank->cache = KvCache(config(), options_.compute_dtype, rank->cache_memory.data(), num_slots);
     ranks_.push_back(std::move(rank));
   }
 }
@@ -106,8 +104,9 @@ const ExpertExchange& ModelRun::exchange(int rank) const {
   return *ranks_[static_cast<size_t>(rank)]->exchange;
 }
 
-RunResult ModelRun::logits(const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids) {
-  return std::move(run({{tokens, options_.generated_from, forced_expert_ids}})[0]);
+RunResult ModelRun::logits(const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids,
+                           const std::vector<int32_t>& forced_positions) {
+  return std::move(run({{tokens, options_.generated_from, forced_expert_ids, forced_positions}})[0]);
 }
 
 std::vector<int> ModelRun::rows_of_steps(const ReplicaInput& input) const {
@@ -144,7 +143,9 @@ std::vector<RunResult> ModelRun::run(const std::vector<ReplicaInput>& inputs) {
       of_replicas.push_back(std::move(results[idx]));
       continue;
     }
-    // Each rank reports the choice for its own rows.
+    if (results[idx].chosen_positions != of_replicas.back().chosen_positions)
+      ADD_FAILURE() << "rank " << idx << " chose other positions than its leader";
+    // Each rank reports the choice of experts for its own rows.
     for (size_t slot = 0; slot < results[idx].chosen_expert_ids.size(); slot++) {
       if (const int32_t expert = results[idx].chosen_expert_ids[slot]; expert >= 0)
         of_replicas.back().chosen_expert_ids[slot] = expert;
@@ -158,6 +159,8 @@ Status ModelRun::run_rank(Rank& rank, const ReplicaInput& input, size_t num_step
   const int top_k = std::max(config().num_experts_per_token, 1);
   result.logits.resize(static_cast<size_t>(num_tokens) * static_cast<size_t>(config().vocab_size));
   result.chosen_expert_ids.assign(static_cast<size_t>(num_moe_layers() * num_tokens * top_k), -1);
+  const int num_layers = config().num_layers, topk = config().indexer ? config().indexer->topk : 0;
+  result.chosen_positions.assign(static_cast<size_t>(num_layers * num_tokens * topk), -2);
   if (num_tokens > 0) {
     RETURN_IF_ERROR(compute_logits(
         *rank.model, rank.cache, kBlockSize,
@@ -168,7 +171,11 @@ Status ModelRun::run_rank(Rank& rank, const ReplicaInput& input, size_t num_step
              input.forced_expert_ids.empty()
                  ? View<const int32_t, 3>()
                  : View<const int32_t, 3>(input.forced_expert_ids.data(), num_moe_layers(), num_tokens, top_k),
-         .chosen_expert_ids = View<int32_t, 3>(result.chosen_expert_ids.data(), num_moe_layers(), num_tokens, top_k)},
+         .chosen_expert_ids = View<int32_t, 3>(result.chosen_expert_ids.data(), num_moe_layers(), num_tokens, top_k),
+         .forced_positions = input.forced_positions.empty()
+                                 ? View<const int32_t, 3>()
+                                 : View<const int32_t, 3>(input.forced_positions.data(), num_layers, num_tokens, topk),
+         .chosen_positions = View<int32_t, 3>(result.chosen_positions.data(), num_layers, num_tokens, topk)},
         View<float, 2>(result.logits.data(), num_tokens, config().vocab_size)));
   }
   // An idle replica takes every step with zero rows.

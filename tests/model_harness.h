@@ -39,12 +39,14 @@ struct RunOptions {
 struct ReplicaInput {
   std::vector<TokenId> tokens;
   int generated_from = -1;
-  std::vector<int32_t> forced_expert_ids;  // [num_moe_layers, num_tokens, top_k] or empty
+  std::vector<int32_t> forced_expert_ids = {};  // [num_moe_layers, num_tokens, top_k] or empty
+  std::vector<int32_t> forced_positions = {};   // [num_layers, num_tokens, index_topk] or empty
 };
 
 struct RunResult {
   std::vector<float> logits;               // [num_tokens, vocab_size]
   std::vector<int32_t> chosen_expert_ids;  // [num_moe_layers, num_tokens, top_k]
+  std::vector<int32_t> chosen_positions;   // of models with an indexer: [num_layers, num_tokens, index_topk]
 };
 
 // Loads the folder once for a layout and runs token sequences through its replicas, in lockstep.
@@ -55,7 +57,8 @@ class ModelRun {
   ~ModelRun();
 
   // Replica 0 computes, the others bring nothing.
-  RunResult logits(const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids = {});
+  RunResult logits(const std::vector<TokenId>& tokens, const std::vector<int32_t>& forced_expert_ids = {},
+                   const std::vector<int32_t>& forced_positions = {});
   // A sequence a replica, at the same time; one that is through brings nothing to the steps that others still take.
   std::vector<RunResult> run(const std::vector<ReplicaInput>& inputs);
 

@@ -24,15 +24,15 @@ Status copy_logits(DeepseekModel& model, int num_rows, View<float, 2> logits) {
 
 }  // namespace
 
-Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int block_size, const LogitsRequest& request,
+Status compute_logits(DeepseekModel& model, const KvCache& cache, int block_size, const LogitsRequest& request,
                       View<float, 2> logits) {
   const auto num_tokens = static_cast<int>(request.tokens.size());
   const int num_prompt = request.generated_from < 0 ? num_tokens : std::min(request.generated_from, num_tokens);
   const auto max_rows = static_cast<int>(model.settings().max_rows);
   const int chunk = request.chunk > 0 ? std::min(request.chunk, max_rows) : max_rows;
-  if (num_tokens > cache.extent(1) || num_tokens > model.settings().max_positions) {
+  if (num_tokens > cache.num_slots() || num_tokens > model.settings().max_positions) {
     return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens,
-                                std::min(cache.extent(1), model.settings().max_positions));
+                                std::min(cache.num_slots(), model.settings().max_positions));
   }
   std::vector<BlockId> blocks(static_cast<size_t>(ceil_div(num_tokens, block_size)));
   std::iota(blocks.begin(), blocks.end(), 0);
@@ -51,6 +51,8 @@ Status compute_logits(DeepseekModel& model, const ComputeView<3>& cache, int blo
       batch.forced_expert_ids = request.forced_expert_ids.slice(1, position, count);
     if (!request.chosen_expert_ids.empty())
       batch.chosen_expert_ids = request.chosen_expert_ids.slice(1, position, count);
+    if (!request.forced_positions.empty()) batch.forced_positions = request.forced_positions.slice(1, position, count);
+    if (!request.chosen_positions.empty()) batch.chosen_positions = request.chosen_positions.slice(1, position, count);
     RETURN_IF_ERROR(model.forward(batch, cache));
     RETURN_IF_ERROR(copy_logits(model, count, logits.rows(position, count)));
     position += count;

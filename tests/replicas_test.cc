@@ -15,7 +15,8 @@
 namespace cachalot {
 namespace {
 
-const std::string kModel = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/r1-awq";
+const std::string kGolden = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/", kModel = kGolden + "r1-awq";
+const std::string kModels[] = {"r1-awq", "v32-fp8", "glm52-bf16"};  // dense; sparse; that layers share
 
 struct Answer {
   std::vector<TokenId> tokens;
@@ -129,7 +130,7 @@ TEST_P(RandomLayouts, AnswerAsOneRankDoes) {
   const std::pair<int, int> layouts[] = {{2, 1}, {4, 1}, {8, 1}, {1, 2}, {1, 4}, {2, 2}, {4, 2}, {2, 4}};
   for (int schedule = 0; schedule < 10; schedule++) {
     const auto [dp_size, tp_size] = layouts[random() % std::size(layouts)];
-    EngineOptions options{.model = kModel};
+    EngineOptions options{.model = kGolden + kModels[schedule % 3]};
     // Sums over tensor-parallel ranks round otherwise, so that bfloat16's tokens may differ.
     options.dtype = tp_size > 1 ? DTypeOption::kFloat32 : DTypeOption::kBFloat16;
     options.max_model_len = 80;
@@ -138,8 +139,9 @@ TEST_P(RandomLayouts, AnswerAsOneRankDoes) {
     options.max_num_batched_tokens = 8 << random() % 4;
     options.max_num_seqs = 1 + static_cast<int>(random() % 6);
     options.num_scheduler_steps = 1 << random() % 4;
-    const std::string what = fmt::format("schedule {}: DP {} x TP {}, {} steps a round, {} tokens a step", schedule,
-                                         dp_size, tp_size, options.num_scheduler_steps, options.max_num_batched_tokens);
+    const std::string what = fmt::format("schedule {}: {}, DP {} x TP {}, {} steps a round, {} tokens a step", schedule,
+                                         kModels[schedule % 3], dp_size, tp_size, options.num_scheduler_steps,
+                                         options.max_num_batched_tokens);
     const std::vector<Request> requests = random_requests(random, 256);
 
     std::vector<Answer> expected;

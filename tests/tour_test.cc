@@ -51,10 +51,8 @@ TokenId token_by_hand(const std::vector<TokenId>& prompt) {
   const auto model = DeepseekModel::load(config, settings, files, device, *group, exchange.get(), {}).value();
   const std::vector<BlockId> blocks{2, 0, 1, 3};  // position p of the sequence is in block p / 64
   const auto num_slots = static_cast<int64_t>(blocks.size()) * kBlockSize;
-  const Buffer memory =
-      Device::allocate(static_cast<size_t>(config.num_layers * num_slots * config.kv_cache_dim()) * sizeof(bf16))
-          .value();
-  const ComputeView<3> cache(memory.data(), DType::kBF16, config.num_layers, num_slots, config.kv_cache_dim());
+  const Buffer memory = Device::allocate(KvCache::bytes(config, DType::kBF16, num_slots)).value();
+  const KvCache cache(config, DType::kBF16, memory.data(), num_slots);
 
   // engine: what sequences bring to a step becomes rows. One step of the whole prompt, and the last row's logits.
   const auto num_tokens = static_cast<int>(prompt.size());

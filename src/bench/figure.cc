@@ -73,19 +73,54 @@ Operation linear_operation(const StoredLinear& linear, double num_rows) {
   return {linear.num_bytes, 2 * linear.num_weights * num_rows, linear.arithmetic};
 }
 
-// Scores and weighted sums over the positions that each row sees, and the latents that they are made from.
+// Of consecutive rows of a prompt, the first of which sees first + 1 positions.
+double num_seen(double num_rows, double first) {
+  return num_rows * first + num_rows * (num_rows + 1) / 2;
+}
+
+// A prompt's rows that attend to all that they see: with an indexer, those up to index_topk.
+int64_t num_dense_rows(const ModelConfig& config, const StepShape& shape) {
+  if (!config.indexer) return shape.num_rows;
+  return std::clamp<int64_t>(config.indexer->topk - shape.first_position, 0, shape.num_rows);
+}
+
+// Scores and weighted sums over the positions that each row attends to, and the latents that they are made from. Rows
+// that choose their positions read the latents of these, each its own.
 Operation attention_operation(const ModelConfig& config, const StepShape& shape) {
   const auto rows = static_cast<double>(shape.num_rows), first = static_cast<double>(shape.first_position);
   const double latent_bytes = static_cast<double>(config.kv_cache_dim() * shape.cache_element_bytes);
-  const double heads = config.num_heads;
-  if (shape.generated) {
-    const double num_seen = rows * (first + 1);
-    return {num_seen * latent_bytes, 2 * num_seen * heads * (config.kv_cache_dim() + config.kv_lora_rank),
-            Arithmetic::kFloat};
-  }
-  const double num_seen = rows * first + rows * (rows + 1) / 2;
-  return {(first + rows) * latent_bytes, 2 * num_seen * heads * (config.qk_head_dim() + config.v_head_dim),
+  const double heads = config.num_heads, topk = config.indexer ? config.indexer->topk : 0;
+  const auto absorbed = [&](double pairs) {
+    return Operation{pairs * latent_bytes, 2 * pairs * heads * (config.kv_cache_dim() + config.kv_lora_rank),
+                     Arithmetic::kFloat};
+  };
+  if (shape.generated) return absorbed(rows * (config.indexer ? std::min(first + 1, topk) : first + 1));
+  const auto dense = static_cast<double>(num_dense_rows(config, shape));
+  Operation operation = absorbed((rows - dense) * topk);
+  if (dense == 0) return operation;
+  operation.num_bytes += (first + dense) * latent_bytes;
+  operation.num_operations += 2 * num_seen(dense, first) * heads * (config.qk_head_dim() + config.v_head_dim);
+  return operation;
+}
+
+// The scores of all positions that rows see which choose among them; a prompt's rows share one read of the keys.
+Operation indexer_operation(const ModelConfig& config, const StepShape& shape) {
+  const auto rows = static_cast<double>(shape.num_rows), first = static_cast<double>(shape.first_position);
+  const auto dense = static_cast<double>(num_dense_rows(config, shape));
+  const IndexerConfig& indexer = *config.indexer;
+  const double key_bytes = static_cast<double>(indexer.head_dim * shape.cache_element_bytes);
+  if (shape.generated ? first < indexer.topk : dense == rows) return {};
+  const double seen = shape.generated ? rows * (first + 1) : num_seen(rows - dense, first + dense);
+  return {(shape.generated ? seen : first + rows) * key_bytes, 2 * seen * indexer.num_heads * indexer.head_dim,
           Arithmetic::kFloat};
+}
+
+// kv_b's rows: the expanded form makes keys and values of all positions that its rows see, also of those that earlier
+// steps stored; the absorbed one works on its rows.
+double kv_b_rows(const ModelConfig& config, const StepShape& shape) {
+  if (shape.generated) return static_cast<double>(shape.num_rows);
+  const int64_t dense = num_dense_rows(config, shape);
+  return static_cast<double>((dense > 0 ? shape.first_position + dense : 0) + shape.num_rows - dense);
 }
 
 }  // namespace
@@ -93,14 +128,13 @@ Operation attention_operation(const ModelConfig& config, const StepShape& shape)
 std::vector<Operation> step_operations(const ModelConfig& config, const StoredModel& model, const StepShape& shape,
                                        std::span<const int> distinct_experts) {
   const auto num_rows = static_cast<double>(shape.num_rows);
-  // The expanded form makes keys and values of all positions, also of those that earlier steps stored.
-  const double kv_b_rows = shape.generated ? num_rows : static_cast<double>(shape.first_position) + num_rows;
   std::vector<Operation> operations{{.num_bytes = model.embedding_row_bytes * num_rows}};
   size_t moe_layer = 0;
-  for (const StoredLayer& layer : model.layers) {
+  for (int layer_idx = 0; const StoredLayer& layer : model.layers) {
     for (const StoredLinear& linear : layer.linears) operations.push_back(linear_operation(linear, num_rows));
-    operations.push_back(linear_operation(layer.kv_b, kv_b_rows));
+    operations.push_back(linear_operation(layer.kv_b, kv_b_rows(config, shape)));
     operations.push_back(attention_operation(config, shape));
+    if (config.has_indexer(layer_idx++)) operations.push_back(indexer_operation(config, shape));
     if (layer.expert.num_weights == 0) continue;
     CHECK(moe_layer < distinct_experts.size());
     operations.push_back({layer.expert.num_bytes * distinct_experts[moe_layer++],

@@ -69,7 +69,8 @@ struct StepShape {
 // A linear reads its weights as the checkpoint holds them, whatever the program makes of them. kv_b's products count
 // like any other linear's: over the context's positions in the expanded form, over the rows in the absorbed one. The
 // routed experts of a layer are one operation. Attention reads the latents of the positions that the rows see (once for
-// all rows of a prompt) and multiplies in fp32. Norms and activations, which stay in caches, count nothing.
+// all rows of a prompt) and multiplies in fp32; an indexer reads its keys of them, and rows that choose read the
+// latents of what they have chosen. Norms and activations, which stay in caches, count nothing.
 std::vector<Operation> step_operations(const ModelConfig& config, const StoredModel& model, const StepShape& shape,
                                        std::span<const int> distinct_experts);
 

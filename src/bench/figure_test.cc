@@ -66,6 +66,24 @@ TEST(StepCost, GeneratedRowsReadTheLatentsOfTheirOwnContext) {
   EXPECT_DOUBLE_EQ(sum(rows, &Operation::num_bytes), 4 * 10 * 576 * 4);
 }
 
+TEST(StepCost, AnIndexerReadsAllKeysAndItsRowsTheLatentsOfWhatTheyChoose) {
+  const ModelConfig config = shape("v32slice");
+  const StoredModel nothing{.layers = {StoredLayer{}}};
+  const auto decode = [&](int64_t position) {
+    return step_operations(config, nothing, {.generated = true, .num_rows = 2, .first_position = position}, {});
+  };
+  EXPECT_DOUBLE_EQ(sum(decode(2047), &Operation::num_bytes), 2.0 * 2048 * 576 * 2) << "nothing to choose yet";
+  EXPECT_DOUBLE_EQ(sum(decode(9999), &Operation::num_bytes), 2.0 * (2048 * 576 + 10'000 * 128) * 2);
+  EXPECT_DOUBLE_EQ(sum(decode(9999), &Operation::num_operations),
+                   2.0 * 2 * (2048.0 * 128 * (576 + 512) + 10'000.0 * 64 * 128));
+  // Of a prompt, rows 2046 and 2047 are dense, and two choose.
+  const auto prompt = step_operations(config, nothing, {.num_rows = 4, .first_position = 2046}, {});
+  EXPECT_DOUBLE_EQ(sum(prompt, &Operation::num_bytes), (2048.0 * 576 + 2 * 2048.0 * 576 + 2050.0 * 128) * 2);
+  EXPECT_DOUBLE_EQ(
+      sum(prompt, &Operation::num_operations),
+      2 * ((2047.0 + 2048) * 128 * (192 + 128) + 2 * 2048.0 * 128 * (576 + 512) + (2049.0 + 2050) * 64 * 128));
+}
+
 TEST(StepCost, KeysAndValuesOfAnEarlierPiecesPositionsAreMadeAgain) {
   const ModelConfig config = shape("lite");
   const StoredModel model{.layers = {StoredLayer{.kv_b = {.num_weights = 1e9}}}};

@@ -550,10 +550,12 @@ TEST(ModelConfig, ListsOfLayerTypesMaySayAgainWhatOtherKeysSay) {
   EXPECT_THAT(error_of(parse(object)), HasSubstr("mlp_layer_types is 'dense' for layer 3"));
 }
 
-std::vector<int> full_layers(const ModelConfig& config) {
+std::vector<int> full_layers(const Result<ModelConfig>& config) {
+  EXPECT_TRUE(config) << error_of(config);
+  if (!config) return {};
   std::vector<int> layers;
-  for (int layer = 0; layer < config.num_layers; layer++)
-    if (config.has_indexer(layer)) layers.push_back(layer);
+  for (int layer = 0; layer < config->num_layers; layer++)
+    if (config->has_indexer(layer)) layers.push_back(layer);
   return layers;
 }
 
@@ -584,18 +586,19 @@ TEST(ModelConfig, SaysInThreeWaysWhichLayersHaveAnIndexer) {
     for (const char* key : {"indexer_types", "index_topk_freq", "index_skip_topk_offset", "mlp_layer_types"})
       object.erase(key);
     object["num_hidden_layers"] = num_layers;
+    object["first_k_dense_replace"] = 1;
     const boost::json::object changed = boost::json::parse(changes).as_object();
     for (const auto& [key, value] : changed) object[key] = value;
     return parse(object);
   };
-  EXPECT_THAT(full_layers(*with("{}")), testing::SizeIs(8));
-  EXPECT_THAT(full_layers(*with(R"({"index_topk_freq": 4, "index_skip_topk_offset": 3})", 12)),
+  EXPECT_THAT(full_layers(with("{}")), testing::SizeIs(8));
+  EXPECT_THAT(full_layers(with(R"({"index_topk_freq": 4, "index_skip_topk_offset": 3})", 12)),
               ElementsAre(0, 1, 2, 6, 10));
-  EXPECT_THAT(full_layers(*with(R"({"index_topk_freq": 2})")), ElementsAre(0, 1, 3, 5, 7));
-  EXPECT_THAT(full_layers(*with(R"({"index_topk_freq": 0})")), testing::SizeIs(8));
-  EXPECT_THAT(full_layers(*with(R"({"index_topk_pattern": "FSSF", "index_topk_freq": 2})", 4)), ElementsAre(0, 3));
-  EXPECT_THAT(full_layers(*with(R"({"index_topk_pattern": ["F", "S", "F", "S"]})", 4)), ElementsAre(0, 2));
-  EXPECT_THAT(full_layers(*with(R"({"index_topk_pattern": "FFSF", "indexer_types": ["full", "shared"]})", 2)),
+  EXPECT_THAT(full_layers(with(R"({"index_topk_freq": 2})")), ElementsAre(0, 1, 3, 5, 7));
+  EXPECT_THAT(full_layers(with(R"({"index_topk_freq": 0})")), testing::SizeIs(8));
+  EXPECT_THAT(full_layers(with(R"({"index_topk_pattern": "FSSF", "index_topk_freq": 2})", 4)), ElementsAre(0, 3));
+  EXPECT_THAT(full_layers(with(R"({"index_topk_pattern": ["F", "S", "F", "S"]})", 4)), ElementsAre(0, 2));
+  EXPECT_THAT(full_layers(with(R"({"index_topk_pattern": "FFSF", "indexer_types": ["full", "shared"]})", 2)),
               ElementsAre(0))
       << "indexer_types come first";
   EXPECT_THAT(error_of(with(R"({"indexer_types": ["shared", "full"]})", 2)),

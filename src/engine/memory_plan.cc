@@ -81,7 +81,7 @@ std::string MemoryPlan::describe() const {
       mib(rank.model.workspace_bytes), mib(rank.logits_bytes), mib(rank.model.comm_bytes()), mib(rank.shared_bytes),
       mib(cache_bytes), num_blocks, block_size,
       num_own_blocks > num_blocks ? fmt::format(" of {} that fit here", num_own_blocks) : "",
-      rank.model.cache_bytes_per_token, mib(rank.model.rope_bytes), mib(rank.model.scratch_bytes));
+      cache_bytes_text(rank.model.cache_bytes), mib(rank.model.rope_bytes), mib(rank.model.scratch_bytes));
 }
 
 void MemoryPlan::cut_to(int common_blocks, int common_model_len) {

@@ -24,7 +24,7 @@ struct RankMemory {
   size_t shared_bytes = 0;  // shared memory that this rank receives through from its node's others
 
   size_t fixed_bytes() const;
-  size_t block_bytes(int block_size) const { return model.cache_bytes_per_token * static_cast<size_t>(block_size); }
+  size_t block_bytes(int block_size) const { return model.cache_bytes_per_token() * static_cast<size_t>(block_size); }
 };
 
 // What a rank computes with.

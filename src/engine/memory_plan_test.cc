@@ -113,7 +113,7 @@ TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
 TEST(MemoryPlan, BytesOfTheCacheTakeThePlaceOfAShareOfTheMemory) {
   RankMemory rank;
   rank.logits_bytes = 1'000'000;
-  rank.model.cache_bytes_per_token = 100;
+  rank.model.cache_bytes = {60, 40};
   const MemoryInfo node{.total_bytes = 11'000'000};
   const auto plan = [&](int64_t cache_bytes) {
     return plan_memory(

@@ -50,7 +50,7 @@ Status compute_sequence_logits(RankEngine& leader, const SequenceLogitsRequest& 
   const auto num_tokens = static_cast<int>(request.tokens.size());
   const int num_prompt = request.generated_from < 0 ? num_tokens : std::min(request.generated_from, num_tokens);
   const auto max_rows = static_cast<int>(leader.model().settings().max_rows);
-  const int64_t room = std::min(leader.cache().extent(1), leader.model().settings().max_positions);
+  const int64_t room = std::min(leader.cache().num_slots(), leader.model().settings().max_positions);
   if (num_tokens > room)
     return make_parameter_error("--tokens", "{} tokens, and there is room for {}", num_tokens, room);
   const int block_size = leader.memory().block_size;

@@ -85,10 +85,9 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
                                                std::move(progress)));
 
-  const int64_t num_slots = int64_t{memory_.num_blocks} * memory_.block_size;
   ASSIGN_OR_RETURN(cache_memory_, Device::allocate(memory_.cache_bytes));
   cache_ =
-      ComputeView<3>(cache_memory_.data(), settings.compute_dtype, config.num_layers, num_slots, config.kv_cache_dim());
+      KvCache(config, settings.compute_dtype, cache_memory_.data(), int64_t{memory_.num_blocks} * memory_.block_size);
   max_logit_rows_ = settings.max_logit_rows;
   ASSIGN_OR_RETURN(logits_memory_, Device::allocate(rank_memory.logits_bytes));
   batch_ = std::make_unique<StepBatch>(settings.max_rows, memory_.block_size);
@@ -115,7 +114,7 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
     RankNumbers own{.num_blocks = memory_.num_blocks,
                     .max_model_len = memory_.max_model_len,
                     .block_size = memory_.block_size,
-                    .cache_bytes_per_token = static_cast<int64_t>(rank_memory.model.cache_bytes_per_token),
+                    .cache_bytes_per_token = static_cast<int64_t>(rank_memory.model.cache_bytes_per_token()),
                     .num_layers = config.num_layers,
                     .vocab_size = config.vocab_size,
                     .max_rows = settings.max_rows,

@@ -52,7 +52,7 @@ class RankEngine {
   const MemoryPlan& memory() const { return memory_; }
   const ModelConfig& config() const { return model_->config(); }
   DeepseekModel& model() { return *model_; }
-  const ComputeView<3>& cache() const { return cache_; }  // [num_layers, num_slots, kv_cache_dim]
+  const KvCache& cache() const { return cache_; }
   IsaLevel isa() const { return model_->isa(); }
   Device& device() { return *device_; }
   int num_threads() { return device_->threads().num_threads(); }
@@ -117,7 +117,7 @@ class RankEngine {
   int64_t arithmetic_ = 0;
   RoundLimits limits_;
   Buffer cache_memory_, logits_memory_;
-  ComputeView<3> cache_;  // [num_layers, num_slots, kv_cache_dim]
+  KvCache cache_;
   int64_t max_logit_rows_ = 0;
   std::unique_ptr<StepBatch> batch_;
   std::vector<std::unique_ptr<Sampler>> samplers_;  // one a thread; a leader's

@@ -28,7 +28,9 @@ OpsLimits DeepseekModel::ops_limits(const ModelConfig& config, const ModelSettin
           .max_heads = heads,
           .max_head_dim = std::max(config.qk_head_dim(), config.v_head_dim),
           .max_kv_lora_rank = config.kv_lora_rank,
-          .max_positions = settings.max_positions};
+          .max_positions = settings.max_positions,
+          .max_index_heads = config.indexer ? config.indexer->num_heads : 0,
+          .max_index_dim = config.indexer ? config.indexer->head_dim : 0};
 }
 
 Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSettings& settings,
@@ -56,9 +58,7 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
                      .weights_by_kind = planner.bytes_by_kind(),
                      .exchange_bytes = static_cast<size_t>(exchange_bytes),
                      .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
-                     .cache_bytes_per_token = static_cast<size_t>(config.num_layers) *
-                                              static_cast<size_t>(config.kv_cache_dim()) *
-                                              dtype_size(settings.compute_dtype),
+                     .cache_bytes = cache_bytes_of_token(config, settings.compute_dtype),
                      .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group};
 }
 
@@ -94,7 +94,7 @@ Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& co
   return model;
 }
 
-Status DeepseekModel::forward(const ModelBatch& batch, const ComputeView<3>& cache) {
+Status DeepseekModel::forward(const ModelBatch& batch, const KvCache& cache) {
   const int64_t num_rows = batch.num_rows(), own_rows = parallel_.own_count(num_rows);
   CHECK(num_rows <= settings_.max_rows, "a step of {} rows, at most {}", num_rows, settings_.max_rows);
   const auto epsilon = static_cast<float>(config_.rms_norm_eps);
@@ -120,7 +120,7 @@ Status DeepseekModel::forward(const ModelBatch& batch, const ComputeView<3>& cac
                    .weight = weights.attention.input_norm,
                    .epsilon = epsilon,
                    .out = normed});
-    RETURN_IF_ERROR(attention_.forward(weights.attention, batch, normed, cache[layer], layer));
+    RETURN_IF_ERROR(attention_.forward(weights.attention, batch, normed, cache, layer));
     ops_.add_norm({.residual = residual,
                    .delta = delta,
                    .weight = weights.post_attention_norm,

@@ -10,6 +10,7 @@
 #include "kernels/ops.h"
 #include "model/feed_forward.h"
 #include "model/inputs.h"
+#include "model/kv_cache.h"
 #include "model/mla.h"
 #include "model/model_weights.h"
 #include "model/workspace.h"
@@ -21,11 +22,12 @@ namespace cachalot {
 struct ModelMemory {
   size_t weight_bytes = 0, workspace_bytes = 0, scratch_bytes = 0, rope_bytes = 0;
   WeightBytes weights_by_kind{};
-  size_t exchange_bytes = 0;  // of the expert exchange
-  size_t reduce_bytes = 0;    // of the tensor-parallel group's sums
-  size_t cache_bytes_per_token = 0;
+  size_t exchange_bytes = 0;   // of the expert exchange
+  size_t reduce_bytes = 0;     // of the tensor-parallel group's sums
+  CacheBytes cache_bytes{};    // of a token
   int expert_input_group = 0;  // of the rows that travel to experts: int8 with so many values a scale; 0: compute dtype
 
+  size_t cache_bytes_per_token() const { return sum_of(cache_bytes); }
   size_t comm_bytes() const { return exchange_bytes + reduce_bytes; }
 };
 
@@ -40,9 +42,8 @@ class DeepseekModel {
                                                      const WeightCatalog& catalog, Device& device, Group& tensor_group,
                                                      ExpertExchange* exchange, WeightPacker::Progress progress);
 
-  // One step through all layers. cache: [num_layers, num_slots, kv_cache_dim] of the compute dtype. An error comes from
-  // a peer; the step is then abandoned.
-  Status forward(const ModelBatch& batch, const ComputeView<3>& cache);
+  // One step through all layers. An error comes from a peer; the step is then abandoned.
+  Status forward(const ModelBatch& batch, const KvCache& cache);
   // The logits of some rows (at most max_logit_rows) of the last step, as often as wanted. All ranks of the group call
   // it; the first one gets them, [row_ids, vocab_size], the others' `logits` are not looked at.
   Status logits(View<const int32_t, 1> row_ids, View<float, 2> logits);

@@ -50,7 +50,7 @@ struct GeneratedRow {
 struct ModelBatch {
   View<const int32_t, 1> token_ids;  // [num_rows]
   View<const int32_t, 1> positions;  // [num_rows]
-  View<const int64_t, 1> slots;      // [num_rows]: where a row's latent goes in the cache
+  View<const int64_t, 1> slots;      // [num_rows]: where what is kept of a row goes in the cache
   std::span<const PromptSegment> prompts;
   std::span<const GeneratedRow> generated;
   int block_size = 0;
@@ -60,6 +60,10 @@ struct ModelBatch {
   // For tests and comparison: the choice of experts given, or reported. [num_moe_layers, num_rows, top_k], or empty.
   View<const int32_t, 3> forced_expert_ids;
   View<int32_t, 3> chosen_expert_ids;
+  // The same of what an indexer chooses, of rows that see more than index_topk positions: [num_layers, num_rows,
+  // index_topk], rising. Of all other rows, all that they see is reported, and -1 where that is less.
+  View<const int32_t, 3> forced_positions;
+  View<int32_t, 3> chosen_positions;
 
   int64_t num_rows() const { return token_ids.extent(0); }
   int64_t num_prompt_rows() const { return num_rows() - static_cast<int64_t>(generated.size()); }

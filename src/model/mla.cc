@@ -120,12 +120,13 @@ View<T, 2> flat(View<T, 3> view) {
 }  // namespace
 
 Status Attention::forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
-                          const ComputeView<2>& cache, int layer) {
+                          const KvCache& cache, int layer) {
   const TraceScope span(batch.trace, "attention", layer);
   const int64_t num_rows = batch.num_rows();
   RETURN_IF_ERROR(project(weights, batch, normed, cache, layer));
-  attend_prompts(weights, batch, cache);
-  attend_generated(weights, batch, cache);
+  if (!batch.chosen_positions.empty()) indexer_->report(batch, layer);
+  attend_prompts(weights, batch, cache(CacheKind::kLatents, layer));
+  attend_generated(weights, batch, cache(CacheKind::kLatents, layer));
 
   const View<float, 2> own = workspace_.delta.rows(0, normed.extent(0));
   const View<float, 2> out = parallel_.partial(own, num_rows);
@@ -133,21 +134,25 @@ Status Attention::forward(const AttentionWeights& weights, const ModelBatch& bat
   return parallel_.scatter_sum(out, own, {.operation = "o_proj reduce-scatter", .step = batch.step, .layer = layer});
 }
 
-// Queries of this rank's heads for all rows, rotated, to workspace.q; latents and rotated keys of all rows to the
-// cache.
+// Queries of this rank's heads for all rows, rotated, to workspace.q; what is kept of all rows to the cache; the choice
+// of an indexer.
 Status Attention::project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
-                          const ComputeView<2>& cache, int layer) {
+                          const KvCache& cache, int layer) {
   const int64_t num_rows = batch.num_rows(), own_rows = normed.extent(0), q_rank = config_.q_lora_rank;
   const View<float, 3> q = workspace_.q.rows(0, num_rows);
   View<float, 2> kv_a;
   if (q_rank > 0) {
-    // Both low-rank projections on own rows: what is gathered is narrower than the hidden rows.
-    const View<float, 2> own = workspace_.low_rank.rows(0, own_rows);
+    // The low-rank projections on own rows: what is gathered is narrower than the hidden rows.
+    const int64_t index_begin = q_rank + config_.kv_cache_dim(), index_width = Indexer::projected_width(config_, layer),
+                  width = index_begin + index_width;
+    const View<float, 2> own(workspace_.low_rank.data(), own_rows, width);
+    const View<float, 2> gathered(workspace_.low_rank_gathered.data(), workspace_.low_rank_gathered.extent(0), width);
     InputRows input(ops_, workspace_, normed);
     ops_.linear(input.for_linear(weights.q_a), weights.q_a.matrix, own.slice(1, 0, q_rank));
     ops_.linear(input.for_linear(weights.kv_a), weights.kv_a.matrix, own.slice(1, q_rank, config_.kv_cache_dim()));
+    if (weights.indexer) indexer_->project(*weights.indexer, input, normed, own.slice(1, index_begin, index_width));
     ASSIGN_OR_RETURN(const auto low_rank,
-                     parallel_.gather(own, num_rows, workspace_.low_rank_gathered,
+                     parallel_.gather(own, num_rows, gathered,
                                       {.operation = "low-rank all-gather", .step = batch.step, .layer = layer}));
     const View<float, 2> q_a = workspace_.q_a_normed.rows(0, num_rows);
     ops_.add_norm({.residual = low_rank.slice(1, 0, q_rank),
@@ -156,6 +161,9 @@ Status Attention::project(const AttentionWeights& weights, const ModelBatch& bat
                    .out = q_a});
     apply_linear(ops_, workspace_, q_a, weights.q_b, flat(q));
     kv_a = low_rank.slice(1, q_rank, config_.kv_cache_dim());
+    if (weights.indexer)
+      indexer_->choose(*weights.indexer, batch, q_a, low_rank.slice(1, index_begin, index_width),
+                       cache(CacheKind::kIndexerKeys, layer), layer);
   } else {
     ASSIGN_OR_RETURN(const auto all,
                      parallel_.gather(normed, num_rows, workspace_.gathered,
@@ -172,60 +180,82 @@ Status Attention::project(const AttentionWeights& weights, const ModelBatch& bat
                       .rope = rope_,
                       .positions = batch.positions,
                       .slots = batch.slots,
-                      .cache = cache});
+                      .cache = cache(CacheKind::kLatents, layer)});
   return {};
 }
 
 void Attention::attend_prompts(const AttentionWeights& weights, const ModelBatch& batch, const ComputeView<2>& cache) {
-  const int64_t num_heads = workspace_.q.extent(1), head_kv = config_.qk_nope_head_dim + config_.v_head_dim;
   for (const PromptSegment& segment : batch.prompts) {
     const CachedContext context{cache, segment.blocks, batch.block_size};
-    const int64_t num_positions = segment.first_position + segment.num_rows;
-    for (int64_t first = 0; first < num_positions; first += kContextChunk) {
-      const int64_t count = std::min(kContextChunk, num_positions - first);
-      const View<float, 2> latents = workspace_.latents.rows(0, count),
-                           keys_values = workspace_.keys_values.rows(0, count);
-      const int group = weights.kv_b.input_group;
-      const QuantizedRows quantized =
-          group ? workspace_.quantized_input.rows(count, config_.kv_lora_rank, group) : QuantizedRows{};
-      ops_.load_latents(
-          {.context = context, .first_position = static_cast<int>(first), .out = latents, .quantized = quantized});
-      ops_.linear({.values = latents, .quantized = quantized}, weights.kv_b.matrix, keys_values);
-      ops_.attend_expanded({.q = workspace_.q.rows(segment.first_row, segment.num_rows),
-                            .kv = View<const float, 3>(keys_values.data(), count, num_heads, head_kv),
-                            .context = context,
-                            .nope_dim = config_.qk_nope_head_dim,
-                            .rope_dim = config_.qk_rope_head_dim,
-                            .first_row_position = segment.first_position,
-                            .first_chunk_position = static_cast<int>(first),
-                            .softmax_scale = softmax_scale_,
-                            .first_chunk = first == 0,
-                            .last_chunk = first + count == num_positions,
-                            .out = workspace_.attention.rows(segment.first_row, segment.num_rows),
-                            .row_max = workspace_.softmax_max.rows(segment.first_row, segment.num_rows),
-                            .row_sum = workspace_.softmax_sum.rows(segment.first_row, segment.num_rows)});
-    }
+    PromptSegment dense = segment;  // the rows that attend to all positions up to their own
+    if (indexer_)
+      dense.num_rows = std::clamp<int64_t>(indexer_->first_choosing() - segment.first_position, 0, segment.num_rows);
+    if (dense.num_rows > 0) attend_expanded(weights, dense, context);
+    for (int64_t idx = dense.num_rows; idx < segment.num_rows; idx++)
+      add_absorbed(weights, context, segment.first_row + idx, segment.first_position + static_cast<int>(idx));
+    attend_absorbed(weights);
+  }
+}
+
+void Attention::attend_expanded(const AttentionWeights& weights, const PromptSegment& segment,
+                                const CachedContext& context) {
+  const int64_t num_heads = workspace_.q.extent(1), head_kv = config_.qk_nope_head_dim + config_.v_head_dim;
+  const int64_t num_positions = segment.first_position + segment.num_rows;
+  for (int64_t first = 0; first < num_positions; first += kContextChunk) {
+    const int64_t count = std::min(kContextChunk, num_positions - first);
+    const View<float, 2> latents = workspace_.latents.rows(0, count),
+                         keys_values = workspace_.keys_values.rows(0, count);
+    const int group = weights.kv_b.input_group;
+    const QuantizedRows quantized =
+        group ? workspace_.quantized_input.rows(count, config_.kv_lora_rank, group) : QuantizedRows{};
+    ops_.load_latents(
+        {.context = context, .first_position = static_cast<int>(first), .out = latents, .quantized = quantized});
+    ops_.linear({.values = latents, .quantized = quantized}, weights.kv_b.matrix, keys_values);
+    ops_.attend_expanded({.q = workspace_.q.rows(segment.first_row, segment.num_rows),
+                          .kv = View<const float, 3>(keys_values.data(), count, num_heads, head_kv),
+                          .context = context,
+                          .nope_dim = config_.qk_nope_head_dim,
+                          .rope_dim = config_.qk_rope_head_dim,
+                          .first_row_position = segment.first_position,
+                          .first_chunk_position = static_cast<int>(first),
+                          .softmax_scale = softmax_scale_,
+                          .first_chunk = first == 0,
+                          .last_chunk = first + count == num_positions,
+                          .out = workspace_.attention.rows(segment.first_row, segment.num_rows),
+                          .row_max = workspace_.softmax_max.rows(segment.first_row, segment.num_rows),
+                          .row_sum = workspace_.softmax_sum.rows(segment.first_row, segment.num_rows)});
   }
 }
 
 void Attention::attend_generated(const AttentionWeights& weights, const ModelBatch& batch,
                                  const ComputeView<2>& cache) {
-  const auto num_generated = static_cast<int64_t>(batch.generated.size());
-  for (int64_t begin = 0; begin < num_generated; begin += kAbsorbedChunk) {
-    const int64_t count = std::min(kAbsorbedChunk, num_generated - begin), first_row = batch.num_prompt_rows() + begin;
-    absorbed_rows_.clear();
-    for (const GeneratedRow& row : batch.generated.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)))
-      absorbed_rows_.push_back({{cache, row.blocks, batch.block_size}, row.position});
-    const View<float, 3> q = workspace_.q.rows(first_row, count), q_latent = workspace_.q_latent.rows(0, count),
-                         sum = workspace_.latent_sum.rows(0, count);
-    ops_.per_head_linear(q.slice(2, 0, config_.qk_nope_head_dim), weights.query_absorb, q_latent);
-    ops_.attend_absorbed({.q_latent = q_latent,
-                          .q_rope = q.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
-                          .rows = absorbed_rows_,
-                          .softmax_scale = softmax_scale_,
-                          .out = sum});
-    ops_.per_head_linear(sum, weights.value_absorb, workspace_.attention.rows(first_row, count));
-  }
+  int64_t batch_row = batch.num_prompt_rows();
+  for (const GeneratedRow& row : batch.generated)
+    add_absorbed(weights, {cache, row.blocks, batch.block_size}, batch_row++, row.position);
+  attend_absorbed(weights);
+}
+
+// Rows come one behind another, until attend_absorbed() is called.
+void Attention::add_absorbed(const AttentionWeights& weights, const CachedContext& context, int64_t row, int position) {
+  if (std::ssize(absorbed_rows_) == kAbsorbedChunk) attend_absorbed(weights);
+  if (absorbed_rows_.empty()) first_absorbed_ = row;
+  absorbed_rows_.push_back(
+      {context, position, indexer_ ? indexer_->chosen(row, position) : std::span<const int32_t>()});
+}
+
+void Attention::attend_absorbed(const AttentionWeights& weights) {
+  const int64_t count = std::ssize(absorbed_rows_);
+  if (count == 0) return;
+  const View<float, 3> q = workspace_.q.rows(first_absorbed_, count), q_latent = workspace_.q_latent.rows(0, count),
+                       sum = workspace_.latent_sum.rows(0, count);
+  ops_.per_head_linear(q.slice(2, 0, config_.qk_nope_head_dim), weights.query_absorb, q_latent);
+  ops_.attend_absorbed({.q_latent = q_latent,
+                        .q_rope = q.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
+                        .rows = absorbed_rows_,
+                        .softmax_scale = softmax_scale_,
+                        .out = sum});
+  ops_.per_head_linear(sum, weights.value_absorb, workspace_.attention.rows(first_absorbed_, count));
+  absorbed_rows_.clear();
 }
 
 }  // namespace cachalot

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -7,7 +8,9 @@
 #include "device/device.h"
 #include "kernels/ops.h"
 #include "model/inputs.h"
+#include "model/kv_cache.h"
 #include "model/model_weights.h"
+#include "model/sparse_attention.h"
 #include "model/workspace.h"
 
 namespace cachalot {
@@ -33,7 +36,8 @@ class Rope {
 // Multi-head latent attention (DeepSeek-V2, 2024) of one layer. A prompt row attends in the expanded form: keys and
 // values of the context are rebuilt per head from the cached latents. A generated row attends in the absorbed form:
 // kv_b is applied to the query and to the weighted sum of latents instead. The row's role decides, never the moment
-// (docs/numerics.md).
+// (docs/numerics.md). With an indexer, rows beyond index_topk attend to chosen positions only, each to its own, which
+// the absorbed form reads where they are, whatever the row's role.
 class Attention {
  public:
   Attention(const ModelConfig& config, const Ops& ops, const Workspace& workspace, const TensorParallel& parallel,
@@ -44,19 +48,23 @@ class Attention {
         parallel_(parallel),
         rope_(rope),
         softmax_scale_(softmax_scale) {
+    if (config.indexer) indexer_.emplace(config, ops, workspace, rope);
     absorbed_rows_.reserve(kAbsorbedChunk);
   }
 
   // normed: this rank's own rows [own, hidden], normalized. The result, own rows of the output of o_proj, goes to
-  // workspace.delta. cache: this layer's [num_slots, kv_cache_dim].
-  Status forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
-                 const ComputeView<2>& cache, int layer);
+  // workspace.delta.
+  Status forward(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed, const KvCache& cache,
+                 int layer);
 
  private:
-  Status project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed,
-                 const ComputeView<2>& cache, int layer);
+  Status project(const AttentionWeights& weights, const ModelBatch& batch, View<float, 2> normed, const KvCache& cache,
+                 int layer);
   void attend_prompts(const AttentionWeights& weights, const ModelBatch& batch, const ComputeView<2>& cache);
+  void attend_expanded(const AttentionWeights& weights, const PromptSegment& segment, const CachedContext& context);
   void attend_generated(const AttentionWeights& weights, const ModelBatch& batch, const ComputeView<2>& cache);
+  void add_absorbed(const AttentionWeights& weights, const CachedContext& context, int64_t row, int position);
+  void attend_absorbed(const AttentionWeights& weights);
 
   const ModelConfig& config_;
   const Ops& ops_;
@@ -64,7 +72,9 @@ class Attention {
   const TensorParallel& parallel_;
   RopeTable rope_;
   float softmax_scale_;
-  std::vector<AbsorbedRow> absorbed_rows_;  // of the current chunk
+  std::optional<Indexer> indexer_;
+  std::vector<AbsorbedRow> absorbed_rows_;  // not yet computed, at most a chunk
+  int64_t first_absorbed_ = 0;              // of them, in the batch
 };
 
 }  // namespace cachalot

@@ -19,7 +19,7 @@ constexpr int kFloatActivationGroup = 64;  // of int8 rows that meet float weigh
 
 std::string_view weight_kind_name(WeightKind kind) {
   static constexpr std::array<std::string_view, kNumWeightKinds> kNames{
-      "embedding",    "head",   "attention",      "kv_b",    "kv_b, absorbed form",
+      "embedding",    "head",   "attention",      "kv_b",    "kv_b, absorbed form", "indexer",
       "dense layers", "router", "shared experts", "experts", "norms and biases"};
   return kNames[static_cast<size_t>(kind)];
 }
@@ -177,6 +177,7 @@ class Loader {
  private:
   Result<LayerWeights> layer(int layer_idx);
   Result<AttentionWeights> attention(const std::string& prefix);
+  Result<IndexerWeights> indexer(const std::string& prefix);
   Status absorbed_form(const std::string& name, const WeightSource& kv_b, AttentionWeights& weights);
   Result<FeedForwardWeights> feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
                                           int num_parts);
@@ -248,6 +249,9 @@ Result<LayerWeights> Loader::layer(int layer_idx) {
   const std::string prefix = fmt::format("model.layers.{}.", layer_idx);
   LayerWeights weights;
   ASSIGN_OR_RETURN(weights.attention, attention(prefix + "self_attn."));
+  if (config_.has_indexer(layer_idx)) {
+    ASSIGN_OR_RETURN(weights.attention.indexer, indexer(prefix + "self_attn.indexer."));
+  }
   ASSIGN_OR_RETURN(weights.attention.input_norm, norm(prefix + "input_layernorm.weight", config_.hidden_size));
   ASSIGN_OR_RETURN(weights.post_attention_norm, norm(prefix + "post_attention_layernorm.weight", config_.hidden_size));
   if (config_.is_moe_layer(layer_idx)) {
@@ -279,6 +283,19 @@ Result<AttentionWeights> Loader::attention(const std::string& prefix) {
   RETURN_IF_ERROR(absorbed_form(prefix + "kv_b_proj", own_kv_b, weights));
   ASSIGN_OR_RETURN(weights.kv_b, pack(WeightKind::kKvB, prefix + "kv_b_proj", own_kv_b));
   ASSIGN_OR_RETURN(weights.o, linear(kKind, prefix + "o_proj", hidden, heads * v, {}, own_heads(v)));
+  return weights;
+}
+
+Result<IndexerWeights> Loader::indexer(const std::string& prefix) {
+  const int64_t heads = config_.indexer->num_heads, dim = config_.indexer->head_dim;
+  IndexerWeights weights;
+  ASSIGN_OR_RETURN(weights.query, linear(WeightKind::kIndexer, prefix + "wq_b", heads * dim, config_.q_lora_rank));
+  ASSIGN_OR_RETURN(weights.key, linear(WeightKind::kIndexer, prefix + "wk", dim, config_.hidden_size));
+  ASSIGN_OR_RETURN(weights.key_norm, norm(prefix + "k_norm.weight", dim));
+  ASSIGN_OR_RETURN(weights.key_norm_bias, norm(prefix + "k_norm.bias", dim));
+  ASSIGN_OR_RETURN(const Linear head_weights,
+                   linear(WeightKind::kIndexer, prefix + "weights_proj", heads, config_.hidden_size));
+  weights.head_weights = head_weights.matrix;
   return weights;
 }
 

@@ -29,6 +29,14 @@ struct Linear {
   int input_group = 0;
 };
 
+// Whole on every TP rank.
+struct IndexerWeights {
+  Linear query;  // wq_b: [index heads * index dim, q_lora_rank]
+  Linear key;    // wk: [index dim, hidden]
+  View<const float, 1> key_norm, key_norm_bias;
+  PackedMatrix head_weights;  // weights_proj: [index heads, hidden]
+};
+
 struct AttentionWeights {
   View<const float, 1> input_norm;
   Linear q;  // models without q_lora_rank: [heads * qk_head_dim, hidden]
@@ -41,6 +49,7 @@ struct AttentionWeights {
   std::vector<PackedMatrix> query_absorb;  // a head: [kv_lora_rank, nope], kv_b's keys transposed: the absorbed form
   std::vector<PackedMatrix> value_absorb;  // a head: [v, kv_lora_rank], as stored
   Linear o;                                // [hidden, heads * v]
+  std::optional<IndexerWeights> indexer;
 };
 
 struct FeedForwardWeights {
@@ -80,13 +89,14 @@ enum class WeightKind : uint8_t {
   kAttention,    // but kv_b
   kKvB,          // as stored: for the expanded form
   kKvBAbsorbed,  // by head, for the absorbed form
+  kIndexer,
   kDense,
   kRouter,
   kSharedExperts,
   kExperts,
   kVectors,  // norms and biases
 };
-inline constexpr size_t kNumWeightKinds = 10;
+inline constexpr size_t kNumWeightKinds = 11;
 std::string_view weight_kind_name(WeightKind kind);
 using WeightBytes = std::array<size_t, kNumWeightKinds>;  // by kind; what aligns a weight counts to it
 

@@ -16,7 +16,8 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   residual = f32(rows, hidden);
   delta = f32(rows, hidden);
   normed = f32(rows, hidden);
-  low_rank = f32(rows, config.q_lora_rank + config.kv_cache_dim());
+  const int64_t index_width = config.indexer ? config.indexer->head_dim + config.indexer->num_heads : 0;
+  low_rank = f32(rows, config.q_lora_rank + config.kv_cache_dim() + index_width);
   if (tensor_parallel) {
     gathered = f32(rows, hidden);
     partial = f32(rows, hidden);
@@ -34,6 +35,13 @@ void Workspace::carve(Carver& carver, const ModelConfig& config, const ModelSett
   keys_values = f32(kContextChunk, kv_width);
   q_latent = f32(kAbsorbedChunk, heads, config.kv_lora_rank);
   latent_sum = f32(kAbsorbedChunk, heads, config.kv_lora_rank);
+
+  if (config.indexer) {
+    index_queries = f32(kIndexerChunk, config.indexer->num_heads, config.indexer->head_dim);
+    // Where index_topk is beyond all positions nothing is chosen.
+    if (config.indexer->topk < settings.max_positions)
+      chosen_positions = carver.take<int32_t>(rows, config.indexer->topk);
+  }
 
   const int64_t shared_width = int64_t{config.num_shared_experts} * config.moe_intermediate_size;
   const int64_t dense_width = ceil_div(config.intermediate_size, settings.tp_size);

@@ -12,10 +12,11 @@
 
 namespace cachalot {
 
-// Positions whose keys and values are rebuilt from latents at a time, and generated rows that attend at a time: they
+// Positions whose keys and values are rebuilt from latents at a time, and absorbed rows that attend at a time: they
 // bound the memory of the expanded and the absorbed form, and change no bit.
 inline constexpr int64_t kContextChunk = 512;
 inline constexpr int64_t kAbsorbedChunk = 64;
+inline constexpr int64_t kIndexerChunk = 64;  // rows whose positions an indexer chooses at a time
 
 // Every buffer of a step, sized once for the largest one; operations narrow them. Views into one allocation.
 struct Workspace {
@@ -28,7 +29,7 @@ struct Workspace {
   View<float, 2> gathered;                // [max_rows, hidden]; with tensor parallelism only, else `normed` serves
   View<float, 2> partial;                 // the same for sums that other ranks have a part of
   View<std::byte, 2> wire_own, wire_all;  // rows of the compute dtype between TP ranks
-  View<float, 2> low_rank;                // [max_rows, q_lora_rank + kv_cache_dim]
+  View<float, 2> low_rank;                // [max_rows, q_lora_rank + kv_cache_dim + what the indexer projects]
   View<float, 2> low_rank_gathered;
   View<float, 2> q_a_normed;                // [max_rows, q_lora_rank]
   View<float, 3> q;                         // [max_rows, heads, qk_head_dim]
@@ -37,6 +38,8 @@ struct Workspace {
   View<float, 2> latents;                   // [kContextChunk, kv_lora_rank]
   View<float, 2> keys_values;               // [kContextChunk, heads * (nope + v)]
   View<float, 3> q_latent, latent_sum;      // [kAbsorbedChunk, heads, kv_lora_rank]
+  View<float, 3> index_queries;             // [kIndexerChunk, index heads, index dim]
+  View<int32_t, 2> chosen_positions;        // [max_rows, index_topk]: of the last layer with an indexer
   View<float, 2> intermediate;              // [max_rows, width of the dense layers or the shared expert]
   struct QuantizedStore {
     View<int8_t, 1> values;

@@ -56,7 +56,7 @@ size_t bytes_of(const RankMemory& rank, WeightKind kind) {
 
 // What a rank reads in a step, each weight once: all but the embedding's other rows, the form of kv_b that the phase
 // does not use, and the experts that nobody chose.
-double read_bytes(const RankMemory& rank, const ModelConfig& config, bool decode, double rows, double cached_tokens) {
+double read_bytes(const RankMemory& rank, const ModelConfig& config, bool decode, double rows, double cache_bytes) {
   double bytes = static_cast<double>(rank.model.weight_bytes - bytes_of(rank, WeightKind::kEmbedding) -
                                      bytes_of(rank, decode ? WeightKind::kKvB : WeightKind::kKvBAbsorbed));
   if (config.num_experts > 0) {
@@ -65,10 +65,10 @@ double read_bytes(const RankMemory& rank, const ModelConfig& config, bool decode
     const double unread = 1 - expected_distinct(routing, num_local, rows) / num_local;
     bytes -= unread * static_cast<double>(bytes_of(rank, WeightKind::kExperts));
   }
-  return bytes + cached_tokens * static_cast<double>(rank.model.cache_bytes_per_token);
+  return bytes + cache_bytes;
 }
 
-StepCost cost_of(const LayoutPlan& plan, bool decode, int64_t rows_per_replica, double cached_tokens,
+StepCost cost_of(const LayoutPlan& plan, bool decode, int64_t rows_per_replica, double cache_bytes,
                  int64_t logit_rows) {
   StepCost cost{.phase = decode ? "decode" : "prefill",
                 .rows_per_replica = rows_per_replica,
@@ -76,7 +76,7 @@ StepCost cost_of(const LayoutPlan& plan, bool decode, int64_t rows_per_replica, 
   const RankMemory& rank = plan.largest();
   // Experts see the rows of all replicas that step together.
   const int64_t group_rows = plan.options.parallel.spans_replicas() ? cost.rows : rows_per_replica;
-  cost.read_bytes = read_bytes(rank, plan.config, decode, static_cast<double>(group_rows), cached_tokens);
+  cost.read_bytes = read_bytes(rank, plan.config, decode, static_cast<double>(group_rows), cache_bytes);
   cost.operations =
       2 * products_of_a_token(plan.config) * static_cast<double>(cost.rows) +
       2.0 * plan.config.vocab_size * plan.config.hidden_size * static_cast<double>(logit_rows) * plan.layout.dp_size;
@@ -142,10 +142,12 @@ Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConf
   }
   const int context = options.decode_context > 0 ? options.decode_context : std::min(kUsualContext, plan.max_model_len);
   plan.options.decode_context = context;
-  plan.decode = cost_of(plan, true, options.decode_batch, static_cast<double>(options.decode_batch) * context,
-                        options.decode_batch);
+  const RankMemory& rank = plan.largest();
+  const auto row_bytes = static_cast<double>(sum_of(cache_bytes_read(config, rank.settings.compute_dtype, context)));
+  plan.decode = cost_of(plan, true, options.decode_batch, options.decode_batch * row_bytes, options.decode_batch);
   const int64_t chunk = options.engine.max_num_batched_tokens;
-  plan.prefill = cost_of(plan, false, chunk, static_cast<double>(chunk), 1);
+  plan.prefill = cost_of(plan, false, chunk,
+                         static_cast<double>(chunk) * static_cast<double>(rank.model.cache_bytes_per_token()), 1);
   return plan;
 }
 
@@ -219,18 +221,18 @@ std::string memory_table(const LayoutPlan& plan) {
 
 std::string needs(const LayoutPlan& plan, int num_requests) {
   const size_t device = plan.device_bytes_for(num_requests);
-  return fmt::format(
-      "  {} of {} tokens: {} of KV cache; a device of {}, a node of {}\n", counted(num_requests, "request"),
-      plan.max_model_len,
-      binary_bytes(static_cast<double>(plan.largest().model.cache_bytes_per_token) * plan.max_model_len * num_requests),
-      binary_bytes(device), binary_bytes(static_cast<double>(device) * plan.layout.ranks_per_node()));
+  return fmt::format("  {} of {} tokens: {} of KV cache; a device of {}, a node of {}\n",
+                     counted(num_requests, "request"), plan.max_model_len,
+                     binary_bytes(static_cast<double>(plan.largest().model.cache_bytes_per_token()) *
+                                  plan.max_model_len * num_requests),
+                     binary_bytes(device), binary_bytes(static_cast<double>(device) * plan.layout.ranks_per_node()));
 }
 
 std::string cache_text(const LayoutPlan& plan) {
   std::string text = fmt::format(
       "KV cache: {} bytes a token, the same on each rank of a replica. What it takes, of which "
       "--gpu-memory-utilization {} is used:\n",
-      plan.largest().model.cache_bytes_per_token, plan.options.engine.gpu_memory_utilization);
+      cache_bytes_text(plan.largest().model.cache_bytes), plan.options.engine.gpu_memory_utilization);
   text += needs(plan, 1);
   if (plan.options.decode_batch > 1) text += needs(plan, plan.options.decode_batch);
   if (plan.options.engine.max_num_seqs > plan.options.decode_batch)
@@ -362,7 +364,7 @@ std::string plan_json(const LayoutPlan& plan, const PlanSubject& subject) {
               {"expert_parallel_size", plan.largest().settings.ep_size},
               {"nodes", plan.layout.num_nodes},
               {"max_model_len", plan.max_model_len},
-              {"cache_bytes_per_token", plan.largest().model.cache_bytes_per_token},
+              {"cache_bytes_per_token", plan.largest().model.cache_bytes_per_token()},
               {"device_bytes_for_one_request", plan.device_bytes_for(1)},
               {"device_bytes_for_max_num_seqs", plan.device_bytes_for(plan.options.engine.max_num_seqs)},
               {"ranks", std::move(ranks)},

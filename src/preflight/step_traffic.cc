@@ -8,6 +8,7 @@
 #include "comm/expert_exchange.h"
 #include "comm/group.h"
 #include "model/feed_forward.h"
+#include "model/sparse_attention.h"
 
 namespace cachalot {
 
@@ -115,7 +116,11 @@ class TrafficSum {
     const int num_dense = config_.num_layers - num_moe;
     reduce_scatter("embedding reduce-scatter", 1, config_.hidden_size);
     if (config_.q_lora_rank > 0) {
-      all_gather("low-rank all-gather", config_.num_layers, config_.q_lora_rank + config_.kv_cache_dim());
+      const int64_t width = config_.q_lora_rank + config_.kv_cache_dim();
+      int num_indexers = 0;
+      for (int layer = 0; layer < config_.num_layers; layer++) num_indexers += config_.has_indexer(layer);
+      all_gather("low-rank all-gather", config_.num_layers - num_indexers, width);
+      all_gather("low-rank all-gather", num_indexers, width + Indexer::projected_width(config_, config_.num_layers));
     } else {
       all_gather("attention all-gather", config_.num_layers, config_.hidden_size);
     }

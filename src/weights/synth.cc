@@ -242,19 +242,35 @@ struct BenchmarkShape {
   const char* name;
   const char* config;
 };
-constexpr BenchmarkShape kShapes[] = {
-    {"lite", kLite}, {"r1slice", kR1Slice}, {"k2slice", kK2Slice}, {"glm47flash", kGlm47Flash}};
+
+// R1's slice with DeepSeek V3.2's indexer.
+std::string v32_slice() {
+  std::string text = kR1Slice;
+  text.replace(text.find("DeepseekV3ForCausalLM"), 21, "DeepseekV32ForCausalLM");
+  text.replace(text.find("deepseek_v3"), 11, "deepseek_v32");
+  return text;
+}
+
+std::span<const BenchmarkShape> shapes() {
+  static const std::string v32 = v32_slice();
+  static const BenchmarkShape kShapes[] = {{"lite", kLite},
+                                           {"r1slice", kR1Slice},
+                                           {"v32slice", v32.c_str()},
+                                           {"k2slice", kK2Slice},
+                                           {"glm47flash", kGlm47Flash}};
+  return kShapes;
+}
 
 }  // namespace
 
 const char* benchmark_config(std::string_view shape) {
-  const auto* const found = std::ranges::find(kShapes, shape, &BenchmarkShape::name);
-  return found == std::end(kShapes) ? nullptr : found->config;
+  const auto found = std::ranges::find(shapes(), shape, &BenchmarkShape::name);
+  return found == shapes().end() ? nullptr : found->config;
 }
 
 std::vector<std::string> benchmark_shapes() {
   std::vector<std::string> names;
-  for (const BenchmarkShape& shape : kShapes) names.emplace_back(shape.name);
+  for (const BenchmarkShape& shape : shapes()) names.emplace_back(shape.name);
   return names;
 }
 

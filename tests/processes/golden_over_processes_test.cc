@@ -60,6 +60,11 @@ std::vector<Param> params() {
       params.push_back({name, layout});
     params.push_back({name, {2, 2}, 3});
   }
+  for (const std::string& name : kSparseGoldenNames) {
+    for (const Layout layout : {Layout{1, 1}, Layout{1, 4}, Layout{1, 2, false}, Layout{2, 2}, Layout{8, 1}})
+      params.push_back({name, layout});
+    params.push_back({name, {1, 8}, 3});
+  }
   params.push_back({"r1-fp8", {32, 1}});
   params.push_back({"r1-awq", {8, 4}, 3});
   return params;

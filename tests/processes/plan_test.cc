@@ -88,7 +88,8 @@ INSTANTIATE_TEST_SUITE_P(Models, Plan,
                                          Param{"r1-awq", "bfloat16", {1, 4, false}},
                                          Param{"v2lite-bf16", "bfloat16", {1, 2}}, Param{"nano", "bfloat16", {2, 2}},
                                          Param{"nano-awq", "bfloat16", {1, 1}}, Param{"nano-awq", "bfloat16", {1, 4}},
-                                         Param{"nano-awq", "float32", {2, 2, false}}),
+                                         Param{"nano-awq", "float32", {2, 2, false}},
+                                         Param{"v32-fp8", "bfloat16", {1, 2}}, Param{"glm52-bf16", "float32", {2, 2}}),
                          param_name);
 
 // What the ranks of a replica say that they sent for one step of a prompt, beside the estimate.
@@ -115,6 +116,7 @@ void expect_traffic(const std::string& model, const Layout& layout, double toler
 TEST(PlanOfTraffic, IsWhatTensorParallelRanksSend) {
   expect_traffic("r1-bf16", {1, 2, false}, 0.01);
   expect_traffic("v2lite-bf16", {1, 4, false}, 0.01);
+  expect_traffic("glm52-bf16", {1, 2, false}, 0.01);
 }
 
 TEST(PlanOfTraffic, IsAboutWhatRanksWithExpertsSend) {
@@ -172,6 +174,31 @@ TEST(PlanProgram, PlansTheRealR1On32Ranks) {
   constexpr double kExpertWeights = 8.0 * 3 * 7168 * 2048 * 58;
   EXPECT_NEAR(bytes(awq, "experts") / kExpertWeights, 552.0 / 1024, 1e-3);
   EXPECT_NEAR(bytes(fp8, "experts") / kExpertWeights, 2112.0 / 2048, 1e-3);
+}
+
+// Models with an indexer: two kinds of cache tensors, of which a step reads all keys and few latents.
+TEST(PlanProgram, CountsBothKindsOfCacheOfSparseAttention) {
+  const auto plan = [&](const char* model, const char* tp_size, const char* context) {
+    PlanAnswer answer = run_plan({"--model", fmt::format("{}/tests/data/configs/{}.json", CACHALOT_SOURCE_DIR, model),
+                                  "--tensor-parallel-size", tp_size, "--data-parallel-size", "8",
+                                  "--enable-expert-parallel", "--nodes", "8", "--node-memory", "1T", "--max-model-len",
+                                  context, "--decode-batch", "1", "--decode-context", context});
+    EXPECT_EQ(answer.status, 0) << answer.output;
+    return answer;
+  };
+  // 61 layers of 512 + 64 bf16 numbers, and 61 of 128.
+  const PlanAnswer v32 = plan("deepseek-v3.2", "4", "131072"), r1 = plan("deepseek-r1", "4", "131072");
+  EXPECT_EQ(v32.json.at("cache_bytes_per_token").to_number<int>(), 70'272 + 15'616);
+  EXPECT_THAT(v32.output, HasSubstr("85888 (latents 70272, indexer keys 15616) bytes a token"));
+  const auto read_bytes = [](const PlanAnswer& answer) {
+    return answer.json.at("decode").at("read_bytes").to_number<double>();
+  };
+  constexpr double kIndexerWeights = 2.0 * 61 * (8192.0 * 1536 + 7168 * (128 + 64));
+  EXPECT_NEAR(read_bytes(r1) - read_bytes(v32), 131072.0 * (70'272 - 15'616) - 2048.0 * 70'272 - kIndexerWeights, 1e7);
+  // 78 layers of latents, 21 of keys: a million tokens are 93 GiB.
+  const PlanAnswer glm = plan("glm-5.2", "8", "1048576");
+  EXPECT_EQ(glm.json.at("cache_bytes_per_token").to_number<int>(), 89'856 + 5'376);
+  EXPECT_THAT(glm.output, HasSubstr("1 request of 1048576 tokens: 93.0 GiB of KV cache"));
 }
 
 }  // namespace
