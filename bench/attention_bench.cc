@@ -162,7 +162,7 @@ void sparse(benchmark::State& state, IsaLevel isa, const Shape& shape) {
   std::vector<AbsorbedRow> attending;
   for (int64_t row = 0; row < rows; row++) {
     scored.push_back({keys.context(row), position});
-    attending.push_back({latents.context(row), position, {chosen.data() + row * kTopk, kTopk}});
+    attending.push_back({latents.context(row), position, View<const int32_t, 1>(chosen.data() + row * kTopk, kTopk)});
   }
   const Ops ops = ops_for(isa, shape, rows, positions);
   const double bandwidth = limits(isa).read_bandwidth(), peak = limits(isa).float_peak();

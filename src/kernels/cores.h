@@ -191,13 +191,13 @@ struct AttentionTile {
 using TileRows = const std::byte* [kAttentionTile];
 
 // Places are positions, or those that are chosen.
-inline void cached_rows(const CachedContext& context, std::span<const int32_t> chosen, int64_t first_place,
-                        int64_t count, int64_t first_element, TileRows rows) {
+inline void cached_rows(const CachedContext& context, View<const int32_t, 1> chosen, int64_t first_place, int64_t count,
+                        int64_t first_element, TileRows rows) {
   const auto size = static_cast<int64_t>(dtype_size(context.cache.dtype()));
   const auto* data = static_cast<const std::byte*>(context.cache.data()) + first_element * size;
   for (int64_t idx = 0; idx < kAttentionTile; idx++) {
     const int64_t place = first_place + (idx < count ? idx : count - 1);
-    const int64_t position = chosen.empty() ? place : chosen[static_cast<size_t>(place)];
+    const int64_t position = chosen.empty() ? place : chosen(place);
     rows[idx] = data + context.slot(position) * context.cache.stride(0) * size;
   }
 }

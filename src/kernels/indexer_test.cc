@@ -241,9 +241,10 @@ struct Attending {
   }
   CachedContext context() { return {ComputeView<2>(cache.view()), blocks, 64}; }
 
-  std::vector<float> attend(IsaLevel isa, int num_threads, std::span<const int32_t> chosen) {
+  std::vector<float> attend(IsaLevel isa, int num_threads, const std::vector<int32_t>& chosen) {
     const TestOps ops(isa, num_threads);
-    const AbsorbedRow row{context(), static_cast<int>(num_positions) - 1, chosen};
+    const AbsorbedRow row{context(), static_cast<int>(num_positions) - 1,
+                          View<const int32_t, 1>(chosen.data(), chosen.size())};
     std::vector<float> out(kHeads * kLatent, NAN);
     ops->attend_absorbed({.q_latent = View<const float, 3>(q_latent.view().data(), 1, kHeads, kLatent),
                           .q_rope = View<const float, 3>(q_rope.view().data(), 1, kHeads, kRope),

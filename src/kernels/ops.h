@@ -120,8 +120,8 @@ struct AbsorbedRow {
   int position = 0;
   // The positions that it attends to, rising; none: 0..position. They take the places 0, 1, 2, ... that all positions
   // have otherwise, so that a choice of all gives the same bits.
-  std::span<const int32_t> chosen = {};
-  int64_t num_places() const { return chosen.empty() ? position + 1 : std::ssize(chosen); }
+  View<const int32_t, 1> chosen = {};
+  int64_t num_places() const { return chosen.empty() ? position + 1 : chosen.extent(0); }
 };
 struct AbsorbedAttentionArgs {
   View<const float, 3> q_latent;  // [num_rows, num_heads, kv_lora_rank]

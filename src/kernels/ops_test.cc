@@ -132,6 +132,27 @@ TEST_F(OpsDeathTest, ExpertsOfOtherShapesAreRefused) {
                "combine: top_k of weights is 4, should be 3");
 }
 
+TEST_F(OpsDeathTest, ChoicesOfOtherShapesAreRefused) {
+  const ScoredRow scored[] = {{context(8), 40}};
+  ChoosePositionsArgs args{.q = heads(1, 3, 8), .head_weights = rows(1, 4), .rows = scored, .chosen = index_rows(1, 5)};
+  EXPECT_DEATH(ops_->choose_positions(args), "choose_positions: num_heads of head_weights is 4, should be 3");
+  args.head_weights = rows(1, 3);
+  args.chosen = index_rows(2, 5);
+  EXPECT_DEATH(ops_->choose_positions(args), "choose_positions: num_rows of chosen is 2, should be 1");
+  args.chosen = index_rows(1, 5);
+  args.q = heads(1, 3, 7);
+  EXPECT_DEATH(ops_->choose_positions(args), "choose_positions: dim of the cache is 8, should be 7");
+  const ScoredRow beyond[] = {{context(8), 64}};
+  args.q = heads(1, 3, 8);
+  args.rows = beyond;
+  EXPECT_DEATH(ops_->choose_positions(args), "capacity of the sequence's blocks is 64");
+  const int32_t chosen[] = {3, 41};
+  const AbsorbedRow row{context(11), 40, View<const int32_t, 1>(chosen, 2)};
+  EXPECT_DEATH(ops_->attend_absorbed(
+                   {.q_latent = heads(1, 2, 8), .q_rope = heads(1, 2, 3), .rows = {&row, 1}, .out = heads(1, 2, 8)}),
+               "attend_absorbed: the last chosen position is 41, the row's is 40");
+}
+
 TEST_F(OpsDeathTest, RoutingThatCannotBeIsRefused) {
   RouteArgs args{.logits = rows(2, 24),
                  .groups = RoutingGroups::kByTopTwo,

@@ -239,8 +239,7 @@ void Attention::attend_generated(const AttentionWeights& weights, const ModelBat
 void Attention::add_absorbed(const AttentionWeights& weights, const CachedContext& context, int64_t row, int position) {
   if (std::ssize(absorbed_rows_) == kAbsorbedChunk) attend_absorbed(weights);
   if (absorbed_rows_.empty()) first_absorbed_ = row;
-  absorbed_rows_.push_back(
-      {context, position, indexer_ ? indexer_->chosen(row, position) : std::span<const int32_t>()});
+  absorbed_rows_.push_back({context, position, indexer_ ? indexer_->chosen(row, position) : View<const int32_t, 1>()});
 }
 
 void Attention::attend_absorbed(const AttentionWeights& weights) {

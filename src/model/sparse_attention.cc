@@ -57,8 +57,8 @@ void Indexer::choose(const IndexerWeights& weights, const ModelBatch& batch, Vie
   }
   if (batch.forced_positions.empty()) return;
   for (int64_t row = 0; row < batch.num_rows(); row++)
-    if (batch.positions(row) >= indexer_.topk)
-      std::copy_n(&batch.forced_positions(layer, row, 0), indexer_.topk, workspace_.chosen_positions.row(row));
+    for (int64_t place = 0; place < indexer_.topk && batch.positions(row) >= indexer_.topk; place++)
+      workspace_.chosen_positions(row, place) = batch.forced_positions(layer, row, place);  // host: in tests
 }
 
 // For rows_, the batch's rows from first_row on.
@@ -79,11 +79,10 @@ void Indexer::choose_rows(const IndexerWeights& weights, View<const float, 2> q_
 
 void Indexer::report(const ModelBatch& batch, int layer) const {
   for (int64_t row = 0; row < batch.num_rows(); row++) {
-    const std::span<const int32_t> chosen = this->chosen(row, batch.positions(row));
-    for (int32_t place = 0; place < indexer_.topk; place++)
-      batch.chosen_positions(layer, row, place) = !chosen.empty()                 ? chosen[static_cast<size_t>(place)]
-                                                  : place <= batch.positions(row) ? place
-                                                                                  : -1;
+    const View<const int32_t, 1> chosen = this->chosen(row, batch.positions(row));
+    const auto seen = [&](int64_t place) { return place <= batch.positions(row) ? static_cast<int32_t>(place) : -1; };
+    for (int64_t place = 0; place < indexer_.topk; place++)
+      batch.chosen_positions(layer, row, place) = chosen.empty() ? seen(place) : chosen(place);  // host: in tests
   }
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "config/model_config.h"
@@ -41,9 +40,8 @@ class Indexer {
   // From this position on rows attend to what is chosen.
   int first_choosing() const { return indexer_.topk; }
   // What a row at this position attends to; empty: all up to its own.
-  std::span<const int32_t> chosen(int64_t row, int position) const {
-    if (position < indexer_.topk) return {};
-    return {workspace_.chosen_positions.row(row), static_cast<size_t>(indexer_.topk)};
+  View<const int32_t, 1> chosen(int64_t row, int position) const {
+    return position < indexer_.topk ? View<const int32_t, 1>() : workspace_.chosen_positions[row];
   }
 
  private:

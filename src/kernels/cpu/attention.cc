@@ -331,8 +331,8 @@ void Ops::attend_absorbed(const AbsorbedAttentionArgs& args) const {
                 row.context.cache.extent(1));
     check_context(check, row.context, row.position + 1, kv_lora_rank);
     if (row.chosen.empty()) continue;
-    check.at_most("the last chosen position", {"the row's", row.position}, row.chosen.back());
-    check.at_least("the first chosen position", {"the first", 0}, row.chosen.front());
+    check.at_most("the last chosen position", {"the row's", row.position}, row.chosen(row.chosen.extent(0) - 1));
+    check.at_least("the first chosen position", {"the first", 0}, row.chosen(0));
   }
   AbsorbedAttention attention(context(), args);
   CHECK(attention.scratch_bytes() <= attention_scratch_bytes(limits_, threads_->num_threads()));
