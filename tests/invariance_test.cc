@@ -39,7 +39,7 @@ std::string param_name(const testing::TestParamInfo<Param>& info) {
 
 class Invariance : public testing::TestWithParam<Param> {
  protected:
-  static constexpr int kTokens = 256, kPromptTokens = 150, kAnswerTokens = 24;  // ids that all models have
+  static constexpr int kTokens = 192, kPromptTokens = 150, kAnswerTokens = 24;  // ids that all models have
   static constexpr RequestId kSubject = 0;
 
   EngineOptions options() const {
@@ -186,6 +186,9 @@ std::vector<Param> params() {
     params.push_back({"v32-fp8", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, isa});
     params.push_back({"glm5-bf16", DTypeOption::kBFloat16, ActivationDTypeOption::kInt8, isa});
     params.push_back({"glm52-bf16", DTypeOption::kFloat32, ActivationDTypeOption::kAuto, isa});
+    params.push_back({"k2-ct-int4", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, isa});
+    params.push_back({"k2-ct-mxfp4", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, isa});
+    params.push_back({"k2-ct-mxfp4", DTypeOption::kFloat32, ActivationDTypeOption::kAuto, isa});
   }
   params.push_back({"r1-awq", DTypeOption::kBFloat16, ActivationDTypeOption::kAuto, IsaOption::kReference});
   return params;

@@ -144,8 +144,51 @@ TEST_F(Mutations, OfConfigJson) {
   mutate_members("config.json");
   mutate_members("config.json", "rope_scaling");
   for (const char* key : {"rope_parameters", "quantization_config", "index_topk", "sliding_window", "layer_types",
-                          "mlp_layer_types", "text_config", "use_sliding_window"})
+                          "mlp_layer_types", "text_config", "use_sliding_window", "num_experts"})
     mutate("config.json", key, [&](json::value& root) -> json::value& { return root.as_object()[key]; });
+}
+
+// The places of all values inside, as JSON pointers.
+void find_places(const json::value& value, const std::string& place, std::vector<std::string>& places) {
+  if (!place.empty()) places.push_back(place);
+  if (const json::object* object = value.if_object())
+    for (const auto& [key, inner] : *object) find_places(inner, place + "/" + std::string(key), places);
+  if (const json::array* list = value.if_array(); list && !list->empty()) find_places((*list)[0], place + "/0", places);
+}
+
+// The same of the files of newer models, which have a language model inside, and compressed-tensors' words.
+TEST(NewerMutations, OfEveryPlaceInConfigJson) {
+  for (const auto& [name, root] : std::vector<std::pair<std::string, std::string>>{
+           {"k25-ct-int4", ""}, {"k2-ct-fp8", "/quantization_config"}, {"k2-ct-mxfp4", "/quantization_config"}}) {
+    const std::string golden = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/" + name;
+    const TestFolder folder;
+    std::filesystem::create_symlink(golden + "/model.safetensors", folder.path("model.safetensors"));
+    const json::value original = json::parse(read_file(golden + "/config.json").value());
+    std::vector<std::string> places;
+    find_places(root.empty() ? original : original.at_pointer(root), root, places);
+    EXPECT_GT(places.size(), 20u);
+    int num_opened = 0, num_refused = 0;
+    for (const std::string& place : places) {
+      for (const json::value& value : values()) {
+        json::value mutated = original;
+        json::error_code fault;
+        *mutated.find_pointer(place, fault) = value;
+        ASSERT_TRUE(write_file(folder.path("config.json"), json::serialize(mutated)));
+        const Result<ModelFiles> files = ModelFiles::open(folder.path());
+        (files ? num_opened : num_refused)++;
+        if (files) continue;
+        // An error names the key, one of its object, or a tensor that contradicts it.
+        const std::string& message = files.error().message;
+        const std::string parent = place.substr(0, place.rfind('/'));
+        const bool names_place = message.contains(place.substr(place.rfind('/') + 1)) || message.contains("tensor") ||
+                                 message.contains(parent.substr(parent.rfind('/') + 1));
+        EXPECT_TRUE(names_place) << place << " = " << value << ": " << message;
+        EXPECT_TRUE(std::ranges::none_of(message, [](unsigned char c) { return c < ' '; })) << message;
+      }
+    }
+    EXPECT_GT(num_opened, 100);
+    EXPECT_GT(num_refused, 100);
+  }
 }
 
 TEST_F(Mutations, OfGenerationConfig) {

@@ -95,6 +95,27 @@ TEST(ModelConfig, ReadsMoonlightWithoutLowRankQueriesAndWithoutYarn) {
   EXPECT_EQ(config.routed_scaling_factor, 2.446);
 }
 
+TEST(ModelConfig, ReadsKimiAndGlm) {
+  const ModelConfig k2 = parse_real("kimi-k2"), thinking = parse_real("kimi-k2-thinking"),
+                    k25 = parse_real("kimi-k2.5"), flash = parse_real("glm-4.7-flash");
+  EXPECT_EQ(k2.num_experts, 384);
+  EXPECT_EQ(k2.num_groups, 1);
+  EXPECT_EQ(k2.routed_scaling_factor, 2.827);
+  EXPECT_EQ(k2.yarn->beta_fast, 1);
+  EXPECT_EQ(k2.quantization.format, WeightFormat::kFp8Block);
+  EXPECT_EQ(k25.yarn->beta_fast, 32);
+  for (const ModelConfig& config : {thinking, k25}) {
+    EXPECT_EQ(config.yarn->factor, 64);
+    EXPECT_EQ(config.rms_norm_eps, 1e-5);
+    EXPECT_EQ(config.quantization.format, WeightFormat::kPackedInt);
+    EXPECT_THAT(config.eos_token_ids, ElementsAre(163585));
+  }
+  EXPECT_EQ(flash.qk_head_dim(), 256);
+  EXPECT_EQ(flash.v_head_dim, 256);
+  EXPECT_EQ(flash.scoring, ScoringFunction::kSigmoid);
+  EXPECT_EQ(flash.kv_cache_dim(), 576);
+}
+
 TEST(ModelConfig, NamesAllMissingKeysAtOnce) {
   boost::json::object object = r1_with("{}");
   object.erase("hidden_size");

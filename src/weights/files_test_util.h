@@ -1,5 +1,6 @@
 #pragma once
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -38,7 +39,7 @@ inline void write_zeros(const std::string& folder, const std::vector<TensorSpec>
 }
 
 inline std::string test_data(std::string_view name) {
-  return std::string(CACHALOT_SOURCE_DIR) + "/tests/data/" + std::string(name);
+  return fmt::format("{}/tests/data/{}", CACHALOT_SOURCE_DIR, name);
 }
 
 // For names of tests.

@@ -94,6 +94,34 @@ TEST(PlannedWeights, ModulesThatAreNotConvertedAreNamedByTheirParts) {
   EXPECT_EQ(format("model.layers.1.mlp.experts.1.up_proj", 128, 256), SourceFormat::kAwq);
 }
 
+// Shapes by which real models are planned: so many tensors and GiB are published, inv_freq and vision left out.
+TEST(PlannedWeights, OfRealConfigsAreAsLargeAsThePublishedFiles) {
+  struct Model {
+    const char* name;
+    size_t num_tensors;  // 0: not known of the language model alone
+    double gib;
+  };
+  for (const Model& model :
+       {Model{"deepseek-r1", 91'991, 641.3}, Model{"kimi-k2", 139'644 - 61, 958.5}, Model{"kimi-k2-thinking", 0, 553.4},
+        Model{"kimi-k2.5", 0, 553.4}, Model{"glm-4.7-flash", 9'703, 58.2}, Model{"deepseek-v3.2", 92'425, 642.1}}) {
+    const std::string text = read_file(test_data(fmt::format("configs/{}.json", model.name))).value();
+    const Result<ModelConfig> config = parse_model_config(text, model.name);
+    ASSERT_TRUE(config) << message_of(config);
+    EXPECT_TRUE(config->notes.empty()) << config->notes.front();
+    const PlannedWeights planned(*config, target_of(config->quantization), model.name);
+    EXPECT_NEAR(static_cast<double>(planned.file_bytes()) / (1 << 30), model.gib, 0.05) << model.name;
+    size_t num_tensors = 0;
+    for (const ModelTensor& tensor : model_tensors(*config, config->num_nextn_predict_layers)) {
+      const bool is_linear = tensor.role == TensorRole::kLinear;
+      num_tensors +=
+          is_linear && planned.linear(tensor.name, tensor.rows, tensor.cols)->format == SourceFormat::kFp8Block ? 2 : 1;
+    }
+    if (model.num_tensors > 0) {
+      EXPECT_EQ(num_tensors, model.num_tensors) << model.name;
+    }
+  }
+}
+
 // Each linear as its own group of compressed-tensors says, but for those that are ignored.
 TEST(PlannedWeights, FollowTheGroupsOfCompressedTensors) {
   ModelConfig config = parse_model_config(kConfig, "config.json").value();
