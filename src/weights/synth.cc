@@ -68,8 +68,9 @@ std::vector<std::byte> make_pattern(PatternKind kind, double scale, Random rando
     case PatternKind::kBf16Scales:
       return filled<bf16>([&] { return bf16(static_cast<float>(random.signed_scale() * scale)); });
     case PatternKind::kPowers: {
-      const int lower = static_cast<int>(std::floor(std::log2(scale)));
-      const double share_of_upper = (std::pow(scale / std::exp2(lower), 2) - 1) / 3;
+      const int lower = std::ilogb(scale);
+      const double above = std::ldexp(scale, -lower);  // 1 to 2
+      const double share_of_upper = (above * above - 1) / 3;
       return filled<uint8_t>([&] {
         const bool is_upper = (random.symmetric() + 1) / 2 < share_of_upper;
         return static_cast<uint8_t>(127 + lower + is_upper);
