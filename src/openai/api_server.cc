@@ -88,6 +88,8 @@ void ApiServer::open(LoadedModel model) {
   eos_token_ids_ = std::move(model.eos_token_ids);
   std::ranges::copy(options_.generation_config.eos_token_ids, std::back_inserter(eos_token_ids_));
   if (const auto id = tokenizer_.token_id(tokenizer_.eos_token())) eos_token_ids_.push_back(*id);
+  std::ranges::copy_if(tokenizer_.turn_end_ids(), std::back_inserter(eos_token_ids_),
+                       [&](TokenId id) { return id < options_.vocab_size; });
   std::ranges::sort(eos_token_ids_);
   eos_token_ids_.erase(std::ranges::unique(eos_token_ids_).begin(), eos_token_ids_.end());
   is_open_.store(true, std::memory_order_release);

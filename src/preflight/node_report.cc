@@ -85,8 +85,8 @@ void inspect_machine(NodeReport& report) {
 // What would end a server's start once it has the weights; empty: nothing.
 std::string text_fault(const std::string& model, int vocab_size) {
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(model + "/tokenizer.json", ignored))
-    return model + "/tokenizer.json is not there";
+  if (const std::string file = Tokenizer::file_of(model); !std::filesystem::is_regular_file(file, ignored))
+    return file + " is not there";
   if (const auto tokenizer = Tokenizer::load(model, vocab_size); !tokenizer) return tokenizer.error().message;
   const auto chat_template = ChatTemplate::load(model);
   if (!chat_template && chat_template.error().code != ErrorCode::kNotFound) return chat_template.error().message;

@@ -31,6 +31,22 @@ Status read_token(JsonKeys& keys, std::string_view key, std::string& token) {
   return object.status();
 }
 
+// {"163586": {"content": "<|im_end|>", "special": true}}
+void read_added_tokens(JsonKeys& keys, std::vector<TokenizerConfig::AddedToken>& tokens) {
+  constexpr std::string_view kKey = "added_tokens_decoder";
+  const json::object* list = keys.object(kKey);
+  if (!list) return;
+  for (const auto& [key, value] : *list) {
+    const auto id = parse_number<TokenId>(key);
+    const json::object* object = value.if_object();
+    const json::value* text = object ? object->if_contains("content") : nullptr;
+    if (!id || *id < 0 || !text || !text->is_string())
+      return keys.fault(kKey, fmt::format("holds {}: {}", quoted(key), shown(value)), "ids, each with its content");
+    const json::value* special = object->if_contains("special");
+    tokens.push_back({*id, std::string(text->get_string()), special && *special == json::value(true)});
+  }
+}
+
 // One template, or a list of named ones, of which "default" is meant.
 void read_chat_template(JsonKeys& keys, std::optional<std::string>& chat_template) {
   constexpr std::string_view kKey = "chat_template",
@@ -78,6 +94,9 @@ Result<TokenizerConfig> parse(const std::string& text, const std::string& path) 
   RETURN_IF_ERROR(read_token(keys, "bos_token", config.bos_token));
   RETURN_IF_ERROR(read_token(keys, "eos_token", config.eos_token));
   if (keys.find("add_bos_token")) keys.optional("add_bos_token", config.add_bos_token.emplace());
+  if (const json::value* name = keys.find("tokenizer_class"); name && name->is_string())
+    config.tokenizer_class = std::string(name->get_string());
+  read_added_tokens(keys, config.added_tokens);
   read_chat_template(keys, config.chat_template);
   RETURN_IF_ERROR(keys.status());
   return config;

@@ -12,8 +12,15 @@ namespace cachalot {
 // What this program reads of a model folder's tokenizer_config.json (and of chat_template.jinja, which goes before the
 // template in there). A folder without these files gives the defaults.
 struct TokenizerConfig {
-  std::string bos_token, eos_token;   // "": none
-  std::optional<bool> add_bos_token;  // absent: what the tokenizer's own post-processor does
+  struct AddedToken {
+    TokenId id = 0;
+    std::string text;
+    bool is_special = false;
+  };
+  std::string tokenizer_class;
+  std::string bos_token, eos_token;      // "": none
+  std::optional<bool> add_bos_token;     // absent: what the tokenizer's own post-processor does
+  std::vector<AddedToken> added_tokens;  // added_tokens_decoder
   std::optional<std::string> chat_template;
   std::string template_file;  // where that stands
 };

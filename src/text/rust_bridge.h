@@ -14,6 +14,10 @@ inline cachalot_text_view as_view(std::string_view text) {
   return {text.data(), text.size()};
 }
 
+inline std::string_view to_view(cachalot_text_view view) {
+  return {view.data, view.size};
+}
+
 // Everything that is written goes into `text`, which outlives the call.
 inline cachalot_text_sink sink_into(std::string& text) {
   return {&text, [](void* context, cachalot_text_view piece) {

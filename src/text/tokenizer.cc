@@ -7,6 +7,7 @@
 #include "base/math.h"
 #include "base/text.h"
 #include "config/json.h"
+#include "config/model_folder.h"
 #include "text/folder_config.h"
 #include "text/rust_bridge.h"
 
@@ -14,19 +15,64 @@ namespace cachalot {
 
 namespace {
 
-Result<std::string> read_tokenizer_json(const std::string& model_folder) {
-  Result<std::string> text = read_file(model_folder + "/tokenizer.json", kMostTableBytes);
-  if (text || text.error().code != ErrorCode::kNotFound) return text;
-  for (const char* other : {"tiktoken.model", "tokenizer.model"}) {
-    if (!std::filesystem::exists(model_folder + "/" + other)) continue;
+constexpr const char *kJsonFile = "/tokenizer.json", *kTiktokenFile = "/tiktoken.model";
+
+Result<cachalot_tokenizer*> from_json(const std::string& model_folder, uint32_t num_ids) {
+  const std::string path = model_folder + kJsonFile;
+  const Result<std::string> text = read_file(path, kMostTableBytes);
+  std::error_code ignored;
+  if (!text && std::filesystem::exists(model_folder + "/tokenizer.model", ignored))
     return make_error(ErrorCode::kUnsupported,
-                      "{}: has {} but no tokenizer.json, the one format that is read here; convert it once, with "
+                      "{}: has tokenizer.model but no tokenizer.json; convert it once, with "
                       "transformers.convert_slow_tokenizer or the model page's own script, and put tokenizer.json "
                       "beside it",
-                      model_folder, other);
-  }
-  return text;
+                      model_folder);
+  RETURN_IF_ERROR(text);
+  RETURN_IF_ERROR(check_json(*text, path));
+  std::string_view json = *text;
+  if (json.starts_with("\xef\xbb\xbf")) json.remove_prefix(3);
+  cachalot_tokenizer* handle = nullptr;
+  std::string error;
+  const cachalot_text_status status = cachalot_tokenizer_new(as_view(json), num_ids, &handle, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, path, error));
+  return handle;
 }
+
+// Kimi's: how a text is split stands in the model's code, so that of no other model is known.
+Result<cachalot_tokenizer*> from_tiktoken(const std::string& path, const TokenizerConfig& config, uint32_t num_ids) {
+  constexpr std::string_view kClass = "TikTokenTokenizer";
+  if (!config.tokenizer_class.empty() && config.tokenizer_class != kClass)
+    return make_error(
+        ErrorCode::kUnsupported,
+        "{}: tokenizer_config.json names the tokenizer_class {}, and this file is read as Kimi's {} does, "
+        "no other; a tokenizer.json beside it would be read instead",
+        path, cachalot::quoted(config.tokenizer_class), kClass);
+  ASSIGN_OR_RETURN(const std::string text, read_file(path, kMostTableBytes));
+  if (const std::string other = other_kind(std::string_view(text).substr(0, 512)); !other.empty())
+    return make_error(ErrorCode::kCorrupt, "{}: no tokenizer: it is {}", path, other);
+  std::vector<cachalot_added_token> added;
+  for (const TokenizerConfig::AddedToken& token : config.added_tokens)
+    added.push_back({static_cast<uint32_t>(token.id), as_view(token.text), token.is_special});
+  cachalot_tokenizer* handle = nullptr;
+  std::string error;
+  const cachalot_text_status status =
+      cachalot_tokenizer_of_tiktoken(as_view(text), added.data(), added.size(), num_ids, &handle, sink_into(error));
+  RETURN_IF_ERROR(to_status(status, path, error));
+  return handle;
+}
+
+// Tags that answers are divided at, whatever their file says of them.
+constexpr std::string_view kNeverSpecial[] = {"<think>", "</think>"};
+
+// What ends a turn in tokenizers that have another mark, too, whether or not a file beside them says so.
+struct TurnEnd {
+  std::string_view mark, beside;
+};
+constexpr TurnEnd kTurnEnds[] = {
+    {"<|im_end|>", "<|im_middle|>"},  // Kimi, whose config.json names [EOS]
+    {"<|user|>", "<|observation|>"},  // GLM: the next turn's beginning
+    {"<|observation|>", "<|user|>"},  // behind calls
+};
 
 }  // namespace
 
@@ -62,7 +108,8 @@ Status Tokenizer::read_tokens(const std::string& path) {
     tokenizer.begins_.resize(size_t{id} + 1, tokenizer.bytes_.size());
     tokenizer.bytes_.append(bytes.data, bytes.size);
     tokenizer.begins_.push_back(tokenizer.bytes_.size());
-    tokenizer.is_special_.push_back(is_special != 0);
+    const bool is_tag = std::ranges::find(kNeverSpecial, to_view(bytes)) != std::end(kNeverSpecial);
+    tokenizer.is_special_.push_back(is_special != 0 && !is_tag);
   };
   std::string error;
   RETURN_IF_ERROR(
@@ -74,20 +121,21 @@ Status Tokenizer::read_tokens(const std::string& path) {
   return {};
 }
 
+std::string Tokenizer::file_of(const std::string& model_folder) {
+  std::error_code ignored;
+  const auto has = [&](const char* file) { return std::filesystem::exists(model_folder + file, ignored); };
+  return model_folder + (!has(kJsonFile) && has(kTiktokenFile) ? kTiktokenFile : kJsonFile);
+}
+
 Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_folder, int vocab_size) {
-  const std::string path = model_folder + "/tokenizer.json";
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
   TokenizerConfig& config = tokenizer->config_;
   ASSIGN_OR_RETURN(config, load_tokenizer_config(model_folder));
-  ASSIGN_OR_RETURN(const std::string text, read_tokenizer_json(model_folder));
-  RETURN_IF_ERROR(check_json(text, path));
-  std::string_view json = text;
-  if (json.starts_with("\xef\xbb\xbf")) json.remove_prefix(3);
-  cachalot_tokenizer* handle = nullptr;
-  std::string error;
-  const cachalot_text_status status =
-      cachalot_tokenizer_new(as_view(json), static_cast<uint32_t>(vocab_size), &handle, sink_into(error));
-  RETURN_IF_ERROR(to_status(status, path, error));
+  const std::string path = file_of(model_folder);
+  const auto num_ids = static_cast<uint32_t>(vocab_size);
+  tokenizer->is_tiktoken_ = path.ends_with(kTiktokenFile);
+  ASSIGN_OR_RETURN(cachalot_tokenizer* const handle,
+                   tokenizer->is_tiktoken_ ? from_tiktoken(path, config, num_ids) : from_json(model_folder, num_ids));
   tokenizer->handle_.reset(handle);
   RETURN_IF_ERROR(tokenizer->read_tokens(path));
   if (!config.bos_token.empty()) tokenizer->bos_id_ = tokenizer->token_id(config.bos_token);
@@ -132,6 +180,13 @@ std::optional<TokenId> Tokenizer::token_id(std::string_view token) const {
   return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
 }
 
+std::vector<TokenId> Tokenizer::turn_end_ids() const {
+  std::vector<TokenId> ids;
+  for (const TurnEnd& end : kTurnEnds)
+    if (const auto id = token_id(end.mark); id && token_id(end.beside)) ids.push_back(*id);
+  return ids;
+}
+
 namespace {
 
 constexpr size_t kPieceBytes = 64 << 10;
@@ -153,7 +208,7 @@ TextBounds::TextBounds(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
   constexpr std::string_view kProbe = "  e\u0301 \ufb01 \uff21 A  ";
   const auto ids = tokenizer.encode(kProbe, false);
   may_change_text_ = !ids || tokenizer.decode(*ids, false) != kProbe;
-  may_cut_ = !may_change_text_ && cuts_before_lines();
+  may_cut_ = !may_change_text_ && !tokenizer.cuts_texts() && cuts_before_lines();
 }
 
 TextBounds::Counts TextBounds::count(std::string_view text) {

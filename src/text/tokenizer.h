@@ -17,12 +17,15 @@ struct cachalot_tokenizer;  // of the Rust part
 
 namespace cachalot {
 
-// The tokenizer of a model folder (tokenizer.json, tokenizer_config.json): the same ids as HuggingFace's `tokenizers`.
-// Immutable after load; thread-safe.
+// The tokenizer of a model folder: the same ids as HuggingFace's `tokenizers` of tokenizer.json or, where there is
+// none, as Kimi's code of tiktoken.model; with tokenizer_config.json. Immutable after load; thread-safe.
 class Tokenizer {
  public:
   // Token ids must be below `vocab_size`, config.json's.
   static Result<std::unique_ptr<Tokenizer>> load(const std::string& model_folder, int vocab_size = kMaxVocabSize);
+
+  // The file that load() reads.
+  static std::string file_of(const std::string& model_folder);
 
   // Text to ids. Special tokens written out in the text become their ids. `add_bos`: one begin-of-sequence token first,
   // if tokenizer_config.json's add_bos_token says so and the text does not begin with it already.
@@ -35,6 +38,10 @@ class Tokenizer {
   bool is_special(TokenId id) const { return id >= 0 && id < vocab_size() && is_special_[static_cast<size_t>(id)]; }
   std::optional<TokenId> token_id(std::string_view token) const;           // of an added or ordinary token's text
   int vocab_size() const { return static_cast<int>(is_special_.size()); }  // largest id + 1
+  // What ends a turn by the tokens' names, whatever the model's files say of ends.
+  std::vector<TokenId> turn_end_ids() const;
+  // Long texts are cut somewhere, whatever that does to tokens, as the model's own code cuts them.
+  bool cuts_texts() const { return is_tiktoken_; }
   const std::string& bos_token() const { return config_.bos_token; }
   const std::string& eos_token() const { return config_.eos_token; }
   bool add_bos_token() const { return add_bos_; }
@@ -55,7 +62,7 @@ class Tokenizer {
   std::vector<bool> is_special_;      // [id]
   TokenizerConfig config_;
   std::optional<TokenId> bos_id_;
-  bool add_bos_ = false;
+  bool add_bos_ = false, is_tiktoken_ = false;
   std::vector<std::string> notes_;
 };
 

@@ -169,13 +169,13 @@ TEST_F(TokenizerFolder, ABeginOfSequenceTokenThatIsUnknownIsAnError) {
   EXPECT_THAT(load_error(), AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("<s>")));
 }
 
-TEST_F(TokenizerFolder, AFolderWithOnlyTiktokenModelIsRefusedWithWhatWouldHelp) {
+TEST_F(TokenizerFolder, AFolderWithOnlyTokenizerModelIsRefusedWithWhatWouldHelp) {
   std::filesystem::remove(folder_ + "/tokenizer.json");
-  write("tiktoken.model", "IQ== 0\n");
+  write("tokenizer.model", "\n");
   const auto tokenizer = Tokenizer::load(folder_);
   ASSERT_FALSE(tokenizer);
   EXPECT_EQ(tokenizer.error().code, ErrorCode::kUnsupported);
-  EXPECT_THAT(tokenizer.error().message, AllOf(HasSubstr("tiktoken.model"), HasSubstr("tokenizer.json")));
+  EXPECT_THAT(tokenizer.error().message, AllOf(HasSubstr("tokenizer.model"), HasSubstr("tokenizer.json")));
 }
 
 TEST_F(TokenizerFolder, AFolderWithoutATokenizerSaysWhichFileIsMissing) {

@@ -37,6 +37,12 @@ typedef struct {
   void (*visit)(void* context, uint32_t id, cachalot_text_view bytes, int is_special);
 } cachalot_token_visitor;
 
+typedef struct {
+  uint32_t id;
+  cachalot_text_view text;
+  int is_special;
+} cachalot_added_token;
+
 // Tokenizers and templates are immutable: any number of threads may use one at once.
 typedef struct cachalot_tokenizer cachalot_tokenizer;
 typedef struct cachalot_template cachalot_template;
@@ -48,6 +54,10 @@ typedef struct cachalot_matcher cachalot_matcher;
 // From the text of a tokenizer.json; every id must be below `num_ids`. `*tokenizer` is set on success only.
 cachalot_text_status cachalot_tokenizer_new(cachalot_text_view json, uint32_t num_ids, cachalot_tokenizer** tokenizer,
                                             cachalot_text_sink error);
+// From the text of a tiktoken.model, with what tokenizer_config.json says of the tokens behind its ranks.
+cachalot_text_status cachalot_tokenizer_of_tiktoken(cachalot_text_view model, const cachalot_added_token* added,
+                                                    size_t num_added, uint32_t num_ids, cachalot_tokenizer** tokenizer,
+                                                    cachalot_text_sink error);
 void cachalot_tokenizer_free(cachalot_tokenizer* tokenizer);
 // `post_process`: with what the file's post-processor adds around a text.
 cachalot_text_status cachalot_tokenizer_encode(const cachalot_tokenizer* tokenizer, cachalot_text_view text,

@@ -7,11 +7,13 @@ mod ffi;
 mod grammar;
 mod python;
 mod template;
+mod tiktoken;
 mod tokenizer;
 
 use ffi::{Bytes, IdsSink, Status, TextSink, TokenVisitor, guard};
 use grammar::{Grammars, Matcher};
 use template::ChatTemplate;
+use tiktoken::AddedToken;
 use tokenizer::Tokenizer;
 
 #[unsafe(no_mangle)]
@@ -23,6 +25,35 @@ pub unsafe extern "C" fn cachalot_tokenizer_new(
 ) -> Status {
     guard(error, || {
         let loaded = Tokenizer::from_json(json.as_slice(), num_ids)?;
+        unsafe { *tokenizer = Box::into_raw(Box::new(loaded)) };
+        Ok(())
+    })
+}
+
+/// cachalot_added_token
+#[repr(C)]
+pub struct AddedTokenView {
+    id: u32,
+    text: Bytes,
+    is_special: libc::c_int,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cachalot_tokenizer_of_tiktoken(
+    model: Bytes,
+    added: *const AddedTokenView,
+    num_added: usize,
+    num_ids: u32,
+    tokenizer: *mut *mut Tokenizer,
+    error: TextSink,
+) -> Status {
+    guard(error, || {
+        let added = if num_added == 0 { &[] } else { unsafe { std::slice::from_raw_parts(added, num_added) } };
+        let read = |view: &AddedTokenView| {
+            Ok(AddedToken { id: view.id, text: view.text.as_str()?, is_special: view.is_special != 0 })
+        };
+        let added = added.iter().map(read).collect::<Result<Vec<AddedToken>, String>>()?;
+        let loaded = Tokenizer::from_tiktoken(model.as_slice(), &added, num_ids)?;
         unsafe { *tokenizer = Box::into_raw(Box::new(loaded)) };
         Ok(())
     })
@@ -188,9 +219,7 @@ pub unsafe extern "C" fn cachalot_matcher_mask(
     num_words: usize,
     error: TextSink,
 ) -> Status {
-    guard(error, || {
-        unsafe { &mut *matcher }.write_mask(unsafe { std::slice::from_raw_parts_mut(words, num_words) })
-    })
+    guard(error, || unsafe { &mut *matcher }.write_mask(unsafe { std::slice::from_raw_parts_mut(words, num_words) }))
 }
 
 /// # Safety

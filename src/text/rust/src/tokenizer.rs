@@ -1,13 +1,17 @@
-//! HuggingFace's tokenizer of a tokenizer.json, and the bytes that each of its tokens stands for.
+//! HuggingFace's tokenizer of a tokenizer.json, or one of a tiktoken.model, and the bytes that each of their tokens
+//! stands for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokenizers::{DecoderWrapper, ModelWrapper, Tokenizer as HfTokenizer};
 
+use crate::tiktoken::{AddedToken, Tiktoken};
+
 #[derive(Clone)]
-pub struct Tokenizer {
-    inner: Arc<HfTokenizer>,
+pub enum Tokenizer {
+    HuggingFace(Arc<HfTokenizer>),
+    Tiktoken(Arc<Tiktoken>),
 }
 
 impl Tokenizer {
@@ -28,29 +32,48 @@ impl Tokenizer {
         // Settings of how the file was once used, which transformers sets anew in every call.
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner: Arc::new(inner) })
+        Ok(Tokenizer::HuggingFace(Arc::new(inner)))
+    }
+
+    pub fn from_tiktoken(model: &[u8], added: &[AddedToken], num_ids: u32) -> Result<Tokenizer, String> {
+        Ok(Tokenizer::Tiktoken(Arc::new(Tiktoken::new(model, added, num_ids)?)))
     }
 
     pub fn encode(&self, text: &str, post_process: bool) -> Result<Vec<u32>, String> {
-        let encoding = self.inner.encode_fast(text, post_process).map_err(|error| error.to_string())?;
-        Ok(encoding.get_ids().to_vec())
+        match self {
+            Tokenizer::HuggingFace(inner) => {
+                let encoding = inner.encode_fast(text, post_process).map_err(|error| error.to_string())?;
+                Ok(encoding.get_ids().to_vec())
+            }
+            Tokenizer::Tiktoken(inner) => Ok(inner.encode(text)),
+        }
     }
 
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        match self {
+            Tokenizer::HuggingFace(inner) => inner.token_to_id(token),
+            Tokenizer::Tiktoken(inner) => inner.token_id(token),
+        }
     }
 
     /// Beside the model's own tokens.
     pub fn is_added(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
+        match self {
+            Tokenizer::HuggingFace(inner) => inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id),
+            Tokenizer::Tiktoken(inner) => inner.is_added(id),
+        }
     }
 
     pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], bool)) {
+        let inner = match self {
+            Tokenizer::HuggingFace(inner) => inner,
+            Tokenizer::Tiktoken(inner) => return inner.visit_tokens(visit),
+        };
         let byte_of_char = byte_level_alphabet();
-        let added = self.inner.get_added_vocabulary();
-        let num_ids = self.inner.get_vocab(true).into_values().max().map_or(0, |largest| largest + 1);
+        let added = inner.get_added_vocabulary();
+        let num_ids = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest + 1);
         for id in 0..num_ids {
-            if let Some(token) = self.inner.id_to_token(id) {
+            if let Some(token) = inner.id_to_token(id) {
                 visit(id, &token_bytes(&token, &byte_of_char), added.is_special_token(&token));
             }
         }
