@@ -219,6 +219,12 @@ std::optional<TokenId> ApiServer::writable_id(std::string_view token) const {
   return id && *id < options_.vocab_size ? id : std::nullopt;
 }
 
+void ApiServer::set_thought(GenerationPlan& plan) const {
+  plan.thought.begin = writable_id("<think>");
+  plan.thought.end = writable_id("</think>");
+  if (plan.choice.tool_calls) plan.thought.call = writable_id(plan.choice.tool_calls->thought_end());
+}
+
 ApiResult<const Grammars*> ApiServer::grammars() const {
   std::call_once(grammars_made_,
                  [&] { grammars_ = Grammars::create(tokenizer_, options_.vocab_size, eos_token_ids_); });
@@ -234,8 +240,7 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
                                     "invalid_request_error", "", "invalid_grammar"));
   plan.grammar = std::move(*matcher);
   if (may_think) {
-    plan.thought.begin = writable_id("<think>");
-    plan.thought.end = writable_id("</think>");
+    set_thought(plan);
     for (const char* blank : {"\n", "\n\n"})
       if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
         plan.thought.blanks.push_back(ids->front());
@@ -253,6 +258,7 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
 // Calls that must come are held to the tools' schemas, and those of tools that are `strict`. `form`: of an answer that
 // calls none.
 ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const {
+  plan.choice.tool_calls = tool_calls_;
   const bool must_call = use.choice == ToolUse::Choice::kRequired || use.choice == ToolUse::Choice::kNamed;
   const bool is_strict = std::ranges::any_of(use.tools, [](const json::value& tool) {
     const json::value* strict = tool.at("function").as_object().if_contains("strict");
@@ -266,7 +272,6 @@ ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> for
   }
   plan.tools = std::make_unique<json::array>(std::move(use.tools));
   plan.choice.tools = plan.tools.get();
-  plan.choice.tool_calls = tool_calls_;
   plan.choice.skip_special_tokens = false;  // a format's marks may be such tokens
   return {};
 }
@@ -403,8 +408,7 @@ ApiResult<GenerationPlan> ApiServer::plan_conversation(ChatRequest& request, con
     RETURN_IF_ERROR(set_grammar(*request.params.grammar, reasoning_, plan));
   }
   if (request.params.thought_budget >= 0) {
-    plan.thought.begin = writable_id("<think>");
-    plan.thought.end = writable_id("</think>");
+    set_thought(plan);
     if (!plan.thought.end)
       return std::unexpected(
           ApiError(400, "thinking_token_budget is given, but this model's thoughts have no end that is a token",

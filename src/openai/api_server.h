@@ -107,6 +107,7 @@ class ApiServer {
   ApiResult<void> set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const;
   std::vector<std::vector<TokenId>> tokens_of_words(const std::vector<std::string>& words) const;
   std::optional<TokenId> writable_id(std::string_view token) const;
+  void set_thought(GenerationPlan& plan) const;
   ApiResult<const Grammars*> grammars() const;
   ApiResult<void> use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const;
   AnswerHead answer_head(const GenerationParams& params, const Identity& identity) const;

@@ -48,8 +48,8 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   const json::value* audio = object->if_contains("audio");
   if (audio && !audio->is_null())
     return keys.fault(where + ".audio", "is given", "left out: it is not supported", ErrorCode::kUnsupported);
-  // Templates of open models know no developer and no function: OpenAI's newer and older names of system and tool.
-  json::object message = {{"role", role_name == "developer" ? "system" : role_name == "function" ? "tool" : role_name}};
+  // No template knows a function, OpenAI's older name of a tool.
+  json::object message = {{"role", role_name == "function" ? "tool" : role_name}};
   if (role_name == "assistant") read_tool_calls(*object, where, keys, message);
   const json::value* content = object->if_contains("content");
   std::string text;
@@ -86,6 +86,16 @@ void read_thinking(JsonKeys& keys, Conversation& conversation) {
     else
       keys.fault(key, "is " + json_text(*value), "true, false, or an object of type enabled or disabled");
   }
+}
+
+// {"type": "json_schema", "json_schema": {"schema": {...}}}; what is wrong with it is found where grammars are made.
+void read_response_schema(JsonKeys& keys, json::object& schema) {
+  const json::value* format = keys.find("response_format");
+  const json::object* object = format ? format->if_object() : nullptr;
+  const json::value* named = object ? object->if_contains("json_schema") : nullptr;
+  object = named ? named->if_object() : nullptr;
+  const json::value* given = object ? object->if_contains("schema") : nullptr;
+  if (given && given->is_object()) schema = given->get_object();
 }
 
 // The rendered conversation up to the end of the last message's content, without what the template puts after it.
@@ -141,6 +151,7 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
     keys.fault("reasoning_effort", "is " + quoted(conversation.reasoning_effort),
                "none, minimal, low, medium, high, xhigh or max");
   read_thinking(keys, conversation);
+  read_response_schema(keys, conversation.response_schema);
   keys.optional("chat_template", conversation.chat_template);
   if (!conversation.chat_template.empty() && !limits.trusts_chat_template)
     keys.fault("chat_template", "is given",
@@ -198,8 +209,10 @@ ApiResult<json::array> read_batch(const json::object& object, const RequestLimit
 Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,
                             const json::object& defaults) {
   json::object context = conversation.template_kwargs;
-  context["messages"] = chat_template.with_calls_as_wanted(conversation.messages);
+  context["messages"] = chat_template.messages_as_wanted(conversation.messages);
   if (!conversation.tools.tools.empty()) context["tools"] = conversation.tools.tools;
+  if (chat_template.is_own() && !conversation.response_schema.empty())
+    context.emplace("response_format", conversation.response_schema);
   if (!conversation.documents.empty()) context["documents"] = conversation.documents;
   if (!conversation.reasoning_effort.empty()) context.emplace("reasoning_effort", conversation.reasoning_effort);
   // DeepSeek's and Kimi's templates know the one, GLM's the other.
@@ -208,6 +221,7 @@ Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate
     context.emplace("enable_thinking", *conversation.thinks);
   }
   for (const auto& entry : defaults) context.emplace(entry.key(), entry.value());
+  chat_template.complete(context);
   const auto render_text = [&](bool add_generation_prompt) {
     context["add_generation_prompt"] = add_generation_prompt;
     return chat_template.render(json_text(context));

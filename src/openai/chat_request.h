@@ -19,6 +19,7 @@ struct Conversation {
   boost::json::object template_kwargs;
   // Of what the template is given beside the kwargs.
   boost::json::array documents;
+  boost::json::object response_schema;  // of response_format, for templates of ours
   std::string reasoning_effort;
   std::optional<bool> thinks;  // `thinking`, `enable_thinking`, or by the effort
   std::string chat_template;   // of the request's own; empty: the model's

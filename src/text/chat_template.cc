@@ -1,5 +1,6 @@
 #include "text/chat_template.h"
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <utility>
@@ -7,11 +8,29 @@
 #include "base/file.h"
 #include "config/json.h"
 #include "text/folder_config.h"
+#include "text/formats/kimi_tools.h"
+#include "text/formats/own_templates.h"
 #include "text/rust_bridge.h"
 
 namespace cachalot {
 
 namespace json = boost::json;
+
+namespace {
+
+// By config.json, of which the rest is read elsewhere.
+const OwnTemplate* own_template(const std::string& model_folder) {
+  const Result<std::string> text = read_file(model_folder + "/config.json");
+  if (!text) return nullptr;
+  const Result<json::object> config = parse_json_object(*text, model_folder + "/config.json");
+  const json::value* type = config ? config->if_contains("model_type") : nullptr;
+  const auto own = std::ranges::find_if(kOwnTemplates, [&](const OwnTemplate& each) {
+    return type && type->is_string() && type->get_string() == each.model_type;
+  });
+  return own == std::end(kOwnTemplates) ? nullptr : own;
+}
+
+}  // namespace
 
 void ChatTemplate::Deleter::operator()(cachalot_template* handle) const {
   cachalot_template_free(handle);
@@ -20,6 +39,12 @@ void ChatTemplate::Deleter::operator()(cachalot_template* handle) const {
 Result<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::string& model_folder) {
   ASSIGN_OR_RETURN(TokenizerConfig config, load_tokenizer_config(model_folder));
   if (!config.chat_template) {
+    if (const OwnTemplate* own = own_template(model_folder)) {
+      ASSIGN_OR_RETURN(std::unique_ptr<ChatTemplate> chat_template,
+                       from_source(own->source, config.bos_token, config.eos_token));
+      chat_template->is_own_ = true;
+      return chat_template;
+    }
     return make_error(ErrorCode::kNotFound,
                       "{}: no chat template, neither as chat_template in tokenizer_config.json nor as "
                       "chat_template.jinja",
@@ -54,6 +79,9 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::from_source(std::string_view
   RETURN_IF_ERROR(to_status(status, "chat template", error));
   chat_template->handle_.reset(handle);
   chat_template->tool_calls_ = tool_call_syntax_of_template(source);
+  // Kimi's: the code beside its tokenizers sorts the tools, and that of K2.5 and later declares them in TypeScript.
+  chat_template->reads_typescript_ = source.contains("tools_ts_str");
+  chat_template->sorts_tools_ = chat_template->reads_typescript_ || source.contains("<|im_system|>tool_declare");
   chat_template->try_calls();
   return chat_template;
 }
@@ -93,7 +121,7 @@ void ChatTemplate::try_calls() {
     const json::array messages = {{{"role", "user"}, {"content", "?"}},
                                   {{"role", "assistant"}, {"content", ""}, {"tool_calls", calls}}};
     const Result<std::string> text =
-        render(json_text(json::object{{"messages", with_calls_as_wanted(messages)},
+        render(json_text(json::object{{"messages", messages_as_wanted(messages)},
                                       {"tools", json::array{{{"type", "function"}, {"function", function}}}}}));
     return text && text->contains(shown);
   };
@@ -105,11 +133,12 @@ void ChatTemplate::try_calls() {
   wants_null_ = wants_objects_ = false;
 }
 
-json::array ChatTemplate::with_calls_as_wanted(const json::array& messages) const {
+json::array ChatTemplate::messages_as_wanted(const json::array& messages) const {
   json::array wanted = messages;
   for (json::value& message : wanted) {
-    if (!has_calls(message)) continue;
     json::object& object = message.get_object();
+    if (object["role"] == "developer" && !is_own_) object["role"] = "system";
+    if (!has_calls(message)) continue;
     if (wants_null_ && object["content"] == "") object["content"] = nullptr;
     if (!wants_objects_) continue;
     for (json::value& call : object["tool_calls"].get_array()) {
@@ -118,6 +147,18 @@ json::array ChatTemplate::with_calls_as_wanted(const json::array& messages) cons
     }
   }
   return wanted;
+}
+
+void ChatTemplate::complete(json::object& context) const {
+  const json::value* tools = context.if_contains("tools");
+  if (sorts_tools_ && tools) context["tools"] = json::value(sorted_deeply(*tools));
+  if (!reads_typescript_) return;
+  context.emplace("thinking", true);
+  context.emplace("preserve_thinking", false);
+  tools = context.if_contains("tools");
+  const json::array* list = tools ? tools->if_array() : nullptr;
+  if (const auto declared = list ? tools_in_typescript(*list) : std::nullopt)
+    context.emplace("tools_ts_str", *declared);
 }
 
 }  // namespace cachalot

@@ -228,11 +228,12 @@ Status GrammarConstraint::fill_mask(std::span<uint32_t> mask) {
 Status GrammarConstraint::accept(TokenId token) {
   const bool is_first = std::exchange(is_first_, false);
   const int num_blanks = std::exchange(num_blanks_, 0);
-  if (in_thought_) {
+  if (in_thought_ && token != thought_.call) {
     in_thought_ = token != thought_.end;
     if (!in_thought_) num_blanks_ = kMostBlanks;
     return {};
   }
+  in_thought_ = false;
   if (is_first && token == thought_.begin) {
     in_thought_ = true;
     return {};

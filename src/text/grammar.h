@@ -123,6 +123,7 @@ class MaskBudget {
 // What a model thinks before it answers, as constraints see it.
 struct Thought {
   std::optional<TokenId> begin, end;  // its tags; none: there are no thoughts
+  std::optional<TokenId> call;        // begins what ends a thought without its tag, and is a part of the answer
   bool is_open = false;               // the prompt has opened it
   // White space that models write behind a thought. Two of these are let through in front of what the grammar wants,
   // if it wants none itself.

@@ -17,7 +17,7 @@ Status ThoughtBudget::fill_mask(std::span<uint32_t> mask) {
 Status ThoughtBudget::accept(TokenId token) {
   const bool is_first = std::exchange(is_first_, false);
   if (in_thought_) {
-    in_thought_ = token != thought_.end;
+    in_thought_ = token != thought_.end && token != thought_.call;
     --num_left_;
   } else if (is_first && token == thought_.begin) {
     in_thought_ = true;
