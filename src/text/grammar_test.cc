@@ -7,6 +7,7 @@
 #include <random>
 
 #include "config/json.h"
+#include "text/thought_budget.h"
 #include "text/tool_call_grammar.h"
 
 namespace cachalot {
@@ -109,7 +110,7 @@ class ConstraintTest : public GrammarTest {
                                                std::vector{end_}, vocab_size_, workers_,
                                                std::make_shared<MaskBudget>(1));
   }
-  bool takes_all(GrammarConstraint& constraint, std::string_view text) const {
+  bool takes_all(TokenConstraint& constraint, std::string_view text) const {
     std::vector<TokenId> tokens = tokens_of(text);
     tokens.push_back(end_);
     for (const TokenId token : tokens) {
@@ -141,6 +142,18 @@ TEST_F(ConstraintTest, HoldsFromTheEndOfTheThoughtOn) {
     EXPECT_FALSE(takes_all(*constraint("[0-9]+", thought(false)), answer)) << answer;
   EXPECT_TRUE(takes_all(*constraint("\n\n\n42", thought(true)), "Hm.</think>\n\n\n42")) << "its own white space";
   EXPECT_FALSE(takes_all(*constraint("[0-9]+", {}), "<think>Hm.</think>42"));
+}
+
+// Kimi K2-Thinking calls from within a thought, whose tag it then leaves out.
+TEST_F(ConstraintTest, AThoughtIsOverWhereACallBegins) {
+  Thought open = thought(true);
+  open.call = tokens_of("#").front();
+  EXPECT_TRUE(takes_all(*constraint("#[0-9]+", open), "Hm.#42"));
+  EXPECT_TRUE(takes_all(*constraint("#[0-9]+", open), "Hm.</think>#42"));
+  EXPECT_FALSE(takes_all(*constraint("#[0-9]+", open), "Hm.#4x"));
+  EXPECT_FALSE(takes_all(*constraint("#[0-9]+", thought(true)), "Hm.#42"));
+  ThoughtBudget budget(open, 3, constraint("#[0-9]+", open));
+  EXPECT_TRUE(takes_all(budget, "Hm#42424242"));
 }
 
 // Whoever writes a grammar to hold others up gets an error for it.

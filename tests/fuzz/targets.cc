@@ -86,14 +86,22 @@ void read_cluster(std::string_view bytes) {
   if (passed(cluster)) passed(place_replicas(*cluster));
 }
 
-void read_tokenizer(std::string_view bytes) {
-  static const Folder folder;
-  const auto tokenizer = Tokenizer::load(folder.with("tokenizer.json", bytes));
+void read_tokenizer_file(const std::string& name, std::string_view bytes) {
+  static const Folder folders[2];
+  const auto tokenizer = Tokenizer::load(folders[name == "tokenizer.json"].with(name, bytes));
   if (!passed(tokenizer)) return;
   const auto ids = (*tokenizer)->encode("The whale's 12 songs\n\t\xf0\x9f\x90\x8b <|end|>", true);
   if (!passed(ids)) return;
   for (const TokenId id : *ids) CHECK(id >= 0 && id < (*tokenizer)->vocab_size());
   (*tokenizer)->decode(*ids, false);
+}
+
+void read_tokenizer(std::string_view bytes) {
+  read_tokenizer_file("tokenizer.json", bytes);
+}
+
+void read_tiktoken(std::string_view bytes) {
+  read_tokenizer_file("tiktoken.model", bytes);
 }
 
 void read_tokenizer_config(std::string_view bytes) {
@@ -239,6 +247,7 @@ constexpr Target kTargets[] = {
     {"generation_config", read_generation_config, 1 << 14},
     {"cluster", read_cluster, 1 << 14},
     {"tokenizer", read_tokenizer, 1 << 16},
+    {"tiktoken", read_tiktoken, 1 << 14},
     {"tokenizer_config", read_tokenizer_config, 1 << 14},
     {"chat_template", render_template, 1 << 13},
     {"safetensors", read_safetensors, 1 << 14},
