@@ -1,15 +1,11 @@
 // Conversations as the prompts of each family, by the description of its format: thought, calls, results and switches.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include "base/file.h"
 #include "base/folder_test_util.h"
+#include "openai/api_server_test_util.h"
 #include "openai/chat_request.h"
 
 namespace cachalot::openai {
 namespace {
-
-namespace json = boost::json;
 
 using testing::HasSubstr;
 
@@ -199,6 +195,58 @@ TEST_F(ChatFormats, GlmReadsArgumentsAsObjectsAndItsSwitches) {
               HasSubstr("<|assistant|><think>So.</think>Grey."));
   EXPECT_TRUE(chat(*glm, with(kUser)).opens_thought);
   EXPECT_FALSE(chat(*glm, with(kUser, kThinksNot)).opens_thought);
+}
+
+// A server with Kimi's tokens.
+class KimiServerTest : public ApiServerTest {
+ protected:
+  KimiServerTest() {
+    const auto source = read_file(CACHALOT_SOURCE_DIR "/tests/data/chat_templates/kimi_k25.jinja");
+    chat_template_ = ChatTemplate::from_source(*source, "", "").value();
+    options_.max_model_len = 2000;
+    api_ = std::make_unique<ApiServer>(kimi_service_, *kimi_, chat_template_.get(), options_);
+    server_ = std::make_unique<http::Server>(threads_, http::ServerOptions{.host = "127.0.0.1"});
+    api_->register_routes(*server_);
+    EXPECT_TRUE(server_->start());
+  }
+  ~KimiServerTest() override {
+    server_.reset();
+    api_.reset();
+  }
+
+  const std::unique_ptr<Tokenizer> kimi_ =
+      Tokenizer::load(CACHALOT_SOURCE_DIR "/tests/data/tokenizers/kimi-synthetic").value();
+  FakeService kimi_service_{*kimi_};
+};
+
+// [EOS] is all that files name.
+TEST_F(KimiServerTest, ATurnEndsAtItsMarkThoughNoFileNamesIt) {
+  kimi_service_.answer_with("a");
+  ask("POST", "/v1/chat/completions", R"({"messages":[{"role":"user","content":"b"}]})");
+  const auto& stops = kimi_service_.requests().back().sampling.stop_token_ids;
+  EXPECT_THAT(stops, testing::IsSupersetOf({*kimi_->token_id("[EOS]"), *kimi_->token_id("<|im_end|>")}));
+}
+
+TEST_F(KimiServerTest, ACallEndsAThoughtThatHasNoEnd) {
+  const std::string call =
+      "Hm.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:3<|tool_call_argument_begin|>"
+      "{\"city\": \"K\"}<|tool_call_end|><|tool_calls_section_end|>";
+  kimi_service_.answer_with(call);
+  const Answer answer = ask("POST", "/v1/chat/completions",
+                            R"({"messages":[{"role":"user","content":"b"}],"tool_choice":"required")" + kTools + "}");
+  ASSERT_EQ(answer.status, 200) << json::serialize(answer.body);
+  const json::value& message = answer.body.at("choices").at(0).at("message");
+  EXPECT_EQ(message.at("reasoning"), "Hm.");
+  EXPECT_EQ(message.at("tool_calls").at(0).at("id"), "functions.weather:3");
+  EXPECT_EQ(message.at("tool_calls").at(0).at("function").at("arguments"), R"({"city": "K"})");
+  TokenConstraint& constraint = *kimi_service_.requests().back().constraint;
+  const std::vector<TokenId> tokens = kimi_->encode(call + "<|im_end|>", false).value();
+  for (const TokenId token : tokens) {
+    std::vector<uint32_t> mask(static_cast<size_t>(kimi_->vocab_size() + 31) / 32, ~0u);
+    ASSERT_TRUE(constraint.fill_mask(mask));
+    ASSERT_TRUE(mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1) << kimi_->token_bytes(token, false);
+    ASSERT_TRUE(constraint.accept(token));
+  }
 }
 
 }  // namespace
