@@ -66,8 +66,8 @@ class TensorList {
     linear("o_proj", hidden, heads * config_.v_head_dim);
     if (!config_.has_indexer(layer)) return;
     const int64_t index_heads = config_.indexer->num_heads, index_dim = config_.indexer->head_dim;
-    linear("indexer.wq_b", index_heads * index_dim, q_rank);
-    linear("indexer.wk", index_dim, hidden);
+    add(layer_name(layer, "self_attn.indexer.wq_b"), TensorRole::kIndexer, index_heads * index_dim, q_rank);
+    add(layer_name(layer, "self_attn.indexer.wk"), TensorRole::kIndexer, index_dim, hidden);
     norm("indexer.k_norm", index_dim);
     add(layer_name(layer, "self_attn.indexer.k_norm.bias"), TensorRole::kBias, index_dim);
     add(layer_name(layer, "self_attn.indexer.weights_proj"), TensorRole::kRouter, index_heads, hidden);
@@ -129,7 +129,7 @@ boost::json::object compressed_object(const QuantTarget& target, const std::vect
                                     {"symmetric", !target.zero_point}, {"strategy", "group"},
                                     {"group_size", target.group_size}, {"dynamic", false}};
   const boost::json::object group{{"targets", {"Linear"}}, {"weights", weights}, {"input_activations", nullptr}};
-  boost::json::array ignore{"re:.*mlp\\.gate$", "re:.*eh_proj$"};
+  boost::json::array ignore{"re:.*mlp\\.gate$", "re:.*eh_proj$", "re:.*indexer"};
   if (!target.quantize_head) ignore.insert(ignore.begin(), {"lm_head", "re:.*shared_head\\.head$"});
   ignore.insert(ignore.end(), kept.begin(), kept.end());
   return {{"quant_method", "compressed-tensors"},
@@ -195,8 +195,16 @@ Status check_target(const QuantTarget& target) {
 }
 
 bool wants_quantization(const ModelTensor& tensor, const QuantTarget& target) {
-  return target.format != WeightFormat::kPlain &&
-         (tensor.role == TensorRole::kLinear || (tensor.role == TensorRole::kHead && target.quantize_head));
+  switch (tensor.role) {
+    case TensorRole::kLinear:
+      return target.format != WeightFormat::kPlain;
+    case TensorRole::kIndexer:
+      return target.format == WeightFormat::kFp8Block;
+    case TensorRole::kHead:
+      return target.format != WeightFormat::kPlain && target.quantize_head;
+    default:
+      return false;
+  }
 }
 
 bool fits_quantization(const ModelTensor& tensor, const QuantTarget& target) {
@@ -251,11 +259,18 @@ Result<std::string> config_for_target(const std::string& json, const std::string
 
 namespace {
 
-// A checkpoint's linear by its name; only what a name tells: experts, attention and dense layers are all kLinear.
+// How the names of linears end that are more than kLinear.
+constexpr std::pair<std::string_view, TensorRole> kRoles[] = {
+    {"lm_head", TensorRole::kHead},           {".shared_head.head", TensorRole::kHead},
+    {".mlp.gate", TensorRole::kRouter},       {".indexer.weights_proj", TensorRole::kRouter},
+    {".indexer.wq_b", TensorRole::kIndexer},  {".indexer.wk", TensorRole::kIndexer},
+    {".eh_proj", TensorRole::kMtpProjection},
+};
+
 TensorRole role_of(std::string_view prefix) {
-  if (prefix == "lm_head") return TensorRole::kHead;
-  return prefix.ends_with(".mlp.gate") || prefix.ends_with(".indexer.weights_proj") ? TensorRole::kRouter
-                                                                                    : TensorRole::kLinear;
+  for (const auto& [ending, role] : kRoles)
+    if (prefix.ends_with(ending)) return role;
+  return TensorRole::kLinear;
 }
 
 // Whether `entry`, of modules_to_not_convert, names this module or one that it is part of: "mlp.gate" names

@@ -16,6 +16,7 @@ namespace cachalot {
 // What a tensor is for. It decides what quantization may touch and how random weights are drawn.
 enum class TensorRole {
   kLinear,         // any projection of a layer; may be quantized
+  kIndexer,        // the indexer's wq_b and wk: not to four bits, which would change what rows attend to
   kRouter,         // mlp.gate, and the indexer's weights_proj: stay as stored
   kBias,           // e_score_correction_bias, and of the indexer's norm
   kMtpProjection,  // eh_proj: stays as stored
@@ -24,17 +25,17 @@ enum class TensorRole {
   kNorm,
 };
 
-// One entry of a checkpoint. Linears (kLinear, kRouter, kMtpProjection, kHead) may lie in several tensors (".weight",
-// or
-// ".qweight" and its companions), so theirs is the name without that ending; of the others it is the tensor's own.
+// One entry of a checkpoint. Linears (kLinear, kIndexer, kRouter, kMtpProjection, kHead) may lie in several tensors
+// (".weight", or ".qweight" and its companions), so theirs is the name without that ending; of the others it is the
+// tensor's own.
 struct ModelTensor {
   std::string name;
   TensorRole role = TensorRole::kLinear;
   int64_t rows = 0, cols = 1;  // outputs x inputs; vocabulary x hidden; size x 1
 
   bool is_linear() const {
-    return role == TensorRole::kLinear || role == TensorRole::kRouter || role == TensorRole::kMtpProjection ||
-           role == TensorRole::kHead;
+    return role == TensorRole::kLinear || role == TensorRole::kIndexer || role == TensorRole::kRouter ||
+           role == TensorRole::kMtpProjection || role == TensorRole::kHead;
   }
   std::string plain_name() const { return is_linear() ? name + ".weight" : name; }  // where nothing is quantized
 };

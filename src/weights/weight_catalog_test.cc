@@ -112,14 +112,29 @@ TEST(PlannedWeights, OfRealConfigsAreAsLargeAsThePublishedFiles) {
     EXPECT_NEAR(static_cast<double>(planned.file_bytes()) / (1 << 30), model.gib, 0.05) << model.name;
     size_t num_tensors = 0;
     for (const ModelTensor& tensor : model_tensors(*config, config->num_nextn_predict_layers)) {
-      const bool is_linear = tensor.role == TensorRole::kLinear;
       num_tensors +=
-          is_linear && planned.linear(tensor.name, tensor.rows, tensor.cols)->format == SourceFormat::kFp8Block ? 2 : 1;
+          tensor.is_linear() && planned.linear(tensor.name, tensor.rows, tensor.cols)->format == SourceFormat::kFp8Block
+              ? 2
+              : 1;
     }
     if (model.num_tensors > 0) {
       EXPECT_EQ(num_tensors, model.num_tensors) << model.name;
     }
   }
+}
+
+// What rows attend to hangs on close scores.
+TEST(PlannedWeights, KeepAnIndexerFromFourBits) {
+  const std::string text = read_file(test_data("configs/deepseek-v3.2.json")).value();
+  const ModelConfig config = parse_model_config(text, "config.json").value();
+  const auto format_of_keys = [&](const QuantTarget& target) {
+    return PlannedWeights(config, target, "config.json")
+        .linear("model.layers.3.self_attn.indexer.wk", 128, 7168)
+        ->format;
+  };
+  EXPECT_EQ(format_of_keys({.format = WeightFormat::kFp8Block}), SourceFormat::kFp8Block);
+  EXPECT_EQ(format_of_keys({.format = WeightFormat::kAwq}), SourceFormat::kPlain);
+  EXPECT_EQ(format_of_keys({.format = WeightFormat::kMxfp4, .group_size = 32}), SourceFormat::kPlain);
 }
 
 // Each linear as its own group of compressed-tensors says, but for those that are ignored.
