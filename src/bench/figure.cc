@@ -37,7 +37,7 @@ StoredLinear look_up(const Checkpoint& checkpoint, const ModelTensor& tensor) {
   }
   const LinearParts parts = find_linear(checkpoint, tensor.name);
   for (const TensorRef* part : parts.all()) stored.num_bytes += static_cast<double>(part->spec.num_bytes());
-  if (parts.qweight) stored.arithmetic = Arithmetic::kInt8;
+  if (parts.has_four_bits(tensor.cols)) stored.arithmetic = Arithmetic::kInt8;
   return stored;
 }
 

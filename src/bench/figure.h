@@ -39,7 +39,7 @@ struct StoredModel {
 // `look_up` tells how the checkpoint holds a linear, or the embedding.
 StoredModel describe_stored_model(const ModelConfig& config,
                                   const std::function<StoredLinear(const ModelTensor&)>& look_up);
-// The same of a folder's files, with the arithmetic that --activation-dtype auto gives: int8 for int4 weights.
+// The same of a folder's files, with the arithmetic that --activation-dtype auto gives: int8 for weights of four bits.
 StoredModel describe_stored_model(const ModelConfig& config, const Checkpoint& checkpoint);
 
 // --- The least time that a step can take on a machine: each of its operations reads its bytes once and computes its

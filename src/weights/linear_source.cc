@@ -229,6 +229,11 @@ std::vector<const TensorRef*> LinearParts::all() const {
   return parts;
 }
 
+bool LinearParts::has_four_bits(int64_t in_features) const {
+  if (qweight || (weight && weight->spec.dtype == DType::kI8)) return true;
+  return packed && packed->data.size() * 2 <= static_cast<size_t>(packed->spec.shape[0] * round_up(in_features, 8));
+}
+
 LinearParts find_linear(const Checkpoint& checkpoint, std::string_view prefix) {
   const std::string begin = std::string(prefix) + ".";
   const auto& tensors = checkpoint.tensors();

@@ -33,7 +33,8 @@ struct LinearParts {
   std::string_view reason;
 
   bool found() const { return weight || packed || qweight; }
-  std::vector<const TensorRef*> all() const;  // those that are there
+  bool has_four_bits(int64_t in_features) const;  // a weight
+  std::vector<const TensorRef*> all() const;      // those that are there
 };
 LinearParts find_linear(const Checkpoint& checkpoint, std::string_view prefix);
 

@@ -350,6 +350,9 @@ TEST(Quantize, TurnsTheBuiltInModelIntoTheFormatsOfCompressedTensors) {
     const Result<ModelFiles> files = quantized(kNano, name, {.target = {.format = format, .group_size = 32}});
     ASSERT_TRUE(files) << message_of(files);
     EXPECT_TRUE(files->notes().empty());
+    EXPECT_TRUE(find_linear(files->checkpoint(), kQuantizedProj).has_four_bits(256));
+    const ModelFiles plain = ModelFiles::open(kNano).value();
+    EXPECT_FALSE(find_linear(plain.checkpoint(), kQuantizedProj).has_four_bits(256));
     EXPECT_EQ(files->config().quantization.format, format);
     EXPECT_EQ(files->linear(kQuantizedProj, 128, 256)->format,
               format == WeightFormat::kMxfp4 ? SourceFormat::kMxfp4 : SourceFormat::kPackedInt);
