@@ -76,7 +76,7 @@ std::string mib(size_t bytes) {
 std::string MemoryPlan::describe() const {
   return fmt::format(
       "memory of this rank: {} of {} ({}), {} usable: weights {}, workspace {}, logits {}, buffers between ranks {}, "
-      "shared memory {}, KV cache {} ({} blocks of {} tokens{}, {} bytes a token), rotary tables {}, scratch {}",
+      "shared memory {}, KV cache {} ({} blocks of {} tokens{}, {}), rotary tables {}, scratch {}",
       mib(device_bytes), mib(node.total_bytes), node.source, mib(usable_bytes), mib(rank.model.weight_bytes),
       mib(rank.model.workspace_bytes), mib(rank.logits_bytes), mib(rank.model.comm_bytes()), mib(rank.shared_bytes),
       mib(cache_bytes), num_blocks, block_size,

@@ -34,8 +34,8 @@ std::string cache_bytes_text(const CacheBytes& bytes) {
       kinds +=
           fmt::format("{}{} {}", kinds.empty() ? "" : ", ", cache_kind_name(static_cast<CacheKind>(kind)), bytes[kind]);
   return std::ranges::count_if(bytes, [](size_t of_kind) { return of_kind > 0; }) > 1
-             ? fmt::format("{} ({})", sum_of(bytes), kinds)
-             : fmt::format("{}", sum_of(bytes));
+             ? fmt::format("{} bytes a token ({})", sum_of(bytes), kinds)
+             : fmt::format("{} bytes a token", sum_of(bytes));
 }
 
 CacheBytes cache_bytes_read(const ModelConfig& config, DType dtype, int64_t num_positions) {

@@ -36,7 +36,7 @@ CacheBytes cache_bytes_of_token(const ModelConfig& config, DType dtype);
 inline size_t sum_of(const CacheBytes& bytes) {
   return std::accumulate(bytes.begin(), bytes.end(), size_t{0});
 }
-// "70272", "85888 (latents 70272, indexer keys 15616)"
+// "70272 bytes a token", "85888 bytes a token (latents 70272, indexer keys 15616)"
 std::string cache_bytes_text(const CacheBytes& bytes);
 // What a generated row that sees so many positions reads: an indexer's keys of all, the latents of those that it
 // attends to.

@@ -230,7 +230,7 @@ std::string needs(const LayoutPlan& plan, int num_requests) {
 
 std::string cache_text(const LayoutPlan& plan) {
   std::string text = fmt::format(
-      "KV cache: {} bytes a token, the same on each rank of a replica. What it takes, of which "
+      "KV cache: {}, the same on each rank of a replica. What it takes, of which "
       "--gpu-memory-utilization {} is used:\n",
       cache_bytes_text(plan.largest().model.cache_bytes), plan.options.engine.gpu_memory_utilization);
   text += needs(plan, 1);
