@@ -25,7 +25,7 @@ const char* kind_name(GrammarText::Kind kind) {
 }
 
 constexpr int kMostBlanks = 2;
-constexpr int kSlowNiceness = 10;
+constexpr int kSlowNiceness = 5;
 
 bool has_bit(std::span<const uint32_t> mask, TokenId token) {
   const auto word = static_cast<size_t>(token) / 32;
