@@ -283,7 +283,13 @@ json::value sorted_deeply(const json::value& value) {
 std::optional<std::string> tools_in_typescript(const json::array& tools) {
   std::string functions;
   for (const json::value& tool : tools) {
-    const auto declared = Declaration().write(tool.at("function").as_object());
+    const json::object* object = tool.if_object();
+    const json::value* function = object ? object->if_contains("function") : nullptr;
+    object = function ? function->if_object() : nullptr;
+    const json::value* name = object ? object->if_contains("name") : nullptr;
+    // Of a template's own arguments, which nobody has looked at.
+    if (!name || !name->is_string()) return std::nullopt;
+    const auto declared = Declaration().write(*object);
     if (!declared) return std::nullopt;
     functions += *declared + "\n";
   }

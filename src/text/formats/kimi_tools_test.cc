@@ -83,6 +83,9 @@ TEST(KimiTools, ReferencesAreInterfaces) {
 TEST(KimiTools, AFunctionWithoutParametersHasAnEmptyType) {
   EXPECT_EQ(declared("{}"), "type f = (_: {}) => any;");
   EXPECT_EQ(tools_in_typescript({}), std::nullopt);
+  for (const char* unchecked : {"[1]", "[{}]", R"([{"function": "f"}])", R"([{"function": {}}])",
+                                R"([{"function": {"name": 3}}])", R"([{"function": {"name": "f"}}, null])"})
+    EXPECT_EQ(tools_in_typescript(json::parse(unchecked).as_array()), std::nullopt) << unchecked;
 }
 
 }  // namespace
