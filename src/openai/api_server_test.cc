@@ -177,6 +177,16 @@ TEST_F(ApiServerTest, AnswersABatchOfConversationsByAChoiceOfEach) {
   }
   EXPECT_EQ(ask("POST", "/v1/chat/completions/batch", two + std::string(R"(,"n":1,"stream":false,"tools":[]})")).status,
             200);
+  // Each conversation is read with all the rest, which may be large for one and too much for many.
+  const auto of_many = [](size_t count) {
+    const json::array conversation{{{"role", "user"}, {"content", "x"}}};
+    return json::serialize(json::object{{"messages", json::array(count, conversation)},
+                                        {"chat_template_kwargs", {{"text", std::string(1 << 20, 'x')}}}});
+  };
+  EXPECT_EQ(ask("POST", "/v1/chat/completions/batch", of_many(2)).status, 200);
+  const Answer large = ask("POST", "/v1/chat/completions/batch", of_many(33));
+  EXPECT_EQ(large.status, 400);
+  EXPECT_EQ(large.error().at("param"), "messages");
 }
 
 TEST_F(ApiServerTest, StreamsAChatWithItsRoleFirst) {

@@ -186,6 +186,20 @@ ApiResult<ChatRequest> parse_chat_request(const json::object& object, const Gene
   return request;
 }
 
+namespace {
+
+// Of a batch's reading: each of its conversations is read, and fills the template, with all that they share.
+constexpr size_t kMostBatchBytes = 32 << 20;
+
+size_t num_shared_bytes(const json::object& object) {
+  size_t count = 0;
+  for (const auto& [key, value] : object)
+    if (key != "messages") count += key.size() + json_text(value).size();
+  return count;
+}
+
+}  // namespace
+
 ApiResult<json::array> read_batch(const json::object& object, const RequestLimits& limits) {
   JsonKeys keys(object, kRequest);
   const json::value* list = keys.find("messages");
@@ -202,6 +216,12 @@ ApiResult<json::array> read_batch(const json::object& object, const RequestLimit
   for (const auto& [name, only, wanted] : kOnly)
     if (const json::value* value = keys.find(name); value && *value != only)
       keys.fault(name, "is given", wanted, ErrorCode::kUnsupported);
+  RETURN_IF_ERROR(keys.status());
+  if (const size_t num_bytes = num_shared_bytes(object); num_bytes * list->get_array().size() > kMostBatchBytes)
+    keys.fault("messages",
+               fmt::format("has {} conversations, and the fields that each is read with have {} bytes",
+                           list->get_array().size(), num_bytes),
+               fmt::format("so that these make at most {} together", kMostBatchBytes));
   RETURN_IF_ERROR(keys.status());
   return list->get_array();
 }
