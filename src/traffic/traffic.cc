@@ -8,6 +8,8 @@
 #include <future>
 #include <random>
 
+#include "base/text.h"
+
 namespace cachalot {
 
 namespace json = boost::json;
@@ -38,6 +40,9 @@ std::vector<double> arrival_times(const Arrivals& arrivals, size_t count, uint64
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMostTokens = 1 << 30;  // of a request, as servers count them
+constexpr double kNever = 1e9;            // seconds; a clock's nanoseconds end soon after
 
 // Lives on one I/O thread, but for its owner, who waits.
 class Traffic {
@@ -75,8 +80,8 @@ class Traffic {
     const std::vector<double> times = arrival_times(options_.arrivals, conversations_.size(), options_.seed);
     for (size_t idx = 0; idx < times.size(); idx++) {
       if (times[idx] > since(begin_)) {
-        timer.expires_at(begin_ +
-                         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(times[idx])));
+        const std::chrono::duration<double> time(std::min(times[idx], kNever));
+        timer.expires_at(begin_ + std::chrono::duration_cast<Clock::duration>(time));
         co_await timer.async_wait(http::kResult);
       }
       waiting_.push_back({idx, Clock::now()});
@@ -105,11 +110,11 @@ class Traffic {
       const Turn& turn = conversations_[idx][turn_idx];
       Timing& timing = result_.timings[first_turns_[idx] + turn_idx];
       timing.queued = turn_idx == 0 ? queued : 0;
-      json::object body = options_.body;
-      body["model"] = options_.model;
-      body["max_tokens"] = turn.max_tokens;
-      body["stream"] = true;
-      body["stream_options"] = {{"include_usage", true}};
+      json::object body = {{"model", options_.model},
+                           {"max_tokens", turn.max_tokens},
+                           {"stream", true},
+                           {"stream_options", {{"include_usage", true}}}};
+      for (const auto& [key, value] : options_.body) body[key] = value;
       if (options_.is_chat) {
         messages.push_back({{"role", "user"}, {"content", turn.prompt}});
         body["messages"] = messages;
@@ -148,7 +153,7 @@ class Traffic {
     http::ClientCall call = client_.call(std::move(*request));
     const Result<http::ResponseHead> head = co_await call.head();
     if (!head) co_return fail(timing, head.error());
-    http::SseParser parser;
+    Stream stream;
     std::string refused;
     for (;;) {
       const Result<std::string> piece = co_await call.read();
@@ -158,39 +163,67 @@ class Traffic {
         refused += *piece;
         continue;
       }
-      const Result<std::vector<http::SseEvent>> events = parser.add(*piece);
+      const Result<std::vector<http::SseEvent>> events = stream.parser.add(*piece);
       if (!events) co_return fail(timing, events.error());
-      for (const http::SseEvent& event : *events) take(event.data, since(start), timing);
+      for (const http::SseEvent& event : *events) take(event.data, since(start), stream, timing);
     }
     if (head->status != 200) co_return fail(timing, openai::refusal(head->status, refused));
-    if (timing.error.empty() && timing.ttft == 0) timing.error = "the server ended the stream without an answer";
+    if (!timing.error.empty()) co_return;
+    const std::string_view type = head->headers.find("Content-Type").value_or("nothing");
+    if (timing.ttft == 0)
+      timing.error = type.starts_with("text/event-stream")
+                         ? "the server ended the stream without an answer"
+                         : "the server answers with " + escaped(type, 100) + ", and no text/event-stream";
+    else if (!stream.has_ended)
+      timing.error = "the answer broke off: its stream has no end";
+    // A server that does not count: then a piece is a token, as far as anybody here can tell.
+    if (!stream.has_usage) timing.output_tokens = static_cast<int>(timing.gaps.size()) + 1;
   }
+
+  struct Stream {
+    http::SseParser parser;
+    bool has_ended = false, has_usage = false;
+  };
 
   static void fail(Timing& timing, const Error& error) { timing.error = error.message; }
 
+  // As OpenAI has it, {"error": {"message": "..."}}, or whatever else is not null.
+  static std::string error_of(const json::value& event) {
+    if (const json::string* message = openai::find_text(event, "/error/message")) return escaped(*message);
+    const json::value* error = event.get_object().if_contains("error");
+    return error && !error->is_null() ? escaped(json::serialize(*error)) : std::string();
+  }
+
   // A piece of an answer brings text, or says why it ends; what opens a chat (its role) brings nothing.
-  void take(const std::string& data, double now, Timing& timing) const {
-    if (data == "[DONE]") return;
+  void take(const std::string& data, double now, Stream& stream, Timing& timing) const {
+    if (data == "[DONE]") {
+      stream.has_ended = true;
+      return;
+    }
     boost::system::error_code error;
     const json::value event = json::parse(data, error);
     if (error || !event.is_object()) {
-      timing.error = "the server sends an event that is no JSON: " + data.substr(0, 200);
+      timing.error = "the server sends an event that is no JSON object: " + escaped(data, 200);
       return;
     }
-    if (const json::string* message = openai::find_text(event, "/error/message")) timing.error = *message;
+    if (std::string told = error_of(event); !told.empty()) timing.error = std::move(told);
     if (const json::value* usage = event.find_pointer("/usage", error); usage && usage->is_object()) {
       const auto count = [&](const char* key, int& field) {
         const json::value* number = usage->get_object().if_contains(key);
-        if (number && number->is_int64()) field = static_cast<int>(number->get_int64());
+        if (!number || !number->is_int64() || number->get_int64() < 0 || number->get_int64() > kMostTokens)
+          return false;
+        field = static_cast<int>(number->get_int64());
+        return true;
       };
       count("prompt_tokens", timing.prompt_tokens);
-      count("completion_tokens", timing.output_tokens);
+      stream.has_usage |= count("completion_tokens", timing.output_tokens);
     }
     if (!event.find_pointer("/choices/0", error)) return;
     constexpr const char* kTexts[] = {"/choices/0/text", "/choices/0/delta/content",
                                       "/choices/0/delta/reasoning_content", "/choices/0/delta/reasoning"};
-    bool brings = !options_.is_chat || openai::find_text(event, "/choices/0/finish_reason") ||
-                  event.find_pointer("/choices/0/delta/tool_calls", error);
+    const bool ends = openai::find_text(event, "/choices/0/finish_reason");
+    stream.has_ended |= ends;
+    bool brings = !options_.is_chat || ends || event.find_pointer("/choices/0/delta/tool_calls", error);
     for (const char* pointer : kTexts) {
       const json::string* text = openai::find_text(event, pointer);
       brings = brings || (text && !text->empty());

@@ -252,6 +252,72 @@ TEST_F(TrafficTest, WhatFailsSaysWhyAndAsksNoFurther) {
   EXPECT_EQ(summarize(result, {}).failed, 2);
 }
 
+TEST_F(TrafficTest, WhatServersSendInsteadOfAnAnswerIsNone) {
+  const std::string piece = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n", done = "data: [DONE]\n\n",
+                    ends = R"(data: {"choices":[{"text":"","finish_reason":"stop"}]})"
+                           "\n\n";
+  struct Sent {
+    std::string body, type, error;
+    int num_tokens = 0;
+  };
+  for (const Sent& sent : std::vector<Sent>{
+           {piece + piece + done, "text/event-stream", "", 2},  // its server does not count
+           {piece + ends, "text/event-stream; charset=utf-8", "", 2},
+           {piece + "data: {\"choices\":[],\"usage\":{\"completion_tokens\":-1}}\n\n" + done, "text/event-stream", "",
+            1},
+           {piece + R"(data: {"choices":[],"usage":{"completion_tokens":99999999999}})" + "\n\n" + done,
+            "text/event-stream", "", 1},
+           {R"(data: {"choices":[{"text":""}],"usage":{"completion_tokens":0}})"
+            "\n\n" +
+                done,
+            "text/event-stream", "", 0},
+           {piece, "text/event-stream", "the answer broke off: its stream has no end"},
+           {done, "text/event-stream", "the server ended the stream without an answer"},
+           {"", "text/event-stream", "the server ended the stream without an answer"},
+           {R"({"choices":[{"text":"a"}]})", "application/json",
+            "the server answers with application/json, and no text/event-stream"},
+           {piece + R"(data: {"error":"boom"})" + "\n\n" + done, "text/event-stream", "\"boom\""},
+           {piece + R"(data: {"error":{"message":"bo\nom"}})" + "\n\n" + done, "text/event-stream", "bo\\nom"},
+           {piece + R"(data: {"error":{"code":5}})" + "\n\n" + done, "text/event-stream", R"({"code":5})"},
+           {"data: \xff\x1b{\n\n", "text/event-stream",
+            "the server sends an event that is no JSON object: \\xff\\x1b{"},
+       }) {
+    http::Server server(server_threads_, {.host = "127.0.0.1"});
+    server.route("POST", "/v1/completions", [&](http::ServerCall& call) -> http::awaitable<void> {
+      http::Headers headers;
+      headers.set("Content-Type", sent.type);
+      call.begin(200, std::move(headers));
+      co_await call.end(sent.body);
+    });
+    ASSERT_TRUE(server.start());
+    const Timing timing = run(server, {}, {{{json::string("q"), 9}}}).timings[0];
+    EXPECT_EQ(timing.error, sent.error) << sent.body;
+    if (sent.error.empty()) {
+      EXPECT_EQ(timing.output_tokens, sent.num_tokens) << sent.body;
+    }
+  }
+}
+
+TEST_F(TrafficTest, TheBodyGoesBeforeWhatACommandSays) {
+  Witness witness(server_threads_);
+  run(witness.server(), {.model = "m", .body = {{"max_tokens", 3}, {"stream_options", nullptr}}},
+      {{{json::string("q"), 9}}});
+  EXPECT_EQ(witness.bodies()[0],
+            json::parse(R"({"max_tokens":3,"model":"m","prompt":"q","stream":true,"stream_options":null})"));
+}
+
+TEST_F(TrafficTest, TokensAreAServersOnlyIfThereAreSome) {
+  for (const char* answer : {R"({"tokens":[]})", R"({"tokens":[7]})", R"({"tokens":"x"})", "{", ""}) {
+    http::Server server(server_threads_, {.host = "127.0.0.1"});
+    server.route("POST", "/tokenize", [&](const http::Request&) { return http::Response{.body = answer}; });
+    ASSERT_TRUE(server.start());
+    const PromptSource source =
+        ask_for_tokens(client_, openai::ApiAddress(fmt::format("127.0.0.1:{}", server.port()), ""), "m");
+    EXPECT_TRUE(source.ids.empty()) << answer;
+    EXPECT_EQ(source.tokens_per_word, PromptSource().tokens_per_word) << answer;
+  }
+}
+
 // Numbers as NumPy has them.
 TEST(ServingFigureTest, CountsAsVllmDoes) {
   TrafficResult result{.seconds = 4};

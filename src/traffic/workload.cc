@@ -65,7 +65,7 @@ json::value joined(const json::value& prefix, json::value rest) {
 }  // namespace
 
 PromptSource ask_for_tokens(const http::Client& client, const openai::ApiAddress& address, const std::string& model) {
-  constexpr int kNumWords = 4000;
+  constexpr int kNumWords = 4000, kFewestTokens = kNumWords / 10;  // fewer are no tokenizer's
   Random random(0);
   const json::object body{{"model", model}, {"prompt", random_words(random, kNumWords)}, {"add_special_tokens", false}};
   PromptSource source;
@@ -77,10 +77,10 @@ PromptSource ask_for_tokens(const http::Client& client, const openai::ApiAddress
   boost::system::error_code error;
   const json::value answer = json::parse(response->body, error);
   const json::value* ids = error ? nullptr : answer.find_pointer("/tokens", error);
-  if (!ids || !ids->is_array()) return source;
+  if (!ids || !ids->is_array() || ids->get_array().size() < kFewestTokens) return source;
   for (const json::value& id : ids->get_array())
     if (id.is_int64()) source.ids.push_back(static_cast<int>(id.get_int64()));
-  source.tokens_per_word = static_cast<double>(std::max<size_t>(source.ids.size(), 1)) / kNumWords;
+  source.tokens_per_word = static_cast<double>(std::max<size_t>(source.ids.size(), kFewestTokens)) / kNumWords;
   return source;
 }
 
