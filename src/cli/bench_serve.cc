@@ -1,16 +1,20 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "config/json.h"
@@ -28,6 +32,7 @@ namespace {
 
 constexpr size_t kMostShownReasons = 10;
 constexpr std::chrono::hours kMostSilence{2};
+constexpr double kLeastRate = 1e-6;  // a second
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 enum class DataSet { kRandom, kPrefixRepetition, kCustom, kShareGpt };
@@ -56,7 +61,8 @@ struct BenchServeFlags {
   bool save = false, save_detailed = false;
   std::string result_dir, result_file, picture;
 
-  json::object sampling;
+  std::map<std::string, std::optional<double>> sampling;  // by the request's key
+  std::optional<int> top_k;
 };
 
 Result<FigureOptions> figure_options(const BenchServeFlags& flags) {
@@ -94,11 +100,18 @@ Result<FigureOptions> figure_options(const BenchServeFlags& flags) {
 }
 
 Result<json::object> request_body(const BenchServeFlags& flags) {
-  json::object body = flags.sampling;
+  json::object body;
+  for (const auto& [key, value] : flags.sampling)
+    if (value) body[key] = *value;
+  if (flags.top_k) body["top_k"] = *flags.top_k;
   if (flags.ignore_eos.value_or(flags.data_set == DataSet::kRandom)) body["ignore_eos"] = true;
   if (flags.extra_body.empty()) return body;
   ASSIGN_OR_RETURN(const json::object extra, parse_json_object(flags.extra_body, "--extra-body"));
-  for (const auto& [key, value] : extra) body[key] = value;
+  for (const auto& [key, value] : extra) {
+    if (has_word("model prompt messages stream", std::string_view(key)))
+      return make_parameter_error("--extra-body", "--extra-body: {} is this command's to say", quoted(key));
+    body[key] = value;
+  }
   return body;
 }
 
@@ -155,6 +168,18 @@ void print_failures(const TrafficResult& result) {
     fmt::print(stderr, "failed, {} times: {}\n", reasons[idx].second, reasons[idx].first);
 }
 
+std::filesystem::path result_path(const BenchServeFlags& flags, const std::string& file) {
+  return std::filesystem::path(flags.result_dir) / file;
+}
+
+// Before hours of load are put on a server to no end.
+Status check_folder(const char* flag, std::filesystem::path folder) {
+  if (folder.empty()) folder = ".";
+  if (::access(folder.c_str(), W_OK | X_OK) == 0) return {};
+  return make_parameter_error(flag, "{}: nothing can be written into the folder {}: {}", flag, folder.string(),
+                              std::generic_category().message(errno));
+}
+
 Status save_result(const BenchServeFlags& flags, const TrafficOptions& load, const std::string& model,
                    const json::object& figures) {
   const std::string date = fmt::format("{:%Y%m%d-%H%M%S}", fmt::localtime(std::time(nullptr)));
@@ -178,11 +203,7 @@ Status save_result(const BenchServeFlags& flags, const TrafficOptions& load, con
   if (file.empty())
     file = fmt::format("{}-{}qps{}-{}-{}.json", flags.backend, load.arrivals.rate, concurrency,
                        model.substr(model.rfind('/') + 1), date);
-  if (!flags.result_dir.empty()) {
-    std::error_code error;
-    std::filesystem::create_directories(flags.result_dir, error);
-    file = flags.result_dir + "/" + file;
-  }
+  file = result_path(flags, file).string();
   RETURN_IF_ERROR(write_file(file, json_text(object) + "\n"));
   fmt::print("Written: {}\n", file);
   return {};
@@ -196,17 +217,28 @@ Status check_flags(const BenchServeFlags& flags) {
     return make_parameter_error("--dataset-path", "--dataset-path goes with --dataset-name custom or sharegpt");
   if (flags.request_rates.size() > 1 && flags.max_concurrency.size() > 1)
     return make_parameter_error("--request-rate", "either --request-rate or --max-concurrency may be a list");
+  if (loads_of(flags).size() > 1 && !flags.result_file.empty())
+    return make_parameter_error("--result-filename", "--result-filename is one file, and each load of a sweep has one");
   for (const double rate : flags.request_rates)
-    if (!(rate > 0)) return make_parameter_error("--request-rate", "--request-rate {}: it must be more than 0", rate);
-  if (!flags.ramp_strategy.empty() && (!(flags.ramp_from > 0) || !(flags.ramp_to > 0)))
-    return make_parameter_error("--ramp-up-start-rps",
-                                "--ramp-up-strategy wants --ramp-up-start-rps and --ramp-up-end-rps, more than 0");
+    if (!(rate >= kLeastRate))
+      return make_parameter_error("--request-rate", "--request-rate {}: it must be at least {}", rate, kLeastRate);
+  if (flags.ramp_strategy.empty() != (flags.ramp_from == 0 && flags.ramp_to == 0) ||
+      (!flags.ramp_strategy.empty() && std::min(flags.ramp_from, flags.ramp_to) < kLeastRate))
+    return make_parameter_error(
+        "--ramp-up-start-rps",
+        "--ramp-up-strategy, --ramp-up-start-rps and --ramp-up-end-rps go together, rates of at least {}", kLeastRate);
   if (!flags.ramp_strategy.empty() && std::isfinite(flags.request_rates[0]))
     return make_parameter_error("--request-rate", "--request-rate does not go with --ramp-up-strategy");
   for (const std::string& pair : flags.metadata)
-    if (pair.find('=') == pair.npos)
+    if (pair.find('=') == pair.npos || pair.starts_with('='))
       return make_parameter_error("--metadata", "--metadata: \"{}\" is no KEY=VALUE", pair);
-  return {};
+  if (!flags.picture.empty())
+    RETURN_IF_ERROR(check_folder("--svg", std::filesystem::path(flags.picture).parent_path()));
+  if (!flags.save) return {};
+  std::error_code ignored;
+  if (!flags.result_dir.empty()) std::filesystem::create_directories(flags.result_dir, ignored);
+  return check_folder(flags.result_file.empty() ? "--result-dir" : "--result-filename",
+                      result_path(flags, flags.result_file).parent_path());
 }
 
 Status run_bench_serve(BenchServeFlags& flags) {
@@ -314,16 +346,12 @@ void add_load_flags(CLI::App& command, BenchServeFlags& flags) {
       "Answers go on to their full length; always so with random prompts");
   command.add_option("--extra-body", flags.extra_body, "JSON object that every request gets");
   for (const char* name :
-       {"temperature", "top-p", "min-p", "frequency-penalty", "presence-penalty", "repetition-penalty", "top-k"}) {
+       {"temperature", "top-p", "min-p", "frequency-penalty", "presence-penalty", "repetition-penalty"}) {
     std::string key = name;
     std::ranges::replace(key, '-', '_');
-    command.add_option_function<double>(
-        std::string("--") + name,
-        [&flags, key](double value) {
-          flags.sampling[key] = key == "top_k" ? json::value(static_cast<int64_t>(value)) : json::value(value);
-        },
-        "As in a request");
+    add_real(command, std::string("--") + name, flags.sampling[key], {-1e9, 1e9}, "As in a request");
   }
+  add_whole(command, "--top-k", flags.top_k, {.least = -1, .most = 1 << 30}, "As in a request");
 }
 
 void add_result_flags(CLI::App& command, BenchServeFlags& flags) {

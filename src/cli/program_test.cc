@@ -76,5 +76,35 @@ TEST(Program, LinesAboutAcceptedFlagsHaveTheLogsFormat) {
               testing::Not(HasSubstr("is accepted")));
 }
 
+// Before anything is asked of a server.
+TEST(Program, BenchServeSaysWhatIsWrongWithItsFlags) {
+  const std::pair<std::vector<std::string>, std::string> kWrong[] = {
+      {{"--temperature", "nan"}, "--temperature"},
+      {{"--top-k", "0.5"}, "--top-k"},
+      {{"--top-k", "1e300"}, "--top-k"},
+      {{"--request-rate", "1e-300"}, "--request-rate 1e-300: it must be at least 1e-06"},
+      {{"--request-rate", "2,nan"}, "--request-rate nan"},
+      {{"--ramp-up-start-rps", "1"}, "go together"},
+      {{"--ramp-up-strategy", "linear", "--ramp-up-start-rps", "1"}, "go together"},
+      {{"--extra-body", R"({"stream":false})"}, "--extra-body: 'stream' is this command's to say"},
+      {{"--extra-body", "[]"}, "must be a JSON object"},
+      {{"--metadata", "=x"}, "no KEY=VALUE"},
+      {{"--goodput", "ttft"}, "KEY:MILLISECONDS"},
+      {{"--max-concurrency", "1,2", "--result-filename", "one.json"}, "each load of a sweep has one"},
+      {{"--request-rate", "1,2", "--result-filename", "one.json"}, "each load of a sweep has one"},
+      {{"--save-result", "--result-dir", "/proc/absent"}, "into the folder /proc/absent: No such file"},
+      {{"--result-filename", "/proc/absent/x.json"}, "into the folder /proc/absent: No such file"},
+      {{"--svg", "/proc/absent/x.svg"}, "into the folder /proc/absent: No such file"},
+  };
+  for (const auto& [flags, message] : kWrong) {
+    std::vector<std::string> words{"bench", "serve", "--instant-server", "--num-prompts", "1"};
+    words.insert(words.end(), flags.begin(), flags.end());
+    const Ran ran = run(words);
+    EXPECT_NE(ran.status, 0) << message;
+    EXPECT_THAT(ran.err, HasSubstr(message));
+    EXPECT_EQ(ran.out, "") << message;
+  }
+}
+
 }  // namespace
 }  // namespace cachalot
