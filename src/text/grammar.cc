@@ -149,9 +149,11 @@ struct GrammarConstraint::Shared {
 
   Status go_on(std::optional<TokenId> token) {
     const std::chrono::nanoseconds begin = thread_time();
-    if (token) RETURN_IF_ERROR(matcher->accept(*token));
-    RETURN_IF_ERROR(matcher->write_mask(mask));
-    if (budget->take(thread_time() - begin)) return {};
+    if (!budget->is_spent()) {
+      if (token) RETURN_IF_ERROR(matcher->accept(*token));
+      RETURN_IF_ERROR(matcher->write_mask(mask));
+      if (budget->take(thread_time() - begin)) return {};
+    }
     return make_error(ErrorCode::kInvalidArgument,
                       "the form of the answer is so ambiguous that what may come next takes too long to find");
   }
@@ -184,6 +186,7 @@ void GrammarConstraint::begin_mask(std::optional<TokenId> token) {
   shared_->is_ready = false;
   workers_->run(
       [shared = shared_, token] {
+        if (shared.use_count() == 1) return;  // nobody waits any more
         shared->status = shared->go_on(token);
         const std::lock_guard lock(shared->mutex);
         shared->is_ready = true;

@@ -113,6 +113,7 @@ class MaskBudget {
 
   // Of a token; false: more was taken than there was.
   bool take(std::chrono::nanoseconds time) { return left_ns_.fetch_sub((time - kPerToken).count()) > time.count(); }
+  bool is_spent() const { return left_ns_.load() <= 0; }
   bool is_slow() const { return left_ns_.load() < slow_below_ns_; }
 
  private:

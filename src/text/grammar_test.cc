@@ -194,6 +194,36 @@ TEST_F(ConstraintTest, HostileGrammarsHaveABudget) {
   EXPECT_GE(num_ended, 1) << "one of them is ambiguous enough";
 }
 
+// Of answers that are gone, and of those whose request has had its time already.
+TEST_F(ConstraintTest, MasksThatNobodyCanUseAreNotMade) {
+  const std::unique_ptr<GrammarMatcher> matcher = compile(GrammarText::Kind::kRegex, "(.*a){100}");
+  const auto cpu_time = [&](std::chrono::nanoseconds taken, bool are_gone) {
+    std::promise<void> may_go_on;
+    const std::shared_future<void> held(may_go_on.get_future());
+    workers_ = std::make_shared<MaskWorkers>(1);
+    for (const bool is_slow : {false, true}) workers_->run([held] { held.wait(); }, is_slow);
+    const auto budget = std::make_shared<MaskBudget>(100);
+    EXPECT_EQ(budget->take(taken), taken.count() == 0);
+    std::vector<std::unique_ptr<GrammarConstraint>> all;
+    for (int i = 0; i < 100; ++i)
+      all.push_back(std::make_unique<GrammarConstraint>(matcher->copy(), Thought(), std::vector{end_}, vocab_size_,
+                                                        workers_, budget));
+    if (are_gone) all.clear();
+    const std::clock_t begin = std::clock();
+    may_go_on.set_value();
+    for (const auto& constraint : all) {
+      std::vector<uint32_t> mask(static_cast<size_t>(vocab_size_ + 31) / 32, ~0u);
+      EXPECT_EQ(constraint->fill_mask(mask).has_value(), taken.count() == 0);
+    }
+    all.clear();
+    workers_.reset();  // waits for the rest
+    return std::clock() - begin;
+  };
+  const std::clock_t all = cpu_time({}, false);
+  EXPECT_LT(cpu_time({}, true), all / 4);
+  EXPECT_LT(cpu_time(std::chrono::hours(1), false), all / 4);
+}
+
 TEST_F(ConstraintTest, TellsWhenAMaskIsThere) {
   std::promise<void> may_go_on, woken;
   workers_ = std::make_shared<MaskWorkers>(1);
