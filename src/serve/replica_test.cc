@@ -149,6 +149,26 @@ TEST_F(ReplicaTest, NobodyWaitsForTheMaskOfAnother) {
   }
 }
 
+TEST_F(ReplicaTest, WhoWaitsForAMaskCanGo) {
+  start({});
+  const auto ask_slow = [&](RequestId id) {
+    Request slow = request(id, 50);
+    slow.constraint = std::make_unique<SlowMask>(std::make_shared<std::atomic<bool>>(false));
+    std::future<Heard> answer = ask(std::move(slow));
+    EXPECT_EQ(answer.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+    return answer;
+  };
+  const RequestId id = replica_->next_id();
+  std::future<Heard> answer = ask_slow(id);
+  EXPECT_EQ(replica_->stats().num_running, 1);
+  replica_->abort(id);
+  EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
+  answer = ask_slow(replica_->next_id());
+  replica_->drain(std::chrono::steady_clock::now() + std::chrono::milliseconds(50));
+  EXPECT_EQ(answer.get().finish, FinishReason::kAborted);
+  EXPECT_EQ(replica_->stats().kv_usage, 0);
+}
+
 TEST_F(ReplicaTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
   start({});
   std::promise<void> begun;
