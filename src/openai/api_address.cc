@@ -45,8 +45,9 @@ Result<http::ClientRequest> ApiAddress::request(std::string method, std::string_
 Result<std::string> ApiAddress::choose_model(const http::Client& client, const std::string& wanted) const {
   ASSIGN_OR_RETURN(http::ClientRequest models_request, request("GET", "/models"));
   ASSIGN_OR_RETURN(const http::Response response, client.fetch(std::move(models_request)));
+  const bool has_no_list = response.status == 404 || response.status == 405;  // as some gateways
+  if (!wanted.empty() && (response.status == 200 || has_no_list)) return wanted;
   if (response.status != 200) return std::unexpected(refusal(response.status, response.body));
-  if (!wanted.empty()) return wanted;
   boost::system::error_code error;
   const json::value models = json::parse(response.body, error);
   const json::string* name = error ? nullptr : find_text(models, "/data/0/id");

@@ -306,6 +306,19 @@ TEST_F(TrafficTest, TheBodyGoesBeforeWhatACommandSays) {
             json::parse(R"({"max_tokens":3,"model":"m","prompt":"q","stream":true,"stream_options":null})"));
 }
 
+TEST_F(TrafficTest, AServerNeedsNoListOfItsModelsIfOneIsNamed) {
+  for (const int status : {200, 401, 404, 405, 500}) {
+    http::Server server(server_threads_, {.host = "127.0.0.1"});
+    server.route("GET", "/v1/models", [&](const http::Request&) {
+      return http::Response{.status = status, .body = R"({"data":[{"id":"first"}]})"};
+    });
+    ASSERT_TRUE(server.start());
+    const openai::ApiAddress address(fmt::format("127.0.0.1:{}", server.port()), "");
+    EXPECT_EQ(address.choose_model(client_, "m").has_value(), status != 401 && status != 500) << status;
+    EXPECT_EQ(address.choose_model(client_, "").value_or("none"), status == 200 ? "first" : "none");
+  }
+}
+
 TEST_F(TrafficTest, TokensAreAServersOnlyIfThereAreSome) {
   for (const char* answer : {R"({"tokens":[]})", R"({"tokens":[7]})", R"({"tokens":"x"})", "{", ""}) {
     http::Server server(server_threads_, {.host = "127.0.0.1"});
