@@ -140,12 +140,20 @@ void read_shape(ModelKeys& keys, ModelConfig& config) {
     keys.fault("qk_rope_head_dim", fmt::format("is {}", config.qk_rope_head_dim), "even, since pairs are rotated");
 }
 
-// transformers' newer list, unless it repeats what older keys say (check_layer_types).
+// transformers' newer list goes before the older keys.
 void read_sparse_layers(ModelKeys& keys, ModelConfig& config) {
   std::vector<std::string> types;
   keys.optional("mlp_layer_types", types);
-  if (keys.find("first_k_dense_replace") || types.size() != static_cast<size_t>(config.num_layers)) return;
-  for (const std::string& type : types) config.sparse_layers.push_back(type == "sparse");
+  if (types.size() != static_cast<size_t>(config.num_layers)) return;  // check_layer_types tells
+  std::vector<bool> sparse_layers;
+  bool differs = false;
+  for (int layer = 0; layer < config.num_layers; layer++) {
+    sparse_layers.push_back(types[static_cast<size_t>(layer)] == "sparse");
+    differs |= sparse_layers.back() != config.is_moe_layer(layer);
+  }
+  config.sparse_layers = std::move(sparse_layers);
+  if (differs && keys.find("first_k_dense_replace"))
+    config.notes.emplace_back("mlp_layer_types goes before first_k_dense_replace, which says otherwise");
 }
 
 void read_experts(ModelKeys& keys, ModelConfig& config) {
@@ -321,11 +329,11 @@ void check_layer_types(JsonKeys& keys, const ModelConfig& config) {
   check(
       "mlp_layer_types",
       [&](int layer, const std::string& type) { return type == (config.is_moe_layer(layer) ? "sparse" : "dense"); },
-      "dense or sparse as first_k_dense_replace and moe_layer_freq say");
+      config.num_experts == 0 ? "dense, since there are no experts" : "dense or sparse");
 }
 
 // rope_scaling, or transformers' newer rope_parameters, which also holds rope_theta and says "default" where there is
-// no scaling. Both may be there, and theta may stand inside or outside, as long as nothing contradicts itself.
+// no scaling. As in transformers the first goes before the second, and theta inside before theta outside.
 class RopeReader {
  public:
   RopeReader(ModelKeys& keys, ModelConfig& config) : keys_(keys), config_(config) {}
@@ -333,26 +341,42 @@ class RopeReader {
   // Appends to `unknown` the names of keys that nothing here knows.
   Status read(std::vector<std::string>& unknown) {
     keys_.optional("rope_theta", config_.rope_theta);
-    if (keys_.find("rope_theta")) theta_from_ = "rope_theta";
-    for (const std::string_view name : {"rope_scaling", "rope_parameters"})
-      RETURN_IF_ERROR(read_object(std::string(name), unknown));
-    if (type_ == "yarn") config_.yarn = yarn_;
+    says_theta_ = keys_.find("rope_theta");
+    std::string read_from;
+    for (const std::string name : {"rope_scaling", "rope_parameters"}) {
+      const json::object* object = keys_.object(name);
+      if (object && object->empty())
+        config_.notes.push_back(fmt::format("{} is empty, which is taken as absent", name));
+      if (!object || object->empty()) continue;
+      if (read_from.empty()) {
+        RETURN_IF_ERROR(read_object(name, *object, unknown));
+        read_from = name;
+      } else if (!says_the_same(name, *object)) {
+        config_.notes.push_back(fmt::format("{} goes before {}, which says otherwise", read_from, name));
+      }
+    }
     return keys_.status();
   }
 
  private:
-  Status read_object(const std::string& name, std::vector<std::string>& unknown) {
-    const json::object* object = keys_.object(name);
-    if (!object) return {};
-    if (object->empty()) {
-      config_.notes.push_back(fmt::format("{} is empty, which is taken as absent", name));
-      return {};
-    }
-    ASSIGN_OR_RETURN(const std::string inner, nested_name(name, *object));
-    ModelKeys rope = keys_.nested(name, *object, "rope_scaling");
+  Status read_object(const std::string& name, const json::object& object, std::vector<std::string>& unknown) {
+    ASSIGN_OR_RETURN(const std::string inner, nested_name(name, object));
+    ModelKeys rope = keys_.nested(name, object, "rope_scaling");
     if (inner.empty()) return read_flat(name, rope, unknown);
-    ModelKeys of_layers = rope.nested(inner, object->at(inner).get_object(), "rope_scaling");
+    ModelKeys of_layers = rope.nested(inner, object.at(inner).get_object(), "rope_scaling");
     return read_flat(fmt::format("{}.{}", name, inner), of_layers, unknown);
+  }
+
+  // Takes theta from there if nothing else says it.
+  bool says_the_same(const std::string& name, const json::object& object) {
+    ModelKeys keys = keys_;
+    ModelConfig config;
+    config.rope_theta = config_.rope_theta;
+    std::vector<std::string> unknown;
+    RopeReader other(keys, config);
+    const bool is_right = other.read_object(name, object, unknown) && keys.status();
+    if (!says_theta_ && other.says_theta_) config_.rope_theta = config.rope_theta;
+    return is_right && config.rope_theta == config_.rope_theta && config.yarn == config_.yarn;
   }
 
   // Where the object holds one for each kind of layer, the name of the only kind, or of one that stands for all.
@@ -383,67 +407,49 @@ class RopeReader {
   Status read_flat(const std::string& name, ModelKeys& rope, std::vector<std::string>& unknown) {
     rope.check(unknown);
     if (rope.find("rope_theta")) {
-      double theta = config_.rope_theta;
-      rope.optional("rope_theta", theta);
-      if (!theta_from_.empty() && theta != config_.rope_theta)
-        rope.fault("rope_theta", fmt::format("is {}", theta),
-                   fmt::format("what {} says ({}), or one of them absent", theta_from_, config_.rope_theta));
-      config_.rope_theta = theta;
-      if (theta_from_.empty()) theta_from_ = name + ".rope_theta";
+      const double outside = config_.rope_theta;
+      rope.optional("rope_theta", config_.rope_theta);
+      if (says_theta_ && outside != config_.rope_theta)
+        config_.notes.push_back(
+            fmt::format("{}.rope_theta ({}) goes before rope_theta, which is {}", name, config_.rope_theta, outside));
+      says_theta_ = true;
     }
-    RETURN_IF_ERROR(read_type(name, rope));
-    if (type_ == "yarn") read_yarn(name, rope);
+    ASSIGN_OR_RETURN(const std::string type, read_type(name, rope));
+    if (type == "yarn") read_yarn(name, rope);
     return rope.status();
   }
 
-  Status read_type(const std::string& name, ModelKeys& rope) {
+  Result<std::string> read_type(const std::string& name, ModelKeys& rope) {
     std::string old_name, new_name;
     rope.optional("type", old_name);
     rope.optional("rope_type", new_name);
     if (!old_name.empty() && !new_name.empty() && old_name != new_name)
       rope.fault("type", fmt::format("is {}", cachalot::quoted(old_name)),
                  fmt::format("what rope_type says ({}), or absent", cachalot::quoted(new_name)));
-    std::string type = new_name.empty() ? old_name : new_name;
-    if (type.empty()) {
-      if (rope.find("factor")) rope.fault("rope_type", "is absent beside factor", "yarn or default");
-      return rope.status();
-    }
-    if (type != "default" && type != "yarn")
+    const std::string type = new_name.empty() ? old_name : new_name;
+    if (type.empty() && rope.find("factor")) rope.fault("rope_type", "is absent beside factor", "yarn or default");
+    if (!type.empty() && type != "default" && type != "yarn")
       rope.refuse(rope.object().contains("rope_type") ? "rope_type" : "type", in_double_quotes(type), "yarn");
-    if (!type_from_.empty() && type != type_)
-      rope.fault(new_name.empty() ? "type" : "rope_type", fmt::format("is {}", type),
-                 fmt::format("what {} says ({})", type_from_, type_));
     if (type == "default" && rope.find("factor"))
       config_.notes.push_back(fmt::format("{}.factor plays no part, since the type is default", name));
-    type_ = type;
-    type_from_ = name;
-    return rope.status();
+    RETURN_IF_ERROR(rope.status());
+    return type;
   }
 
   void read_yarn(const std::string& name, ModelKeys& rope) {
-    YarnConfig yarn = yarn_;
-    const auto read = [&](std::string_view key, auto YarnConfig::* member) {
-      rope.optional(key, yarn.*member);
-      if (!yarn_from_.empty() && yarn.*member != yarn_.*member)  // what both objects say must be the same
-        rope.fault(key, fmt::format("is {}", yarn.*member),
-                   fmt::format("what {}.{} says ({})", yarn_from_, key, yarn_.*member));
-    };
-    read("factor", &YarnConfig::factor);
-    read("original_max_position_embeddings", &YarnConfig::original_max_position_embeddings);
-    read("beta_fast", &YarnConfig::beta_fast);
-    read("beta_slow", &YarnConfig::beta_slow);
-    read("mscale", &YarnConfig::mscale);
-    read("mscale_all_dim", &YarnConfig::mscale_all_dim);
-    if (yarn_from_.empty()) {
-      if (!rope.find("factor")) rope.miss("factor");
-      read_outer_original(name, rope, yarn.original_max_position_embeddings);
-    }
+    YarnConfig& yarn = config_.yarn.emplace();
+    if (!rope.find("factor")) rope.miss("factor");
+    rope.optional("factor", yarn.factor);
+    rope.optional("original_max_position_embeddings", yarn.original_max_position_embeddings);
+    rope.optional("beta_fast", yarn.beta_fast);
+    rope.optional("beta_slow", yarn.beta_slow);
+    rope.optional("mscale", yarn.mscale);
+    rope.optional("mscale_all_dim", yarn.mscale_all_dim);
+    read_outer_original(name, rope, yarn.original_max_position_embeddings);
     // Equal ones, as Kimi K2 has them, cut the frequencies at one place.
     if (yarn.beta_fast < yarn.beta_slow)
       rope.fault("beta_fast", fmt::format("is {}", yarn.beta_fast),
                  fmt::format("at least beta_slow ({})", yarn.beta_slow));
-    yarn_ = yarn;
-    yarn_from_ = name;
   }
 
   // transformers lets some models say it outside.
@@ -461,8 +467,7 @@ class RopeReader {
 
   ModelKeys& keys_;
   ModelConfig& config_;
-  std::string type_ = "default", type_from_, yarn_from_, theta_from_;  // where it was said
-  YarnConfig yarn_;
+  bool says_theta_ = false;
 };
 
 // A number or a list of numbers; -1 stands for "none" in some files. Of a model of several parts, the whole may say it.

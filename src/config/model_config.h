@@ -26,6 +26,8 @@ enum class WeightFormat {
 struct YarnConfig {
   double factor = 1, beta_fast = 32, beta_slow = 1, mscale = 1, mscale_all_dim = 0;
   int original_max_position_embeddings = 4096;
+
+  bool operator==(const YarnConfig&) const = default;
 };
 
 // How linears are stored.

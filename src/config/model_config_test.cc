@@ -244,12 +244,23 @@ TEST(ModelConfig, ReadsCompressedTensors) {
   EXPECT_EQ(rows->quantization.group_size, 0);
   EXPECT_TRUE(rows->quantization.zero_point);
 
+  const Result<ModelConfig> implied =
+      parse_r1_with(compressed("{}", "{}", R"({"strategy": null, "group_size": -1, "actorder": false})"));
+  ASSERT_TRUE(implied) << error_of(implied);
+  EXPECT_EQ(implied->quantization.group_size, 0);
+
   // A group's format goes before that of the whole.
   const Result<ModelConfig> fp8 = parse_r1_with(compressed(
       "{}", R"({"format": "float-quantized", "input_activations": {"dynamic": true, "num_bits": 8}})",
       R"({"num_bits": 8, "type": "float", "strategy": "block", "group_size": null, "block_structure": [128, 128]})"));
   ASSERT_TRUE(fp8) << error_of(fp8);
   EXPECT_EQ(fp8->quantization.format, WeightFormat::kFp8Block);
+  for (const char* strategy : {"channel", "tensor"}) {
+    const Result<ModelConfig> other = parse_r1_with(compressed(
+        R"({"format": "float-quantized"})", "{}",
+        fmt::format(R"({{"num_bits": 8, "type": "float", "strategy": "{}", "group_size": null}})", strategy)));
+    EXPECT_TRUE(other) << error_of(other);
+  }
   const Result<ModelConfig> mxfp4 =
       parse_r1_with(compressed(R"({"format": "mxfp4-pack-quantized"})", "{}", R"({"type": "float"})"));
   ASSERT_TRUE(mxfp4) << error_of(mxfp4);
@@ -265,7 +276,9 @@ TEST(ModelConfig, RefusesByNameWhatIsNotReadOfCompressedTensors) {
            Case{compressed(R"({"format": "nvfp4-pack-quantized"})"), "format is \"nvfp4-pack-quantized\""},
            Case{compressed("{}", R"({"format": "marlin-24"})"), groups + ".group_0.format is \"marlin-24\""},
            Case{compressed("{}", "{}", R"({"actorder": "group"})"), weights + ".actorder is \"group\""},
+           Case{compressed("{}", "{}", R"({"actorder": true})"), weights + ".actorder is \"group\""},
            Case{compressed("{}", "{}", R"({"num_bits": 3})"), weights + ".num_bits is \"3\""},
+           Case{compressed("{}", "{}", R"({"group_size": -1})"), weights + ".group_size is -1"},
            Case{compressed("{}", "{}", R"({"group_size": 48})"), weights + ".group_size is 48"},
            Case{compressed("{}", "{}", R"({"group_size": null})"), "missing " + weights + ".group_size"},
            Case{compressed("{}", "{}", R"({"strategy": "tensor"})"), weights + ".strategy is \"tensor\""},
@@ -425,9 +438,9 @@ TEST(ModelConfig, HonoursThetaInsideAndOutside) {
   const char* yarn =
       R"({"rope_scaling": {"type": "yarn", "rope_theta": 5e4, "factor": 8, "original_max_position_embeddings": 64}})";
   EXPECT_EQ(theta(yarn, false), "50000");
-  EXPECT_EQ(theta(yarn, true),
-            "m/config.json: rope_scaling.rope_theta is 50000; it must be what rope_theta says (10000), or one of them "
-            "absent");
+  EXPECT_EQ(theta(yarn, true), "50000") << "inside goes first";
+  EXPECT_THAT(parse_r1_with(yarn)->notes,
+              ElementsAre(HasSubstr("rope_scaling.rope_theta (50000) goes before rope_theta, which is 10000")));
   EXPECT_EQ(theta("{}", false), "10000");
   EXPECT_EQ(
       theta(
@@ -445,12 +458,6 @@ TEST(ModelConfig, RefusesRotationsThatContradictThemselves) {
   for (const auto& [changes, message] : std::vector<std::pair<std::string, std::string>>{
            {R"({"rope_scaling": {"rope_type": "default", )" + yarn + "}}",
             "rope_scaling.type is 'yarn'; it must be what rope_type says ('default')"},
-           {R"({"rope_parameters": {"rope_type": "default"}})",
-            "rope_parameters.rope_type is default; it must be what rope_scaling says (yarn)"},
-           {R"({"rope_parameters": {"rope_type": "yarn", "factor": 8, "original_max_position_embeddings": 4096}})",
-            "rope_parameters.factor is 8; it must be what rope_scaling.factor says (40)"},
-           {R"({"rope_parameters": {"rope_theta": 5}})",
-            "rope_parameters.rope_theta is 5; it must be what rope_theta says"},
            {R"({"rope_scaling": {"factor": 40}})", "rope_scaling.rope_type is absent beside factor"},
            {R"({"rope_scaling": {"a": {"rope_type": "default"}, "b": {)" + yarn + "}}}", "holds different rotations"},
            {R"({"rope_scaling": {"a": {"rope_type": "default"}, "factor": 4}})", "rope_scaling.a is an object beside"},
@@ -482,6 +489,19 @@ TEST(ModelConfig, TakesBothFormsOfTheRotationThatAgree) {
       R"({"rope_scaling": {"type": "yarn", "factor": 32, "beta_fast": 1, "beta_slow": 1.0, "original_max_position_embeddings": 4096}})");
   ASSERT_TRUE(kimi) << error_of(kimi);
   EXPECT_EQ(kimi->yarn->beta_fast, kimi->yarn->beta_slow);
+}
+
+TEST(ModelConfig, OfTwoRotationsTakesTheOlderOne) {
+  for (const char* parameters : {R"({"rope_type": "default", "rope_theta": 5})", R"({"rope_theta": 5})",
+                                 R"({"rope_type": "yarn", "factor": 8, "original_max_position_embeddings": 4096})",
+                                 R"({"rope_type": "linear", "factor": 8})", R"({"rope_type": 3})"}) {
+    const Result<ModelConfig> config = parse_r1_with(fmt::format(R"({{"rope_parameters": {}}})", parameters));
+    ASSERT_TRUE(config) << parameters << ": " << error_of(config);
+    EXPECT_EQ(config->yarn->factor, 40) << parameters;
+    EXPECT_EQ(config->rope_theta, 10000) << parameters;
+    EXPECT_THAT(config->notes, ElementsAre(HasSubstr("rope_scaling goes before rope_parameters, which says otherwise")))
+        << parameters;
+  }
 }
 
 TEST(ModelConfig, AbsentKeysMeanWhatThePublishedClassSays) {
@@ -559,7 +579,7 @@ TEST(ModelConfig, RefusesKeysThatChangeTheModelUnlessTheyChangeNothing) {
   EXPECT_TRUE(parse_r1_with(R"({"sliding_window": 4096, "use_sliding_window": false})"));
 }
 
-TEST(ModelConfig, ListsOfLayerTypesMaySayAgainWhatOtherKeysSay) {
+TEST(ModelConfig, ListsOfLayerTypesGoBeforeOtherKeys) {
   boost::json::array types(61, "sparse"), attention(61, "full_attention");
   for (int layer = 0; layer < 3; layer++) types[layer] = "dense";
   boost::json::object object = r1_with("{}");
@@ -568,7 +588,12 @@ TEST(ModelConfig, ListsOfLayerTypesMaySayAgainWhatOtherKeysSay) {
   EXPECT_TRUE(parse(object)) << error_of(parse(object));
   types[3] = "dense";
   object["mlp_layer_types"] = types;
-  EXPECT_THAT(error_of(parse(object)), HasSubstr("mlp_layer_types is 'dense' for layer 3"));
+  const Result<ModelConfig> config = parse(object);
+  ASSERT_TRUE(config) << error_of(config);
+  EXPECT_FALSE(config->is_moe_layer(3)) << "the list goes first";
+  EXPECT_THAT(config->notes, ElementsAre(HasSubstr("mlp_layer_types goes before first_k_dense_replace")));
+  object["n_routed_experts"] = nullptr;
+  EXPECT_THAT(error_of(parse(object)), HasSubstr("mlp_layer_types is 'sparse' for layer 4"));
 }
 
 std::vector<int> full_layers(const Result<ModelConfig>& config) {

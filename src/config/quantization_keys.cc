@@ -53,7 +53,7 @@ void read_fp8(ModelKeys& keys, QuantizationConfig& quantization) {
 
 // Rows of numbers of one type, as `weights` describes them.
 struct Numbers {
-  std::string type = "int", strategy = "group", actorder;
+  std::string type = "int", strategy, actorder;
   int num_bits = 8, group_size = 0;
   bool symmetric = true, dynamic = false;
 };
@@ -67,7 +67,7 @@ struct Format {
 };
 constexpr Format kFormats[] = {
     {"pack-quantized", WeightFormat::kPackedInt, "int", "4 8", "group channel", 0},
-    {"float-quantized", WeightFormat::kFp8Block, "float", "8", "block", 0},
+    {"float-quantized", WeightFormat::kFp8Block, "float", "8", "block channel tensor", 0},
     {"mxfp4-pack-quantized", WeightFormat::kMxfp4, "float", "4", "group", 32},
 };
 
@@ -78,15 +78,26 @@ void check_word(ModelKeys& keys, std::string_view key, const std::string& word, 
   keys.refuse(key, in_double_quotes(word), names);
 }
 
+// As compressed-tensors reads it: a bool is the older way to say it.
+void read_actorder(ModelKeys& keys, std::string& actorder) {
+  const json::value* said = keys.find("actorder");
+  if (said && said->is_bool())
+    actorder = said->get_bool() ? "group" : "";
+  else
+    keys.optional("actorder", actorder);
+}
+
 void read_weights(ModelKeys& keys, const Format& format, QuantizationScheme& scheme) {
   Numbers numbers;
   keys.optional("type", numbers.type);
   keys.optional("strategy", numbers.strategy);
-  keys.optional("actorder", numbers.actorder);
+  read_actorder(keys, numbers.actorder);
   keys.optional("num_bits", numbers.num_bits);
   keys.optional("group_size", numbers.group_size);
   keys.optional("symmetric", numbers.symmetric);
   keys.optional("dynamic", numbers.dynamic);
+  if (numbers.strategy.empty())  // the group size implies it
+    numbers.strategy = numbers.group_size == 0 ? "tensor" : numbers.group_size < 0 ? "channel" : "group";
   check_word(keys, "type", numbers.type, format.type);
   check_word(keys, "num_bits", fmt::to_string(numbers.num_bits), format.bits);
   check_word(keys, "strategy", numbers.strategy, format.strategies);
