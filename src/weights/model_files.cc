@@ -83,6 +83,15 @@ std::optional<std::string> claim_mtp_layer(const ModelConfig& config, int layer,
   return std::nullopt;
 }
 
+// The tensor that a linear lacks: its companions say which it would be.
+std::string missing_name(const Checkpoint& checkpoint, const ModelTensor& tensor) {
+  if (!tensor.is_linear()) return tensor.name;
+  const LinearParts parts = find_linear(checkpoint, tensor.name);
+  if (parts.qzeros || parts.scales) return tensor.name + ".qweight";
+  const bool is_packed = parts.shape || parts.zero_point || (parts.scale && parts.scale->spec.dtype == DType::kU8);
+  return tensor.name + (is_packed ? ".weight_packed" : ".weight");
+}
+
 }  // namespace
 
 Result<ModelFiles> ModelFiles::open(const std::string& folder) {
@@ -100,7 +109,7 @@ Status ModelFiles::check_tensors() {
   std::vector<std::string> missing;
   for (const ModelTensor& tensor : model_tensors(config_)) {
     ASSIGN_OR_RETURN(const bool found, census.claim(tensor));
-    if (!found) missing.push_back(config_.tensor_prefix + tensor.plain_name());
+    if (!found) missing.push_back(config_.tensor_prefix + missing_name(checkpoint_, tensor));
   }
   // Answers do not need them, and many exports leave them out, or their number.
   size_t num_left_out = 0;
