@@ -5,8 +5,12 @@
 #include <cmath>
 #include <random>
 
+#include "base/file.h"
 #include "base/folder_test_util.h"
+#include "golden_cases.h"
 #include "model_harness.h"
+#include "weights/checkpoint_writer.h"
+#include "weights/linear_source.h"
 #include "weights/synth.h"
 
 namespace cachalot::test {
@@ -125,6 +129,46 @@ INSTANTIATE_TEST_SUITE_P(All, OddShapes,
                                          Param{"v3", WeightFormat::kAwq, 64}, Param{"v3", WeightFormat::kPackedInt, 32},
                                          Param{"v3", WeightFormat::kMxfp4, 32}),
                          param_name);
+
+// A copy of golden int4 experts, one of which has a scale that fp16 does not hold, with scales of `dtype`.
+void write_experts(DType dtype, const std::string& folder) {
+  const auto files = ModelFiles::open(golden_folder("k2-ct-int4"));
+  ASSERT_TRUE(files) << files.error().message;
+  const auto is_scale = [](const std::string& name) { return name.ends_with(".weight_scale"); };
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, tensor] : files->checkpoint().tensors()) {
+    specs.push_back(tensor.spec);
+    if (is_scale(name)) specs.back().dtype = dtype;
+  }
+  auto writer = CheckpointWriter::create(folder, specs, uint64_t{1} << 30);
+  ASSERT_TRUE(writer) << writer.error().message;
+  for (const auto& [name, tensor] : files->checkpoint().tensors()) {
+    if (!is_scale(name)) {
+      ASSERT_TRUE(writer->write(name, tensor.data));
+      continue;
+    }
+    std::vector<float> scales = to_floats(tensor);
+    if (name == "model.layers.1.mlp.experts.3.down_proj.weight_scale") scales[0] = 0x1p-30f;
+    const std::vector<bf16> narrow(scales.begin(), scales.end());
+    ASSERT_TRUE(writer->write(
+        name, dtype == DType::kF32 ? std::as_bytes(std::span(scales)) : std::as_bytes(std::span(narrow))));
+  }
+  ASSERT_TRUE(writer->finish());
+  ASSERT_TRUE(write_file(folder + "/config.json", read_file(files->checkpoint().folder() + "/config.json").value()));
+}
+
+TEST(ExpertsOfOtherFormats, AnswerAsTheirNumbersSay) {
+  const TestFolder folder;
+  write_experts(DType::kBF16, folder.path("bf16"));
+  write_experts(DType::kF32, folder.path("f32"));  // one down_proj in kI4Bf16, the others in kI4
+  const std::vector<TokenId> tokens = load_golden_cases("k2-ct-int4")[3].tokens;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const RunOptions options{.compute_dtype = dtype, .isa = detect_isa()};
+    const RunResult want = ModelRun(folder.path("bf16"), options).logits(tokens);
+    ASSERT_FALSE(want.logits.empty());
+    EXPECT_TRUE(same_bits(ModelRun(folder.path("f32"), options).logits(tokens).logits, want.logits));
+  }
+}
 
 }  // namespace
 }  // namespace cachalot::test

@@ -348,8 +348,9 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
         feed_forward(WeightKind::kExperts, fmt::format("{}experts.{}.", prefix, expert), config_.moe_intermediate_size,
                      whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
     const int group = expert_weights.gate_up.input_group;
-    if (!weights.gate_up.empty() &&
-        (group != weights.input_group || expert_weights.down.matrix.shape.format != weights.down.back().shape.format))
+    // They take the same rows. What each makes of them may be held otherwise: files of float32 scales have some experts
+    // whose scales fp16 holds, and some whose only bf16 does.
+    if (!weights.gate_up.empty() && group != weights.input_group)
       return make_error(ErrorCode::kUnsupported, "{}experts.{}: quantized otherwise than the layer's first expert",
                         prefix, expert);
     weights.input_group = group;
