@@ -244,6 +244,8 @@ TEST(ModelConfig, ReadsCompressedTensors) {
   EXPECT_EQ(rows->quantization.group_size, 0);
   EXPECT_TRUE(rows->quantization.zero_point);
 
+  const Result<ModelConfig> untransformed = parse_r1_with(compressed(R"({"transform_config": {"config_groups": {}}})"));
+  EXPECT_TRUE(untransformed) << error_of(untransformed);
   const Result<ModelConfig> implied =
       parse_r1_with(compressed("{}", "{}", R"({"strategy": null, "group_size": -1, "actorder": false})"));
   ASSERT_TRUE(implied) << error_of(implied);

@@ -233,7 +233,8 @@ const ModelKey* find_key(std::string_view scope, std::string_view name) {
 
 bool is_empty(const json::value& value) {
   if (value.is_array()) return value.get_array().empty();
-  if (value.is_object()) return value.get_object().empty();
+  if (value.is_object())  // as what writes all of a class's members writes it
+    return std::ranges::all_of(value.get_object(), [](const auto& member) { return is_empty(member.value()); });
   return value.is_null() || (value.is_string() && value.get_string().empty());
 }
 
