@@ -162,7 +162,7 @@ constexpr std::array<Alike, 15> kAlike{{
     {"steps of a round (--num-scheduler-steps)", &RankNumbers::max_steps},
     {"rows of logits at a time", &RankNumbers::max_logit_rows},
     {"instruction level", &RankNumbers::isa_level},
-    {"values of an expert's input that share a scale", &RankNumbers::expert_input_group},
+    {"formats of experts' inputs, whose layers must each have one (a hash)", &RankNumbers::expert_inputs},
     {"rows of a message to a rank's experts", &RankNumbers::expert_rows_per_peer},
     {"results of a message to a rank's experts", &RankNumbers::expert_pairs_per_peer},
     {"bytes of a row to experts", &RankNumbers::expert_row_bytes},

@@ -73,7 +73,7 @@ struct RankNumbers {
   // What messages and roundings follow from: alike on all ranks of the group.
   int64_t block_size = 0, cache_bytes_per_token = 0, num_layers = 0, vocab_size = 0;
   int64_t max_rows = 0, max_num_seqs = 0, max_steps = 0, max_logit_rows = 0;
-  int64_t isa_level = 0, expert_input_group = 0;
+  int64_t isa_level = 0, expert_inputs = 0;
   int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
   int64_t arithmetic = 0;  // arithmetic_hash()
 };

@@ -110,6 +110,20 @@ TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
   EXPECT_EQ(arithmetic_hash(*r1), 3311955895559589);
 }
 
+// Rows would travel in a form that the other rank does not read.
+TEST(CommonPlan, FindsExpertsOfALaterLayerThatAreQuantizedOtherwise) {
+  ModelConfig config = load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/k2-ct-int4").value();
+  const auto expert_inputs = [&](int rank) {
+    const PlannedWeights weights(config, target_of(config.quantization), "config.json");
+    const auto memory = plan_rank_memory({.max_model_len = 64}, rank_at(2, 1, rank), config, weights, {});
+    EXPECT_TRUE(memory) << memory.error().message;
+    return memory ? memory->model.expert_inputs : rank;
+  };
+  EXPECT_EQ(expert_inputs(0), expert_inputs(1));
+  config.quantization.ignore.emplace_back("re:.*layers\\.2\\.mlp\\.experts\\.(1[2-9]|2[0-3])\\.");
+  EXPECT_NE(expert_inputs(0), expert_inputs(1));
+}
+
 TEST(MemoryPlan, BytesOfTheCacheTakeThePlaceOfAShareOfTheMemory) {
   RankMemory rank;
   rank.logits_bytes = 1'000'000;

@@ -122,7 +122,7 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
                     .max_steps = options_.num_scheduler_steps,
                     .max_logit_rows = settings.max_logit_rows,
                     .isa_level = static_cast<int64_t>(placement_.isa),
-                    .expert_input_group = rank_memory.model.expert_input_group,
+                    .expert_inputs = rank_memory.model.expert_inputs,
                     .reduced_bytes = max_reduced_bytes(config, settings),
                     .arithmetic = arithmetic_};
     if (config.num_experts > 0) {

@@ -26,6 +26,7 @@ struct ModelMemory {
   size_t reduce_bytes = 0;     // of the tensor-parallel group's sums
   CacheBytes cache_bytes{};    // of a token
   int expert_input_group = 0;  // of the rows that travel to experts: int8 with so many values a scale; 0: compute dtype
+  int64_t expert_inputs = 0;   // a hash of all layers' groups; the one above is the first layer's
 
   size_t cache_bytes_per_token() const { return sum_of(cache_bytes); }
   size_t comm_bytes() const { return exchange_bytes + reduce_bytes; }
