@@ -14,7 +14,7 @@ std::vector<std::string> shell(const std::string& script) {
 }
 
 TEST(RankProcesses, TellsHowAChildEnded) {
-  const auto processes = RankProcesses::start({shell("sleep 60"), shell("exit 7")}, "/bin/sh").value();
+  const auto processes = RankProcesses::start({shell("exec sleep 60"), shell("exit 7")}, "/bin/sh").value();
   std::promise<std::pair<int, std::string>> ended;
   processes->watch([&](int which, const EndReport& end) { ended.set_value({which, end.text()}); });
   EXPECT_EQ(ended.get_future().get(), (std::pair<int, std::string>{1, "ended with status 7"}));
