@@ -1,6 +1,6 @@
 #include "config/model_config.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <boost/json.hpp>
@@ -8,88 +8,16 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "config/json.h"
+#include "config/model_families.h"
 #include "config/model_folder.h"
 #include "config/model_keys.h"
 #include "config/quantization_keys.h"
+#include "config/rope_keys.h"
 
 namespace cachalot {
 namespace {
 
 namespace json = boost::json;
-
-// What a family of checkpoints has of its own. Another one is another row, as long as it computes the same.
-struct Family {
-  std::string_view architectures, model_types;  // between spaces
-  bool is_part;  // the language model's keys are in text_config, beside those of other parts
-  // What an absent key means, as the family's published configuration class says: DeepSeek's own
-  // configuration_deepseek.py, and transformers' configuration_deepseek_v2.py, _v3.py, _glm4_moe_lite.py and
-  // _glm_moe_dsa.py (5.24) where they agree. Keys that give shapes are required all the same, and bos and eos, which
-  // other files say better, have no default.
-  ModelConfig defaults;
-};
-
-const std::vector<Family>& families() {
-  static const std::vector<Family> kFamilies = [] {
-    const ModelConfig v2{.family = ModelFamily::kDeepseekV2,
-                         .q_lora_rank = 1536,
-                         .moe_intermediate_size = 1407,
-                         .scoring = ScoringFunction::kSoftmax,
-                         .topk_method = TopkMethod::kGreedy,
-                         .norm_topk_prob = false};
-    const ModelConfig v3{.q_lora_rank = 1536,
-                         .first_k_dense_replace = 3,
-                         .num_experts = 256,
-                         .num_shared_experts = 1,
-                         .num_experts_per_token = 8,
-                         .moe_intermediate_size = 2048,
-                         .num_groups = 8,
-                         .topk_groups = 4,
-                         .routed_scaling_factor = 2.5};
-    ModelConfig kimi_part = v3;
-    kimi_part.tensor_prefix = "language_model.";
-    kimi_part.other_parts = {"vision_tower.", "mm_projector."};
-    ModelConfig glm = v3;
-    glm.num_groups = glm.topk_groups = 1;
-    glm.rms_norm_eps = 1e-5;
-    ModelConfig glm_dsa = glm;
-    glm_dsa.q_lora_rank = 2048;
-    glm_dsa.indexer = {.num_heads = 32, .interleaved_rope = true, .is_full = {}};
-    ModelConfig v32 = v3;
-    v32.indexer.emplace();
-    ModelConfig glm_lite = glm;
-    glm_lite.q_lora_rank = 768;
-    glm_lite.first_k_dense_replace = 1;
-    glm_lite.num_experts = 64;
-    glm_lite.num_experts_per_token = 4;
-    glm_lite.moe_intermediate_size = 1536;
-    glm_lite.routed_scaling_factor = 1.8;
-    return std::vector<Family>{
-        {"DeepseekV2ForCausalLM", "deepseek_v2", false, v2},
-        {"DeepseekV3ForCausalLM", "deepseek_v3 kimi_k2", false, v3},
-        {"KimiK25ForConditionalGeneration Kimi_K25ForConditionalGeneration", "kimi_k25", true, kimi_part},
-        {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", false, glm_lite},
-        {"DeepseekV32ForCausalLM", "deepseek_v32", false, v32},
-        {"GlmMoeDsaForCausalLM", "glm_moe_dsa", false, glm_dsa},
-    };
-  }();
-  return kFamilies;
-}
-
-Result<const Family*> read_family(JsonKeys& keys) {
-  std::vector<std::string> names;
-  keys.optional("architectures", names);
-  RETURN_IF_ERROR(keys.status());
-  std::string supported;
-  for (const Family& family : families()) {
-    if (names.size() == 1 && has_word(family.architectures, names[0])) return &family;
-    supported += (supported.empty() ? "" : " ") + std::string(family.architectures);
-  }
-  return std::unexpected(
-      Error{ErrorCode::kUnsupported,
-            fmt::format("{}: architectures is [{}], which is not supported; supported are: {}", keys.path(),
-                        escaped(fmt::format("{}", fmt::join(names, ", ")), 200), supported),
-            "architectures"});
-}
 
 // One value of an enumeration by its name in the file.
 template <class Enum>
@@ -332,144 +260,6 @@ void check_layer_types(JsonKeys& keys, const ModelConfig& config) {
       config.num_experts == 0 ? "dense, since there are no experts" : "dense or sparse");
 }
 
-// rope_scaling, or transformers' newer rope_parameters, which also holds rope_theta and says "default" where there is
-// no scaling. As in transformers the first goes before the second, and theta inside before theta outside.
-class RopeReader {
- public:
-  RopeReader(ModelKeys& keys, ModelConfig& config) : keys_(keys), config_(config) {}
-
-  // Appends to `unknown` the names of keys that nothing here knows.
-  Status read(std::vector<std::string>& unknown) {
-    keys_.optional("rope_theta", config_.rope_theta);
-    says_theta_ = keys_.find("rope_theta");
-    std::string read_from;
-    for (const std::string name : {"rope_scaling", "rope_parameters"}) {
-      const json::object* object = keys_.object(name);
-      if (object && object->empty())
-        config_.notes.push_back(fmt::format("{} is empty, which is taken as absent", name));
-      if (!object || object->empty()) continue;
-      if (read_from.empty()) {
-        RETURN_IF_ERROR(read_object(name, *object, unknown));
-        read_from = name;
-      } else if (!says_the_same(name, *object)) {
-        config_.notes.push_back(fmt::format("{} goes before {}, which says otherwise", read_from, name));
-      }
-    }
-    return keys_.status();
-  }
-
- private:
-  Status read_object(const std::string& name, const json::object& object, std::vector<std::string>& unknown) {
-    ASSIGN_OR_RETURN(const std::string inner, nested_name(name, object));
-    ModelKeys rope = keys_.nested(name, object, "rope_scaling");
-    if (inner.empty()) return read_flat(name, rope, unknown);
-    ModelKeys of_layers = rope.nested(inner, object.at(inner).get_object(), "rope_scaling");
-    return read_flat(fmt::format("{}.{}", name, inner), of_layers, unknown);
-  }
-
-  // Takes theta from there if nothing else says it.
-  bool says_the_same(const std::string& name, const json::object& object) {
-    ModelKeys keys = keys_;
-    ModelConfig config;
-    config.rope_theta = config_.rope_theta;
-    std::vector<std::string> unknown;
-    RopeReader other(keys, config);
-    const bool is_right = other.read_object(name, object, unknown) && keys.status();
-    if (!says_theta_ && other.says_theta_) config_.rope_theta = config.rope_theta;
-    return is_right && config.rope_theta == config_.rope_theta && config.yarn == config_.yarn;
-  }
-
-  // Where the object holds one for each kind of layer, the name of the only kind, or of one that stands for all.
-  Result<std::string> nested_name(std::string_view name, const json::object& object) {
-    std::string first;
-    for (const auto& [key, value] : object) {
-      if (value.is_null()) continue;
-      if (value.is_object()) {
-        if (first.empty()) first = key;
-        if (value == object.at(first)) continue;
-        return make_parameter_error(fmt::format("{}.{}", name, std::string_view(key)),
-                                    "{}: {} holds different rotations, {} for {} and {} for {}, which is not "
-                                    "supported; all layers must have one",
-                                    keys_.path(), name, shown(object.at(first)), name_text(first), shown(value),
-                                    name_text(key));
-      }
-    }
-    if (first.empty()) return first;
-    for (const auto& [key, value] : object)
-      if (!value.is_object() && !value.is_null())
-        return make_parameter_error(fmt::format("{}.{}", name, first),
-                                    "{}: {}.{} is an object beside {}.{}; it must hold either the rotation or one for "
-                                    "each kind of layer",
-                                    keys_.path(), name, name_text(first), name, name_text(key));
-    return first;
-  }
-
-  Status read_flat(const std::string& name, ModelKeys& rope, std::vector<std::string>& unknown) {
-    rope.check(unknown);
-    if (rope.find("rope_theta")) {
-      const double outside = config_.rope_theta;
-      rope.optional("rope_theta", config_.rope_theta);
-      if (says_theta_ && outside != config_.rope_theta)
-        config_.notes.push_back(
-            fmt::format("{}.rope_theta ({}) goes before rope_theta, which is {}", name, config_.rope_theta, outside));
-      says_theta_ = true;
-    }
-    ASSIGN_OR_RETURN(const std::string type, read_type(name, rope));
-    if (type == "yarn") read_yarn(name, rope);
-    return rope.status();
-  }
-
-  Result<std::string> read_type(const std::string& name, ModelKeys& rope) {
-    std::string old_name, new_name;
-    rope.optional("type", old_name);
-    rope.optional("rope_type", new_name);
-    if (!old_name.empty() && !new_name.empty() && old_name != new_name)
-      rope.fault("type", fmt::format("is {}", cachalot::quoted(old_name)),
-                 fmt::format("what rope_type says ({}), or absent", cachalot::quoted(new_name)));
-    const std::string type = new_name.empty() ? old_name : new_name;
-    if (type.empty() && rope.find("factor")) rope.fault("rope_type", "is absent beside factor", "yarn or default");
-    if (!type.empty() && type != "default" && type != "yarn")
-      rope.refuse(rope.object().contains("rope_type") ? "rope_type" : "type", in_double_quotes(type), "yarn");
-    if (type == "default" && rope.find("factor"))
-      config_.notes.push_back(fmt::format("{}.factor plays no part, since the type is default", name));
-    RETURN_IF_ERROR(rope.status());
-    return type;
-  }
-
-  void read_yarn(const std::string& name, ModelKeys& rope) {
-    YarnConfig& yarn = config_.yarn.emplace();
-    if (!rope.find("factor")) rope.miss("factor");
-    rope.optional("factor", yarn.factor);
-    rope.optional("original_max_position_embeddings", yarn.original_max_position_embeddings);
-    rope.optional("beta_fast", yarn.beta_fast);
-    rope.optional("beta_slow", yarn.beta_slow);
-    rope.optional("mscale", yarn.mscale);
-    rope.optional("mscale_all_dim", yarn.mscale_all_dim);
-    read_outer_original(name, rope, yarn.original_max_position_embeddings);
-    // Equal ones, as Kimi K2 has them, cut the frequencies at one place.
-    if (yarn.beta_fast < yarn.beta_slow)
-      rope.fault("beta_fast", fmt::format("is {}", yarn.beta_fast),
-                 fmt::format("at least beta_slow ({})", yarn.beta_slow));
-  }
-
-  // transformers lets some models say it outside.
-  void read_outer_original(const std::string& name, ModelKeys& rope, int& original) {
-    constexpr std::string_view kKey = "original_max_position_embeddings";
-    int outer = 0;
-    keys_.optional(kKey, outer);
-    if (!rope.find(kKey)) {
-      if (!keys_.find(kKey)) rope.miss(kKey);
-      original = outer;
-    } else if (keys_.find(kKey) && outer != original) {
-      keys_.fault(kKey, fmt::format("is {}", outer), fmt::format("what {}.{} says ({})", name, kKey, original));
-    }
-  }
-
-  ModelKeys& keys_;
-  ModelConfig& config_;
-  bool says_theta_ = false;
-};
-
 // A number or a list of numbers; -1 stands for "none" in some files. Of a model of several parts, the whole may say it.
 void read_token_ids(JsonKeys& keys, JsonKeys& outer, ModelConfig& config) {
   std::vector<int> bos;
@@ -489,15 +279,6 @@ void refuse_variants(ModelKeys& keys) {
     keys.fault("sliding_window",
                fmt::format("is {}, which is not supported: it asks for attention within a window", shown(*window)),
                "absent or null", ErrorCode::kUnsupported);
-}
-
-// model_type repeats what architectures says.
-void check_model_type(JsonKeys& keys, const Family& family, ModelConfig& config) {
-  std::string type;
-  keys.optional("model_type", type);
-  if (!type.empty() && !has_word(family.model_types, type))
-    config.notes.push_back(fmt::format("model_type {} is not known here; the model is what architectures says",
-                                       cachalot::quoted(type, 60)));
 }
 
 // The object of the language model's keys.
@@ -543,7 +324,7 @@ Result<ModelConfig> parse_model_config(const std::string& text, const std::strin
   check_model_type(outer, *family, config);
   read_token_ids(keys, outer, config);
   RETURN_IF_ERROR(keys.status());
-  RETURN_IF_ERROR(RopeReader(keys, config).read(unknown_of_rope));
+  RETURN_IF_ERROR(read_rope(keys, config, unknown_of_rope));
   RETURN_IF_ERROR(read_quantization(keys.find("quantization_config") ? keys : outer, config.quantization, unknown));
   RETURN_IF_ERROR(keys.status());
   RETURN_IF_ERROR(outer.status());
