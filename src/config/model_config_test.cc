@@ -317,6 +317,29 @@ TEST(ModulePatterns, MatchFromTheStartOrByWholeNameOrClass) {
   EXPECT_FALSE(match("re:.*mlp\\.(gate|up|gate_up|down)_proj.*", "model.layers.1.mlp.experts.0.up_proj"));
 }
 
+TEST(ModulePatterns, AreWrittenAsPythonHasThem) {
+  const auto match = [](const std::string& pattern, const char* name = "model.layers.11.mlp.gate") {
+    const Result<ModulePatterns> patterns = ModulePatterns::compile({pattern});
+    EXPECT_TRUE(patterns) << pattern;
+    return patterns && patterns->match(name, "Linear");
+  };
+  EXPECT_TRUE(match("re:(?P<stack>model)\\.layers\\.(?P<digit>\\d)(?P=digit)\\.mlp\\.gate\\Z"));
+  EXPECT_FALSE(match("re:model\\.layers\\.(?P<digit>\\d)(?P=digit)\\.", "model.layers.12.mlp.gate"));
+  EXPECT_FALSE(match("re:.*gate\\Z", "model.layers.11.mlp.gate_proj"));
+  EXPECT_TRUE(match("re:.*layers\\.\\d{,2}\\.mlp"));
+  EXPECT_FALSE(match("re:.*layers\\.\\d{,1}\\.mlp"));
+  EXPECT_TRUE(match("re:(?u)MODEL|(?ai:MODEL)\\.layers"));
+  EXPECT_FALSE(match("re:(?:MODEL)"));
+  EXPECT_TRUE(match("re:(?i)MODEL"));
+  EXPECT_TRUE(match("re:[[:m]odel")) << "no class of characters";
+  EXPECT_TRUE(match("re:[^][]*gate$"));
+  EXPECT_TRUE(match("re:[]m]+odel"));
+  EXPECT_FALSE(match("re:\\<model")) << "a sign, not the beginning of a word";
+  EXPECT_TRUE(match("re:.*(?<!shared_)mlp(?=\\.gate)"));
+  EXPECT_FALSE(ModulePatterns::compile({"re:(?P=none"}));
+  EXPECT_FALSE(ModulePatterns::compile({"re:["}));
+}
+
 TEST(ModelConfig, ReadsKimiK25WhoseLanguageModelIsAPart) {
   boost::json::object inner = r1_with(R"({"eos_token_id": null, "quantization_config": null})");
   inner.erase("architectures");

@@ -9,8 +9,8 @@
 
 namespace cachalot {
 
-// Modules as compressed-tensors' lists name them: by "re:" and a regular expression, which is matched from the start of
-// the name and need not reach its end, by their exact name, or by their class. Immutable.
+// Modules as compressed-tensors' lists name them: by "re:" and a regular expression of Python's, which is matched from
+// the start of the name and need not reach its end, by their exact name, or by their class. Immutable.
 class ModulePatterns {
  public:
   ModulePatterns() = default;
