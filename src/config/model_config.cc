@@ -290,6 +290,15 @@ Result<const json::object*> model_part(ModelKeys& outer, const json::object& roo
   return part;
 }
 
+// Whose quantization_config counts. The part's own goes first.
+ModelKeys& quantized_part(ModelKeys& keys, ModelKeys& outer, ModelConfig& config) {
+  constexpr const char* kKey = "quantization_config";
+  if (!keys.says(kKey)) return outer;
+  if (outer.says(kKey) && *outer.find(kKey) != *keys.find(kKey))
+    config.notes.push_back(fmt::format("{} goes before {}, which says otherwise", keys.full_name(kKey), kKey));
+  return keys;
+}
+
 // Of a part, what else it says it is must be a DeepSeek V3.
 void check_part(JsonKeys& keys) {
   std::vector<std::string> names;
@@ -325,7 +334,7 @@ Result<ModelConfig> parse_model_config(const std::string& text, const std::strin
   read_token_ids(keys, outer, config);
   RETURN_IF_ERROR(keys.status());
   RETURN_IF_ERROR(read_rope(keys, config, unknown_of_rope));
-  RETURN_IF_ERROR(read_quantization(keys.find("quantization_config") ? keys : outer, config.quantization, unknown));
+  RETURN_IF_ERROR(read_quantization(quantized_part(keys, outer, config), config.quantization, unknown));
   RETURN_IF_ERROR(keys.status());
   RETURN_IF_ERROR(outer.status());
   std::ranges::copy(unknown_of_rope, std::back_inserter(unknown));

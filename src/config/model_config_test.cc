@@ -356,6 +356,12 @@ TEST(ModelConfig, ReadsKimiK25WhoseLanguageModelIsAPart) {
         quantization.at("quantization_config");
     return object;
   };
+  boost::json::object both = with(false);
+  both["text_config"].as_object()["quantization_config"] = {{"config_groups", boost::json::object()}};
+  EXPECT_EQ(parse(both)->quantization.format, WeightFormat::kPackedInt) << "an empty one says nothing";
+  both["text_config"].as_object()["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {128, 128}}};
+  EXPECT_EQ(parse(both)->quantization.format, WeightFormat::kFp8Block);
+  EXPECT_THAT(parse(both)->notes, ElementsAre(HasSubstr("text_config.quantization_config goes before")));
   for (const bool inside : {false, true}) {
     const Result<ModelConfig> config = parse(with(inside));
     ASSERT_TRUE(config) << error_of(config);

@@ -258,6 +258,11 @@ void ModelKeys::require_word(std::string_view key, std::string word, std::string
   if (word != wanted) refuse(key, in_double_quotes(word), wanted);
 }
 
+bool ModelKeys::says(std::string_view key) const {
+  const json::value* value = find(key);
+  return value && !is_empty(*value);
+}
+
 ModelKeys::Range ModelKeys::range(std::string_view name) const {
   const ModelKey* key = find_key(scope_, name);
   CHECK(key && (key->use == Use::kWhole || key->use == Use::kNumber), "{} is in no table of model keys", name);

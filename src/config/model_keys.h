@@ -36,6 +36,9 @@ class ModelKeys : public JsonKeys {
   // A word that must be `wanted`, in any case of letters; `word` is what an absent one stands for.
   void require_word(std::string_view key, std::string word, std::string_view wanted);
 
+  // Whether the key says something: null, [], {}, "" and objects of nothing else do not.
+  bool says(std::string_view key) const;
+
   // Refuses by name the keys that change the model otherwise than is done here, and checks the types of the others.
   // Appends to `unknown` those that are in no table.
   void check(std::vector<std::string>& unknown);

@@ -215,6 +215,7 @@ void check_sparsity(ModelKeys& keys) {
 }  // namespace
 
 Status read_quantization(ModelKeys& outer, QuantizationConfig& quantization, std::vector<std::string>& unknown) {
+  if (!outer.says("quantization_config")) return {};
   const json::object* object = outer.object("quantization_config");
   if (!object) return outer.status();
   ModelKeys keys = outer.nested("quantization_config", *object, "quantization_config");
