@@ -152,7 +152,7 @@ struct Alike {
   const char* name;
   int64_t RankNumbers::* number;
 };
-constexpr std::array<Alike, 15> kAlike{{
+constexpr std::array<Alike, 14> kAlike{{
     {"tokens of a KV block (--block-size)", &RankNumbers::block_size},
     {"KV bytes of a token", &RankNumbers::cache_bytes_per_token},
     {"layers", &RankNumbers::num_layers},
@@ -162,14 +162,13 @@ constexpr std::array<Alike, 15> kAlike{{
     {"steps of a round (--num-scheduler-steps)", &RankNumbers::max_steps},
     {"rows of logits at a time", &RankNumbers::max_logit_rows},
     {"instruction level", &RankNumbers::isa_level},
-    {"formats of experts' inputs, whose layers must each have one (a hash)", &RankNumbers::expert_inputs},
     {"rows of a message to a rank's experts", &RankNumbers::expert_rows_per_peer},
     {"results of a message to a rank's experts", &RankNumbers::expert_pairs_per_peer},
     {"bytes of a row to experts", &RankNumbers::expert_row_bytes},
     {"bytes of a sum between ranks", &RankNumbers::reduced_bytes},
     {"arithmetic of rotary tables and draws (a hash)", &RankNumbers::arithmetic},
 }};
-static_assert(sizeof(RankNumbers) == (kAlike.size() + 3) * sizeof(int64_t), "a number is missing in the table");
+static_assert(sizeof(RankNumbers) == (kAlike.size() + 4) * sizeof(int64_t), "a number is missing in the table");
 
 }  // namespace
 
@@ -217,20 +216,58 @@ Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const
                                         length.number, length.whose)};
 }
 
-Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, const RankNumbers& own) {
+namespace {
+
+// One row from each of all ranks.
+template <class T>
+Result<std::vector<T>> gather(Mesh& mesh, Group& all, std::span<const T> own) {
+  const auto bytes = static_cast<int64_t>(own.size_bytes());
+  std::vector<T> of_ranks(own.size() * static_cast<size_t>(mesh.size()));
+  RETURN_IF_ERROR(all.all_gather(
+      View<const std::byte, 2>(std::as_bytes(own).data(), 1, bytes), RowPartition(mesh.size(), mesh.size()),
+      View<std::byte, 2>(std::as_writable_bytes(std::span(of_ranks)).data(), mesh.size(), bytes),
+      {.operation = "agreement on the memory plan"}));
+  return of_ranks;
+}
+
+int64_t hash_of(const std::vector<int32_t>& inputs) {
+  portable::BitHash hash;
+  for (const int32_t input : inputs) hash.add(static_cast<uint64_t>(input));
+  return static_cast<int64_t>(hash.value() >> 11);
+}
+
+// The first layer whose experts take rows otherwise on some rank than on the first one.
+Status find_experts_that_differ(Mesh& mesh, Group& all, const ModelMemory& memory,
+                                std::span<const std::string> rank_names) {
+  std::vector<int32_t> own = memory.expert_inputs;
+  own.push_back(memory.first_expert);
+  ASSIGN_OR_RETURN(const std::vector<int32_t> of_ranks, gather<int32_t>(mesh, all, own));
+  const auto expert_of = [&](size_t rank, size_t layer) {
+    const std::span inputs = std::span(of_ranks).subspan(rank * own.size(), own.size());
+    return ExpertInput{inputs.back(), inputs[layer], " on " + rank_names[rank]};
+  };
+  for (size_t layer = 0; layer + 1 < own.size(); layer++)
+    for (size_t rank = 1; rank < rank_names.size(); rank++)
+      if (const ExpertInput first = expert_of(0, layer), other = expert_of(rank, layer); first.group != other.group)
+        return std::unexpected(experts_differ(static_cast<int>(layer), first, other));
+  return make_error(ErrorCode::kInternal, "experts' inputs have other hashes and are alike");
+}
+
+}  // namespace
+
+Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,
+                                 const ModelMemory& memory) {
+  own.expert_inputs = hash_of(memory.expert_inputs);
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  std::vector<RankNumbers> of_ranks(members.size());
   std::vector<std::string> names;
   for (const int rank : members) names.push_back(mesh.rank_name(rank));
   ASSIGN_OR_RETURN(const auto all, make_message_group(mesh, {.members = std::move(members)}));
-  constexpr auto kBytes = static_cast<int64_t>(sizeof(RankNumbers));
-  RETURN_IF_ERROR(
-      all->all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(&own), 1, kBytes),
-                      RowPartition(mesh.size(), mesh.size()),
-                      View<std::byte, 2>(reinterpret_cast<std::byte*>(of_ranks.data()), mesh.size(), kBytes),
-                      {.operation = "agreement on the memory plan"}));
-  return find_common_plan(of_ranks, parallel, names);
+  ASSIGN_OR_RETURN(const std::vector<RankNumbers> of_ranks, gather<RankNumbers>(mesh, *all, std::span(&own, 1)));
+  ASSIGN_OR_RETURN(CommonPlan common, find_common_plan(of_ranks, parallel, names));
+  const auto is_alike = [&](const RankNumbers& numbers) { return numbers.expert_inputs == own.expert_inputs; };
+  if (!std::ranges::all_of(of_ranks, is_alike)) RETURN_IF_ERROR(find_experts_that_differ(mesh, *all, memory, names));
+  return common;
 }
 
 }  // namespace cachalot

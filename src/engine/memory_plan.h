@@ -73,7 +73,8 @@ struct RankNumbers {
   // What messages and roundings follow from: alike on all ranks of the group.
   int64_t block_size = 0, cache_bytes_per_token = 0, num_layers = 0, vocab_size = 0;
   int64_t max_rows = 0, max_num_seqs = 0, max_steps = 0, max_logit_rows = 0;
-  int64_t isa_level = 0, expert_inputs = 0;
+  int64_t isa_level = 0;
+  int64_t expert_inputs = 0;  // a hash of ModelMemory's; where it differs, ranks ask each other for the rest
   int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
   int64_t arithmetic = 0;  // arithmetic_hash()
 };
@@ -95,7 +96,9 @@ struct CommonPlan {
 Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
                                     std::span<const std::string> rank_names);
 
-// The same by asking: all ranks of the mesh call it, each with its own numbers.
-Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, const RankNumbers& own);
+// The same by asking: all ranks of the mesh call it, each with its own numbers. Also refuses experts of a layer that
+// take rows otherwise on another rank.
+Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,
+                                 const ModelMemory& memory);
 
 }  // namespace cachalot

@@ -122,7 +122,6 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
                     .max_steps = options_.num_scheduler_steps,
                     .max_logit_rows = settings.max_logit_rows,
                     .isa_level = static_cast<int64_t>(placement_.isa),
-                    .expert_inputs = rank_memory.model.expert_inputs,
                     .reduced_bytes = max_reduced_bytes(config, settings),
                     .arithmetic = arithmetic_};
     if (config.num_experts > 0) {
@@ -131,7 +130,7 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
       own.expert_pairs_per_peer = layout.pairs_per_peer;
       own.expert_row_bytes = layout.shape.row_bytes;
     }
-    ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, own));
+    ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, own, rank_memory.model));
     mesh.clock().forget();
     memory_.cut_to(static_cast<int>(common.num_blocks), static_cast<int>(common.max_model_len));
     if (leads()) log::info("all ranks have agreed on {}", common.text);

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "base/math.h"
-
 namespace cachalot {
 namespace {
 
@@ -52,20 +50,21 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
   WeightPacker planner = WeightPacker::planner(settings);
   ASSIGN_OR_RETURN(const ModelWeights weights, load_weights(config, settings, catalog, planner));
   const auto with_experts = std::ranges::find_if(weights.layers, [](const LayerWeights& layer) { return !!layer.moe; });
-  portable::BitHash expert_inputs;
-  for (const LayerWeights& layer : weights.layers)
-    expert_inputs.add(static_cast<uint64_t>(layer.moe ? layer.moe->input_group : 0));
+  std::vector<int32_t> expert_inputs;
+  for (const LayerWeights& layer : weights.layers) expert_inputs.push_back(layer.moe ? layer.moe->input_group : 0);
   const int64_t exchange_bytes = config.num_experts > 0 ? exchange_layout(config, settings).bytes() : 0;
-  return ModelMemory{.weight_bytes = planner.bytes(),
-                     .workspace_bytes = Workspace::bytes(config, settings),
-                     .scratch_bytes = ops_scratch_bytes(settings.isa, ops_limits(config, settings), num_threads),
-                     .rope_bytes = Rope::table_bytes(config, settings.max_positions),
-                     .weights_by_kind = planner.bytes_by_kind(),
-                     .exchange_bytes = static_cast<size_t>(exchange_bytes),
-                     .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
-                     .cache_bytes = cache_bytes_of_token(config, settings.compute_dtype),
-                     .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group,
-                     .expert_inputs = static_cast<int64_t>(expert_inputs.value() >> 11)};
+  return ModelMemory{
+      .weight_bytes = planner.bytes(),
+      .workspace_bytes = Workspace::bytes(config, settings),
+      .scratch_bytes = ops_scratch_bytes(settings.isa, ops_limits(config, settings), num_threads),
+      .rope_bytes = Rope::table_bytes(config, settings.max_positions),
+      .weights_by_kind = planner.bytes_by_kind(),
+      .exchange_bytes = static_cast<size_t>(exchange_bytes),
+      .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
+      .cache_bytes = cache_bytes_of_token(config, settings.compute_dtype),
+      .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group,
+      .expert_inputs = std::move(expert_inputs),
+      .first_expert = settings.expert_parallel ? config.num_experts * settings.ep_rank / settings.ep_size : 0};
 }
 
 DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace,

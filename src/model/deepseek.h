@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "base/error.h"
 #include "comm/expert_exchange.h"
@@ -26,7 +27,9 @@ struct ModelMemory {
   size_t reduce_bytes = 0;     // of the tensor-parallel group's sums
   CacheBytes cache_bytes{};    // of a token
   int expert_input_group = 0;  // of the rows that travel to experts: int8 with so many values a scale; 0: compute dtype
-  int64_t expert_inputs = 0;   // a hash of all layers' groups; the one above is the first layer's
+  // Of every layer's own experts, 0 where it has none; the one above is the first layer's that has.
+  std::vector<int32_t> expert_inputs;
+  int first_expert = 0;  // of this rank's
 
   size_t cache_bytes_per_token() const { return sum_of(cache_bytes); }
   size_t comm_bytes() const { return exchange_bytes + reduce_bytes; }

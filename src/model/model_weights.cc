@@ -181,7 +181,7 @@ class Loader {
   Status absorbed_form(const std::string& name, const WeightSource& kv_b, AttentionWeights& weights);
   Result<FeedForwardWeights> feed_forward(WeightKind kind, const std::string& prefix, int64_t width, int part,
                                           int num_parts);
-  Result<MoeWeights> moe(const std::string& prefix);
+  Result<MoeWeights> moe(int layer_idx, const std::string& prefix);
   Result<Linear> linear(WeightKind kind, const std::string& name, int64_t out_features, int64_t in_features,
                         std::optional<Share> own_outputs = {}, std::optional<Share> own_inputs = {});
   Result<Linear> pack(WeightKind kind, const std::string& name, const WeightSource& source);
@@ -255,7 +255,7 @@ Result<LayerWeights> Loader::layer(int layer_idx) {
   ASSIGN_OR_RETURN(weights.attention.input_norm, norm(prefix + "input_layernorm.weight", config_.hidden_size));
   ASSIGN_OR_RETURN(weights.post_attention_norm, norm(prefix + "post_attention_layernorm.weight", config_.hidden_size));
   if (config_.is_moe_layer(layer_idx)) {
-    ASSIGN_OR_RETURN(weights.moe, moe(prefix + "mlp."));
+    ASSIGN_OR_RETURN(weights.moe, moe(layer_idx, prefix + "mlp."));
   } else {
     ASSIGN_OR_RETURN(weights.dense, feed_forward(WeightKind::kDense, prefix + "mlp.", config_.intermediate_size,
                                                  settings_.tp_rank, settings_.tp_size));
@@ -331,7 +331,7 @@ Result<FeedForwardWeights> Loader::feed_forward(WeightKind kind, const std::stri
   return weights;
 }
 
-Result<MoeWeights> Loader::moe(const std::string& prefix) {
+Result<MoeWeights> Loader::moe(int layer_idx, const std::string& prefix) {
   MoeWeights weights;
   ASSIGN_OR_RETURN(const Linear router,
                    linear(WeightKind::kRouter, prefix + "gate", config_.num_experts, config_.hidden_size));
@@ -351,8 +351,8 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
     // They take the same rows. What each makes of them may be held otherwise: files of float32 scales have some experts
     // whose scales fp16 holds, and some whose only bf16 does.
     if (!weights.gate_up.empty() && group != weights.input_group)
-      return make_error(ErrorCode::kUnsupported, "{}experts.{}: quantized otherwise than the layer's first expert",
-                        prefix, expert);
+      return std::unexpected(experts_differ(layer_idx, {static_cast<int>(experts.begin), weights.input_group},
+                                            {static_cast<int>(expert), group}));
     weights.input_group = group;
     weights.width = expert_weights.width;
     weights.gate_up.push_back(expert_weights.gate_up.matrix);
@@ -370,6 +370,20 @@ Result<MoeWeights> Loader::moe(const std::string& prefix) {
 }
 
 }  // namespace
+
+Error experts_differ(int layer, const ExpertInput& one, const ExpertInput& other) {
+  const auto rows = [](const ExpertInput& input) {
+    return (input.group == 0 ? "rows of floats" : fmt::format("int8 rows, {} values a scale", input.group)) +
+           input.where;
+  };
+  return {
+      ErrorCode::kUnsupported,
+      fmt::format("model.layers.{}.mlp.experts.{}: gate_proj and up_proj take {}, those of experts.{} {}; rows go to "
+                  "all experts of a layer in one form, so these weights must be quantized alike in all of them; "
+                  "--activation-dtype bf16, which quantizes no rows, runs them as they are",
+                  layer, one.expert, rows(one), other.expert, rows(other)),
+      {}};
+}
 
 Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings,
                                   const WeightCatalog& catalog, WeightPacker& packer) {

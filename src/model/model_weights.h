@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -56,6 +57,14 @@ struct FeedForwardWeights {
   Linear gate_up, down;
   int64_t width = 0;
 };
+
+// Why a layer's experts cannot run: rows go to all of them in one form. What the gate_proj and up_proj of two of them
+// take (Linear::input_group); `where`: behind each's name, " on rank 0" or nothing.
+struct ExpertInput {
+  int expert = 0, group = 0;
+  std::string where = {};
+};
+Error experts_differ(int layer, const ExpertInput& one, const ExpertInput& other);
 
 struct MoeWeights {
   PackedMatrix router;                      // [num_experts, hidden]
