@@ -22,7 +22,8 @@ namespace cachalot {
 inline constexpr int kSmallestGroup = 32;
 
 // Rows as int8: value = quantized * scale, symmetric, scale = max|x| / 127 over each `group` consecutive inputs of a
-// row (32 or 64; the last group may be short). Zero rows have scale 0.
+// row (32 or 64; the last group may be short). Zero rows have scale 0; a group with a number that is infinite or NaN
+// has such a scale, so that what is computed of it shows that.
 struct QuantizedRows {
   View<int8_t, 2> values;  // [num_rows, features]
   View<float, 2> scales;   // [num_rows, ceil(features / group)]

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <limits>
 
 #include "base/math.h"
 #include "kernels/ops_test_util.h"
@@ -105,6 +106,31 @@ TEST(AddNorm, QuantizesEachGroupByItsLargestMagnitude) {
         most = std::max(most, std::abs(value));
       }
       EXPECT_EQ(most, group == 1 ? 0 : 127);
+    }
+  }
+}
+
+// Else a model whose numbers overflow would give an answer of nonsense in place of an error.
+TEST(Quantize, AGroupWithANumberThatIsNoneSaysSoByItsScale) {
+  constexpr int64_t kFeatures = 75;  // groups of 32, 32 and 11
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+  for (IsaLevel isa : levels_here()) {
+    const TestOps ops(isa);
+    for (const float bad : {kNan, -kNan, kInfinity, -kInfinity}) {
+      for (const int64_t place : {0, 15, 31, 40, 63, 64, 74}) {
+        Rows<float> rows = Rows<float>::random(1, kFeatures, 1);
+        Quantized before(1, kFeatures, 32), after(1, kFeatures, 32);
+        ops->quantize(rows.view(), before.view());
+        rows.view()(0, place) = bad;
+        ops->quantize(rows.view(), after.view());
+        for (int64_t group = 0; group < 3; group++) {
+          const float scale = after.scales.view()(0, group);
+          if (group == place / 32)
+            EXPECT_FALSE(std::isfinite(scale)) << bad << " at " << place;
+          else
+            EXPECT_EQ(scale, before.scales.view()(0, group));
+        }
+      }
     }
   }
 }

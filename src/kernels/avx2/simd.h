@@ -62,6 +62,10 @@ struct Simd {
   CACHALOT_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   static Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
   static Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }  // b where one of them is NaN
+  // Of numbers without a sign: NaN where one of them is, since its bits are above all others.
+  static Floats max_bits(Floats a, Floats b) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
   static Floats abs(Floats a) { return _mm256_andnot_ps(set(-0.f), a); }
   static Floats select_negative(Floats x, Floats a, Floats b) {  // a where x < 0, else b
     return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, zero(), _CMP_LT_OQ));

@@ -55,6 +55,10 @@ struct Simd {
   CACHALOT_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
   static Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }  // b where one of them is NaN
+  // Of numbers without a sign: NaN where one of them is, since its bits are above all others.
+  static Floats max_bits(Floats a, Floats b) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
   static Floats abs(Floats a) { return _mm512_abs_ps(a); }
   static Floats select_negative(Floats x, Floats a, Floats b) {  // a where x < 0, else b
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, zero(), _CMP_LT_OQ), b, a);

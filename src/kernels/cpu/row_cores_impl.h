@@ -77,9 +77,11 @@ void quantize(const float* x, int64_t count, int group, int8_t* values, float* s
     const int64_t size = begin + group < count ? group : count - begin;
     typename S::Floats largest_lanes = S::zero();
     for_each_vector<S>(size, [&](int64_t i, auto part) {
-      largest_lanes = S::max(S::abs(S::load(x + begin + i, part)), largest_lanes);
+      largest_lanes = S::max_bits(S::abs(S::load(x + begin + i, part)), largest_lanes);
     });
-    const float largest = S::max(largest_lanes);
+    constexpr unsigned kAll = (1u << S::kLanes) - 1;
+    const bool are_numbers = S::equal(largest_lanes, largest_lanes) == kAll;
+    const float largest = are_numbers ? S::max(largest_lanes) : std::numeric_limits<float>::quiet_NaN();
     const bool zero = largest < kSmallestQuantized;
     *scales++ = zero ? 0.f : largest / 127.f;
     const typename S::Floats factors = S::set(zero ? 0.f : 127.f / largest);

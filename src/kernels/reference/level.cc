@@ -1,6 +1,7 @@
 #include <emmintrin.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -39,12 +40,14 @@ void scale(const float* x, float factor, const float* weight, int64_t count, flo
 void quantize(const float* x, int64_t count, int group, int8_t* values, float* scales) {
   for (int64_t begin = 0; begin < count; begin += group) {
     const int64_t end = std::min<int64_t>(begin + group, count);
-    float largest = 0;
-    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(x[i]));
-    const bool zero = !(largest >= kSmallestQuantized);
+    uint32_t bits = 0;  // in the order of the magnitudes, NaN behind all
+    for (int64_t i = begin; i < end; i++) bits = std::max(bits, std::bit_cast<uint32_t>(std::fabs(x[i])));
+    const auto largest = std::bit_cast<float>(bits);
+    const bool zero = largest < kSmallestQuantized;
     *scales++ = zero ? 0.f : largest / 127.f;
-    const float factor = zero ? 0.f : 127.f / largest;
-    for (int64_t i = begin; i < end; i++) values[i] = static_cast<int8_t>(std::nearbyint(x[i] * factor));
+    const float factor = zero || !std::isfinite(largest) ? 0.f : 127.f / largest;
+    for (int64_t i = begin; i < end; i++)
+      values[i] = factor == 0 ? int8_t{0} : static_cast<int8_t>(std::nearbyint(x[i] * factor));
   }
 }
 
