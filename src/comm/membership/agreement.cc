@@ -2,7 +2,6 @@
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/rand.h>
 #include <unistd.h>
 
 #include <map>
@@ -27,12 +26,6 @@ Proof hmac(std::string_view secret, const std::string& message) {
 }
 
 }  // namespace
-
-Nonce random_nonce() {
-  Nonce nonce{};
-  CHECK(RAND_bytes(nonce.data(), static_cast<int>(nonce.size())) == 1, "the system gives no random bytes");
-  return nonce;
-}
 
 // The first word of each proof's message differs, so that no side's proof serves the other.
 Proof proof_of_hello(std::string_view secret, const Nonce& rank0_nonce, Hello hello) {

@@ -103,6 +103,11 @@ std::optional<LostRank> GroupState::first_lost() const {
   return lost_.empty() ? std::nullopt : std::optional(lost_.front());
 }
 
+bool GroupState::readiness_is_decided() const {
+  const std::lock_guard lock(mutex_);
+  return is_through_loading();
+}
+
 Result<Formed> GroupState::wait_until_formed() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return start_.has_value(); });
@@ -111,15 +116,15 @@ Result<Formed> GroupState::wait_until_formed() {
 
 Status GroupState::wait_until_all_ready() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return all_ready_ || !lost_.empty() || !first_left_.empty(); });
+  changed_.wait(lock, [&] { return is_through_loading(); });
   if (!lost_.empty()) return make_error(ErrorCode::kUnavailable, "{}", lost_.front().message());
   if (!all_ready_) return make_error(ErrorCode::kCancelled, "{} has left before all ranks had loaded", first_left_);
   return {};
 }
 
-void GroupState::wait_until_gone(std::chrono::milliseconds timeout) {
+bool GroupState::wait_until_gone(std::chrono::milliseconds timeout) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, timeout, [&] { return gone_; });
+  return changed_.wait_for(lock, timeout, [&] { return gone_; });
 }
 
 void GroupState::set_lost_handler(std::function<void(const LostRank&)> handler) {

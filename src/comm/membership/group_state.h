@@ -41,11 +41,12 @@ class GroupState {
   void set_percent(int percent) { percent_.store(percent, std::memory_order_relaxed); }
   Activity activity() const;
   std::optional<LostRank> first_lost() const;
+  bool readiness_is_decided() const;  // wait_until_all_ready() would not wait
 
   // --- The callers'.
   Result<Formed> wait_until_formed();
   Status wait_until_all_ready();
-  void wait_until_gone(std::chrono::milliseconds timeout);
+  bool wait_until_gone(std::chrono::milliseconds timeout);  // false: it is not
   // Called on the control thread, or at once for what was lost before.
   void set_lost_handler(std::function<void(const LostRank&)> handler);
   void set_progress_handler(std::function<void(int rank, const Activity&)> handler);
@@ -55,6 +56,8 @@ class GroupState {
   static uint64_t pack(Phase phase, uint64_t step) {
     return static_cast<uint64_t>(phase) << 56 | (step & (~0ull >> 8));
   }
+
+  bool is_through_loading() const { return all_ready_ || !lost_.empty() || !first_left_.empty(); }
 
   const int rank_;
   // A heartbeat takes what it finds; nothing is read by way of these.

@@ -1,7 +1,5 @@
 #include "comm/membership/hub.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -10,25 +8,22 @@
 
 namespace cachalot::control {
 
-namespace asio = boost::asio;
-using asio::ip::tcp;
-using boost::system::error_code;
-
 namespace {
 
 constexpr size_t kMaxStrangers = 1024;  // connections that have not proved to be ranks
 
 }  // namespace
 
-Hub::Hub(asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state)
+Hub::Hub(Network& network, const JoinOptions& options, Hello own, GroupState& state)
     : options_(options),
       timing_{options.failure_timeout},
       own_(std::move(own)),
       state_(state),
-      acceptor_(context),
-      resolver_(context),
-      timer_(context),
-      accept_pause_(context),
+      network_(network),
+      timer_(network.make_timer([this] {
+        armed_ = false;
+        tick();
+      })),
       clock_(timing_.slack()),
       notices_(options.notice_interval) {}
 
@@ -40,78 +35,52 @@ Hub::~Hub() {
 }
 
 Status Hub::listen() {
-  error_code error;
-  const auto endpoints = resolver_.resolve(options_.host, std::to_string(options_.port), tcp::resolver::passive, error);
-  if (!error) {
-    const tcp::endpoint endpoint = endpoints.begin()->endpoint();
-    acceptor_.open(endpoint.protocol(), error);
-    if (!error) fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
-    if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor_.bind(endpoint, error);
-    if (!error) acceptor_.listen(tcp::acceptor::max_listen_connections, error);
-  }
-  if (!error) return {};
+  const auto cannot_take = [this](const std::string& why) {
+    warn(strange_.add(network_.now(),
+                      fmt::format("rank 0 cannot take a connection at {}:{}: {}", options_.host, options_.port, why)));
+  };
+  const Status listens = network_.listen(
+      options_.host, options_.port, [this](ConnectionPtr connection) { greet(std::move(connection)); }, cannot_take);
+  if (listens) return {};
   return make_parameter_error("--data-parallel-address",
                               "rank 0 cannot listen at {}:{} (--data-parallel-address, --data-parallel-rpc-port): {}",
-                              options_.host, options_.port, error.message());
+                              options_.host, options_.port, listens.error().message);
 }
 
 void Hub::start() {
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = network_.now();
   join_deadline_ = now + options_.join_timeout;
   notices_.restart(now);
   next_beat_ = now + timing_.heartbeat_interval();
-  accept();
   arm(next_beat_);
 }
 
 // --- Strangers.
 
-void Hub::accept() {
-  acceptor_.async_accept([this](error_code error, tcp::socket socket) {
-    accepting_ = false;
-    if (error == asio::error::operation_aborted) return;
-    if (error) {  // no descriptors left, say
-      warn(strange_.add(Clock::now(), fmt::format("rank 0 cannot take a connection at {}:{}: {}", options_.host,
-                                                  options_.port, error.message())));
-      accept_pause_.expires_after(std::chrono::milliseconds(100));
-      accept_pause_.async_wait([this](error_code paused) {
-        accepting_ = false;
-        if (!paused) accept();
-      });
-      accepting_ = true;
-      return;
-    }
-    greet(std::move(socket));
-    accept();
-  });
-  accepting_ = true;
-}
-
-void Hub::greet(tcp::socket socket) {
+void Hub::greet(ConnectionPtr connection) {
   if (strangers_.size() == kMaxStrangers) dismiss_stranger(strangers_.front(), "said nothing while many others came");
-  auto client = std::make_shared<Client>(
-      std::make_shared<Connection>(std::move(socket), options_.epoch, kMaxHelloBytes), timing_.slack());
-  client->nonce = random_nonce();
-  client->heard = clock_.counted(Clock::now());
+  auto client = std::make_shared<Client>(std::move(connection), timing_.slack());
+  client->nonce = network_.random_nonce();
+  client->heard = clock_.counted(network_.now());
   strangers_.push_back(client);
   client->connection->set_send_timeout(timing_.send_timeout());
   client->connection->start({
       .frame = [this, client](const Frame& frame) { on_frame(client, frame); },
       .closed = [this, client](const Error& error) { on_closed(client, error); },
   });
-  client->connection->send(Challenge{.nonce = client->nonce, .has_secret = own_.has_secret});
+  send(client, Challenge{.nonce = client->nonce, .has_secret = own_.has_secret});
 }
 
 void Hub::dismiss_stranger(const ClientPtr& client, std::string_view what_it_did) {
-  warn(strange_.add(Clock::now(), fmt::format("rank 0 at {}:{} turns away a client from {}, which is no rank: {}",
-                                              options_.host, options_.port, client->connection->peer(), what_it_did)));
+  warn(
+      strange_.add(network_.now(), fmt::format("rank 0 at {}:{} turns away a client from {}, which is no rank: {}",
+                                               options_.host, options_.port, client->connection->peer(), what_it_did)));
   client->connection->close();
   strangers_.remove(ClientPtr(client));
 }
 
 void Hub::on_frame(const ClientPtr& client, const Frame& frame) {
-  client->heard = clock_.counted(Clock::now());
+  client->heard = clock_.counted(network_.now());
   client->joined ? on_message(client, frame) : on_hello(client, frame);
 }
 
@@ -164,24 +133,24 @@ void Hub::admit(const ClientPtr& client) {
   client->connection->set_max_receive_bytes(kMaxMessageBytes);
   Accepted accepted{.failure_timeout_ms = static_cast<uint32_t>(options_.failure_timeout.count())};
   if (own_.has_secret) accepted.proof = proof_of_rank0(options_.secret, client->nonce, client->hello->nonce);
-  client->connection->send(accepted);
+  send(client, accepted);
   log::debug("{} has joined", client->name());
   if (missing_ranks().empty()) form();
 }
 
 void Hub::refuse(const ClientPtr& client, const Error& error) {
   if (!verdict_) {
-    warn(refused_.add(Clock::now(), fmt::format("rank 0 refuses a rank: {}", error.message)));
+    warn(refused_.add(network_.now(), fmt::format("rank 0 refuses a rank: {}", error.message)));
     if (!formed_) last_refused_ = error.message;
   }
-  client->connection->send(Refused{.code = error.code, .message = error.message, .parameter = error.parameter});
+  send(client, Refused{.code = error.code, .message = error.message, .parameter = error.parameter});
   let_go(client);
 }
 
 void Hub::end_start(Error error) {
   if (!forming()) return;
   verdict_ = std::move(error);
-  linger_until_ = Clock::now() + options_.linger;
+  linger_until_ = network_.now() + options_.linger;
   for (const auto& [rank, client] : std::map(members_)) refuse(client, *verdict_);
   finish_failed_start_if_told();
 }
@@ -189,7 +158,7 @@ void Hub::end_start(Error error) {
 void Hub::finish_failed_start_if_told() {
   if (!verdict_ || state_.start_is_decided()) return;
   const bool all_told = static_cast<int>(told_.size()) == own_.introduction.size - 1;
-  if (all_told || Clock::now() >= linger_until_) state_.set_start_failed(*verdict_);
+  if (all_told || network_.now() >= linger_until_) state_.set_start_failed(*verdict_);
 }
 
 void Hub::form() {
@@ -202,7 +171,7 @@ void Hub::form() {
     formed.isa_name = client->hello->isa_name;
   }
   formed_ = true;
-  notices_.restart(Clock::now());
+  notices_.restart(network_.now());
   send_to_all(formed);
   state_.set_formed(std::move(formed));
 }
@@ -219,7 +188,7 @@ void Hub::on_message(const ClientPtr& client, const Frame& frame) {
       return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
         client->activity = heartbeat.activity;
         client->activity.percent = std::clamp(client->activity.percent, 0, 100);
-        if (client->asked) client->lateness.came(clock_.counted(Clock::now()) - *client->asked);
+        if (client->asked) client->lateness.came(clock_.counted(network_.now()) - *client->asked);
         client->asked.reset();
         if (formed_ && !all_ready_) state_.report_progress(client->rank(), client->activity);
       });
@@ -245,7 +214,7 @@ void Hub::on_failure(const ClientPtr& client, const Failure& failure) {
   if (failure.rank == 0) return step_down(fmt::format("{} says: {}", client->name(), escaped(failure.cause)));
   if (state_.is_present(failure.rank)) return lose(failure.rank, escaped(failure.cause));
   // The news of a loss is on its way to the one who asks; that of a goodbye may have been sent before it asked.
-  if (!member(failure.rank)) client->connection->send(Left{.rank = failure.rank});
+  if (!member(failure.rank)) send(client, Left{.rank = failure.rank});
 }
 
 void Hub::on_closed(const ClientPtr& client, const Error& error) {
@@ -323,8 +292,7 @@ void Hub::process_ended(int rank) {
 }
 
 void Hub::resume() {
-  if (!armed_) arm(Clock::now() + timing_.slack());
-  if (!accepting_ && acceptor_.is_open()) accept();
+  if (!armed_) arm(network_.now() + timing_.slack());
 }
 
 void Hub::give_up(std::string why) {
@@ -355,17 +323,12 @@ void Hub::finish_leaving_if_through() {
 void Hub::arm(Clock::time_point next) {
   planned_ = next;
   armed_ = false;
-  timer_.expires_at(next);
-  timer_.async_wait([this](error_code error) {
-    if (error) return;
-    armed_ = false;
-    tick();
-  });
+  timer_->set(next);
   armed_ = true;
 }
 
 void Hub::tick() {
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = network_.now();
   Clock::time_point next = now + timing_.heartbeat_interval();
   if (clock_.woke(planned_, now)) next = std::min(next, judge(now));
   if (now >= next_beat_) {
@@ -410,7 +373,7 @@ void Hub::beat(Clock::time_point now) {
   if (formed_ && !all_ready_) state_.report_progress(0, heartbeat.activity);
   for (const auto& [rank, client] : members_) {
     if (client->connection->has_unsent()) continue;
-    client->connection->send(heartbeat);
+    send(client, heartbeat);
     if (!client->asked) client->asked = clock_.counted(now);
   }
 }

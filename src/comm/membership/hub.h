@@ -1,8 +1,5 @@
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <list>
 #include <map>
@@ -14,8 +11,8 @@
 
 #include "base/progress.h"
 #include "comm/membership/agreement.h"
-#include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
+#include "comm/membership/network.h"
 #include "comm/membership/role.h"
 
 namespace cachalot::control {
@@ -24,7 +21,7 @@ namespace cachalot::control {
 // heartbeats and tells all others of a loss. It goes on listening, to tell late ranks why they may not join.
 class Hub : public Role {
  public:
-  Hub(boost::asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state);
+  Hub(Network& network, const JoinOptions& options, Hello own, GroupState& state);
 
   ~Hub() override;  // closes all connections
 
@@ -42,10 +39,10 @@ class Hub : public Role {
 
   // A connection: of a stranger, until its Hello has been found right; then of a rank.
   struct Client {
-    Client(std::shared_ptr<Connection> its_connection, Clock::duration slack)
+    Client(ConnectionPtr its_connection, Clock::duration slack)
         : connection(std::move(its_connection)), lateness(slack) {}
 
-    std::shared_ptr<Connection> connection;
+    ConnectionPtr connection;
     Nonce nonce{};
     // As PatientClock counts.
     Clock::time_point heard;
@@ -61,8 +58,7 @@ class Hub : public Role {
   };
   using ClientPtr = std::shared_ptr<Client>;
 
-  void accept();
-  void greet(boost::asio::ip::tcp::socket socket);
+  void greet(ConnectionPtr connection);
   void on_frame(const ClientPtr& client, const Frame& frame);
   void on_hello(const ClientPtr& client, const Frame& frame);
   void on_message(const ClientPtr& client, const Frame& frame);
@@ -98,25 +94,26 @@ class Hub : public Role {
   std::vector<int> missing_ranks() const;
   bool forming() const { return !formed_ && !verdict_; }
   template <class Message>
-  void send_to_all(const Message& message) {
-    for (const auto& [rank, client] : members_) client->connection->send(message);
+  void send(const ClientPtr& client, const Message& message) const {
+    client->connection->send_frame(encode_frame(message, options_.epoch));
+  }
+  template <class Message>
+  void send_to_all(const Message& message) const {
+    for (const auto& [rank, client] : members_) send(client, message);
   }
 
   const JoinOptions options_;
   const Timing timing_;
   const Hello own_;
   GroupState& state_;
-  boost::asio::ip::tcp::acceptor acceptor_;
-  boost::asio::ip::tcp::resolver resolver_;
-  boost::asio::steady_timer timer_;
-  boost::asio::steady_timer accept_pause_;
+  Network& network_;
+  const std::unique_ptr<Timer> timer_;
   PatientClock clock_;
   Clock::time_point planned_, next_beat_, join_deadline_;
   Notices notices_;               // of what is missing
   Complaints strange_, refused_;  // of clients that are no ranks, of ranks that may not join
   std::string last_refused_;      // while the group forms: why
   bool armed_ = false;            // timer_ is
-  bool accepting_ = false;
 
   std::list<ClientPtr> strangers_;    // oldest first
   std::map<int, ClientPtr> members_;  // by rank; only those present

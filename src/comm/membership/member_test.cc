@@ -57,14 +57,14 @@ TEST(PatientClock, DoesNotCountTimeForWhichTheProcessWasHeldUp) {
 }
 
 TEST(GroupSecret, TheProofHoldsForOneSecretOneChallengeAndOneGreeting) {
-  const Nonce nonce = random_nonce();
-  const Hello hello{.introduction = {.rank = 1, .size = 2}, .nonce = random_nonce(), .has_secret = true};
+  const Nonce nonce{1, 2, 3};
+  const Hello hello{.introduction = {.rank = 1, .size = 2}, .nonce = {4, 5, 6}, .has_secret = true};
   const Proof proof = proof_of_hello("hush", nonce, hello);
   Hello with_proof = hello;
   with_proof.proof = proof;
   EXPECT_TRUE(equal(proof, proof_of_hello("hush", nonce, with_proof)));
   EXPECT_FALSE(equal(proof, proof_of_hello("hust", nonce, hello)));
-  EXPECT_FALSE(equal(proof, proof_of_hello("hush", random_nonce(), hello)));
+  EXPECT_FALSE(equal(proof, proof_of_hello("hush", Nonce{7}, hello)));
   Hello changed = hello;
   changed.ucx_address = "elsewhere";
   EXPECT_FALSE(equal(proof, proof_of_hello("hush", nonce, changed)));

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/membership/agreement.h"
+#include "comm/membership/asio_network.h"
 #include "comm/membership/group_state.h"
 #include "comm/membership/hub.h"
 #include "comm/membership/spoke.h"
@@ -47,6 +48,7 @@ struct Membership::Impl {
   control::GroupState state;
   asio::io_context context{1};
   asio::executor_work_guard<asio::io_context::executor_type> work;
+  control::AsioNetwork network{context};
   std::unique_ptr<control::Role> role;  // none in a group of one
   std::atomic<bool> departed{false};
   std::thread thread;
@@ -54,11 +56,11 @@ struct Membership::Impl {
 
 Status Membership::Impl::start(const JoinOptions& options, control::Hello own) {
   if (options.rank == 0) {
-    auto hub = std::make_unique<control::Hub>(context, options, std::move(own), state);
+    auto hub = std::make_unique<control::Hub>(network, options, std::move(own), state);
     RETURN_IF_ERROR(hub->listen());
     role = std::move(hub);
   } else {
-    role = std::make_unique<control::Spoke>(context, options, std::move(own), state);
+    role = std::make_unique<control::Spoke>(network, options, std::move(own), state);
   }
   post([this] { role->start(); });
   thread = std::thread([this] { run(); });
@@ -80,7 +82,10 @@ void Membership::Impl::run() {
   prefer_this_thread();
   for (bool has_failed = false;;) {
     try {
-      if (std::exchange(has_failed, false)) role->resume();
+      if (std::exchange(has_failed, false)) {
+        network.resume();
+        role->resume();
+      }
       context.run();
       return;
     } catch (const std::exception& exception) {

@@ -17,8 +17,7 @@ class Role {
   virtual void stop_joining() = 0;  // gives up a start that is not decided
   virtual void set_ready() = 0;     // this rank has loaded
   virtual void process_ended(int rank) = 0;
-  // After an event whose handling has thrown (no memory): what repeats itself, a timer or the taking of connections,
-  // goes on.
+  // After an event whose handling has thrown (no memory): timers go on.
   virtual void resume() = 0;
   virtual void give_up(std::string why) = 0;
   virtual void leave() = 0;

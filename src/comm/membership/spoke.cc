@@ -1,7 +1,6 @@
 #include "comm/membership/spoke.h"
 
 #include <algorithm>
-#include <boost/asio/connect.hpp>
 #include <utility>
 
 #include "base/log.h"
@@ -9,13 +8,9 @@
 
 namespace cachalot::control {
 
-namespace asio = boost::asio;
-using asio::ip::tcp;
-using boost::system::error_code;
-
 namespace {
 
-constexpr std::chrono::seconds kConnectTimeout{2};
+constexpr std::chrono::milliseconds kConnectTimeout{2'000};
 constexpr std::chrono::milliseconds kRetryInterval{200};
 // Rank 0 knows whether a process that ended on this node had said goodbye. Without its answer the process counts as
 // lost.
@@ -23,51 +18,39 @@ constexpr std::chrono::milliseconds kAnswerTimeout{50};
 
 }  // namespace
 
-Spoke::Spoke(asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state)
+Spoke::Spoke(Network& network, const JoinOptions& options, Hello own, GroupState& state)
     : options_(options),
       timing_{options.failure_timeout},
       own_(std::move(own)),
       state_(state),
-      context_(context),
-      resolver_(context),
-      attempt_timer_(context),
-      watch_timer_(context),
+      network_(network),
+      retry_timer_(network.make_timer([this] {
+        if (!state_.start_is_decided()) connect();
+      })),
+      watch_timer_(network.make_timer([this] {
+        watching_ = false;
+        on_watch();
+      })),
       clock_(timing_.slack()),
       notices_(options.notice_interval),
       lateness_(timing_.slack()) {}
 
 void Spoke::start() {
-  join_deadline_ = Clock::now() + options_.join_timeout;
-  resolve();
+  join_deadline_ = network_.now() + options_.join_timeout;
+  connect();
 }
 
-void Spoke::resolve() {
-  resolver_.async_resolve(options_.host, std::to_string(options_.port),
-                          [this](error_code error, const tcp::resolver::results_type& endpoints) {
-                            if (state_.start_is_decided()) return;
-                            error ? retry(error.message()) : connect(endpoints);
-                          });
-}
-
-void Spoke::connect(const tcp::resolver::results_type& endpoints) {
-  attempt_ = std::make_shared<tcp::socket>(context_);
-  attempt_timer_.expires_after(kConnectTimeout);
-  attempt_timer_.async_wait([attempt = attempt_](error_code error) {
-    error_code ignored;
-    if (!error) attempt->close(ignored);
-  });
-  asio::async_connect(*attempt_, endpoints, [this, attempt = attempt_](error_code error, const tcp::endpoint&) {
-    attempt_timer_.cancel();
-    if (state_.start_is_decided() || attempt != attempt_) return;
-    if (!error && attempt->is_open()) return on_connected(std::move(*attempt));
-    const bool cut_off = !error || error == asio::error::operation_aborted;
-    retry(cut_off ? fmt::format("no answer within {} s", kConnectTimeout.count()) : error.message());
-  });
+void Spoke::connect() {
+  network_.connect(options_.host, options_.port, kConnectTimeout,
+                   [this, attempt = ++num_attempts_](Result<ConnectionPtr> connection) {
+                     if (state_.start_is_decided() || attempt != num_attempts_) return;
+                     connection ? on_connected(std::move(*connection)) : retry(connection.error().message);
+                   });
 }
 
 void Spoke::retry(std::string_view why) {
-  watch_timer_.cancel();
-  const Clock::time_point now = Clock::now();
+  watch_timer_->cancel();
+  const Clock::time_point now = network_.now();
   if (now >= join_deadline_) {
     return fail_start({.code = ErrorCode::kDeadlineExceeded,
                        .message = fmt::format("{} has waited {} s for rank 0 at {}:{} (--data-parallel-address, "
@@ -77,16 +60,13 @@ void Spoke::retry(std::string_view why) {
   }
   if (notices_.due(now))
     log::info("rank {} waits for rank 0 at {}:{} ({})", options_.rank, options_.host, options_.port, why);
-  attempt_timer_.expires_after(kRetryInterval);
-  attempt_timer_.async_wait([this](error_code error) {
-    if (!error && !state_.start_is_decided()) resolve();
-  });
+  retry_timer_->set(now + kRetryInterval);
 }
 
 void Spoke::fail_start(Error error) {
   if (connection_) connection_->close();
-  watch_timer_.cancel();
-  attempt_timer_.cancel();
+  watch_timer_->cancel();
+  retry_timer_->cancel();
   state_.set_start_failed(std::move(error));
 }
 
@@ -96,20 +76,21 @@ void Spoke::stop_joining() {
               .message = fmt::format("{} was stopped while the group was forming", own_.introduction.name())});
 }
 
-void Spoke::on_connected(tcp::socket socket) {
+void Spoke::on_connected(ConnectionPtr connection) {
   accepted_ = false;
-  connection_ = std::make_shared<Connection>(std::move(socket), options_.epoch, kMaxMessageBytes);
+  connection_ = std::move(connection);
+  connection_->set_max_receive_bytes(kMaxMessageBytes);
   connection_->set_send_timeout(timing_.send_timeout());
   connection_->start({
       .frame = [this](const Frame& frame) { on_frame(frame); },
       .closed = [this](const Error& error) { on_closed(error); },
   });
-  heard_ = clock_.counted(Clock::now());
+  heard_ = clock_.counted(network_.now());
   watch_rank0();
 }
 
 void Spoke::on_frame(const Frame& frame) {
-  const Clock::time_point now = clock_.counted(Clock::now());
+  const Clock::time_point now = clock_.counted(network_.now());
   if (frame.header.type == MessageType::kHeartbeat) lateness_.came(now - heard_ - timing_.heartbeat_interval());
   heard_ = now;
   const auto take = [&]<class Message>(const Message&, auto&& handle) {
@@ -135,7 +116,7 @@ void Spoke::on_frame(const Frame& frame) {
     case MessageType::kHeartbeat:
       return take(Heartbeat{}, [&](const Heartbeat& heartbeat) {
         set_rank0_activity(heartbeat.activity);
-        if (!connection_->has_unsent()) connection_->send(Heartbeat{.activity = state_.activity()});
+        if (!connection_->has_unsent()) send(Heartbeat{.activity = state_.activity()});
       });
     case MessageType::kFailure:
       return take(Failure{}, [&](const Failure& failure) { on_failure(failure); });
@@ -153,11 +134,11 @@ void Spoke::on_frame(const Frame& frame) {
 
 void Spoke::on_challenge(const Challenge& challenge) {
   rank0_nonce_ = challenge.nonce;
-  nonce_ = random_nonce();
+  nonce_ = network_.random_nonce();
   Hello hello = own_;
   hello.nonce = nonce_;
   if (own_.has_secret) hello.proof = proof_of_hello(options_.secret, rank0_nonce_, hello);
-  connection_->send(hello);
+  send(hello);
 }
 
 void Spoke::on_accepted(const Accepted& accepted) {
@@ -173,7 +154,7 @@ void Spoke::on_accepted(const Accepted& accepted) {
   connection_->set_send_timeout(timing_.send_timeout());
   clock_ = PatientClock(timing_.slack());
   lateness_ = Lateness(timing_.slack());
-  heard_ = clock_.counted(Clock::now());
+  heard_ = clock_.counted(network_.now());
   watch_rank0();
   log::info("rank {} has found rank 0 at {}:{} and waits for the others", options_.rank, options_.host, options_.port);
 }
@@ -230,37 +211,38 @@ void Spoke::on_closed(const Error& error) {
 
 void Spoke::lose_rank0(std::string cause) {
   if (state_.is_present(0)) state_.report_lost(0, std::move(cause), rank0_activity_);
-  watch_timer_.cancel();
+  watch_timer_->cancel();
 }
 
 void Spoke::process_ended(int rank) {
   // Without rank 0 nobody knows any longer who said goodbye and who was lost.
   if (!state_.is_present(rank) || !state_.is_present(0)) return;
-  connection_->send(Failure{.rank = rank, .cause = std::string(kProcessDied)});
-  auto answer_timer = std::make_shared<asio::steady_timer>(context_, kAnswerTimeout);
-  answer_timer->async_wait([this, rank, answer_timer](error_code error) {
-    const bool unknown = !error && state_.is_present(rank) && (rank == 0 || state_.is_present(0));
+  send(Failure{.rank = rank, .cause = std::string(kProcessDied)});
+  std::unique_ptr<Timer>& answer_timer = answer_timers_.emplace_back();
+  answer_timer = network_.make_timer([this, rank] {
+    const bool unknown = state_.is_present(rank) && (rank == 0 || state_.is_present(0));
     if (unknown && !leaving_) state_.report_lost(rank, std::string(kProcessDied), std::nullopt);
   });
+  answer_timer->set(network_.now() + kAnswerTimeout);
 }
 
 void Spoke::set_ready() {
-  connection_->send(Ready{});
+  send(Ready{});
 }
 
 void Spoke::give_up(std::string why) {
-  connection_->send(Failure{.rank = options_.rank,
-                            .cause = fmt::format("it gave up: {}", why),
-                            .activity_known = true,
-                            .activity = state_.activity()});
+  send(Failure{.rank = options_.rank,
+               .cause = fmt::format("it gave up: {}", why),
+               .activity_known = true,
+               .activity = state_.activity()});
   leave();
 }
 
 void Spoke::leave() {
   leaving_ = true;
-  watch_timer_.cancel();
+  watch_timer_->cancel();
   state_.set_left(options_.rank);
-  connection_->send(Left{.rank = options_.rank});
+  send(Left{.rank = options_.rank});
   if (connection_->ended()) state_.set_gone();
 }
 
@@ -273,14 +255,9 @@ Spoke::Clock::duration Spoke::silence_limit() const {
 
 void Spoke::watch_rank0() {
   watching_ = false;
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = network_.now();
   planned_ = std::max(now + silence_limit() - (clock_.counted(now) - heard_), now + std::chrono::milliseconds(1));
-  watch_timer_.expires_at(planned_);
-  watch_timer_.async_wait([this](error_code error) {
-    if (error) return;
-    watching_ = false;
-    on_watch();
-  });
+  watch_timer_->set(planned_);
   watching_ = true;
 }
 
@@ -295,7 +272,7 @@ void Spoke::on_watch() {
     if (formed_ && !leaving_) lose_rank0(std::string(kConnectionClosed));
     return;
   }
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = network_.now();
   if (!clock_.woke(planned_, now)) {
     // What rank 0 said meanwhile lies unread: it gets another interval.
     heard_ = std::max(heard_, clock_.counted(now) - silence_limit() + timing_.heartbeat_interval());
@@ -307,7 +284,7 @@ void Spoke::on_watch() {
     connection_->close();
     return retry("it says nothing");
   }
-  connection_->send(Failure{.rank = 0, .cause = Timing::silence_text(silence), .activity_known = false});
+  send(Failure{.rank = 0, .cause = Timing::silence_text(silence), .activity_known = false});
   connection_->finish();
   lose_rank0(Timing::silence_text(silence) + " (it is stopped, or this host is cut off)");
 }

@@ -1,17 +1,15 @@
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/progress.h"
 #include "comm/membership/agreement.h"
-#include "comm/membership/connection.h"
 #include "comm/membership/group_state.h"
+#include "comm/membership/network.h"
 #include "comm/membership/role.h"
 
 namespace cachalot::control {
@@ -20,7 +18,7 @@ namespace cachalot::control {
 // watches rank 0 and the processes on its own node.
 class Spoke : public Role {
  public:
-  Spoke(boost::asio::io_context& context, const JoinOptions& options, Hello own, GroupState& state);
+  Spoke(Network& network, const JoinOptions& options, Hello own, GroupState& state);
 
   void start() override;
   void stop_joining() override;
@@ -34,9 +32,8 @@ class Spoke : public Role {
   using Clock = std::chrono::steady_clock;
 
   // One attempt to reach rank 0; a failed one is followed by another.
-  void resolve();
-  void connect(const boost::asio::ip::tcp::resolver::results_type& endpoints);
-  void on_connected(boost::asio::ip::tcp::socket socket);
+  void connect();
+  void on_connected(ConnectionPtr connection);
   void retry(std::string_view why);
   void fail_start(Error error);
 
@@ -54,16 +51,20 @@ class Spoke : public Role {
   void watch_rank0();
   void on_watch();
 
+  template <class Message>
+  void send(const Message& message) {
+    connection_->send_frame(encode_frame(message, options_.epoch));
+  }
+
   const JoinOptions options_;
   Timing timing_;
   const Hello own_;
   GroupState& state_;
-  boost::asio::io_context& context_;
-  boost::asio::ip::tcp::resolver resolver_;
-  boost::asio::steady_timer attempt_timer_;  // of connecting, and between two attempts
-  boost::asio::steady_timer watch_timer_;
-  std::shared_ptr<boost::asio::ip::tcp::socket> attempt_;
-  std::shared_ptr<Connection> connection_;
+  Network& network_;
+  const std::unique_ptr<Timer> retry_timer_, watch_timer_;
+  std::list<std::unique_ptr<Timer>> answer_timers_;  // for each process that ended on this node
+  uint64_t num_attempts_ = 0;                        // the last one counts
+  ConnectionPtr connection_;
 
   PatientClock clock_;
   Clock::time_point join_deadline_;
