@@ -4,8 +4,44 @@
 
 namespace cachalot {
 
+LeaderWord Agreements::begin(const Wish& wish) {
+  const LeaderWord own{num_made_, wish.num_rows, wish.num_steps, wish.leaving, 0};
+  agreement_ = {.num_rows = 0, .num_steps = 0, .all_leave = true};
+  count(own);
+  return own;
+}
+
+void Agreements::count(const LeaderWord& word) {
+  agreement_.num_rows += word.num_rows;
+  agreement_.all_leave &= word.leaving != 0;
+  if (word.num_rows == 0) return;
+  agreement_.num_steps = agreement_.num_steps == 0 ? word.num_steps : std::min(agreement_.num_steps, word.num_steps);
+}
+
+Status Agreements::hear(const LeaderWord& word, size_t size, const std::string& leader) {
+  if (size != sizeof word || word.agreement != num_made_)
+    return make_error(ErrorCode::kInternal, "{} is at agreement {} (a message of {} bytes), this rank at {}", leader,
+                      word.agreement, size, num_made_);
+  if (word.num_rows < 0 || word.num_rows > limits_.max_rows || word.num_steps < 1 || word.num_steps > limits_.max_steps)
+    return make_error(ErrorCode::kCorrupt, "{} wishes {} steps of {} rows; at most {} of {} are possible", leader,
+                      word.num_steps, word.num_rows, limits_.max_steps, limits_.max_rows);
+  count(word);
+  return {};
+}
+
+Agreement Agreements::end() {
+  num_made_++;
+  return agreement_;
+}
+
+Status Agreements::take_announced(std::span<const std::byte> bytes, Round& round) {
+  num_made_++;
+  RETURN_IF_ERROR(decode_round(bytes, round));
+  return check_round(round, limits_);
+}
+
 Lockstep::Lockstep(Mesh& mesh, const ParallelOptions& parallel, const RoundLimits& limits)
-    : mesh_(mesh), limits_(limits) {
+    : mesh_(mesh), agreements_(limits) {
   const int tp_size = parallel.tensor_parallel_size, own_rank = parallel.group_rank();
   const int first_of_replica = own_rank - parallel.tensor_parallel_rank;
   round_bytes_.reserve(limits.max_round_bytes());
@@ -43,42 +79,19 @@ Result<bool> Lockstep::wait_for_others() {
 }
 
 Result<Agreement> Lockstep::agree(const Wish& wish) {
-  const CollectiveSite site{.operation = "agreement on the next round", .step = num_agreements_};
+  const CollectiveSite site{.operation = "agreement on the next round", .step = num_agreements()};
   const ExchangeClock::Call call(mesh_.clock(), site);
   listen();
-  own_ = {num_agreements_, wish.num_rows, wish.num_steps, wish.leaving, 0};
+  own_ = agreements_.begin(wish);
   for (SendOp& send : word_sends_) {
     send = {.peer = send.peer, .data = std::as_bytes(std::span(&own_, 1))};
     mesh_.start(send);
   }
   RETURN_IF_ERROR(mesh_.wait(word_sends_, receives_, site));
   listening_ = false;
-
-  Agreement agreement{.num_rows = 0, .num_steps = 0, .all_leave = true};
-  const auto hear = [&](const Word& word) {
-    agreement.num_rows += word.num_rows;
-    agreement.all_leave &= word.leaving != 0;
-    if (word.num_rows == 0) return;
-    agreement.num_steps = agreement.num_steps == 0 ? word.num_steps : std::min(agreement.num_steps, word.num_steps);
-  };
-  hear(own_);
-  for (size_t idx = 0; idx < words_.size(); idx++) {
-    RETURN_IF_ERROR(check(words_[idx], receives_[idx]));
-    hear(words_[idx]);
-  }
-  num_agreements_++;
-  return agreement;
-}
-
-Status Lockstep::check(const Word& word, const ReceiveOp& received) const {
-  if (received.size != sizeof(Word) || word.agreement != num_agreements_)
-    return make_error(ErrorCode::kInternal, "{} is at agreement {} (a message of {} bytes), this rank at {}",
-                      mesh_.rank_name(received.peer), word.agreement, received.size, num_agreements_);
-  if (word.num_rows < 0 || word.num_rows > limits_.max_rows || word.num_steps < 1 || word.num_steps > limits_.max_steps)
-    return make_error(ErrorCode::kCorrupt, "{} wishes {} steps of {} rows; at most {} of {} are possible",
-                      mesh_.rank_name(received.peer), word.num_steps, word.num_rows, limits_.max_steps,
-                      limits_.max_rows);
-  return {};
+  for (size_t idx = 0; idx < words_.size(); idx++)
+    RETURN_IF_ERROR(agreements_.hear(words_[idx], receives_[idx].size, mesh_.rank_name(receives_[idx].peer)));
+  return agreements_.end();
 }
 
 Status Lockstep::announce(const Round& round) {
@@ -102,9 +115,7 @@ Result<Round*> Lockstep::next_round() {
     if (arrived) break;  // else woken for nothing
   }
   listening_ = false;
-  num_agreements_++;
-  RETURN_IF_ERROR(decode_round(std::span(round_bytes_).first(receives_[0].size), round_));
-  RETURN_IF_ERROR(check_round(round_, limits_));
+  RETURN_IF_ERROR(agreements_.take_announced(std::span(round_bytes_).first(receives_[0].size), round_));
   return &round_;
 }
 

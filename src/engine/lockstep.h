@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -22,6 +24,34 @@ struct Agreement {
   int64_t num_rows = 0;  // of all replicas' first steps; 0: there is nothing to do
   int num_steps = 0;     // the fewest that a replica with rows wishes
   bool all_leave = false;
+};
+
+// A leader's word to every other leader, with which a round begins.
+struct LeaderWord {
+  uint64_t agreement;
+  int32_t num_rows, num_steps;
+  uint32_t leaving, reserved;
+};
+
+// What follows from the words: a state machine, which neither sends nor waits.
+class Agreements {
+ public:
+  explicit Agreements(const RoundLimits& limits) : limits_(limits) {}  // of the words of others
+
+  LeaderWord begin(const Wish& wish);
+  // What came from another leader: `size` bytes.
+  Status hear(const LeaderWord& word, size_t size, const std::string& leader);
+  Agreement end();  // when all were heard
+  // The round that a leader announced to its ranks; an error is also the leader's: a round beyond the limits.
+  Status take_announced(std::span<const std::byte> bytes, Round& round);
+  uint64_t num_made() const { return num_made_; }
+
+ private:
+  void count(const LeaderWord& word);
+
+  const RoundLimits limits_;
+  Agreement agreement_;
+  uint64_t num_made_ = 0;
 };
 
 // How ranks keep in step. Each round begins with an agreement among the replicas' leaders (their tp_rank 0), one
@@ -46,27 +76,20 @@ class Lockstep {
   Result<Round*> next_round();
 
   // That a leader took part in, and that the other ranks were told of.
-  uint64_t num_agreements() const { return num_agreements_; }
+  uint64_t num_agreements() const { return agreements_.num_made(); }
 
  private:
-  struct Word {  // of a leader to another
-    uint64_t agreement;
-    int32_t num_rows, num_steps;
-    uint32_t leaving, reserved;
-  };
   void listen();
-  Status check(const Word& word, const ReceiveOp& received) const;
 
   Mesh& mesh_;
-  const RoundLimits limits_;
+  Agreements agreements_;
   std::vector<ReceiveOp> receives_;  // a leader: one word of each other leader; else the round of the leader
   std::vector<SendOp> word_sends_, round_sends_;
-  Word own_{};
-  std::vector<Word> words_;
+  LeaderWord own_{};
+  std::vector<LeaderWord> words_;
   std::vector<std::byte> round_bytes_;
   Round round_;
   bool listening_ = false;  // receives_ are under way
-  uint64_t num_agreements_ = 0;
 };
 
 }  // namespace cachalot
