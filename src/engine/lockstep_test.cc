@@ -61,6 +61,21 @@ TEST(Lockstep, TheRoundHasTheFewestStepsOfThoseWithRows) {
   });
 }
 
+TEST(Agreements, FollowFromTheWordsAlone) {
+  Agreements agreements(kLimits);
+  const LeaderWord own = agreements.begin({.num_rows = 2, .num_steps = 4});
+  EXPECT_EQ(own.agreement, 0u);
+  ASSERT_TRUE(agreements.hear({0, 3, 8, 0, 0}, sizeof own, "rank 1"));
+  ASSERT_TRUE(agreements.hear({0, 0, 1, 1, 0}, sizeof own, "rank 2"));
+  const Agreement made = agreements.end();
+  EXPECT_EQ(made.num_rows, 5);
+  EXPECT_EQ(made.num_steps, 4) << "who brings no rows wishes nothing";
+  EXPECT_FALSE(made.all_leave);
+  agreements.begin({});
+  EXPECT_FALSE(agreements.hear({0, 3, 8, 0, 0}, sizeof own, "rank 1")) << "a word of the agreement before";
+  EXPECT_FALSE(agreements.hear({1, 3, 8, 0, 0}, 4, "rank 1"));
+}
+
 TEST(Lockstep, AllLeaveWhenTheLastOneSaysSo) {
   Ranks ranks(2, 1);
   ranks.run([&](int rank, Lockstep& lockstep) {

@@ -359,7 +359,8 @@ ReplicaStats Scheduler::stats() const {
   return stats;
 }
 
-SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_blocks, int max_model_len) {
+SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_blocks, int max_model_len,
+                                        const BlockHashKey& hash_key) {
   return {.max_num_batched_tokens = options.max_num_batched_tokens,
           .max_num_seqs = options.max_num_seqs,
           .max_model_len = max_model_len,
@@ -369,7 +370,7 @@ SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_bl
                     .block_size = options.block_size,
                     .enabled = options.enable_prefix_caching,
                     .across_roles = options.prefix_cache_across_roles,
-                    .hash_key = random_block_hash_key()}};
+                    .hash_key = hash_key}};
 }
 
 }  // namespace cachalot

@@ -134,7 +134,7 @@ class Scheduler {
 };
 
 // The scheduler of an engine whose KV cache has so many blocks and holds sequences of at most max_model_len tokens.
-// Draws the key of its hashes.
-SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_blocks, int max_model_len);
+SchedulerOptions make_scheduler_options(const EngineOptions& options, int num_blocks, int max_model_len,
+                                        const BlockHashKey& hash_key = random_block_hash_key());
 
 }  // namespace cachalot

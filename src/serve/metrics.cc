@@ -181,11 +181,10 @@ void Metrics::Impl::observe_end(const RequestTimer& timer, FinishReason reason, 
 Metrics::Metrics(const MetricsOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 Metrics::~Metrics() = default;
 
-RequestTimer Metrics::start_request(const Request& request) const {
-  using Time = RequestTimer::Time;
+RequestTimer Metrics::start_request(const Request& request, RequestTimer::Time now) const {
   // Where it came in; what it waited for before it came here counts, too.
-  const Time arrival =
-      request.arrival_ns > 0 ? Time(std::chrono::nanoseconds(request.arrival_ns)) : std::chrono::steady_clock::now();
+  const RequestTimer::Time arrival =
+      request.arrival_ns > 0 ? RequestTimer::Time(std::chrono::nanoseconds(request.arrival_ns)) : now;
   if (request.sampling.choice == 0) impl_->request_choices.Observe(request.num_choices);
   if (request.num_choices > 1) {
     const std::lock_guard lock(impl_->siblings_mutex);
@@ -205,8 +204,7 @@ void Metrics::note_admission(RequestTimer& timer, RequestTimer::Time now) {
   if (!timer.admission) timer.admission = now;
 }
 
-void Metrics::observe(RequestTimer& timer, const RequestOutput& output) {
-  const auto now = std::chrono::steady_clock::now();
+void Metrics::observe(RequestTimer& timer, const RequestOutput& output, RequestTimer::Time now) {
   const auto num_new = static_cast<int>(output.tokens.size());
   if (num_new > 0) {
     if (!timer.first_token) {

@@ -35,10 +35,10 @@ class Metrics {
   explicit Metrics(const MetricsOptions& options);
   ~Metrics();
 
-  RequestTimer start_request(const Request& request) const;
+  RequestTimer start_request(const Request& request, RequestTimer::Time now) const;
   // It is part of a round that begins now.
   static void note_admission(RequestTimer& timer, RequestTimer::Time now);
-  void observe(RequestTimer& timer, const RequestOutput& output);
+  void observe(RequestTimer& timer, const RequestOutput& output, RequestTimer::Time now);
   // One round of the engine: how long, and how many token rows it had.
   void observe_round(double seconds, int num_tokens);
   // The text, with the replica's counters as they are now.

@@ -24,16 +24,17 @@ Request request(RequestId parent, int choice, int num_choices) {
 
 // A request of two choices, of which the longer has five tokens.
 void serve_one(Metrics& metrics) {
+  const auto now = std::chrono::steady_clock::now();
   for (const int choice : {0, 1}) {
-    RequestTimer timer = metrics.start_request(request(7, choice, 2));
+    RequestTimer timer = metrics.start_request(request(7, choice, 2), now);
     if (choice == 0) {
       // Both are there before one ends.
-      RequestTimer sibling = metrics.start_request(request(7, 1, 2));
-      metrics.observe(sibling, {.id = 8, .finish = FinishReason::kAborted});
+      RequestTimer sibling = metrics.start_request(request(7, 1, 2), now);
+      metrics.observe(sibling, {.id = 8, .finish = FinishReason::kAborted}, now);
     }
-    Metrics::note_admission(timer, std::chrono::steady_clock::now());
-    metrics.observe(timer, {.id = 7, .tokens = {{}}, .num_cached_tokens = 2});
-    metrics.observe(timer, {.id = 7, .tokens = {{}, {}, {}, {}}, .finish = FinishReason::kStop});
+    Metrics::note_admission(timer, now);
+    metrics.observe(timer, {.id = 7, .tokens = {{}}, .num_cached_tokens = 2}, now);
+    metrics.observe(timer, {.id = 7, .tokens = {{}, {}, {}, {}}, .finish = FinishReason::kStop}, now);
   }
 }
 

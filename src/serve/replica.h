@@ -5,23 +5,14 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <unordered_map>
-#include <vector>
 
 #include "core/generation.h"
 #include "engine/rank_engine.h"
-#include "scheduler/scheduler.h"
-#include "serve/metrics.h"
+#include "serve/leader.h"
 
 namespace cachalot {
 
-// How many requests may wait for room; those that can start at once do not wait.
-struct QueueLimits {
-  int max_requests = 0;    // 0: no bound
-  int64_t max_tokens = 0;  // of their prompts; 0: no bound
-};
-
-// One replica: its scheduler and the leader of its ranks, driven by one thread of its own that sleeps while no replica
+// One replica: its leader and the leader's rank, driven by one thread of its own that sleeps while no replica
 // of the group has anything to do. The public calls are thread-safe: they leave word in a mailbox, which the thread
 // empties between two rounds.
 class Replica : public GenerationService {
@@ -53,26 +44,11 @@ class Replica : public GenerationService {
   RankReport report() const;
 
  private:
-  struct Submission {
-    Request request;
-    Listener listener;
-  };
-  struct Mailbox {
-    std::vector<Submission> submissions;
-    int64_t num_tokens = 0;  // of the submissions
-    std::vector<RequestId> aborts;
-    bool end_all = false;  // of what is left
-    bool leave = false;
-  };
-
-  static void count(const Mailbox& mail, ReplicaStats& stats);
-  Status check_queue(int num_tokens) const;
   void loop();
   Status step_together();
   void take_mail();
-  Status run_round(const StepPlan& plan, int num_steps);
+  Status run_round(int num_steps);
   void fail(const Error& error);
-  void deliver(std::vector<RequestOutput> outputs);
   void publish_stats();
 
   const QueueLimits queue_;
@@ -84,22 +60,15 @@ class Replica : public GenerationService {
 
   mutable std::mutex mutex_;         // guards what follows
   std::condition_variable changed_;  // is_idle_ or has_ended_
-  Mailbox mailbox_;
+  LeaderMail mailbox_;
   bool draining_ = false, is_idle_ = true, has_ended_ = false;
   ReplicaStats stats_;
   RankReport report_;
 
   // The thread's own.
   FailureHandler on_failure_;
-  Scheduler scheduler_;
-  bool leaving_ = false, has_said_so_ = false;  // to the other replicas
-  bool others_wait_ = false;                    // for this replica's word on the next round
+  Leader leader_;
   bool has_left_ = false;
-  struct Stream {
-    Listener listener;
-    RequestTimer timer;
-  };
-  std::unordered_map<RequestId, Stream> streams_;
   std::thread thread_;
 };
 
