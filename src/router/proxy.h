@@ -3,25 +3,19 @@
 #include <memory>
 #include <vector>
 
-#include "config/options.h"
 #include "http/client.h"
 #include "http/io_threads.h"
 #include "http/server.h"
-#include "router/replica_table.h"
-#include "router/router_metrics.h"
+#include "router/request_course.h"
 
 namespace cachalot::router {
 
-// What all requests on their way through the router share.
-struct ProxyContext {
+// What all requests on their way through the router share, with the ways to the replicas.
+struct ProxyContext : RouterState {
   ProxyContext(const http::IoThreads& threads, const RouterOptions& options, std::vector<http::Url> urls);
 
   const http::IoThreads& threads;
-  const RouterOptions options;
   const std::vector<http::Url> urls;  // of the replicas
-  ReplicaTable table;
-  Suspects suspects;
-  RouterMetrics metrics;
   const http::Client client;
 };
 

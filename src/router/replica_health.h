@@ -1,12 +1,13 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
+#include <cstddef>
 #include <optional>
 #include <string>
-#include <vector>
+#include <utility>
 
-#include "http/io_threads.h"
+#include "base/error.h"
+#include "http/message.h"
 
 namespace cachalot::router {
 
@@ -70,20 +71,37 @@ class ReplicaHealth {
   std::optional<Time> back_since_;
 };
 
-struct ProxyContext;
+class ReplicaTable;
 
-// Asks every replica again and again how it is and what it has to do (GET /load; of a server that has no such path, GET
-// /health), and enters the answers into the table.
-class HealthWatch {
+// The router's questions to one replica: how it is and what it has to do (GET /load; of a server that has no such path,
+// GET /health). A state machine: enters the answers into the table, and says what is to be asked next.
+class HealthQuestions {
  public:
-  explicit HealthWatch(const std::shared_ptr<ProxyContext>& context);
-  // Stops asking; does not wait.
-  ~HealthWatch();
-  HealthWatch(const HealthWatch&) = delete;
-  HealthWatch& operator=(const HealthWatch&) = delete;
+  using Time = ReplicaHealth::Time;
+  enum class Next {
+    kAtOnce,  // ask() again
+    kModels,  // what it serves: hear_models()
+    kLater,   // after the interval
+  };
+
+  // model: that the replica should serve; empty: whichever. timeout: of an answer, for what is said.
+  HealthQuestions(ReplicaTable& table, size_t replica, std::string model, std::chrono::milliseconds timeout)
+      : table_(table), replica_(replica), model_(std::move(model)), timeout_(timeout) {}
+
+  // The target of the next question.
+  std::string ask(Time now);
+  // kUnavailable: refused; other errors: no answer in time.
+  Next hear(const Result<http::Response>& answer, Time now);
+  void hear_models(const Result<http::Response>& answer);
 
  private:
-  std::vector<http::Running<Status>> running_;
+  ReplicaTable& table_;
+  const size_t replica_;
+  const std::string model_;
+  const std::chrono::milliseconds timeout_;
+  std::string question_ = "/load";
+  Time asked_;
+  bool knows_model_ = false, was_odd_ = false;
 };
 
 }  // namespace cachalot::router

@@ -12,8 +12,8 @@
 #include "config/json.h"
 #include "config/version.h"
 #include "openai/api_error.h"
+#include "router/health_watch.h"
 #include "router/proxy.h"
-#include "router/replica_health.h"
 
 namespace cachalot::router {
 
