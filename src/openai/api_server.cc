@@ -226,8 +226,13 @@ void ApiServer::set_thought(GenerationPlan& plan) const {
 }
 
 ApiResult<const Grammars*> ApiServer::grammars() const {
-  std::call_once(grammars_made_,
-                 [&] { grammars_ = Grammars::create(tokenizer_, options_.vocab_size, eos_token_ids_); });
+  std::call_once(grammars_made_, [&] {
+    grammars_ = Grammars::create(tokenizer_, options_.vocab_size, eos_token_ids_);
+    for (TokenId id = 0; id < std::min(options_.vocab_size, tokenizer_.vocab_size()); ++id) {
+      const std::string_view bytes = tokenizer_.token_bytes(id, false);
+      if (!bytes.empty() && std::string_view(" \t\r\n").contains(bytes.front())) spaces_.push_back(id);
+    }
+  });
   if (!grammars_) return std::unexpected(ApiError(500, grammars_.error().message, "server_error"));
   return grammars_->get();
 }
@@ -241,12 +246,12 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
   plan.grammar = std::move(*matcher);
   if (may_think) {
     set_thought(plan);
-    for (const char* blank : {"\n", "\n\n"})
-      if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
-        plan.thought.blanks.push_back(ids->front());
-    const Result<bool> wants_blanks = plan.grammar->copy()->allows_any(plan.thought.blanks, options_.vocab_size);
-    if (!wants_blanks || *wants_blanks) plan.thought.blanks.clear();
-    plan.choice.trims_content = !plan.thought.blanks.empty();
+    const Result<bool> wants_space = plan.grammar->copy()->allows_any(spaces_, options_.vocab_size);
+    plan.choice.keeps_space = !wants_space || *wants_space;
+    if (!plan.choice.keeps_space)
+      for (const char* blank : {"\n", "\n\n"})
+        if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
+          plan.thought.blanks.push_back(ids->front());
   }
   plan.end_ids = eos_token_ids_;
   plan.vocab_size = options_.vocab_size;
@@ -269,6 +274,7 @@ ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> for
     const ToolCallRules rules{
         .must_call = must_call, .may_repeat = use.parallel, .only = use.named, .form = std::move(form)};
     RETURN_IF_ERROR(set_grammar(tool_call_grammar(*tool_calls_, *known, use.tools, rules), reasoning_, plan));
+    if (!rules.form) plan.choice.keeps_space = false;  // text beside calls is free
   }
   plan.tools = std::make_unique<json::array>(std::move(use.tools));
   plan.choice.tools = plan.tools.get();
@@ -401,6 +407,7 @@ ApiResult<GenerationPlan> ApiServer::plan_conversation(ChatRequest& request, con
   GenerationPlan plan = common_plan(request.params);
   plan.prompts.push_back(std::move(*prompt));
   plan.choice.parse_reasoning = reasoning_;
+  plan.choice.thought_end = writable_id("</think>");
   plan.choice.include_reasoning = request.include_reasoning;
   if (tools.may_call()) {
     RETURN_IF_ERROR(use_tools(std::move(tools), std::move(request.params.grammar), plan));

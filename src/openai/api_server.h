@@ -147,6 +147,7 @@ class ApiServer {
 
   mutable std::once_flag grammars_made_;  // with the first request that needs them
   mutable Result<std::unique_ptr<Grammars>> grammars_;
+  mutable std::vector<TokenId> spaces_;              // tokens that begin with white space
   const std::shared_ptr<MaskWorkers> mask_workers_;  // requests outlive this
 };
 

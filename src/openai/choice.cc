@@ -33,7 +33,9 @@ Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const P
       detokenizer_(tokenizer, options.stop, options.skip_special_tokens, options.include_stop) {
   if (options.parse_reasoning)
     reasoning_.emplace(prompt.opens_thought,
-                       options.tool_calls ? options.tool_calls->thought_end() : std::string_view());
+                       options.tool_calls ? options.tool_calls->thought_end() : std::string_view(),
+                       options.keeps_space);
+  if (reasoning_ && options.thought_end) reasoning_->end_is_token();
   if (options.tool_calls) calls_.emplace(*options.tool_calls, *options.tools);
 }
 
@@ -83,9 +85,12 @@ void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& t
     // The token that ends an answer is not a part of it.
     if (!options_.include_stop) return;
   }
+  if (reasoning_ && id == options_.thought_end) reasoning_->end_may_come();
   put(detokenizer_.add(id, num_generated_ > options_.min_tokens), text);
   const bool is_in_thought = reasoning_ && reasoning_->in_thought();
-  if (is_in_thought && options_.logprobs) text.tokens.back().is_in_thought = true;  // its tag, too
+  // Its tags, too, and white space behind it, which stands in no text.
+  if (options_.logprobs && reasoning_ && (is_in_thought || reasoning_->behind_thought()))
+    text.tokens.back().is_in_thought = true;
   if (was_in_thought && is_in_thought) ++num_reasoning_;
   if (!detokenizer_.stopped()) return;
   text.stop_reason = detokenizer_.stop_string();
@@ -101,10 +106,6 @@ void Choice::put(std::string&& piece, ChoiceText& text) {
 }
 
 void Choice::put_content(std::string&& piece, ChoiceText& text) {
-  if (options_.trims_content && !has_content_) {
-    piece.erase(0, std::min(piece.find_first_not_of(" \t\r\n"), piece.size()));
-    has_content_ = !piece.empty();
-  }
   if (!calls_) {
     text.content += piece;
     return;

@@ -56,7 +56,8 @@ struct ChoiceOptions {
   bool skip_special_tokens = true, include_stop = false;
   bool logprobs = false, prompt_logprobs = false, ids = false;
   bool parse_reasoning = false, include_reasoning = true;
-  bool trims_content = false;  // of white space in front, which is no part of the form that was asked for
+  std::optional<TokenId> thought_end;          // the closing tag, where it is a token
+  bool keeps_space = false;                    // behind a thought: the form that was asked for may begin with some
   const ToolCallSyntax* tool_calls = nullptr;  // calls are looked for; borrowed, as their tools are
   const boost::json::array* tools = nullptr;
   bool echo = false;         // the prompt is the beginning of the text
@@ -95,7 +96,7 @@ class Choice {
   std::optional<ReasoningParser> reasoning_;
   std::optional<ToolCallParser> calls_;
   std::vector<SampledToken> prompt_logprobs_;
-  bool prompt_done_ = false, has_content_ = false;
+  bool prompt_done_ = false;
   bool finished_ = false, must_abort_ = false;
   int num_generated_ = 0, num_reasoning_ = 0, num_cached_ = 0;
 };

@@ -76,7 +76,7 @@ TEST_F(MessagesTest, AnAnswerIsAListOfBlocks) {
   EXPECT_EQ(content[0].at("type"), "thinking");
   EXPECT_EQ(content[0].at("thinking"), "hm");
   EXPECT_EQ(content[0].at("signature").as_string().size(), 32u);
-  EXPECT_EQ(content[1], json::value({{"type", "text"}, {"text", "\n\nI look."}}));
+  EXPECT_EQ(content[1], json::value({{"type", "text"}, {"text", "I look."}}));
   EXPECT_EQ(content[2].at("type"), "tool_use");
   EXPECT_THAT(text(content[2].at("id")), StartsWith("toolu_"));
   EXPECT_EQ(content[2].at("name"), "weather");
@@ -109,7 +109,7 @@ TEST_F(MessagesTest, EventsAreThoseOfAnthropic) {
                                  "content_block_start", "input_json_delta", "content_block_stop", "message_delta",
                                  "message_stop"));
   EXPECT_EQ(thought, "hm");
-  EXPECT_EQ(content, "\n\nI look.");
+  EXPECT_EQ(content, "I look.");
   EXPECT_EQ(input, R"({"city": "Paris"})");
   const json::value& start = events[0].at("message");
   EXPECT_EQ(start.at("content"), json::array());

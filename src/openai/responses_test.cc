@@ -86,7 +86,7 @@ TEST_F(ResponsesTest, AnAnswerIsAListOfItems) {
   EXPECT_EQ(output[1].at("role"), "assistant");
   EXPECT_EQ(output[1].at("status"), "completed");
   EXPECT_EQ(output[1].at("content").at(0).at("type"), "output_text");
-  EXPECT_EQ(output[1].at("content").at(0).at("text"), "\n\nMonday");
+  EXPECT_EQ(output[1].at("content").at(0).at("text"), "Monday");
   const json::value& usage = response.at("usage");
   EXPECT_EQ(usage.at("input_tokens_details").at("cached_tokens"), 3);
   EXPECT_GT(usage.at("output_tokens_details").at("reasoning_tokens").as_int64(), 3);
@@ -116,7 +116,7 @@ TEST_F(ResponsesTest, EventsAreThoseOfOpenAi) {
     if (type == "response.function_call_arguments.delta") arguments += text(event.at("delta"));
   }
   EXPECT_EQ(thought, "hm");
-  EXPECT_EQ(content, "\n\nI look.");
+  EXPECT_EQ(content, "I look.");
   EXPECT_EQ(arguments, R"({"city": "Paris"})");
   EXPECT_EQ(events[0].at("response").at("status"), "in_progress");
   EXPECT_EQ(events[0].at("response").at("output"), json::array());
@@ -333,7 +333,7 @@ TEST_F(ResponsesTest, TruncationDropsTheOldestTurns) {
 }
 
 TEST_F(ResponsesTest, ProbabilitiesAreOfTheTextAlone) {
-  service_.answer_with("<think>hm</think>ab");
+  service_.answer_with("<think>hm</think>\n\nab");
   const Answer answer = respond(R"({"input":"x","include":["message.output_text.logprobs"],"top_logprobs":2})");
   ASSERT_EQ(answer.status, 200) << json::serialize(answer.body);
   const json::array& logprobs = answer.body.at("output").at(1).at("content").at(0).at("logprobs").as_array();

@@ -131,6 +131,17 @@ TEST_F(StructuredOutputsTest, BeginBehindTheThought) {
   EXPECT_FALSE(last_request_takes("Let me {see}.")) << "an end within the thought";
 }
 
+TEST_F(StructuredOutputsTest, WhatMayBeginWithWhiteSpaceKeepsIt) {
+  for (const auto& [form, content] : {std::pair(R"("guided_regex":" yes")", " yes"),
+                                      {R"("guided_choice":["\n\nyes"," yes"])", " yes"},
+                                      {R"("guided_regex":"[a-z]+")", "yes"}}) {
+    service_.answer_with("hm</think> yes");
+    const Answer answer = ask("POST", "/v1/chat/completions",
+                              fmt::format(R"({{"messages":[{{"role":"user","content":"Hi"}}],{}}})", form));
+    EXPECT_EQ(answer.body.at("choices").at(0).at("message").at("content"), content) << form;
+  }
+}
+
 TEST_F(StructuredOutputsTest, ThoseThatCannotBeAreRefusedByName) {
   const std::vector<std::pair<std::string, std::string>> wrong = {
       {R"("response_format":7)", "response_format"},

@@ -94,6 +94,10 @@ ReasoningParser::Piece ReasoningParser::add(std::string_view text) {
   pending_ += text;
   if (state_ == State::kStart) leave_start(piece);
   if (state_ == State::kThought) read_thought(piece);
+  if (state_ == State::kBehind) {
+    pending_.erase(0, std::min(pending_.find_first_not_of(kWhiteSpace), pending_.size()));
+    if (!pending_.empty()) state_ = State::kContent;
+  }
   if (state_ == State::kContent) piece.content += std::exchange(pending_, {});
   return piece;
 }
@@ -122,15 +126,15 @@ void ReasoningParser::leave_start(Piece& piece) {
 }
 
 void ReasoningParser::read_thought(Piece& piece) {
-  const size_t close = pending_.find(kClose);
+  const size_t close = may_end_ ? pending_.find(kClose) : std::string::npos;
   const size_t mark = end_mark_.empty() ? std::string::npos : pending_.find(end_mark_);
   if (const size_t end = std::min(close, mark); end != std::string::npos) {
     piece.reasoning += pending_.substr(0, end);
     pending_.erase(0, end + (close < mark ? kClose.size() : 0));
-    state_ = State::kContent;
+    state_ = keeps_space_ ? State::kContent : State::kBehind;
     return;
   }
-  const size_t num_held = std::max(partial_mark(pending_, kClose), partial_mark(pending_, end_mark_));
+  const size_t num_held = std::max(may_end_ ? partial_mark(pending_, kClose) : 0, partial_mark(pending_, end_mark_));
   const size_t num_certain = pending_.size() - num_held;
   piece.reasoning += pending_.substr(0, num_certain);
   pending_.erase(0, num_certain);

@@ -72,16 +72,17 @@ class StreamingDetokenizer {
 // Splits an answer into its thought, between <think> and </think>, and the rest, as the text streams in. The opening
 // tag may have been written by the chat template already: then the answer begins inside the thought. Only a tag that
 // the answer begins with (white space aside) opens a thought, and only the first closing tag ends it, or the mark of
-// something that is no thought, which stays; all other text, white space around the tags included, stays as the model
-// wrote it.
+// something that is no thought, which stays. White space behind a thought is no part of the answer; all other text
+// stays as the model wrote it.
 class ReasoningParser {
  public:
   struct Piece {
     std::string reasoning, content;
   };
-  // `end_mark`: begins what ends a thought without the tag; empty: nothing does. Borrowed.
-  explicit ReasoningParser(bool starts_inside, std::string_view end_mark = {})
-      : starts_inside_(starts_inside), end_mark_(end_mark) {}
+  // `end_mark`: begins what ends a thought without the tag; empty: nothing does. Borrowed. `keeps_space`: an answer may
+  // begin with white space.
+  explicit ReasoningParser(bool starts_inside, std::string_view end_mark = {}, bool keeps_space = false)
+      : starts_inside_(starts_inside), end_mark_(end_mark), keeps_space_(keeps_space) {}
 
   Piece add(std::string_view text);
   // The answer ends here: what was held back, because it might have become a tag.
@@ -89,18 +90,25 @@ class ReasoningParser {
 
   // The next character is a part of the thought, as far as one can tell.
   bool in_thought() const { return state_ == State::kThought || (state_ == State::kStart && starts_inside_); }
+  // From here on the closing tag is one only where end_may_come() has said so before: it is a token, and the same text
+  // in others is one that the thought is about.
+  void end_is_token() { may_end_ = false; }
+  void end_may_come() { may_end_ = true; }
+  // Behind a thought, and the answer has not begun.
+  bool behind_thought() const { return state_ == State::kBehind; }
 
   // Whether a text, the end of a prompt, ends inside an open <think>.
   static bool opens_thought(std::string_view prompt);
 
  private:
-  enum class State { kStart, kThought, kContent };
+  enum class State { kStart, kThought, kBehind, kContent };
 
   void leave_start(Piece& piece);
   void read_thought(Piece& piece);
 
   bool starts_inside_;
   std::string_view end_mark_;
+  bool keeps_space_, may_end_ = true;
   State state_ = State::kStart;
   std::string pending_;  // perhaps the beginning of a tag
 };

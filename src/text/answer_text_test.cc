@@ -242,7 +242,8 @@ void expect_parsed(bool starts_inside, const std::string& text, const Piece& exp
 }
 
 TEST(ReasoningParser, SplitsAThoughtThatTheTemplateOpened) {
-  expect_parsed(true, "Let me see.\n</think>\n\n3.8", {"Let me see.\n", "\n\n3.8"});
+  expect_parsed(true, "Let me see.\n</think>\n\n3.8", {"Let me see.\n", "3.8"});
+  expect_parsed(true, "Let me see.\n</think> \r\n\t", {"Let me see.\n", ""});
   expect_parsed(true, "</think>3.8", {"", "3.8"});
   expect_parsed(true, " a < b </thin </thinker></think>c", {" a < b </thin </thinker>", "c"});
 }
@@ -272,6 +273,19 @@ TEST(ReasoningParser, AnUnfinishedThoughtIsAllReasoning) {
 
 TEST(ReasoningParser, OnlyTheFirstClosingTagEndsTheThought) {
   expect_parsed(true, "a</think>b</think><think>c", {"a", "b</think><think>c"});
+}
+
+TEST(ReasoningParser, WhiteSpaceBehindAThoughtStaysWhereTheAnswerMayBeginWithSome) {
+  ReasoningParser parser(true, {}, true);
+  EXPECT_EQ(parser.add("a</think>\n b"), (Piece{"a", "\n b"}));
+}
+
+TEST(ReasoningParser, WhereTheClosingTagIsATokenItsTextInOthersIsThought) {
+  ReasoningParser parser(true);
+  parser.end_is_token();
+  EXPECT_EQ(parser.add("what does </think> mean? </thi"), (Piece{"what does </think> mean? </thi", ""}));
+  parser.end_may_come();
+  EXPECT_EQ(parser.add("</think>b</think>"), (Piece{"", "b</think>"}));
 }
 
 TEST(ReasoningParser, TextIsPassedOnAsSoonAsItIsCertain) {
