@@ -423,7 +423,7 @@ TEST_F(ApiServerTest, RefusesWrongChatsByName) {
       {R"({"messages":[{"role":"critic","content":"a"}]})", "messages[0].role"},
       {R"({"messages":[{"role":"user"}]})", "messages[0].content"},
       {R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})",
-       "messages[1].content"},
+       "messages[1].content[0].type"},
       {R"({"messages":[{"role":"user","content":"a"}],"tools":[{"type":"function"}]})", "tools[0].function"},
       {R"({"messages":[{"role":"user","content":"a"}],"response_format":{"type":"yaml"}})", "response_format"},
       {R"({"messages":[{"role":"user","content":"a"}],"top_logprobs":2})", "top_logprobs"},

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "config/json.h"
+#include "openai/content.h"
 #include "text/answer_text.h"
 
 namespace cachalot::openai {
@@ -13,30 +14,12 @@ namespace json = boost::json;
 
 namespace {
 
-// A string, or parts of type text, which stand on lines of their own.
-void read_content(const json::value& content, std::string_view where, JsonKeys& keys, std::string& text) {
-  if (content.is_string()) {
-    text = content.get_string();
-    return;
-  }
-  if (!content.is_array()) return keys.fault(where, "is something else", "a string or a list of parts");
-  bool first = true;
-  for (const json::value& part : content.get_array()) {
-    const json::object* object = part.if_object();
-    const json::value* type = object ? object->if_contains("type") : nullptr;
-    const json::value* part_text = object ? object->if_contains("text") : nullptr;
-    if (!type || !type->is_string()) return keys.fault(where, "holds a part without a type", "parts of type text");
-    if (type->get_string() != "text")
-      return keys.fault(where, "holds a part of type " + quoted(type->get_string()), "parts of type text",
-                        ErrorCode::kUnsupported);
-    if (!part_text || !part_text->is_string())
-      return keys.fault(where, "holds a part without a text", "parts with one");
-    if (!std::exchange(first, false)) text += '\n';
-    text += part_text->get_string();
-  }
-}
+constexpr std::string_view kUnseen = "image_url input_audio video_url audio_url file image_pil image_embeds";
 
-void read_message(const json::value& value, const std::string& where, JsonKeys& keys, json::array& messages) {
+// `is_last`: a picture in what is asked for now is refused, as an answer without it would mislead; one in what was said
+// before is told of.
+void read_message(const json::value& value, const std::string& where, bool is_last, JsonKeys& keys,
+                  json::array& messages) {
   const json::object* object = value.if_object();
   if (!object) return keys.fault(where, "is not an object", "a message with role and content");
   const json::value* role = object->if_contains("role");
@@ -53,10 +36,12 @@ void read_message(const json::value& value, const std::string& where, JsonKeys& 
   if (role_name == "assistant") read_tool_calls(*object, where, keys, message);
   const json::value* content = object->if_contains("content");
   std::string text;
-  if (content && !content->is_null())
-    read_content(*content, where + ".content", keys, text);
-  else if (role_name != "assistant")  // who may have said nothing, but only thought or called
-    return keys.fault(where + ".content", "is missing", "a string or a list of parts");
+  const bool asks_now = is_last && message.at("role") == "user";
+  // An assistant may have said nothing, but only thought or called.
+  if (role_name != "assistant" || (content && !content->is_null()))
+    if (!read_content(content && content->is_null() ? nullptr : content, where + ".content",
+                      {.texts = "text refusal", .unseen = asks_now ? "" : kUnseen}, keys, text))
+      return;
   message["content"] = text;
   for (const char* key : {"name", "tool_call_id"})
     if (const json::value* name = object->if_contains(key); name && name->is_string()) message[key] = *name;
@@ -129,7 +114,7 @@ void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation
     return keys.fault("messages", fmt::format("holds {} messages", list.size()),
                       fmt::format("at most {}", limits.max_messages));
   for (size_t i = 0; i < list.size(); ++i)
-    read_message(list[i], fmt::format("messages[{}]", i), keys, conversation.messages);
+    read_message(list[i], fmt::format("messages[{}]", i), i + 1 == list.size(), keys, conversation.messages);
 
   read_tools(keys, limits, conversation.tools);
   keys.optional("continue_final_message", conversation.continue_final_message);

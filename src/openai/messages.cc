@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "openai/content.h"
 #include "openai/structured_outputs.h"
 #include "openai/transcript.h"
 
@@ -28,6 +29,8 @@ constexpr std::string_view kHintsOfMessages =
     "user_profile_id workspace_id billing_policy fallbacks fallback_credit_token";
 constexpr std::string_view kRefusedOfMessages = "container mcp_servers";
 
+constexpr PartTypes kParts{.texts = "text", .unseen = "image document search_result tool_reference"};
+
 // Texts of several blocks stand on lines of their own.
 void add_line(std::string_view line, std::string& text) {
   if (!text.empty()) text += '\n';
@@ -39,9 +42,18 @@ class MessageReader {
  public:
   MessageReader(JsonKeys& keys, json::array& messages) : keys_(keys), transcript_(messages) {}
 
-  void read_system(const json::value& system) {
+  void read_system(json::value system) {
+    // Claude Code's own bookkeeping, another one with each request: no prompt would begin as one that was computed.
+    if (json::array* blocks = system.if_array())
+      blocks->erase(
+          std::remove_if(blocks->begin(), blocks->end(),
+                         [](const json::value& block) {
+                           return block.is_object() &&
+                                  text_at(block.get_object(), "text").starts_with("x-anthropic-billing-header:");
+                         }),
+          blocks->end());
     std::string text;
-    if (!read_texts(system, "system", text)) return;
+    if (!read_content(&system, "system", {.texts = "text"}, keys_, text)) return;
     if (!text.empty()) transcript_.say_as_system(text);
   }
 
@@ -79,38 +91,20 @@ class MessageReader {
  private:
   // A string, or blocks of text. False: it is neither, which is noted.
   bool read_texts(const json::value& content, const std::string& where, std::string& text) {
-    if (content.is_string()) {
-      text = content.get_string();
-      return true;
-    }
-    if (!content.is_array()) return keys_.fault(where, "is something else", "a string or a list of blocks"), false;
-    for (size_t i = 0; i < content.get_array().size(); ++i) {
-      const json::object* block = content.get_array()[i].if_object();
-      const std::string_view type = block ? text_at(*block, "type") : "";
-      const std::string place = fmt::format("{}[{}]", where, i);
-      if (type != "text")
-        return keys_.fault(place + ".type", type.empty() ? "is missing" : "is " + quoted(type), "text",
-                           type.empty() ? ErrorCode::kInvalidArgument : ErrorCode::kUnsupported),
-               false;
-      const json::value* line = block->if_contains("text");
-      if (!line || !line->is_string()) return keys_.fault(place + ".text", "is missing", "a string"), false;
-      // Claude Code's own bookkeeping, another one with each request: no prompt would begin as one that was computed.
-      if (!std::string_view(line->get_string()).starts_with("x-anthropic-billing-header:"))
-        add_line(line->get_string(), text);
+    return read_content(&content, where, kParts, keys_, text);
+  }
+
+  bool read_text(const json::value& block, const std::string& where) {
+    if (const std::optional<std::string> text = text_of_part(block, where, kParts, keys_)) {
+      add_line(*text, text_);
+      has_text_ = true;
     }
     return true;
   }
 
-  bool read_text(const json::object& block, const std::string& where) {
-    const json::value* text = block.if_contains("text");
-    if (!text || !text->is_string()) return keys_.fault(where + ".text", "is missing", "a string"), true;
-    add_line(text->get_string(), text_);
-    return has_text_ = true;
-  }
-
   // These return false for a type that is not known.
   bool read_user_block(const json::object& block, std::string_view type, const std::string& where) {
-    if (type == "text") return read_text(block, where);
+    if (type == "text" || has_word(kParts.unseen, type)) return read_text(block, where);
     if (type != "tool_result") return false;
     const std::string_view id = text_at(block, "tool_use_id");
     if (id.empty()) return keys_.fault(where + ".tool_use_id", "is missing", "the id of a call"), true;

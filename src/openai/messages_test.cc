@@ -160,6 +160,22 @@ TEST_F(MessagesTest, MessagesBecomeThoseOfTheTemplate) {
   EXPECT_EQ(prompt_of(message(kMessageTools)), "(weather object)[user||||Paris?] false");
 }
 
+// Claude Code's history holds for ever what a tool once read.
+TEST_F(MessagesTest, APictureInTheHistoryIsToldOfAndRefusesNothing) {
+  service_.answer_with("x");
+  EXPECT_EQ(prompt_of(R"({"max_tokens":9,"messages":[{"role":"user","content":[{"type":"text","text":"Read a.png"},
+      {"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBO"}}]},
+      {"role":"assistant","content":[{"type":"tool_use","id":"t1","name":"Read","input":{}}]},
+      {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"a.png:"},
+        {"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBO"}}]},
+      {"type":"document","source":{"type":"text","media_type":"text/plain","data":"D"}},
+      {"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"JVBE"}}]}]})"),
+            "[user||||Read a.png\n[image left out: this model reads text only]]"
+            "[assistant||||<｜tool▁calls▁begin｜>Read={} t1]"
+            "[tool|Read|t1||a.png:\n[image left out: this model reads text only]]"
+            "[user||||D\n[document left out: this model reads text only]] false");
+}
+
 TEST_F(MessagesTest, AnAssistantsTextAtTheEndIsContinued) {
   chat_template_ = ChatTemplate::load(kModelFolder).value();
   service_.answer_with(" 4.");
@@ -276,11 +292,11 @@ TEST_F(MessagesTest, WhatIsWrongIsRefusedByName) {
       {with(R"([{"role":"robot","content":"a"}])"), "messages[0].role is 'robot'"},
       {with(R"([{"role":"user"}])"), "messages[0].content is missing"},
       {with(R"([{"role":"user","content":7}])"), "messages[0].content is something else"},
-      {block("user", R"({"type":"image","source":{}})"), "messages[0].content[0].type is 'image'"},
-      {block("user", R"({"type":"document","source":{}})"), "messages[0].content[0].type is 'document'"},
+      {block("user", R"({"type":"hologram","source":{}})"), "messages[0].content[0].type is 'hologram'"},
+      {block("assistant", R"({"type":"image","source":{}})"), "messages[0].content[0].type is 'image'"},
       {block("user", R"({"type":"tool_result"})"), "messages[0].content[0].tool_use_id"},
-      {block("user", R"({"type":"tool_result","tool_use_id":"t","content":[{"type":"image"}]})"),
-       "messages[0].content[0].content[0].type is 'image'"},
+      {block("user", R"({"type":"tool_result","tool_use_id":"t","content":[{"type":"thinking"}]})"),
+       "messages[0].content[0].content[0].type is 'thinking'"},
       {block("user", "7"), "messages[0].content[0].type is missing"},
       {block("assistant", R"({"type":"tool_use","name":"f","input":{}})"), "messages[0].content[0].id"},
       {block("assistant", R"({"type":"tool_use","id":"t","input":{}})"), "messages[0].content[0].name"},

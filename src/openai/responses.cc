@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "openai/content.h"
 #include "openai/structured_outputs.h"
 #include "openai/transcript.h"
 
@@ -74,35 +75,10 @@ class ItemReader {
   }
 
  private:
-  // A string, or parts of text, which stand on lines of their own. False: it is neither.
-  bool read_content(const json::value* content, const std::string& where, std::string& text) {
-    if (content && content->is_string()) {
-      text = content->get_string();
-      return true;
-    }
-    if (!content || !content->is_array()) {
-      keys_.fault(where, content ? "is something else" : "is missing", "a string or a list of parts");
-      return false;
-    }
-    bool is_first = true;
-    for (const json::value& part : content->get_array()) {
-      const json::object* object = part.if_object();
-      const std::string_view type = object ? text_at(*object, "type") : "";
-      if (!has_word("input_text output_text text refusal", type) || type.empty()) {
-        keys_.fault(where, type.empty() ? "holds a part without a type" : "holds a part of type " + quoted(type),
-                    "parts of type input_text or output_text",
-                    type.empty() ? ErrorCode::kInvalidArgument : ErrorCode::kUnsupported);
-        return false;
-      }
-      const json::value* part_text = object->if_contains(type == "refusal" ? "refusal" : "text");
-      if (!part_text || !part_text->is_string()) {
-        keys_.fault(where, "holds a part without a text", "parts with one");
-        return false;
-      }
-      if (!std::exchange(is_first, false)) text += '\n';
-      text += part_text->get_string();
-    }
-    return true;
+  bool read_texts(const json::value* content, const std::string& where, std::string& text) {
+    return read_content(
+        content, where,
+        {.texts = "input_text output_text text refusal", .unseen = "input_image input_file input_audio"}, keys_, text);
   }
 
   void read_message(const json::object& item, const std::string& where) {
@@ -111,7 +87,7 @@ class ItemReader {
       return keys_.fault(where + ".role", role.empty() ? "is missing" : "is " + quoted(role),
                          "user, assistant, system or developer");
     std::string text;
-    if (!read_content(item.if_contains("content"), where + ".content", text)) return;
+    if (!read_texts(item.if_contains("content"), where + ".content", text)) return;
     if (role == "assistant")
       transcript_.answer(text);
     else if (role == "user")
@@ -135,7 +111,7 @@ class ItemReader {
     const std::string_view call_id = text_at(item, "call_id");
     if (call_id.empty()) return keys_.fault(where + ".call_id", "is missing", "a string");
     std::string text;
-    if (read_content(item.if_contains("output"), where + ".output", text)) transcript_.give_result(call_id, text);
+    if (read_texts(item.if_contains("output"), where + ".output", text)) transcript_.give_result(call_id, text);
   }
 
   // What another server encrypted is nothing to this one.

@@ -181,6 +181,19 @@ TEST_F(ResponsesTest, InputItemsBecomeMessages) {
             "[tool|weather|c2||rain][tool|weather|c1||sun][assistant|||U|]");
 }
 
+TEST_F(ResponsesTest, APictureIsToldOfAndRefusesNothing) {
+  service_.answer_with("x");
+  EXPECT_EQ(prompt_of(R"({"input":[
+      {"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_image","image_url":"data:x"}]},
+      {"type":"function_call","call_id":"c1","name":"view_image","arguments":"{}"},
+      {"type":"function_call_output","call_id":"c1","output":[{"type":"input_image","image_url":"data:x"}]},
+      {"role":"user","content":[{"type":"input_file","file_data":"x"}]}]})"),
+            "[user||||a\n[image left out: this model reads text only]]"
+            "[assistant||||<｜tool▁calls▁begin｜>view_image={} c1]"
+            "[tool|view_image|c1||[image left out: this model reads text only]]"
+            "[user||||[file left out: this model reads text only]]");
+}
+
 TEST_F(ResponsesTest, ThoughtsComeBackInWhatIsCalledEncrypted) {
   service_.answer_with("<think>hm</think>a");
   const Answer answer = respond(R"({"input":"x","store":false,"include":["reasoning.encrypted_content"]})");
@@ -376,7 +389,7 @@ TEST_F(ResponsesTest, WhatIsWrongIsRefusedByName) {
       {R"({"input":[{"type":"computer_call"}]})", "input[0].type"},
       {R"({"input":[{"role":"robot","content":"a"}]})", "input[0].role"},
       {R"({"input":[{"role":"user"}]})", "input[0].content"},
-      {R"({"input":[{"role":"user","content":[{"type":"input_image","image_url":"x"}]}]})", "input[0].content"},
+      {R"({"input":[{"role":"user","content":[{"type":"summary_text","text":"x"}]}]})", "input[0].content[0].type"},
       {R"({"input":[{"type":"function_call","call_id":"c","arguments":"{}"}]})", "input[0].name"},
       {R"({"input":[{"type":"function_call","name":"f","arguments":"{}"}]})", "input[0].call_id"},
       {R"({"input":[{"type":"function_call","name":"f","call_id":"c"}]})", "input[0].arguments"},
