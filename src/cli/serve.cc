@@ -69,6 +69,8 @@ void add_text_flags(CLI::App& command, TextOptions& text) {
              "Leave tools out of prompts whose tool_choice is none (off)");
   add_switch(command, "trust-request-chat-template", text.trust_request_chat_template,
              "Let requests bring chat templates of their own (off)");
+  add_switch(command, "special-tokens-in-messages", text.special_tokens_in_messages,
+             "Take special tokens that stand in messages for what they are, and not for text (off)");
   add_switch(command, "enable-force-include-usage", text.force_include_usage,
              "End streams with their usage, asked or not (off)");
   add_switch(command, "return-tokens-as-token-ids", text.tokens_as_ids,

@@ -66,7 +66,8 @@ ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, con
       tool_calls_(options_.tool_call_parser.empty() ? chat_template ? chat_template->tool_calls() : nullptr
                                                     : find_tool_call_syntax(options_.tool_call_parser)),
       created_(unix_seconds()),
-      prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs),
+      prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs,
+               options_.special_tokens_in_messages),
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
       responses_(std::make_unique<ResponseStore>(options_.max_stored_response_bytes)),
       workers_(options_.num_workers),

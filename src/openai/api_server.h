@@ -37,6 +37,7 @@ struct ApiServerOptions {
   std::optional<uint64_t> seed;        // of requests that bring none; absent: a random one each
   std::optional<bool> reasoning;       // thoughts apart from answers; absent: if the tokenizer has <think> and </think>
   std::string tool_call_parser;        // of tool_call_syntaxes(); empty: by the chat template
+  bool special_tokens_in_messages = false;                 // what messages hold of them is no text
   bool exclude_unusable_tools = false;                     // from prompts, where tool_choice is none
   boost::json::object default_template_kwargs;             // what templates are given unless a request says otherwise
   bool force_include_usage = false;                        // streams end with their usage, asked or not

@@ -84,8 +84,9 @@ void read_response_schema(JsonKeys& keys, json::object& schema) {
 }
 
 // The rendered conversation up to the end of the last message's content, without what the template puts after it.
-Result<std::string> cut_after_final_message(std::string prompt, const json::array& messages) {
-  std::string_view content = messages.back().at("content").get_string();
+Result<std::string> cut_after_final_message(std::string prompt, const json::value& message) {
+  const json::string* said = message.at("content").if_string();
+  std::string_view content = said ? std::string_view(*said) : std::string_view();
   constexpr std::string_view kWhiteSpace = " \t\r\n";
   const size_t first = content.find_first_not_of(kWhiteSpace);
   content = first == content.npos ? std::string_view() : content.substr(first);
@@ -212,7 +213,7 @@ ApiResult<json::array> read_batch(const json::object& object, const RequestLimit
 }
 
 Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,
-                            const json::object& defaults) {
+                            const json::object& defaults, const MarkGuard* guard) {
   json::object context = conversation.template_kwargs;
   context["messages"] = chat_template.messages_as_wanted(conversation.messages);
   if (!conversation.tools.tools.empty()) context["tools"] = conversation.tools.tools;
@@ -227,6 +228,7 @@ Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate
   }
   for (const auto& entry : defaults) context.emplace(entry.key(), entry.value());
   chat_template.complete(context);
+  const std::string_view sign = guard ? guard->break_marks(context) : std::string_view();
   const auto render_text = [&](bool add_generation_prompt) {
     context["add_generation_prompt"] = add_generation_prompt;
     return chat_template.render(json_text(context));
@@ -234,7 +236,9 @@ Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate
   RenderedChat chat;
   ASSIGN_OR_RETURN(chat.text, render_text(conversation.add_generation_prompt));
   if (conversation.continue_final_message) {
-    ASSIGN_OR_RETURN(chat.text, cut_after_final_message(std::move(chat.text), conversation.messages));
+    ASSIGN_OR_RETURN(chat.text,
+                     cut_after_final_message(std::move(chat.text), context.at("messages").as_array().back()));
+    chat.guards = MarkGuard::take_out(sign, chat.text);
     const json::object& last = conversation.messages.back().get_object();
     const std::string_view begun = trimmed(last.at("content").get_string());
     chat.opens_thought =
@@ -243,10 +247,14 @@ Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate
   }
   // What the template writes for the answer is what it leaves out where no answer is asked for: tags in the messages
   // are not looked at.
-  if (!conversation.add_generation_prompt || !ReasoningParser::opens_thought(chat.text)) return chat;
+  if (!conversation.add_generation_prompt || !ReasoningParser::opens_thought(chat.text)) {
+    chat.guards = MarkGuard::take_out(sign, chat.text);
+    return chat;
+  }
   ASSIGN_OR_RETURN(const std::string without, render_text(false));
   const auto begin = std::ranges::mismatch(chat.text, without).in1 - chat.text.begin();
   chat.opens_thought = ReasoningParser::opens_thought(std::string_view(chat.text).substr(static_cast<size_t>(begin)));
+  chat.guards = MarkGuard::take_out(sign, chat.text);
   return chat;
 }
 

@@ -7,6 +7,7 @@
 #include "openai/generation_params.h"
 #include "openai/tools.h"
 #include "text/chat_template.h"
+#include "text/mark_guard.h"
 
 namespace cachalot::openai {
 
@@ -27,6 +28,7 @@ struct Conversation {
 
 struct RenderedChat {
   std::string text;            // that the model continues
+  std::vector<size_t> guards;  // in it, for Tokenizer::encode: what people and tools wrote is text
   bool opens_thought = false;  // what the template wrote for the answer, or the message that is continued, opens one
 };
 
@@ -44,8 +46,9 @@ ApiResult<ChatRequest> parse_chat_request(const boost::json::object& object, con
 ApiResult<boost::json::array> read_batch(const boost::json::object& object, const RequestLimits& limits);
 void read_conversation(JsonKeys& keys, const RequestLimits& limits, Conversation& conversation);
 
-// `defaults`: what the template is given where the conversation says nothing.
+// `defaults`: what the template is given where the conversation says nothing. `guard`: of the marks in what is said;
+// null: they are marks there, too.
 Result<RenderedChat> render(const Conversation& conversation, const ChatTemplate& chat_template,
-                            const boost::json::object& defaults = {});
+                            const boost::json::object& defaults = {}, const MarkGuard* guard = nullptr);
 
 }  // namespace cachalot::openai

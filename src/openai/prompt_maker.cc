@@ -20,12 +20,14 @@ std::unexpected<ApiError> library_failed(const char* what, const std::string& me
 }  // namespace
 
 PromptMaker::PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len,
-                         boost::json::object template_defaults)
+                         boost::json::object template_defaults, bool takes_marks)
     : tokenizer_(tokenizer),
       chat_template_(chat_template),
       max_model_len_(max_model_len),
       template_defaults_(std::move(template_defaults)),
-      bounds_(tokenizer) {}
+      bounds_(tokenizer) {
+  if (!takes_marks) guard_.emplace(tokenizer);
+}
 
 std::unexpected<ApiError> PromptMaker::too_long(const std::string& asked, const char* parameter) const {
   return invalid_request(
@@ -35,7 +37,8 @@ std::unexpected<ApiError> PromptMaker::too_long(const std::string& asked, const 
 }
 
 ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, bool add_special_tokens,
-                                                      const char* parameter, bool may_be_cut) const {
+                                                      const char* parameter, bool may_be_cut,
+                                                      std::span<const size_t> guards) const {
   // What is to be cut must be tokenized whole; so much of it and no more.
   constexpr int64_t kPatience = 8;
   const int64_t least = bounds_.least_num_tokens(text);
@@ -44,7 +47,7 @@ ApiResult<std::vector<TokenId>> PromptMaker::tokenize(std::string_view text, boo
     return too_long(fmt::format("the text has {} tokens at least{}", least,
                                 may_be_cut ? fmt::format(" (at most {} are cut to what fits)", limit) : ""),
                     parameter);
-  auto tokens = bounds_.encode(text, add_special_tokens);
+  auto tokens = bounds_.encode(text, add_special_tokens, guards);
   if (tokens) return std::move(*tokens);
   if (tokens.error().code == ErrorCode::kInternal)
     return library_failed("tokenizer", tokens.error().message, text.size(), parameter);
@@ -64,7 +67,7 @@ ApiResult<RenderedChat> PromptMaker::render_chat(const Conversation& conversatio
     own = std::move(*compiled);
     chat_template = own.get();
   }
-  auto rendered = render(conversation, *chat_template, template_defaults_);
+  auto rendered = render(conversation, *chat_template, template_defaults_, guard_ ? &*guard_ : nullptr);
   if (rendered) return std::move(*rendered);
   Error& error = rendered.error();
   if (error.code == ErrorCode::kInternal)
@@ -75,7 +78,7 @@ ApiResult<RenderedChat> PromptMaker::render_chat(const Conversation& conversatio
 
 ApiResult<std::vector<TokenId>> PromptMaker::tokenize(const Conversation& conversation) const {
   ASSIGN_OR_RETURN(const RenderedChat chat, render_chat(conversation));
-  return tokenize(chat.text, conversation.add_special_tokens, "messages");
+  return tokenize(chat.text, conversation.add_special_tokens, "messages", false, chat.guards);
 }
 
 ApiResult<Prompt> PromptMaker::from_text(std::string text, bool add_special_tokens, bool echo, const Fit& fit) const {
@@ -104,8 +107,8 @@ ApiResult<Prompt> PromptMaker::from_ids(std::vector<TokenId> ids, bool echo, boo
 ApiResult<Prompt> PromptMaker::from_chat(const Conversation& conversation, const Fit& fit) const {
   ASSIGN_OR_RETURN(const RenderedChat chat, render_chat(conversation));
   Prompt prompt{.opens_thought = chat.opens_thought};
-  ASSIGN_OR_RETURN(prompt.tokens,
-                   tokenize(chat.text, conversation.add_special_tokens, "messages", fit.truncate.has_value()));
+  ASSIGN_OR_RETURN(prompt.tokens, tokenize(chat.text, conversation.add_special_tokens, "messages",
+                                           fit.truncate.has_value(), chat.guards));
   RETURN_IF_ERROR(fit_in(fit, "messages", prompt));
   return prompt;
 }

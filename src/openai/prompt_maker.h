@@ -17,8 +17,9 @@ namespace cachalot::openai {
 class PromptMaker {
  public:
   // Borrows both; `chat_template` may be null. `template_defaults`: what it is given where a request says nothing.
+  // `takes_marks`: marks in what conversations say are no text, but what the tokenizer takes them for.
   PromptMaker(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int max_model_len,
-              boost::json::object template_defaults = {});
+              boost::json::object template_defaults = {}, bool takes_marks = false);
   void set_max_model_len(int max_model_len) { max_model_len_ = max_model_len; }  // before the first prompt
 
   struct Fit {
@@ -35,7 +36,8 @@ class PromptMaker {
 
   // Without regard to an answer, for /tokenize.
   ApiResult<std::vector<TokenId>> tokenize(std::string_view text, bool add_special_tokens,
-                                           const char* parameter = "prompt", bool may_be_cut = false) const;
+                                           const char* parameter = "prompt", bool may_be_cut = false,
+                                           std::span<const size_t> guards = {}) const;
   ApiResult<std::vector<TokenId>> tokenize(const Conversation& conversation) const;
 
  private:
@@ -49,6 +51,7 @@ class PromptMaker {
   int max_model_len_;
   const boost::json::object template_defaults_;
   const TextBounds bounds_;
+  std::optional<MarkGuard> guard_;
 };
 
 }  // namespace cachalot::openai

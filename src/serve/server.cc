@@ -166,6 +166,7 @@ struct RunningServer::Parts {
         .reasoning = options.reasoning,
         .log_requests = options.service.log_requests};
     api_options.tool_call_parser = options.text.tool_call_parser;
+    api_options.special_tokens_in_messages = options.text.special_tokens_in_messages;
     api_options.exclude_unusable_tools = options.text.exclude_unusable_tools;
     api_options.force_include_usage = options.text.force_include_usage;
     api_options.tokens_as_ids = options.text.tokens_as_ids;

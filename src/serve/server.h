@@ -25,6 +25,7 @@ struct TextOptions {
   std::string tool_call_parser;              // how the model calls tools; empty: as its chat template shows
   bool exclude_unusable_tools = false;       // from prompts, where a request's tool_choice is none
   bool trust_request_chat_template = false;  // a request may bring its own
+  bool special_tokens_in_messages = false;   // what messages hold of them is no text
   bool force_include_usage = false;          // streams end with their usage, asked or not
   bool tokens_as_ids = false;                // "token_id:7" in logprobs, unless a request says otherwise
 };

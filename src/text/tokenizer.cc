@@ -80,14 +80,15 @@ void Tokenizer::Deleter::operator()(cachalot_tokenizer* handle) const {
   cachalot_tokenizer_free(handle);
 }
 
-Result<std::vector<TokenId>> Tokenizer::encode_with(std::string_view text, bool post_process) const {
+Result<std::vector<TokenId>> Tokenizer::encode_with(std::string_view text, bool post_process,
+                                                    std::span<const size_t> guards) const {
   std::vector<TokenId> ids;
   const cachalot_ids_sink sink = {&ids, [](void* context, const uint32_t* values, size_t num_ids) {
                                     static_cast<std::vector<TokenId>*>(context)->assign(values, values + num_ids);
                                   }};
   std::string error;
-  const cachalot_text_status status =
-      cachalot_tokenizer_encode(handle_.get(), as_view(text), post_process ? 1 : 0, sink, sink_into(error));
+  const cachalot_text_status status = cachalot_tokenizer_encode(handle_.get(), as_view(text), post_process ? 1 : 0,
+                                                                guards.data(), guards.size(), sink, sink_into(error));
   RETURN_IF_ERROR(to_status(status, "cannot tokenize", error));
   return ids;
 }
@@ -98,7 +99,7 @@ Status Tokenizer::read_tokens(const std::string& path) {
     Tokenizer& tokenizer;
     int num_holes = 0, first_hole = -1;  // ids that no token has, below the largest
   } visit{*this};
-  const auto add = [](void* context, uint32_t id, cachalot_text_view bytes, int is_special) {
+  const auto add = [](void* context, uint32_t id, cachalot_text_view bytes, cachalot_token_kind kind) {
     Visit& visit = *static_cast<Visit*>(context);
     Tokenizer& tokenizer = visit.tokenizer;
     if (tokenizer.vocab_size() < static_cast<int>(id) && visit.num_holes == 0)
@@ -109,7 +110,8 @@ Status Tokenizer::read_tokens(const std::string& path) {
     tokenizer.bytes_.append(bytes.data, bytes.size);
     tokenizer.begins_.push_back(tokenizer.bytes_.size());
     const bool is_tag = std::ranges::find(kNeverSpecial, to_view(bytes)) != std::end(kNeverSpecial);
-    tokenizer.is_special_.push_back(is_special != 0 && !is_tag);
+    tokenizer.is_special_.push_back(kind == CACHALOT_TOKEN_SPECIAL && !is_tag);
+    if (kind != CACHALOT_TOKEN_OWN) tokenizer.added_ids_.push_back(static_cast<TokenId>(id));
   };
   std::string error;
   RETURN_IF_ERROR(
@@ -156,8 +158,9 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_fold
   return tokenizer;
 }
 
-Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, bool add_bos) const {
-  ASSIGN_OR_RETURN(std::vector<TokenId> ids, encode_with(text, false));
+Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, bool add_bos,
+                                               std::span<const size_t> guards) const {
+  ASSIGN_OR_RETURN(std::vector<TokenId> ids, encode_with(text, false, guards));
   const bool has_bos = !ids.empty() && bos_id_ == ids.front();
   if (add_bos && add_bos_ && !has_bos) ids.insert(ids.begin(), *bos_id_);
   return ids;
@@ -178,6 +181,15 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) c
 std::optional<TokenId> Tokenizer::token_id(std::string_view token) const {
   const int64_t id = cachalot_tokenizer_token_id(handle_.get(), as_view(token));
   return id < 0 ? std::nullopt : std::optional(static_cast<TokenId>(id));
+}
+
+std::vector<std::string> Tokenizer::marks() const {
+  std::vector<std::string> marks;
+  for (const TokenId id : added_ids_) {
+    const std::string_view text = token_bytes(id, false);
+    if (text.contains('<') || text.contains('[') || text.contains('|') || text.contains("｜")) marks.emplace_back(text);
+  }
+  return marks;
 }
 
 std::vector<TokenId> Tokenizer::turn_end_ids() const {
@@ -272,13 +284,19 @@ size_t TextBounds::piece_size(std::string_view text) const {
   return text.size();
 }
 
-Result<std::vector<TokenId>> TextBounds::encode(std::string_view text, bool add_bos) const {
+Result<std::vector<TokenId>> TextBounds::encode(std::string_view text, bool add_bos,
+                                                std::span<const size_t> guards) const {
   std::vector<TokenId> tokens;
+  size_t begin = 0;
   do {
     const size_t size = piece_size(text);
-    ASSIGN_OR_RETURN(const std::vector<TokenId> piece, tokenizer_.encode(text.substr(0, size), add_bos));
+    std::vector<size_t> places;  // of guards, in the piece
+    for (; !guards.empty() && guards.front() < begin + size; guards = guards.subspan(1))
+      places.push_back(guards.front() - begin);
+    ASSIGN_OR_RETURN(const std::vector<TokenId> piece, tokenizer_.encode(text.substr(0, size), add_bos, places));
     tokens.insert(tokens.end(), piece.begin(), piece.end());
     text.remove_prefix(size);
+    begin += size;
     add_bos = false;
   } while (!text.empty());
   return tokens;

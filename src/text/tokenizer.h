@@ -29,7 +29,8 @@ class Tokenizer {
 
   // Text to ids. Special tokens written out in the text become their ids. `add_bos`: one begin-of-sequence token first,
   // if tokenizer_config.json's add_bos_token says so and the text does not begin with it already.
-  Result<std::vector<TokenId>> encode(std::string_view text, bool add_bos) const;
+  // `guards`: places in the text, in order, that no token of the tokenizer's own goes over: what would be one is text.
+  Result<std::vector<TokenId>> encode(std::string_view text, bool add_bos, std::span<const size_t> guards = {}) const;
   // The bytes of one token ("" for special ones if `skip_special`); may be a part of a UTF-8 character.
   std::string_view token_bytes(TokenId id, bool skip_special) const;
   // Whole text of the ids; invalid UTF-8 becomes U+FFFD.
@@ -38,6 +39,8 @@ class Tokenizer {
   bool is_special(TokenId id) const { return id >= 0 && id < vocab_size() && is_special_[static_cast<size_t>(id)]; }
   std::optional<TokenId> token_id(std::string_view token) const;           // of an added or ordinary token's text
   int vocab_size() const { return static_cast<int>(is_special_.size()); }  // largest id + 1
+  // The texts of added tokens that are no words ("<｜User｜>", "</think>", "[gMASK]", but not "/nothink").
+  std::vector<std::string> marks() const;
   // What ends a turn by the tokens' names, whatever the model's files say of ends.
   std::vector<TokenId> turn_end_ids() const;
   // Long texts are cut somewhere, whatever that does to tokens, as the model's own code cuts them.
@@ -53,13 +56,15 @@ class Tokenizer {
     void operator()(cachalot_tokenizer* handle) const;
   };
   Tokenizer() = default;
-  Result<std::vector<TokenId>> encode_with(std::string_view text, bool post_process) const;
+  Result<std::vector<TokenId>> encode_with(std::string_view text, bool post_process,
+                                           std::span<const size_t> guards = {}) const;
   Status read_tokens(const std::string& path);
 
   std::unique_ptr<cachalot_tokenizer, Deleter> handle_;
   std::string bytes_;                 // of every token, one after another
   std::vector<size_t> begins_ = {0};  // [id] in them; one more at the end
   std::vector<bool> is_special_;      // [id]
+  std::vector<TokenId> added_ids_;
   TokenizerConfig config_;
   std::optional<TokenId> bos_id_;
   bool add_bos_ = false, is_tiktoken_ = false;
@@ -78,7 +83,7 @@ class TextBounds {
 
   // As Tokenizer::encode. A long text is tokenized in pieces where that gives the same tokens: memory for one piece at
   // a time, 90 bytes for each of its own.
-  Result<std::vector<TokenId>> encode(std::string_view text, bool add_bos) const;
+  Result<std::vector<TokenId>> encode(std::string_view text, bool add_bos, std::span<const size_t> guards = {}) const;
 
  private:
   enum Kind { kDigit, kLetter, kSpace, kHigh, kOther, kAny, kNumKinds };

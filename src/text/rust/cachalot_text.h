@@ -32,9 +32,15 @@ typedef struct {
   void (*write)(void* context, const uint32_t* ids, size_t num_ids);
 } cachalot_ids_sink;
 
+typedef enum {
+  CACHALOT_TOKEN_OWN = 0,      // the model's
+  CACHALOT_TOKEN_ADDED = 1,    // by the tokenizer, wherever its text stands
+  CACHALOT_TOKEN_SPECIAL = 2,  // the same, and skipped where special tokens are
+} cachalot_token_kind;
+
 typedef struct {
   void* context;
-  void (*visit)(void* context, uint32_t id, cachalot_text_view bytes, int is_special);
+  void (*visit)(void* context, uint32_t id, cachalot_text_view bytes, cachalot_token_kind kind);
 } cachalot_token_visitor;
 
 typedef struct {
@@ -59,9 +65,11 @@ cachalot_text_status cachalot_tokenizer_of_tiktoken(cachalot_text_view model, co
                                                     size_t num_added, uint32_t num_ids, cachalot_tokenizer** tokenizer,
                                                     cachalot_text_sink error);
 void cachalot_tokenizer_free(cachalot_tokenizer* tokenizer);
-// `post_process`: with what the file's post-processor adds around a text.
+// `post_process`: with what the file's post-processor adds around a text; not beside guards. `guards`: places in the
+// text, in order, that no added token goes over.
 cachalot_text_status cachalot_tokenizer_encode(const cachalot_tokenizer* tokenizer, cachalot_text_view text,
-                                               int post_process, cachalot_ids_sink ids, cachalot_text_sink error);
+                                               int post_process, const size_t* guards, size_t num_guards,
+                                               cachalot_ids_sink ids, cachalot_text_sink error);
 // Every token with the bytes that it stands for in a text, in the order of ids.
 cachalot_text_status cachalot_tokenizer_visit_tokens(const cachalot_tokenizer* tokenizer,
                                                      cachalot_token_visitor visitor, cachalot_text_sink error);

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use libc::{c_int, c_void};
+use libc::c_void;
+
+use crate::tokenizer::Kind;
 
 /// cachalot_text_status
 #[repr(C)]
@@ -75,12 +77,12 @@ impl IdsSink {
 #[repr(C)]
 pub struct TokenVisitor {
     context: *mut c_void,
-    visit: extern "C" fn(*mut c_void, u32, Bytes, c_int),
+    visit: extern "C" fn(*mut c_void, u32, Bytes, Kind),
 }
 
 impl TokenVisitor {
-    pub fn visit(&self, id: u32, bytes: &[u8], is_special: bool) {
-        (self.visit)(self.context, id, Bytes::of(bytes), c_int::from(is_special));
+    pub fn visit(&self, id: u32, bytes: &[u8], kind: Kind) {
+        (self.visit)(self.context, id, Bytes::of(bytes), kind);
     }
 }
 

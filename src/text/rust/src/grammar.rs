@@ -26,7 +26,8 @@ impl TokenizerEnv for Vocabulary {
 
     /// What a grammar forces is written in the tokens that the tokenizer would choose, as the model has learned it.
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        self.trie.tokenize_with_greedy_fallback(bytes, |text| self.tokenizer.encode(text, false).unwrap_or_default())
+        let encode = |text: &str| self.tokenizer.encode(text, false, &[]).unwrap_or_default();
+        self.trie.tokenize_with_greedy_fallback(bytes, encode)
     }
 }
 
@@ -63,7 +64,7 @@ impl Grammars {
                 plain.clear();
             }
         };
-        for id in self.tokenizer.encode(text, false)? {
+        for id in self.tokenizer.encode(text, false, &[])? {
             if self.tokenizer.is_added(id) {
                 flush(&mut plain, &mut pieces);
                 pieces.push(format!("<[{id}]>"));

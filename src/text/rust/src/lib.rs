@@ -71,11 +71,14 @@ pub unsafe extern "C" fn cachalot_tokenizer_encode(
     tokenizer: *const Tokenizer,
     text: Bytes,
     post_process: libc::c_int,
+    guards: *const usize,
+    num_guards: usize,
     ids: IdsSink,
     error: TextSink,
 ) -> Status {
     guard(error, || {
-        let encoded = unsafe { &*tokenizer }.encode(text.as_str()?, post_process != 0)?;
+        let guards = if num_guards == 0 { &[] } else { unsafe { std::slice::from_raw_parts(guards, num_guards) } };
+        let encoded = unsafe { &*tokenizer }.encode(text.as_str()?, post_process != 0, guards)?;
         ids.write(&encoded);
         Ok(())
     })
@@ -88,7 +91,7 @@ pub unsafe extern "C" fn cachalot_tokenizer_visit_tokens(
     error: TextSink,
 ) -> Status {
     guard(error, || {
-        unsafe { &*tokenizer }.visit_tokens(|id, bytes, is_special| visitor.visit(id, bytes, is_special));
+        unsafe { &*tokenizer }.visit_tokens(|id, bytes, kind| visitor.visit(id, bytes, kind));
         Ok(())
     })
 }

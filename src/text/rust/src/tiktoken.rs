@@ -7,6 +7,8 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use aho_corasick::{AhoCorasick, MatchKind};
 use regex::Regex;
 
+use crate::tokenizer::{Kind, find_added};
+
 /// Of texts, as Kimi's code splits them, but for `\s+(?!\S)` in front of the last `\s+`: see end_of_blanks().
 const PATTERN: &str = concat!(
     r"[\p{Han}]+",
@@ -78,14 +80,17 @@ impl Tiktoken {
         Ok(Tiktoken { ranks, tokens, is_special, special_finder, pattern })
     }
 
-    pub fn encode(&self, text: &str) -> Vec<u32> {
+    /// `guards`: places in the text, in order, that no special token goes over.
+    pub fn encode(&self, text: &str, guards: &[usize]) -> Vec<u32> {
         let mut ids = Vec::new();
         for piece in pieces(text) {
+            let offset = piece.as_ptr() as usize - text.as_ptr() as usize;
+            let guards: Vec<usize> = guards.iter().filter_map(|guard| guard.checked_sub(offset)).collect();
             let mut begin = 0;
-            for special in self.special_finder.find_iter(piece) {
-                self.encode_ordinary(&piece[begin..special.start()], &mut ids);
-                ids.push(self.num_ranks() + special.pattern().as_u32());
-                begin = special.end();
+            for (start, end, special) in find_added(&self.special_finder, piece, &guards) {
+                self.encode_ordinary(&piece[begin..start], &mut ids);
+                ids.push(self.num_ranks() + special);
+                begin = end;
             }
             self.encode_ordinary(&piece[begin..], &mut ids);
         }
@@ -156,9 +161,9 @@ impl Tiktoken {
         (self.num_ranks()..self.tokens.len() as u32).contains(&id)
     }
 
-    pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], bool)) {
+    pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], Kind)) {
         for (id, token) in self.tokens.iter().enumerate() {
-            visit(id as u32, token, self.is_special[id]);
+            visit(id as u32, token, Kind::of(self.is_added(id as u32), self.is_special[id]));
         }
     }
 }

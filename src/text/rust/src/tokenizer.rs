@@ -4,7 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokenizers::{DecoderWrapper, ModelWrapper, Tokenizer as HfTokenizer};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+use tokenizers::{
+    DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer,
+    Tokenizer as HfTokenizer,
+};
 
 use crate::tiktoken::{AddedToken, Tiktoken};
 
@@ -39,13 +43,15 @@ impl Tokenizer {
         Ok(Tokenizer::Tiktoken(Arc::new(Tiktoken::new(model, added, num_ids)?)))
     }
 
-    pub fn encode(&self, text: &str, post_process: bool) -> Result<Vec<u32>, String> {
+    /// `guards`: places in the text, in order, that no added token goes over: it is text there.
+    pub fn encode(&self, text: &str, post_process: bool, guards: &[usize]) -> Result<Vec<u32>, String> {
         match self {
+            Tokenizer::HuggingFace(inner) if !guards.is_empty() => encode_guarded(inner, text, guards),
             Tokenizer::HuggingFace(inner) => {
                 let encoding = inner.encode_fast(text, post_process).map_err(|error| error.to_string())?;
                 Ok(encoding.get_ids().to_vec())
             }
-            Tokenizer::Tiktoken(inner) => Ok(inner.encode(text)),
+            Tokenizer::Tiktoken(inner) => Ok(inner.encode(text, guards)),
         }
     }
 
@@ -64,7 +70,7 @@ impl Tokenizer {
         }
     }
 
-    pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], bool)) {
+    pub fn visit_tokens(&self, mut visit: impl FnMut(u32, &[u8], Kind)) {
         let inner = match self {
             Tokenizer::HuggingFace(inner) => inner,
             Tokenizer::Tiktoken(inner) => return inner.visit_tokens(visit),
@@ -74,10 +80,85 @@ impl Tokenizer {
         let num_ids = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest + 1);
         for id in 0..num_ids {
             if let Some(token) = inner.id_to_token(id) {
-                visit(id, &token_bytes(&token, &byte_of_char), added.is_special_token(&token));
+                let kind = Kind::of(self.is_added(id), added.is_special_token(&token));
+                visit(id, &token_bytes(&token, &byte_of_char), kind);
             }
         }
     }
+}
+
+/// cachalot_token_kind: the model's own; beside them; beside them and skipped where special tokens are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Own = 0,
+    Added = 1,
+    Special = 2,
+}
+
+impl Kind {
+    pub fn of(is_added: bool, is_special: bool) -> Kind {
+        if is_special { Kind::Special } else if is_added { Kind::Added } else { Kind::Own }
+    }
+}
+
+/// Where added tokens stand in a text, with their numbers in the finder: the leftmost and longest that goes over no
+/// guard, and so on behind it.
+pub fn find_added(finder: &AhoCorasick, text: &str, guards: &[usize]) -> Vec<(usize, usize, u32)> {
+    let mut found = Vec::new();
+    let mut begin = 0;
+    while let Some(next) = finder.find(Input::new(text).span(begin..text.len())) {
+        let first_guard = guards.partition_point(|guard| *guard <= next.start());
+        if guards.get(first_guard).is_some_and(|guard| *guard < next.end()) {
+            begin = next.start() + text[next.start()..].chars().next().map_or(1, char::len_utf8);
+            continue;
+        }
+        found.push((next.start(), next.end(), next.pattern().as_u32()));
+        begin = next.end();
+    }
+    found
+}
+
+/// What stands between added tokens is tokenized as it would be without guards, but for what holds one: there all is
+/// text, as the model's own tokens write it.
+fn encode_guarded(inner: &HfTokenizer, text: &str, guards: &[usize]) -> Result<Vec<u32>, String> {
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+    let finder = AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(added.values().map(|token| token.content.as_str()))
+        .map_err(|error| error.to_string())?;
+    let mut ids = Vec::new();
+    let mut take = |encoding: tokenizers::Result<tokenizers::Encoding>| -> Result<(), String> {
+        ids.extend_from_slice(encoding.map_err(|error| error.to_string())?.get_ids());
+        Ok(())
+    };
+    let (mut written, mut begin) = (0, 0);
+    let ends = find_added(&finder, text, guards).into_iter().map(|(start, end, _)| (start, end));
+    for (start, end) in ends.chain([(text.len(), text.len())]) {
+        let first_guard = guards.partition_point(|guard| *guard <= begin);
+        if guards.get(first_guard).is_some_and(|guard| *guard < start) {
+            take(inner.encode_fast(&text[written..begin], false))?;
+            take(encode_plain(inner, &text[begin..start]))?;
+            written = start;
+        }
+        begin = end;
+    }
+    take(inner.encode_fast(&text[written..], false))?;
+    Ok(ids)
+}
+
+/// Without regard to added tokens.
+fn encode_plain(inner: &HfTokenizer, text: &str) -> tokenizers::Result<tokenizers::Encoding> {
+    let mut normalized = NormalizedString::from(text);
+    if let Some(normalizer) = inner.get_normalizer() {
+        normalizer.normalize(&mut normalized)?;
+    }
+    let mut pieces = PreTokenizedString::from(normalized);
+    if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
+        pre_tokenizer.pre_tokenize(&mut pieces)?;
+    }
+    pieces.tokenize(|piece| inner.get_model().tokenize(piece.get()))?;
+    pieces.into_encoding(None, 0, OffsetType::None)
 }
 
 /// An added token gets the next id behind the model's tokens, whatever the file says: with a hole below, all shift.
