@@ -547,12 +547,12 @@ void ApiServer::register_short_routes(http::Server& server) {
     server.route(method, path, std::move(answer));
   };
   at_once("GET", "/openapi.json",
-          [this](const auto&) { return http::Response::json(200, api_document(options_.version)); });
-  at_once("GET", "/docs", [this](const auto&) {
+          [text = api_document(options_.version)](const auto&) { return http::Response::json(200, text); });
+  at_once("GET", "/docs", [text = api_page(options_.version)](const auto&) {
     return http::Response{200,
                           {{"Content-Type", "text/html; charset=utf-8"},
                            {"Content-Security-Policy", "default-src 'none'; style-src 'self'"}},
-                          api_page(options_.version)};
+                          text};
   });
   at_once("GET", "/docs/style.css", [](const auto&) {
     return http::Response{200, {{"Content-Type", "text/css; charset=utf-8"}}, std::string(api_page_style())};

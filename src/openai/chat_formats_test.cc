@@ -197,6 +197,34 @@ TEST_F(ChatFormats, GlmReadsArgumentsAsObjectsAndItsSwitches) {
   EXPECT_FALSE(chat(*glm, with(kUser, kThinksNot)).opens_thought);
 }
 
+// A server of V3.2's format, whatever its tokens.
+TEST_F(ApiServerTest, EveryProtocolTellsDeepseekV32TheAnswersForm) {
+  const TestFolder folder;
+  EXPECT_TRUE(write_file(folder.path("config.json"), R"({"model_type": "deepseek_v32"})"));
+  chat_template_ = ChatTemplate::load(folder.path()).value();
+  options_.max_model_len = 2000;
+  service_.answer_with("{}");
+  const std::string schema = R"({"type":"object","properties":{"a":{"type":"integer"}},"additionalProperties":false})";
+  const std::vector<std::pair<std::string, std::string>> requests = {
+      {"/v1/chat/completions",
+       R"({"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"schema":)" +
+           schema + "}}}"},
+      {"/v1/responses", R"({"input":"x","text":{"format":{"type":"json_schema","name":"n","schema":)" + schema + "}}}"},
+      {"/v1/messages",
+       R"({"max_tokens":9,"messages":[{"role":"user","content":"x"}],"output_config":{"format":{"type":"json_schema","schema":)" +
+           schema + "}}}"},
+      {"/v1/messages",
+       R"({"max_tokens":9,"messages":[{"role":"user","content":"x"}],"output_format":{"type":"json_schema","schema":)" +
+           schema + "}}"}};
+  for (const auto& [path, body] : requests) {
+    ASSERT_EQ(ask("POST", path, body).status, 200) << path;
+    EXPECT_THAT(tokenizer_->decode(service_.requests().back().tokens, false),
+                HasSubstr("## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n"
+                          "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"integer\"}}"))
+        << path;
+  }
+}
+
 // A server with Kimi's tokens.
 class KimiServerTest : public ApiServerTest {
  protected:

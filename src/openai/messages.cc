@@ -89,7 +89,6 @@ class MessageReader {
   }
 
  private:
-  // A string, or blocks of text. False: it is neither, which is noted.
   bool read_texts(const json::value& content, const std::string& where, std::string& text) {
     return read_content(&content, where, kParts, keys_, text);
   }
@@ -242,7 +241,9 @@ void read_thinking(JsonKeys& keys, ChatRequest& chat) {
 
 void read_output_options(JsonKeys& keys, ChatRequest& chat) {
   const auto read_format = [&](const json::value* format, const std::string& key) {
-    if (format && !format->is_null()) chat.params.grammar = read_text_format(*format, key, keys);
+    if (format && !format->is_null()) {
+      chat.params.grammar = read_text_format(*format, key, keys, chat.conversation.response_schema);
+    }
   };
   read_format(keys.find("output_format"), "output_format");
   const json::object* config = keys.object("output_config");

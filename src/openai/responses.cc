@@ -302,7 +302,8 @@ void read_tool_choice(JsonKeys& keys, ToolUse& use) {
     keys.fault("tool_choice", "is " + shown(*choice), "none, auto, required, or an object that names a function");
 }
 
-void read_text_options(JsonKeys& keys, GenerationParams& params, json::object& echo) {
+void read_text_options(JsonKeys& keys, ChatRequest& chat, json::object& echo) {
+  GenerationParams& params = chat.params;
   json::object text = {{"format", {{"type", "text"}}}, {"verbosity", "medium"}};
   if (const json::object* given = keys.object("text")) {
     JsonKeys inner = keys.nested("text", *given);
@@ -312,7 +313,8 @@ void read_text_options(JsonKeys& keys, GenerationParams& params, json::object& e
       keys.fault("text.verbosity", "is " + quoted(verbosity), "low, medium or high");
     if (!verbosity.empty()) text["verbosity"] = verbosity;
     if (const json::value* format = inner.find("format")) {
-      std::optional<GrammarText> grammar = read_text_format(*format, "text.format", keys);
+      std::optional<GrammarText> grammar =
+          read_text_format(*format, "text.format", keys, chat.conversation.response_schema);
       if (grammar && params.grammar)
         keys.fault("text.format", "is given beside structured_outputs", "the only one: an answer has one form");
       if (grammar) params.grammar = std::move(grammar);
@@ -390,7 +392,7 @@ void read_options(JsonKeys& keys, const RequestLimits& limits, ResponsesRequest&
     keys.optional("max_output_tokens", params.max_tokens.emplace(), 1, std::numeric_limits<int>::max());
   read_include(keys, limits, request);
   read_metadata(keys, echo);
-  read_text_options(keys, params, echo);
+  read_text_options(keys, request.chat, echo);
   read_reasoning(keys, request.chat.conversation.reasoning_effort, echo);
   const auto as_given = [&](const char* key, json::value otherwise) {
     const json::value* value = keys.find(key);

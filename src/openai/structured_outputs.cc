@@ -225,13 +225,15 @@ std::optional<GrammarText> read_structured_outputs(JsonKeys& keys) {
   return wanted;
 }
 
-std::optional<GrammarText> read_text_format(const json::value& format, const std::string& key, JsonKeys& keys) {
+std::optional<GrammarText> read_text_format(const json::value& format, const std::string& key, JsonKeys& keys,
+                                            json::object& told) {
   const json::object* object = format.if_object();
   const json::value* type = object ? object->if_contains("type") : nullptr;
   const std::string_view name = type && type->is_string() ? std::string_view(type->get_string()) : "";
   if (name == "text") return std::nullopt;
   if (name == "json_object") return json_grammar({{"type", "object"}});
   const json::value* schema = name == "json_schema" ? object->if_contains("schema") : nullptr;
+  if (schema && schema->is_object()) told = schema->get_object();
   if (schema) return read_schema(*schema, key + ".schema", keys);
   if (name == "json_schema")
     keys.fault(key + ".schema", "is missing", "a JSON schema");
