@@ -7,6 +7,7 @@
 #include <boost/json/parse.hpp>
 
 #include "base/text.h"
+#include "openai/schema_bounds.h"
 
 namespace cachalot::openai {
 
@@ -19,40 +20,12 @@ constexpr size_t kMostChoices = 10'000;
 // White space between the parts of a JSON text: as people write it, and not without end.
 constexpr std::string_view kWhiteSpace = R"(( |\n {0,64})?)";
 
-// What llguidance's formats let through beyond RFC 3339 and RFC 1123, which is what validators look at: February 29 of
-// any year, the second 60 of any minute, host names of any length. Values of the schema's own go before.
-void bound_formats(json::value& schema) {
-  static const std::string kDay =
-      "^(?:[0-9]{4}-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8])|"
-      "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29)";
-  static const std::string kSecond = R"(.*:[0-5][0-9](?:\.[0-9]+)?(?:[zZ]|[+-].{5})$)";
-  struct Bound {
-    std::string_view format, key;
-    json::value value;
-  };
-  static const Bound kBounds[] = {
-      {"date", "pattern", (kDay + ".*$").c_str()},
-      {"date-time", "pattern", (kDay + kSecond).c_str()},
-      {"time", "pattern", ("^" + kSecond).c_str()},
-      {"hostname", "maxLength", 253},
-  };
-  if (json::array* list = schema.if_array())
-    for (json::value& part : *list) bound_formats(part);
-  json::object* object = schema.if_object();
-  if (!object) return;
-  for (auto& [key, part] : *object)
-    if (!has_word("const enum default examples", std::string_view(key.data(), key.size()))) bound_formats(part);
-  const json::value* format = object->if_contains("format");
-  if (!format || !format->is_string()) return;
-  const auto* const bound = std::ranges::find(kBounds, std::string_view(format->get_string()), &Bound::format);
-  if (bound != std::end(kBounds)) object->emplace(bound->key, bound->value);
-}
-
 GrammarText json_grammar(json::object schema) {
   if (!schema.contains("x-guidance"))
     schema["x-guidance"] = {{"whitespace_pattern", kWhiteSpace}, {"json_allow_general_unicode_escapes", true}};
   json::value bounded = std::move(schema);
   bound_formats(bounded);
+  close_objects(bounded);
   return {GrammarText::Kind::kJsonSchema, json_text(bounded)};
 }
 

@@ -102,6 +102,31 @@ TEST_F(StructuredOutputsTest, AreTakenInEverySpelling) {
   EXPECT_TRUE(may_be(R"("response_format":null,"structured_outputs":null)", "whatever"));
 }
 
+// vLLM's are closed, too; all that comes is of the schema.
+TEST_F(StructuredOutputsTest, AnObjectThatNamesItsPropertiesHasNoOthersUnlessItSaysSo) {
+  const auto takes = [&](const std::string& schema, const char* answer) {
+    return may_be(R"("structured_outputs":{"json":)" + schema + "}", answer);
+  };
+  const std::string a = R"("properties":{"a":{"type":"integer"}})";
+  const std::string closed = R"({"type":"object",)" + a + "}";
+  EXPECT_TRUE(takes(closed, R"({"a": 1})"));
+  EXPECT_TRUE(takes(closed, "{}"));
+  EXPECT_FALSE(takes(closed, R"({"a": 1, "b": 2})"));
+  EXPECT_FALSE(takes(R"({"type":"array","items":{"anyOf":[)" + closed + R"(,{"type":"null"}]}})", R"([{"b": 2}])"));
+  EXPECT_FALSE(takes(R"({"$ref":"#/$defs/n","$defs":{"n":)" + closed + "}}", R"({"b": 2})"));
+  for (const std::string& open :
+       {R"({"type":"object",)" + a + R"(,"additionalProperties":true})", std::string(R"({"type":"object"})"),
+        std::string(R"({"type":"object","properties":{}})"), R"({"type":"object",)" + a + R"(,"required":["b"]})",
+        R"({"type":"object",)" + a + R"(,"required":["a"],"minProperties":1})",
+        R"({"type":"object",)" + a + R"(,"patternProperties":{"^b":{"type":"integer"}}})",
+        R"({"allOf":[)" + closed + R"(,{"type":"object","properties":{"b":{"type":"integer"}}}]})"})
+    EXPECT_TRUE(takes(open, R"({"a": 1, "b": 2})")) << open;
+  // Properties of these names are no keywords, and values no schemas.
+  EXPECT_FALSE(takes(R"({"type":"object","properties":{"allOf":{"type":"object","properties":{"not":{"const":
+      {"type":"object","properties":{"x":1}}}}}}})",
+                     R"({"allOf": {"b": 1}})"));
+}
+
 TEST_F(StructuredOutputsTest, TagsHoldWhatStandsBetweenThem) {
   const std::string tag =
       R"({"type":"structural_tag","structures":[{"begin":"<f=a>","schema":{"type":"object","properties":{"x":)"
