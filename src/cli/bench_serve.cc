@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/stop_signals.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
@@ -31,8 +32,9 @@ namespace json = boost::json;
 namespace {
 
 constexpr size_t kMostShownReasons = 10;
-constexpr std::chrono::hours kMostSilence{2};
-constexpr double kLeastRate = 1e-6;  // a second
+constexpr int kMostSecondsOfQuestions = 60;            // about the model, before the load
+constexpr std::chrono::seconds kPatienceOfSignals{5};  // then the process is ended
+constexpr double kLeastRate = 1e-6;                    // a second
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 enum class DataSet { kRandom, kPrefixRepetition, kCustom, kShareGpt };
@@ -40,7 +42,7 @@ enum class DataSet { kRandom, kPrefixRepetition, kCustom, kShareGpt };
 struct BenchServeFlags {
   std::string backend = "openai";
   std::string base_url, host = "127.0.0.1", api_key;
-  int port = 8000;
+  int port = 8000, timeout_seconds = 1800;
   bool is_instant = false;
   DataSet data_set = DataSet::kRandom;
   RandomPrompts random;
@@ -215,6 +217,9 @@ Status check_flags(const BenchServeFlags& flags) {
     return make_parameter_error("--dataset-path", "--dataset-path: the file of prompts is missing");
   if (!needs_file && !flags.file.path.empty())
     return make_parameter_error("--dataset-path", "--dataset-path goes with --dataset-name custom or sharegpt");
+  if (flags.random.num_turns > 1 &&
+      (flags.data_set == DataSet::kCustom || flags.data_set == DataSet::kPrefixRepetition))
+    return make_parameter_error("--num-turns", "--num-turns goes with --dataset-name random or sharegpt");
   if (flags.request_rates.size() > 1 && flags.max_concurrency.size() > 1)
     return make_parameter_error("--request-rate", "either --request-rate or --max-concurrency may be a list");
   if (loads_of(flags).size() > 1 && !flags.result_file.empty())
@@ -241,6 +246,12 @@ Status check_flags(const BenchServeFlags& flags) {
                       result_path(flags, flags.result_file).parent_path());
 }
 
+size_t num_requests_of(const std::vector<Conversation>& conversations) {
+  size_t count = 0;
+  for (const Conversation& conversation : conversations) count += conversation.size();
+  return count;
+}
+
 Status run_bench_serve(BenchServeFlags& flags) {
   RETURN_IF_ERROR(check_flags(flags));
   ASSIGN_OR_RETURN(const FigureOptions figure_settings, figure_options(flags));
@@ -248,7 +259,10 @@ Status run_bench_serve(BenchServeFlags& flags) {
   log::quieten();
   http::raise_file_limit();
   const http::IoThreads threads(1), server_threads(1);
-  const http::Client client(threads, {.idle_timeout = kMostSilence, .max_idle_connections = 1 << 16});
+  const http::Client client(
+      threads, {.idle_timeout = std::chrono::seconds(flags.timeout_seconds), .max_idle_connections = 1 << 16});
+  const http::Client asker(
+      threads, {.idle_timeout = std::chrono::seconds(std::min(flags.timeout_seconds, kMostSecondsOfQuestions))});
   std::unique_ptr<http::Server> instant;
   std::string url = flags.base_url.empty() ? fmt::format("{}:{}", flags.host, flags.port) : flags.base_url;
   if (flags.is_instant) {
@@ -256,10 +270,13 @@ Status run_bench_serve(BenchServeFlags& flags) {
     url = fmt::format("127.0.0.1:{}", instant->port());
   }
   const openai::ApiAddress address(url, flags.api_key);
-  ASSIGN_OR_RETURN(flags.traffic.model, address.choose_model(client, flags.traffic.model));
+  ASSIGN_OR_RETURN(flags.traffic.model, address.choose_model(asker, flags.traffic.model));
   flags.traffic.is_chat = flags.backend == "openai-chat";
-  PromptSource source = ask_for_tokens(client, address, flags.traffic.model);
+  PromptSource source = ask_for_tokens(asker, address, flags.traffic.model);
   source.as_text = flags.traffic.is_chat;
+  // Who stops it wants to see what was measured.
+  const StopSignals signals(kPatienceOfSignals);
+  flags.traffic.stop = stop_token_of_signals();
   const auto ask = [&](const TrafficOptions& load, const std::vector<Conversation>& prompts, const std::string& what) {
     ProgressBar bar(what, "conversations");
     return run_traffic(threads, client, address, load, prompts,
@@ -272,6 +289,7 @@ Status run_bench_serve(BenchServeFlags& flags) {
   ASSIGN_OR_RETURN(const auto prompts, make_prompts(flags, source, flags.num_prompts, flags.traffic.seed));
   std::vector<SweepPoint> points;
   for (const TrafficOptions& load : loads_of(flags)) {
+    if (flags.traffic.stop.stop_requested()) break;
     const TrafficResult result = ask(load, prompts, label_of(load));
     const ServingFigure figure = summarize(result, figure_settings);
     print_failures(result);
@@ -280,11 +298,15 @@ Status run_bench_serve(BenchServeFlags& flags) {
     if (flags.save)
       RETURN_IF_ERROR(save_result(flags, load, flags.traffic.model,
                                   serving_json(figure, figure_settings, result, flags.save_detailed)));
+    if (!result.is_whole)
+      fmt::print("Stopped after {} of {} requests.\n", result.timings.size(), num_requests_of(prompts));
     points.push_back({label_of(load), figure});
   }
   if (points.size() > 1) fmt::print("{}", sweep_table(points));
   if (!flags.picture.empty())
     RETURN_IF_ERROR(write_file(flags.picture, sweep_picture(points, flags.traffic.model + " at " + address.url())));
+  if (flags.traffic.stop.stop_requested())
+    return make_error(ErrorCode::kCancelled, "{} came before the end", signal_name(received_stop_signal()));
   const bool any = std::ranges::any_of(points, [](const SweepPoint& point) { return point.figure.completed > 0; });
   return any ? Status() : make_error(ErrorCode::kUnavailable, "no request was answered");
 }
@@ -379,6 +401,8 @@ void add_bench_serve_command(CLI::App& group) {
   command->add_option("--base-url,--url", flags->base_url, "The address, instead of --host and --port");
   command->add_option("--host", flags->host, "The server's")->capture_default_str();
   add_whole(*command, "--port", flags->port, {.least = 1, .most = 65535}, "The server's");
+  add_whole(*command, "--timeout", flags->timeout_seconds, {.least = 1, .most = 1 << 30},
+            "Seconds without a word from the server after which a request has failed");
   command->add_option("--model,--served-model-name", flags->traffic.model, "To ask for; absent: the server's first");
   command->add_option("--api-key", flags->api_key, "Of the server")->envname("OPENAI_API_KEY");
   command->add_flag("--instant-server", flags->is_instant,

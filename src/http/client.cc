@@ -308,8 +308,9 @@ struct ClientCall::Impl {
   std::unexpected<Error> failure(std::string_view what, const boost::system::error_code& error) const {
     if (body_error) return std::unexpected(*body_error);
     if (timeout->has_expired())
-      return make_error(is_connected ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable, "{} {}: no word in time",
-                        what, server);
+      return make_error(
+          is_connected ? ErrorCode::kDeadlineExceeded : ErrorCode::kUnavailable, "{} {}: no word within {:g} s", what,
+          server, std::chrono::duration<double>(is_connected ? options.idle_timeout : options.connect_timeout).count());
     if (is_cancelled || error == asio::error::operation_aborted)
       return make_error(ErrorCode::kCancelled, "the request to {} was given up", server);
     return make_error(ErrorCode::kUnavailable, "{} {}: {}", what, server, error.message());

@@ -7,6 +7,7 @@
 #include <deque>
 #include <future>
 #include <random>
+#include <set>
 
 #include "base/text.h"
 
@@ -62,13 +63,24 @@ class Traffic {
       num_turns += conversation.size();
     }
     result_.timings.resize(num_turns);
+    is_over_.resize(num_turns);
   }
 
   TrafficResult run() {
     begin_ = Clock::now();
-    boost::asio::co_spawn(strand_, arrive(), boost::asio::detached);
-    ended_.get_future().wait();
+    boost::asio::co_spawn(strand_, arrive(), [this](const std::exception_ptr&) {
+      have_all_come_ = true;
+      end_if_done();
+    });
+    {
+      const std::stop_callback on_stop(options_.stop, [this] { boost::asio::post(strand_, [this] { give_up(); }); });
+      ended_.get_future().wait();
+    }
     result_.seconds = since(begin_);
+    boost::asio::post(strand_, boost::asio::use_future([] {})).wait();  // what was posted is done with this
+    size_t idx = 0;
+    std::erase_if(result_.timings, [&](const Timing&) { return !is_over_[idx++]; });
+    result_.is_whole = result_.timings.size() == is_over_.size();
     return std::move(result_);
   }
 
@@ -76,13 +88,13 @@ class Traffic {
   static double since(Clock::time_point time) { return std::chrono::duration<double>(Clock::now() - time).count(); }
 
   http::awaitable<void> arrive() {
-    boost::asio::steady_timer timer(strand_);
     const std::vector<double> times = arrival_times(options_.arrivals, conversations_.size(), options_.seed);
-    for (size_t idx = 0; idx < times.size(); idx++) {
+    for (size_t idx = 0; idx < times.size() && !is_given_up_; idx++) {
       if (times[idx] > since(begin_)) {
         const std::chrono::duration<double> time(std::min(times[idx], kNever));
-        timer.expires_at(begin_ + std::chrono::duration_cast<Clock::duration>(time));
-        co_await timer.async_wait(http::kResult);
+        next_.expires_at(begin_ + std::chrono::duration_cast<Clock::duration>(time));
+        co_await next_.async_wait(http::kResult);
+        if (is_given_up_) co_return;
       }
       waiting_.push_back({idx, Clock::now()});
       start_some();
@@ -97,16 +109,27 @@ class Traffic {
       boost::asio::co_spawn(strand_, converse(next.idx, since(next.since)), [this](const std::exception_ptr&) {
         num_running_--;
         on_progress_(++num_done_);
-        if (num_done_ == conversations_.size()) return ended_.set_value();
         start_some();
+        end_if_done();
       });
     }
+  }
+
+  void end_if_done() {
+    if (have_all_come_ && num_running_ == 0 && waiting_.empty()) ended_.set_value();
+  }
+
+  void give_up() {
+    is_given_up_ = true;
+    waiting_.clear();
+    next_.cancel();
+    for (http::ClientCall* call : calls_) call->close();
   }
 
   http::awaitable<void> converse(size_t idx, double queued) {
     json::array messages;
     json::value so_far;
-    for (size_t turn_idx = 0; turn_idx < conversations_[idx].size(); turn_idx++) {
+    for (size_t turn_idx = 0; turn_idx < conversations_[idx].size() && !is_given_up_; turn_idx++) {
       const Turn& turn = conversations_[idx][turn_idx];
       Timing& timing = result_.timings[first_turns_[idx] + turn_idx];
       timing.queued = turn_idx == 0 ? queued : 0;
@@ -123,9 +146,13 @@ class Traffic {
         body["prompt"] = so_far;
       }
       co_await ask(json::serialize(body), timing);
+      if (is_given_up_ && !timing.error.empty()) co_return;
+      is_over_[first_turns_[idx] + turn_idx] = true;
       if (!timing.error.empty()) {
-        for (size_t left = turn_idx + 1; left < conversations_[idx].size(); left++)
+        for (size_t left = turn_idx + 1; left < conversations_[idx].size(); left++) {
           result_.timings[first_turns_[idx] + left].error = "not asked: the turn before failed";
+          is_over_[first_turns_[idx] + left] = true;
+        }
         co_return;
       }
       messages.push_back({{"role", "assistant"}, {"content", timing.text}});
@@ -151,6 +178,9 @@ class Traffic {
     const Clock::time_point start = Clock::now();
     timing.start = since(begin_);
     http::ClientCall call = client_.call(std::move(*request));
+    calls_.insert(&call);
+    const std::unique_ptr<http::ClientCall, std::function<void(http::ClientCall*)>> out(
+        &call, [this](http::ClientCall* ended) { calls_.erase(ended); });
     const Result<http::ResponseHead> head = co_await call.head();
     if (!head) co_return fail(timing, head.error());
     Stream stream;
@@ -252,6 +282,10 @@ class Traffic {
 
   std::vector<size_t> first_turns_;
   std::deque<Waiting> waiting_;
+  boost::asio::steady_timer next_{strand_};  // arrival
+  std::set<http::ClientCall*> calls_;        // on their way
+  std::vector<bool> is_over_;                // [timing]
+  bool have_all_come_ = false, is_given_up_ = false;
   int num_running_ = 0;
   size_t num_done_ = 0;
   Clock::time_point begin_;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct TrafficOptions {
   Arrivals arrivals;
   int max_concurrency = 0;  // conversations at once; 0: no bound
   uint64_t seed = 0;
+  std::stop_token stop;  // nothing more is asked, and what is on its way is given up
 };
 
 // What a client saw of one request; seconds.
@@ -50,7 +52,8 @@ struct Timing {
 };
 
 struct TrafficResult {
-  std::vector<Timing> timings;  // conversation by conversation, turn by turn
+  std::vector<Timing> timings;  // conversation by conversation, turn by turn; without those that were given up
+  bool is_whole = true;         // nothing was given up
   double seconds = 0;
 };
 

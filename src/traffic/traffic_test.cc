@@ -252,6 +252,46 @@ TEST_F(TrafficTest, WhatFailsSaysWhyAndAsksNoFurther) {
   EXPECT_EQ(summarize(result, {}).failed, 2);
 }
 
+TEST_F(TrafficTest, WhoIsStoppedKeepsWhatWasMeasured) {
+  http::Server server(server_threads_, {.host = "127.0.0.1"});
+  std::stop_source stop;
+  std::atomic<int> num_asked = 0;
+  server.route("POST", "/v1/completions", [&](http::ServerCall& call) -> http::awaitable<void> {
+    http::Headers headers;
+    headers.set("Content-Type", "text/event-stream");
+    call.begin(200, std::move(headers));
+    if (++num_asked <= 4) co_return co_await call.end("data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: [DONE]\n\n");
+    if (num_asked == 7) stop.request_stop();  // while three wait for an answer that never comes
+    boost::asio::steady_timer never(co_await boost::asio::this_coro::executor, std::chrono::seconds(600));
+    co_await never.async_wait(http::kResult);
+  });
+  ASSERT_TRUE(server.start());
+  const openai::ApiAddress address(fmt::format("127.0.0.1:{}", server.port()), "");
+  const std::vector<Conversation> many(20, {{json::string("q"), 1}, {json::string("r"), 1}});
+  const TrafficResult result =
+      run_traffic(threads_, client_, address, {.max_concurrency = 3, .stop = stop.get_token()}, many, [](size_t) {});
+  EXPECT_FALSE(result.is_whole);
+  EXPECT_EQ(result.timings.size(), 4u);
+  EXPECT_EQ(summarize(result, {}).completed, 4);
+  EXPECT_EQ(summarize(result, {}).failed, 0);
+  stop = {};
+  stop.request_stop();
+  EXPECT_TRUE(run_traffic(threads_, client_, address, {.stop = stop.get_token()}, many, [](size_t) {}).timings.empty());
+}
+
+TEST_F(TrafficTest, ASilentServerIsNotWaitedForWithoutEnd) {
+  http::Server server(server_threads_, {.host = "127.0.0.1"});
+  server.route("POST", "/v1/completions", [&](http::ServerCall&) -> http::awaitable<void> {
+    boost::asio::steady_timer never(co_await boost::asio::this_coro::executor, std::chrono::seconds(600));
+    co_await never.async_wait(http::kResult);
+  });
+  ASSERT_TRUE(server.start());
+  const openai::ApiAddress address(fmt::format("127.0.0.1:{}", server.port()), "");
+  const http::Client impatient(threads_, {.idle_timeout = std::chrono::milliseconds(500)});
+  const TrafficResult result = run_traffic(threads_, impatient, address, {}, {{{json::string("q"), 1}}}, [](size_t) {});
+  EXPECT_NE(result.timings[0].error.find("no word within 0.5 s"), std::string::npos) << result.timings[0].error;
+}
+
 TEST_F(TrafficTest, WhatServersSendInsteadOfAnAnswerIsNone) {
   const std::string piece = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n", done = "data: [DONE]\n\n",
                     ends = R"(data: {"choices":[{"text":"","finish_reason":"stop"}]})"
