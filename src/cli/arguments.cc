@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "cli/argument_values.h"
 #include "cli/flags.h"
 
 namespace cachalot {
@@ -25,96 +26,6 @@ using WordSpan = std::span<const std::string>;
 
 constexpr int kMostParts = 32;        // of a name with dots
 constexpr size_t kLongestName = 100;  // that may be a misspelt one
-constexpr size_t kMostConfigNodes = 100'000;
-constexpr int kMostConfigDepth = 32;
-
-bool is_flag(std::string_view word) {
-  return word.size() > 1 && word[0] == '-' && word.find_first_of("0123456789.", 1) != 1;
-}
-
-std::optional<bool> parse_switch(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char letter) { return static_cast<char>(tolower(letter)); });
-  if (has_word("true yes on 1", text)) return true;
-  if (has_word("false no off 0", text)) return false;
-  return std::nullopt;
-}
-
-// A word's parts: "--kv_transfer-config.a.b=1" has the name "--kv-transfer-config", the keys "a.b" and the value 1.
-struct Spelled {
-  std::string typed;  // without the value
-  std::string name, keys;
-  std::optional<std::string> value;
-};
-
-Spelled spell(const std::string& word) {
-  Spelled spelled;
-  const size_t equals = word.find('=');
-  spelled.typed = word.substr(0, equals);
-  if (equals != word.npos) spelled.value = word.substr(equals + 1);
-  const size_t dot = spelled.typed.find('.');
-  spelled.name = spelled.typed.substr(0, dot);
-  if (dot != spelled.typed.npos) spelled.keys = spelled.typed.substr(dot + 1);
-  if (spelled.name.starts_with("--")) std::ranges::replace(spelled.name, '_', '-');
-  if (spelled.name.starts_with("-O") && spelled.name.size() > 2) {  // -O3
-    spelled.value = spelled.name.substr(2);
-    spelled.name = "-O";
-  }
-  if (spelled.name == "-O" && !spelled.keys.empty()) spelled.name = "-cc";  // -O.mode=3
-  return spelled;
-}
-
-json::value json_of(const std::string& text) {
-  boost::system::error_code error;
-  json::value value = json::parse(text, error);
-  if (!error) return value;
-  if (const std::optional<int64_t> number = parse_whole_number(text)) return *number;
-  return json::string(text);
-}
-
-// Aliases of a few lines may stand for more values than memory holds, or for themselves. `num_left` counts down.
-bool is_small(const YAML::Node& node, int depth, size_t& num_left) {
-  if (num_left-- == 0 || depth > kMostConfigDepth) return false;
-  if (node.IsMap()) {
-    for (const auto& entry : node)
-      if (!is_small(entry.first, depth + 1, num_left) || !is_small(entry.second, depth + 1, num_left)) return false;
-  } else if (node.IsSequence()) {
-    for (const YAML::Node& item : node)
-      if (!is_small(item, depth + 1, num_left)) return false;
-  }
-  return true;
-}
-
-json::value json_of(const YAML::Node& node) {
-  if (node.IsMap()) {
-    json::object object;
-    for (const auto& entry : node) object[entry.first.as<std::string>()] = json_of(entry.second);
-    return object;
-  }
-  if (node.IsSequence()) {
-    json::array array;
-    for (const YAML::Node& item : node) array.push_back(json_of(item));
-    return array;
-  }
-  if (node.IsNull()) return nullptr;
-  return node.Tag() == "!" ? json::string(node.Scalar()) : json_of(node.Scalar());  // "!": in quotes
-}
-
-// {"a": {"b": VALUE}} for the keys "a.b" goes into what is there; a key with '+' at its end takes items of a list.
-void merge(json::object& target, std::string_view keys, json::value value) {
-  const size_t dot = keys.find('.');
-  const std::string_view key = keys.substr(0, dot);
-  if (dot != keys.npos) {
-    json::value& inner = target[key];
-    if (!inner.is_object()) inner = json::object();
-    merge(inner.get_object(), keys.substr(dot + 1), std::move(value));
-  } else if (key.ends_with('+')) {
-    json::value& list = target[key.substr(0, key.size() - 1)];
-    if (!list.is_array()) list = json::array();
-    list.get_array().push_back(std::move(value));
-  } else {
-    target[key] = std::move(value);
-  }
-}
 
 class Reader {
  public:
@@ -452,8 +363,7 @@ class Reader {
     Reader reader(command_);
     try {
       const YAML::Node top = YAML::Load(*text);
-      size_t num_left = kMostConfigNodes;
-      if (!is_small(top, 0, num_left))
+      if (!is_small(top))
         return make_parameter_error("--config", "{}: its aliases hold more than {} values, or one another",
                                     config_file_, kMostConfigNodes);
       if (!top.IsMap()) return make_parameter_error("--config", "{}: must be a mapping of flags", config_file_);
