@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "openai/api_server.h"
-#include "openai/messages.h"
-#include "openai/responses.h"
-#include "openai/responses_format.h"
+#include "openai/messages/messages_request.h"
+#include "openai/responses/responses_format.h"
+#include "openai/responses/responses_request.h"
 
 namespace cachalot::openai {
 

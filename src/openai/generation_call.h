@@ -9,9 +9,9 @@
 
 #include "core/generation.h"
 #include "http/server.h"
-#include "openai/answer_format.h"
+#include "openai/answer/answer_format.h"
+#include "openai/answer/choice.h"
 #include "openai/api_error.h"
-#include "openai/choice.h"
 #include "text/grammar.h"
 
 namespace cachalot::openai {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/text.h"
-#include "openai/response_store.h"
+#include "openai/responses/response_store.h"
 
 namespace cachalot::router {
 

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "openai/response_store.h"
+#include "openai/responses/response_store.h"
 #include "router/forwarding.h"
 
 namespace cachalot::router {
