@@ -256,6 +256,8 @@ Result<bool> ExpertExchange::next(ArrivedRows& arrived) {
   start_result_receives();
   sort_pairs();
   counters_.expert_rows += pairs_.size();
+  counters_.layer_expert_rows[std::clamp<size_t>(site_.layer, 0, counters_.layer_expert_rows.size() - 1)] +=
+      pairs_.size();
   state_ = State::kGivenOut;
   arrived.rows = num_ranks() == 1 ? own_.rows
                                   : View<const std::byte, 2>(arrived_.data() + DispatchMessage::rows_offset(),

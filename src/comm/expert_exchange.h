@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -126,9 +127,10 @@ struct ExchangeLayout {
 class ExpertExchange {
  public:
   struct Counters {
-    uint64_t rows_brought = 0;                  // into dispatches
-    uint64_t rows_sent = 0, rows_received = 0;  // by dispatches, to and from other ranks
-    uint64_t expert_rows = 0;                   // given out, each as often as it meets an expert of this rank
+    uint64_t rows_brought = 0;                      // into dispatches
+    uint64_t rows_sent = 0, rows_received = 0;      // by dispatches, to and from other ranks
+    uint64_t expert_rows = 0;                       // given out, each as often as it meets an expert of this rank,
+    std::array<uint64_t, 128> layer_expert_rows{};  // by layer, the last with what is beyond it
     uint64_t num_exchanges = 0, num_passes = 0;
   };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -37,10 +38,11 @@ struct RankReport {
   int64_t first_expert = 0, num_experts = 0;  // that it holds, of every layer
   uint64_t weight_bytes = 0, planned_weight_bytes = 0;
 
-  uint64_t rows_brought = 0;                  // token rows that it entered into MoE layers, summed over layers
-  uint64_t rows_sent = 0, rows_received = 0;  // by dispatches, to and from other ranks
-  uint64_t expert_rows = 0;                   // that its experts computed: a row for each of its experts here
-  uint64_t sequence_parallel_rows = 0;        // token rows that it owned between two attentions, summed over layers
+  uint64_t rows_brought = 0;                      // token rows that it entered into MoE layers, summed over layers
+  uint64_t rows_sent = 0, rows_received = 0;      // by dispatches, to and from other ranks
+  uint64_t expert_rows = 0;                       // that its experts computed: a row for each of its experts here
+  std::array<uint64_t, 128> layer_expert_rows{};  // the same by layer; of more layers the last has the rest
+  uint64_t sequence_parallel_rows = 0;            // token rows that it owned between two attentions, summed over layers
   uint64_t agreements = 0, steps = 0;
   uint64_t steps_without_rows = 0;  // of its replica's: those that it took for the others' sake alone
   // Of steps with what belongs to them (agreement, sampling): computing, moving messages, and waiting for a peer's.

@@ -308,6 +308,7 @@ RankReport RankEngine::report() const {
     report.rows_sent = exchange_->counters().rows_sent;
     report.rows_received = exchange_->counters().rows_received;
     report.expert_rows = exchange_->counters().expert_rows;
+    report.layer_expert_rows = exchange_->counters().layer_expert_rows;
   }
   for (const Mesh::Traffic& traffic : placement_.mesh->traffic()) {
     const bool shm = traffic.transport == "shm";

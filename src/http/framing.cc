@@ -212,7 +212,7 @@ std::string AnswerFraming::end() {
 }
 
 void add_origin(Headers& headers) {
-  headers.set("Access-Control-Allow-Origin", "*");
+  if (!headers.contains("Cross-Origin-Resource-Policy")) headers.set("Access-Control-Allow-Origin", "*");
 }
 
 Response preflight(const Request& request, const std::string& allowed_methods) {

@@ -83,7 +83,7 @@ class AnswerFraming {
   size_t num_missing_ = 0;  // of a body whose length was announced
 };
 
-// Pages of any address may read the answers (CORS).
+// Pages of any address may read the answers (CORS), but for those that say that they are not for others.
 void add_origin(Headers& headers);
 
 // Answers OPTIONS, the question that a browser asks before it sends a request with a JSON body.

@@ -13,6 +13,8 @@
 #include "config/json.h"
 #include "openai/api_error.h"
 #include "openai/api_pages.h"
+#include "page/feed.h"
+#include "page/page_files.h"
 #include "text/tool_call_grammar.h"
 
 namespace cachalot::openai {
@@ -100,8 +102,10 @@ std::optional<http::Response> ApiServer::check_head(const http::Request& head) c
   static constexpr std::string_view kOpenToAll[] = {"/health", "/ping",          "/load",  "/version",
                                                     "/live",   "/metrics",       "/state", "/openapi.json",
                                                     "/docs",   "/docs/style.css"};
-  static constexpr std::string_view kAlways[] = {"/health", "/ping",         "/version", "/live",
-                                                 "/state",  "/openapi.json", "/docs",    "/docs/style.css"};
+  static constexpr std::string_view kAlways[] = {"/health", "/ping",           "/version",
+                                                 "/live",   "/state",          "/openapi.json",
+                                                 "/docs",   "/docs/style.css", page::kEventsPath};
+  if (page::is_page(head.path)) return std::nullopt;
   if (auto refusal = check_api_key(head, options_.api_keys, kOpenToAll)) return refusal;
   if (is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
     return std::nullopt;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -70,6 +71,10 @@ class ReplicaHealth {
   std::optional<Time> ejected_until_;
   std::optional<Time> back_since_;
 };
+
+constexpr std::string_view name_of(ReplicaHealth::State state) {
+  return state == ReplicaHealth::State::kUp ? "up" : state == ReplicaHealth::State::kDown ? "down" : "starting";
+}
 
 class ReplicaTable;
 

@@ -12,6 +12,9 @@
 #include "config/json.h"
 #include "config/version.h"
 #include "openai/api_error.h"
+#include "page/feed.h"
+#include "page/page_files.h"
+#include "router/cluster_look.h"
 #include "router/health_watch.h"
 #include "router/proxy.h"
 
@@ -58,11 +61,6 @@ Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
     return make_parameter_error("server-urls",
                                 "--server-urls is missing: the addresses of the replicas, as http://HOST:PORT");
   return urls;
-}
-
-std::string_view name_of(ReplicaHealth::State state) {
-  constexpr std::array<std::string_view, 3> kNames{"starting", "up", "down"};
-  return kNames[static_cast<size_t>(state)];
 }
 
 json::object describe(const ReplicaStatus& status, size_t rank, steady_clock::time_point now) {
@@ -127,8 +125,10 @@ struct RunningRouter::Parts {
           context->metrics.render(context->table.status(steady_clock::now()), http.num_connections())};
     });
     add_passed_routes();
-    http.set_head_check(
-        [this](const http::Request& head) { return openai::check_api_key(head, options.api_keys, kOpenToAll); });
+    feed.register_routes(http);
+    http.set_head_check([this](const http::Request& head) {
+      return page::is_page(head.path) ? std::nullopt : openai::check_api_key(head, options.api_keys, kOpenToAll);
+    });
     http.set_error_format([](int status, std::string_view message, std::string_view path) {
       return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
           .to_response({}, openai::error_form(path));
@@ -151,6 +151,8 @@ struct RunningRouter::Parts {
     return json_response(json::object{{"model", options.model}, {"replicas", std::move(list)}});
   }
 
+  std::string_view phase(bool any_up) const { return is_draining ? "draining" : any_up ? "ready" : "starting"; }
+
   // As servers tell it (serve/server_state.h), with replicas in place of ranks. Open to all, so without addresses.
   http::Response state() const {
     json::array list;
@@ -162,9 +164,7 @@ struct RunningRouter::Parts {
     }
     return json_response(json::object{{"version", 1},
                                       {"kind", "router"},
-                                      {"phase", is_draining  ? "draining"
-                                                : num_up > 0 ? "ready"
-                                                             : "starting"},
+                                      {"phase", phase(num_up > 0)},
                                       {"percent", list.empty() ? 0 : 100 * num_up / static_cast<int>(list.size())},
                                       {"failure", nullptr},
                                       {"running", num_running},
@@ -180,6 +180,8 @@ struct RunningRouter::Parts {
   std::shared_ptr<ProxyContext> context;
   http::Server http;
   std::unique_ptr<HealthWatch> watch;
+  std::unique_ptr<ClusterLook> look;
+  page::Feed feed{{.kind = "router", .version = kVersion, .model = options.model}};
 };
 
 Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions options) {
@@ -191,6 +193,12 @@ Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions option
   log::info("routing http://{} to {} replicas, as they come up", address_text(parts->options.host, parts->http.port()),
             parts->options.server_urls.size());
   parts->watch = std::make_unique<HealthWatch>(parts->context);
+  parts->look = std::make_unique<ClusterLook>(parts->context);
+  parts->feed.start([parts = parts.get()] {
+    page::ClusterView cluster{.members = parts->look->members()};
+    cluster.phase = parts->phase(parts->context->table.any_up());
+    return cluster;
+  });
   return std::unique_ptr<RunningRouter>(new RunningRouter(std::move(parts)));
 }
 
@@ -204,6 +212,7 @@ uint16_t RunningRouter::port() const {
 
 void RunningRouter::stop(Deadline deadline) {
   parts_->is_draining = true;
+  parts_->feed.end();
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
   if (parts_->http.drain(std::max(left, std::chrono::milliseconds(0)))) return;
   log::warn("answers that were still running are cut");

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <ctime>
 #include <filesystem>
 #include <mutex>
@@ -222,6 +223,25 @@ void Metrics::observe(RequestTimer& timer, const RequestOutput& output, RequestT
     timer.last_token = now;
   }
   if (output.finish != FinishReason::kNone) impl_->observe_end(timer, output.finish, now);
+}
+
+ServerCounts Metrics::counts(const ReplicaStats& stats) const {
+  // Prometheus' own counts are of all observations up to a bound.
+  const auto latencies = [](const Histogram& histogram) {
+    LatencyCounts latencies;
+    uint64_t below = 0;
+    for (const auto& bucket : histogram.Collect().histogram.bucket) {
+      if (std::isfinite(bucket.upper_bound)) latencies.bounds.push_back(bucket.upper_bound);
+      latencies.counts.push_back(bucket.cumulative_count - std::exchange(below, bucket.cumulative_count));
+    }
+    return latencies;
+  };
+  return {.prompt_tokens = stats.prompt_tokens,
+          .generation_tokens = stats.generation_tokens,
+          .prefix_queried_tokens = stats.prefix_queried_tokens,
+          .prefix_hit_tokens = stats.prefix_hit_tokens,
+          .first_token_seconds = latencies(impl_->first_token),
+          .between_tokens_seconds = latencies(impl_->between_tokens)};
 }
 
 void Metrics::observe_round(double round_seconds, int num_tokens) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/generation.h"
 
@@ -18,6 +19,18 @@ struct RequestTimer {
   Time last_token;
   RequestId parent = 0;
   int num_choices = 1, num_prompt_tokens = 0, num_generated_tokens = 0, max_tokens = 0;
+};
+
+// Latencies by size; the last count is of those beyond all bounds.
+struct LatencyCounts {
+  std::vector<double> bounds;
+  std::vector<uint64_t> counts;
+};
+
+// Of all requests so far: whoever asks again and again sees rates.
+struct ServerCounts {
+  uint64_t prompt_tokens = 0, generation_tokens = 0, prefix_queried_tokens = 0, prefix_hit_tokens = 0;
+  LatencyCounts first_token_seconds, between_tokens_seconds;
 };
 
 struct MetricsOptions {
@@ -39,6 +52,8 @@ class Metrics {
   // It is part of a round that begins now.
   static void note_admission(RequestTimer& timer, RequestTimer::Time now);
   void observe(RequestTimer& timer, const RequestOutput& output, RequestTimer::Time now);
+  // What was observed so far, as /state tells it.
+  ServerCounts counts(const ReplicaStats& stats) const;
   // One round of the engine: how long, and how many token rows it had.
   void observe_round(double seconds, int num_tokens);
   // The text, with the replica's counters as they are now.

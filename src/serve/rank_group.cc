@@ -197,6 +197,7 @@ Status RankGroup::form_world() {
     return std::unexpected(error);
   }
   world_ = std::move(*formed);
+  epoch_ = world_->membership().epoch();
 
   placement_.mesh = &world_->mesh();
   const int level = world_->membership().isa_level();  // another rank's word

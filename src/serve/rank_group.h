@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -74,6 +75,7 @@ class RankGroup {
   std::vector<StateOfRank> states() const;
   RankPhase phase() const;
   std::optional<StateFailure> failure() const;
+  uint32_t epoch() const { return epoch_; }  // of the group; 0: it has not formed
 
   // Waits until the ranks that this process started have ended by themselves.
   void wait_for_children() { processes_.reset(); }
@@ -100,6 +102,7 @@ class RankGroup {
   std::vector<int> child_ranks_;              // of the processes, in their order
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
   std::unique_ptr<World> world_;
+  std::atomic<uint32_t> epoch_{0};
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;  // until all are ready
 
   mutable std::mutex own_mutex_;  // guards what follows

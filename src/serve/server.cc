@@ -21,6 +21,7 @@
 #include "http/io_threads.h"
 #include "http/server.h"
 #include "openai/api_server.h"
+#include "page/feed.h"
 #include "scheduler/scheduler.h"
 #include "serve/metrics.h"
 #include "serve/rank_reports.h"
@@ -188,7 +189,12 @@ struct RunningServer::Parts {
     api->set_metrics([this] { return render_metrics(); });
     api->set_state([this] { return render_state(); });
     api->register_routes(*http);
-    return http->start();
+    feed = std::make_unique<page::Feed>(
+        page::ClusterHistory::Names{.kind = "server", .version = kVersion, .model = model_name()});
+    feed->register_routes(*http);
+    RETURN_IF_ERROR(http->start());
+    feed->start([this] { return look(); });
+    return {};
   }
 
   Result<std::unique_ptr<RankEngine>> load() {
@@ -241,7 +247,8 @@ struct RunningServer::Parts {
   }
 
   std::string render_state() const {
-    ServerState state{.phase = group->phase(), .failure = group->failure(), .ranks = group->states()};
+    ServerState state{
+        .phase = group->phase(), .failure = group->failure(), .epoch = group->epoch(), .ranks = group->states()};
     const Replica* const serving = service.get();
     // All ranks are ready a moment before this one takes requests.
     if (!serving && state.phase == RankPhase::kReady) state.phase = RankPhase::kLoading;
@@ -250,11 +257,23 @@ struct RunningServer::Parts {
       state.num_running = stats.num_running;
       state.num_waiting = stats.num_waiting;
       state.kv_usage_percent = static_cast<int>(std::lround(100 * std::clamp(stats.kv_usage, 0.0, 1.0)));
+      state.counts = metrics->counts(stats);
       // Of this rank the newest is with its replica; the others write theirs after each round.
       for (StateOfRank& rank : state.ranks)
         if (rank.report && rank.rank == group->parallel().group_rank()) rank.report = serving->report();
     }
     return to_json(state);
+  }
+
+  // As its own /state tells it, so that the page shows the same behind a router.
+  page::ClusterView look() const {
+    auto server = page::parse_server_view(render_state());
+    page::ClusterView cluster{.phase = std::string(name_of(group->phase())), .members = {{}}};
+    page::MemberView& own = cluster.members.front();
+    const Replica* const serving = service.get();
+    own.state = serving && serving->healthy() ? "up" : serving ? "down" : "starting";
+    if (server) own.server = std::move(*server);
+    return cluster;
   }
 
   std::string model_name() const {
@@ -270,6 +289,7 @@ struct RunningServer::Parts {
   std::unique_ptr<Replica> replica;
   LateService service;
   std::unique_ptr<openai::ApiServer> api;
+  std::unique_ptr<page::Feed> feed;
   std::unique_ptr<http::IoThreads> io_threads;  // may use the API's workers, submit and abort until they are joined
   std::unique_ptr<http::Server> http;
   std::jthread stats_log;
@@ -307,6 +327,7 @@ std::string RunningServer::url() const {
 void RunningServer::stop(Deadline deadline) {
   if (!parts_->group->failure()) parts_->group->set_draining();
   parts_->replica->drain(deadline);
+  parts_->feed->end();
   parts_->http->drain(std::chrono::milliseconds(2000));
   parts_->replica->leave(deadline);
   parts_->group->leave();

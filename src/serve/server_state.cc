@@ -52,7 +52,26 @@ json::object describe(const RankReport& report, int64_t resident_bytes) {
   json::object object{{"resident_bytes", resident_bytes}};
   for (const auto& [name, place] : kPlaces) object[name] = report.*place;
   for (const auto& [name, count] : kCounts) object[name] = report.*count;
+  // Up to the last layer that has any.
+  const auto last = std::find_if(report.layer_expert_rows.rbegin(), report.layer_expert_rows.rend(),
+                                 [](uint64_t rows) { return rows > 0; });
+  object["expert_rows_by_layer"] = json::array(report.layer_expert_rows.begin(), last.base());
   return object;
+}
+
+json::object describe(const LatencyCounts& latencies) {
+  return {{"bounds", json::array(latencies.bounds.begin(), latencies.bounds.end())},
+          {"counts", json::array(latencies.counts.begin(), latencies.counts.end())}};
+}
+
+json::value describe(const std::optional<ServerCounts>& counts) {
+  if (!counts) return nullptr;
+  return {{"prompt_tokens", counts->prompt_tokens},
+          {"generation_tokens", counts->generation_tokens},
+          {"prefix_queried_tokens", counts->prefix_queried_tokens},
+          {"prefix_hit_tokens", counts->prefix_hit_tokens},
+          {"first_token_seconds", describe(counts->first_token_seconds)},
+          {"between_tokens_seconds", describe(counts->between_tokens_seconds)}};
 }
 
 json::object describe(const StateOfRank& rank) {
@@ -169,7 +188,9 @@ std::string to_json(const ServerState& state) {
                                       {"running", state.num_running},
                                       {"waiting", state.num_waiting},
                                       {"kv_usage_percent", state.kv_usage_percent},
-                                      {"ranks", std::move(ranks)}}) +
+                                      {"ranks", std::move(ranks)},
+                                      {"epoch", state.epoch},
+                                      {"counts", describe(state.counts)}}) +
          "\n";
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "config/end_report.h"
+#include "serve/metrics.h"
 #include "serve/rank_board.h"
 
 // What a server answers at GET /state, from before its model is loaded until its end; for supervisors, `status` and
@@ -16,11 +17,13 @@
 //   {"version": 1, "kind": "server", "phase": "loading", "percent": 40, "failure": null,
 //    "running": 0, "waiting": 0, "kv_usage_percent": 0,
 //    "ranks": [{"rank": 0, "phase": "loading", "percent": 37, "failure": null, "host": "node1", "pid": 4711,
-//               "report": null}, ...]}
+//               "report": null}, ...],
+//    "epoch": 1, "counts": null}
 //
 // A phase is starting, forming (waits for other ranks), loading, ready, draining or failed; then "failure" is
 // {"code": "out_of_memory", "rank": 3}: the kind of the error, and the rank that it is about where it is about one.
 // "ranks" are those of this replica; their "report" has numbers of what each holds and did, once it has loaded.
+// "counts" are of all requests, once it serves.
 namespace cachalot {
 
 std::string_view name_of(RankPhase phase);  // "loading"
@@ -45,6 +48,8 @@ struct ServerState {
   std::optional<StateFailure> failure;
   int num_running = 0, num_waiting = 0;  // requests
   int kv_usage_percent = 0;              // 100: all blocks are used
+  uint32_t epoch = 0;                    // of its group; 0: it has none yet
+  std::optional<ServerCounts> counts;    // once it serves; told, and not read back
   std::vector<StateOfRank> ranks;
 
   int percent() const;  // of all ranks together
