@@ -6,8 +6,8 @@
 #                              numbers below in the commit that needs them, and says in CHANGELOG.md what came for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-max_files=360
-max_lines=57000
+max_files=410
+max_lines=61000
 
 files() { find "$@" -type f \( -name '*.cc' -o -name '*.h' -o -name '*.rs' \) -not -path '*/target/*' | sort; }
 is_test='_test(_util)?\.(cc|h)$'
