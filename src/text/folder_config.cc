@@ -32,19 +32,25 @@ Status read_token(JsonKeys& keys, std::string_view key, std::string& token) {
 }
 
 // {"163586": {"content": "<|im_end|>", "special": true}}
-void read_added_tokens(JsonKeys& keys, std::vector<TokenizerConfig::AddedToken>& tokens) {
+Result<std::vector<TokenizerConfig::AddedToken>> read_added_tokens(JsonKeys keys) {
   constexpr std::string_view kKey = "added_tokens_decoder";
+  std::vector<TokenizerConfig::AddedToken> tokens;
   const json::object* list = keys.object(kKey);
-  if (!list) return;
+  RETURN_IF_ERROR(keys.status());
+  if (!list) return tokens;
   for (const auto& [key, value] : *list) {
     const auto id = parse_number<TokenId>(key);
     const json::object* object = value.if_object();
     const json::value* text = object ? object->if_contains("content") : nullptr;
-    if (!id || *id < 0 || !text || !text->is_string())
-      return keys.fault(kKey, fmt::format("holds {}: {}", quoted(key), shown(value)), "ids, each with its content");
+    if (!id || *id < 0 || !text || !text->is_string()) {
+      keys.fault(kKey, fmt::format("holds {}: {}", quoted(key), shown(value)), "ids, each with its content");
+      break;
+    }
     const json::value* special = object->if_contains("special");
     tokens.push_back({*id, std::string(text->get_string()), special && *special == json::value(true)});
   }
+  RETURN_IF_ERROR(keys.status());
+  return tokens;
 }
 
 // One template, or a list of named ones, of which "default" is meant.
@@ -96,7 +102,7 @@ Result<TokenizerConfig> parse(const std::string& text, const std::string& path) 
   if (keys.find("add_bos_token")) keys.optional("add_bos_token", config.add_bos_token.emplace());
   if (const json::value* name = keys.find("tokenizer_class"); name && name->is_string())
     config.tokenizer_class = std::string(name->get_string());
-  read_added_tokens(keys, config.added_tokens);
+  config.added_tokens = read_added_tokens(keys);
   read_chat_template(keys, config.chat_template);
   RETURN_IF_ERROR(keys.status());
   return config;

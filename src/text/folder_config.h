@@ -18,9 +18,10 @@ struct TokenizerConfig {
     bool is_special = false;
   };
   std::string tokenizer_class;
-  std::string bos_token, eos_token;      // "": none
-  std::optional<bool> add_bos_token;     // absent: what the tokenizer's own post-processor does
-  std::vector<AddedToken> added_tokens;  // added_tokens_decoder
+  std::string bos_token, eos_token;   // "": none
+  std::optional<bool> add_bos_token;  // absent: what the tokenizer's own post-processor does
+  // added_tokens_decoder, or what is wrong with it: beside a tokenizer.json it plays no part.
+  Result<std::vector<AddedToken>> added_tokens;
   std::optional<std::string> chat_template;
   std::string template_file;  // where that stands
 };

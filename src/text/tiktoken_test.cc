@@ -140,6 +140,14 @@ TEST_F(TiktokenTest, ATokenizerJsonGoesFirst) {
   write("tiktoken.model", "nonsense");
   write("tokenizer.json", *read_file(kNanoFolder + "/tokenizer.json"));
   EXPECT_EQ(load(folder_.path())->vocab_size(), 512);
+  write("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})");
+  EXPECT_EQ(load(folder_.path())->vocab_size(), 512) << "the names of special tokens play no part then";
+}
+
+TEST_F(TiktokenTest, AFolderWithoutItIsToldWhatItAsksFor) {
+  write("tokenizer_config.json", config_);
+  EXPECT_THAT(load_error(), HasSubstr(": neither tiktoken.model, which tokenizer_config.json asks for (tokenizer_class "
+                                      "TikTokenTokenizer), nor tokenizer.json is there; is the download unfinished?"));
 }
 
 TEST_F(TiktokenTest, DamagedFilesAreNamedWithTheLine) {
@@ -170,6 +178,7 @@ TEST_F(TiktokenTest, SpecialTokensThatCannotBeAreRefused) {
   for (const auto& [config, what] : {
            std::pair{R"({"added_tokens_decoder": {"2304": {"content": "<a>"}, "2305": {"content": "<a>"}}})",
                      "id 2305, \"<a>\", is empty or another's name"},
+           std::pair{R"({"added_tokens_decoder": [1]})", "added_tokens_decoder is [1]; it must be an object"},
            std::pair{R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})", "added_tokens_decoder holds 'x'"},
            std::pair{R"({"added_tokens_decoder": {"2304": "<a>"}})", "added_tokens_decoder holds '2304'"},
            std::pair{R"({"tokenizer_class": "QWenTokenizer"})", "read as Kimi's TikTokenTokenizer does"},

@@ -15,9 +15,11 @@ namespace cachalot {
 
 namespace {
 
+constexpr std::string_view kTiktokenClass = "TikTokenTokenizer";
 constexpr const char *kJsonFile = "/tokenizer.json", *kTiktokenFile = "/tiktoken.model";
 
-Result<cachalot_tokenizer*> from_json(const std::string& model_folder, uint32_t num_ids) {
+Result<cachalot_tokenizer*> from_json(const std::string& model_folder, const TokenizerConfig& config,
+                                      uint32_t num_ids) {
   const std::string path = model_folder + kJsonFile;
   const Result<std::string> text = read_file(path, kMostTableBytes);
   std::error_code ignored;
@@ -27,6 +29,11 @@ Result<cachalot_tokenizer*> from_json(const std::string& model_folder, uint32_t 
                       "transformers.convert_slow_tokenizer or the model page's own script, and put tokenizer.json "
                       "beside it",
                       model_folder);
+  if (!text && text.error().code == ErrorCode::kNotFound && config.tokenizer_class == kTiktokenClass)
+    return make_error(ErrorCode::kNotFound,
+                      "{}: neither tiktoken.model, which tokenizer_config.json asks for (tokenizer_class {}), nor "
+                      "tokenizer.json is there; is the download unfinished?",
+                      model_folder, kTiktokenClass);
   RETURN_IF_ERROR(text);
   RETURN_IF_ERROR(check_json(*text, path));
   std::string_view json = *text;
@@ -40,18 +47,18 @@ Result<cachalot_tokenizer*> from_json(const std::string& model_folder, uint32_t 
 
 // Kimi's: how a text is split stands in the model's code, so that of no other model is known.
 Result<cachalot_tokenizer*> from_tiktoken(const std::string& path, const TokenizerConfig& config, uint32_t num_ids) {
-  constexpr std::string_view kClass = "TikTokenTokenizer";
-  if (!config.tokenizer_class.empty() && config.tokenizer_class != kClass)
+  if (!config.tokenizer_class.empty() && config.tokenizer_class != kTiktokenClass)
     return make_error(
         ErrorCode::kUnsupported,
         "{}: tokenizer_config.json names the tokenizer_class {}, and this file is read as Kimi's {} does, "
         "no other; a tokenizer.json beside it would be read instead",
-        path, cachalot::quoted(config.tokenizer_class), kClass);
+        path, cachalot::quoted(config.tokenizer_class), kTiktokenClass);
   ASSIGN_OR_RETURN(const std::string text, read_file(path, kMostTableBytes));
   if (const std::string other = other_kind(std::string_view(text).substr(0, 512)); !other.empty())
     return make_error(ErrorCode::kCorrupt, "{}: no tokenizer: it is {}", path, other);
   std::vector<cachalot_added_token> added;
-  for (const TokenizerConfig::AddedToken& token : config.added_tokens)
+  RETURN_IF_ERROR(config.added_tokens);
+  for (const TokenizerConfig::AddedToken& token : *config.added_tokens)
     added.push_back({static_cast<uint32_t>(token.id), as_view(token.text), token.is_special});
   cachalot_tokenizer* handle = nullptr;
   std::string error;
@@ -136,8 +143,9 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::string& model_fold
   const std::string path = file_of(model_folder);
   const auto num_ids = static_cast<uint32_t>(vocab_size);
   tokenizer->is_tiktoken_ = path.ends_with(kTiktokenFile);
-  ASSIGN_OR_RETURN(cachalot_tokenizer* const handle,
-                   tokenizer->is_tiktoken_ ? from_tiktoken(path, config, num_ids) : from_json(model_folder, num_ids));
+  ASSIGN_OR_RETURN(cachalot_tokenizer* const handle, tokenizer->is_tiktoken_
+                                                         ? from_tiktoken(path, config, num_ids)
+                                                         : from_json(model_folder, config, num_ids));
   tokenizer->handle_.reset(handle);
   RETURN_IF_ERROR(tokenizer->read_tokens(path));
   if (!config.bos_token.empty()) tokenizer->bos_id_ = tokenizer->token_id(config.bos_token);
