@@ -34,6 +34,9 @@ class FakeReplica {
     server_.route("GET", "/v1/models", [name](const http::Request&) {
       return http::Response::json(200, R"({"object": "list", "data": [{"id": ")" + name + "\"}]}");
     });
+    server_.route("GET", "/state", [this](const http::Request&) {
+      return state.empty() ? http::Response::text(404, "") : http::Response::json(200, state);
+    });
     server_.route("GET", "/load", http::Responder::of([this](const http::Request&, const http::Responder& responder) {
                     num_questions++;
                     if (is_mute) {
@@ -56,6 +59,7 @@ class FakeReplica {
   // Set before requests come.
   std::function<void(http::Request, http::Responder)> on_completion;
   std::string load = R"({"running": 0, "waiting": 0, "pending_tokens": 0, "kv_usage": 0})";
+  std::string state;  // empty: it has none to tell
   bool is_listening = false;
 
   std::atomic<int> health_status{200};

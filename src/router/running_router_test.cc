@@ -99,6 +99,40 @@ TEST_F(RouterTest, PassesRequestsOnAndAnswersBack) {
   EXPECT_EQ(replica(0).last_request().headers.find("X-Request-Id"), "mine");
 }
 
+TEST_F(RouterTest, ThePageIsOpenAndItsEventsWantTheKey) {
+  options_.api_keys = {"key"};
+  options_.model = "nano";
+  add_replica().state = R"({"version": 1, "phase": "ready", "running": 3, "ranks": [{"rank": 5, "phase": "ready"}]})";
+  add_replica();
+  auto router = RunningRouter::start(options_);
+  ASSERT_TRUE(router);
+  router_ = std::move(*router);
+  EXPECT_EQ(get("/").status, 200);
+  EXPECT_EQ(get("/page/app.js").status, 200);
+  EXPECT_EQ(get("/cluster/events").status, 401);
+  http::RawClient client(router_->port());
+  client.send("GET /cluster/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key\r\n\r\n");
+  EXPECT_THAT(client.read_until("event: hello\n"), Not(HasSubstr("closed")));
+  EXPECT_THAT(client.read_until("\n\n"), AllOf(HasSubstr(R"("kind":"router")"), HasSubstr(R"("model":"nano")")));
+  // Each replica as it tells of itself; one that does not, as the router knows it.
+  for (;;) {
+    ASSERT_THAT(client.read_until("event: state\ndata: "), Not(HasSubstr("closed")));
+    const boost::json::value state = boost::json::parse(client.read_until("\n\n"));
+    const boost::json::array& replicas = state.at("replicas").as_array();
+    ASSERT_EQ(replicas.size(), 2);
+    if (replicas[0].at("ranks").as_array().empty() || replicas[1].at("state") != "up") continue;
+    EXPECT_EQ(replicas[0].at("ranks").at(0).at("rank"), 5);
+    EXPECT_EQ(replicas[0].at("running"), 3);
+    EXPECT_EQ(replicas[1].at("url").as_string(), replica(1).url());
+    EXPECT_TRUE(replicas[1].at("ranks").as_array().empty());
+    break;
+  }
+  // Who watches holds up nobody's end.
+  const auto began = steady_clock::now();
+  router_->stop(began + seconds(60));
+  EXPECT_LT(steady_clock::now() - began, seconds(30));
+}
+
 TEST_F(RouterTest, WhatIsStoredIsAskedForWhereItIs) {
   const std::string marks[] = {std::string(16, 'a'), std::string(16, 'b')};
   for (const std::string& mark : marks)

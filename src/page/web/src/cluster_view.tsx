@@ -128,7 +128,9 @@ function RankTile({ rank }: { rank: Placed }) {
           {rank.waits_for !== null ? (
             <span class="waits">waits for rank {rank.waits_for}, {percent(rank.waiting)}</span>
           ) : (
-            <span class="muted">{rank.busy > 0.005 ? `busy ${percent(rank.busy)}` : "idle"}{rank.without_rows > 0.005 ? `, ${percent(rank.without_rows)} without rows` : ""}</span>
+            <span class="muted">
+              {rank.busy < 0.005 ? "idle" : rank.without_rows > 0.05 ? `${percent(rank.without_rows)} without rows` : `works ${percent((rank.computing + rank.exchanging) * rank.busy)}, waits ${percent(rank.waiting * rank.busy)}`}
+            </span>
           )}
         </div>
       )}

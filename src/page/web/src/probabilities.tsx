@@ -19,9 +19,10 @@ function per100(logprob: number): string {
 }
 
 export function Probabilities({ tokens }: { tokens: Token[] }) {
-  const [chosen, setChosen] = useState(0);
   const list = useRef<HTMLDivElement>(null);
   const told = tokens.slice(0, kMostTokens);
+  // At first the one that was least likely.
+  const [chosen, setChosen] = useState(() => told.reduce((least, { logprob }, at) => (logprob < told[least].logprob ? at : least), 0));
   const token = told[Math.min(chosen, told.length - 1)];
   if (!token) return null;
   const mean = Math.exp(told.reduce((sum, { logprob }) => sum + logprob, 0) / told.length);
