@@ -9,6 +9,7 @@
 #include "base/math.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "calibrate/calibrate.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "engine/participate.h"
@@ -142,12 +143,40 @@ Status run_synth(SynthFlags flags) {
 }
 
 struct QuantizeFlags {
-  std::string model, folder;
+  std::string model, folder, texts;
+  int64_t calibration_tokens = CalibrateOptions().most_tokens;
   QuantizeOptions options = {.target = {.format = WeightFormat::kAwq, .group_size = 0}, .num_threads = 0};
 };
 
+constexpr int64_t kFewTokens = 2048;
+
+Result<Foldings> run_calibration(const QuantizeFlags& flags, const ModelFiles& files) {
+  CalibrateOptions options{.target = flags.options.target,
+                           .texts = flags.texts,
+                           .most_tokens = flags.calibration_tokens,
+                           .num_threads = flags.options.num_threads};
+  Result<Calibration> calibration = [&] {
+    ProgressBar bar("calibrating " + flags.model, "layers");
+    options.on_progress = [&](uint64_t num_done, uint64_t num_total) { bar.update(num_done, num_total); };
+    return calibrate(files, options);
+  }();
+  if (!calibration) return std::unexpected(calibration.error());
+  if (calibration->num_tokens < kFewTokens)
+    log::warn("{}: {} tokens are few to calibrate with; some thousands are better", flags.texts,
+              calibration->num_tokens);
+  fmt::print("{}: {} tokens; error of the linears' outputs {:.2f} %, rounded to nearest {:.2f} %\n", flags.texts,
+             calibration->num_tokens, calibration->error * 100, calibration->plain_error * 100);
+  return std::move(calibration->foldings);
+}
+
 Status run_quantize(QuantizeFlags flags) {
   settle(flags.options.target);
+  if (!flags.texts.empty()) {
+    if (flags.options.target.format == WeightFormat::kFp8Block)
+      return make_parameter_error("--calibrate",
+                                  "--calibrate: is for awq, compressed-tensors and mxfp4; fp8 needs no calibration");
+    flags.options.calibrate = [&](const ModelFiles& files) { return run_calibration(flags, files); };
+  }
   if (flags.options.num_threads == 0)
     flags.options.num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   Result<QuantizeSummary> summary = [&] {
@@ -206,6 +235,13 @@ void add_quantize_command(CLI::App& app) {
   add_format_flags(*command, options.target, {"awq", "compressed-tensors", "mxfp4", "fp8"},
                    "Weight format: awq (int4 with zero points), compressed-tensors (int4 without), mxfp4 (in "
                    "compressed-tensors' form) or fp8 (128x128 blocks)");
+  command
+      ->add_option("--calibrate", flags->texts,
+                   "Text, or .jsonl lines with `messages`, `text` or `token_ids`, by whose activations weights of four "
+                   "bits are scaled and rounded (AWQ)")
+      ->type_name("FILE");
+  add_whole(*command, "--calibration-tokens", flags->calibration_tokens, {.least = 1, .most = 1 << 20},
+            "Tokens of it that are run, at most");
   add_whole(*command, "--threads", options.num_threads, {.most = 4096}, "Compute threads; 0: one a core");
   command->add_option("--shard-size", options.shard_bytes, "Largest file, e.g. 4G")
       ->transform(CLI::AsSizeValue(false))

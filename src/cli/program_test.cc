@@ -76,6 +76,20 @@ TEST(Program, LinesAboutAcceptedFlagsHaveTheLogsFormat) {
               testing::Not(HasSubstr("is accepted")));
 }
 
+TEST(Program, QuantizeSaysWhatIsWrongWithACalibration) {
+  const std::string nano = std::string(CACHALOT_SOURCE_DIR) + "/models/nano";
+  const std::vector<std::string> words{"quantize", "--model", nano, "--out", testing::TempDir() + "no-such-model"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), words.begin(), words.end());
+    return run(more);
+  };
+  EXPECT_EQ(with({"--quant", "fp8", "--calibrate", "t.txt"}).status, 1);
+  EXPECT_THAT(with({"--quant", "fp8", "--calibrate", "t.txt"}).err, HasSubstr("--calibrate: is for awq"));
+  EXPECT_THAT(with({"--calibrate", "/nowhere.txt"}).err, HasSubstr("/nowhere.txt: "));
+  EXPECT_EQ(with({"--calibration-tokens", "0"}).status, 2);
+  EXPECT_THAT(run({"quantize", "--help"}).out, testing::AllOf(HasSubstr("--calibrate"), HasSubstr("N=8192")));
+}
+
 // Before anything is asked of a server.
 TEST(Program, BenchServeSaysWhatIsWrongWithItsFlags) {
   const std::pair<std::vector<std::string>, std::string> kWrong[] = {

@@ -173,9 +173,9 @@ class Loader {
       : config_(config), settings_(settings), catalog_(catalog), packer_(packer) {}
 
   Result<ModelWeights> load();
+  Result<LayerWeights> layer(int layer_idx);
 
  private:
-  Result<LayerWeights> layer(int layer_idx);
   Result<AttentionWeights> attention(const std::string& prefix);
   Result<IndexerWeights> indexer(const std::string& prefix);
   Status absorbed_form(const std::string& name, const WeightSource& kv_b, AttentionWeights& weights);
@@ -388,6 +388,11 @@ Error experts_differ(int layer, const ExpertInput& one, const ExpertInput& other
 Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings,
                                   const WeightCatalog& catalog, WeightPacker& packer) {
   return Loader(config, settings, catalog, packer).load();
+}
+
+Result<LayerWeights> load_layer(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog,
+                                WeightPacker& packer, int layer) {
+  return Loader(config, settings, catalog, packer).layer(layer);
 }
 
 }  // namespace cachalot

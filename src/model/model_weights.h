@@ -176,4 +176,8 @@ class WeightPacker {
 Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings& settings,
                                   const WeightCatalog& catalog, WeightPacker& packer);
 
+// One layer's alone.
+Result<LayerWeights> load_layer(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog,
+                                WeightPacker& packer, int layer);
+
 }  // namespace cachalot

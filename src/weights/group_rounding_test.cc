@@ -12,6 +12,12 @@
 namespace cachalot {
 namespace {
 
+// Every weight counts the same.
+WeightGroup alike(const std::vector<float>& weights) {
+  static const std::vector<float> kOnes(1024, 1.f);
+  return {weights, {kOnes.data(), weights.size()}};
+}
+
 struct Rounded {
   AwqGroup group;
   std::vector<float> values;
@@ -20,7 +26,7 @@ struct Rounded {
 
 Rounded round_group(const std::vector<float>& weights) {
   std::vector<uint8_t> nibbles(weights.size(), 255);
-  Rounded rounded{.group = quantize_awq_group(weights, nibbles.data())};
+  Rounded rounded{.group = quantize_awq_group(alike(weights), nibbles.data())};
   EXPECT_LE(rounded.group.zero, 15);
   for (size_t idx = 0; idx < weights.size(); idx++) {
     EXPECT_LE(nibbles[idx], 15);
@@ -128,7 +134,7 @@ TEST(Mxfp4, RoundsToTheNearestCodeAndTiesToTheEvenOne) {
     std::vector<float> weights(32, 6);
     weights[0] = weight;
     std::vector<uint8_t> codes(32);
-    EXPECT_EQ(quantize_mxfp4_group(weights, codes.data()).scale, 127);
+    EXPECT_EQ(quantize_mxfp4_group(alike(weights), codes.data()).scale, 127);
     return int{codes[0]};
   };
   const std::pair<float, int> wanted[] = {{0, 0},     {0.24f, 0}, {0.25f, 0}, {0.26f, 1}, {0.75f, 2}, {1.25f, 2},
@@ -140,13 +146,36 @@ TEST(Mxfp4, RoundsToTheNearestCodeAndTiesToTheEvenOne) {
 TEST(Mxfp4, TakesTheScaleWithTheLeastError) {
   std::vector<uint8_t> codes(32);
   const auto scale = [&](float weight) {
-    return quantize_mxfp4_group(std::vector<float>(32, weight), codes.data()).scale;
+    const std::vector<float> weights(32, weight);
+    return quantize_mxfp4_group(alike(weights), codes.data()).scale;
   };
   EXPECT_EQ(scale(0), 127);
   EXPECT_EQ(scale(7.9f), 128) << "6 would be too small: 8 is nearer";
   EXPECT_EQ(scale(6.1f), 127);
   EXPECT_EQ(scale(0x1p-90f), 127 - 92);
   EXPECT_EQ(scale(3e38f), 127 + 125);
+}
+
+TEST(GroupRounding, WeighsErrorsByImportance) {
+  for (const WeightFormat format : {WeightFormat::kAwq, WeightFormat::kPackedInt, WeightFormat::kMxfp4}) {
+    double even = 0, weighed = 0;
+    for (unsigned seed = 0; seed < 100; seed++) {
+      const std::vector<float> weights = normal_weights(32, 0.1f, seed);
+      std::vector<float> importance(weights.size(), 1.f), values(weights.size());
+      for (size_t idx = 0; idx < importance.size(); idx += 10) importance[idx] = 50;
+      std::vector<uint8_t> codes(weights.size());
+      const auto error = [&](const WeightGroup& group) {
+        round_trip(format, group, codes.data(), values.data());
+        double sum = 0;
+        for (size_t idx = 0; idx < values.size(); idx++)
+          sum += importance[idx] * std::pow(values[idx] - weights[idx], 2);
+        return sum;
+      };
+      even += error(alike(weights));
+      weighed += error({weights, importance});
+    }
+    EXPECT_LT(weighed, 0.85 * even) << static_cast<int>(format);
+  }
 }
 
 }  // namespace

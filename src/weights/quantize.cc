@@ -6,7 +6,6 @@
 
 #include "base/file.h"
 #include "weights/linear_source.h"
-#include "weights/model_files.h"
 #include "weights/quantized_weight.h"
 
 namespace cachalot {
@@ -14,12 +13,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t kRowsAtOnce = 64;
+
 // One entry of the model: the tensors that hold it now, and those that will. Equal names: copied as they are.
 struct Conversion {
   ModelTensor tensor = {};
   std::vector<const TensorRef*> from;
   std::vector<TensorSpec> to;
   bool is_quantized = false;
+  Folding folding;
 
   uint64_t num_bytes_read() const {
     uint64_t bytes = 0;
@@ -30,14 +32,14 @@ struct Conversion {
 
 class ModelQuantizer {
  public:
-  ModelQuantizer(const ModelFiles& files, const QuantizeOptions& options)
-      : files_(files), options_(options), threads_({.num_threads = options.num_threads}) {}
+  ModelQuantizer(const ModelFiles& files, const QuantizeOptions& options, const Foldings& foldings)
+      : files_(files), options_(options), foldings_(foldings) {}
 
   Status plan() {
     for (ModelTensor& tensor : model_tensors(files_.config(), files_.num_mtp_layers()))
       RETURN_IF_ERROR(plan_tensor(std::move(tensor)));
     for (const TensorRef& tensor : files_.checkpoint().set_aside()) add({.from = {&tensor}, .to = {tensor.spec}});
-    if (summary_.num_quantized == 0)
+    if (summary_.num_quantized == 0 && options_.target.format != WeightFormat::kPlain)
       return make_error(ErrorCode::kInvalidArgument,
                         "{}: nothing to quantize: no linear is plain or fp8 and fits the format",
                         files_.checkpoint().folder());
@@ -90,15 +92,28 @@ class ModelQuantizer {
       conversion.is_quantized = false;
       summary_.kept.push_back(files_.config().tensor_prefix + entry.name);
     }
+    if (const auto found = foldings_.find(entry.name); found != foldings_.end()) conversion.folding = found->second;
     if (conversion.is_quantized) {
       conversion.to = quantized_specs(entry, options_.target);
       for (TensorSpec& spec : conversion.to) spec.name.insert(0, files_.config().tensor_prefix);
       summary_.num_quantized++;
+    } else if (conversion.folding.changes()) {
+      conversion.to = {plain_spec(entry, folded_dtype(conversion))};
+      conversion.to[0].name.insert(0, files_.config().tensor_prefix);
     } else {
       for (const TensorRef* part : conversion.from) conversion.to.push_back(part->spec);
     }
     add(std::move(conversion));
     return {};
+  }
+
+  // Of what is plain afterwards: a norm's factors are such that its own type holds the product; fp8 has no exponents to
+  // spare.
+  static DType folded_dtype(const Conversion& conversion) {
+    const DType dtype = conversion.from.front()->spec.dtype;
+    if (!conversion.tensor.is_linear()) return dtype;
+    if (!conversion.folding.has_powers_of_two()) return DType::kF32;
+    return is_float_dtype(dtype) ? dtype : DType::kBF16;
   }
 
   void add(Conversion conversion) {
@@ -107,13 +122,14 @@ class ModelQuantizer {
   }
 
   Status convert(const Conversion& conversion, CheckpointWriter& writer) {
+    if (!conversion.is_quantized && conversion.folding.changes()) return fold(conversion, writer);
     if (!conversion.is_quantized) {
       for (const TensorRef* part : conversion.from) RETURN_IF_ERROR(writer.write(part->spec.name, part->data));
       return {};
     }
     ASSIGN_OR_RETURN(const WeightSource source,
                      files_.linear(conversion.tensor.name, conversion.tensor.rows, conversion.tensor.cols));
-    const QuantizedWeight weight = quantize_weight(source, options_.target, threads_);
+    const QuantizedWeight weight = quantize_weight(source, conversion.folding, options_.target, threads_);
     if (!weight.finite) return tensor_error(*conversion.from.front(), "holds a number that is not finite");
     squared_error_ += weight.squared_error;
     squared_norm_ += weight.squared_norm;
@@ -122,9 +138,28 @@ class ModelQuantizer {
     return {};
   }
 
+  // A linear or a norm that stays plain.
+  Status fold(const Conversion& conversion, CheckpointWriter& writer) {
+    const ModelTensor& tensor = conversion.tensor;
+    std::vector<float> values;
+    if (tensor.is_linear()) {
+      ASSIGN_OR_RETURN(const WeightSource source, files_.linear(tensor.name, tensor.rows, tensor.cols));
+      const FoldedWeight weight(source, conversion.folding);
+      values.resize(static_cast<size_t>(tensor.rows * tensor.cols));
+      threads_.parallel_for(tensor.rows, kRowsAtOnce, [&](int64_t begin, int64_t end, int) {
+        for (int64_t row = begin; row < end; row++) weight.read_row(row, values.data() + row * tensor.cols);
+      });
+    } else {
+      ASSIGN_OR_RETURN(values, files_.vector(tensor.name, tensor.rows));
+      for (size_t idx = 0; idx < values.size(); idx++) values[idx] *= (*conversion.folding.outputs)[idx];
+    }
+    return writer.write(conversion.to[0].name, from_floats(values, conversion.to[0].dtype));
+  }
+
   const ModelFiles& files_;
   const QuantizeOptions& options_;
-  ThreadPool threads_;
+  const Foldings& foldings_;
+  ThreadPool threads_{{.num_threads = options_.num_threads}};
   std::vector<Conversion> conversions_;
   QuantizeSummary summary_;
   double squared_error_ = 0, squared_norm_ = 0;
@@ -154,7 +189,12 @@ Result<QuantizeSummary> quantize_model(const std::string& model_folder, const st
   RETURN_IF_ERROR(check_target(options.target));
   RETURN_IF_ERROR(check_output_folder(folder));
   ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(model_folder));
-  ModelQuantizer quantizer(files, options);
+  Foldings foldings;
+  if (options.calibrate) {
+    RETURN_IF_ERROR(ModelQuantizer(files, options, foldings).plan());
+    ASSIGN_OR_RETURN(foldings, options.calibrate(files));
+  }
+  ModelQuantizer quantizer(files, options, foldings);
   RETURN_IF_ERROR(quantizer.plan());
   RETURN_IF_ERROR(quantizer.write(folder));
   RETURN_IF_ERROR(copy_other_files(model_folder, folder));

@@ -23,9 +23,10 @@ struct ChunkSums {
   double squared_error = 0, squared_norm = 0;
   bool finite = true;
 
-  void add_row(const float* values, int64_t count) {
+  void add_row(std::span<const float> values, std::span<const float> importance) {
     double norm = 0;
-    for (int64_t idx = 0; idx < count; idx++) norm += static_cast<double>(values[idx]) * values[idx];
+    for (size_t idx = 0; idx < values.size(); idx++)
+      norm += static_cast<double>(values[idx]) * values[idx] * importance[idx];
     squared_norm += norm;
     finite = finite && std::isfinite(norm);  // squares of finite floats stay finite in double
   }
@@ -36,13 +37,18 @@ T* as(std::vector<std::byte>& bytes) {
   return reinterpret_cast<T*>(bytes.data());
 }
 
+WeightGroup group_of(std::span<const float> row, std::span<const float> importance, int64_t group, int64_t size) {
+  const auto begin = static_cast<size_t>(group * size), count = static_cast<size_t>(size);
+  return {row.subspan(begin, count), importance.subspan(begin, count)};
+}
+
 // Rounds outputs [begin, end) of an AWQ weight.
 class AwqChunk {
  public:
-  AwqChunk(const WeightSource& source, int group_size, int64_t begin, int64_t end)
-      : source_(source),
-        in_(source.in_features),
-        out_(source.out_features),
+  AwqChunk(const FoldedWeight& weight, int group_size, int64_t begin, int64_t end)
+      : weight_(weight),
+        in_(weight.source().in_features),
+        out_(weight.source().out_features),
         group_size_(group_size),
         begin_(begin),
         end_(end) {}
@@ -54,12 +60,12 @@ class AwqChunk {
         zeros(static_cast<size_t>(num_outputs * num_groups));
     ChunkSums sums;
     for (int64_t output = 0; output < num_outputs; output++) {
-      read_values(source_, begin_ + output, 0, in_, row.data());
-      sums.add_row(row.data(), in_);
+      weight_.read_row(begin_ + output, row.data());
+      sums.add_row(row, weight_.importance());
       if (!sums.finite) return sums;
       for (int64_t group = 0; group < num_groups; group++) {
-        const std::span<const float> weights(row.data() + group * group_size_, static_cast<size_t>(group_size_));
-        const AwqGroup rounded = quantize_awq_group(weights, nibbles.data() + output * in_ + group * group_size_);
+        const AwqGroup rounded = quantize_awq_group(group_of(row, weight_.importance(), group, group_size_),
+                                                    nibbles.data() + output * in_ + group * group_size_);
         sums.squared_error += rounded.squared_error;
         zeros[output * num_groups + group] = rounded.zero;
         as<fp16>(result.tensors[2])[group * out_ + begin_ + output] = rounded.scale;
@@ -86,24 +92,24 @@ class AwqChunk {
     }
   }
 
-  const WeightSource& source_;
+  const FoldedWeight& weight_;
   int64_t in_, out_, group_size_, begin_, end_;
 };
 
 // Rounds outputs [begin, end) of a weight whose rows are outputs: compressed-tensors' int4 or MXFP4.
-ChunkSums quantize_rows(const WeightSource& source, const QuantTarget& target, int64_t begin, int64_t end,
+ChunkSums quantize_rows(const FoldedWeight& weight, const QuantTarget& target, int64_t begin, int64_t end,
                         QuantizedWeight& result) {
-  const int64_t in = source.in_features, group_size = target.group_size, num_groups = in / group_size;
-  const int64_t row_bytes = std::ssize(result.tensors[0]) / source.out_features;
+  const int64_t in = weight.source().in_features, group_size = target.group_size, num_groups = in / group_size;
+  const int64_t row_bytes = std::ssize(result.tensors[0]) / weight.source().out_features;
   std::vector<float> row(static_cast<size_t>(in));
   std::vector<uint8_t> nibbles(static_cast<size_t>(2 * row_bytes));  // what fills the last word up is zero
   ChunkSums sums;
   for (int64_t output = begin; output < end; output++) {
-    read_values(source, output, 0, in, row.data());
-    sums.add_row(row.data(), in);
+    weight.read_row(output, row.data());
+    sums.add_row(row, weight.importance());
     if (!sums.finite) return sums;
     for (int64_t group = 0; group < num_groups; group++) {
-      const std::span<const float> weights(row.data() + group * group_size, static_cast<size_t>(group_size));
+      const WeightGroup weights = group_of(row, weight.importance(), group, group_size);
       uint8_t* const codes = nibbles.data() + group * group_size;
       const int64_t scale_idx = output * num_groups + group;
       if (target.format == WeightFormat::kMxfp4) {
@@ -124,13 +130,13 @@ ChunkSums quantize_rows(const WeightSource& source, const QuantTarget& target, i
 }
 
 // Rounds one row of fp8 blocks: outputs [begin, end).
-ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t end, QuantizedWeight& result) {
-  const int64_t in = source.in_features, num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
+ChunkSums quantize_fp8_rows(const FoldedWeight& weight, int64_t begin, int64_t end, QuantizedWeight& result) {
+  const int64_t in = weight.source().in_features, num_blocks = ceil_div(in, kFp8Block), num_rows = end - begin;
   std::vector<float> rows(static_cast<size_t>(num_rows * in));
   ChunkSums sums;
   for (int64_t row = 0; row < num_rows; row++) {
-    read_values(source, begin + row, 0, in, rows.data() + row * in);
-    sums.add_row(rows.data() + row * in, in);
+    weight.read_row(begin + row, rows.data() + row * in);
+    sums.add_row({rows.data() + row * in, static_cast<size_t>(in)}, weight.importance());
   }
   if (!sums.finite) return sums;
   const std::array<float, 256>& values = fp8_values();
@@ -144,10 +150,10 @@ ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t e
     as<float>(result.tensors[1])[begin / kFp8Block * num_blocks + block] = scale;
     for (int64_t row = 0; row < num_rows; row++) {
       for (int64_t idx = first; idx < last; idx++) {
-        const float weight = rows[row * in + idx];
-        const uint8_t bits = encode_e4m3(weight / scale);
+        const float value = rows[row * in + idx];
+        const uint8_t bits = encode_e4m3(value / scale);
         as<uint8_t>(result.tensors[0])[(begin + row) * in + idx] = bits;
-        const double difference = static_cast<double>(values[bits]) * scale - weight;
+        const double difference = static_cast<double>(values[bits]) * scale - value;
         sums.squared_error += difference * difference;
       }
     }
@@ -157,7 +163,8 @@ ChunkSums quantize_fp8_rows(const WeightSource& source, int64_t begin, int64_t e
 
 }  // namespace
 
-QuantizedWeight quantize_weight(const WeightSource& source, const QuantTarget& target, ThreadPool& threads) {
+QuantizedWeight quantize_weight(const WeightSource& source, const Folding& folding, const QuantTarget& target,
+                                ThreadPool& threads) {
   const int64_t out = source.out_features, in = source.in_features;
   QuantizedWeight result;
   for (const TensorSpec& spec : quantized_specs({.rows = out, .cols = in}, target))
@@ -165,10 +172,11 @@ QuantizedWeight quantize_weight(const WeightSource& source, const QuantTarget& t
 
   CHECK((source.format == SourceFormat::kPlain || source.format == SourceFormat::kFp8Block) &&
         source.out_count == out && source.in_count == in);
+  const FoldedWeight weight(source, folding);
   const auto quantize = [&](int64_t begin, int64_t end) {
-    if (target.format == WeightFormat::kAwq) return AwqChunk(source, target.group_size, begin, end).run(result);
-    if (target.format == WeightFormat::kFp8Block) return quantize_fp8_rows(source, begin, end, result);
-    return quantize_rows(source, target, begin, end, result);
+    if (target.format == WeightFormat::kAwq) return AwqChunk(weight, target.group_size, begin, end).run(result);
+    if (target.format == WeightFormat::kFp8Block) return quantize_fp8_rows(weight, begin, end, result);
+    return quantize_rows(weight, target, begin, end, result);
   };
   if (target.format == WeightFormat::kPackedInt) {
     const int64_t shape[2] = {out, in};
@@ -185,6 +193,16 @@ QuantizedWeight quantize_weight(const WeightSource& source, const QuantTarget& t
     result.finite = result.finite && part.finite;
   }
   return result;
+}
+
+std::vector<std::byte> from_floats(std::span<const float> values, DType dtype) {
+  std::vector<std::byte> bytes(values.size() * dtype_size(dtype));
+  for (size_t idx = 0; idx < values.size(); idx++) {
+    if (dtype == DType::kF32) as<float>(bytes)[idx] = values[idx];
+    if (dtype == DType::kBF16) as<bf16>(bytes)[idx] = bf16(values[idx]);
+    if (dtype == DType::kF16) as<fp16>(bytes)[idx] = fp16(values[idx]);
+  }
+  return bytes;
 }
 
 }  // namespace cachalot

@@ -74,7 +74,7 @@ TEST_P(WeightQuantizer, DequantizesToNearlyTheSameWeights) {
   const auto& [target, out, in, bound] = GetParam();
   const std::vector<float> weights = random_weights(out * in);
   ThreadPool threads({.num_threads = 2});
-  const QuantizedWeight quantized = quantize_weight(plain(weights, out, in), target, threads);
+  const QuantizedWeight quantized = quantize_weight(plain(weights, out, in), {}, target, threads);
   ASSERT_TRUE(quantized.finite);
   const std::vector<float> values = values_of(source_of(quantized, target, out, in));
   double error = 0, norm = 0;
@@ -91,8 +91,8 @@ TEST_P(WeightQuantizer, GivesTheSameBytesOnAnyNumberOfThreads) {
   const auto& [target, out, in, bound] = GetParam();
   const std::vector<float> weights = random_weights(out * in, 2);
   ThreadPool one({.num_threads = 1}), three({.num_threads = 3});
-  const QuantizedWeight first = quantize_weight(plain(weights, out, in), target, one);
-  const QuantizedWeight second = quantize_weight(plain(weights, out, in), target, three);
+  const QuantizedWeight first = quantize_weight(plain(weights, out, in), {}, target, one);
+  const QuantizedWeight second = quantize_weight(plain(weights, out, in), {}, target, three);
   EXPECT_EQ(first.tensors, second.tensors);
   EXPECT_EQ(first.squared_error, second.squared_error);
 }
@@ -103,7 +103,7 @@ TEST_P(WeightQuantizer, ReportsNumbersThatAreNotFinite) {
   for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     std::vector<float> weights = random_weights(out * in);
     weights[weights.size() / 2] = bad;
-    EXPECT_FALSE(quantize_weight(plain(weights, out, in), target, threads).finite);
+    EXPECT_FALSE(quantize_weight(plain(weights, out, in), {}, target, threads).finite);
   }
 }
 
