@@ -11,12 +11,12 @@ namespace json = boost::json;
 
 namespace {
 
-struct Kind {
+struct StatusAndType {
   int status;
   const char* type;
 };
 
-Kind kind_of(ErrorCode code) {
+StatusAndType kind_of(ErrorCode code) {
   switch (code) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:

@@ -77,7 +77,9 @@ class Traffic {
       ended_.get_future().wait();
     }
     result_.seconds = since(begin_);
-    boost::asio::post(strand_, boost::asio::use_future([] {})).wait();  // what was posted is done with this
+    std::promise<void> posted;  // what was posted before is done with this
+    boost::asio::post(strand_, [&] { posted.set_value(); });
+    posted.get_future().wait();
     size_t idx = 0;
     std::erase_if(result_.timings, [&](const Timing&) { return !is_over_[idx++]; });
     result_.is_whole = result_.timings.size() == is_over_.size();

@@ -46,7 +46,7 @@ const std::string kCalls = R"(,{"role":"assistant","content":"See:","reasoning_c
     {"role":"tool","tool_call_id":"a1","content":"grey"},{"role":"tool","tool_call_id":"functions.now:7","content":"noon"})";
 const std::string kAnswered = R"(,{"role":"assistant","content":"Grey.","reasoning_content":"So."},
     {"role":"user","content":"And?"})";
-const std::string kTools =
+const std::string kCityTools =
     R"(,"tools":[{"type":"function","function":{"name":"weather","description":"Of a city\nor two",
     "parameters":{"type":"object","required":["city"],"properties":{"days":{"type":"array","items":{"type":"number",
     "description":"each"}},"city":{"type":"string","maxLength":9,"description":"Which"}}}}}])";
@@ -85,7 +85,7 @@ TEST_F(ChatFormats, DeepseekV32TellsToolsAndTheAnswersFormInTheFirstMessage) {
       R"(,"response_format":{"type":"json_schema","json_schema":{"name":"f","schema":{"type":"object"}}})";
   const std::string told_form =
       "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n{\"type\": \"object\"}";
-  const std::string tools = chat(*v32, with(kUser, kTools + form)).text;
+  const std::string tools = chat(*v32, with(kUser, kCityTools + form)).text;
   EXPECT_THAT(tools, testing::StartsWith("<｜begin▁of▁sentence｜>\n\n## Tools\nYou have access to a set of tools"));
   EXPECT_THAT(
       tools,
@@ -148,7 +148,7 @@ TEST_F(ChatFormats, KimiKeepsThoughtsBehindTheLastAnswerAndIdsAsSent) {
 
 TEST_F(ChatFormats, KimiReadsToolsInTypescriptOrSortedJson) {
   const auto kimi = of_file("kimi_k25.jinja");
-  EXPECT_THAT(chat(*kimi, with(kUser, kTools)).text,
+  EXPECT_THAT(chat(*kimi, with(kUser, kCityTools)).text,
               testing::StartsWith(R"(<|im_system|>tool_declare<|im_middle|># Tools
 
 ## functions
@@ -260,8 +260,9 @@ TEST_F(KimiServerTest, ACallEndsAThoughtThatHasNoEnd) {
       "Hm.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:3<|tool_call_argument_begin|>"
       "{\"city\": \"K\"}<|tool_call_end|><|tool_calls_section_end|>";
   kimi_service_.answer_with(call);
-  const Answer answer = ask("POST", "/v1/chat/completions",
-                            R"({"messages":[{"role":"user","content":"b"}],"tool_choice":"required")" + kTools + "}");
+  const Answer answer =
+      ask("POST", "/v1/chat/completions",
+          R"({"messages":[{"role":"user","content":"b"}],"tool_choice":"required")" + kCityTools + "}");
   ASSERT_EQ(answer.status, 200) << json::serialize(answer.body);
   const json::value& message = answer.body.at("choices").at(0).at("message");
   EXPECT_EQ(message.at("reasoning"), "Hm.");
