@@ -4,6 +4,7 @@
 #include <boost/json.hpp>
 
 #include "base/text.h"
+#include "cli/flags.h"
 
 namespace cachalot {
 
@@ -53,15 +54,15 @@ json::value json_of(const std::string& text) {
 
 namespace {
 
-// `num_left` counts down.
-bool is_small(const YAML::Node& node, int depth, size_t& num_left) {
+// `num_left` values; counts them down.
+bool fits_into(const YAML::Node& node, int depth, size_t& num_left) {
   if (num_left-- == 0 || depth > kMostConfigDepth) return false;
   if (node.IsMap()) {
     for (const auto& entry : node)
-      if (!is_small(entry.first, depth + 1, num_left) || !is_small(entry.second, depth + 1, num_left)) return false;
+      if (!fits_into(entry.first, depth + 1, num_left) || !fits_into(entry.second, depth + 1, num_left)) return false;
   } else if (node.IsSequence()) {
     for (const YAML::Node& item : node)
-      if (!is_small(item, depth + 1, num_left)) return false;
+      if (!fits_into(item, depth + 1, num_left)) return false;
   }
   return true;
 }
@@ -70,7 +71,7 @@ bool is_small(const YAML::Node& node, int depth, size_t& num_left) {
 
 bool is_small(const YAML::Node& node) {
   size_t num_left = kMostConfigNodes;
-  return is_small(node, 0, num_left);
+  return fits_into(node, 0, num_left);
 }
 
 json::value json_of(const YAML::Node& node) {

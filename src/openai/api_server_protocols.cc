@@ -6,8 +6,8 @@
 
 #include "openai/api_server.h"
 #include "openai/messages/messages_request.h"
+#include "openai/responses/response_items.h"
 #include "openai/responses/responses_format.h"
-#include "openai/responses/responses_request.h"
 
 namespace cachalot::openai {
 

@@ -264,6 +264,15 @@ TEST(Signals, EndCommandsThatOnlyWork) {
   }
 }
 
+TEST(Signals, ALoadThatIsStoppedSaysWhatWasMeasured) {
+  Program bench({"bench", "serve", "--instant-server", "--num-prompts", "2000", "--request-rate", "20", "--input-len",
+                 "4", "--output-len", "4"});
+  std::this_thread::sleep_for(seconds(4));
+  EXPECT_EQ(end_at_once(bench, SIGINT), 128 + SIGINT) << bench.output();
+  EXPECT_THAT(bench.output(), HasSubstr("Successful requests"));
+  EXPECT_THAT(bench.output(), HasSubstr("Stopped after"));
+}
+
 TEST(Signals, AReaderOfTheLogThatGoesAwayEndsNothing) {
   std::array<int, 2> ends{};
   ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);

@@ -184,16 +184,11 @@ void read_message_tools(JsonKeys& keys, const RequestLimits& limits, ToolUse& us
     const std::string where = fmt::format("tools[{}]", i);
     const json::object* tool = list[i].if_object();
     if (const std::string_view type = tool ? text_at(*tool, "type") : ""; !type.empty() && type != "custom") {
-      warn_once(fmt::format("requests bring tools of type {}, which do not exist here and are left out (said once)",
-                            quoted(type)));
+      leave_out_tool(type);
       continue;
     }
     if (!check_function(list[i], where, keys, "input_schema")) return;
-    json::object function;
-    for (const auto& [from, to] : {std::pair("name", "name"), std::pair("description", "description"),
-                                   std::pair("input_schema", "parameters"), std::pair("strict", "strict")})
-      if (const json::value* value = tool->if_contains(from); value && !value->is_null()) function[to] = *value;
-    use.tools.push_back({{"type", "function"}, {"function", std::move(function)}});
+    use.tools.push_back(flat_tool(*tool, text_at(*tool, "name"), "input_schema"));
   }
 }
 
@@ -282,12 +277,7 @@ ApiResult<MessagesRequest> parse_messages_request(const json::object& object, co
   JsonKeys keys(object, kRequest);
   check_field_names(object, keys, fmt::format("{} {} {}", kSharedWithChats, kOfMessages, kHintsOfMessages),
                     kRefusedOfMessages);
-  json::object shared;
-  for (const auto& [key, value] : object)
-    if (has_word(kSharedWithChats, std::string_view(key.data(), key.size()))) shared[key] = value;
-  JsonKeys shared_keys(shared, kRequest);
-  read_generation_params(shared, shared_keys, defaults, limits, request.chat.params);
-  RETURN_IF_ERROR(shared_keys.status());
+  RETURN_IF_ERROR(read_shared_params(object, kSharedWithChats, defaults, limits, request.chat.params));
   if (!counts_only) read_answer_options(keys, limits, request);
   read_all_messages(keys, limits, conversation);
   read_message_tools(keys, limits, conversation.tools);

@@ -188,6 +188,16 @@ void read_generation_params(const json::object& object, JsonKeys& keys, const Ge
     keys.fault("cache_salt", "is empty", "a string with something in it");
 }
 
+Status read_shared_params(const json::object& object, std::string_view words, const GenerationConfig& defaults,
+                          const RequestLimits& limits, GenerationParams& params) {
+  json::object shared;
+  for (const auto& [key, value] : object)
+    if (has_word(words, std::string_view(key.data(), key.size()))) shared[key] = value;
+  JsonKeys keys(shared, kRequest);
+  read_generation_params(shared, keys, defaults, limits, params);
+  return keys.status();
+}
+
 void read_stop(JsonKeys& keys, std::string_view key, const RequestLimits& limits, std::vector<std::string>& stop) {
   const json::value* value = keys.find(key);
   if (!value) return;

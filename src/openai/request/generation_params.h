@@ -77,6 +77,10 @@ void warn_once(const std::string& text);
 void read_generation_params(const boost::json::object& object, JsonKeys& keys, const GenerationConfig& defaults,
                             const RequestLimits& limits, GenerationParams& params);
 
+// The same for an endpoint that has some of the fields, which `words` names.
+Status read_shared_params(const boost::json::object& object, std::string_view words, const GenerationConfig& defaults,
+                          const RequestLimits& limits, GenerationParams& params);
+
 // Under another name than stop.
 void read_stop(JsonKeys& keys, std::string_view key, const RequestLimits& limits, std::vector<std::string>& stop);
 

@@ -95,6 +95,19 @@ bool check_function(const json::value& value, const std::string& where, JsonKeys
   return true;
 }
 
+json::object flat_tool(const json::object& tool, std::string_view name, std::string_view parameters) {
+  json::object function = {{"name", name}};
+  for (const auto& [from, to] :
+       {std::pair(std::string_view("description"), "description"), {parameters, "parameters"}, {"strict", "strict"}})
+    if (const json::value* value = tool.if_contains(from); value && !value->is_null()) function[to] = *value;
+  return {{"type", "function"}, {"function", std::move(function)}};
+}
+
+void leave_out_tool(std::string_view type) {
+  warn_once(fmt::format("requests bring tools of type {}, which do not exist here and are left out (said once)",
+                        quoted(type)));
+}
+
 void choose_tool(std::string_view name, std::string_view key, JsonKeys& keys, ToolUse& use) {
   const bool is_there = std::ranges::any_of(
       use.tools, [&](const json::value& tool) { return tool.at("function").at("name").get_string() == name; });

@@ -37,6 +37,10 @@ bool is_tool_name(const boost::json::value* value);
 // something is.
 bool check_function(const boost::json::value& function, const std::string& where, JsonKeys& keys,
                     std::string_view parameters = "parameters");
+// A tool whose function stands in it flat, its schema under `parameters`, as chats have it.
+boost::json::object flat_tool(const boost::json::object& tool, std::string_view name, std::string_view parameters);
+// Of a type that does not exist here: it is left out, and named once in the log.
+void leave_out_tool(std::string_view type);
 // The one tool of that name is to be called. `key`: of the choice.
 void choose_tool(std::string_view name, std::string_view key, JsonKeys& keys, ToolUse& use);
 

@@ -34,7 +34,4 @@ ApiResult<ResponsesRequest> parse_responses_request(const boost::json::object& o
 // Stands before a thought in a reasoning item's encrypted_content, which clients that keep no thoughts send back.
 inline constexpr std::string_view kThoughtMark = "cachalot:";
 
-// The items as /v1/responses/{id}/input_items shows them: with ids, types, and contents as lists.
-std::string shown_input_items(const boost::json::array& items, std::string_view response_id);
-
 }  // namespace cachalot::openai
