@@ -149,9 +149,7 @@ void ClusterHistory::compare_ranks(size_t idx, const ServerView& before, const S
     else if (rank.pid != old->pid && rank.pid > 0 && old->pid > 0)
       anew.push_back(rank);
   }
-  if (!anew.empty())
-    note("note", fmt::format("replica {}: {} started anew, the first as process {}{}{}", idx, ranks_text(anew),
-                             anew.front().pid, anew.front().host.empty() ? "" : " on ", anew.front().host));
+  if (!anew.empty()) note("note", fmt::format("replica {}: {} started anew", idx, ranks_text(anew)));
   if (now.epoch > before.epoch && before.epoch > 0)
     note("note", fmt::format("replica {}: its group formed anew, epoch {}", idx, now.epoch));
 }
@@ -334,7 +332,7 @@ std::string ClusterHistory::state_event() const {
         const double steps = before ? grown(before->steps, rank.steps) : 0;
         const double idle = before ? grown(before->steps_without_rows, rank.steps_without_rows) : 0;
         ranks.push_back({{"rank", rank.rank},
-                         {"phase", now.server && now.state != "down" ? rank.phase : "lost"},
+                         {"phase", now.state == "down" ? "lost" : rank.phase},
                          {"failure", text_or_null(rank.failure)},
                          {"percent", rank.percent},
                          {"host", rank.host},

@@ -128,13 +128,21 @@ TEST_F(HistoryTest, SaysWhatIsLostAndWhatComesBack) {
   cluster_.members[1] = {.state = "up", .server = was};
   server(1).ranks = {rank(2, 200), rank(3, 201, "node2")};
   server(1).epoch = 2;
-  EXPECT_THAT(happenings(2), ElementsAre("replica 1 is back and takes requests", "rank 3 moved from node1 to node2",
-                                         "replica 1: rank 2 started anew, the first as process 200 on node1",
-                                         "replica 1: its group formed anew, epoch 2"));
+  EXPECT_THAT(happenings(2),
+              ElementsAre("replica 1 is back and takes requests", "rank 3 moved from node1 to node2",
+                          "replica 1: rank 2 started anew", "replica 1: its group formed anew, epoch 2"));
   server(0).phase = "failed";
   server(0).failure = "unavailable";
   server(0).ranks[0].phase = "failed";
   EXPECT_THAT(happenings(2), ElementsAre("replica 0 has failed: unavailable", "rank 0 has failed"));
+}
+
+TEST_F(HistoryTest, AServerThatIsUpAndSaysNothingForAMomentIsNotLost) {
+  happenings();
+  cluster_.members[1].server.reset();
+  EXPECT_THAT(happenings(3), IsEmpty());
+  const json::value state = last(look(), "state");
+  EXPECT_EQ(state.at("replicas").at(1).at("ranks").at(0).at("phase"), "ready");
 }
 
 TEST_F(HistoryTest, SaysForWhomTheOthersWait) {

@@ -5,6 +5,7 @@ namespace cachalot::router {
 namespace {
 
 constexpr std::chrono::milliseconds kStatePatience{2'000};
+constexpr int kPauseLooks = 30;
 constexpr size_t kMaxStateBytes = 4 << 20;
 
 }  // namespace
@@ -31,11 +32,13 @@ std::vector<page::MemberView> ClusterLook::members() {
       const Result<http::Response> answer = question.running->wait();
       question.running.reset();
       question.answer.reset();
+      // Some other server, which has no such path.
+      if (answer && answer->status == 404) question.pause = kPauseLooks;
       if (auto state =
               answer && answer->status == 200 ? page::parse_server_view(answer->body) : std::unexpected(Error{}))
         question.answer = std::move(*state);
     }
-    if (!question.running) {
+    if (!question.running && (question.pause == 0 || --question.pause == 0)) {
       http::ClientRequest request{.url = context_->urls[idx]};
       request.url.target = "/state";
       question.running = client_.start(std::move(request));

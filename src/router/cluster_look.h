@@ -25,6 +25,7 @@ class ClusterLook {
   struct Question {
     std::optional<http::Running<Result<http::Response>>> running;
     std::optional<page::ServerView> answer;
+    int pause = 0;  // looks until it is asked again
   };
 
   const std::shared_ptr<ProxyContext> context_;

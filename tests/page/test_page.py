@@ -29,7 +29,7 @@ PLAYWRIGHT = "playwright==1.65.2"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 KEY = "sesame-open-the-door"
 READY_SECONDS = 120
-SECONDS = 40
+SECONDS = 90
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 844}
 QUESTION = "Which one is larger? 3.8 or 3.11"

@@ -76,7 +76,7 @@ function Replicas({ state }: { state: ClusterState }) {
                     <span aria-hidden="true">{percent(replica.kv)}</span>
                   </span>
                 </td>
-                {behindRouter && <td class="muted">{replica.url}</td>}
+                {behindRouter && <td class="muted">{replica.url.replace(/^http:\/\//, "")}</td>}
               </tr>
             ))}
           </tbody>
