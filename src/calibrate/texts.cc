@@ -9,7 +9,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
-#include "openai/chat_request.h"
+#include "openai/request/chat_request.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
