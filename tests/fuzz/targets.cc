@@ -22,6 +22,7 @@
 #include "openai/request/chat_request.h"
 #include "openai/request/generation_params.h"
 #include "openai/messages/messages_request.h"
+#include "openai/responses/response_items.h"
 #include "openai/responses/responses_request.h"
 #include "preflight/cluster_check.h"
 #include "router/forwarding.h"
