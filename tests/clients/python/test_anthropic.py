@@ -56,6 +56,18 @@ class BuiltInModel(unittest.TestCase):
         history = [*self.fields()["messages"], {"role": "assistant", "content": message.content}]
         self.assertTrue(self.send(messages=[*history, {"role": "user", "content": "And 1 + 2?"}]).content)
 
+    def test_a_picture_that_was_read_once_stands_in_nobodys_way(self):
+        picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+        history = [
+            {"role": "user", "content": "Read a.png"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "Read", "input": {"path": "a.png"}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [picture]}]},
+            {"role": "assistant", "content": "I see no pictures."},
+        ]
+        message = self.send(messages=[*history, *self.fields()["messages"]])
+        self.assertEqual(message.stop_reason, "end_turn")
+        self.assertEqual(message.content[0].text, message.content[0].text.lstrip(), "nothing stands in front of it")
+
     def test_messages_that_must_call_a_tool(self):
         tool = {"name": "weather", "input_schema": SCHEMA, "strict": True}
         try:
