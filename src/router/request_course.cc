@@ -241,8 +241,8 @@ bool RequestCourse::hear_silence() {
   return true;
 }
 
-bool RequestCourse::grace_is_over(uint64_t num_pieces) {
-  if (num_pieces_ != num_pieces || !state_.table.is_silent(replica_)) return false;
+bool RequestCourse::grace_is_over(uint64_t num_pieces, bool is_second) {
+  if (num_pieces_ != num_pieces || !(is_second || state_.table.is_silent(replica_))) return false;
   was_silent_ = true;
   return true;
 }

@@ -79,8 +79,9 @@ class RequestCourse {
   // The call is to be closed at once; else it has the grace that begins.
   bool hear_silence();
   uint64_t num_pieces() const { return num_pieces_; }
-  // At the end of a grace that began after so many pieces: the call is to be closed.
-  bool grace_is_over(uint64_t num_pieces);
+  // At the end of a grace, or of a second one, which began after so many pieces: the call is to be closed. The second
+  // is for a replica that answers again: where that is another process, nothing will ever come of the call.
+  bool grace_is_over(uint64_t num_pieces, bool is_second);
 
   size_t replica() const { return replica_; }
   bool was_silent() const { return was_silent_; }  // the call was given up because its replica was

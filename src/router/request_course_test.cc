@@ -65,6 +65,17 @@ TEST_F(RequestCourseTest, OnlyCommentsLeaveTheWayToAnotherReplicaOpen) {
   EXPECT_EQ(request.body, "") << "nobody needs it any more";
 }
 
+TEST_F(RequestCourseTest, AReplicaThatAnswersAgainMayBeAnotherProcess) {
+  next();
+  course.begin_answer();
+  course.take_piece(now);
+  course.pass("data: x\n\n", true);
+  EXPECT_FALSE(course.grace_is_over(1, false)) << "it is not silent any more";
+  EXPECT_TRUE(course.grace_is_over(1, true)) << "and yet nothing has come";
+  course.take_piece(now);
+  EXPECT_FALSE(course.grace_is_over(1, true));
+}
+
 TEST_F(RequestCourseTest, ItsPlaceIsGivenBack) {
   const size_t replica = next();
   EXPECT_EQ(state.table.status(now)[replica].num_in_flight, 1);
