@@ -20,6 +20,7 @@ constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
 // A rank is waited for where others spend at least this part of their steps waiting, and it so much less.
 constexpr double kWaits = 0.2, kLess = 0.15;
 constexpr int kTimesUntilSlow = 4;  // of points in a row
+constexpr int kLooksInDoubt = 2;
 
 double grown(uint64_t before, uint64_t now) {
   return now > before ? static_cast<double>(now - before) : 0;
@@ -106,6 +107,15 @@ ClusterHistory::Shares ClusterHistory::shares(const Member& member, const RankVi
           .busy = std::min(total * 1e-9 / seconds, 1.0)};
 }
 
+// One that drains takes no requests, as one that is lost; it says so itself, a moment after others have noticed.
+std::string ClusterHistory::judge(Member& member, const MemberView& now) {
+  if (now.state != "down" || !now.server) return now.state;
+  if (now.server->phase == "draining") return "draining";
+  const bool may_drain = member.state == "up" && now.server->phase == "ready" && ++member.num_doubts <= kLooksInDoubt;
+  if (!may_drain) member.num_doubts = 0;
+  return may_drain ? "up" : now.state;
+}
+
 void ClusterHistory::note(const char* kind, std::string text) {
   events_.push_back({now_, kind, std::move(text)});
   if (events_.size() > kMostEvents) events_.pop_front();
@@ -119,12 +129,15 @@ void ClusterHistory::compare(size_t idx, const MemberView& now) {
   const std::string was = std::exchange(member.state, now.state);
   const std::string had = std::exchange(member.phase, now.server ? now.server->phase : member.phase);
   if (was != now.state && (now.state != "starting" || !was.empty())) {
-    if (now.state == "down") {
+    if (now.state == "down" && was == "draining") {
+      note("note", fmt::format("{} has ended", name));
+    } else if (now.state == "down") {
       const std::string ranks =
           member.looks.empty() ? std::string() : fmt::format(" with {}", ranks_text(member.looks.back().server.ranks));
       note("lost", fmt::format("{}{} is lost{}{}", name, ranks, now.reason.empty() ? "" : ": ", now.reason));
     } else if (now.state == "up") {
-      note("back", fmt::format("{} {}", name, was == "down" ? "is back and takes requests" : "takes requests"));
+      note("back", fmt::format("{} {}", name,
+                               was == "down" || was == "draining" ? "is back and takes requests" : "takes requests"));
     }
   }
   if (!now.server) return;
@@ -259,6 +272,7 @@ std::string ClusterHistory::observe(int64_t now_ms, ClusterView cluster) {
   cluster_ = std::move(cluster);
   members_.resize(cluster_.members.size());
   for (size_t idx = 0; idx < members_.size(); idx++) {
+    cluster_.members[idx].state = judge(members_[idx], cluster_.members[idx]);
     compare(idx, cluster_.members[idx]);
     add_look(idx, cluster_.members[idx]);
   }

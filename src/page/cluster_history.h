@@ -53,6 +53,7 @@ class ClusterHistory {
   struct Member {
     std::deque<Look> looks;
     std::string state, phase;
+    int num_doubts = 0;
     double seconds() const;
     const RankView* before(const RankView& rank) const;
   };
@@ -61,6 +62,8 @@ class ClusterHistory {
   };
   static Shares shares(const Member& member, const RankView& rank);
 
+  // What the member's state is to be called.
+  static std::string judge(Member& member, const MemberView& now);
   void note(const char* kind, std::string text);
   void compare(size_t idx, const MemberView& now);
   void compare_ranks(size_t idx, const ServerView& before, const ServerView& now);

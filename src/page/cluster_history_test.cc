@@ -145,6 +145,25 @@ TEST_F(HistoryTest, AServerThatIsUpAndSaysNothingForAMomentIsNotLost) {
   EXPECT_EQ(state.at("replicas").at(1).at("ranks").at(0).at("phase"), "ready");
 }
 
+TEST_F(HistoryTest, AServerThatDrainsIsNotLost) {
+  happenings();
+  cluster_.members[1].state = "down";
+  cluster_.members[1].reason = "/load answers 503";
+  EXPECT_THAT(happenings(), IsEmpty());  // it has not said yet why
+  server(1).phase = "draining";
+  EXPECT_THAT(happenings(2), ElementsAre("replica 1 drains: it finishes what it has begun"));
+  cluster_.members[1].server.reset();
+  EXPECT_THAT(happenings(2), ElementsAre("replica 1 has ended"));
+}
+
+TEST_F(HistoryTest, AServerThatIsReadyAndGetsNothingIsToldOfAfterAMoment) {
+  happenings();
+  cluster_.members[1].state = "down";
+  cluster_.members[1].reason = "5 errors in a row";
+  EXPECT_THAT(happenings(2), IsEmpty());
+  EXPECT_THAT(happenings(), ElementsAre("replica 1 with ranks 2, 3 is lost: 5 errors in a row"));
+}
+
 TEST_F(HistoryTest, SaysForWhomTheOthersWait) {
   happenings();
   std::vector<std::string> said;

@@ -39,7 +39,7 @@ struct ServerView {
 
 // One server, as whoever looks at it sees it: itself, or a router.
 struct MemberView {
-  std::string url, state, reason;  // "up", "down", "starting"; why it is not up
+  std::string url, state, reason;  // "up", "down" (also while it drains), "starting"; why it is not up
   int64_t num_in_flight = 0;       // requests that the router has there
   // What is known of one that says no more.
   int64_t num_running = 0, num_waiting = 0;

@@ -271,7 +271,7 @@ struct RunningServer::Parts {
     page::ClusterView cluster{.phase = std::string(name_of(group->phase())), .members = {{}}};
     page::MemberView& own = cluster.members.front();
     const Replica* const serving = service.get();
-    own.state = serving && serving->healthy() ? "up" : serving ? "down" : "starting";
+    own.state = cluster.phase == name_of(RankPhase::kFailed) ? "down" : serving ? "up" : "starting";
     if (server) own.server = std::move(*server);
     return cluster;
   }

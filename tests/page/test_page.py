@@ -449,6 +449,8 @@ class ScriptedChat(PageTest):
         self.ask("hostile <b>question</b> <img src=x onerror=window.hurt=1>")
         page.get_by_text("That was all.").wait_for()
         self.wait_for_end()
+        left = "list => list.scrollHeight - list.scrollTop - list.clientHeight"
+        self.wait_for(lambda: page.locator(".messages").evaluate(left) < 5)  # one who is at the end stays there
         page.locator(".thought summary").click()
         answer = self.last_answer()
         self.assertEqual(answer.locator("script, img, svg:not(.icon), iframe, style, .markdown form, .markdown details").count(), 0)

@@ -206,9 +206,14 @@ function Messages({ conversation }: { conversation: Conversation }) {
   useLayoutEffect(() => {
     follows.current = true;
   }, [conversation.id, conversation.messages.length]);
-  useLayoutEffect(() => {
-    if (follows.current && list.current) list.current.scrollTop = list.current.scrollHeight;
-  });
+  // Text is also drawn when its time has come, and pictures of probabilities when they are asked for.
+  useEffect(() => {
+    const resized = new ResizeObserver(() => {
+      if (follows.current && list.current) list.current.scrollTop = list.current.scrollHeight;
+    });
+    resized.observe(list.current!.firstElementChild!);
+    return () => resized.disconnect();
+  }, []);
   const last = conversation.messages.at(-1);
   return (
     <div
@@ -351,7 +356,7 @@ function SettingsPanel({ onClose }: { onClose: () => void }) {
         </label>
         <div class="actions">
           <button type="submit" class="main">Done</button>
-          <button type="button" onClick={() => setSettings({ ...defaults, model: chosen.model })}>As they were</button>
+          <button type="button" onClick={() => setSettings({ ...defaults, model: chosen.model })}>Defaults</button>
         </div>
       </form>
     </dialog>
