@@ -511,9 +511,6 @@ TEST_F(ApiServerTest, TellsItsHealthAndVersionWithoutAKey) {
   EXPECT_EQ(ask("GET", "/version").body.at("version"), "1.2.3");
   EXPECT_EQ(send("GET", "/metrics").body, "up 1\n");
   EXPECT_EQ(ask("GET", "/load").body.at("healthy"), true);
-  // The page's files are open, its events are not; both are others' to serve.
-  EXPECT_EQ(send("GET", "/page/app.js").status, 404);
-  EXPECT_EQ(send("GET", "/cluster/events").status, 401);
   service_.set_healthy(false);
   EXPECT_EQ(send("GET", "/health").status, 503);
   EXPECT_EQ(send("GET", "/load").status, 503);
