@@ -206,7 +206,9 @@ TEST_F(ClientTest, AKeptConnectionThatItsServerClosedIsReplaced) {
   for (int life = 0; life < 3; life++) {
     Server server(threads_, {.host = "127.0.0.1", .port = port});
     server.route("GET", "/", [](const Request&) { return Response(); });
-    ASSERT_TRUE(server.start());
+    const Status started = server.start();
+    if (!started && life > 0) GTEST_SKIP() << "another program has taken the port: " << started.error().message;
+    ASSERT_TRUE(started) << started.error().message;
     port = server.port();
     for (int request = 0; request < 3; request++) EXPECT_TRUE(client.fetch({.url = url(server, "/")}));
   }
