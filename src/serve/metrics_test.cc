@@ -96,6 +96,22 @@ TEST(Metrics, CountsARequestsChoicesAndItsLongestOnce) {
   EXPECT_EQ(value("inter_token_latency_seconds_count"), 8);
 }
 
+TEST(Metrics, CountsLatenciesBySize) {
+  Metrics metrics({.model_name = "m"});
+  serve_one(metrics);
+  const ServerCounts counts = metrics.counts({.prefix_hit_tokens = 2, .prompt_tokens = 9, .generation_tokens = 10});
+  EXPECT_EQ(counts.generation_tokens, 10);
+  EXPECT_EQ(counts.prefix_hit_tokens, 2);
+  const auto sum = [](const LatencyCounts& latencies) {
+    EXPECT_EQ(latencies.counts.size(), latencies.bounds.size() + 1);
+    uint64_t sum = 0;
+    for (const uint64_t count : latencies.counts) sum += count;
+    return sum;
+  };
+  EXPECT_EQ(sum(counts.first_token_seconds), 2);
+  EXPECT_EQ(sum(counts.between_tokens_seconds), 8);
+}
+
 TEST(Metrics, BucketsReachTheLongestSequence) {
   Metrics metrics({.model_name = "m", .max_model_len = 300});
   const std::string text = metrics.render({}, true);

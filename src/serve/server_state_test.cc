@@ -71,6 +71,19 @@ TEST(ServerState, TrustsNoNumberAndNoText) {
   EXPECT_FALSE(parse_server_state(std::string(100'000, '['), 2));
 }
 
+TEST(ServerState, TellsCountsAndTheRowsOfEachLayerUpToTheLastThatHasAny) {
+  ServerState state = sample();
+  EXPECT_THAT(to_json(state), HasSubstr("\"counts\":null"));
+  state.epoch = 2;
+  state.counts = {.generation_tokens = 7, .first_token_seconds = {.bounds = {0.5}, .counts = {3, 1}}};
+  state.ranks[1].report->layer_expert_rows[2] = 11;
+  const std::string text = to_json(state);
+  for (const char* part :
+       {"\"epoch\":2", "\"generation_tokens\":7", "\"counts\":[3,1]", "\"expert_rows_by_layer\":[0,0,11]"})
+    EXPECT_THAT(text, HasSubstr(part));
+  EXPECT_TRUE(parse_server_state(text, 2));
+}
+
 TEST(ServerState, ShowsNoEscapesOfATerminal) {
   ServerState state = sample();
   state.ranks[0].host = "\x1b[2J\xff";
