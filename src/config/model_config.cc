@@ -285,7 +285,7 @@ void refuse_variants(ModelKeys& keys) {
 Result<const json::object*> model_part(ModelKeys& outer, const json::object& root, const Family& family) {
   if (!family.is_part) return &root;
   const json::object* part = outer.object("text_config");
-  if (!part) outer.miss("text_config");
+  if (!outer.find("text_config")) outer.miss("text_config");
   RETURN_IF_ERROR(outer.status());
   return part;
 }
@@ -321,12 +321,13 @@ Result<ModelConfig> parse_model_config(const std::string& text, const std::strin
     outer.check(unknown);
     check_part(keys);
   }
+  keys.check(unknown);
+  RETURN_IF_ERROR(keys.status());  // before what is missing: a key of another kind of model explains that
   refuse_variants(keys);
   read_shape(keys, config);
   read_experts(keys, config);
   read_indexer(keys, config);
   RETURN_IF_ERROR(keys.status());
-  keys.check(unknown);
   check_routing(keys, config);
   check_size(keys, config);
   check_layer_types(keys, config);

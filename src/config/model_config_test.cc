@@ -688,6 +688,117 @@ TEST(ModelConfig, SaysInThreeWaysWhichLayersHaveAnIndexer) {
   EXPECT_THAT(error_of(with(R"({"index_topk": 0})")), HasSubstr("index_topk"));
 }
 
+// A config.json of tests/data with changes: {"text_config.rope_theta": 1}; "absent" takes a key away.
+std::string changed_config(const std::string& name, std::string_view changes) {
+  boost::json::value whole = boost::json::parse(real_config(name));
+  const boost::json::object changed = boost::json::parse(changes).as_object();
+  for (const auto& [path, value] : changed) {
+    boost::json::object* object = &whole.as_object();
+    std::string_view key = path;
+    for (size_t dot; (dot = key.find('.')) != key.npos; key.remove_prefix(dot + 1))
+      object = &object->at(key.substr(0, dot)).as_object();
+    if (value == "absent")
+      object->erase(key);
+    else
+      (*object)[key] = value;
+  }
+  return boost::json::serialize(whole);
+}
+
+TEST(ModelConfig, OfAFileThatIsAlmostRightNamesKeyAndValueAndWhatWouldBe) {
+  struct Case {
+    const char *model, *changes, *message;
+  };
+  for (const Case& test : {
+           // Sparse attention.
+           Case{"deepseek-v3.2", R"({"index_topk": 0})", "index_topk is 0; it must be a whole number from 1 to"},
+           Case{"deepseek-v3.2", R"({"index_topk": "2048"})", "index_topk is \"2048\"; it must be a whole number"},
+           Case{"deepseek-v3.2", R"({"index_n_heads": 0})", "index_n_heads is 0; it must be a whole number from 1"},
+           Case{"deepseek-v3.2", R"({"index_head_dim": 48})",
+                "index_head_dim is 48; it must be at least qk_rope_head_dim"},
+           Case{"deepseek-v3.2", R"({"q_lora_rank": 0})",
+                "q_lora_rank is 0; it must be positive: the indexer's queries"},
+           Case{"deepseek-v3.2",
+                R"({"layer_types": ["full_attention"], "num_hidden_layers": 1, "first_k_dense_replace": 1})",
+                "layer_types is 'full_attention' for layer 0, which is not supported; it must be "
+                "deepseek_sparse_attention"},
+           Case{
+               "deepseek-v3.2", R"({"architectures": ["DeepseekV3ForCausalLM"]})",
+               "is there, which asks for sparse attention; it must be absent or null in models of these architectures"},
+           Case{"glm-5.2",
+                R"({"indexer_types": ["full", "none"], "num_hidden_layers": 2, "mlp_layer_types": "absent"})",
+                "indexer_types is \"none\", which is not supported; it must be full or shared"},
+           Case{"glm-5.2", R"({"indexer_types": [1]})", "indexer_types holds 1; it must be a list of strings"},
+           Case{"glm-5.2", R"({"indexer_types": "absent", "index_topk_pattern": "FS"})",
+                "index_topk_pattern has 2 entries; it must be one for each of num_hidden_layers (78)"},
+           Case{"glm-5.2", R"({"indexer_rope_interleave": 1})",
+                "indexer_rope_interleave is 1; it must be true or false"},
+           // Layers.
+           Case{"glm-5.2", R"({"mlp_layer_types": ["dense", "sparse"]})",
+                "mlp_layer_types has 2 entries; it must be one for each of num_hidden_layers (78)"},
+           Case{"glm-5.2", R"({"mlp_layer_types": "sparse"})",
+                "mlp_layer_types is \"sparse\"; it must be a list of strings"},
+           Case{"glm-4.7-flash", R"({"mlp_layer_types": ["dense", "thin"], "num_hidden_layers": 2})",
+                "mlp_layer_types is 'thin' for layer 1, which is not supported; it must be dense or sparse"},
+           // Rotation.
+           Case{"glm-5.2", R"({"rope_parameters": {"rope_type": "longrope", "rope_theta": 8e6}})",
+                "rope_parameters.rope_type is \"longrope\", which is not supported; it must be yarn or default"},
+           Case{"glm-5.2", R"({"rope_parameters": {"rope_type": "yarn", "rope_theta": 8e6}})",
+                "missing rope_parameters.factor, rope_parameters.original_max_position_embeddings"},
+           Case{"glm-5.2", R"({"rope_parameters": {"rope_theta": 8e6, "factor": 4}})",
+                "rope_parameters.rope_type is absent beside factor; it must be yarn or default"},
+           Case{"glm-5.2", R"({"rope_parameters": {"rope_theta": 0}})",
+                "rope_parameters.rope_theta is 0; it must be a number"},
+           Case{"glm-5.2", R"({"rope_parameters": [8000000]})", "rope_parameters is [8000000]; it must be an object"},
+           Case{"kimi-k2", R"({"rope_scaling.beta_fast": 0.5})",
+                "rope_scaling.beta_fast is 0.5; it must be at least beta_slow"},
+           // A model of several parts.
+           Case{"kimi-k2.5", R"({"text_config": "absent"})", "missing text_config"},
+           Case{"kimi-k2.5", R"({"text_config": [1]})", "text_config is [1]; it must be an object"},
+           Case{"kimi-k2.5", R"({"text_config.num_hidden_layers": "absent"})", "missing text_config.num_hidden_layers"},
+           Case{"kimi-k2.5", R"({"text_config.hidden_act": "gelu"})",
+                "text_config.hidden_act is \"gelu\", which is not"},
+           Case{"kimi-k2.5", R"({"architectures": ["DeepseekV3ForCausalLM"]})",
+                "which is not supported: it asks for a model of several parts"},
+           Case{"kimi-k2.5", R"({"architectures": ["KimiVLForConditionalGeneration"]})",
+                "architectures is [KimiVLForConditionalGeneration], which is not supported; supported are:"},
+           // Weights of a kind that is not read.
+           Case{"glm-5.1", R"({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}})",
+                "quantization_config.quant_method is \"modelopt\", which is not supported; it must be awq, fp8 or "
+                "compressed-tensors"},
+           Case{"glm-4.7-flash", R"({"quantization_config": {"quant_method": "gptq", "bits": 4, "desc_act": true}})",
+                "quant_method is \"gptq\""},
+           Case{"deepseek-v3.2", R"({"quantization_config": {"quant_method": "mxfp4"}})", "quant_method is \"mxfp4\""},
+           Case{"deepseek-v3.2", R"({"quantization_config.weight_block_size": [128]})",
+                "weight_block_size is [128], which is not supported; it must be [128, 128]"},
+           Case{"deepseek-v3.2", R"({"quantization_config.activation_scheme": "static"})",
+                "activation_scheme is \"static\", which is not supported; it must be dynamic"},
+           Case{"kimi-k2-thinking", R"({"quantization_config.format": "nvfp4-pack-quantized"})",
+                "quantization_config.format is \"nvfp4-pack-quantized\", which is not supported; it must be "
+                "pack-quantized or "
+                "float-quantized or mxfp4-pack-quantized"},
+           Case{"kimi-k2-thinking", R"({"quantization_config.config_groups.group_0.weights.actorder": "group"})",
+                "config_groups.group_0.weights.actorder is \"group\", which is not supported; it must be static or "
+                "weight"},
+           Case{"kimi-k2-thinking", R"({"quantization_config.sparsity_config": {"format": "sparse-24-bitmask"}})",
+                "it asks for sparse weights; it must be absent, empty or dense"},
+           Case{"kimi-k2-thinking", R"({"quantization_config.config_groups": {}})",
+                "missing quantization_config.config_groups"},
+           Case{"kimi-k2-thinking", R"({"quantization_config.config_groups.group_0.targets": "absent"})",
+                "missing quantization_config.config_groups.group_0.targets"},
+           Case{"kimi-k2-thinking", R"({"quantization_config.config_groups.group_0.targets": ["re:(?P<a"]})",
+                "config_groups.group_0.targets holds 're:(?P<a'; it must be module names, class names, or re: and"},
+       }) {
+    const Result<ModelConfig> config = parse_model_config(changed_config(test.model, test.changes), "m/config.json");
+    EXPECT_THAT(error_of(config), testing::AllOf(testing::StartsWith("m/config.json: "), HasSubstr(test.message)))
+        << test.model << " " << test.changes;
+  }
+  std::string twice = real_config("kimi-k2.5");
+  twice.replace(twice.find('{'), 1, R"({"text_config": {},)");
+  EXPECT_THAT(error_of(parse_model_config(twice, "m/config.json")),
+              HasSubstr("m/config.json: no valid JSON: the key 'text_config' stands twice in one object"));
+}
+
 TEST(ModelConfig, NamesUnknownKeysOnceInOneLine) {
   const Result<ModelConfig> config =
       parse_r1_with(R"({"favourite": 1, "x\ny": null, "quantization_config": {"quant_method": "fp8",

@@ -106,7 +106,8 @@ class RopeReader {
     const std::string type = new_name.empty() ? old_name : new_name;
     if (type.empty() && rope.find("factor")) rope.fault("rope_type", "is absent beside factor", "yarn or default");
     if (!type.empty() && type != "default" && type != "yarn")
-      rope.refuse(rope.object().contains("rope_type") ? "rope_type" : "type", in_double_quotes(type), "yarn");
+      rope.refuse(rope.object().contains("rope_type") ? "rope_type" : "type", in_double_quotes(type),
+                  "yarn or default");
     if (type == "default" && rope.find("factor"))
       config_.notes.push_back(fmt::format("{}.factor plays no part, since the type is default", name));
     RETURN_IF_ERROR(rope.status());
