@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
@@ -75,7 +76,13 @@ Result<PlannedWeights> planned_weights(const PlanFlags& flags, const std::string
   ASSIGN_OR_RETURN(ModelConfig config, parse_model_config(json, path));
   const QuantTarget target = target_for(flags, config);
   RETURN_IF_ERROR(check_target(target));
-  return PlannedWeights(std::move(config), target, path);
+  PlannedWeights planned(std::move(config), target, path);
+  for (const std::string& note : planned.config().notes) log::warn("{}", note);
+  if (target.format != WeightFormat::kPlain && !planned.is_quantized())
+    log::warn(
+        "{}: quantization_config's lists of modules leave every linear of this model as it is; all are planned in bf16",
+        path);
+  return planned;
 }
 
 Status show_plan(const PlanFlags& flags, const ModelConfig& config, const WeightCatalog& catalog,

@@ -235,6 +235,40 @@ TEST_F(ModelFilesTest, NamesWhatIsWrongWithCompressedTensors) {
   }
 }
 
+TEST_F(ModelFilesTest, NamesWhatIsWrongWithAnIndexersTensors) {
+  const std::string config = tiny_config(R"({"architectures": ["GlmMoeDsaForCausalLM"], "index_n_heads": 2,
+      "index_head_dim": 16, "index_topk": 4, "indexer_types": ["full", "shared"]})");
+  const std::string prefix = "model.layers.0.self_attn.indexer.", other = "model.layers.1.self_attn.indexer.";
+  const auto with = [&](auto change) { return message_of(open(config, change)); };
+  EXPECT_EQ(with([](auto&) {}), "no error");
+  EXPECT_THAT(with([&](auto& tensors) {
+                replace(tensors, prefix + "k_norm.bias", {});
+                replace(tensors, prefix + "weights_proj.weight", {});
+              }),
+              HasSubstr("2 tensors that config.json asks for are missing: " + prefix + "k_norm.bias, " + prefix +
+                        "weights_proj.weight"));
+  EXPECT_THAT(with([&](auto& tensors) {
+                std::erase_if(tensors, [](const TensorSpec& tensor) { return tensor.name.contains("indexer"); });
+              }),
+              HasSubstr("5 tensors that config.json asks for are missing: " + prefix + "wq_b.weight"));
+  EXPECT_THAT(with([&](auto& tensors) { tensors.push_back({other + "wk.weight", DType::kBF16, {16, 64}}); }),
+              HasSubstr("1 tensors have no place in the model that config.json describes: " + other + "wk.weight"));
+  EXPECT_THAT(with([&](auto& tensors) { spec(tensors, prefix + "wk.weight").shape = {64, 16}; }),
+              HasSubstr("tensor " + prefix + "wk.weight: its shape is [64, 16]; by config.json it must be [16, 64]"));
+  EXPECT_THAT(with([&](auto& tensors) { spec(tensors, prefix + "k_norm.weight").shape = {32}; }),
+              HasSubstr("tensor " + prefix + "k_norm.weight: its shape is [32]; by config.json it must be [16]"));
+  EXPECT_THAT(with([&](auto& tensors) {
+                spec(tensors, prefix + "wq_b.weight").dtype = DType::kF8E4M3;
+                tensors.push_back({prefix + "wq_b.weight_scale_inv", DType::kF32, {1, 2}});
+              }),
+              HasSubstr("wq_b.weight_scale_inv: its shape is [1, 2]; by config.json it must be [1, 1]"));
+  // Of a model without one, the tensors are too many.
+  EXPECT_THAT(
+      message_of(open(tiny_config(),
+                      [&](auto& tensors) { tensors.push_back({prefix + "wk.weight", DType::kBF16, {16, 64}}); })),
+      HasSubstr("1 tensors have no place in the model that config.json describes: " + prefix + "wk.weight"));
+}
+
 TEST_F(ModelFilesTest, ReadsTheLanguageModelOfSeveralParts) {
   const boost::json::value inner = boost::json::parse(tiny_config());
   const std::string config = boost::json::serialize(boost::json::object{

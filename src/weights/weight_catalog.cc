@@ -369,6 +369,12 @@ Result<TensorRef> PlannedWeights::embedding() const {
                    .file = &name_};
 }
 
+bool PlannedWeights::is_quantized() const {
+  return std::ranges::any_of(model_tensors(config_), [&](const ModelTensor& tensor) {
+    return target_for(tensor).format != WeightFormat::kPlain;
+  });
+}
+
 uint64_t PlannedWeights::file_bytes() const {
   uint64_t bytes = 0;
   for (const ModelTensor& tensor : model_tensors(config_, config_.num_nextn_predict_layers)) {

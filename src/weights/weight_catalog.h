@@ -121,6 +121,9 @@ class PlannedWeights : public WeightCatalog {
   Error not_finite(std::string_view, size_t) const override { return {}; }
   void drop_pages(const WeightSource&) const override {}
 
+  // Whether the target, and the lists of the config, have some linear quantized.
+  bool is_quantized() const;
+
   // Of the tensors in the checkpoint's files, its multi-token-prediction layers included.
   uint64_t file_bytes() const;
 

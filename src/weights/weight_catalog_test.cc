@@ -103,7 +103,9 @@ TEST(PlannedWeights, OfRealConfigsAreAsLargeAsThePublishedFiles) {
   };
   for (const Model& model :
        {Model{"deepseek-r1", 91'991, 641.3}, Model{"kimi-k2", 139'644 - 61, 958.5}, Model{"kimi-k2-thinking", 0, 553.4},
-        Model{"kimi-k2.5", 0, 553.4}, Model{"glm-4.7-flash", 9'703, 58.2}, Model{"deepseek-v3.2", 92'425, 642.1}}) {
+        Model{"kimi-k2.5", 0, 553.4}, Model{"glm-4.7-flash", 9'703, 58.2}, Model{"deepseek-v3.2", 92'425, 642.1},
+        // Their last layer has no embedding and head of its own, which are planned.
+        Model{"glm-5.1", 59'870 + 2, 1404.2 + 3.54}, Model{"glm-5.2", 0, 1403.2 + 3.54}}) {
     const std::string text = read_file(test_data(fmt::format("configs/{}.json", model.name))).value();
     const Result<ModelConfig> config = parse_model_config(text, model.name);
     ASSERT_TRUE(config) << message_of(config);
@@ -164,6 +166,19 @@ TEST(PlannedWeights, FollowTheGroupsOfCompressedTensors) {
   const QuantTarget awq{.format = WeightFormat::kAwq, .group_size = 64};
   EXPECT_EQ(planned_as(awq, "model.layers.1.mlp.experts.3.up_proj", 128, 256).format, SourceFormat::kAwq);
   EXPECT_EQ(planned_as(awq, "model.layers.0.mlp.up_proj", 384, 256).format, SourceFormat::kPlain);
+}
+
+TEST(PlannedWeights, KnowWhetherListsLeaveAnyLinearQuantized) {
+  ModelConfig config = load_model_config(test_data("golden/k2-ct-int4")).value();
+  const auto is_quantized = [&] {
+    return PlannedWeights(config, target_of(config.quantization), "config.json").is_quantized();
+  };
+  EXPECT_TRUE(is_quantized());
+  config.quantization.ignore.emplace_back("re:.*experts");
+  EXPECT_FALSE(is_quantized());
+  config.quantization.ignore.pop_back();
+  config.quantization.groups.front().targets = {"re:.*transformer\\.h\\..*"};
+  EXPECT_FALSE(is_quantized());
 }
 
 }  // namespace
