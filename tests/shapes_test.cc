@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <span>
 
 #include "base/file.h"
 #include "base/folder_test_util.h"
@@ -130,31 +131,41 @@ INSTANTIATE_TEST_SUITE_P(All, OddShapes,
                                          Param{"v3", WeightFormat::kMxfp4, 32}),
                          param_name);
 
-// A copy of golden int4 experts, one of which has a scale that fp16 does not hold, with scales of `dtype`.
-void write_experts(DType dtype, const std::string& folder) {
-  const auto files = ModelFiles::open(golden_folder("k2-ct-int4"));
+// A copy of a golden checkpoint. Tensors that `is_changed` are of `dtype`, and hold what change() makes of their
+// numbers.
+template <class IsChanged, class Change>
+void write_copy(const char* golden, const std::string& folder, DType dtype, IsChanged is_changed, Change change) {
+  const auto files = ModelFiles::open(golden_folder(golden));
   ASSERT_TRUE(files) << files.error().message;
-  const auto is_scale = [](const std::string& name) { return name.ends_with(".weight_scale"); };
   std::vector<TensorSpec> specs;
   for (const auto& [name, tensor] : files->checkpoint().tensors()) {
     specs.push_back(tensor.spec);
-    if (is_scale(name)) specs.back().dtype = dtype;
+    if (is_changed(name)) specs.back().dtype = dtype;
   }
   auto writer = CheckpointWriter::create(folder, specs, uint64_t{1} << 30);
   ASSERT_TRUE(writer) << writer.error().message;
   for (const auto& [name, tensor] : files->checkpoint().tensors()) {
-    if (!is_scale(name)) {
+    if (!is_changed(name)) {
       ASSERT_TRUE(writer->write(name, tensor.data));
       continue;
     }
-    std::vector<float> scales = to_floats(tensor);
-    if (name == "model.layers.1.mlp.experts.3.down_proj.weight_scale") scales[0] = 0x1p-30f;
-    const std::vector<bf16> narrow(scales.begin(), scales.end());
+    std::vector<float> values = to_floats(tensor);
+    change(name, values);
+    const std::vector<bf16> narrow(values.begin(), values.end());
     ASSERT_TRUE(writer->write(
-        name, dtype == DType::kF32 ? std::as_bytes(std::span(scales)) : std::as_bytes(std::span(narrow))));
+        name, dtype == DType::kF32 ? std::as_bytes(std::span(values)) : std::as_bytes(std::span(narrow))));
   }
   ASSERT_TRUE(writer->finish());
   ASSERT_TRUE(write_file(folder + "/config.json", read_file(files->checkpoint().folder() + "/config.json").value()));
+}
+
+// Experts of int4, one of which has a scale that fp16 does not hold.
+void write_experts(DType dtype, const std::string& folder) {
+  write_copy(
+      "k2-ct-int4", folder, dtype, [](const std::string& name) { return name.ends_with(".weight_scale"); },
+      [](const std::string& name, std::vector<float>& scales) {
+        if (name == "model.layers.1.mlp.experts.3.down_proj.weight_scale") scales[0] = 0x1p-30f;
+      });
 }
 
 TEST(ExpertsOfOtherFormats, AnswerAsTheirNumbersSay) {
@@ -167,6 +178,29 @@ TEST(ExpertsOfOtherFormats, AnswerAsTheirNumbersSay) {
     const RunResult want = ModelRun(folder.path("bf16"), options).logits(tokens);
     ASSERT_FALSE(want.logits.empty());
     EXPECT_TRUE(same_bits(ModelRun(folder.path("f32"), options).logits(tokens).logits, want.logits));
+  }
+}
+
+// Under int8 rows as well: no answer is made of what is left of it.
+TEST(NumbersThatOverflow, ShowInTheLogitsOfEveryRow) {
+  const std::vector<TokenId> tokens = load_golden_cases("k2-ct-int4")[2].tokens;
+  for (const std::string norm :
+       {"model.layers.0.input_layernorm.weight", "model.layers.1.self_attn.q_a_layernorm.weight",
+        "model.layers.1.self_attn.kv_a_layernorm.weight", "model.layers.1.post_attention_layernorm.weight",
+        "model.norm.weight"}) {
+    const TestFolder folder;
+    write_copy(
+        "k2-ct-int4", folder.path("m"), DType::kBF16, [&](const std::string& name) { return name == norm; },
+        [](const std::string&, std::vector<float>& weights) { std::ranges::fill(weights, 3e38f); });
+    for (const ActivationDTypeOption rows : {ActivationDTypeOption::kAuto, ActivationDTypeOption::kInt8}) {
+      const RunOptions options{.compute_dtype = DType::kBF16, .activation_dtype = rows, .isa = detect_isa()};
+      const std::vector<float> logits = ModelRun(folder.path("m"), options).logits(tokens).logits;
+      const size_t vocab_size = logits.size() / tokens.size();
+      for (size_t row = 0; row < tokens.size(); row++)
+        EXPECT_TRUE(std::ranges::any_of(std::span(logits).subspan(row * vocab_size, vocab_size),
+                                        [](float logit) { return std::isnan(logit); }))
+            << norm << ", row " << row;
+    }
   }
 }
 
