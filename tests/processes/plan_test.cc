@@ -176,6 +176,24 @@ TEST(PlanProgram, PlansTheRealR1On32Ranks) {
   EXPECT_NEAR(bytes(fp8, "experts") / kExpertWeights, 2112.0 / 2048, 1e-3);
 }
 
+TEST(PlanProgram, PlansEveryModelWithTheShapesOfItsRealConfig) {
+  struct Model {
+    const char *name, *tp_size;
+    int cache_bytes;  // a token
+  };
+  for (const Model& model :
+       {Model{"deepseek-v2-lite", "4", 27 * 1152}, Model{"moonlight", "4", 27 * 1152}, Model{"kimi-k2", "8", 61 * 1152},
+        Model{"kimi-k2-thinking", "8", 61 * 1152}, Model{"kimi-k2.5", "8", 61 * 1152},
+        Model{"glm-4.7-flash", "4", 47 * 1152}, Model{"glm-5.1", "8", 78 * (1152 + 256)}}) {
+    const PlanAnswer plan =
+        run_plan({"--model", fmt::format("{}/tests/data/configs/{}.json", CACHALOT_SOURCE_DIR, model.name),
+                  "--tensor-parallel-size", model.tp_size, "--enable-expert-parallel", "--max-model-len", "8192"});
+    EXPECT_EQ(plan.status, 0) << plan.output;
+    EXPECT_EQ(plan.json.at("cache_bytes_per_token").to_number<int>(), model.cache_bytes) << model.name;
+    EXPECT_THAT(plan.output, testing::Not(HasSubstr("not known here"))) << model.name;
+  }
+}
+
 // Models with an indexer: two kinds of cache tensors, of which a step reads all keys and few latents.
 TEST(PlanProgram, CountsBothKindsOfCacheOfSparseAttention) {
   const auto plan = [&](const char* model, const char* tp_size, const char* context) {
