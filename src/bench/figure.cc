@@ -179,6 +179,7 @@ boost::json::object to_json(const Figure& figure) {
           {"min", figure.min},
           {"max", figure.max},
           {"limit_tokens_per_s", figure.limit_tokens_per_s},
+          {"step_bytes", figure.step_bytes},
           {"fraction_of_limit", figure.fraction_of_limit()},
           {"distinct_experts", figure.distinct_experts},
           {"uniform_distinct_experts", figure.uniform_distinct_experts},
@@ -201,6 +202,7 @@ void summarize(std::span<const Sample> samples, Figure& figure) {
   figure.min = speed(sorted.front());
   figure.max = speed(sorted.back());
   figure.limit_tokens_per_s = median.num_tokens / median.least_seconds;
+  figure.step_bytes = median.step_bytes;
   figure.limits = median.limits;
   figure.distinct_experts = 0;
   for (const Sample& sample : samples)
@@ -208,17 +210,18 @@ void summarize(std::span<const Sample> samples, Figure& figure) {
 }
 
 std::string figures_table(std::span<const Figure> figures) {
-  std::string text =
-      fmt::format("{:<8}{:>6}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}{:>11}{:>11}{:>17}\n", "phase", "batch", "tokens/s",
-                  "min", "max", "limit", "fraction", "GB/s", "int8 Tops", "fp32 Tops", "experts (even)");
+  std::string text = fmt::format("{:<14}{:>6}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>8}{:>11}{:>11}{:>17}\n", "phase",
+                                 "batch", "tokens/s", "min", "max", "limit", "fraction", "MB a step", "GB/s",
+                                 "int8 Tops", "fp32 Tops", "experts (even)");
   bool all_count = true;
   for (const Figure& figure : figures) {
     const std::string experts = fmt::format("{:.1f} ({:.1f}){}", figure.distinct_experts,
                                             figure.uniform_distinct_experts, figure.counts() ? " " : "!");
-    text += fmt::format("{:<8}{:>6}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.3f}{:>8.1f}{:>11.2f}{:>11.2f}{:>17}\n",
-                        figure.phase, figure.batch, figure.tokens_per_s, figure.min, figure.max,
-                        figure.limit_tokens_per_s, figure.fraction_of_limit(), figure.limits.bandwidth / 1e9,
-                        figure.limits.int8_peak / 1e12, figure.limits.float_peak / 1e12, experts);
+    text += fmt::format(
+        "{:<14}{:>6}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.3f}{:>11.1f}{:>8.1f}{:>11.2f}{:>11.2f}{:>17}\n",
+        figure.phase, figure.batch, figure.tokens_per_s, figure.min, figure.max, figure.limit_tokens_per_s,
+        figure.fraction_of_limit(), figure.step_bytes / 1e6, figure.limits.bandwidth / 1e9,
+        figure.limits.int8_peak / 1e12, figure.limits.float_peak / 1e12, experts);
     all_count = all_count && figure.counts();
   }
   if (!all_count) text += "! does not count: the distinct experts are more than 5% off what even routing gives\n";

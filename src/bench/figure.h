@@ -86,6 +86,7 @@ double uniform_distinct_experts(int num_experts, int top_k, int64_t num_rows);
 struct Sample {
   double num_tokens = 0, seconds = 0;
   double least_seconds = 0;     // by `limits`
+  double step_bytes = 0;        // that a step must read
   MachineLimits limits;         // mean of before and after
   double distinct_experts = 0;  // mean of the steps' MoE layers
 };
@@ -98,7 +99,7 @@ struct Figure {
   std::string weights, isa;
   int context = 0;
   double tokens_per_s = 0, min = 0, max = 0;
-  double limit_tokens_per_s = 0;
+  double limit_tokens_per_s = 0, step_bytes = 0;
   MachineLimits limits;
   double distinct_experts = 0, uniform_distinct_experts = 0;
 

@@ -114,6 +114,7 @@ Sample sample(double seconds, double bandwidth) {
   return {.num_tokens = 10,
           .seconds = seconds,
           .least_seconds = 1,
+          .step_bytes = bandwidth,
           .limits = {.bandwidth = bandwidth, .int8_peak = 2e12, .float_peak = 5e11},
           .distinct_experts = 6};
 }
@@ -133,6 +134,7 @@ TEST(Figure, SpeedAndLimitsAreOfTheMedianSample) {
   EXPECT_DOUBLE_EQ(figure.limit_tokens_per_s, 10);
   EXPECT_DOUBLE_EQ(figure.fraction_of_limit(), 0.25);
   EXPECT_DOUBLE_EQ(figure.limits.bandwidth, 3e9);
+  EXPECT_DOUBLE_EQ(figure.step_bytes, 3e9);
 }
 
 TEST(Figure, DoesNotCountWhenRoutingIsUneven) {
@@ -151,7 +153,7 @@ TEST(Figure, JsonHoldsEveryFigureWithItsKeys) {
   std::vector<std::string> keys;
   for (const auto& [key, value] : results[0].as_object()) keys.emplace_back(key);
   EXPECT_THAT(keys, testing::ElementsAre("phase", "batch", "weights", "isa", "context", "tokens_per_s", "min", "max",
-                                         "limit_tokens_per_s", "fraction_of_limit", "distinct_experts",
+                                         "limit_tokens_per_s", "step_bytes", "fraction_of_limit", "distinct_experts",
                                          "uniform_distinct_experts", "bandwidth_gb_s", "int8_tops"));
   EXPECT_EQ(results[1].at("tokens_per_s").as_double(), 2.5);
   EXPECT_EQ(results[1].at("bandwidth_gb_s").as_double(), 30);

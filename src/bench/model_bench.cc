@@ -6,10 +6,12 @@
 #include <chrono>
 #include <numeric>
 #include <random>
+#include <span>
 
 #include "base/math.h"
 #include "engine/round.h"
 #include "kernels/cpu/limits.h"
+#include "model/kv_cache.h"
 
 namespace cachalot {
 namespace {
@@ -50,7 +52,7 @@ class ModelBench {
       RETURN_IF_ERROR(prefill(samples));
       figures.push_back(figure("prefill", options_.prefill, 0, samples));
     }
-    if (!options_.batches.empty()) RETURN_IF_ERROR(fill_contexts(std::ranges::max(options_.batches)));
+    fill_contexts();
     for (const int batch : options_.batches) {
       std::vector<Sample> samples;
       RETURN_IF_ERROR(decode(batch, samples));
@@ -78,19 +80,21 @@ class ModelBench {
     return best;
   }
 
-  // The contexts that decode attends to, each sequence's own.
-  Status fill_contexts(int num_sequences) {
-    const auto max_rows = static_cast<int>(engine_.model().settings().max_rows);
-    for (int sequence_idx = 0; sequence_idx < num_sequences; sequence_idx++) {
-      tell(fmt::format("context {} of {}", sequence_idx + 1, num_sequences));
-      for (int position = 0; position < options_.context; position += max_rows) {
-        const int count = std::min(max_rows, options_.context - position);
-        layout_.clear();
-        layout_.add(sequence(sequence_idx, position, count, options_.context));
-        RETURN_IF_ERROR(engine_.model().forward(layout_.build(num_steps_++), engine_.cache()));
-      }
+  // What decode attends to, as random as the weights: a step costs the same, and to compute a long context takes hours.
+  void fill_contexts() {
+    std::mt19937_64 random(2);
+    std::normal_distribution<float> normal;
+    std::vector<float> numbers(65'521);  // a prime, so that no row meets the same ones
+    for (float& number : numbers) number = normal(random);
+    size_t next = 0;
+    for (const CacheTensor& tensor : cache_tensors(config_)) {
+      const ComputeView<2>& view = engine_.cache()(tensor.kind, tensor.layer);
+      visit_compute(view.dtype(), [&]<class T>() {
+        for (int64_t row = 0; row < view.extent(0); row++)
+          for (T& element : std::span(view.as<T>().row(row), static_cast<size_t>(tensor.width)))  // host: no step runs
+            element = T(numbers[next++ % numbers.size()]);
+      });
     }
-    return {};
   }
 
   Status prefill(std::vector<Sample>& samples) {
@@ -182,6 +186,10 @@ class ModelBench {
     return {.num_tokens = slice.num_tokens,
             .seconds = slice.seconds,
             .least_seconds = least_seconds(slice.operations, limits),
+            .step_bytes =
+                std::accumulate(slice.operations.begin(), slice.operations.end(), 0.0,
+                                [](double sum, const Operation& operation) { return sum + operation.num_bytes; }) /
+                slice.num_steps,
             .limits = limits,
             .distinct_experts = slice.distinct_experts / slice.num_steps};
   }
@@ -234,7 +242,7 @@ void reserve_for_bench(const ModelBenchOptions& options, EngineOptions& engine) 
   const int max_batch = options.batches.empty() ? 0 : std::ranges::max(options.batches);
   const int length = options.context + options.steps;
   const auto blocks_of = [&](int num_tokens) { return ceil_div(num_tokens, engine.block_size); };
-  engine.max_num_batched_tokens = std::max({options.prefill, std::min(options.context, 512), max_batch, 1});
+  engine.max_num_batched_tokens = std::max({options.prefill, max_batch, 1});
   engine.max_num_seqs = std::max(max_batch, 1);
   engine.max_model_len = std::max(options.prefill, length);
   engine.num_gpu_blocks_override = std::max(blocks_of(options.prefill), max_batch * blocks_of(length));

@@ -69,6 +69,7 @@ TEST_F(ModelBenchTest, MeasuresEveryPhaseAndCountsTheExpertsThatWereChosen) {
     EXPECT_LE(figure.tokens_per_s, figure.max);
     EXPECT_GT(figure.limits.bandwidth, 1e8);
     EXPECT_GT(figure.fraction_of_limit(), 0);
+    EXPECT_GT(figure.step_bytes, 1e5);
   }
 }
 

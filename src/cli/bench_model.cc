@@ -116,6 +116,7 @@ Result<std::string> weight_format_name(const std::string& folder) {
 struct BenchFlags {
   BenchCheckpointFlags checkpoint;
   std::string json;
+  bool beside_dense = false;
   EngineOptions engine;
   ModelBenchOptions bench;
 };
@@ -126,17 +127,18 @@ struct LoadedModel {
   std::string weights;  // name of their format
 };
 
-// A random checkpoint's files go as soon as the weights are packed: they would hold gigabytes of page cache.
-Result<LoadedModel> load_model(const BenchFlags& flags) {
-  ASSIGN_OR_RETURN(const auto checkpoint, BenchCheckpoint::open(flags.checkpoint));
+Result<LoadedModel> load_model(const BenchFlags& flags, const std::string& folder) {
   LoadedModel loaded;
   {
-    ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(checkpoint->folder()));
+    ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(folder));
+    if (flags.beside_dense && !files.config().indexer)
+      return make_parameter_error("--beside-dense",
+                                  "--beside-dense: the shape has no indexer, and dense attention only");
     loaded.stored = describe_stored_model(files.config(), files.checkpoint());
   }
-  ASSIGN_OR_RETURN(loaded.weights, weight_format_name(checkpoint->folder()));
+  ASSIGN_OR_RETURN(loaded.weights, weight_format_name(folder));
   EngineOptions options = flags.engine;
-  options.model = checkpoint->folder();
+  options.model = folder;
   ProgressBar bar("loading " + options.model);
   ASSIGN_OR_RETURN(loaded.engine, RankEngine::create(options, [&](size_t num_done, size_t num_total) {
                      bar.update(num_done, num_total);
@@ -144,12 +146,41 @@ Result<LoadedModel> load_model(const BenchFlags& flags) {
   return loaded;
 }
 
-Status run_bench(BenchFlags flags) {
-  reserve_for_bench(flags.bench, flags.engine);
-  ASSIGN_OR_RETURN(const LoadedModel loaded, load_model(flags));
-  flags.bench.on_progress = [](const std::string& what) { log::info("{}", what); };
+Result<std::vector<Figure>> measure(const BenchFlags& flags, const LoadedModel& loaded) {
   ASSIGN_OR_RETURN(std::vector<Figure> figures, run_model_bench(*loaded.engine, loaded.stored, flags.bench));
   for (Figure& figure : figures) figure.weights = loaded.weights;
+  return figures;
+}
+
+// Rows choose among more positions than there are: attention is the dense one.
+Status choose_all(const std::string& folder, int num_positions) {
+  const std::string path = folder + "/config.json";
+  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  boost::json::object config = boost::json::parse(text).as_object();
+  config["index_topk"] = num_positions;
+  return write_file(path, boost::json::serialize(config));
+}
+
+Status run_bench(BenchFlags flags) {
+  if (flags.beside_dense && (flags.checkpoint.shape.empty() || !flags.checkpoint.keep.empty()))
+    return make_parameter_error(
+        "--beside-dense", "--beside-dense changes config.json: it needs a --shape that does not stay (no --keep)");
+  reserve_for_bench(flags.bench, flags.engine);
+  flags.bench.on_progress = [](const std::string& what) { log::info("{}", what); };
+  ASSIGN_OR_RETURN(auto checkpoint, BenchCheckpoint::open(flags.checkpoint));
+  std::vector<Figure> figures;
+  if (flags.beside_dense) {
+    ASSIGN_OR_RETURN(const LoadedModel sparse, load_model(flags, checkpoint->folder()));
+    ASSIGN_OR_RETURN(figures, measure(flags, sparse));
+    RETURN_IF_ERROR(choose_all(checkpoint->folder(), flags.engine.max_model_len));
+  }
+  ASSIGN_OR_RETURN(const LoadedModel loaded, load_model(flags, checkpoint->folder()));
+  checkpoint.reset();  // a random one's files would hold gigabytes of page cache
+  ASSIGN_OR_RETURN(std::vector<Figure> others, measure(flags, loaded));
+  for (Figure& figure : others) {
+    if (flags.beside_dense) figure.phase += ", dense";
+    figures.push_back(std::move(figure));
+  }
   fmt::print("{}", figures_table(figures));
   if (!flags.json.empty()) return write_file(flags.json, figures_json(figures));
   return {};
@@ -259,6 +290,8 @@ void add_bench_model_command(CLI::App& group) {
   add_whole(*command, "--prefill", bench.prefill, {.most = 8192}, "Tokens of the prompt; 0: no prefill");
   add_whole(*command, "--context", bench.context, {.least = 1, .most = 1 << 20},
             "Tokens of a sequence before its first decode step");
+  command->add_flag("--beside-dense", flags->beside_dense,
+                    "Then the same weights with dense attention (shapes with an indexer)");
   add_whole(*command, "--steps", bench.steps, {.least = 1, .most = 1 << 20}, "Decode steps");
   add_whole(*command, "--repeat", bench.repeat, {.least = 1, .most = 1000}, "How often each is measured");
   command->add_option("--json", flags->json, "Write the figures to this file as well");

@@ -239,6 +239,20 @@ constexpr const char* kGlm47Flash = R"({
   "max_position_embeddings": 202752, "rope_scaling": null, "rope_theta": 1000000, "partial_rotary_factor": 1.0
 })";
 
+constexpr const char* kGlm52Slice = R"({
+  "architectures": ["GlmMoeDsaForCausalLM"], "model_type": "glm_moe_dsa", "dtype": "bfloat16",
+  "vocab_size": 4096, "eos_token_id": 1, "tie_word_embeddings": false,
+  "num_hidden_layers": 2, "hidden_size": 6144, "hidden_act": "silu", "rms_norm_eps": 1e-05,
+  "num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 2048, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 256,
+  "index_n_heads": 32, "index_head_dim": 128, "index_topk": 2048, "indexer_rope_interleave": true,
+  "index_topk_freq": 2, "index_skip_topk_offset": 1,
+  "intermediate_size": 12288, "moe_intermediate_size": 2048, "first_k_dense_replace": 1,
+  "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1,
+  "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+  "max_position_embeddings": 1048576, "rope_parameters": {"rope_type": "default", "rope_theta": 8000000}
+})";
+
 struct BenchmarkShape {
   const char* name;
   const char* config;
@@ -254,11 +268,9 @@ std::string v32_slice() {
 
 std::span<const BenchmarkShape> shapes() {
   static const std::string v32 = v32_slice();
-  static const BenchmarkShape kShapes[] = {{"lite", kLite},
-                                           {"r1slice", kR1Slice},
-                                           {"v32slice", v32.c_str()},
-                                           {"k2slice", kK2Slice},
-                                           {"glm47flash", kGlm47Flash}};
+  static const BenchmarkShape kShapes[] = {
+      {"lite", kLite},       {"r1slice", kR1Slice},       {"v32slice", v32.c_str()},
+      {"k2slice", kK2Slice}, {"glm52slice", kGlm52Slice}, {"glm47flash", kGlm47Flash}};
   return kShapes;
 }
 

@@ -73,7 +73,8 @@ Result<SynthSummary> synthesize(const std::string& config_json, const std::strin
 
 // config.json of the shapes that speed is compared on, or null: "lite" (a small mixture of experts of 2.3 B active
 // parameters), "r1slice" and "k2slice" (DeepSeek-R1's and Kimi K2's widths, one dense layer and one with experts),
-// "v32slice" (R1's with DeepSeek V3.2's indexer) and "glm47flash" (GLM-4.7-Flash, all of it).
+// "v32slice" (R1's with DeepSeek V3.2's indexer), "glm52slice" (GLM-5.2's widths, the second layer without an indexer)
+// and "glm47flash" (GLM-4.7-Flash, all of it).
 const char* benchmark_config(std::string_view shape);
 std::vector<std::string> benchmark_shapes();
 

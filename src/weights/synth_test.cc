@@ -187,10 +187,46 @@ TEST(Synth, BenchmarkShapesAreValidModels) {
   const Result<ModelConfig> lite = parse_model_config(benchmark_config("lite"), "lite");
   ASSERT_TRUE(lite) << message_of(lite);
   EXPECT_EQ(lite->num_layers, 27);
-  const Result<ModelConfig> slice = parse_model_config(benchmark_config("r1slice"), "r1slice");
-  ASSERT_TRUE(slice) << message_of(slice);
-  EXPECT_EQ(slice->num_experts, 256);
   EXPECT_EQ(benchmark_config("huge"), nullptr);
+}
+
+TEST(Synth, BenchmarkShapesHaveTheWidthsOfTheirModels) {
+  for (const auto& [shape, real] : {std::pair{"r1slice", "deepseek-r1"},
+                                    {"v32slice", "deepseek-v3.2"},
+                                    {"k2slice", "kimi-k2"},
+                                    {"glm52slice", "glm-5.2"},
+                                    {"glm47flash", "glm-4.7-flash"}}) {
+    const Result<ModelConfig> slice = parse_model_config(benchmark_config(shape), shape);
+    ASSERT_TRUE(slice) << message_of(slice);
+    EXPECT_TRUE(slice->notes.empty()) << slice->notes.front();
+    const std::string text = read_file(test_data(fmt::format("configs/{}.json", real))).value();
+    const ModelConfig model = parse_model_config(text, real).value();
+    const auto widths = [](const ModelConfig& config) {
+      const IndexerConfig indexer = config.indexer.value_or(IndexerConfig{.num_heads = 0, .is_full = {}});
+      return std::vector{config.hidden_size,
+                         config.num_heads,
+                         config.q_lora_rank,
+                         config.kv_lora_rank,
+                         config.qk_nope_head_dim,
+                         config.qk_rope_head_dim,
+                         config.v_head_dim,
+                         config.intermediate_size,
+                         config.moe_intermediate_size,
+                         config.num_experts,
+                         config.num_experts_per_token,
+                         config.num_shared_experts,
+                         config.num_groups,
+                         config.topk_groups,
+                         config.max_position_embeddings,
+                         indexer.num_heads,
+                         indexer.head_dim,
+                         indexer.topk};
+    };
+    EXPECT_EQ(widths(*slice), widths(model)) << shape;
+    EXPECT_FALSE(slice->is_moe_layer(0));
+    EXPECT_TRUE(slice->is_moe_layer(1));
+  }
+  EXPECT_FALSE(parse_model_config(benchmark_config("glm52slice"), "")->has_indexer(1));
 }
 
 }  // namespace
