@@ -5,6 +5,7 @@
 #   ./test.sh --tsan              the tests of threads and processes under ThreadSanitizer
 #   ./test.sh --clients [SUITE]   drives it with the programs that people use (network, npm; tests/clients/run.py)
 #   ./test.sh --fuzz SECONDS      fuzzes each reader of strangers' bytes for so long (clang 19)
+#   ./test.sh --simulate SEEDS [--seed N]  lives through so many clusters with faults, from seed N on (docs/architecture.md)
 #   ./test.sh --tidy              clang-tidy over the sources instead
 #   ./test.sh -R Scheduler        further arguments go to ctest
 set -euo pipefail
@@ -12,7 +13,7 @@ cd "$(dirname "$0")"
 
 preset=release targets=()
 case "${1:-}" in
-  --help | -h) sed -n '2,9p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  --help | -h) sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
   --sanitize) preset=sanitize; shift ;;
   --tsan)
     preset=tsan targets=(comm_test http_test router_test serve_test cluster_test)
@@ -26,6 +27,10 @@ case "${1:-}" in
   --clients)
     scripts/build.sh release cachalot scripted_server
     exec tests/clients/run.py --bin build/release/bin "${@:2}" ;;
+  --simulate)
+    [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "./test.sh --simulate SEEDS [--seed N]" >&2; exit 2; }
+    scripts/build.sh release simulation_test
+    exec build/release/bin/simulation_test --long --seeds "${@:2}" ;;
   --tidy) exec scripts/tidy.sh ;;
 esac
 

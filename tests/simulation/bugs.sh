@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Puts each of the bugs of bugs/*.patch into a copy of the sources, and simulates until it is found. One that is not found
+# within the seeds ends it with an error.
+#   tests/simulation/bugs.sh [SEEDS] [NAME...]    SEEDS: 1000 of the short clusters; NAME: of bugs/NAME.patch, else all
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seeds=${1:-1000}
+names=("${@:2}")
+[ "${#names[@]}" -gt 0 ] || mapfile -t names < <(basename -s .patch -a tests/simulation/bugs/*.patch)
+copy=$PWD/build/bugs
+mkdir -p "$copy/source/build"
+# Only what differs, so that little is compiled again.
+git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+  cmp -s "$file" "$copy/source/$file" || { [ ! -f "$file" ] || install -D "$file" "$copy/source/$file"; }
+done
+(cd "$copy/source" && find src tests -type f -print0 2>/dev/null) | while IFS= read -r -d '' file; do
+  [ -f "$file" ] || rm "$copy/source/$file"
+done
+# What Rust makes is not built again.
+[ -d "$copy/source/build/release/cargo" ] || { mkdir -p "$copy/source/build/release"
+  cp -a build/release/cargo "$copy/source/build/release/" 2>/dev/null || true; }
+cd "$copy/source"
+[ -f build/release/build.ninja ] || cmake --preset release >/dev/null
+failed=0
+for name in "${names[@]}"; do
+  patch -s -p1 <"tests/simulation/bugs/$name.patch"
+  ninja -C build/release simulation_test >build/log || { tail -20 build/log; exit 1; }
+  if build/release/bin/simulation_test --seeds "$seeds" >build/found; then
+    echo "$name: NOT FOUND in $seeds clusters"
+    failed=1
+  else
+    echo "$name: $(grep -m1 '^seed .*: ' <(grep -v 'replicas of' build/found))"
+  fi
+  patch -s -R -p1 <"tests/simulation/bugs/$name.patch"
+done
+exit $failed
