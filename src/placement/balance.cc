@@ -1,0 +1,294 @@
+#include "placement/balance.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cmath>
+#include <numeric>
+#include <queue>
+
+#include "config/json.h"
+
+namespace cachalot {
+
+Result<ExpertLoad> ExpertLoad::parse(std::string_view text, const std::string& path) {
+  ASSIGN_OR_RETURN(const boost::json::object object, parse_json_object(text, path));
+  ExpertLoad load;
+  const boost::json::value* const layers = object.if_contains("layers");
+  try {
+    if (layers) load.layers = boost::json::value_to<std::vector<std::vector<double>>>(*layers);
+  } catch (const std::exception&) {
+    load.layers.clear();
+  }
+  const auto is_count = [](double count) { return std::isfinite(count) && count >= 0; };
+  for (const std::vector<double>& counts : load.layers)
+    if (counts.empty() || counts.size() != load.layers[0].size() || !std::ranges::all_of(counts, is_count))
+      return make_error(ErrorCode::kCorrupt, "{}: layers must be as long as each other, of counts from 0 on", path);
+  if (load.layers.empty())
+    return make_error(ErrorCode::kCorrupt, "{}: layers must be a list for each layer with experts, of rows for each",
+                      path);
+  return load;
+}
+
+ExpertLoad ExpertLoad::uniform(int num_layers, int num_experts) {
+  return {std::vector(static_cast<size_t>(num_layers), std::vector(static_cast<size_t>(num_experts), 1.0))};
+}
+
+Status ExpertLoad::add(const ExpertLoad& other) {
+  if (other.layers.size() != layers.size() || other.layers[0].size() != layers[0].size())
+    return make_error(ErrorCode::kInvalidArgument, "loads of {} and of {} layers, with {} and {} experts",
+                      layers.size(), other.layers.size(), layers[0].size(), other.layers[0].size());
+  for (size_t layer = 0; layer < layers.size(); layer++)
+    for (size_t expert = 0; expert < layers[layer].size(); expert++)
+      layers[layer][expert] += other.layers[layer][expert];
+  return {};
+}
+
+namespace {
+
+using Layer = ExpertPlacement::Layer;
+
+struct Item {
+  int32_t expert;  // or a group of them
+  double load;
+};
+
+// Copies for so many slots: each in turn to the expert whose copies have most to do, but no more than there are ranks.
+// Busiest copies first.
+std::vector<Item> replicate(std::span<const Item> experts, int64_t num_slots, int most_copies) {
+  struct Copied {
+    Item item;
+    int copies = 1;
+    double each() const { return item.load / copies; }
+    bool operator<(const Copied& other) const {  // the busier, then the first
+      return each() != other.each() ? each() < other.each() : item.expert > other.item.expert;
+    }
+  };
+  std::priority_queue<Copied> queue;
+  std::vector<Copied> done;
+  for (const Item& item : experts) queue.push({item});
+  for (int64_t more = num_slots - std::ssize(experts); more > 0 && !queue.empty();) {
+    Copied busiest = queue.top();
+    queue.pop();
+    if (busiest.copies == most_copies) {
+      done.push_back(busiest);
+      continue;
+    }
+    busiest.copies++;
+    more--;
+    queue.push(busiest);
+  }
+  for (; !queue.empty(); queue.pop()) done.push_back(queue.top());
+  std::ranges::sort(done, [](const Copied& left, const Copied& right) { return right < left; });
+  std::vector<Item> copies;
+  for (const Copied& copied : done)
+    copies.insert(copies.end(), static_cast<size_t>(copied.copies), {copied.item.expert, copied.each()});
+  return copies;
+}
+
+// Bins with room for some items each, filled with the items in their order: each goes where there is least so far.
+class Bins {
+ public:
+  explicit Bins(std::vector<int64_t> rooms) : rooms_(std::move(rooms)), loads_(rooms_.size()), items_(rooms_.size()) {}
+
+  void pack(std::span<const Item> items) {
+    for (const Item& item : items) {
+      if (const size_t bin = emptiest(item); bin < rooms_.size()) {
+        put(bin, item);
+      } else {
+        swap_in(item);
+      }
+    }
+  }
+  // As long as it helps, an item of the busiest bin changes places with a lighter one of another.
+  void refine() {
+    constexpr int kMostSwaps = 1000;
+    for (int swaps = 0; swaps < kMostSwaps && swap_from(busiest()); swaps++) continue;
+  }
+  const std::vector<std::vector<Item>>& items() const { return items_; }
+  double most() const { return std::ranges::max(loads_); }
+
+ private:
+  bool holds(size_t bin, int32_t expert) const {
+    return std::ranges::find(items_[bin], expert, &Item::expert) != items_[bin].end();
+  }
+  bool has_room(size_t bin) const { return std::ssize(items_[bin]) < rooms_[bin]; }
+  void put(size_t bin, const Item& item) {
+    items_[bin].push_back(item);
+    loads_[bin] += item.load;
+  }
+  size_t busiest() const { return static_cast<size_t>(std::ranges::max_element(loads_) - loads_.begin()); }
+  size_t emptiest(const Item& item) const {
+    size_t best = rooms_.size();
+    for (size_t bin = 0; bin < rooms_.size(); bin++)
+      if (has_room(bin) && (best == rooms_.size() || loads_[bin] < loads_[best]) && !holds(bin, item.expert))
+        best = bin;
+    return best;
+  }
+  // All bins with room have it already: one that has not takes it for another item, which goes where there is room. A
+  // copy for which there is no such way is left out.
+  void swap_in(const Item& item) {
+    for (size_t full = 0; full < rooms_.size(); full++) {
+      if (has_room(full) || holds(full, item.expert)) continue;
+      for (Item& moved : items_[full]) {
+        const size_t bin = emptiest(moved);
+        if (bin == rooms_.size()) continue;
+        put(bin, moved);
+        loads_[full] += item.load - moved.load;
+        moved = item;
+        return;
+      }
+    }
+  }
+  bool swap_from(size_t bin) {
+    for (Item& own : items_[bin]) {
+      for (size_t other = 0; other < rooms_.size(); other++) {
+        if (other == bin || holds(other, own.expert)) continue;
+        for (Item& theirs : items_[other]) {
+          const double less = own.load - theirs.load;
+          if (less <= 0 || loads_[other] + less >= loads_[bin] || holds(bin, theirs.expert)) continue;
+          std::swap(own, theirs);
+          loads_[bin] -= less;
+          loads_[other] += less;
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  std::vector<int64_t> rooms_;
+  std::vector<double> loads_;
+  std::vector<std::vector<Item>> items_;
+};
+
+bool busier(const Item& left, const Item& right) {
+  return left.load != right.load ? left.load > right.load : left.expert < right.expert;
+}
+
+class LayerBalance {
+ public:
+  // The layer: other ranks have one slot more in other layers.
+  LayerBalance(std::span<const double> load, const BalanceOptions& options, int layer)
+      : load_(load), options_(options), num_slots_(std::ssize(load) + options.num_redundant), phase_(layer) {}
+
+  Layer place() const {
+    std::vector<Item> experts;
+    for (size_t expert = 0; expert < load_.size(); expert++)
+      experts.push_back({static_cast<int32_t>(expert), load_[expert]});
+    Placed anywhere;
+    place_on(experts, 0, options_.num_ranks, anywhere);
+    if (groups_divide()) {
+      Placed by_group = place_groups(experts);
+      const double mean = std::accumulate(load_.begin(), load_.end(), 0.0) / options_.num_ranks;
+      if (by_group.busiest <= std::max(kWorthStaying * mean, kAboutAsGood * anywhere.busiest))
+        return std::move(by_group.ranks);
+    }
+    return std::move(anywhere.ranks);
+  }
+
+ private:
+  // What the busiest rank may have over the mean, or over what it would have if experts stood anywhere, so that those
+  // of a group stay on one node: their tokens cross fewer links, and all wait for that rank.
+  static constexpr double kWorthStaying = 1.1, kAboutAsGood = 1.05;
+  struct Placed {
+    Layer ranks;
+    double busiest = 0;
+  };
+
+  Placed place_groups(std::span<const Item> experts) const {
+    Placed placed;
+    const int groups_of_node = options_.num_groups / options_.num_nodes,
+              of_node = options_.num_ranks / options_.num_nodes;
+    const auto group_size = std::ssize(load_) / options_.num_groups;
+    std::vector<Item> groups;
+    for (int group = 0; group < options_.num_groups; group++) {
+      const std::span<const double> loads =
+          load_.subspan(static_cast<size_t>(group * group_size), static_cast<size_t>(group_size));
+      groups.push_back({group, std::accumulate(loads.begin(), loads.end(), 0.0)});
+    }
+    std::ranges::sort(groups, busier);
+    Bins nodes(std::vector<int64_t>(static_cast<size_t>(options_.num_nodes), groups_of_node));
+    nodes.pack(groups);
+    nodes.refine();
+    for (int node = 0; node < options_.num_nodes; node++) {
+      std::vector<Item> of_groups;
+      for (const Item& group : nodes.items()[static_cast<size_t>(node)])
+        of_groups.insert(of_groups.end(), experts.begin() + group.expert * group_size,
+                         experts.begin() + (group.expert + 1) * group_size);
+      place_on(of_groups, node * of_node, of_node, placed);
+    }
+    return placed;
+  }
+  bool groups_divide() const {
+    const int nodes = options_.num_nodes, groups = options_.num_groups;
+    return nodes > 1 && groups > 1 && groups % nodes == 0 && options_.num_ranks % nodes == 0 &&
+           std::ssize(load_) % groups == 0 && num_slots_ % nodes == 0;
+  }
+  void place_on(std::span<const Item> experts, int first_rank, int num_ranks, Placed& placed) const {
+    std::vector<int64_t> rooms;
+    const auto begin_of = [&](int64_t rank) {
+      return (rank * num_slots_ + phase_ % options_.num_ranks) / options_.num_ranks;
+    };
+    int64_t num_slots = 0;
+    for (int rank = first_rank; rank < first_rank + num_ranks; rank++) {
+      rooms.push_back(begin_of(rank + 1) - begin_of(rank));
+      num_slots += rooms.back();
+    }
+    Bins bins(rooms);
+    bins.pack(replicate(experts, num_slots, num_ranks));
+    bins.refine();
+    placed.busiest = std::max(placed.busiest, bins.most());
+    for (size_t rank = 0; rank < rooms.size(); rank++) {
+      std::vector<int32_t>& slots = placed.ranks.emplace_back();
+      for (const Item& item : bins.items()[rank]) slots.push_back(item.expert);
+      std::ranges::sort(slots);
+      slots.resize(static_cast<size_t>(rooms[rank]), ExpertPlacement::kSpare);
+    }
+  }
+
+  std::span<const double> load_;
+  const BalanceOptions& options_;
+  int64_t num_slots_;
+  int phase_;
+};
+
+}  // namespace
+
+Result<ExpertPlacement> balanced_placement(const ExpertLoad& load, const BalanceOptions& options, uint32_t version) {
+  if (options.num_ranks < 1 || options.num_redundant < 0 || options.num_nodes < 1)
+    return make_error(ErrorCode::kInvalidArgument, "{} more slots than experts, on {} ranks of {} nodes",
+                      options.num_redundant, options.num_ranks, options.num_nodes);
+  std::vector<Layer> layers;
+  for (size_t layer = 0; layer < load.layers.size(); layer++)
+    layers.push_back(LayerBalance(load.layers[layer], options, static_cast<int>(layer)).place());
+  return ExpertPlacement::create({.num_layers = static_cast<int>(load.layers.size()),
+                                  .num_experts = load.layers.empty() ? 0 : static_cast<int>(load.layers[0].size()),
+                                  .num_ranks = options.num_ranks},
+                                 version, layers);
+}
+
+double imbalance_of(const ExpertPlacement& placement, const ExpertLoad& load, std::span<const int> nodes) {
+  const auto& shape = placement.shape();
+  std::vector<std::vector<double>> rows(load.layers.size(), std::vector<double>(static_cast<size_t>(shape.num_ranks)));
+  double busiest = 0, all = 0;
+  for (int home = 0; home < shape.num_ranks; home++) {
+    const CopyChoice choice(placement, home, nodes);
+    for (int layer = 0; layer < shape.num_layers; layer++) {
+      for (int expert = 0; expert < shape.num_experts; expert++) {
+        const std::span<const ExpertCopy> copies = choice.copies(layer, expert);
+        const double each =
+            load.layers[static_cast<size_t>(layer)][static_cast<size_t>(expert)] / static_cast<double>(copies.size());
+        for (const ExpertCopy& copy : copies) rows[static_cast<size_t>(layer)][copy.rank] += each;
+      }
+    }
+  }
+  for (const std::vector<double>& of_layer : rows) {
+    busiest += std::ranges::max(of_layer);
+    all += std::accumulate(of_layer.begin(), of_layer.end(), 0.0);
+  }
+  return all > 0 ? busiest * shape.num_ranks / all : 1;
+}
+
+}  // namespace cachalot
