@@ -84,8 +84,7 @@ std::vector<ExactParam> exact_params() {
     }
     const IsaLevel best = detect_isa();
     const auto add = [&](const Layout& layout, int generated_from = -1) {
-      if (!layout.expert_parallel || golden.num_experts % layout.num_ranks() == 0)
-        params.push_back({folder, best, layout, generated_from});
+      params.push_back({folder, best, layout, generated_from});
     };
     for (const int tp_size : {2, 4, 8}) {
       add({.dp_size = 1, .tp_size = tp_size});
@@ -94,7 +93,8 @@ std::vector<ExactParam> exact_params() {
     add({.dp_size = 1, .tp_size = 4}, 3);
     const int widest = golden.num_experts >= 16 ? 8 : 4;
     for (const Layout layout :
-         {Layout{2, 2}, Layout{4, 1}, Layout{golden.num_experts / widest, widest}, Layout{golden.num_experts, 1}})
+         {Layout{2, 2}, Layout{4, 1}, Layout{golden.num_experts / widest, widest}, Layout{golden.num_experts, 1},
+          Layout{3, 1}, Layout{5, 1}, Layout{7, 1}, Layout{3, 2}, Layout{golden.num_experts + 1, 1}})
       add(layout);
   }
   for (const std::string& folder : kSparseGoldenNames) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 
 #include "base/math.h"
 #include "model_harness.h"
@@ -109,6 +110,53 @@ TEST_P(DataAndExpertParallel, GivesTheBitsOfOneRank) {
   expect_same(run.run(mixed_inputs(4)), alone(mixed_inputs(4), 2), "DP 4, TP 2");
 }
 
+TEST_P(DataAndExpertParallel, GivesTheBitsOfOneRankWhereRanksDoNotDivideTheExperts) {
+  const std::vector<RunResult> expected = alone(mixed_inputs(7));
+  for (const int dp_size : {3, 5, 7}) {
+    ModelRun run(kGolden + GetParam().folder, options_of(GetParam(), {.dp_size = dp_size, .tp_size = 1}));
+    expect_same(run.run(mixed_inputs(dp_size)), {expected.begin(), expected.begin() + dp_size},
+                "DP " + std::to_string(dp_size));
+  }
+  ModelRun run(kGolden + GetParam().folder, options_of(GetParam(), {.dp_size = 3, .tp_size = 2}));
+  expect_same(run.run(mixed_inputs(3)), alone(mixed_inputs(3), 2), "DP 3, TP 2");
+}
+
+// Each expert on one to three ranks at random, otherwise in each layer, with spare slots and ranks that have none.
+SharedPlacement random_placement(const ModelConfig& config, int num_ranks, unsigned seed) {
+  std::mt19937 random(seed);
+  const ExpertPlacement::Shape shape = placement_shape(config, num_ranks);
+  std::vector<ExpertPlacement::Layer> layers;
+  for (int layer = 0; layer < shape.num_layers; layer++) {
+    ExpertPlacement::Layer& ranks = layers.emplace_back(static_cast<size_t>(num_ranks));
+    const size_t num_holders = 1 + random() % ranks.size();
+    for (int32_t expert = 0; expert < shape.num_experts; expert++) {
+      std::set<size_t> on;
+      for (unsigned copies = 1 + random() % 3; copies > 0; copies--) on.insert(random() % num_holders);
+      for (const size_t rank : on) ranks[rank].push_back(expert);
+    }
+    ranks[random() % ranks.size()].push_back(ExpertPlacement::kSpare);
+  }
+  auto placement = ExpertPlacement::create(shape, seed, layers);
+  CHECK(placement, "{}", placement.error().message);
+  return std::make_shared<const ExpertPlacement>(std::move(*placement));
+}
+
+TEST_P(DataAndExpertParallel, NoPlacementWithCopiesChangesABit) {
+  const std::vector<RunResult> expected = alone(mixed_inputs(5));
+  const auto config = load_model_config(kGolden + GetParam().folder);
+  ASSERT_TRUE(config);
+  for (unsigned seed = 1; seed <= 4; seed++) {
+    const int dp_size = 2 + static_cast<int>(seed % 4);
+    RunOptions options = options_of(GetParam(), {.dp_size = dp_size, .tp_size = 1});
+    options.placement = random_placement(*config, dp_size, seed);
+    for (int rank = 0; rank < dp_size; rank++) options.nodes.push_back(rank / 2);
+    options.exchange_max_bytes = seed % 2;
+    ModelRun run(kGolden + GetParam().folder, options);
+    expect_same(run.run(mixed_inputs(dp_size)), {expected.begin(), expected.begin() + dp_size},
+                "seed " + std::to_string(seed));
+  }
+}
+
 TEST_P(DataAndExpertParallel, BadRoutingThroughSmallBuffersChangesNoBit) {
   for (const Layout layout : {Layout{4, 1}, Layout{2, 2}}) {
     RunOptions options = options_of(GetParam(), layout);
@@ -151,7 +199,7 @@ INSTANTIATE_TEST_SUITE_P(All, DataAndExpertParallel,
 // ---- accounting ----
 
 TEST(Accounting, RowsThatTravelAreWhatTheRoutingImpliesOnceEach) {
-  for (const Layout layout : {Layout{1, 1}, Layout{4, 1}, Layout{2, 2}, Layout{1, 4}, Layout{8, 1}}) {
+  for (const Layout layout : {Layout{1, 1}, Layout{4, 1}, Layout{2, 2}, Layout{1, 4}, Layout{8, 1}, Layout{7, 1}}) {
     ModelRun run(kGolden + "r1-awq", options_of({"r1-awq", DType::kBF16, ActivationDTypeOption::kAuto}, layout));
     const std::vector<ReplicaInput> inputs = mixed_inputs(layout.dp_size);
     std::vector<RunResult> results = run.run(inputs);

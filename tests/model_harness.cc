@@ -45,6 +45,9 @@ void ModelRun::load_ranks() {
   auto meshes = make_local_mesh(layout.num_ranks(), {.deadline = kDeadline});
   ASSERT_TRUE(meshes) << meshes.error().message;
   meshes_ = std::move(*meshes);
+  const SharedPlacement placement = options_.placement
+                                        ? options_.placement
+                                        : even_placement(config(), layout.expert_parallel ? layout.num_ranks() : 1);
   for (int rank_idx = 0; rank_idx < layout.num_ranks(); rank_idx++) {
     auto rank = std::make_unique<Rank>();
     rank->dp_rank = rank_idx / layout.tp_size;
@@ -59,6 +62,7 @@ void ModelRun::load_ranks() {
                                  .expert_parallel = layout.expert_parallel,
                                  .ep_rank = layout.expert_parallel ? rank_idx : 0,
                                  .ep_size = layout.expert_parallel ? layout.num_ranks() : 1,
+                                 .placement = placement,
                                  .exchange_max_bytes = options_.exchange_max_bytes,
                                  .max_rows = options_.max_rows,
                                  .max_logit_rows = 64,
@@ -75,7 +79,8 @@ void ModelRun::load_ranks() {
         experts.resize(static_cast<size_t>(layout.num_ranks()));
         std::iota(experts.begin(), experts.end(), 0);
       }
-      auto exchange = ExpertExchange::create(mesh, std::move(experts), exchange_layout(config(), settings));
+      auto exchange =
+          ExpertExchange::create(mesh, std::move(experts), exchange_layout(config(), settings), options_.nodes);
       ASSERT_TRUE(exchange) << exchange.error().message;
       rank->exchange = std::move(*exchange);
     }

@@ -33,6 +33,8 @@ struct RunOptions {
   int chunk = 0;
   int max_rows = 256;
   int64_t exchange_max_bytes = 0;
+  SharedPlacement placement = nullptr;  // of the experts; null: an even one
+  std::vector<int> nodes = {};          // of each rank, for the choice among copies
 };
 
 // What a replica computes: nothing, if there are no tokens.

@@ -11,7 +11,10 @@ void PrintTo(const Rows& rows, std::ostream* out) {
 std::vector<Rows> rows_by_routing(const ModelRun& run, const Layout& layout, const std::vector<ReplicaInput>& inputs,
                                   const std::vector<RunResult>& results) {
   std::vector<Rows> rows(static_cast<size_t>(layout.num_ranks()));
-  const int top_k = run.config().num_experts_per_token, local = run.config().num_experts / layout.num_ranks();
+  const int top_k = run.config().num_experts_per_token;
+  const SharedPlacement placement = even_placement(run.config(), layout.num_ranks());
+  std::vector<CopyChoice> choices;
+  for (int home = 0; home < layout.num_ranks(); home++) choices.emplace_back(*placement, home, std::span<const int>());
   for (size_t replica = 0; replica < inputs.size(); replica++) {
     const size_t num_tokens = inputs[replica].tokens.size();
     for (int layer = 0; layer < run.num_moe_layers(); layer++) {
@@ -24,7 +27,8 @@ std::vector<Rows> rows_by_routing(const ModelRun& run, const Layout& layout, con
             const int32_t* ids = results[replica].chosen_expert_ids.data() +
                                  (static_cast<size_t>(layer) * num_tokens + token) * static_cast<size_t>(top_k);
             std::set<size_t> destinations;
-            for (int slot = 0; slot < top_k; slot++) destinations.insert(static_cast<size_t>(ids[slot] / local));
+            for (int slot = 0; slot < top_k; slot++)
+              destinations.insert(choices[home].choose(layer, ids[slot], row).rank);
             rows[home].brought++;
             for (const size_t destination : destinations) {
               if (destination == home) continue;

@@ -153,6 +153,7 @@ std::vector<Case> cases() {
           {golden_folder("r1-bf16"), {.dp_size = 2, .tp_size = 2}},
           {golden_folder("r1-fp8"), {.tp_size = 4, .expert_parallel = false}},
           {golden_folder("r1-awq"), {.dp_size = 4}},
+          {golden_folder("r1-awq"), {.dp_size = 3}},  // which do not divide the experts
           {golden_folder("v2lite-bf16"), {.tp_size = 2, .expert_parallel = false}},
           {golden_folder("v32-fp8"), {.tp_size = 2}},
           {golden_folder("glm52-bf16"), {.dp_size = 2}}};

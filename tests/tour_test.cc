@@ -37,8 +37,13 @@ TokenId token_by_hand(const std::vector<TokenId>& prompt) {
 
   // device: cores and their memory. kernels: one table of operations a level, chosen once.
   Device device({.num_threads = 2, .spin_microseconds = 0});
-  const ModelSettings settings{
-      .compute_dtype = DType::kBF16, .isa = detect_isa(), .max_rows = 128, .max_logit_rows = 1, .max_positions = 256};
+  // placement: which ranks have which experts.
+  const ModelSettings settings{.compute_dtype = DType::kBF16,
+                               .isa = detect_isa(),
+                               .placement = even_placement(config, 1),
+                               .max_rows = 128,
+                               .max_logit_rows = 1,
+                               .max_positions = 256};
 
   // comm: ranks reach each other through a mesh; the ranks of a replica sum up in a group, and rows find their experts
   // by an exchange. Alone, the same code moves nothing.

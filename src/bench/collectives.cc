@@ -280,17 +280,13 @@ bf16 result_number(uint64_t key, int32_t expert, int64_t column, uint64_t check)
 }
 
 Result<ExchangeShape> shape_of(int num_ranks, const DispatchCollective::Options& options) {
-  if (num_ranks > kExperts || kExperts % num_ranks != 0) {
-    return make_parameter_error("--ranks", "dispatch: {} experts cannot be divided among {} ranks", kExperts,
-                                num_ranks);
-  }
   constexpr uint64_t kMostRows = 1 << 20;
   if (options.max_rows < 1 || options.max_rows > kMostRows) {
     return make_parameter_error("--maxbytes", "dispatch: {} rows a rank; 1 to {} can be measured", options.max_rows,
                                 kMostRows);
   }
-  return ExchangeShape{.num_ranks = num_ranks,
-                       .num_experts = kExperts,
+  return ExchangeShape{.placement = std::make_shared<const ExpertPlacement>(
+                           even_placement({.num_layers = 1, .num_experts = kExperts, .num_ranks = num_ranks})),
                        .top_k = kTopK,
                        .hidden_size = kHidden,
                        .compute_dtype = DType::kBF16,
@@ -365,8 +361,9 @@ Result<uint64_t> DispatchCollective::check() {
 void DispatchCollective::compute_results(const ArrivedRows& arrived, uint64_t& num_wrong) const {
   const int64_t num_words = arrived.rows.extent(1) / int64_t{sizeof(uint64_t)};
   const View<bf16, 2> results = arrived.results.as<bf16>();
-  for (int local = 0; local < exchange_->num_local_experts(); local++) {
-    const int32_t expert = exchange_->first_local_expert() + local;
+  const std::span<const int32_t> experts = exchange_->own_slots(0);
+  for (size_t local = 0; local < experts.size(); local++) {
+    const int32_t expert = experts[local];
     for (int32_t pair = arrived.offsets[local]; pair < arrived.offsets[local + 1]; pair++) {
       const auto* const words = reinterpret_cast<const uint64_t*>(arrived.rows.row(arrived.pair_rows(pair)));
       const uint64_t key = words[0];

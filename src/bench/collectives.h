@@ -102,7 +102,7 @@ class DispatchCollective : public Collective {
     uint64_t max_rows = 0;
     uint64_t max_bytes = 0;  // of each buffer between ranks: what needs more goes in several passes; 0: no bound
   };
-  // Borrows the mesh. Errors: the experts cannot be divided among its ranks; memory.
+  // Borrows the mesh. The error: memory.
   static Result<std::unique_ptr<DispatchCollective>> create(Mesh& mesh, const Options& options);
   // Of the exchange and of the rows, on each of num_ranks ranks.
   static Result<uint64_t> buffer_bytes(int num_ranks, const Options& options);

@@ -77,7 +77,8 @@ Status lead(const LogitsOptions& options, RankGroup& group) {
   group.wait_for_children();
   const std::vector<RankReport> reports = group.reports(own);
   if (!options.report.empty())
-    RETURN_IF_ERROR(write_file(options.report, rank_reports_json(reports, group.members(), resident_bytes)));
+    RETURN_IF_ERROR(write_file(options.report, rank_reports_json(reports, group.members(), resident_bytes,
+                                                                 engine->model().settings().placement.get())));
   if (!options.output.empty()) return write_logits(options.output, view);
   print_likeliest(options.tokens, view);
   return {};

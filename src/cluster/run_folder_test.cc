@@ -149,8 +149,11 @@ TEST(StatusText, ShowsReplicasTheirLoadAndRanks) {
                                .host = "node1",
                                .pid = 77,
                                .resident_bytes = 3'000'000'000,
-                               .report = RankReport{.first_expert = 24,
-                                                    .num_experts = 8,
+                               .report = RankReport{.moe_layers = 58,
+                                                    .num_experts = 256,
+                                                    .expert_slots = 580,
+                                                    .experts_held = 464,
+                                                    .placement_version = 3,
                                                     .weight_bytes = 2'000'000,
                                                     .steps = 812,
                                                     .steps_without_rows = 406,
@@ -162,9 +165,9 @@ TEST(StatusText, ShowsReplicasTheirLoadAndRanks) {
   EXPECT_THAT(
       text, HasSubstr("replica 1  10.0.0.1  http://10.0.0.1:7555   ready               5        2        25%      3"));
   EXPECT_THAT(text, HasSubstr("router     here      http://127.0.0.1:8002  no server is ready"));
-  EXPECT_THAT(text, HasSubstr("3     1        10.0.0.1 (node1)  77   24-31 of 32"));
+  EXPECT_THAT(text, HasSubstr("3     1        10.0.0.1 (node1)  77   8 of 256"));
   EXPECT_THAT(text, HasSubstr("812    50%           25%"));
-  EXPECT_THAT(status_json(state, servers), HasSubstr("\"first_expert\":24"));
+  EXPECT_THAT(status_json(state, servers), HasSubstr("\"placement_version\":3"));
 }
 
 TEST(StatusText, WhileAServerStartsItSaysHowFarItIs) {

@@ -52,20 +52,11 @@ std::string share_text(double part, double whole) {
   return whole > 0 ? fmt::format("{:.0f}%", 100 * part / whole) : "-";
 }
 
-// Experts are numbered over the ranks that share them out: all of the group.
-int64_t num_experts_of_all(const ServerStates& servers) {
-  int64_t num_experts = 0;
-  for (const auto& server : servers) {
-    if (!server) continue;
-    for (const StateOfRank& rank : server->ranks)
-      if (rank.report) num_experts = std::max(num_experts, rank.report->first_expert + rank.report->num_experts);
-  }
-  return num_experts;
-}
-
-std::string experts_text(const RankReport& rank, int64_t num_experts) {
-  if (rank.num_experts == 0) return "a part of all";
-  return fmt::format("{}-{} of {}", rank.first_expert, rank.first_expert + rank.num_experts - 1, num_experts);
+// "8 of 256"; "5.3 of 16" where layers differ.
+std::string experts_text(const RankReport& rank) {
+  if (rank.experts_held == 0 || rank.moe_layers == 0) return "a part of all";
+  const bool alike = rank.experts_held % rank.moe_layers == 0;
+  return fmt::format("{:.{}f} of {}", rank.experts_of_layer(), alike ? 0 : 1, rank.num_experts);
 }
 
 // Of its steps' time; `seconds_waiting` is a part of it: until other ranks had done theirs.
@@ -118,8 +109,11 @@ json::object describe(const StateOfRank& rank, int number) {
                       {"phase", name_of(rank.phase)},
                       {"percent", rank.percent}};
   if (!rank.report) return object;
-  object["first_expert"] = rank.report->first_expert;
+  object["experts_of_layer"] = rank.report->experts_of_layer();
   object["num_experts"] = rank.report->num_experts;
+  object["expert_slots"] = rank.report->expert_slots;
+  object["placement_version"] = rank.report->placement_version;
+  object["placement_hash"] = rank.report->placement_hash;
   object["weight_bytes"] = rank.report->weight_bytes;
   object["resident_bytes"] = rank.resident_bytes;
   object["steps"] = rank.report->steps;
@@ -172,7 +166,6 @@ std::vector<std::string> progress_lines(const ClusterState& state) {
 }
 
 std::string rank_map_text(const ClusterState& state, const ServerStates& servers) {
-  const int64_t num_experts = num_experts_of_all(servers);
   std::vector<std::vector<std::string>> rows{
       {"rank", "replica", "node", "pid", "experts", "weights", "memory", "steps", "without rows", "waiting"}};
   for (size_t replica = 0; replica < servers.size(); replica++) {
@@ -182,7 +175,7 @@ std::string rank_map_text(const ClusterState& state, const ServerStates& servers
       const RankReport& report = *rank.report;
       rows.push_back({std::to_string(number_of(state, replica, rank)), std::to_string(replica),
                       fmt::format("{} ({})", state.replicas[replica].node, rank.host), std::to_string(rank.pid),
-                      experts_text(report, num_experts), bytes_text(report.weight_bytes),
+                      experts_text(report), bytes_text(report.weight_bytes),
                       bytes_text(static_cast<uint64_t>(std::max<int64_t>(rank.resident_bytes, 0))),
                       std::to_string(report.steps),
                       share_text(static_cast<double>(report.steps_without_rows), static_cast<double>(report.steps)),

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "base/error.h"
@@ -22,20 +21,18 @@ constexpr int64_t kLine = 64;
 }  // namespace
 
 ExchangeLayout::ExchangeLayout(const ExchangeShape& exchange) : shape(exchange) {
-  CHECK(shape.num_experts % shape.num_ranks == 0, "{} experts over {} ranks", shape.num_experts, shape.num_ranks);
-  CHECK(shape.num_experts <= std::numeric_limits<uint16_t>::max() + 1, "{} experts", shape.num_experts);
   CHECK(shape.row_bytes % 4 == 0, "rows of {} bytes", shape.row_bytes);
-  if (shape.num_ranks == 1) {
+  if (shape.num_ranks() == 1) {
     rows_per_peer = shape.max_rows;
     pairs_per_peer = own_pairs();
     return;
   }
-  const int pairs_of_row = std::min(shape.top_k, shape.num_local_experts());
-  const int64_t evenly = ceil_div(own_pairs(), shape.num_ranks);
+  const int pairs_of_row = std::min(shape.top_k, shape.placement->most_slots());
+  const int64_t evenly = ceil_div(own_pairs(), shape.num_ranks());
   pairs_per_peer = std::min(std::max(kHeadroom * evenly, kLeastPairs), shape.max_rows * pairs_of_row);
   rows_per_peer = shape.max_rows;
   if (shape.max_bytes > 0) {
-    const int64_t bytes_per_peer = shape.max_bytes / shape.num_ranks;
+    const int64_t bytes_per_peer = shape.max_bytes / shape.num_ranks();
     pairs_per_peer = std::min(pairs_per_peer, bytes_per_peer / shape.result_bytes());
     const DispatchMessage one{.num_rows = 1, .row_bytes = shape.row_bytes, .top_k = shape.top_k};
     const int64_t bytes_of_row = one.bytes() - DispatchMessage::kHeaderBytes;
@@ -54,40 +51,44 @@ int64_t ExchangeLayout::message_bytes() const {
 std::string ExchangeLayout::describe() const {
   constexpr double kMiB = 1 << 20;
   return fmt::format(
-      "expert exchange of {} ranks with {} experts each: at most {} rows and {} pairs from rank to rank in a pass, "
+      "expert exchange of {} ranks with at most {} experts each: at most {} rows and {} pairs from rank to rank in a "
+      "pass, "
       "{:.1f} MiB for rows to send, {:.1f} MiB for rows that arrive, {:.1f} MiB for results",
-      shape.num_ranks, shape.num_local_experts(), rows_per_peer, pairs_per_peer,
+      shape.num_ranks(), shape.placement->most_slots(), rows_per_peer, pairs_per_peer,
       static_cast<double>(sent_bytes()) / kMiB, static_cast<double>(arrived_bytes()) / kMiB,
       static_cast<double>(results_bytes()) / kMiB);
 }
 
 Result<std::unique_ptr<ExpertExchange>> ExpertExchange::create(Mesh& mesh, std::vector<int> members,
-                                                               const ExchangeLayout& layout) {
-  CHECK(std::ssize(members) == layout.shape.num_ranks);
+                                                               const ExchangeLayout& layout,
+                                                               std::span<const int> nodes) {
+  CHECK(std::ssize(members) == layout.shape.num_ranks() && (nodes.empty() || nodes.size() == members.size()));
   const auto self = std::ranges::find(members, mesh.rank());
   CHECK(self != members.end(), "rank {} is not a member of its exchange", mesh.rank());
   const auto rank = static_cast<int>(self - members.begin());
-  std::unique_ptr<ExpertExchange> exchange(new ExpertExchange(mesh, std::move(members), rank, layout));
+  std::unique_ptr<ExpertExchange> exchange(new ExpertExchange(mesh, std::move(members), rank, layout, nodes));
   ASSIGN_OR_RETURN(exchange->sent_, Device::allocate(static_cast<size_t>(layout.sent_bytes())));
   ASSIGN_OR_RETURN(exchange->arrived_, Device::allocate(static_cast<size_t>(layout.arrived_bytes())));
   ASSIGN_OR_RETURN(exchange->results_, Device::allocate(static_cast<size_t>(layout.results_bytes())));
   return exchange;
 }
 
-ExpertExchange::ExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout)
-    : mesh_(mesh), members_(std::move(members)), rank_(rank), layout_(layout) {
+ExpertExchange::ExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout,
+                               std::span<const int> nodes)
+    : mesh_(mesh), members_(std::move(members)), rank_(rank), layout_(layout), choice_(placement(), rank, nodes) {
   const size_t num_ranks = members_.size(), max_pairs = static_cast<size_t>(layout.max_arrived_pairs());
-  const auto experts = static_cast<size_t>(num_local_experts()), own_pairs = static_cast<size_t>(layout.own_pairs());
+  const auto slots = static_cast<size_t>(placement().most_slots()), own_pairs = static_cast<size_t>(layout.own_pairs());
   peers_.resize(num_ranks);
   holders_.resize(own_pairs);
+  slots_.resize(own_pairs);
   peer_rows_.resize(own_pairs);
   row_ids_.resize(own_pairs);
   pairs_.reserve(max_pairs);
   first_outgoing_.resize(num_ranks + 1);
   pair_rows_.reserve(max_pairs);
   result_rows_.reserve(max_pairs);
-  offsets_.resize(experts + 1);
-  cursor_.resize(experts + 1);
+  offsets_.reserve(slots + 1);
+  cursor_.reserve(slots + 1);
   for (int part = 0; part < 2; part++) {
     for (const int member : members_) {
       sends_.push_back({.peer = member, .data = {}, .done = true});
@@ -112,30 +113,36 @@ Status ExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSite& 
   CHECK(rows.expert_ids.extent(1) == layout_.shape.top_k);
   CHECK(rows.rows.extent(1) <= layout_.shape.row_bytes, "rows of {} bytes, at most {}", rows.rows.extent(1),
         layout_.shape.row_bytes);
+  CHECK(rows.layer >= 0 && rows.layer < placement().shape().num_layers);
   site_ = site;
   own_ = rows;
+  first_slot_ = placement().first_slot(rows.layer, rank_);
+  num_slots_ = static_cast<int>(own_slots(rows.layer).size());
   num_combined_ = 0;
   pass_ = 0;
   counters_.rows_brought += static_cast<uint64_t>(num_rows);
   counters_.num_exchanges++;
-  find_holders();
+  choose_copies();
   assign_rows();
   start_pass();
   return {};
 }
 
-void ExpertExchange::find_holders() {
+void ExpertExchange::choose_copies() {
   const int64_t top_k = layout_.shape.top_k;
+  const int num_experts = placement().shape().num_experts;
   for (int64_t row = 0; row < own_.rows.extent(0); row++) {
     for (int64_t slot = 0; slot < top_k; slot++) {
       const int32_t expert = own_.expert_ids(row, slot);
-      CHECK(expert >= 0 && expert < layout_.shape.num_experts, "expert {} of {}", expert, layout_.shape.num_experts);
-      holders_[row * top_k + slot] = static_cast<uint16_t>(expert / num_local_experts());
+      CHECK(expert >= 0 && expert < num_experts, "expert {} of {}", expert, num_experts);
+      const ExpertCopy copy = choice_.choose(own_.layer, expert, row);
+      holders_[row * top_k + slot] = copy.rank;
+      slots_[row * top_k + slot] = copy.slot;
     }
   }
 }
 
-// Own rows by destination, in order: a row goes once to each rank that holds any of its experts.
+// Own rows by destination, in order: a row goes once to each rank that computes any of its experts.
 void ExpertExchange::assign_rows() {
   const int64_t num_rows = own_.rows.extent(0), top_k = layout_.shape.top_k;
   const auto for_each_destination = [&](auto body) {
@@ -220,15 +227,16 @@ std::span<const std::byte> ExpertExchange::write_message(int destination, const 
                               .num_pairs = static_cast<uint32_t>(peer.num_results),
                               .row_bytes = static_cast<uint32_t>(message.row_bytes),
                               .top_k = static_cast<uint16_t>(top_k),
-                              .more = peer.more_to};
+                              .more = peer.more_to,
+                              .placement_version = placement().version()};
   std::byte* const begin = message_to(destination);  // its bytes between header and rows were never anything but zero
   std::memcpy(begin, &header, sizeof(header));
   std::byte* to = begin + DispatchMessage::rows_offset();
   for (size_t idx = rows.begin; idx < rows.end; idx++, to += message.row_bytes)
     std::memcpy(to, own_.rows.row(peer_rows_[idx]), static_cast<size_t>(message.row_bytes));
-  auto* ids = reinterpret_cast<uint16_t*>(begin + message.ids_offset());
-  for (size_t idx = rows.begin; idx < rows.end; idx++)
-    for (int64_t slot = 0; slot < top_k; slot++) *ids++ = static_cast<uint16_t>(own_.expert_ids(peer_rows_[idx], slot));
+  auto* slots = reinterpret_cast<uint16_t*>(begin + message.slots_offset());
+  for (size_t idx = rows.begin; idx < rows.end; idx++, slots += top_k)
+    std::copy_n(slots_.data() + peer_rows_[idx] * top_k, top_k, slots);
   return {begin, static_cast<size_t>(message.bytes())};
 }
 
@@ -316,7 +324,7 @@ void ExpertExchange::take_own_rows() {
   int64_t result_row = layout_.outgoing_rows() + peers_[rank_].first_result;
   for (size_t idx = own_rows_.begin; idx < own_rows_.end; idx++) {
     const int32_t row = peer_rows_[idx];
-    add_pairs([&](int64_t slot) { return own_.expert_ids(row, slot); }, result_row);
+    add_pairs(slots_.data() + row * layout_.shape.top_k, result_row);
     if (num_ranks() > 1) std::memcpy(arrived_row(), own_.rows.row(row), static_cast<size_t>(own_.rows.extent(1)));
     num_arrived_++;
   }
@@ -330,6 +338,12 @@ Status ExpertExchange::take_message(int home) {
       .num_rows = header.num_rows, .row_bytes = own_.rows.extent(1), .top_k = layout_.shape.top_k};
   if (size < DispatchMessage::kHeaderBytes || header.magic_and_version != DispatchHeader{}.magic_and_version)
     return fail(home, "sent rows in a format of another version");
+  if (header.placement_version != placement().version() || header.epoch != DispatchHeader{}.epoch) {
+    counters_.num_foreign++;
+    return fail(home,
+                fmt::format("sent rows by placement {} of the experts in epoch {}; here are placement {} and epoch {}",
+                            header.placement_version, header.epoch, placement().version(), DispatchHeader{}.epoch));
+  }
   if (header.home != home || header.destination != rank_ || header.pass != pass_ ||
       header.row_bytes != message.row_bytes || header.top_k != message.top_k ||
       header.num_rows > layout_.rows_per_peer || header.num_pairs > layout_.pairs_per_peer ||
@@ -338,36 +352,35 @@ Status ExpertExchange::take_message(int home) {
   peers_[home].more_from = header.more != 0;
   counters_.rows_received += header.num_rows;
 
-  const auto* ids = reinterpret_cast<const uint16_t*>(message_from(home) + message.ids_offset());
+  const auto* slots = reinterpret_cast<const uint16_t*>(message_from(home) + message.slots_offset());
   std::byte* const place = arrived_row();
   const int64_t first_outgoing = num_outgoing_;
-  for (int64_t row = 0; row < message.num_rows; row++, ids += message.top_k, num_arrived_++)
-    add_pairs([&](int64_t slot) { return int32_t{ids[slot]}; }, num_outgoing_);
+  for (int64_t row = 0; row < message.num_rows; row++, slots += message.top_k, num_arrived_++)
+    add_pairs(slots, num_outgoing_);
   if (num_outgoing_ - first_outgoing != header.num_pairs) return fail(home, "sent rows and another number of pairs");
   std::memmove(place, message_from(home) + DispatchMessage::rows_offset(),
                static_cast<size_t>(message.num_rows * message.row_bytes));
   return {};
 }
 
-template <class ExpertOf>
-void ExpertExchange::add_pairs(ExpertOf expert_of, int64_t& result_row) {
-  for (int64_t slot = 0; slot < layout_.shape.top_k; slot++) {
-    const int32_t expert = expert_of(slot) - first_local_expert();
-    if (expert >= 0 && expert < num_local_experts())
-      pairs_.push_back({expert, static_cast<int32_t>(num_arrived_), static_cast<int32_t>(result_row++)});
+void ExpertExchange::add_pairs(const uint16_t* slots, int64_t& result_row) {
+  for (int64_t idx = 0; idx < layout_.shape.top_k; idx++) {
+    const int32_t slot = slots[idx] - first_slot_;
+    if (slot >= 0 && slot < num_slots_)
+      pairs_.push_back({slot, static_cast<int32_t>(num_arrived_), static_cast<int32_t>(result_row++)});
   }
 }
 
-// By expert; an expert's pairs stay in the order of homes, rows and slots.
+// By slot; a slot's pairs stay in the order of homes, rows and each row's experts.
 void ExpertExchange::sort_pairs() {
-  std::ranges::fill(offsets_, 0);
-  for (const Pair& pair : pairs_) offsets_[pair.expert + 1]++;
-  for (size_t expert = 1; expert < offsets_.size(); expert++) offsets_[expert] += offsets_[expert - 1];
+  offsets_.assign(static_cast<size_t>(num_slots_) + 1, 0);
+  for (const Pair& pair : pairs_) offsets_[pair.slot + 1]++;
+  for (size_t slot = 1; slot < offsets_.size(); slot++) offsets_[slot] += offsets_[slot - 1];
   cursor_ = offsets_;
   pair_rows_.resize(pairs_.size());
   result_rows_.resize(pairs_.size());
   for (const Pair& pair : pairs_) {
-    const auto position = static_cast<size_t>(cursor_[pair.expert]++);
+    const auto position = static_cast<size_t>(cursor_[pair.slot]++);
     pair_rows_[position] = pair.row;
     result_rows_[position] = pair.result_row;
   }

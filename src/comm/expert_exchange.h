@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "comm/group.h"
 #include "comm/mesh.h"
+#include "placement/expert_placement.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
 
@@ -22,16 +23,17 @@ namespace cachalot {
 struct DispatchRows {
   View<const std::byte, 2> rows;      // [num_rows, row_bytes]; zero rows are legal
   View<const int32_t, 2> expert_ids;  // [num_rows, top_k], of all experts
+  int layer = 0;                      // of the placement's
 };
 
-// Rows that came to this rank's experts, as pairs sorted by expert: pair p is row pair_rows[p] and its result goes to
-// row result_rows[p] of `results`, from where it travels without another copy; local expert e has pairs [offsets[e],
-// offsets[e + 1]).
+// Rows that came to this rank's experts, as pairs sorted by slot: pair p is row pair_rows[p] and its result goes to row
+// result_rows[p] of `results`, from where it travels without another copy; the rank's slot s of the layer has pairs
+// [offsets[s], offsets[s + 1]).
 struct ArrivedRows {
   View<const std::byte, 2> rows;       // [num_arrived, row_bytes]
   View<const int32_t, 1> pair_rows;    // [num_pairs]
   View<const int32_t, 1> result_rows;  // [num_pairs], each another one
-  std::span<const int32_t> offsets;    // [num_local_experts + 1]
+  std::span<const int32_t> offsets;    // [slots of the rank + 1]
   ComputeView<2> results;              // [at least num_pairs, hidden]
 };
 
@@ -45,13 +47,15 @@ struct CombinedRows {
 //
 //   0   DispatchHeader, and zeros up to
 //   64  rows   num_rows x row_bytes, as the home made them
-//       ids    num_rows x top_k uint16: every expert of the row, whoever holds it
+//       slots  num_rows x top_k uint16: for every expert of the row the slot of the layer that its home has chosen,
+//              which also says on which rank it is
 //
-// Home and destination are named and a row brings all its ids, so that a message may go through a third rank that sees
-// for whom else a row is. The results come back as num_pairs rows of the compute dtype without a header, in the order
-// of rows and of each row's slots; no pairs, no message.
+// Home and destination are named and a row brings all its slots, so that a message may go through a third rank that
+// sees for whom else a row is. Who knows another placement by that version, or stands in another epoch, takes no row.
+// The results come back as num_pairs rows of the compute dtype without a header, in the order of rows and of each row's
+// slots; no pairs, no message.
 struct DispatchHeader {
-  static constexpr uint32_t kMagic = 0x58440000, kVersion = 1;
+  static constexpr uint32_t kMagic = 0x58440000, kVersion = 2;
 
   uint32_t magic_and_version = kMagic | kVersion;
   uint16_t home = 0, destination = 0;  // ranks of the exchange
@@ -61,27 +65,30 @@ struct DispatchHeader {
   uint32_t row_bytes = 0;
   uint16_t top_k = 0;
   uint16_t more = 0;  // whether this home has rows for this destination in the next pass, too
+  uint32_t placement_version = 0;
+  uint32_t epoch = 0;  // of the group: always 0 as yet
 };
 struct DispatchMessage {
   static constexpr int64_t kHeaderBytes = 64;
   int64_t num_rows = 0, row_bytes = 0, top_k = 0;
 
   static constexpr int64_t rows_offset() { return kHeaderBytes; }
-  int64_t ids_offset() const { return rows_offset() + num_rows * row_bytes; }
-  int64_t bytes() const { return ids_offset() + num_rows * top_k * static_cast<int64_t>(sizeof(uint16_t)); }
+  int64_t slots_offset() const { return rows_offset() + num_rows * row_bytes; }
+  int64_t bytes() const { return slots_offset() + num_rows * top_k * static_cast<int64_t>(sizeof(uint16_t)); }
 };
 static_assert(sizeof(DispatchHeader) <= DispatchMessage::kHeaderBytes);
 
 // What an exchange is for.
 struct ExchangeShape {
-  int num_ranks = 1, num_experts = 0, top_k = 0;
+  SharedPlacement placement;  // of as many ranks as take part
+  int top_k = 0;
   int64_t hidden_size = 0;
   DType compute_dtype = DType::kBF16;
   int64_t row_bytes = 0;  // at most; a multiple of 4, so that a row's numbers stay aligned
   int64_t max_rows = 0;   // that a rank brings
   int64_t max_bytes = 0;  // that each buffer between ranks may have, if that holds a row for every peer; 0: no bound
 
-  int num_local_experts() const { return num_experts / num_ranks; }
+  int num_ranks() const { return placement->shape().num_ranks; }
   int64_t result_bytes() const { return hidden_size * static_cast<int64_t>(dtype_size(compute_dtype)); }
 };
 
@@ -93,28 +100,29 @@ struct ExchangeLayout {
   ExchangeShape shape;
   int64_t rows_per_peer = 0, pairs_per_peer = 0;  // in a pass, from one rank (also itself) to another
 
-  int64_t max_arrived_rows() const { return rows_per_peer * shape.num_ranks; }
-  int64_t max_arrived_pairs() const { return pairs_per_peer * shape.num_ranks; }
+  int64_t max_arrived_rows() const { return rows_per_peer * shape.num_ranks(); }
+  int64_t max_arrived_pairs() const { return pairs_per_peer * shape.num_ranks(); }
   int64_t own_pairs() const { return shape.max_rows * shape.top_k; }
 
   // The buffers. One rank alone has only the last: its own rows' results.
   int64_t message_bytes() const;  // from message to message in the next two: whole cache lines
   int64_t sent_bytes() const { return messages_bytes(); }
   int64_t arrived_bytes() const { return messages_bytes(); }
-  int64_t outgoing_rows() const { return shape.num_ranks == 1 ? 0 : max_arrived_pairs(); }  // results for others
+  int64_t outgoing_rows() const { return shape.num_ranks() == 1 ? 0 : max_arrived_pairs(); }  // results for others
   int64_t results_bytes() const { return (outgoing_rows() + own_pairs()) * shape.result_bytes(); }
   int64_t bytes() const { return sent_bytes() + arrived_bytes() + results_bytes(); }
 
   std::string describe() const;
 
  private:
-  int64_t messages_bytes() const { return shape.num_ranks == 1 ? 0 : message_bytes() * shape.num_ranks; }
+  int64_t messages_bytes() const { return shape.num_ranks() == 1 ? 0 : message_bytes() * shape.num_ranks(); }
 };
 
-// Sends each token row once to every rank that holds any of its experts, and the experts' results back. Over some ranks
-// of a mesh: rank r of it holds experts [r * local, (r + 1) * local). One exchange a MoE layer: dispatch(), then next()
-// and the experts until it gives false, then combine(). Other work may be done between the calls while messages fly.
-// All ranks make the same sequence of exchanges. Used by one thread; views stay valid until the next dispatch().
+// Sends each token row once to every rank that is to compute any of its experts, and the experts' results back. Over
+// some ranks of a mesh, whose placement says where experts are; of an expert's copies the row's home chooses one. One
+// exchange a MoE layer: dispatch(), then next() and the experts until it gives false, then combine(). Other work may be
+// done between the calls while messages fly. All ranks make the same sequence of exchanges. Used by one thread; views
+// stay valid until the next dispatch().
 //
 // An exchange runs in passes, as many as its fixed buffers need (ExchangeLayout), agreed upon pair by pair: in a
 // pass, a rank sends a message to whom it has not told "no more", and expects one from who has not told it so. In every
@@ -132,15 +140,18 @@ class ExpertExchange {
     uint64_t expert_rows = 0;                       // given out, each as often as it meets an expert of this rank,
     std::array<uint64_t, 128> layer_expert_rows{};  // by layer, the last with what is beyond it
     uint64_t num_exchanges = 0, num_passes = 0;
+    uint64_t num_foreign = 0;  // messages of another placement or epoch, whose rows were not taken
   };
 
-  // members: ranks of the mesh, as many as layout.shape.num_ranks. Borrows the mesh. The error: memory.
+  // members: ranks of the mesh, as many as the placement's. nodes: of each member; empty: all on one. Borrows the mesh.
+  // The error: memory.
   static Result<std::unique_ptr<ExpertExchange>> create(Mesh& mesh, std::vector<int> members,
-                                                        const ExchangeLayout& layout);
+                                                        const ExchangeLayout& layout, std::span<const int> nodes = {});
   ~ExpertExchange();  // in the middle of an exchange, this ends the mesh
 
-  int first_local_expert() const { return rank_ * num_local_experts(); }
-  int num_local_experts() const { return layout_.shape.num_local_experts(); }
+  // What this rank's slots of a layer hold.
+  std::span<const int32_t> own_slots(int layer) const { return placement().slots(layer, rank_); }
+  const ExpertPlacement& placement() const { return *layout_.shape.placement; }
   Status dispatch(const DispatchRows& rows, const CollectiveSite& site);
   // Moves messages on, without waiting: for long work between the calls.
   Status progress();
@@ -154,9 +165,9 @@ class ExpertExchange {
 
  private:
   enum class State { kIdle, kStarted, kGivenOut, kThrough };  // of the exchange; the middle two, of its pass
-  // One slot of some rank's row whose expert is here: local expert, row of the portion, row of results_.
+  // An expert of some rank's row that is computed here: the rank's slot, row of the portion, row of results_.
   struct Pair {
-    int32_t expert, row, result_row;
+    int32_t slot, row, result_row;
   };
   // The exchange with one rank, this one included.
   struct Peer {
@@ -170,11 +181,12 @@ class ExpertExchange {
     size_t begin = 0, end = 0;
   };
 
-  ExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout);
+  ExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout,
+                 std::span<const int> nodes);
   int num_ranks() const { return static_cast<int>(members_.size()); }
   // All in the order in which this rank turns to them: not everybody to the first one first.
   int peer_at(int step) const { return (rank_ + step) % num_ranks(); }
-  void find_holders();
+  void choose_copies();
   void assign_rows();
 
   // A pass.
@@ -186,9 +198,9 @@ class ExpertExchange {
   Status take_rows();
   void take_own_rows();
   Status take_message(int home);
-  // The local pairs of the row that arrives; their results go to result_row and on.
-  template <class ExpertOf>
-  void add_pairs(ExpertOf expert_of, int64_t& result_row);
+  // The pairs of the row that arrives, with these slots of the layer, that are computed here; their results go to
+  // result_row and on.
+  void add_pairs(const uint16_t* slots, int64_t& result_row);
   void sort_pairs();
   void start_result_receives();
   void start_result_sends();
@@ -210,6 +222,7 @@ class ExpertExchange {
   std::vector<int> members_;
   int rank_;
   ExchangeLayout layout_;
+  CopyChoice choice_;
   Counters counters_;
 
   // This exchange.
@@ -217,10 +230,11 @@ class ExpertExchange {
   CollectiveSite site_;
   DispatchRows own_;
   std::vector<Peer> peers_;
-  std::vector<uint16_t> holders_;   // [own rows, top_k]: the rank that holds the slot's expert
-  std::vector<int32_t> peer_rows_;  // own rows by destination
-  std::vector<int32_t> row_ids_;    // [own rows, top_k] of the combined results
-  int64_t num_combined_ = 0;        // rows of the combined results that have an owner
+  int first_slot_ = 0, num_slots_ = 0;     // of the layer, of this rank
+  std::vector<uint16_t> holders_, slots_;  // [own rows, top_k]: the rank that computes an expert, and its slot
+  std::vector<int32_t> peer_rows_;         // own rows by destination
+  std::vector<int32_t> row_ids_;           // [own rows, top_k] of the combined results
+  int64_t num_combined_ = 0;               // rows of the combined results that have an owner
   uint32_t pass_ = 0;
 
   // This pass.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -18,10 +19,14 @@ using testing::AllOf;
 using testing::HasSubstr;
 using Meshes = std::vector<std::unique_ptr<Mesh>>;
 
+SharedPlacement evenly(int num_experts, int num_ranks) {
+  return std::make_shared<const ExpertPlacement>(
+      even_placement({.num_layers = 1, .num_experts = num_experts, .num_ranks = num_ranks}));
+}
+
 // R1 on 8 x 4 ranks, 2048 tokens a step and replica.
 ExchangeShape r1_on_32() {
-  return {.num_ranks = 32,
-          .num_experts = 256,
+  return {.placement = evenly(256, 32),
           .top_k = 8,
           .hidden_size = 7168,
           .compute_dtype = DType::kBF16,
@@ -29,10 +34,10 @@ ExchangeShape r1_on_32() {
           .max_rows = 512};
 }
 
-TEST(DispatchMessage, PutsRowsBehindTheHeaderAndIdsBehindTheRows) {
+TEST(DispatchMessage, PutsRowsBehindTheHeaderAndSlotsBehindTheRows) {
   const DispatchMessage message{.num_rows = 3, .row_bytes = 100, .top_k = 8};
   EXPECT_EQ(message.rows_offset(), 64);
-  EXPECT_EQ(message.ids_offset(), 64 + 300);
+  EXPECT_EQ(message.slots_offset(), 64 + 300);
   EXPECT_EQ(message.bytes(), 64 + 300 + 3 * 8 * 2);
   const DispatchMessage none{.num_rows = 0, .row_bytes = 100, .top_k = 8};
   EXPECT_EQ(none.bytes(), 64);
@@ -55,13 +60,13 @@ TEST(ExchangeLayout, NeverAsksForMoreThanCanCome) {
   const ExchangeLayout few(shape);
   EXPECT_EQ(few.rows_per_peer, 4);
   EXPECT_EQ(few.pairs_per_peer, 32);
-  shape.num_experts = 64;  // two a rank: a row has at most two pairs there
+  shape.placement = evenly(64, 32);  // two a rank: a row has at most two pairs there
   EXPECT_EQ(ExchangeLayout(shape).pairs_per_peer, 8);
 }
 
 TEST(ExchangeLayout, OneRankHasOnlyItsResults) {
   ExchangeShape shape = r1_on_32();
-  shape.num_ranks = 1;
+  shape.placement = evenly(256, 1);
   shape.max_bytes = 1;
   const ExchangeLayout layout(shape);
   EXPECT_EQ(layout.max_arrived_rows(), 512);
@@ -89,17 +94,17 @@ TEST(ExchangeLayout, StaysWithinItsBoundAndAlwaysTakesOneRow) {
 }
 
 TEST(ExchangeLayout, SaysWhatItTakes) {
-  EXPECT_EQ(ExchangeLayout(r1_on_32()).describe(),
-            "expert exchange of 32 ranks with 8 experts each: at most 256 rows and 256 pairs from rank to rank in a "
-            "pass, 112.1 MiB for rows to send, 112.1 MiB for rows that arrive, 168.0 MiB for results");
+  EXPECT_EQ(
+      ExchangeLayout(r1_on_32()).describe(),
+      "expert exchange of 32 ranks with at most 8 experts each: at most 256 rows and 256 pairs from rank to rank in a "
+      "pass, 112.1 MiB for rows to send, 112.1 MiB for rows that arrive, 168.0 MiB for results");
 }
 
 constexpr int kExperts = 24, kTopK = 3;
 constexpr int64_t kHidden = 6, kMaxRows = 40, kRowBytes = kHidden * 4;
 
 ExchangeShape shape_of(int num_ranks, int64_t max_bytes = 0) {
-  return {.num_ranks = num_ranks,
-          .num_experts = kExperts,
+  return {.placement = evenly(kExperts, num_ranks),
           .top_k = kTopK,
           .hidden_size = kHidden,
           .compute_dtype = DType::kF32,
@@ -114,10 +119,10 @@ Meshes local_mesh(int num_ranks, const MeshOptions& options = {}) {
   return std::move(*meshes);
 }
 
-std::unique_ptr<ExpertExchange> make_exchange(Mesh& mesh, const ExchangeShape& shape) {
+std::unique_ptr<ExpertExchange> make_exchange(Mesh& mesh, const ExchangeShape& shape, std::span<const int> nodes = {}) {
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  auto exchange = ExpertExchange::create(mesh, std::move(members), ExchangeLayout(shape));
+  auto exchange = ExpertExchange::create(mesh, std::move(members), ExchangeLayout(shape), nodes);
   CHECK(exchange, "{}", exchange.error().message);
   return std::move(*exchange);
 }
@@ -135,9 +140,9 @@ struct Tokens {
   std::vector<int32_t> ids;
 
   int64_t count() const { return std::ssize(ids) / kTopK; }
-  DispatchRows dispatch_rows() const {
+  DispatchRows dispatch_rows(int layer = 0) const {
     return {View<const std::byte, 2>(reinterpret_cast<const std::byte*>(rows.data()), count(), kRowBytes),
-            View<const int32_t, 2>(ids.data(), count(), kTopK)};
+            View<const int32_t, 2>(ids.data(), count(), kTopK), layer};
   }
 };
 
@@ -169,7 +174,7 @@ float expert_result(float x, int32_t expert) {
 }
 
 // The experts of one rank; gives the number of rows that arrived.
-int64_t run_experts(ExpertExchange& exchange) {
+int64_t run_experts(ExpertExchange& exchange, int layer = 0) {
   int64_t num_rows = 0;
   for (ArrivedRows arrived;;) {
     const auto more = exchange.next(arrived);
@@ -178,15 +183,15 @@ int64_t run_experts(ExpertExchange& exchange) {
     num_rows += arrived.rows.extent(0);
     std::set<int32_t> rows_used, results_used;
     const View<float, 2> results = arrived.results.as<float>();
-    for (int expert = 0; expert < exchange.num_local_experts(); expert++) {
-      const auto index = static_cast<size_t>(expert);
+    const std::span<const int32_t> experts = exchange.own_slots(layer);
+    EXPECT_EQ(arrived.offsets.size(), experts.size() + 1);
+    for (size_t index = 0; index < experts.size(); index++) {
       for (int32_t pair = arrived.offsets[index]; pair < arrived.offsets[index + 1]; pair++) {
         const int32_t row = arrived.pair_rows(pair), result_row = arrived.result_rows(pair);
         rows_used.insert(row);
         EXPECT_TRUE(results_used.insert(result_row).second) << "two results in row " << result_row;
         const auto* x = reinterpret_cast<const float*>(arrived.rows.row(row));
-        for (int64_t col = 0; col < kHidden; col++)
-          results(result_row, col) = expert_result(x[col], exchange.first_local_expert() + expert);
+        for (int64_t col = 0; col < kHidden; col++) results(result_row, col) = expert_result(x[col], experts[index]);
       }
     }
     EXPECT_EQ(std::ssize(results_used), arrived.pair_rows.extent(0));
@@ -196,10 +201,10 @@ int64_t run_experts(ExpertExchange& exchange) {
   }
 }
 
-void exchange_tokens(ExpertExchange& exchange, const Tokens& tokens) {
-  const Status dispatched = exchange.dispatch(tokens.dispatch_rows(), {"test"});
+void exchange_tokens(ExpertExchange& exchange, const Tokens& tokens, int layer = 0) {
+  const Status dispatched = exchange.dispatch(tokens.dispatch_rows(layer), {"test"});
   ASSERT_TRUE(dispatched) << dispatched.error().message;
-  run_experts(exchange);
+  run_experts(exchange, layer);
   const auto combined = exchange.combine();
   ASSERT_TRUE(combined) << combined.error().message;
   const View<float, 2> results = combined->results.as<float>();
@@ -239,11 +244,49 @@ TEST_P(RandomRoutings, BringEveryRowToItsExpertsAndTheResultsHome) {
 
 INSTANTIATE_TEST_SUITE_P(All, RandomRoutings,
                          testing::Values(Param{1, 0}, Param{2, 0}, Param{2, 1}, Param{3, 0}, Param{3, 500}, Param{8, 0},
-                                         Param{8, 1}, Param{24, 0}, Param{24, 1}),
+                                         Param{8, 1}, Param{24, 0}, Param{24, 1}, Param{5, 0}, Param{7, 1},
+                                         Param{31, 0}),
                          [](const auto& info) {
                            return "ranks" + std::to_string(info.param.num_ranks) + "_bytes" +
                                   std::to_string(info.param.max_bytes);
                          });
+
+// Copies, spare slots and ranks without any, otherwise in each layer.
+SharedPlacement random_placement(int num_ranks, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<ExpertPlacement::Layer> layers(3, ExpertPlacement::Layer(static_cast<size_t>(num_ranks)));
+  for (ExpertPlacement::Layer& ranks : layers) {
+    for (int32_t expert = 0; expert < kExperts; expert++) {
+      std::set<size_t> on;
+      for (unsigned copies = 1 + random() % 3; copies > 0; copies--) on.insert(random() % ranks.size());
+      for (const size_t rank : on) ranks[rank].push_back(expert);
+    }
+    ranks[random() % ranks.size()].push_back(ExpertPlacement::kSpare);
+  }
+  auto placement =
+      ExpertPlacement::create({.num_layers = 3, .num_experts = kExperts, .num_ranks = num_ranks}, 1 + seed, layers);
+  CHECK(placement, "{}", placement.error().message);
+  return std::make_shared<const ExpertPlacement>(std::move(*placement));
+}
+
+TEST(ExpertExchange, BringsRowsToOneCopyOfEachExpertWhereverTheyAre) {
+  for (const auto& [num_ranks, max_bytes] : {std::pair{2, 0}, {5, 0}, {5, 1}, {13, 0}}) {
+    ExchangeShape shape = shape_of(num_ranks, max_bytes);
+    shape.placement = random_placement(num_ranks, static_cast<unsigned>(num_ranks));
+    std::vector<int> nodes;
+    for (int rank = 0; rank < num_ranks; rank++) nodes.push_back(rank % 2);
+    Meshes meshes = local_mesh(num_ranks);
+    std::atomic<uint64_t> num_brought{0}, num_computed{0};
+    on_ranks(meshes, [&](Mesh& mesh) {
+      const auto exchange = make_exchange(mesh, shape, nodes);
+      for (unsigned round = 0; round < 12; round++)
+        exchange_tokens(*exchange, random_tokens(mesh.rank(), round), static_cast<int>(round % 3));
+      num_brought += exchange->counters().rows_brought;
+      num_computed += exchange->counters().expert_rows;
+    });
+    EXPECT_EQ(num_computed, num_brought * kTopK) << num_ranks << " ranks";
+  }
+}
 
 TEST(ExpertExchange, CountsRowsOncePerDestination) {
   constexpr int kRanks = 4;  // six experts each
@@ -359,15 +402,22 @@ void expect_refused(DispatchHeader header, size_t size, const char* reason) {
   ASSERT_FALSE(more) << reason;
   EXPECT_THAT(more.error().message, AllOf(HasSubstr("expert exchange"), HasSubstr("rank 1"), HasSubstr(reason)));
   EXPECT_TRUE(meshes[0]->failure());
+  const bool foreign = header.placement_version != 1 || header.epoch != 0;
+  EXPECT_EQ(exchange->counters().num_foreign, foreign ? 1u : 0u);
 }
 
 TEST(ExpertExchange, RefusesMessagesThatContradictThemselvesOrTheExchange) {
-  const DispatchHeader good{.home = 1, .destination = 0, .row_bytes = kRowBytes, .top_k = kTopK};
+  const DispatchHeader good{
+      .home = 1, .destination = 0, .row_bytes = kRowBytes, .top_k = kTopK, .placement_version = 1};
   expect_refused(good, 10, "another version");
   DispatchHeader header = good;
   header.magic_and_version++;
   expect_refused(header, 64, "another version");
   const char* kUnfit = "do not fit this exchange";
+  header = good, header.placement_version = 7;
+  expect_refused(header, 64, "by placement 7 of the experts in epoch 0; here are placement 1 and epoch 0");
+  header = good, header.epoch = 3;
+  expect_refused(header, 64, "by placement 1 of the experts in epoch 3");
   header = good, header.home = 0;
   expect_refused(header, 64, kUnfit);
   header = good, header.pass = 1;

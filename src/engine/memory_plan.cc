@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "base/math.h"
@@ -18,9 +19,14 @@ namespace {
 
 constexpr int64_t kMaxLogitRows = 256;  // at a time; they bound the memory of prompt logprobs
 
-ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config) {
-  // Without replicas to share them with, a replica's ranks still share whole experts out if that is asked for.
-  const bool spread_experts = parallel.enable_expert_parallel || parallel.tensor_parallel_size == 1;
+// Without replicas to share them with, a replica's ranks still share whole experts out if that is asked for.
+bool spreads_experts(const ParallelOptions& parallel) {
+  return parallel.enable_expert_parallel || parallel.tensor_parallel_size == 1;
+}
+
+ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config,
+                          SharedPlacement placement) {
+  const bool spread_experts = spreads_experts(parallel);
   return {.compute_dtype = options.dtype == DTypeOption::kFloat32 ? DType::kF32 : DType::kBF16,
           .activation_dtype = options.activation_dtype,
           .tp_rank = parallel.tensor_parallel_rank,
@@ -28,6 +34,7 @@ ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& p
           .expert_parallel = spread_experts,
           .ep_rank = spread_experts ? parallel.group_rank() : 0,
           .ep_size = spread_experts ? parallel.group_size() : 1,
+          .placement = std::move(placement),
           .exchange_max_bytes = static_cast<int64_t>(parallel.exchange_max_bytes),
           .max_rows = options.max_num_batched_tokens,
           .max_logit_rows = std::min<int64_t>(kMaxLogitRows, std::max(options.max_num_seqs, 16)),
@@ -42,6 +49,10 @@ size_t shared_memory_bytes(const ParallelOptions& parallel, int num_local_ranks)
 
 }  // namespace
 
+Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int /*num_nodes*/) {
+  return even_placement(config, spreads_experts(parallel) ? parallel.group_size() : 1);
+}
+
 size_t RankMemory::fixed_bytes() const {
   return model.weight_bytes + model.workspace_bytes + model.scratch_bytes + model.rope_bytes + model.comm_bytes() +
          logits_bytes + shared_bytes;
@@ -54,7 +65,11 @@ Result<RankMemory> plan_rank_memory(const EngineOptions& options, const Parallel
     return make_parameter_error("--max-model-len", "--max-model-len {}: the model has max_position_embeddings {} ({})",
                                 options.max_model_len, config.max_position_embeddings, catalog.name());
   }
-  RankMemory memory{.settings = settings_of(options, parallel, config)};
+  SharedPlacement placement = resources.placement;
+  if (!placement) {
+    ASSIGN_OR_RETURN(placement, plan_placement(parallel, config, 1));
+  }
+  RankMemory memory{.settings = settings_of(options, parallel, config, std::move(placement))};
   memory.settings.isa = resources.isa;
   ASSIGN_OR_RETURN(memory.model, DeepseekModel::plan(config, memory.settings, catalog, resources.num_threads));
   memory.logits_bytes = static_cast<size_t>(memory.settings.max_logit_rows * config.vocab_size) * sizeof(float);
@@ -152,7 +167,7 @@ struct Alike {
   const char* name;
   int64_t RankNumbers::* number;
 };
-constexpr std::array<Alike, 14> kAlike{{
+constexpr std::array<Alike, 16> kAlike{{
     {"tokens of a KV block (--block-size)", &RankNumbers::block_size},
     {"KV bytes of a token", &RankNumbers::cache_bytes_per_token},
     {"layers", &RankNumbers::num_layers},
@@ -167,6 +182,8 @@ constexpr std::array<Alike, 14> kAlike{{
     {"bytes of a row to experts", &RankNumbers::expert_row_bytes},
     {"bytes of a sum between ranks", &RankNumbers::reduced_bytes},
     {"arithmetic of rotary tables and draws (a hash)", &RankNumbers::arithmetic},
+    {"version of the experts' placement", &RankNumbers::placement_version},
+    {"the experts' placement (a hash)", &RankNumbers::placement_hash},
 }};
 static_assert(sizeof(RankNumbers) == (kAlike.size() + 4) * sizeof(int64_t), "a number is missing in the table");
 
@@ -240,13 +257,14 @@ int64_t hash_of(const std::vector<int32_t>& inputs) {
 Status find_experts_that_differ(Mesh& mesh, Group& all, const ModelMemory& memory,
                                 std::span<const std::string> rank_names) {
   std::vector<int32_t> own = memory.expert_inputs;
-  own.push_back(memory.first_expert);
+  const size_t num_layers = own.size();
+  own.insert(own.end(), memory.first_experts.begin(), memory.first_experts.end());
   ASSIGN_OR_RETURN(const std::vector<int32_t> of_ranks, gather<int32_t>(mesh, all, own));
   const auto expert_of = [&](size_t rank, size_t layer) {
-    const std::span inputs = std::span(of_ranks).subspan(rank * own.size(), own.size());
-    return ExpertInput{inputs.back(), inputs[layer], " on " + rank_names[rank]};
+    const std::span numbers = std::span(of_ranks).subspan(rank * own.size(), own.size());
+    return ExpertInput{numbers[num_layers + layer], numbers[layer], " on " + rank_names[rank]};
   };
-  for (size_t layer = 0; layer + 1 < own.size(); layer++)
+  for (size_t layer = 0; layer < num_layers; layer++)
     for (size_t rank = 1; rank < rank_names.size(); rank++)
       if (const ExpertInput first = expert_of(0, layer), other = expert_of(rank, layer); first.group != other.group)
         return std::unexpected(experts_differ(static_cast<int>(layer), first, other));

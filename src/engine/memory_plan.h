@@ -32,7 +32,11 @@ struct RankResources {
   int num_local_ranks = 1;  // that share the node
   int num_threads = 1;      // of this rank
   IsaLevel isa = IsaLevel::kReference;
+  SharedPlacement placement = nullptr;  // of plan_placement(), where that was asked already
 };
+
+// Where the ranks of a group, on so many nodes, have the model's experts. Null for a model without.
+Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes);
 
 // Errors: a layout that the model does not divide into; a length beyond the model's.
 Result<RankMemory> plan_rank_memory(const EngineOptions& options, const ParallelOptions& parallel,
@@ -65,7 +69,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
 // What a rank has worked out for itself, from its own node, flags and files. Travels between ranks as it is; the first
 // word is the format's.
 struct RankNumbers {
-  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0002;  // "CRNK", version 2
+  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0003;  // "CRNK", version 3
 
   uint64_t format = kFormat;
   // What it has memory for: the least holds, of a replica's ranks and of all ranks of the group.
@@ -77,8 +81,9 @@ struct RankNumbers {
   int64_t expert_inputs = 0;  // a hash of ModelMemory's; where it differs, ranks ask each other for the rest
   int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
   int64_t arithmetic = 0;  // arithmetic_hash()
+  int64_t placement_version = 0, placement_hash = 0;
 };
-static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 18 * sizeof(int64_t));
+static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 20 * sizeof(int64_t));
 
 // Of numbers that ranks compute for themselves and must have alike to the bit, rotary tables and draws, and that no
 // file or flag says: a build or a machine that computes others is found at the start. 53 bits, so that JSON holds them.

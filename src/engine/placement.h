@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <type_traits>
+#include <vector>
 
 #include "base/error.h"
 #include "comm/mesh.h"
@@ -21,6 +22,7 @@ struct Placement {
   int num_local_ranks = 1;  // that share this node's memory
   ThreadPoolOptions threads;
   IsaLevel isa = IsaLevel::kReference;  // the group's
+  std::vector<int> nodes = {};          // of each rank of the group, numbered; empty: all on one
   // Told of each step as it begins, and of nothing when a round is over; may be empty.
   std::function<void(std::optional<uint64_t> step)> on_activity;
 };
@@ -35,7 +37,9 @@ Result<IsaLevel> choose_isa(IsaOption option);
 struct RankReport {
   int64_t rank = 0, dp_rank = 0, tp_rank = 0, pid = 0;
   int64_t arithmetic = 0;  // a hash of numbers that ranks compute for themselves (engine/memory_plan.h)
-  int64_t first_expert = 0, num_experts = 0;  // that it holds, of every layer
+  int64_t moe_layers = 0, num_experts = 0;     // layers with experts, and the experts of each
+  int64_t expert_slots = 0, experts_held = 0;  // by the rank, in all these layers
+  int64_t placement_version = 0, placement_hash = 0;
   uint64_t weight_bytes = 0, planned_weight_bytes = 0;
 
   uint64_t rows_brought = 0;                      // token rows that it entered into MoE layers, summed over layers
@@ -47,6 +51,9 @@ struct RankReport {
   uint64_t steps_without_rows = 0;  // of its replica's: those that it took for the others' sake alone
   // Of steps with what belongs to them (agreement, sampling): computing, moving messages, and waiting for a peer's.
   uint64_t nanoseconds_computing = 0, nanoseconds_exchanging = 0, nanoseconds_waiting = 0;
+  double experts_of_layer() const {
+    return moe_layers > 0 ? static_cast<double>(experts_held) / static_cast<double>(moe_layers) : 0;
+  }
   uint64_t shm_bytes_sent = 0, shm_bytes_received = 0, ucx_bytes_sent = 0, ucx_bytes_received = 0;
 };
 static_assert(std::is_trivially_copyable_v<RankReport> && sizeof(RankReport) % sizeof(uint64_t) == 0);

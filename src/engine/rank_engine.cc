@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "base/log.h"
 #include "comm/group.h"
@@ -62,10 +63,14 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   const ModelConfig& config = files.config();
   if (placement_.mesh->rank() == 0)
     for (const std::string& note : files.notes()) log::warn("{}", note);
+  const std::set<int> nodes(placement_.nodes.begin(), placement_.nodes.end());
+  ASSIGN_OR_RETURN(const SharedPlacement experts,
+                   plan_placement(placement_.parallel, config, std::max(1, static_cast<int>(nodes.size()))));
   ASSIGN_OR_RETURN(const RankMemory rank_memory, plan_rank_memory(options_, placement_.parallel, config, files,
                                                                   {.num_local_ranks = placement_.num_local_ranks,
                                                                    .num_threads = num_threads(),
-                                                                   .isa = placement_.isa}));
+                                                                   .isa = placement_.isa,
+                                                                   .placement = experts}));
   RETURN_IF_ERROR(plan(config, rank_memory));
   ModelSettings settings = rank_memory.settings;
   settings.max_positions = memory_.max_model_len;
@@ -80,7 +85,8 @@ Status RankEngine::load(WeightPacker::Progress progress) {
     if (settings.ep_size > 1) log::info("{}", layout.describe());
     ASSIGN_OR_RETURN(
         exchange_,
-        ExpertExchange::create(*placement_.mesh, consecutive(own_rank - settings.ep_rank, settings.ep_size), layout));
+        ExpertExchange::create(*placement_.mesh, consecutive(own_rank - settings.ep_rank, settings.ep_size), layout,
+                               settings.ep_size > 1 ? std::span(placement_.nodes) : std::span<const int>()));
   }
   ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
                                                std::move(progress)));
@@ -129,6 +135,8 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
       own.expert_rows_per_peer = layout.rows_per_peer;
       own.expert_pairs_per_peer = layout.pairs_per_peer;
       own.expert_row_bytes = layout.shape.row_bytes;
+      own.placement_version = settings.placement->version();
+      own.placement_hash = settings.placement->hash();
     }
     ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, own, rank_memory.model));
     mesh.clock().forget();
@@ -302,8 +310,14 @@ RankReport RankEngine::report() const {
                     .nanoseconds_exchanging = static_cast<uint64_t>(placement_.mesh->clock().exchanging().count()),
                     .nanoseconds_waiting = static_cast<uint64_t>(placement_.mesh->clock().waiting().count())};
   if (exchange_) {
-    report.first_expert = exchange_->first_local_expert();
-    report.num_experts = exchange_->num_local_experts();
+    const ExpertPlacement& experts = exchange_->placement();
+    const int rank = model_->settings().ep_rank;
+    report.moe_layers = experts.shape().num_layers;
+    report.num_experts = experts.shape().num_experts;
+    report.expert_slots = experts.num_slots(rank);
+    report.experts_held = experts.num_held(rank);
+    report.placement_version = experts.version();
+    report.placement_hash = experts.hash();
     report.rows_brought = exchange_->counters().rows_brought;
     report.rows_sent = exchange_->counters().rows_sent;
     report.rows_received = exchange_->counters().rows_received;

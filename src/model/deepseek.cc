@@ -44,27 +44,30 @@ Result<ModelMemory> DeepseekModel::plan(const ModelConfig& config, const ModelSe
     return make_error(ErrorCode::kInvalidArgument,
                       "{} attention heads cannot be shared out evenly over {} tensor-parallel ranks", config.num_heads,
                       settings.tp_size);
-  if (settings.expert_parallel && config.num_experts % settings.ep_size != 0)
-    return make_error(ErrorCode::kInvalidArgument, "{} experts cannot be shared out evenly over {} ranks",
-                      config.num_experts, settings.ep_size);
+  if (config.num_experts > 0)
+    CHECK(settings.placement && settings.placement->shape() == placement_shape(config, settings.ep_size));
   WeightPacker planner = WeightPacker::planner(settings);
   ASSIGN_OR_RETURN(const ModelWeights weights, load_weights(config, settings, catalog, planner));
   const auto with_experts = std::ranges::find_if(weights.layers, [](const LayerWeights& layer) { return !!layer.moe; });
-  std::vector<int32_t> expert_inputs;
-  for (const LayerWeights& layer : weights.layers) expert_inputs.push_back(layer.moe ? layer.moe->input_group : 0);
+  std::vector<int32_t> expert_inputs, first_experts;
+  for (int moe_layer = 0; const LayerWeights& layer : weights.layers) {
+    expert_inputs.push_back(layer.moe ? layer.moe->input_group : 0);
+    const std::span slots =
+        layer.moe ? settings.placement->slots(moe_layer++, settings.ep_rank) : std::span<const int32_t>();
+    first_experts.push_back(slots.empty() ? 0 : std::max(slots.front(), 0));
+  }
   const int64_t exchange_bytes = config.num_experts > 0 ? exchange_layout(config, settings).bytes() : 0;
-  return ModelMemory{
-      .weight_bytes = planner.bytes(),
-      .workspace_bytes = Workspace::bytes(config, settings),
-      .scratch_bytes = ops_scratch_bytes(settings.isa, ops_limits(config, settings), num_threads),
-      .rope_bytes = Rope::table_bytes(config, settings.max_positions),
-      .weights_by_kind = planner.bytes_by_kind(),
-      .exchange_bytes = static_cast<size_t>(exchange_bytes),
-      .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
-      .cache_bytes = cache_bytes_of_token(config, settings.compute_dtype),
-      .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group,
-      .expert_inputs = std::move(expert_inputs),
-      .first_expert = settings.expert_parallel ? config.num_experts * settings.ep_rank / settings.ep_size : 0};
+  return ModelMemory{.weight_bytes = planner.bytes(),
+                     .workspace_bytes = Workspace::bytes(config, settings),
+                     .scratch_bytes = ops_scratch_bytes(settings.isa, ops_limits(config, settings), num_threads),
+                     .rope_bytes = Rope::table_bytes(config, settings.max_positions),
+                     .weights_by_kind = planner.bytes_by_kind(),
+                     .exchange_bytes = static_cast<size_t>(exchange_bytes),
+                     .reduce_bytes = static_cast<size_t>(max_reduced_bytes(config, settings) * (settings.tp_size - 1)),
+                     .cache_bytes = cache_bytes_of_token(config, settings.compute_dtype),
+                     .expert_input_group = with_experts == weights.layers.end() ? 0 : with_experts->moe->input_group,
+                     .expert_inputs = std::move(expert_inputs),
+                     .first_experts = std::move(first_experts)};
 }
 
 DeepseekModel::DeepseekModel(const ModelConfig& config, const ModelSettings& settings, Ops ops, Workspace workspace,

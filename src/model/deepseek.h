@@ -29,7 +29,7 @@ struct ModelMemory {
   int expert_input_group = 0;  // of the rows that travel to experts: int8 with so many values a scale; 0: compute dtype
   // Of every layer's own experts, 0 where it has none; the one above is the first layer's that has.
   std::vector<int32_t> expert_inputs;
-  int first_expert = 0;  // of this rank's
+  std::vector<int32_t> first_experts;  // of every layer's, that this rank holds; 0 where it has none
 
   size_t cache_bytes_per_token() const { return sum_of(cache_bytes); }
   size_t comm_bytes() const { return exchange_bytes + reduce_bytes; }

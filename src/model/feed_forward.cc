@@ -20,8 +20,7 @@ QuantizedRows ExpertRowFormat::quantized(View<std::byte, 2> rows) const {
 ExchangeLayout exchange_layout(const ModelConfig& config, const ModelSettings& settings) {
   // With expert parallelism a rank brings its own rows, else every row of the step (to itself).
   const int64_t max_rows = settings.expert_parallel ? ceil_div(settings.max_rows, settings.tp_size) : settings.max_rows;
-  return ExchangeLayout({.num_ranks = settings.ep_size,
-                         .num_experts = config.num_experts,
+  return ExchangeLayout({.placement = settings.placement,
                          .top_k = config.num_experts_per_token,
                          .hidden_size = config.hidden_size,
                          .compute_dtype = settings.compute_dtype,
@@ -104,8 +103,9 @@ Status FeedForward::experts(const MoeWeights& weights, const ModelBatch& batch, 
   } else {
     ops_.to_compute(rows, format.values(sent));
   }
-  RETURN_IF_ERROR(exchange_->dispatch({.rows = sent, .expert_ids = workspace_.expert_ids.rows(0, num_rows)},
-                                      {.operation = "expert exchange", .step = batch.step, .layer = layer}));
+  RETURN_IF_ERROR(
+      exchange_->dispatch({.rows = sent, .expert_ids = workspace_.expert_ids.rows(0, num_rows), .layer = moe_layer},
+                          {.operation = "expert exchange", .step = batch.step, .layer = layer}));
 
   // The shared expert works while messages fly.
   if (weights.shared) {

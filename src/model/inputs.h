@@ -8,6 +8,7 @@
 #include "core/types.h"
 #include "device/device.h"
 #include "kernels/matrix.h"
+#include "placement/expert_placement.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
 
@@ -21,6 +22,7 @@ struct ModelSettings {
   int tp_rank = 0, tp_size = 1;
   bool expert_parallel = true;  // else each expert's width is split over the TP ranks
   int ep_rank = 0, ep_size = 1;
+  SharedPlacement placement;       // of the experts over ep_size ranks; null: a model without
   int64_t exchange_max_bytes = 0;  // of each buffer between ranks of the expert exchange; 0: no bound
   int64_t max_rows = 0;            // token rows of a step
   int64_t max_logit_rows = 0;      // rows whose logits are wanted at once

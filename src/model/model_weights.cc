@@ -98,7 +98,7 @@ Linear WeightPacker::with_input(const MatrixShape& shape, const std::byte* data)
 template <class Pack>
 Linear WeightPacker::packed(WeightKind kind, const MatrixShape& shape, int64_t strips_at_once, Pack pack) {
   std::byte* data = take(kind, shape.bytes());
-  if (data) {
+  if (data && !reserves_only_) {
     device_->threads().parallel_for(shape.num_strips(), strips_at_once,
                                     [&](int64_t begin, int64_t end, int) { pack(begin, end, data); });
     report();
@@ -192,6 +192,7 @@ class Loader {
   const ModelSettings& settings_;
   const WeightCatalog& catalog_;
   WeightPacker& packer_;
+  int num_moe_layers_ = 0;  // so far
 };
 
 // An error if what was packed last held a number that is not finite; `second`: the name of gate_up's other source.
@@ -340,19 +341,33 @@ Result<MoeWeights> Loader::moe(int layer_idx, const std::string& prefix) {
     ASSIGN_OR_RETURN(weights.choice_bias, norm(prefix + "gate.e_score_correction_bias", config_.num_experts));
   }
   const bool whole_experts = settings_.expert_parallel;
-  const Share experts(config_.num_experts, whole_experts ? settings_.ep_rank : 0,
-                      whole_experts ? settings_.ep_size : 1);
-  for (int64_t expert = experts.begin; expert < experts.begin + experts.count; expert++) {
+  const auto load_expert = [&](int32_t expert) {
+    return feed_forward(WeightKind::kExperts, fmt::format("{}experts.{}.", prefix, expert),
+                        config_.moe_intermediate_size, whole_experts ? 0 : settings_.tp_rank,
+                        whole_experts ? 1 : settings_.tp_size);
+  };
+  const std::span<const int32_t> slots = settings_.placement->slots(num_moe_layers_++, settings_.ep_rank);
+  if (slots.empty()) {
+    // What experts elsewhere want to be fed is asked of one that is not loaded.
+    WeightPacker planner = WeightPacker::planner(settings_);
     ASSIGN_OR_RETURN(
         const FeedForwardWeights expert_weights,
-        feed_forward(WeightKind::kExperts, fmt::format("{}experts.{}.", prefix, expert), config_.moe_intermediate_size,
-                     whole_experts ? 0 : settings_.tp_rank, whole_experts ? 1 : settings_.tp_size));
+        Loader(config_, settings_, catalog_, planner)
+            .feed_forward(WeightKind::kExperts, prefix + "experts.0.", config_.moe_intermediate_size, 0, 1));
+    weights.input_group = expert_weights.gate_up.input_group;
+    weights.width = expert_weights.width;
+  }
+  for (const int32_t expert : slots) {
+    packer_.reserve_only(expert == ExpertPlacement::kSpare);  // as much as the first expert takes
+    const auto loaded = load_expert(std::max(expert, 0));
+    packer_.reserve_only(false);
+    ASSIGN_OR_RETURN(const FeedForwardWeights expert_weights, loaded);
     const int group = expert_weights.gate_up.input_group;
     // They take the same rows. What each makes of them may be held otherwise: files of float32 scales have some experts
     // whose scales fp16 holds, and some whose only bf16 does.
     if (!weights.gate_up.empty() && group != weights.input_group)
-      return std::unexpected(experts_differ(layer_idx, {static_cast<int>(experts.begin), weights.input_group},
-                                            {static_cast<int>(expert), group}));
+      return std::unexpected(
+          experts_differ(layer_idx, {std::max(slots.front(), 0), weights.input_group}, {std::max(expert, 0), group}));
     weights.input_group = group;
     weights.width = expert_weights.width;
     weights.gate_up.push_back(expert_weights.gate_up.matrix);

@@ -69,7 +69,7 @@ Error experts_differ(int layer, const ExpertInput& one, const ExpertInput& other
 struct MoeWeights {
   PackedMatrix router;                      // [num_experts, hidden]
   View<const float, 1> choice_bias;         // [num_experts], or empty
-  std::vector<PackedMatrix> gate_up, down;  // this rank's experts
+  std::vector<PackedMatrix> gate_up, down;  // this rank's slots
   int input_group = 0;                      // of the experts' gate_up
   int64_t width = 0;
   std::optional<FeedForwardWeights> shared;
@@ -124,6 +124,8 @@ class WeightPacker {
   bool planning() const { return device_ == nullptr; }
   size_t bytes() const { return used_; }
   const WeightBytes& bytes_by_kind() const { return bytes_by_kind_; }
+  // From now on memory is taken, and nothing written there.
+  void reserve_only(bool on) { reserves_only_ = on; }
 
   // A number that is not finite in what the last call has packed: in which of its sources, and its index in the
   // source's whole tensor.
@@ -161,6 +163,7 @@ class WeightPacker {
   View<std::byte, 1> memory_;
   Progress progress_;
   size_t used_ = 0;
+  bool reserves_only_ = false;
   WeightBytes bytes_by_kind_{};
   struct Shared {  // by the device's threads
     std::mutex mutex;

@@ -107,8 +107,8 @@ TEST_F(Judge, TellsOfMemoryThatIsTooSmallOrTaken) {
 }
 
 TEST_F(Judge, TellsOnceThatALayoutDoesNotDivide) {
-  parallel_.data_parallel_size = 5;
-  EXPECT_THAT(judged(), HasSubstr("error: 256 experts cannot be shared out evenly over 20 ranks"));
+  parallel_.tensor_parallel_size = 3;
+  EXPECT_THAT(judged(), HasSubstr("error: 128 attention heads cannot be shared out evenly over 3"));
   EXPECT_EQ(count(Severity::kError), 1);
 }
 

@@ -61,8 +61,7 @@ double read_bytes(const RankMemory& rank, const ModelConfig& config, bool decode
                                      bytes_of(rank, decode ? WeightKind::kKvB : WeightKind::kKvBAbsorbed));
   if (config.num_experts > 0) {
     const ExpertRouting routing = routing_of(config);
-    const int num_local = config.num_experts / rank.settings.ep_size;
-    const double unread = 1 - expected_distinct(routing, num_local, rows) / num_local;
+    const double unread = 1 - expected_distinct(routing, 1, rows);
     bytes -= unread * static_cast<double>(bytes_of(rank, WeightKind::kExperts));
   }
   return bytes + cache_bytes;
@@ -121,6 +120,7 @@ Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConf
   ASSIGN_OR_RETURN(plan.layout, make_layout(options));
   plan.max_model_len = options.engine.max_model_len > 0 ? options.engine.max_model_len : config.max_position_embeddings;
   const int num_local = plan.layout.ranks_per_node(), num_threads = std::max(options.engine.threads, 1);
+  ASSIGN_OR_RETURN(plan.placement, plan_placement(options.parallel, config, options.num_nodes));
   for (int rank = 0; rank < plan.layout.num_ranks(); rank++) {
     ParallelOptions parallel = options.parallel;
     parallel.data_parallel_rank = rank / plan.layout.tp_size;
@@ -128,7 +128,8 @@ Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConf
     ASSIGN_OR_RETURN(RankMemory memory, plan_rank_memory(options.engine, parallel, config, catalog,
                                                          {.num_local_ranks = num_local,
                                                           .num_threads = num_threads,
-                                                          .isa = highest_isa(options.engine.isa)}));
+                                                          .isa = highest_isa(options.engine.isa),
+                                                          .placement = plan.placement}));
     plan.ranks.push_back({rank, memory});
   }
   if (options.node_bytes > 0) {
@@ -282,6 +283,20 @@ std::string bounds_text(const LayoutPlan& plan, const StepCost& cost) {
                             speed(cost.tokens_per_tera_operation(plan.layout.num_ranks())));
 }
 
+// Where not each expert stands in one place, and as many on each rank.
+std::string slots_text(const ExpertPlacement& placement) {
+  const auto& [num_layers, num_experts, num_ranks] = placement.shape();
+  int64_t num_slots = 0, least = INT64_MAX;
+  for (int rank = 0; rank < num_ranks; rank++) {
+    num_slots += placement.num_slots(rank);
+    for (int layer = 0; layer < num_layers; layer++) least = std::min(least, std::ssize(placement.slots(layer, rank)));
+  }
+  if (num_slots == int64_t{num_layers} * num_experts && least == placement.most_slots()) return "";
+  const auto of_rank =
+      least == placement.most_slots() ? fmt::to_string(least) : fmt::format("{} to {}", least, placement.most_slots());
+  return fmt::format(" in {} slots of a layer, {} a rank", num_slots / num_layers, of_rank);
+}
+
 }  // namespace
 
 std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
@@ -294,9 +309,10 @@ std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
   text += fmt::format("layout: {} x {} = {} (data x tensor parallel), {} of {} each; ", layout.dp_size, layout.tp_size,
                       counted(layout.num_ranks(), "rank"), counted(layout.num_nodes, "node"), layout.ranks_per_node());
   text += plan.config.num_experts == 0 ? "no experts"
-          : ep_size > 1                ? fmt::format("{} experts over {} ranks", plan.config.num_experts, ep_size)
-          : layout.tp_size > 1         ? "each expert's width over a replica's ranks"
-                                       : "all experts on each rank";
+          : ep_size > 1
+              ? fmt::format("{} experts over {} ranks{}", plan.config.num_experts, ep_size, slots_text(*plan.placement))
+          : layout.tp_size > 1 ? "each expert's width over a replica's ranks"
+                               : "all experts on each rank";
   text += fmt::format("; {} tokens a step, {} a sequence\n\n", engine.max_num_batched_tokens, plan.max_model_len);
   text += memory_table(plan) + "\n" + cache_text(plan);
   text += fmt::format("\nA decode step: {} sequences of {} tokens in each replica, {} tokens\n",
@@ -313,13 +329,16 @@ using boost::json::array;
 using boost::json::object;
 using boost::json::value;
 
-object rank_json(const RankPlan& plan, const NodeLayout& layout) {
+object rank_json(const RankPlan& plan, const NodeLayout& layout, const ExpertPlacement* placement) {
   const RankMemory& memory = plan.memory;
   object kinds;
   for (size_t kind = 0; kind < kNumWeightKinds; kind++)
     kinds[weight_kind_name(static_cast<WeightKind>(kind))] = memory.model.weights_by_kind[kind];
+  const auto ep_rank = memory.settings.ep_rank;
   return {{"rank", plan.rank},
           {"node", layout.node_of(plan.rank)},
+          {"expert_slots", placement ? placement->num_slots(ep_rank) : 0},
+          {"experts", placement ? placement->text_of(ep_rank) : "no experts"},
           {"weight_bytes", memory.model.weight_bytes},
           {"weights", std::move(kinds)},
           {"workspace_bytes", memory.model.workspace_bytes},
@@ -355,7 +374,7 @@ object step_json(const StepCost& cost, int num_ranks) {
 
 std::string plan_json(const LayoutPlan& plan, const PlanSubject& subject) {
   array ranks;
-  for (const RankPlan& rank : plan.ranks) ranks.push_back(rank_json(rank, plan.layout));
+  for (const RankPlan& rank : plan.ranks) ranks.push_back(rank_json(rank, plan.layout, plan.placement.get()));
   object json{{"model", subject.model},
               {"weights", subject.weights},
               {"file_bytes", subject.file_bytes},
@@ -380,6 +399,7 @@ std::string plan_json(const LayoutPlan& plan, const PlanSubject& subject) {
                       {"max_model_len", plan.memory->max_model_len},
                       {"requests", plan.num_requests()}};
   }
+  if (plan.placement) json["placement"] = boost::json::parse(plan.placement->to_json());
   return boost::json::serialize(json) + "\n";
 }
 

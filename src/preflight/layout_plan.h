@@ -49,7 +49,8 @@ struct LayoutPlan {
   LayoutPlanOptions options;
   NodeLayout layout;
   ModelConfig config;
-  int max_model_len = 0;  // as wanted
+  int max_model_len = 0;      // as wanted
+  SharedPlacement placement;  // of the experts; null: there are none
   std::vector<RankPlan> ranks;
   std::optional<MemoryPlan> memory;  // of the rank that needs most, where the nodes' memory is known
   std::optional<Error> misfit;       // instead, if that is not enough

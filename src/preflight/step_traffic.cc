@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "comm/expert_exchange.h"
@@ -33,32 +34,41 @@ ExpertRouting routing_of(const ModelConfig& config) {
   return routing;
 }
 
-double chance_of_any(const ExpertRouting& routing, int begin, int end) {
-  const int group_size = routing.num_experts / routing.num_groups, num_wanted = end - begin;
-  // chances[g][w]: of so many groups chosen so far, which hold so many of the wanted experts.
+double chance_of_any(const ExpertRouting& routing, std::span<const double> shares) {
+  const auto group_size = static_cast<size_t>(routing.num_experts / routing.num_groups);
+  const auto num_wanted = static_cast<size_t>(
+      std::ranges::count_if(shares, [](double share) { return share > 0; }));  // at most, of all groups
+  // chances[g][w]: of so many groups chosen so far, in which the rank has so many of the token's possible experts.
   std::vector<std::vector<double>> chances(static_cast<size_t>(routing.topk_groups) + 1,
-                                           std::vector<double>(static_cast<size_t>(num_wanted) + 1));
+                                           std::vector<double>(num_wanted + 1));
   chances[0][0] = 1;
   for (int group = 0; group < routing.num_groups; group++) {
-    const int first = group * group_size;
-    const int wanted_here = std::max(std::min(end, first + group_size) - std::max(begin, first), 0);
+    // here[w]: of this group, the rank has so many.
+    std::vector<double> here{1};
+    for (const double share : shares.subspan(static_cast<size_t>(group) * group_size, group_size)) {
+      if (share == 0) continue;
+      here.push_back(0);
+      for (size_t wanted = here.size() - 1; wanted > 0; wanted--)
+        here[wanted] = here[wanted] * (1 - share) + here[wanted - 1] * share;
+      here[0] *= 1 - share;
+    }
     const int num_left = routing.num_groups - group;  // this one among them
     for (int chosen = routing.topk_groups; chosen >= 0; chosen--) {
       const double takes = std::min(1.0, static_cast<double>(routing.topk_groups - chosen) / num_left);
-      std::vector<double>& here = chances[static_cast<size_t>(chosen)];
-      for (int wanted = num_wanted; wanted >= 0; wanted--) {
-        const double chance = here[static_cast<size_t>(wanted)];
+      std::vector<double>& so_far = chances[static_cast<size_t>(chosen)];
+      for (size_t wanted = num_wanted + 1; wanted-- > 0;) {
+        const double chance = so_far[wanted];
         if (chance == 0) continue;
-        here[static_cast<size_t>(wanted)] = chance * (1 - takes);
-        if (takes > 0)
-          chances[static_cast<size_t>(chosen) + 1][static_cast<size_t>(wanted + wanted_here)] += chance * takes;
+        so_far[wanted] = chance * (1 - takes);
+        for (size_t more = 0; takes > 0 && more < here.size(); more++)
+          if (here[more] > 0) chances[static_cast<size_t>(chosen) + 1][wanted + more] += chance * takes * here[more];
       }
     }
   }
   double none = 0;
-  for (int wanted = 0; wanted <= num_wanted; wanted++)
-    none += chances.back()[static_cast<size_t>(wanted)] *
-            chance_of_none(routing.topk_groups * group_size, wanted, routing.top_k);
+  for (size_t wanted = 0; wanted <= num_wanted; wanted++)
+    none += chances.back()[wanted] *
+            chance_of_none(static_cast<int>(routing.topk_groups * group_size), static_cast<int>(wanted), routing.top_k);
   return 1 - none;
 }
 
@@ -103,7 +113,7 @@ class TrafficSum {
   TrafficSum(const ModelConfig& config, const ModelSettings& settings, const NodeLayout& layout, int expert_input_group,
              const StepRows& rows)
       : config_(config),
-        exchanges_(settings.ep_size > 1),
+        placement_(settings.ep_size > 1 ? settings.placement.get() : nullptr),
         layout_(layout),
         rows_(rows),
         partition_(rows.rows_per_replica, layout.tp_size),
@@ -127,7 +137,7 @@ class TrafficSum {
     reduce_scatter("o_proj reduce-scatter", config_.num_layers, config_.hidden_size);
     all_gather("dense all-gather", num_dense, config_.hidden_size);
     reduce_scatter("dense reduce-scatter", num_dense, config_.hidden_size);
-    if (exchanges_) {
+    if (placement_) {
       if (num_moe > 0) exchange(num_moe);
     } else {
       all_gather("experts all-gather", num_moe, config_.hidden_size);
@@ -168,20 +178,46 @@ class TrafficSum {
     });
   }
 
-  // A rank's row goes once to each rank that holds any of its experts; one result for each expert comes back.
+  // A rank, as a home sees it: the chance that a row goes there, and the experts whose rows do.
+  struct Holder {
+    double chance = 0, num_experts = 0;
+  };
+  std::vector<Holder> holders_of(const CopyChoice& choice) const {
+    const auto num_experts = static_cast<size_t>(config_.num_experts);
+    std::vector<std::vector<double>> shares(static_cast<size_t>(layout_.num_ranks()), std::vector<double>(num_experts));
+    for (size_t expert = 0; expert < num_experts; expert++) {
+      const std::span<const ExpertCopy> copies = choice.copies(0, static_cast<int32_t>(expert));
+      for (const ExpertCopy& copy : copies) shares[copy.rank][expert] += 1.0 / static_cast<double>(copies.size());
+    }
+    std::vector<Holder> holders;
+    for (const std::vector<double>& of_rank : shares)
+      holders.push_back(
+          {chance_of_any(routing_of(config_), of_rank), std::accumulate(of_rank.begin(), of_rank.end(), 0.0)});
+    return holders;
+  }
+
+  // A rank's row goes once to each rank that computes any of its experts; one result for each expert comes back.
   void exchange(int times) {
-    const ExpertRouting routing = routing_of(config_);
-    const int num_ranks = layout_.num_ranks(), num_local = config_.num_experts / num_ranks;
+    const int num_ranks = layout_.num_ranks();
     const double row_bytes = static_cast<double>(row_format_.row_bytes()) + config_.num_experts_per_token * 2.0,
                  result_bytes = config_.hidden_size * compute_bytes_,
-                 results_per_row = static_cast<double>(config_.num_experts_per_token) / num_ranks;
+                 results_of_expert = static_cast<double>(config_.num_experts_per_token) / config_.num_experts;
+    std::vector<int> nodes;
+    int64_t num_slots = 0;
+    for (int rank = 0; rank < num_ranks; rank++) {
+      nodes.push_back(layout_.node_of(rank));
+      num_slots += std::ssize(placement_->slots(0, rank));
+    }
     Messages dispatch(layout_), combine(layout_);
-    for (int holder = 0; holder < num_ranks; holder++) {
-      const double chance = chance_of_any(routing, holder * num_local, (holder + 1) * num_local);
-      for (int home = 0; home < num_ranks; home++) {
-        const auto num_rows = static_cast<double>(partition_.count(home % layout_.tp_size));
-        dispatch.add(home, holder, static_cast<double>(DispatchMessage::kHeaderBytes) + num_rows * chance * row_bytes);
-        combine.add(holder, home, num_rows * results_per_row * result_bytes);
+    std::vector<Holder> holders;
+    for (int home = 0; home < num_ranks; home++) {
+      // Homes that have no choice see the same.
+      if (home == 0 || num_slots > config_.num_experts) holders = holders_of(CopyChoice(*placement_, home, nodes));
+      const auto num_rows = static_cast<double>(partition_.count(home % layout_.tp_size));
+      for (int rank = 0; rank < num_ranks; rank++) {
+        const auto& [chance, num_experts] = holders[static_cast<size_t>(rank)];
+        dispatch.add(home, rank, static_cast<double>(DispatchMessage::kHeaderBytes) + num_rows * chance * row_bytes);
+        combine.add(rank, home, num_rows * num_experts * results_of_expert * result_bytes);
       }
     }
     add(dispatch, "expert dispatch", times);
@@ -194,7 +230,7 @@ class TrafficSum {
   }
 
   const ModelConfig& config_;
-  bool exchanges_;  // experts are spread over all ranks
+  const ExpertPlacement* placement_;  // null: experts are not spread
   const NodeLayout& layout_;
   StepRows rows_;
   RowPartition partition_;

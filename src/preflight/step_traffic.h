@@ -2,6 +2,7 @@
 
 #include <boost/describe/class.hpp>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,9 @@ struct ExpertRouting {
 };
 ExpertRouting routing_of(const ModelConfig& config);
 
-// The chance that a token chooses any of experts [begin, end), if any groups, and any experts in them, are as likely as
-// any others.
-double chance_of_any(const ExpertRouting& routing, int begin, int end);
+// The chance that a token goes to a rank for any of its experts, if any groups, and any experts in them, are as likely
+// as any others. shares: of the tokens that choose an expert, how many that rank computes.
+double chance_of_any(const ExpertRouting& routing, std::span<const double> shares);
 
 // Of `num_local` experts, how many `num_rows` tokens choose on average: rows are independent of each other.
 double expected_distinct(const ExpertRouting& routing, int num_local, double num_rows);
@@ -57,7 +58,8 @@ struct StepTraffic {
   double sum(double OperationTraffic::* bytes) const;  // over a step
 };
 
-// `settings` are any rank's; `expert_input_group` is ModelMemory's.
+// `settings` are any rank's, and the experts where the first of the layers has them; `expert_input_group` is
+// ModelMemory's.
 StepTraffic step_traffic(const ModelConfig& config, const ModelSettings& settings, const NodeLayout& layout,
                          int expert_input_group, const StepRows& rows);
 

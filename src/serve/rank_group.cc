@@ -58,6 +58,10 @@ Result<std::string> read_secret(const ParallelOptions& parallel, const RankBoard
 void take_share_of_node(const std::vector<Member>& members, int rank, int num_threads, Placement& placement) {
   const Member& own = members[rank];
   placement.num_local_ranks = static_cast<int>(std::ranges::count(members, own.node, &Member::node));
+  placement.nodes.clear();
+  for (const Member& member : members)
+    placement.nodes.push_back(
+        static_cast<int>(std::ranges::find(members, member.node, &Member::node) - members.begin()));
   const CoreSharers sharers = core_sharers(members, rank);
   placement.threads = share_threads(numa_domains(own.cores), sharers.place, sharers.count, num_threads);
 }

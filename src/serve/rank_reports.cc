@@ -44,7 +44,8 @@ double seconds(uint64_t nanoseconds) {
 }  // namespace
 
 std::string render_rank_info(const std::vector<RankReport>& reports, const std::vector<Member>& members) {
-  Family info("cachalot:rank_info", "Which process a rank is, and the first of its experts", MetricType::Gauge);
+  Family info("cachalot:rank_info", "Which process a rank is, and by which placement it has its experts",
+              MetricType::Gauge);
   Family resident("cachalot:rank_resident_bytes", "Memory of the rank's process, with what it shares with others",
                   MetricType::Gauge);
   for (const RankReport& report : reports) {
@@ -52,14 +53,15 @@ std::string render_rank_info(const std::vector<RankReport>& reports, const std::
     info.add(report.rank, 1,
              {{"pid", std::to_string(report.pid)},
               {"host", member == members.end() ? "" : member->host},
-              {"first_expert", std::to_string(report.first_expert)}});
+              {"placement_version", std::to_string(report.placement_version)}});
     resident.add(report.rank, static_cast<double>(resident_bytes(report.pid)));
   }
   return prometheus::TextSerializer().Serialize({info.take(), resident.take()});
 }
 
 std::string render_rank_reports(const std::vector<RankReport>& reports) {
-  Family experts("cachalot:rank_experts", "Experts of a layer that the rank holds", MetricType::Gauge);
+  Family experts("cachalot:rank_experts", "Experts of a layer that the rank holds, on average", MetricType::Gauge);
+  Family slots("cachalot:rank_expert_slots", "Slots for experts that the rank has, of all layers", MetricType::Gauge);
   Family weight_bytes("cachalot:rank_weight_bytes", "Bytes of weights that the rank holds", MetricType::Gauge);
   Family rows("cachalot:dispatch_rows_total", "Token rows that went to other ranks' experts, and came to the rank's",
               MetricType::Counter);
@@ -79,7 +81,8 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
               "Time in steps: computing, exchanging rows, and waiting until other ranks have done their part",
               MetricType::Counter);
   for (const RankReport& report : reports) {
-    experts.add(report.rank, static_cast<double>(report.num_experts));
+    experts.add(report.rank, report.experts_of_layer());
+    slots.add(report.rank, static_cast<double>(report.expert_slots));
     weight_bytes.add(report.rank, static_cast<double>(report.weight_bytes));
     rows.add(report.rank, static_cast<double>(report.rows_sent), {{"direction", "sent"}});
     rows.add(report.rank, static_cast<double>(report.rows_received), {{"direction", "received"}});
@@ -96,8 +99,8 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
     time.add(report.rank, seconds(report.nanoseconds_waiting), {{"part", "waiting"}});
   }
   std::vector<MetricFamily> families;
-  for (Family* family : {&experts, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements, &steps,
-                         &without_rows, &time})
+  for (Family* family : {&experts, &slots, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements,
+                         &steps, &without_rows, &time})
     families.push_back(family->take());
   return prometheus::TextSerializer().Serialize(families);
 }
@@ -115,13 +118,15 @@ int64_t proportional_set_size(int64_t pid) {
   return -1;
 }
 
-json::array ids(int64_t first, int64_t count) {
-  json::array ids;
-  for (int64_t id = first; id < first + count; id++) ids.push_back(id);
-  return ids;
+json::array slots_of(const ExpertPlacement& placement, int64_t rank) {
+  json::array layers;
+  for (int layer = 0; layer < placement.shape().num_layers; layer++)
+    layers.push_back(json::value_from(placement.slots(layer, static_cast<int>(rank))));
+  return layers;
 }
 
-json::object describe(const RankReport& report, const std::vector<Member>& members, int64_t resident_bytes) {
+json::object describe(const RankReport& report, const std::vector<Member>& members, int64_t resident_bytes,
+                      const ExpertPlacement* placement) {
   const auto member = std::ranges::find(members, report.rank, &Member::rank);
   return {{"rank", report.rank},
           {"dp_rank", report.dp_rank},
@@ -129,7 +134,9 @@ json::object describe(const RankReport& report, const std::vector<Member>& membe
           {"pid", report.pid},
           {"node", member == members.end() ? "" : member->host},
           {"arithmetic", report.arithmetic},
-          {"experts", ids(report.first_expert, report.num_experts)},
+          {"experts", placement ? slots_of(*placement, report.rank % placement->shape().num_ranks) : json::array()},
+          {"placement_version", report.placement_version},
+          {"placement_hash", report.placement_hash},
           {"weight_bytes", report.weight_bytes},
           {"planned_weight_bytes", report.planned_weight_bytes},
           {"rows_brought", report.rows_brought},
@@ -151,10 +158,10 @@ std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& repor
 }
 
 std::string rank_reports_json(const std::vector<RankReport>& reports, const std::vector<Member>& members,
-                              const std::vector<int64_t>& resident_bytes) {
+                              const std::vector<int64_t>& resident_bytes, const ExpertPlacement* placement) {
   json::array ranks;
   for (size_t idx = 0; idx < reports.size(); idx++)
-    ranks.push_back(describe(reports[idx], members, idx < resident_bytes.size() ? resident_bytes[idx] : -1));
+    ranks.push_back(describe(reports[idx], members, idx < resident_bytes.size() ? resident_bytes[idx] : -1, placement));
   return json::serialize(json::object{{"ranks", ranks}}) + "\n";
 }
 

@@ -6,6 +6,7 @@
 
 #include "comm/membership/member.h"
 #include "engine/placement.h"
+#include "placement/expert_placement.h"
 
 namespace cachalot {
 
@@ -23,8 +24,9 @@ int64_t resident_bytes(int64_t pid);
 // The memory of each rank's process (Pss, bytes), by its place in `reports`. -1: not to be read.
 std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& reports);
 
-// {"ranks": [{"rank", "dp_rank", "tp_rank", "pid", "node", "experts": [ids], "weight_bytes", ...}, ...]}.
+// {"ranks": [{"rank", "dp_rank", "tp_rank", "pid", "node", "experts": [[ids, -1: spare], of each layer
+// with experts], "weight_bytes", ...}, ...]}. placement: null where there are none.
 std::string rank_reports_json(const std::vector<RankReport>& reports, const std::vector<Member>& members,
-                              const std::vector<int64_t>& resident_bytes);
+                              const std::vector<int64_t>& resident_bytes, const ExpertPlacement* placement);
 
 }  // namespace cachalot

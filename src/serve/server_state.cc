@@ -35,11 +35,13 @@ constexpr std::pair<const char*, uint64_t RankReport::*> kCounts[] = {
     {"shm_bytes_received", &RankReport::shm_bytes_received},
     {"ucx_bytes_sent", &RankReport::ucx_bytes_sent},
     {"ucx_bytes_received", &RankReport::ucx_bytes_received}};
-constexpr std::pair<const char*, int64_t RankReport::*> kPlaces[] = {{"dp_rank", &RankReport::dp_rank},
-                                                                     {"tp_rank", &RankReport::tp_rank},
-                                                                     {"first_expert", &RankReport::first_expert},
-                                                                     {"num_experts", &RankReport::num_experts}};
-constexpr int64_t kMostExperts = 1 << 20;  // and ranks
+constexpr std::pair<const char*, int64_t RankReport::*> kPlaces[] = {
+    {"dp_rank", &RankReport::dp_rank},           {"tp_rank", &RankReport::tp_rank},
+    {"moe_layers", &RankReport::moe_layers},     {"num_experts", &RankReport::num_experts},
+    {"expert_slots", &RankReport::expert_slots}, {"experts_held", &RankReport::experts_held}};
+constexpr std::pair<const char*, int64_t RankReport::*> kPlacement[] = {
+    {"placement_version", &RankReport::placement_version}, {"placement_hash", &RankReport::placement_hash}};
+constexpr int64_t kMostExperts = 1 << 28;  // of all layers, and ranks
 
 json::value describe(const std::optional<StateFailure>& failure) {
   if (!failure) return nullptr;
@@ -51,6 +53,7 @@ json::value describe(const std::optional<StateFailure>& failure) {
 json::object describe(const RankReport& report, int64_t resident_bytes) {
   json::object object{{"resident_bytes", resident_bytes}};
   for (const auto& [name, place] : kPlaces) object[name] = report.*place;
+  for (const auto& [name, number] : kPlacement) object[name] = report.*number;
   for (const auto& [name, count] : kCounts) object[name] = report.*count;
   // Up to the last layer that has any.
   const auto last = std::find_if(report.layer_expert_rows.rbegin(), report.layer_expert_rows.rend(),
@@ -159,6 +162,7 @@ StateOfRank read_rank(const json::value& value, Status& status) {
   rank.resident_bytes = numbers.number("resident_bytes", -1, kMost);
   rank.report.emplace(RankReport{.rank = rank.rank, .pid = rank.pid});
   for (const auto& [name, place] : kPlaces) (*rank.report).*place = numbers.number(name, 0, kMostExperts);
+  for (const auto& [name, number] : kPlacement) (*rank.report).*number = numbers.number(name, 0, kMost);
   for (const auto& [name, count] : kCounts)
     (*rank.report).*count = static_cast<uint64_t>(numbers.number(name, 0, kMost));
   return rank;

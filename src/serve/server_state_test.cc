@@ -21,7 +21,11 @@ ServerState sample() {
                      .host = "node1",
                      .pid = 18,
                      .resident_bytes = 5'000'000'000,
-                     .report = RankReport{.rank = 5, .num_experts = 8, .weight_bytes = 4'000'000'000, .steps = 9}}}};
+                     .report = RankReport{.rank = 5,
+                                          .num_experts = 8,
+                                          .placement_hash = (int64_t{1} << 53) - 1,
+                                          .weight_bytes = 4'000'000'000,
+                                          .steps = 9}}}};
 }
 
 TEST(ServerState, ReadsWhatItWrote) {
@@ -31,6 +35,7 @@ TEST(ServerState, ReadsWhatItWrote) {
   EXPECT_EQ(read->percent(), 40);
   EXPECT_EQ(read->ranks[1].failure->code, ErrorCode::kOutOfMemory);
   EXPECT_EQ(read->ranks[1].report->weight_bytes, 4'000'000'000U);
+  EXPECT_EQ(read->ranks[1].report->placement_hash, (int64_t{1} << 53) - 1);
   EXPECT_FALSE(read->ranks[0].report);
 }
 

@@ -64,17 +64,20 @@ TEST_P(Accounting, EveryRankIsAProcessOfItsOwnAndSaysWhoItIs) {
   EXPECT_EQ(pids.size(), answer_.ranks.size());
 }
 
-TEST_P(Accounting, ExpertsAreDividedEvenlyAndHeldOnce) {
+TEST_P(Accounting, ExpertsOfEachLayerAreDividedEvenlyAndHeldOnce) {
   const auto config = load_model_config(folder_);
   ASSERT_TRUE(config);
-  std::multiset<int64_t> held;
+  const int num_sharing = layout_.expert_parallel ? num_ranks() : 1;
+  const SharedPlacement placement = even_placement(*config, num_sharing);
   for (int idx = 0; idx < num_ranks(); idx++) {
-    const boost::json::array& experts = rank(idx).at("experts").as_array();
-    EXPECT_EQ(std::ssize(experts), layout_.expert_parallel ? config->num_experts / num_ranks() : config->num_experts);
-    for (const boost::json::value& expert : experts) held.insert(expert.as_int64());
+    const auto layers = boost::json::value_to<std::vector<std::vector<int32_t>>>(rank(idx).at("experts"));
+    ASSERT_EQ(std::ssize(layers), placement->shape().num_layers);
+    for (int layer = 0; layer < placement->shape().num_layers; layer++)
+      EXPECT_TRUE(std::ranges::equal(layers[static_cast<size_t>(layer)], placement->slots(layer, idx % num_sharing)))
+          << "layer " << layer << ", rank " << idx;
+    EXPECT_EQ(number(idx, "placement_version"), 1u);
+    EXPECT_EQ(rank(idx).at("placement_hash").to_number<int64_t>(), placement->hash());
   }
-  for (int expert = 0; expert < config->num_experts; expert++)
-    EXPECT_EQ(std::ssize(held) / config->num_experts, static_cast<int64_t>(held.count(expert))) << expert;
 }
 
 TEST_P(Accounting, WeightBytesArePlannedAndFollowFromTheFilesHeaders) {
@@ -147,7 +150,8 @@ std::string param_name(const testing::TestParamInfo<Param>& info) {
 INSTANTIATE_TEST_SUITE_P(Processes, Accounting,
                          testing::Values(Param{"r1-bf16", {1, 1}}, Param{"r1-bf16", {4, 1}}, Param{"r1-fp8", {2, 2}},
                                          Param{"r1-awq", {2, 2}}, Param{"v2lite-bf16", {1, 4}},
-                                         Param{"r1-bf16", {2, 2, false}}),
+                                         Param{"r1-bf16", {3, 1}}, Param{"r1-awq", {7, 1}},
+                                         Param{"v2lite-bf16", {3, 2}}, Param{"r1-bf16", {2, 2, false}}),
                          param_name);
 
 }  // namespace

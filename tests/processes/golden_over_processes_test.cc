@@ -56,7 +56,8 @@ std::vector<Param> params() {
       params.push_back({name, {1, tp_size, false}});
     }
     params.push_back({name, {2, 2, false}});
-    for (const Layout layout : {Layout{2, 1}, Layout{2, 2}, Layout{8, 1}, Layout{4, 4}, Layout{8, 4}, Layout{4, 8}})
+    for (const Layout layout : {Layout{2, 1}, Layout{2, 2}, Layout{8, 1}, Layout{4, 4}, Layout{8, 4}, Layout{4, 8},
+                                Layout{3, 1}, Layout{5, 2}, Layout{7, 1}})
       params.push_back({name, layout});
     params.push_back({name, {2, 2}, 3});
   }
@@ -85,7 +86,7 @@ TEST_P(BitsOverProcesses, OfDataAndExpertParallelRanksAreThoseOfOneRank) {
                           .dtype = "bfloat16"};
   const LogitsAnswer alone = run_logits(question);
   ASSERT_FALSE(alone.logits.empty());
-  for (const int dp_size : {2, 4, 16}) {
+  for (const int dp_size : {2, 3, 4, 7, 16}) {
     question.layout = {.dp_size = dp_size, .tp_size = 1};
     question.replica = dp_size - 1;
     EXPECT_TRUE(same_bits(run_logits(question).logits, alone.logits)) << "DP " << dp_size;

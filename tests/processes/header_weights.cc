@@ -1,5 +1,6 @@
 #include "processes/header_weights.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -7,6 +8,7 @@
 #include "base/math.h"
 #include "base/text.h"
 #include "config/model_config.h"
+#include "placement/expert_placement.h"
 #include "weights/safetensors.h"
 
 namespace cachalot::test {
@@ -44,7 +46,8 @@ std::optional<Matrix> matrix_of(const TensorSpec& spec) {
 
 class Shares {
  public:
-  Shares(const ModelConfig& config, const Layout& layout, int rank) : config_(config), layout_(layout), rank_(rank) {}
+  Shares(const ModelConfig& config, const Layout& layout, int rank)
+      : config_(config), layout_(layout), rank_(rank), placement_(even_placement(config, layout.num_ranks())) {}
 
   uint64_t of(const TensorSpec& spec) const {
     if (spec.shape.size() == 1) return static_cast<uint64_t>(spec.shape[0]) * sizeof(float);  // norms, biases
@@ -80,14 +83,19 @@ class Shares {
 
   // "model.layers.1.mlp.experts.17.up_proj.weight"
   bool holds(const std::string& name) const {
-    constexpr std::string_view kBefore = ".experts.";
-    const int expert = leading_number<int>(std::string_view(name).substr(name.find(kBefore) + kBefore.size()));
-    return expert / (config_.num_experts / layout_.num_ranks()) == rank_;
+    const auto number_after = [&](std::string_view before) {
+      return leading_number<int>(std::string_view(name).substr(name.find(before) + before.size()));
+    };
+    int moe_layer = 0;
+    for (int layer = 0; layer < number_after("layers."); layer++) moe_layer += config_.is_moe_layer(layer);
+    const std::span<const int32_t> slots = placement_->slots(moe_layer, rank_);
+    return std::ranges::find(slots, number_after(".experts.")) != slots.end();
   }
 
   const ModelConfig& config_;
   const Layout layout_;
   const int rank_;
+  const SharedPlacement placement_;
 };
 
 }  // namespace

@@ -105,7 +105,8 @@ void expect_traffic(const std::string& model, const Layout& layout, double toler
   // Replica 0 alone brings rows, so that a layout of replicas moves what one would that had a rank of each other one.
   const ModelSettings settings{.compute_dtype = DType::kF32,
                                .tp_size = layout.tp_size,
-                               .ep_size = layout.expert_parallel ? layout.num_ranks() : 1};
+                               .ep_size = layout.expert_parallel ? layout.num_ranks() : 1,
+                               .placement = even_placement(*config, layout.expert_parallel ? layout.num_ranks() : 1)};
   const StepTraffic traffic = step_traffic(*config, settings, {.dp_size = layout.dp_size, .tp_size = layout.tp_size}, 0,
                                            {.rows_per_replica = num_tokens, .logit_rows_per_replica = num_tokens});
   const double estimate = traffic.sum(&OperationTraffic::total_bytes);
@@ -132,8 +133,6 @@ TEST(PlanProgram, RefusesWhatDoesNotDivideWithTheNumbers) {
     return answer.output;
   };
   EXPECT_THAT(refused({"-t", "3"}), HasSubstr("128 attention heads cannot be shared out evenly over 3"));
-  EXPECT_THAT(refused({"--data-parallel-size", "5", "--enable-expert-parallel"}),
-              HasSubstr("256 experts cannot be shared out evenly over 5 ranks"));
   EXPECT_THAT(refused({"--data-parallel-size", "4", "--enable-expert-parallel", "--nodes", "3"}),
               HasSubstr("4 ranks, which 3 nodes (--nodes) cannot share"));
   EXPECT_THAT(refused({"--quantization", "awq", "--group-size", "48"}), HasSubstr("multiple of 32"));
@@ -192,6 +191,22 @@ TEST(PlanProgram, PlansEveryModelWithTheShapesOfItsRealConfig) {
     EXPECT_EQ(plan.json.at("cache_bytes_per_token").to_number<int>(), model.cache_bytes) << model.name;
     EXPECT_THAT(plan.output, testing::Not(HasSubstr("not known here"))) << model.name;
   }
+}
+
+TEST(PlanProgram, SharesExpertsOutThatRanksDoNotDivide) {
+  const PlanAnswer plan = run_plan({"--model", CACHALOT_SOURCE_DIR "/tests/data/configs/deepseek-r1.json",
+                                    "--quantization", "awq", "--data-parallel-size", "31", "--enable-expert-parallel"});
+  ASSERT_EQ(plan.status, 0) << plan.output;
+  EXPECT_THAT(plan.output, HasSubstr("256 experts over 31 ranks in 256 slots of a layer, 8 to 9 a rank"));
+  // 58 layers of 256: ranks have one expert more in some of them, all in as many, so that none needs much more memory.
+  int64_t all = 0, most = 0;
+  for (const boost::json::value& rank : plan.json.at("ranks").as_array()) {
+    all += rank.at("expert_slots").as_int64();
+    most = std::max(most, rank.at("expert_slots").as_int64());
+  }
+  EXPECT_EQ(all, 58 * 256);
+  EXPECT_LE(most, 58 * 256 / 31 + 2);
+  EXPECT_EQ(plan.json.at("placement").at("layers").as_array().size(), 58u);
 }
 
 // Models with an indexer: two kinds of cache tensors, of which a step reads all keys and few latents.
