@@ -24,6 +24,7 @@ void add_down_command(CLI::App& app);
 void add_status_command(CLI::App& app);
 void add_lease_command(CLI::App& app);
 void add_check_command(CLI::App& app);
+void add_eplb_command(CLI::App& app);
 
 // Of `bench`.
 void add_bench_model_command(CLI::App& group);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "config/environment.h"
+#include "config/json.h"
 
 namespace cachalot {
 
@@ -167,6 +168,27 @@ void add_group_secret_flag(CLI::App& app, std::string& file) {
       ->check(CLI::ExistingFile);
 }
 
+namespace {
+
+// As vLLM has them: copies of experts, which are placed at the start and then stay.
+void add_eplb_flags(CLI::App& app, ParallelOptions& options) {
+  app.add_option_function<std::string>(
+         "--eplb-config",
+         [&options](const std::string& text) {
+           const auto config = parse_json_object(text, "--eplb-config");
+           if (!config) throw CLI::ValidationError("--eplb-config", config.error().message);
+           JsonKeys keys(*config, "--eplb-config");
+           keys.optional("num_redundant_experts", options.num_redundant_experts, 0, kMostRedundantExperts);
+           if (const Status status = keys.status(); !status)
+             throw CLI::ValidationError("--eplb-config", status.error().message);
+         },
+         "JSON with num_redundant_experts: slots of each layer beyond one for each expert, for copies of the busiest "
+         "by --expert-load; other keys are about moving experts later, which is not done")
+      ->type_name("JSON");
+}
+
+}  // namespace
+
 void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   options.ucx_environment = environment_variables("UCX_");
   add_whole(app, "-t,--tensor-parallel-size", options.tensor_parallel_size, {.least = 1, .most = 1024},
@@ -191,6 +213,13 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   add_switch(app, "enable-expert-parallel", options.enable_expert_parallel,
              "Spread the experts over all ranks of all replicas, which then step together (off: each expert's width "
              "is divided over a replica's ranks, and replicas run apart)");
+  app.add_option("--expert-placement", options.expert_placement,
+                 "File that says which ranks have which experts (`cachalot eplb` writes it); evenly if absent")
+      ->check(CLI::ExistingFile);
+  app.add_option("--expert-load", options.expert_load,
+                 "File of what GET /expert_load has answered: experts are placed, and copies given, by it")
+      ->check(CLI::ExistingFile);
+  add_eplb_flags(app, options);
   add_group_secret_flag(app, options.group_secret_file);
   app.add_option("--network-interface", options.network_interface,
                  "Interface for traffic between nodes; the one that reaches --data-parallel-address if absent")

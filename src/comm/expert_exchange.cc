@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -128,9 +129,16 @@ Status ExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSite& 
   return {};
 }
 
+void ExpertExchange::count_choices(std::span<uint64_t> counts) {
+  const auto& [num_layers, num_experts, num_ranks] = placement().shape();
+  CHECK(std::ssize(counts) == int64_t{num_layers} * num_experts);
+  choices_ = counts;
+}
+
 void ExpertExchange::choose_copies() {
   const int64_t top_k = layout_.shape.top_k;
   const int num_experts = placement().shape().num_experts;
+  uint64_t* const counts = choices_.empty() ? nullptr : choices_.data() + int64_t{own_.layer} * num_experts;
   for (int64_t row = 0; row < own_.rows.extent(0); row++) {
     for (int64_t slot = 0; slot < top_k; slot++) {
       const int32_t expert = own_.expert_ids(row, slot);
@@ -138,6 +146,9 @@ void ExpertExchange::choose_copies() {
       const ExpertCopy copy = choice_.choose(own_.layer, expert, row);
       holders_[row * top_k + slot] = copy.rank;
       slots_[row * top_k + slot] = copy.slot;
+      if (!counts) continue;
+      const std::atomic_ref<uint64_t> count(counts[expert]);  // nobody else writes it
+      count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     }
   }
 }

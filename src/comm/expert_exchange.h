@@ -152,6 +152,9 @@ class ExpertExchange {
   // What this rank's slots of a layer hold.
   std::span<const int32_t> own_slots(int layer) const { return placement().slots(layer, rank_); }
   const ExpertPlacement& placement() const { return *layout_.shape.placement; }
+  // From now on it is counted there, [layers, experts] of the placement, which rows of this rank choose; for other
+  // threads, too, to read. Borrowed.
+  void count_choices(std::span<uint64_t> counts);
   Status dispatch(const DispatchRows& rows, const CollectiveSite& site);
   // Moves messages on, without waiting: for long work between the calls.
   Status progress();
@@ -224,6 +227,7 @@ class ExpertExchange {
   ExchangeLayout layout_;
   CopyChoice choice_;
   Counters counters_;
+  std::span<uint64_t> choices_;  // empty: nobody counts
 
   // This exchange.
   State state_ = State::kIdle;

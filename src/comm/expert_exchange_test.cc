@@ -288,6 +288,25 @@ TEST(ExpertExchange, BringsRowsToOneCopyOfEachExpertWhereverTheyAre) {
   }
 }
 
+TEST(ExpertExchange, CountsHowOftenItsRowsChooseEachExpertOfEachLayer) {
+  Meshes meshes = local_mesh(2);
+  ExchangeShape shape = shape_of(2);
+  shape.placement = random_placement(2, 3);
+  on_ranks(meshes, [&](Mesh& mesh) {
+    const auto exchange = make_exchange(mesh, shape);
+    std::vector<uint64_t> counts(3 * kExperts), expected(3 * kExperts);
+    exchange->count_choices(counts);
+    for (const int layer : {0, 2, 2}) {
+      const Tokens tokens = make_tokens(mesh.rank(), 7, [&](int64_t row, int slot) {
+        return static_cast<int32_t>(row % 2 == 0 ? slot : 20 - mesh.rank() - slot);
+      });
+      for (const int32_t expert : tokens.ids) expected[static_cast<size_t>(layer * kExperts + expert)]++;
+      exchange_tokens(*exchange, tokens, layer);
+    }
+    EXPECT_EQ(counts, expected);
+  });
+}
+
 TEST(ExpertExchange, CountsRowsOncePerDestination) {
   constexpr int kRanks = 4;  // six experts each
   Meshes meshes = local_mesh(kRanks);

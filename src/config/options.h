@@ -45,6 +45,8 @@ struct ServiceOptions {
   bool log_requests = false;                               // one line for each request
 };
 
+inline constexpr int kMostRedundantExperts = 1 << 14;  // of a layer
+
 // How a model is spread over ranks, and who this process is among them. rank = dp_rank * tp_size + tp_rank.
 struct ParallelOptions {
   int tensor_parallel_size = 1;
@@ -62,6 +64,9 @@ struct ParallelOptions {
   std::string transports = "auto";           // auto, or for tests and comparison: shm, ucx
   std::vector<std::string> ucx_environment;  // "UCX_TLS=tcp": the variables of UCX that the environment has
   std::vector<int> visible_devices;          // of this replica on its node; empty: none named
+  std::string expert_placement;              // file that says which ranks have which experts; none: evenly
+  std::string expert_load;                   // file of rows that chose each expert; none: all as many
+  int num_redundant_experts = 0;             // copies of experts, of each layer
   uint64_t exchange_max_bytes = 0;           // bound of the expert exchange's buffers; 0: as the step's size asks for
   int failure_timeout_ms = 1000;             // silence after which a rank counts as gone
   int start_timeout_seconds = 600;           // how long a rank waits for the others at start

@@ -8,10 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/file.h"
 #include "base/math.h"
 #include "comm/group.h"
 #include "comm/shm/segment.h"
 #include "model/mla.h"
+#include "placement/balance.h"
 #include "sampler/sampler.h"
 
 namespace cachalot {
@@ -49,8 +51,45 @@ size_t shared_memory_bytes(const ParallelOptions& parallel, int num_local_ranks)
 
 }  // namespace
 
-Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int /*num_nodes*/) {
-  return even_placement(config, spreads_experts(parallel) ? parallel.group_size() : 1);
+Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes) {
+  const bool by_file = !parallel.expert_placement.empty(), by_load = !parallel.expert_load.empty();
+  if (!by_file && !by_load && parallel.num_redundant_experts == 0)
+    return even_placement(config, spreads_experts(parallel) ? parallel.group_size() : 1);
+  const char* const flag = by_file ? "--expert-placement" : by_load ? "--expert-load" : "--eplb-config";
+  if (!parallel.enable_expert_parallel || config.num_experts == 0)
+    return make_parameter_error(flag, "{}: {}", flag,
+                                config.num_experts == 0 ? "the model has no experts"
+                                                        : "experts are placed with --enable-expert-parallel; else each "
+                                                          "rank has a part of all");
+  if (by_file && (by_load || parallel.num_redundant_experts > 0))
+    return make_parameter_error(flag, "{}: a placement says all; --expert-load and --eplb-config make another", flag);
+  const ExpertPlacement::Shape shape = placement_shape(config, parallel.group_size());
+  if (by_file) {
+    ASSIGN_OR_RETURN(const std::string text, read_file(parallel.expert_placement, kMostTableBytes));
+    ASSIGN_OR_RETURN(ExpertPlacement placement, ExpertPlacement::parse(text, parallel.expert_placement));
+    if (placement.shape() != shape)
+      return make_parameter_error(
+          flag, "{} {}: {} layers with {} experts on {} ranks; the model and layout have {} with {} on {}", flag,
+          parallel.expert_placement, placement.shape().num_layers, placement.shape().num_experts,
+          placement.shape().num_ranks, shape.num_layers, shape.num_experts, shape.num_ranks);
+    return std::make_shared<const ExpertPlacement>(std::move(placement));
+  }
+  ExpertLoad load = ExpertLoad::uniform(shape.num_layers, shape.num_experts);
+  if (by_load) {
+    ASSIGN_OR_RETURN(const std::string text, read_file(parallel.expert_load, kMostTableBytes));
+    ASSIGN_OR_RETURN(ExpertLoad recorded, ExpertLoad::parse(text, parallel.expert_load));
+    if (const Status added = load.add(recorded); !added)
+      return make_parameter_error(flag, "{} {}: {}", flag, parallel.expert_load, added.error().message);
+    load = std::move(recorded);
+  }
+  const bool by_groups = config.topk_method != TopkMethod::kGreedy;
+  ASSIGN_OR_RETURN(ExpertPlacement placement, balanced_placement(load,
+                                                                 {.num_ranks = shape.num_ranks,
+                                                                  .num_redundant = parallel.num_redundant_experts,
+                                                                  .num_nodes = num_nodes,
+                                                                  .num_groups = by_groups ? config.num_groups : 1},
+                                                                 1));
+  return std::make_shared<const ExpertPlacement>(std::move(placement));
 }
 
 size_t RankMemory::fixed_bytes() const {

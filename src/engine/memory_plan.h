@@ -35,7 +35,8 @@ struct RankResources {
   SharedPlacement placement = nullptr;  // of plan_placement(), where that was asked already
 };
 
-// Where the ranks of a group, on so many nodes, have the model's experts. Null for a model without.
+// Where the ranks of a group, on so many nodes, have the model's experts: as a file says, by a recorded load, or
+// evenly. Null for a model without. Errors name the flag: files that are not of this model and layout.
 Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes);
 
 // Errors: a layout that the model does not divide into; a length beyond the model's.

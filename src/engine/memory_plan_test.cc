@@ -1,13 +1,18 @@
 #include "engine/memory_plan.h"
 
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <limits>
 #include <thread>
 
+#include "base/file.h"
+#include "base/folder_test_util.h"
 #include "comm/local_mesh_test_util.h"
+#include "placement/balance.h"
 
 namespace cachalot {
 namespace {
@@ -72,6 +77,9 @@ TEST(CommonPlan, NamesWhatShouldBeAlikeBothNumbersAndBothRanks) {
               HasSubstr("KV bytes of a token: 7 on rank 2 (host b) and 640 on rank 0 (host a)"));
   EXPECT_THAT(refused(&RankNumbers::max_rows), HasSubstr("--max-num-batched-tokens): 7 on rank 2"));
   EXPECT_THAT(refused(&RankNumbers::arithmetic), HasSubstr("rotary tables and draws (a hash): 7 on rank 2 (host b)"));
+  EXPECT_THAT(refused(&RankNumbers::placement_hash),
+              HasSubstr("the experts' placement (a hash): 7 on rank 2 (host b)"));
+  EXPECT_THAT(refused(&RankNumbers::placement_version), HasSubstr("version of the experts' placement: 7 on rank 2"));
   // Every number behind those of which the least holds, but for experts' inputs, which have a message of their own.
   for (size_t word = 3; word < sizeof(RankNumbers) / sizeof(int64_t); word++) {
     std::vector<RankNumbers> of_ranks(2, numbers(100, 6400));
@@ -111,6 +119,60 @@ TEST(CommonPlan, TheArithmeticIsTheSameOnEveryMachine) {
   ASSERT_TRUE(nano && r1 && r1->yarn);
   EXPECT_EQ(arithmetic_hash(*nano), 887214717548433);
   EXPECT_EQ(arithmetic_hash(*r1), 3311955895559589);
+}
+
+TEST(PlanPlacement, IsAsTheFileSaysOrByALoadOrEven) {
+  const TestFolder folder;
+  const ModelConfig config =
+      load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/k2-ct-int4").value();  // 24 experts
+  const ExpertPlacement::Shape shape = placement_shape(config, 5);
+  ParallelOptions parallel = rank_at(5, 1, 3);
+  EXPECT_EQ(plan_placement(parallel, config, 1).value()->hash(), even_placement(shape).hash());
+
+  ExpertLoad load = ExpertLoad::uniform(shape.num_layers, shape.num_experts);
+  for (std::vector<double>& layer : load.layers) layer[17] = 20;
+  const ExpertPlacement by_load = balanced_placement(load, {.num_ranks = 5, .num_redundant = 6}, 1).value();
+  std::string text = "{\"layers\": [";
+  for (const std::vector<double>& layer : load.layers)
+    text += fmt::format("{}[{}]", text.ends_with('[') ? "" : ",", fmt::join(layer, ","));
+  parallel.expert_load = folder.path("load.json");
+  ASSERT_TRUE(write_file(parallel.expert_load, text + "]}"));
+  parallel.num_redundant_experts = 6;
+  const SharedPlacement planned = plan_placement(parallel, config, 1).value();
+  EXPECT_EQ(planned->hash(), by_load.hash());
+  int num_copies = 0;
+  for (int rank = 0; rank < 5; rank++) num_copies += static_cast<int>(std::ranges::count(planned->slots(0, rank), 17));
+  EXPECT_GE(num_copies, 3);
+
+  parallel.expert_load.clear();
+  parallel.num_redundant_experts = 0;
+  parallel.expert_placement = folder.path("placement.json");
+  ASSERT_TRUE(write_file(parallel.expert_placement, by_load.to_json()));
+  EXPECT_EQ(plan_placement(parallel, config, 1).value()->hash(), by_load.hash());
+}
+
+TEST(PlanPlacement, RefusesWhatIsNotOfThisModelAndLayoutByTheFlag) {
+  const TestFolder folder;
+  const ModelConfig config = load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/k2-ct-int4").value();
+  const auto refusal = [&](const ParallelOptions& parallel) {
+    const auto planned = plan_placement(parallel, config, 1);
+    return planned ? Error{} : planned.error();
+  };
+  ParallelOptions parallel = rank_at(4, 1, 0);
+  parallel.expert_placement = folder.path("placement.json");
+  ASSERT_TRUE(write_file(parallel.expert_placement, even_placement(placement_shape(config, 5)).to_json()));
+  EXPECT_THAT(refusal(parallel).message,
+              AllOf(HasSubstr("--expert-placement"), HasSubstr("on 5 ranks; the model and"), HasSubstr("24 on 4")));
+  EXPECT_EQ(refusal(parallel).parameter, "--expert-placement");
+  parallel.num_redundant_experts = 2;
+  EXPECT_THAT(refusal(parallel).message, HasSubstr("a placement says all"));
+  parallel.expert_placement.clear();
+  parallel.enable_expert_parallel = false;
+  EXPECT_THAT(refusal(parallel).message, HasSubstr("--eplb-config: experts are placed with --enable-expert-parallel"));
+  parallel = rank_at(4, 1, 0);
+  parallel.expert_load = folder.path("load.json");
+  ASSERT_TRUE(write_file(parallel.expert_load, R"({"layers": [[1, 2]]})"));
+  EXPECT_THAT(refusal(parallel).message, AllOf(HasSubstr("--expert-load"), HasSubstr("2 experts")));
 }
 
 // Rows would travel in a form that the other rank does not read.

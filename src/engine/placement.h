@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct Placement {
   ThreadPoolOptions threads;
   IsaLevel isa = IsaLevel::kReference;  // the group's
   std::vector<int> nodes = {};          // of each rank of the group, numbered; empty: all on one
+  std::span<uint64_t> choices = {};     // [layers with experts, experts]: where it counts what rows choose; or empty
   // Told of each step as it begins, and of nothing when a round is over; may be empty.
   std::function<void(std::optional<uint64_t> step)> on_activity;
 };

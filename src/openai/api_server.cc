@@ -286,6 +286,8 @@ void ApiServer::register_short_routes(http::Server& server) {
           [this](const auto&) { return json_response(json::object{{"version", options_.version}}); });
   if (render_state_)
     at_once("GET", "/state", [this](const auto&) { return http::Response::json(200, render_state_()); });
+  if (render_expert_load_)
+    at_once("GET", "/expert_load", [this](const auto&) { return http::Response::json(200, render_expert_load_()); });
   if (render_metrics_)
     at_once("GET", "/metrics", [this](const auto&) {
       return http::Response{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, render_metrics_()};

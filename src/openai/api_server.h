@@ -67,9 +67,10 @@ class ApiServer {
   ApiServer(GenerationService& service, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
             ApiServerOptions options);
 
-  // The texts of /metrics and of /state; without them there are no such routes.
+  // The texts of /metrics, /state and /expert_load; without them there are no such routes.
   void set_metrics(std::function<std::string()> render) { render_metrics_ = std::move(render); }
   void set_state(std::function<std::string()> render) { render_state_ = std::move(render); }
+  void set_expert_load(std::function<std::string()> render) { render_expert_load_ = std::move(render); }
   // The model is loaded, and the service takes requests.
   void open(LoadedModel model);
   // Before the server starts.
@@ -132,7 +133,7 @@ class ApiServer {
   GenerationService& service_;
   const Tokenizer& tokenizer_;
   ApiServerOptions options_;
-  std::function<std::string()> render_metrics_, render_state_;
+  std::function<std::string()> render_metrics_, render_state_, render_expert_load_;
   std::atomic<bool> is_open_{false};  // what open() sets is read behind it
   std::vector<TokenId> eos_token_ids_;
   bool reasoning_;

@@ -584,6 +584,7 @@ TEST_F(ApiServerTest, WhileTheModelLoadsOnlyProbesAreAnswered) {
   for (const char* path : {"/live", "/state", "/health", "/version"}) EXPECT_NE(send("GET", path).status, 401) << path;
   EXPECT_EQ(send("GET", "/live").status, 200);
   EXPECT_EQ(ask("GET", "/state").body.at("phase"), "loading");
+  EXPECT_EQ(send("GET", "/expert_load").status, 401);
   EXPECT_EQ(send("POST", "/v1/completions", R"({"prompt":"a"})").status, 401);
   headers_ = {{"Authorization", "Bearer secret"}};
   for (const auto& [method, path] : {std::pair("POST", "/v1/completions"), std::pair("POST", "/tokenize"),

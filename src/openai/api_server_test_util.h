@@ -39,6 +39,7 @@ class ApiServerTest : public testing::Test {
   void start() {
     api_ = std::make_unique<ApiServer>(service_, *tokenizer_, chat_template_.get(), options_);
     api_->set_metrics([] { return std::string("up 1\n"); });
+    api_->set_expert_load([] { return std::string(R"({"layers":[[1,2]]})"); });
     api_->set_state([] { return std::string(R"({"phase":"loading"})"); });
     server_ = std::make_unique<http::Server>(threads_, http::ServerOptions{.host = "127.0.0.1"});
     api_->register_routes(*server_);

@@ -24,15 +24,19 @@ struct RankBoard::Slot {
 };
 
 struct RankBoard::Header {
-  static constexpr uint64_t kMagic = 0x6472616f62303230;
+  static constexpr uint64_t kMagic = 0x6472616f62303330;
 
-  uint64_t magic, num_slots;
+  uint64_t magic, num_slots, num_counts;
   std::array<char, 32> secret;
 };
 
 namespace {
 
 constexpr size_t kHeaderBytes = 64;  // the slots begin behind it
+
+size_t board_bytes(size_t num_slots, size_t num_counts, size_t slot_bytes) {
+  return kHeaderBytes + num_slots * (slot_bytes + num_counts * sizeof(uint64_t));
+}
 
 Result<void*> map_board(int fd, size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -61,17 +65,23 @@ RankBoard::RankBoard(FileDescriptor fd, Header* header)
 }
 
 size_t RankBoard::num_bytes() const {
-  return kHeaderBytes + static_cast<size_t>(num_slots_) * sizeof(Slot);
+  return board_bytes(static_cast<size_t>(num_slots_), header_->num_counts, sizeof(Slot));
 }
 
-Result<std::unique_ptr<RankBoard>> RankBoard::create(int num_slots) {
+std::span<uint64_t> RankBoard::counts(int slot) const {
+  auto* const first = reinterpret_cast<uint64_t*>(slots_ + num_slots_);
+  return {first + static_cast<size_t>(slot) * header_->num_counts, header_->num_counts};
+}
+
+Result<std::unique_ptr<RankBoard>> RankBoard::create(int num_slots, size_t num_counts) {
   FileDescriptor fd(memfd_create("cachalot-ranks", 0));  // without CLOEXEC: children inherit it
-  const size_t bytes = kHeaderBytes + static_cast<size_t>(num_slots) * sizeof(Slot);
+  const size_t bytes = board_bytes(static_cast<size_t>(num_slots), num_counts, sizeof(Slot));
   if (!fd || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
     return make_error(ErrorCode::kIo, "no memory for the board of {} ranks: {}", num_slots, std::strerror(errno));
   ASSIGN_OR_RETURN(void* memory, map_board(fd.get(), bytes));
   auto* header = static_cast<Header*>(memory);
-  *header = {.magic = Header::kMagic, .num_slots = static_cast<uint64_t>(num_slots), .secret = {}};
+  *header = {
+      .magic = Header::kMagic, .num_slots = static_cast<uint64_t>(num_slots), .num_counts = num_counts, .secret = {}};
   if (getrandom(header->secret.data(), header->secret.size(), 0) != static_cast<ssize_t>(header->secret.size()))
     return make_error(ErrorCode::kIo, "getrandom: {}", std::strerror(errno));
   return std::unique_ptr<RankBoard>(new RankBoard(std::move(fd), header));
@@ -87,7 +97,7 @@ Result<std::unique_ptr<RankBoard>> RankBoard::attach(int fd) {
   const auto bytes = static_cast<size_t>(status.st_size);
   ASSIGN_OR_RETURN(void* memory, map_board(fd, bytes));
   auto* header = static_cast<Header*>(memory);
-  if (header->magic != Header::kMagic || kHeaderBytes + header->num_slots * sizeof(Slot) != bytes) {
+  if (header->magic != Header::kMagic || board_bytes(header->num_slots, header->num_counts, sizeof(Slot)) != bytes) {
     munmap(memory, bytes);
     return not_a_board();
   }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 
@@ -40,8 +41,8 @@ static_assert(std::is_trivially_copyable_v<RankState> && sizeof(RankState) % siz
 // also holds a random secret, so that those ranks know each other.
 class RankBoard {
  public:
-  // A new board; `fd()` is handed to child processes.
-  static Result<std::unique_ptr<RankBoard>> create(int num_slots);
+  // A new board; `fd()` is handed to child processes. num_counts: numbers that each rank counts for all to read.
+  static Result<std::unique_ptr<RankBoard>> create(int num_slots, size_t num_counts);
   // The board of the process that started this one.
   static Result<std::unique_ptr<RankBoard>> attach(int fd);
   ~RankBoard();
@@ -51,6 +52,8 @@ class RankBoard {
   int fd() const { return fd_.get(); }
   int num_slots() const { return num_slots_; }
   std::string secret() const;
+  // Written by the rank of the slot alone, and read as atomic numbers.
+  std::span<uint64_t> counts(int slot) const;
   void write(int slot, const RankState& state);
   // Nothing yet: no state. Always one whole state.
   std::optional<RankState> read(int slot) const;
@@ -63,7 +66,7 @@ class RankBoard {
 
   FileDescriptor fd_;
   Header* header_;
-  Slot* slots_;  // behind the header
+  Slot* slots_;  // behind the header, and behind them the counts
   int num_slots_;
   std::mutex writing_;  // held by the one thread of this process that writes
 };

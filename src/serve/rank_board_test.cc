@@ -11,11 +11,11 @@ namespace cachalot {
 namespace {
 
 TEST(RankBoard, AnotherMappingSeesWhatWasWritten) {
-  const auto board = RankBoard::create(3).value();
+  const auto board = RankBoard::create(3, 2).value();
   const auto other = RankBoard::attach(dup(board->fd())).value();
   EXPECT_EQ(other->num_slots(), 3);
   EXPECT_EQ(other->secret(), board->secret());
-  EXPECT_NE(RankBoard::create(3).value()->secret(), board->secret());
+  EXPECT_NE(RankBoard::create(3, 2).value()->secret(), board->secret());
   EXPECT_FALSE(board->read(1));
   other->write(1, {.phase = RankPhase::kLoading, .percent = 40, .report = {.rank = 5, .steps = 7}});
   const auto state = board->read(1);
@@ -25,11 +25,14 @@ TEST(RankBoard, AnotherMappingSeesWhatWasWritten) {
   EXPECT_EQ(state->report.rank, 5);
   EXPECT_EQ(state->report.steps, 7U);
   EXPECT_FALSE(board->read(0));
+  other->counts(2)[1] = 9;
+  EXPECT_EQ(board->counts(2)[1], 9U);
+  EXPECT_EQ(board->counts(2).size(), 2U);
 }
 
 // Two scrapes of a server's metrics at a time, each on a thread of its own.
 TEST(RankBoard, AReaderNeverSeesHalfAStateThoughSeveralThreadsWrite) {
-  const auto board = RankBoard::create(1).value();
+  const auto board = RankBoard::create(1, 0).value();
   std::atomic<int> num_writing = 3;
   std::vector<std::jthread> writers;
   for (uint64_t writer = 0; writer < 3; writer++) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 
 #include "base/file.h"
@@ -30,6 +31,7 @@ std::vector<std::pair<std::string, std::string>> group_settings(const EngineOpti
   return {{"--tensor-parallel-size", text(parallel.tensor_parallel_size)},
           {"--data-parallel-size", text(parallel.data_parallel_size)},
           {"--enable-expert-parallel", parallel.enable_expert_parallel ? "on" : "off"},
+          {"--eplb-config", text(parallel.num_redundant_experts)},
           {"--exchange-max-bytes", text(parallel.exchange_max_bytes)},
           {"--failure-timeout-ms", text(parallel.failure_timeout_ms)},
           {"--dtype", dtype(engine.dtype)},
@@ -75,6 +77,8 @@ RankGroup::RankGroup(const RankGroupOptions& options) : options_(options) {
 Result<std::unique_ptr<RankGroup>> RankGroup::start(const RankGroupOptions& options) {
   std::unique_ptr<RankGroup> group(new RankGroup(options));
   if (options.parallel.group_size() > 1) log::set_who(fmt::format("rank {}", options.parallel.group_rank()));
+  // A model that cannot be read is complained about where it is opened.
+  if (const auto config = load_model_config(options.engine.model)) group->experts_ = placement_shape(*config, 1);
   if (options.parallel.rank_board_fd >= 0) {
     ASSIGN_OR_RETURN(group->board_, RankBoard::attach(options.parallel.rank_board_fd));
     if (options.parallel.group_rank() >= group->board_->num_slots())
@@ -83,6 +87,9 @@ Result<std::unique_ptr<RankGroup>> RankGroup::start(const RankGroupOptions& opti
   } else {
     RETURN_IF_ERROR(group->start_children());
   }
+  if (!group->board_) group->own_choices_.resize(group->num_choices());
+  group->placement_.choices =
+      group->board_ ? group->board_->counts(options.parallel.group_rank()) : std::span(group->own_choices_);
   return group;
 }
 
@@ -126,7 +133,7 @@ Status RankGroup::start_children() {
     meeting_port_.emplace(std::move(port));
   }
   if (parallel.group_size() > 1) {
-    ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size()));
+    ASSIGN_OR_RETURN(board_, RankBoard::create(parallel.group_size(), num_choices()));
   }
   std::vector<std::vector<std::string>> command_lines;
   for (int dp_rank = first_dp; dp_rank <= last_dp; dp_rank++) {
@@ -301,6 +308,17 @@ std::vector<RankReport> RankGroup::reports(const RankReport& own) const {
   }
   if (reports.empty()) reports.push_back(own);
   return reports;
+}
+
+std::string RankGroup::expert_load() const {
+  std::vector<uint64_t> sum(num_choices());
+  const auto add = [&](std::span<uint64_t> counts) {
+    for (size_t idx = 0; idx < std::min(sum.size(), counts.size()); idx++)
+      sum[idx] += std::atomic_ref<uint64_t>(counts[idx]).load(std::memory_order_relaxed);
+  };
+  for (int slot = 0; board_ && slot < board_->num_slots(); slot++) add(board_->counts(slot));
+  if (!board_) add(placement_.choices);
+  return expert_load_json(sum, experts_);
 }
 
 RankPhase RankGroup::phase() const {

@@ -17,6 +17,7 @@
 #include "config/options.h"
 #include "engine/placement.h"
 #include "engine/rank_engine.h"
+#include "placement/expert_placement.h"
 #include "serve/rank_board.h"
 #include "serve/rank_processes.h"
 #include "serve/server_state.h"
@@ -70,6 +71,8 @@ class RankGroup {
   void publish(const RankReport& report);
   // Of this process' rank, which brings its own, and of those that it started; of others, nothing is known here.
   std::vector<RankReport> reports(const RankReport& own) const;
+  // How often rows of these ranks have chosen each expert, as JSON.
+  std::string expert_load() const;
 
   // From any thread, from the start on: how the ranks of this replica are, and why it failed, if it did.
   std::vector<StateOfRank> states() const;
@@ -87,6 +90,9 @@ class RankGroup {
 
  private:
   explicit RankGroup(const RankGroupOptions& options);
+  size_t num_choices() const {
+    return static_cast<size_t>(experts_.num_layers) * static_cast<size_t>(experts_.num_experts);
+  }
   Status start_children();
   Status form_world();
   void set_phase(RankPhase phase);
@@ -97,6 +103,8 @@ class RankGroup {
   const RankGroupOptions options_;
   Placement placement_;
   std::chrono::milliseconds failure_timeout_{0};
+  ExpertPlacement::Shape experts_;            // of the model: layers, and experts of each
+  std::vector<uint64_t> own_choices_;         // of a process without a board
   std::optional<KeptPort> meeting_port_;      // of a group of this machine alone
   std::unique_ptr<RankBoard> board_;          // of a group of more than one
   std::vector<int> child_ranks_;              // of the processes, in their order

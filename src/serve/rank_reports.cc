@@ -151,6 +151,14 @@ json::object describe(const RankReport& report, const std::vector<Member>& membe
 
 }  // namespace
 
+std::string expert_load_json(std::span<const uint64_t> counts, const ExpertPlacement::Shape& experts) {
+  json::array layers;
+  const auto num_experts = static_cast<size_t>(experts.num_experts);
+  for (size_t layer = 0; layer < static_cast<size_t>(experts.num_layers); layer++)
+    layers.push_back(json::value_from(counts.subspan(layer * num_experts, num_experts)));
+  return json::serialize(json::object{{"num_experts", experts.num_experts}, {"layers", std::move(layers)}}) + "\n";
+}
+
 std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& reports) {
   std::vector<int64_t> bytes;
   for (const RankReport& report : reports) bytes.push_back(proportional_set_size(report.pid));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ std::string render_rank_reports(const std::vector<RankReport>& reports);
 // Memory of a process, with what it shares with others: cheap to ask for, unlike the next, for which the system walks
 // all pages. 0: not to be read.
 int64_t resident_bytes(int64_t pid);
+
+// {"num_experts": 256, "layers": [[rows that chose expert 0, ...], ...]}: what `cachalot eplb` reads.
+std::string expert_load_json(std::span<const uint64_t> counts, const ExpertPlacement::Shape& experts);
 
 // The memory of each rank's process (Pss, bytes), by its place in `reports`. -1: not to be read.
 std::vector<int64_t> measure_resident_bytes(const std::vector<RankReport>& reports);

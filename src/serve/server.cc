@@ -188,6 +188,7 @@ struct RunningServer::Parts {
     api = std::make_unique<openai::ApiServer>(service, *tokenizer, chat_template.get(), std::move(api_options));
     api->set_metrics([this] { return render_metrics(); });
     api->set_state([this] { return render_state(); });
+    api->set_expert_load([this] { return group->expert_load(); });
     api->register_routes(*http);
     feed = std::make_unique<page::Feed>(
         page::ClusterHistory::Names{.kind = "server", .version = kVersion, .model = model_name()});

@@ -1,10 +1,15 @@
 // The golden checkpoints over ranks that are processes, as `cachalot logits` starts them.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 
+#include "base/file.h"
 #include "golden_cases.h"
+#include "placement/expert_placement.h"
 #include "processes/logits_run.h"
+#include "processes/program.h"
 
 namespace cachalot::test {
 namespace {
@@ -91,6 +96,51 @@ TEST_P(BitsOverProcesses, OfDataAndExpertParallelRanksAreThoseOfOneRank) {
     question.replica = dp_size - 1;
     EXPECT_TRUE(same_bits(run_logits(question).logits, alone.logits)) << "DP " << dp_size;
   }
+}
+
+TEST(EplbProgram, PlacesExpertsByALoadAndRanksServeByItWithTheSameBits) {
+  const ScratchFolder folder;
+  const std::string load = folder / "load.json", placement = folder / "placement.json",
+                    model = golden_folder("r1-bf16");
+  const ModelConfig config = load_model_config(model).value();
+  std::string layers;
+  for (int layer = 0; layer < placement_shape(config, 1).num_layers; layer++) {
+    layers += layer > 0 ? ",[" : "[";
+    for (int expert = 0; expert < config.num_experts; expert++)
+      layers += fmt::format("{}{}", expert > 0 ? "," : "", expert == layer ? 100 : expert + 1);
+    layers += "]";
+  }
+  ASSERT_TRUE(write_file(load, R"({"layers": [)" + layers + "]}"));
+  Program eplb({"eplb", "--load", load, load, "--ranks", "3", "--num-redundant-experts", "4", "--spare-slots", "1",
+                "--model", model, "-o", placement});
+  ASSERT_EQ(eplb.wait(std::chrono::seconds(30)), 0) << eplb.output();
+  EXPECT_THAT(eplb.output(), testing::HasSubstr("rows of the busiest rank over the mean"));
+
+  const std::vector<GoldenCase> cases = load_golden_cases("r1-bf16");
+  LogitsQuestion question{.model = model, .layout = {}, .tokens = cases[3].tokens, .dtype = "bfloat16"};
+  const LogitsAnswer alone = run_logits(question);
+  question.layout = {.dp_size = 3, .tp_size = 1};
+  for (const char* transports : {"auto", "ucx"}) {
+    question.more_flags = {"--expert-placement", placement, "--transports", transports};
+    const LogitsAnswer placed = run_logits(question);
+    EXPECT_TRUE(same_bits(placed.logits, alone.logits)) << transports;
+    const ExpertPlacement wanted = ExpertPlacement::parse(read_file(placement).value(), placement).value();
+    ASSERT_EQ(placed.ranks.size(), 3u);
+    for (const boost::json::value& rank : placed.ranks)
+      EXPECT_EQ(rank.at("placement_hash").to_number<int64_t>(), wanted.hash());
+  }
+  // A slot costs as much as the others.
+  question.more_flags = {"--eplb-config", R"({"num_redundant_experts": 3})"};
+  const LogitsAnswer redundant = run_logits(question);
+  EXPECT_TRUE(same_bits(redundant.logits, alone.logits));
+  question.more_flags = {};
+  const LogitsAnswer even = run_logits(question);
+  const auto weights = [](const LogitsAnswer& answer) {
+    int64_t bytes = 0;
+    for (const boost::json::value& rank : answer.ranks) bytes += rank.at("weight_bytes").to_number<int64_t>();
+    return bytes;
+  };
+  EXPECT_GT(weights(redundant), weights(even));
 }
 
 INSTANTIATE_TEST_SUITE_P(Processes, BitsOverProcesses, testing::ValuesIn(golden_names(16)), [](const auto& info) {
