@@ -373,22 +373,26 @@ std::string ClusterHistory::state_event() const {
 
 std::string ClusterHistory::experts_event() const {
   json::array ranks, rows;
+  int64_t num_experts = 0;
   for (size_t idx = 0; idx < members_.size(); idx++) {
     if (members_[idx].looks.empty() || cluster_.members[idx].state != "up") continue;
     for (const RankView& rank : members_[idx].looks.back().server.ranks) {
-      if (rank.num_experts == 0) continue;
+      if (rank.experts_held == 0 || rank.moe_layers == 0) continue;
+      num_experts = std::max(num_experts, rank.num_experts);
       const RankView* const before = members_[idx].before(rank);
       json::array of_layers;
       for (size_t layer = 0; layer < rank.layer_rows.size(); layer++) {
         const bool is_known = before && layer < before->layer_rows.size();
         of_layers.push_back(is_known ? grown(before->layer_rows[layer], rank.layer_rows[layer]) : 0);
       }
-      ranks.push_back(
-          {{"rank", rank.rank}, {"replica", idx}, {"first", rank.first_expert}, {"count", rank.num_experts}});
+      ranks.push_back({{"rank", rank.rank},
+                       {"replica", idx},
+                       {"held", static_cast<double>(rank.experts_held) / static_cast<double>(rank.moe_layers)}});
       rows.push_back(std::move(of_layers));
     }
   }
-  return http::format_sse(json_text({{"ranks", std::move(ranks)}, {"rows", std::move(rows)}}), "experts");
+  return http::format_sse(json_text({{"experts", num_experts}, {"ranks", std::move(ranks)}, {"rows", std::move(rows)}}),
+                          "experts");
 }
 
 }  // namespace cachalot::page

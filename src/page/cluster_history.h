@@ -15,7 +15,7 @@ namespace cachalot::page {
 //   hello   {"kind", "version", "model", "step", "series": {NAME: [...], "t": [...]}, "events": [...]}: what was
 //   state   {"t", "phase", "replicas": [{"replica", "state", ..., "ranks": [...]}]}: now
 //   point   {"t", NAME: ...}: one more for each curve; null: nothing to tell
-//   experts {"ranks": [{"rank", "replica", "first", "count"}], "rows": [[of each layer], ...]}: of the last seconds
+//   experts {"experts", "ranks": [{"rank", "replica", "held"}], "rows": [[of each layer], ...]}: of the last seconds
 //   event   {"t", "kind": "lost|back|moved|slow|note", "text"}
 //
 // Times are milliseconds since 1970. Bounded, whatever servers say.

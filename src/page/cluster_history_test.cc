@@ -16,8 +16,15 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 RankView rank(int64_t number, int64_t pid = 100, const std::string& host = "node1") {
-  return {
-      .rank = number, .pid = pid, .percent = 100, .num_experts = 2, .phase = "ready", .host = host, .has_report = true};
+  return {.rank = number,
+          .pid = pid,
+          .percent = 100,
+          .num_experts = 16,
+          .experts_held = 6,
+          .moe_layers = 2,
+          .phase = "ready",
+          .host = host,
+          .has_report = true};
 }
 
 // A cluster as the test says, looked at once a second.
@@ -207,7 +214,9 @@ TEST_F(HistoryTest, ExpertsAreToldByRankAndLayer) {
     events.insert(events.end(), now.begin(), now.end());
   }
   const json::value experts = last(events, "experts");
+  EXPECT_EQ(experts.at("experts"), 16);
   EXPECT_EQ(experts.at("ranks").as_array().size(), 4);
+  EXPECT_EQ(experts.at("ranks").at(0).at("held"), 3.0);
   EXPECT_EQ(json::serialize(experts.at("rows").at(1)), "[0E0,5E1]");
 }
 

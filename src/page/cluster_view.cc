@@ -65,7 +65,8 @@ RankView rank_of(const json::object& object) {
   if (!report) return rank;
   for (const auto& [key, field] :
        {std::pair("resident_bytes", &rank.resident_bytes), std::pair("weight_bytes", &rank.weight_bytes),
-        std::pair("first_expert", &rank.first_expert), std::pair("num_experts", &rank.num_experts)})
+        std::pair("num_experts", &rank.num_experts), std::pair("experts_held", &rank.experts_held),
+        std::pair("moe_layers", &rank.moe_layers)})
     read(*report, key, *field);
   for (const auto& [key, field] :
        {std::pair("steps", &rank.steps), std::pair("steps_without_rows", &rank.steps_without_rows),

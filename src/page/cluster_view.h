@@ -19,7 +19,8 @@ struct HistogramView {
 };
 
 struct RankView {
-  int64_t rank = 0, pid = 0, percent = 0, resident_bytes = 0, weight_bytes = 0, first_expert = 0, num_experts = 0;
+  int64_t rank = 0, pid = 0, percent = 0, resident_bytes = 0, weight_bytes = 0, num_experts = 0, experts_held = 0,
+          moe_layers = 0;
   std::string phase, failure, host;
   bool has_report = false;
   uint64_t steps = 0, steps_without_rows = 0;

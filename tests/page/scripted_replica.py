@@ -74,7 +74,7 @@ def answer_to(body):
 def state():
     seconds = int(time.monotonic() * 1e9)
     rank = {"rank": 0, "phase": HURT, "percent": 100, "failure": {"code": HURT}, "host": HURT, "pid": 7,
-            "report": {"resident_bytes": 5, "first_expert": 0, "num_experts": 4, "steps": seconds // 10**7,
+            "report": {"resident_bytes": 5, "num_experts": 4, "experts_held": 8, "moe_layers": 2, "steps": seconds // 10**7,
                        "nanoseconds_computing": seconds, "expert_rows_by_layer": [0, seconds // 10**7]}}  # fmt: skip
     return {"version": 1, "phase": "ready", "running": 1, "waiting": 0, "kv_usage_percent": 3, "epoch": 1,
             "counts": {"generation_tokens": seconds // 10**8, "prompt_tokens": 1}, "ranks": [rank]}  # fmt: skip

@@ -48,7 +48,8 @@ export interface Happening {
 }
 
 export interface Experts {
-  ranks: { rank: number; replica: number; first: number; count: number }[];
+  experts: number; // of a layer
+  ranks: { rank: number; replica: number; held: number }[]; // of a layer, on average
   rows: number[][];
 }
 

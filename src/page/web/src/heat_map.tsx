@@ -1,7 +1,7 @@
 // How much the experts of each rank had to do in each layer, beside the mean of the layer.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { experts, type Experts } from "./cluster_data";
-import { count } from "./format";
+import { count, plural } from "./format";
 import { colour, isDark } from "./theme";
 
 // 0: nothing; 1: the mean of the layer.
@@ -38,17 +38,11 @@ function shade(part: number): string {
   return part <= 1 ? mix(cold, mean, part) : mix(mean, hot, Math.min(part - 1, 1));
 }
 
-// "each expert is on one rank", from which ranks hold what.
+// "32 experts a layer, each held once", from how many each rank holds.
 function copies(told: Experts): string {
-  const holders = new Map<number, number>();
-  for (const { first, count } of told.ranks)
-    for (let expert = first; expert < first + count; expert++) holders.set(expert, (holders.get(expert) ?? 0) + 1);
-  const numbers = [...holders.values()];
-  if (!numbers.length) return "";
-  const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
-  const times = (number: number) => (number === 1 ? "once" : number === 2 ? "twice" : `${number} times`);
-  const held = least === most ? `each held ${times(least)}` : `held ${times(least)} to ${times(most)}`;
-  return `${holders.size} experts a layer, ${held}`;
+  if (!told.experts) return "";
+  const held = Math.round(told.ranks.reduce((sum, rank) => sum + rank.held, 0));
+  return `${told.experts} experts a layer, ${held === told.experts ? "each held once" : `in ${held} copies`}`;
 }
 
 const kRow = 20;
@@ -111,7 +105,7 @@ export function HeatMap() {
           <ol aria-hidden="true">
             {told.ranks.map((rank) => (
               <li key={`${rank.replica}.${rank.rank}`}>
-                rank {rank.rank} <span class="muted">{rank.first}–{rank.first + rank.count - 1}</span>
+                rank {rank.rank} <span class="muted">{plural(Math.round(rank.held * 10) / 10, "expert")}</span>
               </li>
             ))}
           </ol>
