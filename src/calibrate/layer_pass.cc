@@ -35,7 +35,8 @@ LayerPass::LayerPass(const ModelFiles& files, Device& device, const ModelSetting
 Result<std::unique_ptr<LayerPass>> LayerPass::create(const ModelFiles& files, Device& device,
                                                      const std::vector<std::vector<TokenId>>& sequences) {
   const ModelConfig& config = files.config();
-  ModelSettings settings{.compute_dtype = DType::kF32, .isa = detect_isa(), .max_logit_rows = 1};
+  ModelSettings settings{
+      .compute_dtype = DType::kF32, .isa = detect_isa(), .placement = even_placement(config, 1), .max_logit_rows = 1};
   for (const std::vector<TokenId>& sequence : sequences) {
     settings.max_rows += std::ssize(sequence);
     settings.max_positions = std::max<int64_t>(settings.max_positions, std::ssize(sequence));
