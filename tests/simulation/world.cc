@@ -56,6 +56,7 @@ ProcessPtr World::start_process(int host, std::string name) {
 void World::kill(const ProcessPtr& process, bool is_clean) {
   if (!std::exchange(process->is_alive, false)) return;
   note("{} ends", process->name);
+  process->is_gone = !is_clean;
   process->backlog.clear();
   for (const auto& death : std::exchange(process->deaths, {})) death(is_clean);
 }
@@ -97,6 +98,7 @@ void Way::send(std::function<void()> arrive, std::function<void()> lost) {
 void Way::deliver() {
   if (world_.is_cut(from_->host, to_->host)) {
     world_.waiting_for_mend_[{from_->host, to_->host}].push_back([self = shared_from_this()] {
+      if (self->from_->is_gone) return self->under_way_.clear();
       // TCP tries again after a while.
       self->world_.after(self->world_.random_.between(1ms, 300ms), nullptr, [self] { self->deliver(); });
     });

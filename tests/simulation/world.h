@@ -54,7 +54,8 @@ struct Process {
   int id = 0, host = 0;
   std::string name;
   bool is_alive = true, is_stopped = false;
-  std::vector<std::function<void()>> backlog;              // that came while it was stopped
+  bool is_gone = false;                        // with its host: nobody is left who would send again what did not arrive
+  std::vector<std::function<void()>> backlog;  // that came while it was stopped
   std::vector<std::function<void(bool is_clean)>> deaths;  // told of its end; not clean: nothing more leaves its host
 };
 using ProcessPtr = std::shared_ptr<Process>;
