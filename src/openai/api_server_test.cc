@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
-#include <random>
 #include <thread>
 
 #include "base/process_test_util.h"
@@ -615,23 +614,10 @@ TEST_F(ApiServerTest, SurvivesBodiesThatAreNotJson) {
         "{\"prompt\":" + std::string(1000, '[') + std::string(1000, ']') + "}", std::string("{\"prompt\":\"\\ud800\"}"),
         std::string("{\"prompt\":\"a\",\"temperature\":1e999}")})
     EXPECT_EQ(ask("POST", "/v1/completions", body).status, 400) << body.substr(0, 80);
-  // A valid request with a few bytes changed: any answer, but an answer.
   const std::string valid =
       R"({"model":"nano","messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"n":2,"stop":["x"],
       "logprobs":true,"top_logprobs":2,"logit_bias":{"5":1},"stream_options":null,"seed":3,"max_tokens":4})";
-  std::mt19937 random(11);
-  int num_accepted = 0;
-  for (int i = 0; i < 400; ++i) {
-    std::string body = valid;
-    for (int edits = 1 + static_cast<int>(random() % 3); edits > 0; --edits) {
-      const size_t at = random() % body.size();
-      random() % 2 ? body.erase(at, 1 + random() % 10) : body.insert(at, 1, "{}[]\",:0-e\xc3"[random() % 11]);
-    }
-    const http::Response response = send("POST", "/v1/chat/completions", body);
-    EXPECT_THAT(response.status, testing::AnyOf(200, 400, 404)) << body;
-    num_accepted += response.status == 200;
-  }
-  EXPECT_GT(num_accepted, 0);
+  send_damaged("/v1/chat/completions", valid);
   EXPECT_EQ(send("GET", "/health").status, 200);
 }
 

@@ -4,6 +4,7 @@
 
 #include <boost/json.hpp>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,22 @@ class ApiServerTest : public testing::Test {
       EXPECT_TRUE(constraint->accept(token));
     }
     return true;
+  }
+  // A valid request, most often with a few bytes changed: any answer, but an answer.
+  void send_damaged(const std::string& path, const std::string& valid) {
+    std::mt19937 random(12);
+    int num_accepted = 0;
+    for (int i = 0; i < 550; ++i) {
+      std::string body = valid;
+      for (int edits = static_cast<int>(random() % 4); edits > 0; --edits) {
+        const size_t at = random() % body.size();
+        random() % 2 ? body.erase(at, 1 + random() % 10) : body.insert(at, 1, "{}[]\",:0-e\xc3"[random() % 11]);
+      }
+      const http::Response response = send("POST", path, body);
+      EXPECT_THAT(response.status, testing::AnyOf(200, 400, 404)) << body;
+      num_accepted += response.status == 200;
+    }
+    EXPECT_GT(num_accepted, 50);
   }
   // The data of the events; whole ones only.
   std::vector<std::string> stream(const std::string& path, const std::string& body) {

@@ -1,4 +1,3 @@
-#include <random>
 #include <thread>
 
 #include "openai/api_server_test_util.h"
@@ -342,19 +341,7 @@ TEST_F(MessagesTest, AnyBodyGetsAnAnswer) {
       "content":[{"type":"text","text":"r"}]}]}],"tools":[{"name":"f","input_schema":{"type":"object"}}],"tool_choice":
       {"type":"auto","disable_parallel_tool_use":true},"thinking":{"type":"enabled","budget_tokens":9},"output_config":
       {"effort":"low"},"stop_sequences":["x"],"metadata":{"user_id":"u"},"top_k":5})";
-  std::mt19937 random(12);
-  int num_accepted = 0;
-  for (int i = 0; i < 400; ++i) {
-    std::string body = valid;
-    for (int edits = static_cast<int>(random() % 4); edits > 0; --edits) {
-      const size_t at = random() % body.size();
-      random() % 2 ? body.erase(at, 1 + random() % 10) : body.insert(at, 1, "{}[]\",:0-e\xc3"[random() % 11]);
-    }
-    const http::Response response = send("POST", "/v1/messages", body);
-    EXPECT_THAT(response.status, testing::AnyOf(200, 400, 404)) << body;
-    num_accepted += response.status == 200;
-  }
-  EXPECT_GT(num_accepted, 50);
+  send_damaged("/v1/messages", valid);
 }
 
 TEST_F(MessagesTest, AnEngineErrorIsAnEvent) {

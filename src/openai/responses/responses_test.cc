@@ -1,5 +1,3 @@
-#include <random>
-
 #include "openai/api_server_test_util.h"
 #include "openai/responses/responses_request.h"
 
@@ -451,19 +449,7 @@ TEST_F(ResponsesTest, AnyBodyGetsAnAnswer) {
       "function","name":"f","parameters":{"type":"object"}}],"tool_choice":{"type":"allowed_tools","mode":"auto","tools":
       [{"type":"function","name":"f"}]},"text":{"verbosity":"low"},"include":["message.output_text.logprobs"],
       "top_logprobs":2,"metadata":{"a":"b"},"truncation":"auto","max_output_tokens":9,"reasoning":{"effort":"low"}})";
-  std::mt19937 random(12);
-  int num_accepted = 0;
-  for (int i = 0; i < 400; ++i) {
-    std::string body = valid;
-    for (int edits = static_cast<int>(random() % 4); edits > 0; --edits) {
-      const size_t at = random() % body.size();
-      random() % 2 ? body.erase(at, 1 + random() % 10) : body.insert(at, 1, "{}[]\",:0-e\xc3"[random() % 11]);
-    }
-    const http::Response response = send("POST", "/v1/responses", body);
-    EXPECT_THAT(response.status, testing::AnyOf(200, 400, 404)) << body;
-    num_accepted += response.status == 200;
-  }
-  EXPECT_GT(num_accepted, 50);
+  send_damaged("/v1/responses", valid);
 }
 
 TEST_F(ResponsesTest, AnEngineErrorFailsTheResponse) {
