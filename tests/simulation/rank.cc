@@ -121,13 +121,13 @@ class Api {
     });
   }
 
-  // In two pieces now and then, as networks do.
+  // In two pieces now and then, as networks do, of which the second may come late, or with a host that goes never.
   void send_piece(Call& call, const std::string& piece) {
     if (!std::exchange(call.has_head, true)) call.stream->send(call.is_streamed ? "H200 events" : "H200 json");
     Random& random = rank_.world_.random();
     const auto cut = random.one_in(4) ? static_cast<size_t>(random.below(static_cast<int>(piece.size()))) : 0;
     if (cut > 0) call.stream->send("D" + piece.substr(0, cut));
-    call.stream->send("D" + piece.substr(cut));
+    call.stream->send("D" + piece.substr(cut), cut > 0 ? random.between(0ms, 30ms) : 0ms);
   }
 
   void tell(const RequestOutput& output) {

@@ -88,8 +88,8 @@ void World::mend(int from, int to) {
   for (auto& what : std::exchange(waiting_for_mend_[{from, to}], {})) what();
 }
 
-void Way::send(std::function<void()> arrive, std::function<void()> lost) {
-  Time ready = world_.now() + world_.delay(from_->host, to_->host);
+void Way::send(std::function<void()> arrive, std::function<void()> lost, Duration more) {
+  Time ready = world_.now() + world_.delay(from_->host, to_->host) + more;
   if (!under_way_.empty()) ready = std::max(ready, under_way_.back().ready);
   under_way_.push_back({world_.now(), ready, std::move(arrive), std::move(lost)});
   if (under_way_.size() == 1) world_.at(ready, nullptr, [self = shared_from_this()] { self->deliver(); });
@@ -175,7 +175,7 @@ void World::break_a_connection() {
     if (end) at(now_, end->process_, [end] { end->end("Connection reset by peer"); });
 }
 
-void Stream::send(std::string message) {
+void Stream::send(std::string message, Duration more_delay) {
   if (has_ended_ || is_shut_down_) return;
   const auto self = shared_from_this();
   way_->send(
@@ -183,7 +183,7 @@ void Stream::send(std::string message) {
         if (const StreamPtr peer = weak.lock(); peer && !peer->has_ended_ && peer->on_message)
           peer->on_message(std::move(message));
       },
-      [self] { self->end("Connection reset by peer"); });
+      [self] { self->end("Connection reset by peer"); }, more_delay);
   if (send_timeout_ < 1h) {
     world_->after(send_timeout_, process_, [self] {
       const auto oldest = self->way_->oldest();

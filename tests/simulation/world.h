@@ -66,8 +66,9 @@ class World;
 class Way : public std::enable_shared_from_this<Way> {
  public:
   Way(World& world, ProcessPtr from, ProcessPtr to) : world_(world), from_(std::move(from)), to_(std::move(to)) {}
-  // `arrive` happens in the receiver, `lost` in the sender if the receiver is dead by then.
-  void send(std::function<void()> arrive, std::function<void()> lost = {});
+  // `arrive` happens in the receiver, `lost` in the sender if the receiver is dead by then. more: beyond the usual
+  // delay.
+  void send(std::function<void()> arrive, std::function<void()> lost = {}, Duration more = {});
   size_t num_under_way() const { return under_way_.size(); }
   std::optional<Time> oldest() const {
     return under_way_.empty() ? std::nullopt : std::optional(under_way_.front().sent);
@@ -91,7 +92,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   std::function<void(std::string)> on_message;
   std::function<void(const std::string& why)> on_closed;  // once, unless close() came before; "": by the peer
 
-  void send(std::string message);
+  void send(std::string message, Duration more_delay = {});
   void shut_down();  // the peer hears the end behind what was sent
   void close();
   void set_send_timeout(Duration timeout) { send_timeout_ = timeout; }
