@@ -99,6 +99,8 @@ struct RouterOptions {
   std::chrono::seconds eject_time{5};     // doubled with each time in a row, up to a minute
   std::chrono::seconds slow_start{10};    // over which a replica that came back gets its full share again
   std::chrono::seconds stream_grace{10};  // for a stream that has begun, of a replica that is silent
+  // Then, if it answers again: its streams say within 15 s that they live, unless it is another process.
+  std::chrono::seconds revival_grace{20};
 
   // Limits; 0: none.
   int max_tries = 3;  // replicas that a request is sent to, one after the other, until one of them answers

@@ -109,7 +109,10 @@ ClusterHistory::Shares ClusterHistory::shares(const Member& member, const RankVi
 
 // One that drains takes no requests, as one that is lost; it says so itself, a moment after others have noticed.
 std::string ClusterHistory::judge(Member& member, const MemberView& now) {
-  if (now.state != "down" || !now.server) return now.state;
+  if (now.state != "down" || !now.server) {
+    member.num_doubts = 0;
+    return now.state;
+  }
   if (now.server->phase == "draining") return "draining";
   const bool may_drain = member.state == "up" && now.server->phase == "ready" && ++member.num_doubts <= kLooksInDoubt;
   if (!may_drain) member.num_doubts = 0;
@@ -169,6 +172,7 @@ void ClusterHistory::compare_ranks(size_t idx, const ServerView& before, const S
 
 void ClusterHistory::add_look(size_t idx, const MemberView& now) {
   std::deque<Look>& looks = members_[idx].looks;
+  members_[idx].is_told = now.server.has_value();
   if (!now.server) return;
   if (!looks.empty() && (now_ <= looks.back().time || !goes_on_from(looks.back().server, *now.server))) looks.clear();
   looks.push_back({now_, *now.server});
@@ -182,7 +186,7 @@ std::vector<std::vector<size_t>> ClusterHistory::groups() const {
   std::vector<std::vector<size_t>> each;
   bool are_distinct = true;
   for (size_t idx = 0; idx < members_.size(); idx++) {
-    if (members_[idx].looks.empty() || cluster_.members[idx].state != "up") continue;
+    if (!members_[idx].is_told || cluster_.members[idx].state != "up") continue;
     for (const RankView& rank : members_[idx].looks.back().server.ranks)
       are_distinct &= numbers.insert(rank.rank).second;
     all.push_back(idx);
@@ -193,7 +197,7 @@ std::vector<std::vector<size_t>> ClusterHistory::groups() const {
 }
 
 ClusterHistory::Laggard ClusterHistory::find_laggard(const std::vector<size_t>& members) const {
-  Laggard least{.own_wait = 2};
+  Laggard least{.own_wait = 2, .is_known = true};
   double sum = 0;
   int num_ranks = 0;
   for (const size_t idx : members)
@@ -209,7 +213,7 @@ ClusterHistory::Laggard ClusterHistory::find_laggard(const std::vector<size_t>& 
     }
   if (num_ranks < 2) return {};
   least.others_wait = (sum - least.own_wait) / (num_ranks - 1);
-  return least.others_wait >= kWaits && least.others_wait - least.own_wait >= kLess ? least : Laggard();
+  return least.others_wait >= kWaits && least.others_wait - least.own_wait >= kLess ? least : Laggard{.is_known = true};
 }
 
 void ClusterHistory::find_waits() {
@@ -221,6 +225,7 @@ void ClusterHistory::find_waits() {
 }
 
 void ClusterHistory::note_slow() {
+  if (std::ranges::none_of(laggards_, &Laggard::is_known)) return;
   const auto worst = std::ranges::max_element(laggards_, {}, &Laggard::others_wait);
   const Laggard now = worst == laggards_.end() ? Laggard() : *worst;
   num_times_slow_ = now.rank >= 0 && now.rank == slow_rank_ ? num_times_slow_ + 1 : 0;
@@ -248,7 +253,7 @@ ClusterHistory::Point ClusterHistory::measure() const {
     kv += now.server ? static_cast<double>(now.server->kv_usage_percent) / 100 : now.kv_usage;
     const Member& member = members_[idx];
     const double seconds = member.seconds();
-    if (seconds <= 0 || !member.looks.back().server.has_counts) continue;
+    if (!member.is_told || seconds <= 0 || !member.looks.back().server.has_counts) continue;
     has_rates = true;
     const ServerView& old = member.looks.front().server;
     const ServerView& last = member.looks.back().server;
@@ -271,6 +276,7 @@ std::string ClusterHistory::observe(int64_t now_ms, ClusterView cluster) {
   now_ = now_ms;
   cluster_ = std::move(cluster);
   members_.resize(cluster_.members.size());
+  laggards_.resize(cluster_.members.size());
   for (size_t idx = 0; idx < members_.size(); idx++) {
     cluster_.members[idx].state = judge(members_[idx], cluster_.members[idx]);
     compare(idx, cluster_.members[idx]);
@@ -332,7 +338,7 @@ std::string ClusterHistory::state_event() const {
     replica["kv"] = now.server ? static_cast<double>(now.server->kv_usage_percent) / 100 : rounded(now.kv_usage);
     replica["epoch"] = server && server->epoch > 0 ? json::value(server->epoch) : json::value();
     const double seconds = member.seconds();
-    replica["tokens_per_second"] = now.state == "up" && seconds > 0
+    replica["tokens_per_second"] = now.state == "up" && member.is_told && seconds > 0
                                        ? json::value(rounded(grown(member.looks.front().server.generation_tokens,
                                                                    member.looks.back().server.generation_tokens) /
                                                              seconds))
@@ -375,7 +381,7 @@ std::string ClusterHistory::experts_event() const {
   json::array ranks, rows;
   int64_t num_experts = 0;
   for (size_t idx = 0; idx < members_.size(); idx++) {
-    if (members_[idx].looks.empty() || cluster_.members[idx].state != "up") continue;
+    if (!members_[idx].is_told || cluster_.members[idx].state != "up") continue;
     for (const RankView& rank : members_[idx].looks.back().server.ranks) {
       if (rank.experts_held == 0 || rank.moe_layers == 0) continue;
       num_experts = std::max(num_experts, rank.num_experts);

@@ -53,6 +53,7 @@ class ClusterHistory {
   struct Member {
     std::deque<Look> looks;
     std::string state, phase;
+    bool is_told = false;  // by the last look
     int num_doubts = 0;
     double seconds() const;
     const RankView* before(const RankView& rank) const;
@@ -72,6 +73,7 @@ class ClusterHistory {
   struct Laggard {
     int64_t rank = -1;
     double others_wait = 0, own_wait = 0;
+    bool is_known = false;  // whether there is one: some ranks had something to do
   };
   Laggard find_laggard(const std::vector<size_t>& members) const;
   std::vector<std::vector<size_t>> groups() const;

@@ -146,9 +146,12 @@ TEST_F(HistoryTest, SaysWhatIsLostAndWhatComesBack) {
 
 TEST_F(HistoryTest, AServerThatIsUpAndSaysNothingForAMomentIsNotLost) {
   happenings();
+  server(1).generation_tokens = 100;
+  EXPECT_EQ(last(look(), "state").at("replicas").at(1).at("tokens_per_second"), 100.0);
   cluster_.members[1].server.reset();
   EXPECT_THAT(happenings(3), IsEmpty());
   const json::value state = last(look(), "state");
+  EXPECT_TRUE(state.at("replicas").at(1).at("tokens_per_second").is_null()) << "nobody knows";
   EXPECT_EQ(state.at("replicas").at(1).at("ranks").at(0).at("phase"), "ready");
 }
 
@@ -171,6 +174,16 @@ TEST_F(HistoryTest, AServerThatIsReadyAndGetsNothingIsToldOfAfterAMoment) {
   EXPECT_THAT(happenings(), ElementsAre("replica 1 with ranks 2, 3 is lost: 5 errors in a row"));
 }
 
+TEST_F(HistoryTest, MomentsInDoubtAreForgotten) {
+  happenings();
+  for (int blip = 0; blip < 4; blip++) {
+    cluster_.members[1].state = "down";
+    EXPECT_THAT(happenings(), IsEmpty());
+    cluster_.members[1].state = "up";
+    EXPECT_THAT(happenings(), IsEmpty());
+  }
+}
+
 TEST_F(HistoryTest, SaysForWhomTheOthersWait) {
   happenings();
   std::vector<std::string> said;
@@ -184,6 +197,7 @@ TEST_F(HistoryTest, SaysForWhomTheOthersWait) {
   EXPECT_EQ(state.at("replicas").at(0).at("ranks").at(0).at("waits_for"), 2);
   EXPECT_EQ(state.at("replicas").at(1).at("ranks").at(1).at("waits_for"), 2);
   EXPECT_TRUE(state.at("replicas").at(1).at("ranks").at(0).at("waits_for").is_null());
+  EXPECT_THAT(happenings(30), IsEmpty()) << "with nothing to do it is neither slow nor fast";
   said.clear();
   for (int second = 0; second < 20; second++) {
     for (size_t idx = 0; idx < 2; idx++)

@@ -21,6 +21,8 @@ ClusterLook::ClusterLook(std::shared_ptr<ProxyContext> context)
 ClusterLook::~ClusterLook() {
   for (const Question& question : questions_)
     if (question.running) question.running->cancel();
+  for (Question& question : questions_)
+    if (question.running) question.running->wait();  // it goes on in the client until then
 }
 
 std::vector<page::MemberView> ClusterLook::members() {

@@ -247,7 +247,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
 
   awaitable<void> give_grace(uint64_t num_pieces) {
     for (const bool is_second : {false, true}) {
-      grace_timer_.expires_after(context_->options.stream_grace);
+      const RouterOptions& options = context_->options;
+      grace_timer_.expires_after(is_second ? options.revival_grace : options.stream_grace);
       const auto [error] = co_await grace_timer_.async_wait(http::kResult);
       if (error || !call_) co_return;
       if (course_.grace_is_over(num_pieces, is_second)) co_return call_->close();

@@ -27,7 +27,8 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::chrono::seconds kEndMargin{5};  // beyond the drain
-constexpr std::array<std::string_view, 6> kOpenToAll{"/health", "/live", "/ping", "/state", "/version", "/metrics"};
+constexpr std::array<std::string_view, 9> kOpenToAll{"/health",  "/live",         "/ping", "/state",         "/version",
+                                                     "/metrics", "/openapi.json", "/docs", "/docs/style.css"};
 
 constexpr int kOtherFiles = 128;  // logs, event descriptors, health questions
 constexpr int kMostConnections = 32'768, kFewestConnections = 16;

@@ -421,7 +421,7 @@ TEST_F(RouterTest, ASilentReplicaIsLeftAndItsUnansweredRequestsAreAnsweredElsewh
 
 TEST_F(RouterTest, AStreamOfASilentReplicaEndsWithAnErrorAfterItsGrace) {
   std::vector<http::Responder> stuck;
-  options_.stream_grace = seconds(0);
+  options_.stream_grace = options_.revival_grace = seconds(0);
   options_.health_timeout = seconds(1);
   FakeReplica& replica = add_replica();
   replica.on_completion = [&](const http::Request&, http::Responder responder) {

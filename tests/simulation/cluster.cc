@@ -63,7 +63,7 @@ std::string Scenario::text() const {
 
 void Tally::operator+=(const Tally& other) {
   requests += other.requests, answered += other.answered, failed += other.failed, left += other.left;
-  retried += other.retried, rounds += other.rounds, steps += other.steps, losses += other.losses;
+  rounds += other.rounds, steps += other.steps, losses += other.losses;
   starts += other.starts, preemptions += other.preemptions, prefix_hits += other.prefix_hits;
   events += other.events, seconds += other.seconds;
 }

@@ -179,7 +179,8 @@ class RoutedCall : public Router::Call,
   void hear_silence() {
     if (course_.hear_silence()) return give_up();
     for (const bool is_second : {false, true}) {
-      after(router_.state_.options.stream_grace * (is_second ? 2 : 1),
+      const RouterOptions& options = router_.state_.options;
+      after(options.stream_grace + (is_second ? options.revival_grace : 0s),
             [num_pieces = course_.num_pieces(), is_second](RoutedCall& call) {
               if (call.course_.grace_is_over(num_pieces, is_second)) call.give_up();
             });

@@ -190,14 +190,19 @@ class AsioTimer : public Timer {
  public:
   AsioTimer(asio::io_context& context, std::function<void()> on_time) : timer_(context), on_time_(std::move(on_time)) {}
   void set(Time time) override {
+    cancel();
     timer_.expires_at(time);
-    timer_.async_wait([this](error_code error) {
-      if (!error) on_time_();
+    timer_.async_wait([this, current = std::weak_ptr(current_ = std::make_shared<int>())](error_code error) {
+      if (!error && !current.expired()) on_time_();
     });
   }
-  void cancel() override { timer_.cancel(); }
+  void cancel() override {
+    current_.reset();  // its handler may wait to be called already
+    timer_.cancel();
+  }
 
  private:
+  std::shared_ptr<int> current_;  // while that is there, the wait that has it holds
   asio::steady_timer timer_;
   std::function<void()> on_time_;
 };

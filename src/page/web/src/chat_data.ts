@@ -87,7 +87,13 @@ export const storageIsFull = signal(false);
 export const probabilities = new Map<string, Token[]>();
 // Changes with each piece of an answer.
 export const pulse = signal(0);
-export const progress = signal<string>("");
+export const progress = signal<ReadonlyMap<string, string>>(new Map()); // by message
+
+function setProgress(message: Message, text: string): void {
+  const changed = new Map(progress.value);
+  text ? changed.set(message.id, text) : changed.delete(message.id);
+  progress.value = changed;
+}
 
 function newId(): string {
   return crypto.getRandomValues(new Uint32Array(3)).reduce((text, word) => text + word.toString(36), "");
@@ -129,6 +135,7 @@ export function startConversation(): void {
 
 export function removeConversation(id: string): void {
   stop(id);
+  for (const conversation of conversations.value) if (conversation.id === id) cut(conversation, 0);
   conversations.value = conversations.value.filter((conversation) => conversation.id !== id);
   if (currentId.value === id) currentId.value = "";
   save();
@@ -220,7 +227,7 @@ class Answer {
     if (chunk.error) throw new Error(chunk.error.message || "the answer broke off");
     if (chunk.progress) {
       const { queue_place: place, prompt_tokens_computed: done, prompt_tokens: all } = chunk.progress;
-      progress.value = place > 0 ? `waits, ${place === 1 ? "next" : `${place} in the queue`}` : `reads the prompt, ${done} of ${all} tokens`;
+      setProgress(message, place > 0 ? `waits, ${place === 1 ? "next" : `${place} in the queue`}` : `reads the prompt, ${done} of ${all} tokens`);
     }
     const choice = chunk.choices?.[0];
     if (choice) {
@@ -229,7 +236,7 @@ class Answer {
       if ((content || thought || calls) && !this.first) {
         this.first = now;
         message.firstToken = (now - this.began) / 1000;
-        progress.value = "";
+        setProgress(message, "");
       }
       if (thought) message.thought = (message.thought ?? "") + thought;
       if (content) {
@@ -266,7 +273,6 @@ async function answer(conversation: Conversation, abort: AbortController): Promi
   const request = requestOf(conversation);
   const message: Message = { id: newId(), role: "assistant", content: "" };
   conversation.messages.push(message);
-  progress.value = "";
   touch(conversation);
   const reader = new Answer(message);
   let shown = 0;
@@ -290,7 +296,7 @@ async function answer(conversation: Conversation, abort: AbortController): Promi
     if (abort.signal.aborted) message.finish = "stopped";
     else message.error = error instanceof TypeError ? "the server cannot be reached" : (error as Error).message;
   }
-  progress.value = "";
+  setProgress(message, "");
   touch(conversation);
   return message;
 }

@@ -176,7 +176,7 @@ function AssistantMessage({ conversation, message, isLast }: { conversation: Con
       {message.calls?.map((call) => (
         <CallCard key={call.id} conversation={conversation} message={message} call={call} isOver={!isGrowing} />
       ))}
-      {isGrowing && !message.content && !message.thought && <p class="note waiting-note">{progress.value || "Waiting for the first token"}<span class="dots" aria-hidden="true" /></p>}
+      {isGrowing && !message.content && !message.thought && <p class="note waiting-note">{progress.value.get(message.id) || "Waiting for the first token"}<span class="dots" aria-hidden="true" /></p>}
       {message.error && <p class="error" role="alert">{message.error}</p>}
       {message.finish && finishes[message.finish] && <p class="note">{finishes[message.finish]}</p>}
       <div class="actions">
