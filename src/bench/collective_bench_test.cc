@@ -232,7 +232,7 @@ TEST(DispatchCollective, GoesInPassesThroughASmallBuffer) {
   expect_right(run_on_ranks(2, sweep(48, 48), dispatch({.max_rows = 48, .max_bytes = 300'000})));
 }
 
-TEST(DispatchCollective, RefusesRanksAmongWhichExpertsCannotBeDivided) {
+TEST(DispatchCollective, TakesAnyNumberOfRanksButNotAnyNumberOfRows) {
   EXPECT_TRUE(DispatchCollective::buffer_bytes(3, {.max_rows = 1}));
   EXPECT_THAT(DispatchCollective::buffer_bytes(2, {.max_rows = uint64_t{1} << 27}).error().message,
               HasSubstr("134217728 rows"));

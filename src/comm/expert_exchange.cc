@@ -239,7 +239,8 @@ std::span<const std::byte> ExpertExchange::write_message(int destination, const 
                               .row_bytes = static_cast<uint32_t>(message.row_bytes),
                               .top_k = static_cast<uint16_t>(top_k),
                               .more = peer.more_to,
-                              .placement_version = placement().version()};
+                              .placement_version = placement().version(),
+                              .placement_hash = static_cast<uint32_t>(placement().hash())};
   std::byte* const begin = message_to(destination);  // its bytes between header and rows were never anything but zero
   std::memcpy(begin, &header, sizeof(header));
   std::byte* to = begin + DispatchMessage::rows_offset();
@@ -349,12 +350,14 @@ Status ExpertExchange::take_message(int home) {
       .num_rows = header.num_rows, .row_bytes = own_.rows.extent(1), .top_k = layout_.shape.top_k};
   if (size < DispatchMessage::kHeaderBytes || header.magic_and_version != DispatchHeader{}.magic_and_version)
     return fail(home, "sent rows in a format of another version");
-  if (header.placement_version != placement().version() || header.epoch != DispatchHeader{}.epoch) {
-    counters_.num_foreign++;
+  const auto own_hash = static_cast<uint32_t>(placement().hash());
+  if (header.placement_version != placement().version() || header.placement_hash != own_hash ||
+      header.epoch != DispatchHeader{}.epoch)
     return fail(home,
-                fmt::format("sent rows by placement {} of the experts in epoch {}; here are placement {} and epoch {}",
-                            header.placement_version, header.epoch, placement().version(), DispatchHeader{}.epoch));
-  }
+                fmt::format("sent rows by placement {} ({:08x}) of the experts in epoch {}; here are placement {} "
+                            "({:08x}) and epoch {}",
+                            header.placement_version, header.placement_hash, header.epoch, placement().version(),
+                            own_hash, DispatchHeader{}.epoch));
   if (header.home != home || header.destination != rank_ || header.pass != pass_ ||
       header.row_bytes != message.row_bytes || header.top_k != message.top_k ||
       header.num_rows > layout_.rows_per_peer || header.num_pairs > layout_.pairs_per_peer ||

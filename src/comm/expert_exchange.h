@@ -51,7 +51,7 @@ struct CombinedRows {
 //              which also says on which rank it is
 //
 // Home and destination are named and a row brings all its slots, so that a message may go through a third rank that
-// sees for whom else a row is. Who knows another placement by that version, or stands in another epoch, takes no row.
+// sees for whom else a row is. Who has another placement, or stands in another epoch, takes no row.
 // The results come back as num_pairs rows of the compute dtype without a header, in the order of rows and of each row's
 // slots; no pairs, no message.
 struct DispatchHeader {
@@ -65,8 +65,8 @@ struct DispatchHeader {
   uint32_t row_bytes = 0;
   uint16_t top_k = 0;
   uint16_t more = 0;  // whether this home has rows for this destination in the next pass, too
-  uint32_t placement_version = 0;
-  uint32_t epoch = 0;  // of the group: always 0 as yet
+  uint32_t placement_version = 0, placement_hash = 0;  // the hash: its lower half
+  uint32_t epoch = 0;                                  // of the group: always 0 as yet
 };
 struct DispatchMessage {
   static constexpr int64_t kHeaderBytes = 64;
@@ -140,7 +140,6 @@ class ExpertExchange {
     uint64_t expert_rows = 0;                       // given out, each as often as it meets an expert of this rank,
     std::array<uint64_t, 128> layer_expert_rows{};  // by layer, the last with what is beyond it
     uint64_t num_exchanges = 0, num_passes = 0;
-    uint64_t num_foreign = 0;  // messages of another placement or epoch, whose rows were not taken
   };
 
   // members: ranks of the mesh, as many as the placement's. nodes: of each member; empty: all on one. Borrows the mesh.

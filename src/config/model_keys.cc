@@ -29,8 +29,8 @@ struct ModelKey {
 };
 
 // Far above any model of the family, and low enough that no plan overflows (model_config.cc bounds their product).
-constexpr double kMaxWidth = 1 << 20, kMaxHeads = 4096, kMaxHeadDim = 1 << 16, kMaxLayers = 4096, kMaxExperts = 1 << 16,
-                 kMaxPosition = 1 << 26;
+constexpr double kMaxWidth = 1 << 20, kMaxHeads = 4096, kMaxHeadDim = 1 << 16, kMaxLayers = 4096,
+                 kMaxExperts = (1 << 16) - 1, kMaxPosition = 1 << 26;
 
 constexpr ModelKey whole(std::string_view names, double min, double max) {
   return {names, Use::kWhole, min, max};

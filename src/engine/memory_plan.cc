@@ -49,24 +49,45 @@ size_t shared_memory_bytes(const ParallelOptions& parallel, int num_local_ranks)
   return SegmentLayout::of_node(num_peers).size();
 }
 
+// With the flag that asked for it before its error.
+template <class T>
+Result<T> named(const char* flag, Result<T> result) {
+  if (result) return result;
+  return make_parameter_error(flag, "{}: {}", flag, result.error().message);
+}
+
+Result<ExpertPlacement> read_placement(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, read_file(path, kMostTableBytes));
+  return ExpertPlacement::parse(text, path);
+}
+
+Result<ExpertLoad> read_load(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, read_file(path, kMostTableBytes));
+  return ExpertLoad::parse(text, path);
+}
+
 }  // namespace
 
 Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes) {
   const bool by_file = !parallel.expert_placement.empty(), by_load = !parallel.expert_load.empty();
-  if (!by_file && !by_load && parallel.num_redundant_experts == 0)
-    return even_placement(config, spreads_experts(parallel) ? parallel.group_size() : 1);
+  const int num_ranks = spreads_experts(parallel) ? parallel.group_size() : 1;
+  const ExpertPlacement::Shape shape = placement_shape(config, num_ranks);
+  const bool has_experts = config.num_experts > 0 && shape.num_layers > 0;
+  if (has_experts && num_ranks > ExpertPlacement::kMostSlots)
+    return make_parameter_error(
+        "--data-parallel-size", "experts on {} ranks (--data-parallel-size {}, -t {}): at most {}", num_ranks,
+        parallel.data_parallel_size, parallel.tensor_parallel_size, ExpertPlacement::kMostSlots);
+  if (!by_file && !by_load && parallel.num_redundant_experts == 0) return even_placement(config, num_ranks);
   const char* const flag = by_file ? "--expert-placement" : by_load ? "--expert-load" : "--eplb-config";
-  if (!parallel.enable_expert_parallel || config.num_experts == 0)
+  if (!parallel.enable_expert_parallel || !has_experts)
     return make_parameter_error(flag, "{}: {}", flag,
-                                config.num_experts == 0 ? "the model has no experts"
-                                                        : "experts are placed with --enable-expert-parallel; else each "
-                                                          "rank has a part of all");
+                                !has_experts ? "the model has no experts"
+                                             : "experts are placed with --enable-expert-parallel; else each "
+                                               "rank has a part of all");
   if (by_file && (by_load || parallel.num_redundant_experts > 0))
     return make_parameter_error(flag, "{}: a placement says all; --expert-load and --eplb-config make another", flag);
-  const ExpertPlacement::Shape shape = placement_shape(config, parallel.group_size());
   if (by_file) {
-    ASSIGN_OR_RETURN(const std::string text, read_file(parallel.expert_placement, kMostTableBytes));
-    ASSIGN_OR_RETURN(ExpertPlacement placement, ExpertPlacement::parse(text, parallel.expert_placement));
+    ASSIGN_OR_RETURN(ExpertPlacement placement, named(flag, read_placement(parallel.expert_placement)));
     if (placement.shape() != shape)
       return make_parameter_error(
           flag, "{} {}: {} layers with {} experts on {} ranks; the model and layout have {} with {} on {}", flag,
@@ -76,19 +97,17 @@ Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const Mo
   }
   ExpertLoad load = ExpertLoad::uniform(shape.num_layers, shape.num_experts);
   if (by_load) {
-    ASSIGN_OR_RETURN(const std::string text, read_file(parallel.expert_load, kMostTableBytes));
-    ASSIGN_OR_RETURN(ExpertLoad recorded, ExpertLoad::parse(text, parallel.expert_load));
+    ASSIGN_OR_RETURN(ExpertLoad recorded, named(flag, read_load(parallel.expert_load)));
     if (const Status added = load.add(recorded); !added)
       return make_parameter_error(flag, "{} {}: {}", flag, parallel.expert_load, added.error().message);
     load = std::move(recorded);
   }
   const bool by_groups = config.topk_method != TopkMethod::kGreedy;
-  ASSIGN_OR_RETURN(ExpertPlacement placement, balanced_placement(load,
-                                                                 {.num_ranks = shape.num_ranks,
-                                                                  .num_redundant = parallel.num_redundant_experts,
-                                                                  .num_nodes = num_nodes,
-                                                                  .num_groups = by_groups ? config.num_groups : 1},
-                                                                 1));
+  const BalanceOptions balance{.num_ranks = shape.num_ranks,
+                               .num_redundant = parallel.num_redundant_experts,
+                               .num_nodes = num_nodes,
+                               .num_groups = by_groups ? config.num_groups : 1};
+  ASSIGN_OR_RETURN(ExpertPlacement placement, named(flag, balanced_placement(load, balance, 1)));
   return std::make_shared<const ExpertPlacement>(std::move(placement));
 }
 

@@ -87,7 +87,9 @@ Status RankEngine::load(WeightPacker::Progress progress) {
         exchange_,
         ExpertExchange::create(*placement_.mesh, consecutive(own_rank - settings.ep_rank, settings.ep_size), layout,
                                settings.ep_size > 1 ? std::span(placement_.nodes) : std::span<const int>()));
-    if (!placement_.choices.empty()) exchange_->count_choices(placement_.choices);
+    // Without expert parallelism all ranks of a replica have all of its rows: one counts them.
+    const bool counts = settings.expert_parallel || settings.tp_rank == 0;
+    if (counts && !placement_.choices.empty()) exchange_->count_choices(placement_.choices);
   }
   ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
                                                std::move(progress)));

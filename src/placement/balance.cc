@@ -36,9 +36,9 @@ ExpertLoad ExpertLoad::uniform(int num_layers, int num_experts) {
 }
 
 Status ExpertLoad::add(const ExpertLoad& other) {
-  if (other.layers.size() != layers.size() || other.layers[0].size() != layers[0].size())
+  if (other.layers.size() != layers.size() || other.num_experts() != num_experts())
     return make_error(ErrorCode::kInvalidArgument, "loads of {} and of {} layers, with {} and {} experts",
-                      layers.size(), other.layers.size(), layers[0].size(), other.layers[0].size());
+                      layers.size(), other.layers.size(), num_experts(), other.num_experts());
   for (size_t layer = 0; layer < layers.size(); layer++)
     for (size_t expert = 0; expert < layers[layer].size(); expert++)
       layers[layer][expert] += other.layers[layer][expert];
@@ -260,11 +260,15 @@ Result<ExpertPlacement> balanced_placement(const ExpertLoad& load, const Balance
   if (options.num_ranks < 1 || options.num_redundant < 0 || options.num_nodes < 1)
     return make_error(ErrorCode::kInvalidArgument, "{} more slots than experts, on {} ranks of {} nodes",
                       options.num_redundant, options.num_ranks, options.num_nodes);
+  constexpr size_t kMostSlots = ExpertPlacement::kMostSlots, kMostLayers = ExpertPlacement::kMostLayers;
+  if (load.layers.size() > kMostLayers || load.num_experts() + static_cast<size_t>(options.num_redundant) > kMostSlots)
+    return make_error(ErrorCode::kInvalidArgument, "{} layers of {} experts and {} slots more; at most {} of {} in all",
+                      load.layers.size(), load.num_experts(), options.num_redundant, kMostLayers, kMostSlots);
   std::vector<Layer> layers;
   for (size_t layer = 0; layer < load.layers.size(); layer++)
     layers.push_back(LayerBalance(load.layers[layer], options, static_cast<int>(layer)).place());
   return ExpertPlacement::create({.num_layers = static_cast<int>(load.layers.size()),
-                                  .num_experts = load.layers.empty() ? 0 : static_cast<int>(load.layers[0].size()),
+                                  .num_experts = static_cast<int>(load.num_experts()),
                                   .num_ranks = options.num_ranks},
                                  version, layers);
 }

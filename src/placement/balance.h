@@ -21,6 +21,7 @@ struct ExpertLoad {
   static Result<ExpertLoad> parse(std::string_view json, const std::string& path);
   // The same of everything, where nothing was recorded.
   static ExpertLoad uniform(int num_layers, int num_experts);
+  size_t num_experts() const { return layers.empty() ? 0 : layers[0].size(); }  // of each
   Status add(const ExpertLoad& other);  // another server's; the error: of another model
 };
 
@@ -32,7 +33,7 @@ struct BalanceOptions {
                        // divide groups and slots evenly; else any expert goes anywhere
 };
 
-// The error: fewer slots than experts on some node, or shapes that are none.
+// Errors: shapes that are none, or too many slots.
 Result<ExpertPlacement> balanced_placement(const ExpertLoad& load, const BalanceOptions& options, uint32_t version);
 
 // Rows of the busiest rank over the mean of all ranks, layers added up: every home sends rows with this load, each to

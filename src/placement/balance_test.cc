@@ -89,10 +89,16 @@ TEST(BalancedPlacement, LeavesSlotsSpareThatNoMoreCopiesCanTake) {
   EXPECT_EQ(placement.num_slots(0) + placement.num_slots(1), 6);
 }
 
+// Each rank computes it by itself, on whatever machine.
 TEST(BalancedPlacement, IsTheSameWhoeverComputesIt) {
-  const ExpertLoad nothing = ExpertLoad::uniform(3, 16);
-  const BalanceOptions options{.num_ranks = 5, .num_redundant = 7};
-  EXPECT_EQ(balance(nothing, options).hash(), balance(nothing, options).hash());
+  ExpertLoad load = ExpertLoad::uniform(3, 16);
+  for (size_t expert = 0; expert < 16; expert++) load.layers[1][expert] = 1000.0 / static_cast<double>(3 + expert);
+  EXPECT_EQ(balance(load, {.num_ranks = 5, .num_redundant = 7}).hash(), 5144786098677495);
+}
+
+TEST(BalancedPlacement, RefusesMoreSlotsThanCanBeNamed) {
+  EXPECT_FALSE(balanced_placement(ExpertLoad::uniform(1, 65'530), {.num_ranks = 2, .num_redundant = 6}, 1));
+  EXPECT_FALSE(balanced_placement(ExpertLoad::uniform(4097, 1), {.num_ranks = 2}, 1));
 }
 
 // Expert loads whose busiest is `skew` times the mean, or that make the busiest rank of an even placement so busy.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -17,18 +16,7 @@ namespace {
 using Layer = ExpertPlacement::Layer;
 using Shape = ExpertPlacement::Shape;
 
-constexpr int kMostSlots = std::numeric_limits<uint16_t>::max();  // of a layer, and experts; one number is for spare
-constexpr uint16_t kSpareOnTheWire = kMostSlots;
-constexpr int kMostLayers = 1 << 12;
-
-// The beginning of both is as it travels.
-struct WireHeader {
-  static constexpr uint32_t kMagic = 0x504c4301;  // "\1CLP"
-
-  uint32_t magic = kMagic, version = 0;
-  uint32_t num_layers = 0, num_experts = 0, num_ranks = 0, num_slots = 0;
-};
-static_assert(sizeof(WireHeader) == 24);
+constexpr int kMostSlots = ExpertPlacement::kMostSlots, kMostLayers = ExpertPlacement::kMostLayers;
 
 Status check_shape(const Shape& shape) {
   if (shape.num_layers < 0 || shape.num_layers > kMostLayers || shape.num_experts < 1 ||
@@ -87,7 +75,11 @@ ExpertPlacement::ExpertPlacement(const Shape& shape, uint32_t version, std::span
     }
   }
   portable::BitHash hash;
-  for (const std::byte byte : to_bytes()) hash.add(std::to_integer<uint64_t>(byte));
+  hash.add(uint64_t{version_});
+  for (const int number : {shape_.num_layers, shape_.num_experts, shape_.num_ranks})
+    hash.add(static_cast<uint64_t>(number));
+  for (const std::vector<int32_t>* numbers : {&begins_, &experts_})
+    for (const int32_t number : *numbers) hash.add(static_cast<uint64_t>(number));
   hash_ = static_cast<int64_t>(hash.value() >> 11);
 }
 
@@ -131,50 +123,6 @@ std::string ExpertPlacement::to_json() const {
          "\n";
 }
 
-std::vector<std::byte> ExpertPlacement::to_bytes() const {
-  const WireHeader header{.version = version_,
-                          .num_layers = static_cast<uint32_t>(shape_.num_layers),
-                          .num_experts = static_cast<uint32_t>(shape_.num_experts),
-                          .num_ranks = static_cast<uint32_t>(shape_.num_ranks),
-                          .num_slots = static_cast<uint32_t>(experts_.size())};
-  std::vector<uint16_t> numbers;
-  for (size_t idx = 1; idx < begins_.size(); idx++)
-    numbers.push_back(static_cast<uint16_t>(begins_[idx] - begins_[idx - 1]));
-  for (const int32_t expert : experts_)
-    numbers.push_back(expert == kSpare ? kSpareOnTheWire : static_cast<uint16_t>(expert));
-  std::vector<std::byte> bytes(sizeof(header) + numbers.size() * sizeof(uint16_t));
-  std::memcpy(bytes.data(), &header, sizeof(header));
-  std::memcpy(bytes.data() + sizeof(header), numbers.data(), numbers.size() * sizeof(uint16_t));
-  return bytes;
-}
-
-Result<ExpertPlacement> ExpertPlacement::from_bytes(std::span<const std::byte> bytes) {
-  WireHeader header;
-  const auto corrupt = [] { return make_error(ErrorCode::kCorrupt, "bytes that are no placement of experts"); };
-  if (bytes.size() < sizeof(header)) return corrupt();
-  std::memcpy(&header, bytes.data(), sizeof(header));
-  if (header.magic != WireHeader::kMagic || header.num_layers > kMostLayers || header.num_ranks > kMostSlots ||
-      header.num_experts > kMostSlots)
-    return corrupt();
-  const size_t num_counts = size_t{header.num_layers} * header.num_ranks, num_numbers = num_counts + header.num_slots;
-  if (bytes.size() != sizeof(header) + num_numbers * sizeof(uint16_t)) return corrupt();
-  std::vector<uint16_t> numbers(num_numbers);
-  std::memcpy(numbers.data(), bytes.data() + sizeof(header), num_numbers * sizeof(uint16_t));
-  size_t next = num_counts;
-  std::vector<Layer> layers(header.num_layers, Layer(header.num_ranks));
-  for (size_t idx = 0; idx < num_counts; idx++) {
-    if (numbers[idx] > num_numbers - next) return corrupt();
-    for (const uint16_t expert : std::span(numbers).subspan(next, numbers[idx]))
-      layers[idx / header.num_ranks][idx % header.num_ranks].push_back(expert == kSpareOnTheWire ? kSpare : expert);
-    next += numbers[idx];
-  }
-  if (next != num_numbers) return corrupt();
-  return create({.num_layers = static_cast<int>(header.num_layers),
-                 .num_experts = static_cast<int>(header.num_experts),
-                 .num_ranks = static_cast<int>(header.num_ranks)},
-                header.version, layers);
-}
-
 int64_t ExpertPlacement::num_slots(int rank) const {
   int64_t count = 0;
   for (int layer = 0; layer < shape_.num_layers; layer++) count += std::ssize(slots(layer, rank));
@@ -192,8 +140,9 @@ std::string ExpertPlacement::text_of(int rank) const {
   bool alike = true, in_a_row = true;
   for (int layer = 0; layer < shape_.num_layers; layer++) {
     const std::span<const int32_t> held = slots(layer, rank);
-    least = std::min(least, held.size());
-    most = std::max(most, held.size());
+    const size_t count = held.size() - static_cast<size_t>(std::ranges::count(held, kSpare));
+    least = std::min(least, count);
+    most = std::max(most, count);
     alike = alike && std::ranges::equal(held, slots(0, rank));
     for (size_t idx = 0; idx < held.size(); idx++)
       in_a_row = in_a_row && held[idx] == held[0] + static_cast<int32_t>(idx);

@@ -19,7 +19,8 @@ namespace cachalot {
 // number they are named between ranks.
 class ExpertPlacement {
  public:
-  static constexpr int32_t kSpare = -1;  // a slot that holds no expert
+  static constexpr int32_t kSpare = -1;                          // a slot that holds no expert
+  static constexpr int kMostSlots = 65'535, kMostLayers = 4096;  // of a layer, as of experts and ranks; with experts
 
   struct Shape {
     int num_layers = 0, num_experts = 0;  // layers with experts, and the experts of each
@@ -33,10 +34,6 @@ class ExpertPlacement {
   // {"version": 1, "num_experts": 4, "num_ranks": 2, "layers": [[[0, 1], [2, 3, 0]], ...]}
   static Result<ExpertPlacement> parse(std::string_view json, const std::string& path);
   std::string to_json() const;
-  // For other ranks: 24 bytes, then the count of each layer's and rank's slots, then what each slot holds, two bytes
-  // each.
-  static Result<ExpertPlacement> from_bytes(std::span<const std::byte> bytes);
-  std::vector<std::byte> to_bytes() const;
 
   const Shape& shape() const { return shape_; }
   uint32_t version() const { return version_; }

@@ -55,14 +55,17 @@ size_t bytes_of(const RankMemory& rank, WeightKind kind) {
 }
 
 // What a rank reads in a step, each weight once: all but the embedding's other rows, the form of kv_b that the phase
-// does not use, and the experts that nobody chose.
+// does not use, spare slots, and the experts that nobody chose: of copies at most so much.
 double read_bytes(const RankMemory& rank, const ModelConfig& config, bool decode, double rows, double cache_bytes) {
   double bytes = static_cast<double>(rank.model.weight_bytes - bytes_of(rank, WeightKind::kEmbedding) -
                                      bytes_of(rank, decode ? WeightKind::kKvB : WeightKind::kKvBAbsorbed));
   if (config.num_experts > 0) {
     const ExpertRouting routing = routing_of(config);
-    const double unread = 1 - expected_distinct(routing, 1, rows);
-    bytes -= unread * static_cast<double>(bytes_of(rank, WeightKind::kExperts));
+    const ExpertPlacement& placement = *rank.settings.placement;
+    const auto num_slots = static_cast<double>(placement.num_slots(rank.settings.ep_rank));
+    const double held = num_slots > 0 ? static_cast<double>(placement.num_held(rank.settings.ep_rank)) / num_slots : 0;
+    bytes -=
+        (1 - held * expected_distinct(routing, 1, rows)) * static_cast<double>(bytes_of(rank, WeightKind::kExperts));
   }
   return bytes + cache_bytes;
 }
@@ -291,7 +294,7 @@ std::string slots_text(const ExpertPlacement& placement) {
     num_slots += placement.num_slots(rank);
     for (int layer = 0; layer < num_layers; layer++) least = std::min(least, std::ssize(placement.slots(layer, rank)));
   }
-  if (num_slots == int64_t{num_layers} * num_experts && least == placement.most_slots()) return "";
+  if (num_layers == 0 || (num_slots == int64_t{num_layers} * num_experts && least == placement.most_slots())) return "";
   const auto of_rank =
       least == placement.most_slots() ? fmt::to_string(least) : fmt::format("{} to {}", least, placement.most_slots());
   return fmt::format(" in {} slots of a layer, {} a rank", num_slots / num_layers, of_rank);

@@ -203,16 +203,16 @@ class TrafficSum {
                  result_bytes = config_.hidden_size * compute_bytes_,
                  results_of_expert = static_cast<double>(config_.num_experts_per_token) / config_.num_experts;
     std::vector<int> nodes;
-    int64_t num_slots = 0;
+    int64_t num_copies = 0;
     for (int rank = 0; rank < num_ranks; rank++) {
       nodes.push_back(layout_.node_of(rank));
-      num_slots += std::ssize(placement_->slots(0, rank));
+      num_copies += std::ranges::count_if(placement_->slots(0, rank), [](int32_t held) { return held >= 0; });
     }
     Messages dispatch(layout_), combine(layout_);
     std::vector<Holder> holders;
     for (int home = 0; home < num_ranks; home++) {
       // Homes that have no choice see the same.
-      if (home == 0 || num_slots > config_.num_experts) holders = holders_of(CopyChoice(*placement_, home, nodes));
+      if (home == 0 || num_copies > config_.num_experts) holders = holders_of(CopyChoice(*placement_, home, nodes));
       const auto num_rows = static_cast<double>(partition_.count(home % layout_.tp_size));
       for (int rank = 0; rank < num_ranks; rank++) {
         const auto& [chance, num_experts] = holders[static_cast<size_t>(rank)];
