@@ -36,6 +36,8 @@ struct EvalFlags {
 Result<std::vector<Question>> load_questions(const EvalFlags& flags) {
   ASSIGN_OR_RETURN(const std::string text, read_file(flags.questions, kMostTableBytes));
   ASSIGN_OR_RETURN(std::vector<Question> questions, parse_questions(text, flags.questions));
+  if (flags.interview.bare && std::erase_if(questions, &Question::needs_chat) > 0 && questions.empty())
+    return make_error(ErrorCode::kInvalidArgument, "{}: no question of it can be asked with --bare", flags.questions);
   return flags.limit ? spread_selection(questions, *flags.limit) : std::move(questions);
 }
 
@@ -161,13 +163,15 @@ void add_eval_command(CLI::App& app) {
       ->excludes(model);
   command->add_option("--api-key", flags->api_key, "Key of the API at --url")->envname("OPENAI_API_KEY");
   command
-      ->add_option("--questions", flags->questions,
-                   "JSONL file; in each line the strings `family`, `question` and `answer`")
+      ->add_option(
+          "--questions", flags->questions,
+          "JSONL file; in each line the strings `family`, `question` and `answer`, perhaps `messages` and `tools`")
       ->required();
   add_whole(*command, "--limit", flags->limit, {.least = 1}, "Ask so many, evenly over the file");
   add_whole(*command, "--concurrency", interview.concurrency, {.least = 1, .most = 1024}, "Requests at once");
   command->add_flag("--bare", interview.bare,
-                    "Ask through /v1/completions, without the chat template: the question and a line break");
+                    "Ask through /v1/completions, without the chat template: the question and a line break; those with "
+                    "`messages` or `tools` are left out");
   add_whole(
       *command, "--max-tokens", interview.max_tokens, {.least = 1},
       fmt::format("Most tokens of an answer, thought included; absent: as many as fit (--bare: {})", kBareMaxTokens));

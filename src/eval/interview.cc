@@ -22,14 +22,29 @@ std::string request_body(const Question& question, const InterviewOptions& optio
   if (options.bare) {
     body["prompt"] = question.question + "\n";
   } else {
-    body["messages"] = json::array{json::object{{"role", "user"}, {"content", question.question}}};
+    body["messages"] = question.messages.empty()
+                           ? json::array{json::object{{"role", "user"}, {"content", question.question}}}
+                           : question.messages;
+    if (!question.tools.empty()) body["tools"] = question.tools;
   }
   const std::optional<int> max_tokens = options.bare ? options.max_tokens.value_or(kBareMaxTokens) : options.max_tokens;
   if (max_tokens) body["max_tokens"] = *max_tokens;
   return json::serialize(body);
 }
 
-// A chat's `content` is null if all of the answer was thought.
+// As a question file writes them.
+void append_calls(const json::value& completion, std::string& text) {
+  boost::system::error_code error;
+  const json::value* calls = completion.find_pointer("/choices/0/message/tool_calls", error);
+  if (!calls || !calls->is_array()) return;
+  for (const json::value& call : calls->get_array()) {
+    const json::string* name = openai::find_text(call, "/function/name");
+    const json::string* arguments = openai::find_text(call, "/function/arguments");
+    if (name && arguments) text += "\n" + std::string(*name) + " " + std::string(*arguments);
+  }
+}
+
+// A chat's `content` is null if all of the answer was thought, or calls.
 Result<Answer> read_answer(const std::string& body, bool bare) {
   boost::system::error_code error;
   const json::value value = json::parse(body, error);
@@ -38,7 +53,9 @@ Result<Answer> read_answer(const std::string& body, bool bare) {
       error ? nullptr : openai::find_text(value, bare ? "/choices/0/text" : "/choices/0/message/content");
   if (!finish || (bare && !text))
     return make_error(ErrorCode::kCorrupt, "the server answers what is no completion: {}", quoted(body, 200));
-  return Answer{text ? std::string(*text) : std::string(), std::string(*finish)};
+  Answer answer{text ? std::string(*text) : std::string(), std::string(*finish)};
+  append_calls(value, answer.text);
+  return answer;
 }
 
 class Interview {

@@ -22,7 +22,13 @@ class InterviewTest : public testing::Test {
   InterviewTest() : server_(threads_, {.host = "127.0.0.1"}) {
     server_.route("POST", "/v1/chat/completions", [this](const http::Request& request) {
       return answer(json::parse(request.body), "/messages/0/content", [](const std::string& question) {
-        return json::object{{"message", json::object{{"content", question}, {"reasoning", "hm"}}}};
+        json::object message{{"content", question}, {"reasoning", "hm"}};
+        if (question == "call") {
+          message["content"] = nullptr;
+          message["tool_calls"] = {{{"function", {{"name", "f"}, {"arguments", "{\"x\": 1}"}}}},
+                                   {{"function", {{"name", "g"}, {"arguments", "{}"}}}}};
+        }
+        return json::object{{"message", message}};
       });
     });
     server_.route("POST", "/v1/completions", [this](const http::Request& request) {
@@ -52,6 +58,10 @@ class InterviewTest : public testing::Test {
   Answers ask(const std::vector<std::string>& texts, const std::stop_token& stop = {}) {
     std::vector<Question> questions;
     for (const std::string& text : texts) questions.push_back({"f", text, text, 1});
+    return ask_questions(questions, stop);
+  }
+
+  Answers ask_questions(const std::vector<Question>& questions, const std::stop_token& stop = {}) {
     const openai::ApiAddress address("127.0.0.1:" + std::to_string(server_.port()), "");
     return ask_all(
         http::Client(threads_), address, questions, options_, [&](size_t num_done) { progress_.push_back(num_done); },
@@ -81,6 +91,15 @@ TEST_F(InterviewTest, AsksGreedilyInTheChatTemplate) {
   EXPECT_EQ(bodies_.at(0), json::value({{"model", "the-model"},
                                         {"temperature", 0},
                                         {"messages", json::array{json::object{{"role", "user"}, {"content", "a"}}}}}));
+}
+
+TEST_F(InterviewTest, MessagesAndToolsAreSentAndCallsStandInLines) {
+  const json::array messages{{{"role", "user"}, {"content", "call"}}, {{"role", "tool"}, {"content", "x"}}};
+  const json::array tools{{{"type", "function"}, {"function", {{"name", "f"}}}}};
+  const Answers answers = ask_questions({Question{"f", "q", "f {\"x\": 1}\ng {}", 1, messages, tools}});
+  EXPECT_EQ(bodies_.at(0),
+            json::value({{"model", "the-model"}, {"temperature", 0}, {"messages", messages}, {"tools", tools}}));
+  EXPECT_EQ(after_thought(answers.at(0)->text), "f {\"x\": 1}\ng {}");
 }
 
 TEST_F(InterviewTest, BareQuestionsAreContinuedAsTheyAre) {

@@ -24,6 +24,13 @@ Result<std::string> take_string(const json::object& object, const char* key) {
   return std::string(*text);
 }
 
+Result<json::array> take_list(const json::object& object, const char* key) {
+  const json::value* value = object.if_contains(key);
+  if (!value) return json::array();
+  if (!value->is_array()) return make_error(ErrorCode::kInvalidArgument, "\"{}\" is not a list", key);
+  return value->get_array();
+}
+
 Result<Question> parse_question(std::string_view line) {
   boost::system::error_code error;
   const json::value value = json::parse(line, error);
@@ -35,6 +42,8 @@ Result<Question> parse_question(std::string_view line) {
   ASSIGN_OR_RETURN(question.family, take_string(*object, "family"));
   ASSIGN_OR_RETURN(question.question, take_string(*object, "question"));
   ASSIGN_OR_RETURN(question.answer, take_string(*object, "answer"));
+  ASSIGN_OR_RETURN(question.messages, take_list(*object, "messages"));
+  ASSIGN_OR_RETURN(question.tools, take_list(*object, "tools"));
   if (trimmed(question.answer) != question.answer)
     return make_error(ErrorCode::kInvalidArgument,
                       "\"answer\" has white space at its start or end; what a model says is compared without");

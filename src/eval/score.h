@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,10 +14,15 @@ struct Question {
   std::string question;
   std::string answer;  // the one that is right, to the letter
   int line = 0;        // in its file, from 1
+  // Of a chat request: what the question stands in (empty: it stands alone), and the tools that may be called.
+  boost::json::array messages, tools;
+
+  bool needs_chat() const { return !messages.empty() || !tools.empty(); }
 };
 
-// A question file: in each line a JSON object with the strings `family`, `question` and `answer`, none of them empty;
-// further keys and empty lines are skipped. Errors name `path` and the line.
+// A question file: in each line a JSON object with the strings `family`, `question` and `answer`, none of them empty,
+// and perhaps the lists `messages` and `tools`; further keys and empty lines are skipped. An answer that calls tools is
+// written as text, then a line for each call: its name, a space, its arguments. Errors name `path` and the line.
 Result<std::vector<Question>> parse_questions(std::string_view text, const std::string& path);
 
 // As many questions, evenly over the whole list and in its order: families usually stand together.
@@ -24,7 +30,7 @@ std::vector<Question> spread_selection(const std::vector<Question>& questions, s
 
 // What a model said to a question.
 struct Answer {
-  std::string text;           // as it came, perhaps with the thought
+  std::string text;           // as it came, perhaps with the thought; then its calls
   std::string finish_reason;  // "stop", "length", ...
 };
 

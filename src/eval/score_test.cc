@@ -34,6 +34,21 @@ TEST(Questions, AreReadLineByLineWithTheirPlaces) {
   EXPECT_EQ((*questions)[1].line, 3);
 }
 
+TEST(Questions, MayStandInMessagesAndHaveTools) {
+  const auto questions = parse_questions(
+      R"({"family":"f","question":"q","answer":"a","messages":[{"role":"user"}],"tools":[{"type":"function"}]})"
+      "\n"
+      R"({"family":"f","question":"q","answer":"a","tools":[{}]})"
+      "\n"
+      R"({"family":"f","question":"q","answer":"a"})",
+      "q.jsonl");
+  ASSERT_TRUE(questions) << questions.error().message;
+  EXPECT_EQ((*questions)[0].messages, (json::array{{{"role", "user"}}}));
+  EXPECT_EQ((*questions)[0].tools, (json::array{{{"type", "function"}}}));
+  EXPECT_TRUE((*questions)[0].needs_chat() && (*questions)[1].needs_chat());
+  EXPECT_FALSE((*questions)[2].needs_chat());
+}
+
 TEST(Questions, ErrorsNameFileLineAndKey) {
   const std::string good = R"({"family":"f","question":"q","answer":"a"})";
   EXPECT_THAT(error_of(good + "\n{\"family\":"), StartsWith("q.jsonl:2: not JSON: "));
@@ -42,6 +57,7 @@ TEST(Questions, ErrorsNameFileLineAndKey) {
   EXPECT_EQ(error_of(R"({"family":"f","question":"q","answer":42})"), "q.jsonl:1: \"answer\" is 42, not a string");
   EXPECT_EQ(error_of(R"({"family":" ","question":"q","answer":"a"})"), "q.jsonl:1: \"family\" is empty");
   EXPECT_THAT(error_of(R"({"family":"f","question":"q","answer":"a\n"})"), HasSubstr("white space"));
+  EXPECT_EQ(error_of(R"({"family":"f","question":"q","answer":"a","tools":{}})"), "q.jsonl:1: \"tools\" is not a list");
   EXPECT_EQ(error_of(""), "q.jsonl: no questions");
   EXPECT_EQ(error_of("\n \n"), "q.jsonl: no questions");
 }

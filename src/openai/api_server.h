@@ -107,6 +107,7 @@ class ApiServer {
   ApiResult<std::vector<TokenId>> tokens_of(const ChatRequest& request, const char* messages = "messages") const;
   // Compiled by a worker, which may take long, and not on the engine's thread.
   ApiResult<void> set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const;
+  bool may_begin_with_space(const GrammarMatcher& form) const;
   std::vector<std::vector<TokenId>> tokens_of_words(const std::vector<std::string>& words) const;
   std::optional<TokenId> writable_id(std::string_view token) const;
   void set_thought(GenerationPlan& plan) const;

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "config/json.h"
 #include "openai/api_server.h"
+#include "openai/request/schema_bounds.h"
 #include "text/tool_call_grammar.h"
 
 namespace cachalot::openai {
@@ -117,6 +118,11 @@ ApiResult<const Grammars*> ApiServer::grammars() const {
   return grammars_->get();
 }
 
+bool ApiServer::may_begin_with_space(const GrammarMatcher& form) const {
+  const Result<bool> wants_space = form.copy()->allows_any(spaces_, options_.vocab_size);
+  return !wants_space || *wants_space;
+}
+
 ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_think, GenerationPlan& plan) const {
   ASSIGN_OR_RETURN(const Grammars* known, grammars());
   Result<std::unique_ptr<GrammarMatcher>> matcher = known->compile(grammar);
@@ -126,8 +132,7 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
   plan.grammar = std::move(*matcher);
   if (may_think) {
     set_thought(plan);
-    const Result<bool> wants_space = plan.grammar->copy()->allows_any(spaces_, options_.vocab_size);
-    plan.choice.keeps_space = !wants_space || *wants_space;
+    plan.choice.keeps_space = may_begin_with_space(*plan.grammar);
     if (!plan.choice.keeps_space)
       for (const char* blank : {"\n", "\n\n"})
         if (const auto ids = tokenizer_.encode(blank, false); ids && ids->size() == 1)
@@ -140,6 +145,21 @@ ApiResult<void> ApiServer::set_grammar(const GrammarText& grammar, bool may_thin
   return {};
 }
 
+namespace {
+
+// Of what the parameters' schemas leave open, models would make up more until they are cut.
+json::array with_bounds(json::array tools) {
+  for (json::value& tool : tools) {
+    json::value* parameters = tool.at("function").as_object().if_contains("parameters");
+    if (!parameters) continue;
+    bound_formats(*parameters);
+    close_objects(*parameters);
+  }
+  return tools;
+}
+
+}  // namespace
+
 // Calls that must come are held to the tools' schemas, and those of tools that are `strict`. `form`: of an answer that
 // calls none.
 ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> form, GenerationPlan& plan) const {
@@ -151,10 +171,14 @@ ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> for
   });
   if (must_call || is_strict || form) {
     ASSIGN_OR_RETURN(const Grammars* known, grammars());
+    // Text beside calls is free, and a call's white space is the format's own.
+    const auto alone = form ? known->compile(*form) : Result<std::unique_ptr<GrammarMatcher>>();
+    const bool keeps_space = form && alone && may_begin_with_space(**alone);
     const ToolCallRules rules{
         .must_call = must_call, .may_repeat = use.parallel, .only = use.named, .form = std::move(form)};
-    RETURN_IF_ERROR(set_grammar(tool_call_grammar(*tool_calls_, *known, use.tools, rules), reasoning_, plan));
-    if (!rules.form) plan.choice.keeps_space = false;  // text beside calls is free
+    RETURN_IF_ERROR(
+        set_grammar(tool_call_grammar(*tool_calls_, *known, with_bounds(use.tools), rules), reasoning_, plan));
+    plan.choice.keeps_space = keeps_space;
   }
   plan.tools = std::make_unique<json::array>(std::move(use.tools));
   plan.choice.tools = plan.tools.get();
@@ -287,6 +311,7 @@ ApiResult<GenerationPlan> ApiServer::plan_conversation(ChatRequest& request, con
   GenerationPlan plan = common_plan(request.params);
   plan.prompts.push_back(std::move(*prompt));
   plan.choice.parse_reasoning = reasoning_;
+  plan.choice.thought_begin = writable_id("<think>");
   plan.choice.thought_end = writable_id("</think>");
   plan.choice.include_reasoning = request.include_reasoning;
   if (tools.may_call()) {

@@ -113,10 +113,10 @@ ReasoningParser::Piece ReasoningParser::finish() {
 void ReasoningParser::leave_start(Piece& piece) {
   const size_t begin = std::min(pending_.find_first_not_of(kWhiteSpace), pending_.size());
   const std::string_view rest = std::string_view(pending_).substr(begin);
-  if (rest.starts_with(kOpen)) {
+  if (may_begin_ && rest.starts_with(kOpen)) {
     pending_.erase(0, begin + kOpen.size());
     state_ = State::kThought;
-  } else if (!kOpen.starts_with(rest)) {
+  } else if (may_begin_ ? !kOpen.starts_with(rest) : !rest.empty()) {
     state_ = starts_inside_ ? State::kThought : State::kContent;
   } else if (starts_inside_) {
     // White space that the model wrote itself; certain, unlike the tag that may follow.

@@ -90,8 +90,10 @@ class ReasoningParser {
 
   // The next character is a part of the thought, as far as one can tell.
   bool in_thought() const { return state_ == State::kThought || (state_ == State::kStart && starts_inside_); }
-  // From here on the closing tag is one only where end_may_come() has said so before: it is a token, and the same text
-  // in others is one that the thought is about.
+  // From here on a tag is one only where ..._may_come() has said so before: it is a token, and the same text in others
+  // is one that the thought or the answer is about.
+  void begin_is_token() { may_begin_ = false; }
+  void begin_may_come() { may_begin_ = true; }
   void end_is_token() { may_end_ = false; }
   void end_may_come() { may_end_ = true; }
   // Behind a thought, and the answer has not begun.
@@ -108,7 +110,7 @@ class ReasoningParser {
 
   bool starts_inside_;
   std::string_view end_mark_;
-  bool keeps_space_, may_end_ = true;
+  bool keeps_space_, may_begin_ = true, may_end_ = true;
   State state_ = State::kStart;
   std::string pending_;  // perhaps the beginning of a tag
 };

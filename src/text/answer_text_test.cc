@@ -288,6 +288,17 @@ TEST(ReasoningParser, WhereTheClosingTagIsATokenItsTextInOthersIsThought) {
   EXPECT_EQ(parser.add("</think>b</think>"), (Piece{"", "b</think>"}));
 }
 
+TEST(ReasoningParser, WhereTheOpeningTagIsATokenItsTextInOthersOpensNoThought) {
+  ReasoningParser spelled(false);
+  spelled.begin_is_token();
+  EXPECT_EQ(spelled.add("<think> opens"), (Piece{"", "<think> opens"}));
+  ReasoningParser opened(false);
+  opened.begin_is_token();
+  EXPECT_EQ(opened.add("\n"), Piece{});
+  opened.begin_may_come();
+  EXPECT_EQ(opened.add("<think>a</think>b"), (Piece{"a", "b"}));
+}
+
 TEST(ReasoningParser, TextIsPassedOnAsSoonAsItIsCertain) {
   ReasoningParser parser(true);
   EXPECT_EQ(parser.add("abc"), (Piece{"abc", ""}));

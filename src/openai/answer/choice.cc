@@ -35,6 +35,7 @@ Choice::Choice(const Tokenizer& tokenizer, const ChoiceOptions& options, const P
     reasoning_.emplace(prompt.opens_thought,
                        options.tool_calls ? options.tool_calls->thought_end() : std::string_view(),
                        options.keeps_space);
+  if (reasoning_ && options.thought_begin) reasoning_->begin_is_token();
   if (reasoning_ && options.thought_end) reasoning_->end_is_token();
   if (options.tool_calls) calls_.emplace(*options.tool_calls, *options.tools);
 }
@@ -85,6 +86,7 @@ void Choice::add_token(SampledToken&& token, bool is_last_of_stop, ChoiceText& t
     // The token that ends an answer is not a part of it.
     if (!options_.include_stop) return;
   }
+  if (reasoning_ && id == options_.thought_begin) reasoning_->begin_may_come();
   if (reasoning_ && id == options_.thought_end) reasoning_->end_may_come();
   put(detokenizer_.add(id, num_generated_ > options_.min_tokens), text);
   const bool is_in_thought = reasoning_ && reasoning_->in_thought();

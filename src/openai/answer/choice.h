@@ -56,7 +56,7 @@ struct ChoiceOptions {
   bool skip_special_tokens = true, include_stop = false;
   bool logprobs = false, prompt_logprobs = false, ids = false;
   bool parse_reasoning = false, include_reasoning = true;
-  std::optional<TokenId> thought_end;          // the closing tag, where it is a token
+  std::optional<TokenId> thought_begin, thought_end;  // the tags, where they are tokens
   bool keeps_space = false;                    // behind a thought: the form that was asked for may begin with some
   const ToolCallSyntax* tool_calls = nullptr;  // calls are looked for; borrowed, as their tools are
   const boost::json::array* tools = nullptr;

@@ -53,7 +53,7 @@ class MessageReader {
                          }),
           blocks->end());
     std::string text;
-    if (!read_content(&system, "system", {.texts = "text"}, keys_, text)) return;
+    if (!read_content(&system, "system", {.texts = "text", .skips_empty = true}, keys_, text)) return;
     if (!text.empty()) transcript_.say_as_system(text);
   }
 

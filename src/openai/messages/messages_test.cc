@@ -174,6 +174,30 @@ TEST_F(MessagesTest, APictureInTheHistoryIsToldOfAndRefusesNothing) {
             "[user||||D\n[document left out: this model reads text only]] false");
 }
 
+TEST_F(MessagesTest, WhatIsTextInDocumentsAndSearchResultsIsRead) {
+  service_.answer_with("x");
+  EXPECT_EQ(prompt_of(R"({"max_tokens":9,"messages":[{"role":"user","content":[
+      {"type":"search_result","source":"https://a.b","title":"T","content":[{"type":"text","text":"S1"},
+        {"type":"text","text":"S2"}]},
+      {"type":"document","source":{"type":"content","content":[{"type":"text","text":"C"},
+        {"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBO"}}]}},
+      {"type":"document","source":{"type":"content","content":"plain"}},
+      {"type":"document","source":{"type":"url","url":"https://a.b/c.pdf"}}]}]})"),
+            "[user||||S1\nS2\nC\n[image left out: this model reads text only]\nplain"
+            "\n[document left out: this model reads text only]] false");
+  const Answer wrong = send_message(R"({"max_tokens":9,"messages":[{"role":"user","content":[
+      {"type":"search_result","content":[{"type":"text","text":7}]}]}]})");
+  EXPECT_EQ(wrong.status, 400);
+  EXPECT_THAT(json::serialize(wrong.body), HasSubstr("messages[0].content[0].content[0].text"));
+}
+
+TEST_F(MessagesTest, EmptyBlocksOfASystemAddNoLines) {
+  service_.answer_with("x");
+  EXPECT_EQ(prompt_of(R"({"max_tokens":9,"system":[{"type":"text","text":""},{"type":"text","text":"S"},
+      {"type":"text","text":""},{"type":"text","text":"T"}],"messages":[{"role":"user","content":"a"}]})"),
+            "[system||||S\nT][user||||a] false");
+}
+
 TEST_F(MessagesTest, AnAssistantsTextAtTheEndIsContinued) {
   chat_template_ = ChatTemplate::load(kModelFolder).value();
   service_.answer_with(" 4.");

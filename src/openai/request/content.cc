@@ -29,12 +29,13 @@ std::string in_place_of(std::string_view type) {
   return fmt::format("[{} left out: this model reads text only]", name);
 }
 
-// Anthropic's documents may be texts.
-const json::string* plain_document(const json::object& part) {
+// Anthropic's documents and search results may be texts, or blocks of them.
+const json::value* texts_of(const json::object& part) {
   const json::value* source = part.if_contains("source");
   const json::object* object = source ? source->if_object() : nullptr;
-  const json::value* data = object && text_at(*object, "type") == "text" ? object->if_contains("data") : nullptr;
-  return data ? data->if_string() : nullptr;
+  if (text_at(part, "type") == "search_result") return part.if_contains("content");
+  if (object && text_at(*object, "type") == "text") return object->if_contains("data");
+  return object && text_at(*object, "type") == "content" ? object->if_contains("content") : nullptr;
 }
 
 }  // namespace
@@ -45,8 +46,10 @@ std::optional<std::string> text_of_part(const json::value& part, const std::stri
   const std::string_view type = object ? text_at(*object, "type") : "";
   if (type.empty()) return keys.fault(where + ".type", "is missing", told_types(types.texts)), std::nullopt;
   if (has_word(types.unseen, type)) {
-    const json::string* document = plain_document(*object);
-    return document ? std::string(*document) : in_place_of(type);
+    const json::value* texts = texts_of(*object);
+    if (!texts) return in_place_of(type);
+    std::string text;
+    return read_content(texts, where + ".content", types, keys, text) ? std::optional(text) : std::nullopt;
   }
   if (!has_word(types.texts, type))
     return keys.fault(where + ".type", "is " + quoted(type), told_types(types.texts), ErrorCode::kUnsupported),
@@ -72,7 +75,8 @@ bool read_content(const json::value* content, const std::string& where, const Pa
   for (size_t i = 0; i < parts.size(); ++i) {
     const std::optional<std::string> line = text_of_part(parts[i], fmt::format("{}[{}]", where, i), types, keys);
     if (!line) return false;
-    if (i > 0) text += '\n';
+    if (types.skips_empty && line->empty()) continue;
+    if (types.skips_empty ? !text.empty() : i > 0) text += '\n';
     text += *line;
   }
   return true;

@@ -12,7 +12,8 @@ namespace cachalot::openai {
 // What a protocol calls the parts of a message's content, by words.
 struct PartTypes {
   std::string_view texts;
-  std::string_view unseen = {};  // pictures, sound, files: what these models do not see
+  std::string_view unseen = {};  // pictures, sound, files: what these models do not see; what of them is text is read
+  bool skips_empty = false;
 };
 
 // The text of a part, or a line in place of what is not seen, which tells the model so. None: it is no such part, which

@@ -69,6 +69,13 @@ bool speaks_of_others(const json::object& schema) {
   if (has_any(schema, {"allOf", "oneOf", "not", "if", "dependentSchemas", "dependencies", "unevaluatedProperties",
                        "propertyNames", "$dynamicRef", "$recursiveRef"}))
     return true;
+  if (schema.contains("$ref") && schema.contains("anyOf")) return true;
+  if (schema.contains("properties") && schema.contains("patternProperties")) return true;
+  if (has_any(schema, {"const", "enum"}) && has_any(schema, {"$ref", "anyOf", "properties"})) return true;
+  // One to a place that is not looked at here.
+  const json::value* ref = schema.if_contains("$ref");
+  const std::string_view place = ref && ref->is_string() ? std::string_view(ref->get_string()) : "#";
+  if (place != "#" && !place.starts_with("#/$defs/") && !place.starts_with("#/definitions/")) return true;
   return has_any(schema, {"$ref", "anyOf"}) &&
          has_any(schema, {"properties", "patternProperties", "additionalProperties", "required", "minProperties"});
 }

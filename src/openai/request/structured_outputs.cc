@@ -110,7 +110,7 @@ std::optional<GrammarText> read_structural_tag(const json::value& value, std::st
       if (!tags.empty()) tags += " | ";
       // The trigger is a part of the text in front.
       if (opening.size() > trigger.size()) append_json_string(opening.substr(trigger.size()), tags);
-      tags += " %json " + json_text(*schema) + " ";
+      tags += " %json " + json_grammar(schema->get_object()).text + " ";
       append_json_string(end->get_string(), tags);
     }
     if (tags.empty()) continue;

@@ -119,7 +119,11 @@ TEST_F(StructuredOutputsTest, AnObjectThatNamesItsPropertiesHasNoOthersUnlessItS
         std::string(R"({"type":"object","properties":{}})"), R"({"type":"object",)" + a + R"(,"required":["b"]})",
         R"({"type":"object",)" + a + R"(,"required":["a"],"minProperties":1})",
         R"({"type":"object",)" + a + R"(,"patternProperties":{"^b":{"type":"integer"}}})",
-        R"({"allOf":[)" + closed + R"(,{"type":"object","properties":{"b":{"type":"integer"}}}]})"})
+        R"({"allOf":[)" + closed + R"(,{"type":"object","properties":{"b":{"type":"integer"}}}]})",
+        R"({"$ref":"#/$defs/n","anyOf":[{"$ref":"#/$defs/m"}],"$defs":{"n":)" + closed +
+            R"(,"m":{"type":"object","properties":{"b":{"type":"integer"}}}}})",
+        R"({"const":{"a":1,"b":2},"type":"object",)" + a + "}",
+        R"({"$ref":"#/$defs/n","$defs":{"n":{"$ref":"#/properties/p"}},"properties":{"p":)" + closed + "}}"})
     EXPECT_TRUE(takes(open, R"({"a": 1, "b": 2})")) << open;
   // Properties of these names are no keywords, and values no schemas.
   EXPECT_FALSE(takes(R"({"type":"object","properties":{"allOf":{"type":"object","properties":{"not":{"const":
@@ -140,6 +144,13 @@ TEST_F(StructuredOutputsTest, TagsHoldWhatStandsBetweenThem) {
     EXPECT_FALSE(may_be(fields, R"(First <f=b>)")) << fields;
     EXPECT_FALSE(may_be(fields, R"(First <f=a>{"y": 1}</f>)")) << fields;
   }
+  // As any schema's: closed, and white space within its bounds.
+  const std::string silent =
+      R"("response_format":{"type":"structural_tag","structures":[{"begin":"<f>","schema":{"type":"object",)"
+      R"("properties":{"x":{"type":"integer"}}},"end":"</f>"}],"triggers":["<f>"]})";
+  EXPECT_TRUE(may_be(silent, R"(<f>{"x": 1}</f>)"));
+  EXPECT_FALSE(may_be(silent, R"(<f>{"x": 1, "y": 2}</f>)"));
+  EXPECT_FALSE(may_be(silent, R"(<f>{"x":    1}</f>)"));
 }
 
 TEST_F(StructuredOutputsTest, BeginBehindTheThought) {

@@ -208,6 +208,25 @@ TEST_F(ToolsTest, CallsThatMustComeAreHeldToTheirSchemas) {
   EXPECT_FALSE(accepts(R"("required","parallel_tool_calls":false)", weather + now));
 }
 
+TEST_F(ToolsTest, WhatTheirSchemasLeaveOpenIsClosedWhereTheyAreHeldToThem) {
+  service_.answer_with("x");
+  const std::string call = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>",
+                    end = "<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+  EXPECT_EQ(ask("POST", "/v1/chat/completions", chat(kTools + R"(,"tool_choice":"required")")).status, 200);
+  EXPECT_TRUE(last_request_takes(call + R"({"city": "Paris"})" + end));
+  EXPECT_FALSE(last_request_takes(call + R"({"city": "Paris", "more": 1})" + end));
+}
+
+TEST_F(ToolsTest, AFormBesideThemBeginsAsItSays) {
+  use_template((std::string(kTemplate) + "<think>\n").c_str());
+  service_.answer_with("hm</think>\n\n{}");
+  for (const auto& [form, content] :
+       {std::pair(R"("response_format":{"type":"json_object"})", "{}"), {R"("guided_regex":"\n+\\{\\}")", "\n\n{}"}}) {
+    const Answer answer = ask("POST", "/v1/chat/completions", chat(kTools + "," + form));
+    EXPECT_EQ(answer.body.at("choices").at(0).at("message").at("content"), content) << json::serialize(answer.body);
+  }
+}
+
 TEST_F(ToolsTest, AModelWithoutAKnownFormatSaysSo) {
   service_.answer_with("x");
   use_template("{{ messages[0].content }}");
