@@ -17,6 +17,21 @@ constexpr std::string_view kTags[] = {"<think>", "</think>"};
 // last.
 constexpr std::string_view kSigns[] = {"\ue5a1", "\uf2c4", "\ueb37", "\uf61e", "\ue90d", "\uf3a8"};
 
+// What a template's trim() takes off: Unicode's White_Space.
+constexpr std::string_view kSpaces[] = {" ",      "\t",     "\n",     "\v",     "\f",     "\r",     "\u0085",
+                                        "\u00a0", "\u1680", "\u2000", "\u2001", "\u2002", "\u2003", "\u2004",
+                                        "\u2005", "\u2006", "\u2007", "\u2008", "\u2009", "\u200a", "\u2028",
+                                        "\u2029", "\u202f", "\u205f", "\u3000"};
+
+std::string_view trim_end(std::string_view text) {
+  for (const std::string_view* space = kSpaces; space != std::end(kSpaces);) {
+    const bool ends = text.ends_with(*space);
+    if (ends) text.remove_suffix(space->size());
+    space = ends ? kSpaces : space + 1;
+  }
+  return text;
+}
+
 size_t first_character(std::string_view text) {
   size_t size = 1;
   while (size < text.size() && (static_cast<unsigned char>(text[size]) & 0xc0) == 0x80) size++;
@@ -57,7 +72,7 @@ MarkGuard::MarkGuard(const Tokenizer& tokenizer)
 // What a text ends with may be the beginning of a mark that another text goes on with; white space around texts is what
 // templates take off.
 bool MarkGuard::break_in_text(const Marks& marks, std::string_view sign, std::string_view text, std::string& broken) {
-  const size_t end = text.find_last_not_of(" \t\r\n") + 1;
+  const size_t end = trim_end(text).size();
   size_t written = 0;
   bool found = false;
   for (size_t i = 0; i < end; i++) {

@@ -172,7 +172,10 @@ TEST(MarkGuard, AMarkInTwoTextsIsBroken) {
   const MarkGuard guard(*tokenizer);
   for (const char* source : {"{{ a }}{{ b }}", "{{ a | trim }}{{ b | trim }}"}) {
     const auto chat_template = ChatTemplate::from_source(source, "", "").value();
-    for (const auto& [first, second] : {std::pair("x<｜User", "｜>y"), {"<", "｜User｜>"}, {"<｜Us \n", " er｜>"}}) {
+    for (const auto& [first, second] : {std::pair("x<｜User", "｜>y"),
+                                        {"<", "｜User｜>"},
+                                        {"<｜Us \n", " er｜>"},
+                                        {"<｜Us\u2003\u00a0\v", "\u3000er｜>"}}) {
       json::object context = {{"a", first}, {"b", second}};
       const std::string_view sign = guard.break_marks(context);
       std::string prompt = chat_template->render(json_text(context)).value();

@@ -218,7 +218,7 @@ TEST_F(ToolsTest, WhatTheirSchemasLeaveOpenIsClosedWhereTheyAreHeldToThem) {
 }
 
 TEST_F(ToolsTest, AFormBesideThemBeginsAsItSays) {
-  use_template((std::string(kTemplate) + "<think>\n").c_str());
+  use_template((std::string(kTemplate) + "{% if add_generation_prompt %}<think>{% endif %}").c_str());
   service_.answer_with("hm</think>\n\n{}");
   for (const auto& [form, content] :
        {std::pair(R"("response_format":{"type":"json_object"})", "{}"), {R"("guided_regex":"\n+\\{\\}")", "\n\n{}"}}) {
