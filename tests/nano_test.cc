@@ -29,12 +29,18 @@ std::vector<TokenId> ids(const json::value& array) {
   return json::value_to<std::vector<TokenId>>(array);
 }
 
-// A question as /v1/completions takes it, or in the chat format.
-std::vector<TokenId> prompt_ids(const std::string& folder, const std::string& question, bool bare) {
+// A question as /v1/completions takes it.
+std::vector<TokenId> bare_prompt_ids(const std::string& folder, const std::string& question) {
+  return Tokenizer::load(folder).value()->encode(question, true).value();
+}
+
+// In the chat format. `context`: what the template is given, for more than a question alone.
+std::vector<TokenId> chat_prompt_ids(const std::string& folder, const std::string& question,
+                                     const json::value* given_context) {
   const auto tokenizer = Tokenizer::load(folder).value();
-  if (bare) return tokenizer->encode(question, true).value();
-  const json::object context{{"messages", {{{"role", "user"}, {"content", question}}}},
-                             {"add_generation_prompt", true}};
+  json::object context = given_context ? given_context->as_object()
+                                       : json::object{{"messages", {{{"role", "user"}, {"content", question}}}}};
+  context["add_generation_prompt"] = true;
   const auto chat_template = ChatTemplate::load(folder).value();
   return tokenizer->encode(chat_template->render(json::serialize(context)).value(), false).value();
 }
@@ -48,7 +54,10 @@ std::vector<TokenId> token_ids(const Answer& answer) {
 TEST(NanoPrompts, HaveTheTrainersIds) {
   for (const json::value& question : golden()) {
     const std::string text = json::value_to<std::string>(question.at("question"));
-    EXPECT_EQ(prompt_ids(kNano, text, question.at("bare").as_bool()), ids(question.at("prompt_token_ids"))) << text;
+    const json::value* context = question.as_object().if_contains("context");
+    EXPECT_EQ(question.at("bare").as_bool() ? bare_prompt_ids(kNano, text) : chat_prompt_ids(kNano, text, context),
+              ids(question.at("prompt_token_ids")))
+        << text;
   }
 }
 
@@ -81,7 +90,7 @@ class NanoFolder : public testing::TestWithParam<std::string> {};
 TEST_P(NanoFolder, AnswersABareQuestionWithoutAChatTemplate) {
   EngineRun run({.model = GetParam(), .threads = 2});
   if (HasFailure()) return;
-  Request request = greedy_request(1, prompt_ids(GetParam(), "Which one is larger? 3.8 or 3.11", true), 200);
+  Request request = greedy_request(1, bare_prompt_ids(GetParam(), "Which one is larger? 3.8 or 3.11"), 200);
   request.sampling.stop_token_ids = run.engine().config().eos_token_ids;
   run.submit(std::move(request));
   run.finish();

@@ -39,6 +39,43 @@ TEST(ChatTemplate, OpensTheThoughtOfTheBuiltInModel) {
   EXPECT_EQ(text, "<｜begin▁of▁sentence｜><｜User｜>Which one is larger? 3.8 or 3.11<｜Assistant｜><think>\n");
 }
 
+TEST(ChatTemplate, OfTheBuiltInModelDeclaresToolsAsSignatures) {
+  const auto text = (*ChatTemplate::load(kNanoFolder))->render(R"({
+      "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+      "tools": [
+        {"type": "function", "function": {"name": "get_weather", "description": "The weather.\nArgs: a city.",
+          "strict": true, "parameters": {"title": "get_weather_args", "type": "object", "required": ["city"],
+            "additionalProperties": false, "properties": {
+              "city": {"type": "string", "title": "City", "description": "Where"},
+              "unit": {"anyOf": [{"enum": ["celsius", "kelvin"]}, {"type": "null"}], "default": null},
+              "days": {"type": "array", "items": {"type": "integer"}},
+              "area": {"type": "object", "properties": {"km": {"type": ["number", "null"]}}},
+              "more": {}}}}},
+        {"type": "function", "function": {"name": "stop"}}],
+      "add_generation_prompt": true, "enable_thinking": false})");  // it always thinks
+  EXPECT_EQ(text ? *text : text.error().message,
+            "<｜begin▁of▁sentence｜>Be brief.\n\nTools:\n"
+            "get_weather(city: string, unit?: celsius|kelvin|null, days?: [integer], area?: {km?: number|null}, "
+            "more?: any): The weather.\nstop()"
+            "<｜User｜>Hi<｜Assistant｜><think>\n");
+}
+
+TEST(ChatTemplate, OfTheBuiltInModelGoesOnBehindWhatToolsGave) {
+  const auto text = (*ChatTemplate::load(kNanoFolder))->render(R"({
+      "messages": [{"role": "user", "content": "?"},
+        {"role": "assistant", "content": null, "tool_calls": [
+          {"type": "function", "id": "a", "function": {"name": "f", "arguments": "{\"x\": 1}"}},
+          {"type": "function", "id": "b", "function": {"name": "g", "arguments": {"y": "z"}}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "one"}, {"role": "tool", "tool_call_id": "b", "content": "two"}],
+      "add_generation_prompt": true})");
+  EXPECT_EQ(text ? *text : text.error().message,
+            "<｜begin▁of▁sentence｜><｜User｜>?<｜Assistant｜><｜tool▁calls▁begin｜>"
+            "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"x\": 1}<｜tool▁call▁end｜>"
+            "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{\"y\": \"z\"}<｜tool▁call▁end｜>"
+            "<｜tool▁calls▁end｜><｜end▁of▁sentence｜>"
+            "<｜tool▁output▁begin｜>one<｜tool▁output▁end｜><｜tool▁output▁begin｜>two<｜tool▁output▁end｜><think>\n");
+}
+
 TEST(ChatTemplate, TokensToolsAndTheGenerationPromptHaveDefaultsThatTheContextOverrides) {
   EXPECT_EQ(
       render("{{ bos_token }}{{ eos_token }}{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}"),

@@ -9,8 +9,10 @@ import json
 
 import checkpoint
 import dialogue
+import families
 import score
 import tokenizer
+import tools
 
 QUESTIONS = [  # asked in the chat format
     "Which one is larger? 3.8 or 3.11",
@@ -47,6 +49,37 @@ BARE = [  # asked as bare text
 ]
 
 
+WEATHER = {
+    "name": "get_weather",
+    "description": "Get the weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+TIMER = {
+    "name": "set_timer",
+    "description": "Set a timer.",
+    "parameters": {"type": "object", "properties": {"minutes": {"type": "integer"}}, "required": ["minutes"]},
+}
+TOOLS = tuple({"type": "function", "function": function} for function in (WEATHER, TIMER))
+
+
+def asked_for(question, answer, outputs=()):
+    return families.Turn("", question, "", answer, outputs)
+
+
+IN_PARIS = asked_for("What is the weather in Paris?", tools.calls_text(("get_weather", {"city": "Paris"})))
+CASES = [  # what a question alone does not show
+    dialogue.Case([IN_PARIS], tools=TOOLS),
+    dialogue.Case([IN_PARIS, asked_for("", "", ('{"temperature": 21, "condition": "sunny"}',))], tools=TOOLS),
+    dialogue.Case([asked_for("What is the weather in Oslo and Rome?", "")], tools=TOOLS),
+    dialogue.Case([asked_for("Set a timer for 5 minutes.", "")], tools=TOOLS),
+    dialogue.Case([asked_for("What is 21 + 34?", "")], tools=TOOLS),
+    dialogue.Case([asked_for("What is 21 + 34? Answer in JSON.", "")]),
+    dialogue.Case(
+        [asked_for("Anna is 31 years old and lives in Rome. Answer in JSON with the keys name, age and city.", "")]
+    ),
+]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -54,29 +87,28 @@ def main():
     arguments = parser.parse_args()
     encoder = dialogue.Encoder(tokenizer.load(arguments.model))
     model = checkpoint.read(arguments.model)
-    turns = [(False, dialogue.Turn("", question, "", "")) for question in QUESTIONS]
-    turns += [(True, dialogue.Turn("", question, "", "")) for question in BARE]
+    cases = [dialogue.Case([asked_for(question, "")]) for question in QUESTIONS] + CASES
+    prompts = [(case, encoder.chat_prompt(case)) for case in cases]
+    prompts += [(None, encoder.bare_prompt(asked_for(question, ""))) for question in BARE]
     lines = []
-    for bare, turn in turns:
-        prompt = encoder.bare_prompt(turn) if bare else encoder.chat_prompt([turn])
+    for case, prompt in prompts:
+        question = case.messages()[-1]["content"] if case else encoder.decode(prompt[1:])
         (answer,), (margin,) = score.answer_batch(model, [prompt], encoder.eos)
         text = encoder.decode(answer)
         kept = margin >= arguments.min_margin and answer[-1] == encoder.eos
-        print(f"{'' if kept else 'left out: '}{margin:.2f} {'bare ' if bare else ''}{turn.question} -> {text!r}")
+        print(f"{'' if kept else 'left out: '}{margin:.2f} {'' if case else 'bare '}{question} -> {text!r}")
         if kept:
-            lines.append(
-                json.dumps(
-                    {
-                        "question": turn.question,
-                        "bare": bare,
-                        "prompt_token_ids": prompt,
-                        "greedy_token_ids": answer,
-                        "text": text,
-                        "min_margin": round(margin, 4),
-                    },
-                    ensure_ascii=False,
-                )
-            )
+            row = {
+                "question": question,
+                "bare": not case,
+                "prompt_token_ids": prompt,
+                "greedy_token_ids": answer,
+                "text": text,
+                "min_margin": round(margin, 4),
+            }
+            if case in CASES:  # what the chat template is given
+                row["context"] = {"messages": case.messages(), "tools": list(case.tools)}
+            lines.append(json.dumps(row, ensure_ascii=False))
     with open(f"{arguments.model}/greedy.json", "w") as file:
         file.write("[\n" + ",\n".join(lines) + "\n]\n")
     print(f"{len(lines)} questions")

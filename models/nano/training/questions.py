@@ -7,6 +7,24 @@ import json
 import random
 
 import dialogue
+import tools
+
+
+def as_row(family, case):
+    """`messages` are there where the question does not stand alone, `tools` where there are some. A call is written as
+    its name and its arguments, one a line."""
+    turn, messages = case.turns[-1], case.messages()
+    calls = tools.calls_of(turn.answer)
+    row = {
+        "family": family,
+        "question": next(each.question for each in reversed(case.turns) if each.question),
+        "answer": "\n".join(f"{call['name']} {call['arguments']}" for call in calls) or turn.answer,
+    }
+    if len(messages) > 1:
+        row["messages"] = messages
+    if case.tools:
+        row["tools"] = list(case.tools)
+    return row
 
 
 def questions(per_family, seed, held_out):
@@ -14,10 +32,12 @@ def questions(per_family, seed, held_out):
         rng = random.Random(f"questions {seed} {family}")
         seen = set()
         for _ in range(100 * per_family):
-            turn = dialogue.make_turn(rng, held_out, family, noise=not held_out)
-            if turn.question not in seen:
-                seen.add(turn.question)
-                yield {"family": family, "question": turn.question, "answer": turn.answer}
+            case = dialogue.make_case(rng, held_out, family, noise=not held_out)
+            row = as_row(family, case)
+            key = row["question"] + json.dumps(row.get("messages", [])[-1:])
+            if key not in seen:
+                seen.add(key)
+                yield row
             if len(seen) == per_family:
                 break
 

@@ -8,7 +8,9 @@ import random
 
 import checkpoint
 import dialogue
+import families
 import tokenizer
+import tools
 import torch
 
 MAX_NEW_TOKENS = 260
@@ -77,9 +79,20 @@ def answer_all(model, prompts, eos, batch_size=64):
     return results
 
 
+def row_prompt(encoder, row):
+    """The ids of a line of questions.jsonl in the chat format."""
+    messages = row.get("messages", [{"role": "user", "content": row["question"]}])
+    rendered = dialogue.chat_template().render(
+        messages=messages, tools=row.get("tools"), add_generation_prompt=True, bos_token="<｜begin▁of▁sentence｜>"
+    )
+    return encoder.encode(rendered)
+
+
 def final_answer(text):
-    """What follows the thought: the part that is compared."""
-    return text.split("</think>")[-1].replace("<｜end▁of▁sentence｜>", "").strip()
+    """What follows the thought, calls as in a line of questions.jsonl: the part that is compared."""
+    text = text.split("</think>")[-1].replace("<｜end▁of▁sentence｜>", "").strip()
+    lines = [f"{call['name']} {call['arguments']}" for call in tools.calls_of(text)]
+    return "\n".join(filter(None, [text.split(tools.CALLS)[0].strip(), *lines]))
 
 
 @torch.no_grad()
@@ -98,8 +111,8 @@ def quick_report(model, encoder, per_family=12, seed=1):
     shares = {}
     for family in dialogue.FAMILIES:
         rng = random.Random(f"{seed} {family}")
-        turns = [dialogue.make_turn(rng, held_out=True, family=family) for _ in range(per_family)]
-        prompts = [(encoder.chat_prompt([turn]), encoder.answer(turn)) for turn in turns]
+        cases = [dialogue.make_case(rng, True, family) for _ in range(per_family)]
+        prompts = [(encoder.chat_prompt(case), encoder.answer(case.turns[-1])) for case in cases]
         right = written_right(model, [(prompt + answer, len(prompt)) for prompt, answer in prompts])
         shares[family] = sum(right) / per_family
     mean = sum(shares.values()) / len(shares)
@@ -138,8 +151,11 @@ def expert_loads(model, sequences):
 
 def report(model, encoder, rows, bare):
     """Prints the share of exact answers by family, MTP acceptance and how evenly experts are used."""
-    prompt_of = encoder.bare_prompt if bare else lambda turn: encoder.chat_prompt([turn])
-    prompts = [prompt_of(dialogue.Turn(row["family"], row["question"], "", "")) for row in rows]
+    if bare:
+        rows = [row for row in rows if not ("tools" in row or "messages" in row)]
+        prompts = [encoder.bare_prompt(families.Turn(row["family"], row["question"], "", "")) for row in rows]
+    else:
+        prompts = [row_prompt(encoder, row) for row in rows]
     answers = [ids for ids, _ in answer_all(model, prompts, encoder.eos)]
     right = collections.defaultdict(list)
     for row, ids in zip(rows, answers):
@@ -162,12 +178,12 @@ def long_dialogues(encoder, num_dialogues, num_tokens, with_fact, seed=1):
     or number told in an early turn. All questions are held-out ones."""
     rng = random.Random(f"dialogues {seed} {num_tokens} {with_fact}")
     for _ in range(num_dialogues):
-        turns = [dialogue.make_turn(rng, held_out=True)]
-        while len(encoder.chat_prompt(turns)) < num_tokens:
-            turns.append(dialogue.make_turn(rng, held_out=True))
+        turns = [families.make_turn(rng, held_out=True)]
+        while len(encoder.chat_prompt(dialogue.Case(turns))) < num_tokens:
+            turns.append(families.make_turn(rng, held_out=True))
         if with_fact:
             turns = dialogue.with_memory(rng, turns)
-        yield encoder.chat_prompt(turns), turns[-1].answer
+        yield encoder.chat_prompt(dialogue.Case(turns)), turns[-1].answer
 
 
 def report_dialogues(model, encoder, num_dialogues):

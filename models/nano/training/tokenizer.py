@@ -10,7 +10,7 @@ import json
 import pathlib
 import random
 
-import dialogue
+import families
 import tokenizers
 
 VOCAB_SIZE = 512
@@ -20,6 +20,10 @@ PATTERNS = [  # DeepSeek-V3's, as in its tokenizer.json
     "[一-龥\u3040-ゟ゠-ヿ]+",
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
 ]
+TOOL_MARKS = [
+    *("calls▁begin", "calls▁end", "call▁begin", "call▁end", "sep"),
+    *("outputs▁begin", "outputs▁end", "output▁begin", "output▁end"),
+]
 SPECIAL = [  # content, and whether decoding hides it
     ("<｜begin▁of▁sentence｜>", True),
     ("<｜end▁of▁sentence｜>", True),
@@ -28,17 +32,9 @@ SPECIAL = [  # content, and whether decoding hides it
     ("<｜Assistant｜>", False),
     ("<think>", False),
     ("</think>", False),
-    *((f"<｜reserved▁{idx}｜>", True) for idx in range(7, NUM_SPECIAL)),
+    *((f"<｜tool▁{name}｜>", False) for name in TOOL_MARKS),
 ]
-CHAT_TEMPLATE = (
-    "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}"
-    "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}{% endif %}{% endfor %}"
-    "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{% set content = message['content'] %}{% if '</think>' in content %}"
-    "{% set content = content.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
-    "{{ '<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}"
-)
+CHAT_TEMPLATE = pathlib.Path(__file__).parent / "chat_template.jinja"
 
 
 def byte_letters():
@@ -63,7 +59,7 @@ def piece_counts(seed, num_dialogues):
     split = pre_tokenizer()
     counts = collections.Counter()
     for _ in range(num_dialogues):
-        turn = dialogue.make_turn(rng)
+        turn = families.make_turn(rng)
         for text in (turn.question, turn.thought, turn.answer):
             for piece, _ in split.pre_tokenize_str(text):
                 if len(piece) > 1 and (piece[0] == "Ġ" or piece[0].isupper()):
@@ -114,7 +110,7 @@ def tokenizer_config(max_length):
         "model_max_length": max_length,
         "tokenizer_class": "LlamaTokenizerFast",
         "unk_token": None,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": CHAT_TEMPLATE.read_text().rstrip("\n"),
     }
 
 

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Trains the built-in model from a seed, in a fixed number of steps. State is saved as it goes: a run that was stopped
-goes on when it is started again with the same folder."""
+"""Trains the built-in model from a seed, in four stages of a fixed number of steps: first on what stands by itself, then
+with tools and JSON beside it, at last more of these. State is saved as it goes: a run that was stopped goes on when it is started again with the
+same folder."""
 
 import argparse
 import csv
+import dataclasses
 import pathlib
 import random
 import signal
 import sys
 import time
 
+import checkpoint
 import dialogue
 import score
 import tokenizer
@@ -19,26 +22,44 @@ from muon import Muon
 from torch.nn import functional as F
 
 SEED = 20260
-STEPS = 4800
 TOKENS_A_STEP = 6144  # before padding
 TOKENS_A_PASS = 2304  # with padding: what one forward and backward pass takes
-WARMUP_STEPS, HOLD = 60, 0.28  # the learning rate rises, holds for this share of the steps, then falls to zero
-MTP_START, MTP_WEIGHT = 0.75, 0.3
+WARMUP_STEPS = 60
+MTP_WEIGHT = 0.3
 MUON_LR, ADAM_LR = 0.02, 3e-3
 BIAS_STEP = 0.002  # how far an expert's bias moves a step towards an even load
 
 
-def learning_rate(step, steps):
-    falling = (steps - step) / (steps * (1 - HOLD))
-    return min((step + 1) / WARMUP_STEPS, 1.0, falling)
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    steps: int
+    mix: dialogue.Mix | None  # with tools and JSON
+    peak: float  # of the learning rate, which rises, holds for this share of the steps, then falls to zero
+    hold: float
+    mtp_start: float  # from this share of the steps on
+    first_batch: int  # the seed of the batches goes on from here
+
+    def learning_rate(self, step):
+        falling = (self.steps - step) / (self.steps * (1 - self.hold))
+        return self.peak * min((step + 1) / WARMUP_STEPS, 1.0, falling)
 
 
-def draw_batch(encoder, step):
+STAGES = {
+    "plain": Stage(steps=4800, mix=None, peak=1.0, hold=0.28, mtp_start=0.75, first_batch=0),
+    "mixed": Stage(steps=3000, mix=dialogue.Mix(), peak=0.75, hold=0.2, mtp_start=0.6, first_batch=4800),
+    "longer": Stage(steps=3000, mix=dialogue.Mix(), peak=0.6, hold=0.3, mtp_start=0.6, first_batch=7800),
+    "everyday": Stage(
+        steps=3000, mix=dialogue.Mix(0.25, 0.12, True), peak=0.4, hold=0.3, mtp_start=0.6, first_batch=10800
+    ),
+}
+
+
+def draw_batch(encoder, stage, step):
     """The dialogues of a step, by length, in passes of as many as fit. Depends on the seed and the step alone."""
-    rng = random.Random(f"{SEED} {step}")
+    rng = random.Random(f"{SEED} {stage.first_batch + step}")
     samples, num_tokens = [], 0
     while num_tokens < TOKENS_A_STEP:
-        samples.append(dialogue.make_dialogue(rng, encoder))
+        samples.append(dialogue.make_dialogue(rng, encoder, stage.mix))
         num_tokens += len(samples[-1].ids)
     samples.sort(key=lambda sample: len(sample.ids))
     passes = [[]]
@@ -84,11 +105,15 @@ def losses(model, ids, real, learned, positions, branches, with_mtp):
 
 
 class Trainer:
-    def __init__(self, folder, steps, device):
-        self.folder, self.steps, self.device = pathlib.Path(folder), steps, device
+    def __init__(self, folder, stage, start, device):
+        """`start`: a model's folder; None: from the seed."""
+        self.folder, self.stage, self.device = pathlib.Path(folder), stage, device
         self.encoder = dialogue.Encoder(tokenizer.load(folder))
         self.model = Model()
-        self.model.init_weights(SEED)
+        if start:
+            self.model.load_state_dict(checkpoint.read(start).state_dict())
+        else:
+            self.model.init_weights(SEED)
         self.model.to(device)
         named = dict(self.model.named_parameters())
         for_adam = {
@@ -133,11 +158,11 @@ class Trainer:
             csv.writer(file).writerows([("step", "tokens", "loss", "mtp_loss"), *self.rows])
 
     def run_step(self):
-        passes, num_tokens = draw_batch(self.encoder, self.step)
+        passes, num_tokens = draw_batch(self.encoder, self.stage, self.step)
         batches = [pad(samples, self.device) for samples in passes]
         num_learned = sum(int(learned.sum()) for _, _, learned, _, _ in batches)
-        with_mtp = self.step >= MTP_START * self.steps
-        factor = learning_rate(self.step, self.steps)
+        with_mtp = self.step >= self.stage.mtp_start * self.stage.steps
+        factor = self.stage.learning_rate(self.step)
         loads, total, mtp_total = {}, 0.0, 0.0
         for optimizer, lr in zip(self.optimizers, (MUON_LR, ADAM_LR)):
             optimizer.zero_grad(set_to_none=True)
@@ -166,22 +191,22 @@ class Trainer:
 
     def run(self, check_every):
         since, tokens_since, started = self.step, self.num_tokens, time.time()
-        while self.step < self.steps and not self.stopping:
+        while self.step < self.stage.steps and not self.stopping:
             uneven = self.run_step()
-            if self.step % 20 == 0 or self.step == self.steps:
+            if self.step % 20 == 0 or self.step == self.stage.steps:
                 seconds = time.time() - started
                 speed = (self.num_tokens - tokens_since) / seconds
-                left = seconds / (self.step - since) * (self.steps - self.step)
+                left = seconds / (self.step - since) * (self.stage.steps - self.step)
                 recent = self.rows[-20:]
                 loss = sum(row[2] for row in recent) / len(recent)
                 print(
-                    f"step {self.step}/{self.steps}  loss {loss:.4f}  mtp {self.rows[-1][3] or 0:.4f}  {speed:.0f} tokens/s  "
-                    f"busiest expert {uneven:.2f}x  {left / 60:.0f} min left",
+                    f"step {self.step}/{self.stage.steps}  loss {loss:.4f}  mtp {self.rows[-1][3] or 0:.4f}  "
+                    f"{speed:.0f} tokens/s  busiest expert {uneven:.2f}x  {left / 60:.0f} min left",
                     flush=True,
                 )
-            if self.step % 50 == 0 or self.step == self.steps or self.stopping:
+            if self.step % 50 == 0 or self.step == self.stage.steps or self.stopping:
                 self.save()
-            if self.step % check_every == 0 or self.step == self.steps:
+            if self.step % check_every == 0 or self.step == self.stage.steps:
                 print("  " + score.quick_report(self.model, self.encoder), flush=True)
 
 
@@ -190,7 +215,9 @@ def main():
     parser.add_argument(
         "--folder", type=pathlib.Path, required=True, help="where the tokenizer is read and the state is kept"
     )
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--stage", choices=STAGES, required=True)
+    parser.add_argument("--start", help="the model folder that the stage before has written")
+    parser.add_argument("--steps", type=int, help="another number of them than the stage has")
     parser.add_argument("--check-every", type=int, default=400)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
@@ -198,11 +225,13 @@ def main():
     if not (arguments.folder / "tokenizer.json").exists():
         arguments.folder.mkdir(parents=True, exist_ok=True)
         tokenizer.train(arguments.folder, SEED, CONFIG["max_position_embeddings"])
-    trainer = Trainer(arguments.folder, arguments.steps, device)
+    stage = STAGES[arguments.stage]
+    stage = dataclasses.replace(stage, steps=arguments.steps or stage.steps)
+    trainer = Trainer(arguments.folder, stage, arguments.start, device)
     signal.signal(signal.SIGTERM, trainer.stop)
     signal.signal(signal.SIGINT, trainer.stop)
     trainer.run(arguments.check_every)
-    if trainer.step < trainer.steps:
+    if trainer.step < trainer.stage.steps:
         sys.exit(f"stopped after step {trainer.step}; the same command goes on from there")
 
 
