@@ -11,9 +11,11 @@ namespace cachalot::openai {
 namespace json = boost::json;
 
 void bound_formats(json::value& schema) {
+  // Years begin with 1, as in most languages' calendars.
+  static const std::string kYear = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)";
+  static const std::string kOf4 = "(?:0[48]|[2468][048]|[13579][26])";
   static const std::string kDay =
-      "^(?:[0-9]{4}-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8])|"
-      "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29)";
+      "^(?:" + kYear + "-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8])|(?:[0-9]{2}" + kOf4 + "|" + kOf4 + "00)-02-29)";
   static const std::string kSecond = R"(.*:[0-5][0-9](?:\.[0-9]+)?(?:[zZ]|[+-].{5})$)";
   struct Bound {
     std::string_view format, key;

@@ -29,9 +29,11 @@ TEST_F(StructuredOutputsTest, DatesAndTimesAreThoseThatThereAre) {
     return may_be(fmt::format(R"("structured_outputs":{{"json":{{"type":"string","format":"{}"}}}})", format),
                   fmt::format("\"{}\"", text));
   };
-  for (const char* date : {"2024-02-29", "2000-02-29", "2023-02-28", "2023-02-19", "2023-12-31", "2023-04-30"})
+  for (const char* date : {"2024-02-29", "2000-02-29", "2023-02-28", "2023-02-19", "2023-12-31", "2023-04-30",
+                           "0001-01-01", "0400-02-29", "1000-10-10", "2010-01-01"})
     EXPECT_TRUE(is_of("date", date)) << date;
-  for (const char* date : {"2023-02-29", "1900-02-29", "2024-02-30", "2023-04-31", "2023-13-01"})
+  for (const char* date :
+       {"2023-02-29", "1900-02-29", "2024-02-30", "2023-04-31", "2023-13-01", "0000-01-01", "0000-02-29"})
     EXPECT_FALSE(is_of("date", date)) << date;
   for (const char* time : {"04:52:59Z", "23:59:00.25+05:30"}) EXPECT_TRUE(is_of("time", time)) << time;
   EXPECT_FALSE(is_of("time", "04:52:60Z"));
