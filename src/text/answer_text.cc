@@ -74,9 +74,9 @@ std::string StreamingDetokenizer::add(TokenId token, bool may_stop) {
   return released;
 }
 
-std::string StreamingDetokenizer::finish() {
+std::string StreamingDetokenizer::finish(bool is_cut) {
   std::string characters, released;
-  characters_.finish(characters);
+  if (!is_cut) characters_.finish(characters);
   stops_.add(characters, released);
   stops_.finish(released);
   return released;

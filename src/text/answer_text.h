@@ -57,8 +57,9 @@ class StreamingDetokenizer {
   // The text that is certain after this token. After a stop string matched, nothing more. `may_stop`: false for the
   // first tokens of an answer that must have so many (min_tokens): no stop string is looked for in them.
   std::string add(TokenId token, bool may_stop = true);
-  // What is still held back, at the end; bytes that never became a character turn into U+FFFD.
-  std::string finish();
+  // What is still held back, at the end; bytes that never became a character turn into U+FFFD, or are left out if the
+  // answer `is_cut`.
+  std::string finish(bool is_cut = false);
   bool stopped() const { return stops_.stopped(); }
   const std::string& stop_string() const { return stops_.stop_string(); }
 

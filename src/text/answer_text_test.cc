@@ -143,7 +143,9 @@ TEST_F(Detokenizer, EndsACutCharacterWithAReplacementMark) {
   std::string text;
   for (size_t index = 0; index + 1 < tokens.size(); ++index) text += detokenizer.add(tokens[index]);
   EXPECT_EQ(text, "a");
+  StreamingDetokenizer cut = detokenizer;
   EXPECT_EQ(detokenizer.finish(), "\uFFFD");
+  EXPECT_EQ(cut.finish(true), "");
 }
 
 TEST_F(Detokenizer, SkipsSpecialTokensOnlyIfAsked) {

@@ -118,7 +118,7 @@ void Choice::put_content(std::string&& piece, ChoiceText& text) {
 void Choice::finish(FinishReason reason, ChoiceText& text) {
   finished_ = true;
   text.finish = reason;
-  put(detokenizer_.finish(), text);
+  put(detokenizer_.finish(reason == FinishReason::kLength), text);
   // The last bytes may have completed a stop string.
   if (detokenizer_.stopped() && reason == FinishReason::kLength) {
     text.finish = FinishReason::kStop;
