@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the built-in model from nothing but a seed: tokenizer, weights, questions, golden ids, int4 weights.
 #   models/nano/train.sh [--out DIR]    DIR: models/nano
-# Four stages, 80 to 95 minutes each of one quiet core with AVX-512; uses a GPU where there is one. Stopped, it goes on where
+# Four stages, 80 to 110 minutes each of one quiet core with AVX-512; uses a GPU where there is one. Stopped, it goes on where
 # it was when it is started again: its state and its Python environment are in build/nano_training. Without a GPU it takes
 # Debian's python3-torch with OpenBLAS, which was a third faster than PyPI's torch on one core of an AMD EPYC.
 set -euo pipefail
