@@ -49,7 +49,8 @@ ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, con
       mask_workers_(std::make_shared<MaskWorkers>(num_mask_workers())) {
   CHECK(!options_.served_model_names.empty());
   if (options_.max_model_len > 0)
-    open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint});
+    open({options_.max_model_len, options_.vocab_size, options_.eos_token_ids, options_.system_fingerprint,
+          options_.bits_fingerprint});
 }
 
 void ApiServer::open(LoadedModel model) {
@@ -59,6 +60,7 @@ void ApiServer::open(LoadedModel model) {
   options_.vocab_size = options_.limits.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer_.vocab_size();
   options_.limits.max_logprobs = wanted < 0 ? options_.vocab_size : std::min(wanted, options_.vocab_size);
   options_.system_fingerprint = std::move(model.system_fingerprint);
+  options_.bits_fingerprint = std::move(model.bits_fingerprint);
   prompts_.set_max_model_len(model.max_model_len);
   eos_token_ids_ = std::move(model.eos_token_ids);
   std::ranges::copy(options_.generation_config.eos_token_ids, std::back_inserter(eos_token_ids_));
@@ -103,22 +105,27 @@ ApiResult<void> ApiServer::check_model(const json::object& body) const {
 http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix, Plan plan) const {
   const ErrorForm form = error_form(call.request.path);
   Identity identity = identify(call.request, prefix);
-  if (form == ErrorForm::kAnthropic) identity.headers.set("request-id", identity.name);
   boost::asio::io_context& worker = workers_for(call.request).context();
-  ApiResult<GenerationPlan> planned = co_await http::run_on(worker, [&]() -> ApiResult<GenerationPlan> {
-    const http::Request request = std::move(call.request);  // gone with this
+  std::unique_ptr<GenerationCall> generation;
+  const ApiResult<void> planned = co_await http::run_on(worker, [&]() -> ApiResult<void> {
+    http::Request request = std::move(call.request);  // gone with this
     if (call.client_is_gone()) return std::unexpected(ApiError(499, "the client is gone", "invalid_request_error"));
-    return (this->*plan)(request, identity);
+    ASSIGN_OR_RETURN(std::optional<AnswerLog> log, take_log(request, identity));
+    ASSIGN_OR_RETURN(GenerationPlan made, (this->*plan)(request, identity));
+    if (log) made.sampling.seed = log->start.seed;
+    if (identity.is_logged) keep_log(identity, made);
+    made.headers = identity.headers;
+    made.keep_alive = options_.keep_alive;
+    if (options_.log_requests) made.log_name = identity.prefix + identity.name;
+    generation = std::make_unique<GenerationCall>(service_, tokenizer_, call, std::move(made));
+    if (log) RETURN_IF_ERROR(generation->resume(std::move(*log)));
+    return {};
   });
   if (!planned) {
     http::Response refusal = planned.error().to_response(identity.headers, form);
     co_return co_await call.respond(std::move(refusal));
   }
-  planned->headers = std::move(identity.headers);
-  planned->keep_alive = options_.keep_alive;
-  if (options_.log_requests) planned->log_name = identity.prefix + identity.name;
-  GenerationCall generation(service_, tokenizer_, call, std::move(*planned));
-  co_await generation.run();
+  co_await generation->run();
 }
 
 const http::IoThreads& ApiServer::workers_for(const http::Request& request) const {
@@ -223,7 +230,8 @@ http::Response ApiServer::load() const {
                                                        {"waiting", stats.num_waiting},
                                                        {"pending_tokens", stats.num_pending_tokens},
                                                        {"kv_usage", stats.kv_usage},
-                                                       {"instance", responses_->mark()}});
+                                                       {"instance", responses_->mark()},
+                                                       {"fingerprint", fingerprint()}});
   response.status = healthy ? 200 : 503;
   return response;
 }

@@ -30,6 +30,7 @@ struct ApiServerOptions {
   std::string version;
   // All of this is known once the model is loaded: where max_model_len is 0, open() tells it.
   std::string system_fingerprint;  // stands in answers: equal where version, model and settings are
+  std::string bits_fingerprint;    // equal where answers have the same bits, without white space
   int max_model_len = 0;
   int vocab_size = 0;                  // the model's; ids of prompts are below it; 0: the tokenizer's
   std::vector<TokenId> eos_token_ids;  // further ones (config.json's); the tokenizer's own is always one
@@ -54,6 +55,7 @@ struct LoadedModel {
   int max_model_len = 0, vocab_size = 0;
   std::vector<TokenId> eos_token_ids;
   std::string system_fingerprint;
+  std::string bits_fingerprint;  // of all servers that give the same bits; empty: nobody else goes on with an answer
 };
 
 // OpenAI's API over one generation service: /v1/completions, /v1/chat/completions, /v1/responses, /v1/models,
@@ -82,12 +84,22 @@ class ApiServer {
     std::string prefix, name;
     http::Headers headers;
     bool is_made_up = false;  // a request_id in the body goes before it
+    int64_t created = 0;
+    std::string response_id;  // of one that may be stored
+    bool is_logged = false;   // somebody keeps the answer's log
   };
   Identity identify(const http::Request& request, const char* prefix) const;
   // Null if the request may pass: it has a key where one is wanted, and the model is loaded.
   std::optional<http::Response> check_head(const http::Request& head) const;
   ApiResult<void> check_model(const boost::json::object& body) const;
 
+  // What a request brings of another server's log (openai/answer/answer_log.h), from which the identity is then; the
+  // body stays.
+  ApiResult<std::optional<AnswerLog>> take_log(http::Request& request, Identity& identity) const;
+  // The plan's answer is told with its log, if it can be.
+  void keep_log(const Identity& identity, GenerationPlan& plan) const;
+  // Of servers that give the same bits.
+  std::string fingerprint() const;
   // The long work of these is a worker's.
   using Plan = ApiResult<GenerationPlan> (ApiServer::*)(const http::Request& request, const Identity& identity) const;
   http::awaitable<void> run(http::ServerCall& call, const char* prefix, Plan plan) const;

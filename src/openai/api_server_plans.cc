@@ -51,7 +51,59 @@ ApiServer::Identity ApiServer::identify(const http::Request& request, const char
   const bool is_made_up = !is_usable_id(given);
   const std::string name =
       is_made_up ? fmt::format("{:016x}{:016x}", random_word(), random_word()) : std::string(given);
-  return {.prefix = prefix, .name = name, .headers = {{"X-Request-Id", name}}, .is_made_up = is_made_up};
+  Identity identity{.prefix = prefix,
+                    .name = name,
+                    .headers = {{"X-Request-Id", name}},
+                    .is_made_up = is_made_up,
+                    .created = unix_seconds(),
+                    .response_id = std::string_view(prefix) == "resp_" ? responses_->make_id() : ""};
+  if (error_form(request.path) == ErrorForm::kAnthropic) identity.headers.set("request-id", name);
+  return identity;
+}
+
+std::string ApiServer::fingerprint() const {
+  return fmt::format("{}/{}/{}", options_.bits_fingerprint, options_.max_model_len, options_.vocab_size);
+}
+
+ApiResult<std::optional<AnswerLog>> ApiServer::take_log(http::Request& request, Identity& identity) const {
+  const auto field = request.headers.find(answer_log::kField);
+  if (!field) return std::nullopt;
+  identity.is_logged = !options_.bits_fingerprint.empty();
+  const auto num_bytes = parse_number<size_t>(*field);
+  if (!num_bytes || *num_bytes > request.body.size())
+    return invalid_request(
+        fmt::format("{} is {}; the body has {} bytes", answer_log::kField, quoted(*field), request.body.size()));
+  if (*num_bytes == 0) return std::nullopt;
+  auto log = parse_answer_log(std::string_view(request.body).substr(0, *num_bytes));
+  if (!log) return invalid_request(log.error().message);
+  request.body.erase(0, *num_bytes);
+  const AnswerStart& start = log->start;
+  if (start.fingerprint != fingerprint())
+    return std::unexpected(
+        ApiError(409, fmt::format("an answer of {} cannot go on here, at {}", quoted(start.fingerprint), fingerprint()),
+                 "invalid_request_error"));
+  identity.name = start.name;
+  identity.created = start.created;
+  identity.response_id = start.response_id;
+  responses_->put_referred(start.stored, owner_of(request));
+  return std::optional(std::move(*log));
+}
+
+// What stands in a whole answer beside its text is told by the server that computed it: without a log such an answer is
+// begun anew.
+void ApiServer::keep_log(const Identity& identity, GenerationPlan& plan) const {
+  plan.may_go_elsewhere = true;
+  const bool is_plain = plan.sampling.num_logprobs < 0 && plan.sampling.num_prompt_logprobs < 0;
+  if (!plan.stream && !is_plain) return;
+  plan.log_headers.set(std::string(answer_log::kField),
+                       fmt::format("{} {} {}", plan.stream ? answer_log::kEvents : answer_log::kWhole,
+                                   responses_->mark(), fingerprint()));
+  plan.start_record = start_record({.name = identity.name,
+                                    .response_id = identity.response_id,
+                                    .created = identity.created,
+                                    .seed = plan.sampling.seed,
+                                    .fingerprint = fingerprint(),
+                                    .stored = std::move(plan.stored)});
 }
 
 GenerationPlan ApiServer::common_plan(GenerationParams& params) const {
@@ -189,7 +241,7 @@ ApiResult<void> ApiServer::use_tools(ToolUse use, std::optional<GrammarText> for
 AnswerHead ApiServer::answer_head(const GenerationParams& params, const Identity& identity) const {
   const std::string& name = identity.is_made_up && is_usable_id(params.request_id) ? params.request_id : identity.name;
   return {.id = identity.prefix + name,
-          .created = unix_seconds(),
+          .created = identity.created,
           .model = params.model.empty() ? options_.served_model_names.front() : params.model,
           .system_fingerprint = options_.system_fingerprint,
           .service_tier = params.service_tier.empty() ? "" : "default"};

@@ -27,9 +27,10 @@ ApiResult<GenerationPlan> ApiServer::plan_response(const http::Request& request,
                          .num_logprobs = params.sampling.num_logprobs,
                          .tokens_as_ids = options_.tokens_as_ids,
                          .returns_thoughts = parsed.returns_thoughts};
-  answer.head.id = responses_->make_id();
+  answer.head.id = identity.response_id;
   ASSIGN_OR_RETURN(GenerationPlan plan, plan_conversation(parsed.chat, fit, "input"));
   plan.holds_answer = true;
+  if (identity.is_logged) plan.stored = responses_->referred_by(body, owner);
   if (parsed.store && options_.max_stored_response_bytes > 0)
     answer.keep = [store = responses_.get(), id = answer.head.id,
                    draft = StoredResponse{.owner = owner,

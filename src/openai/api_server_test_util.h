@@ -35,6 +35,7 @@ class ApiServerTest : public testing::Test {
     options_.max_model_len = 200;
     options_.version = "1.2.3";
     options_.system_fingerprint = "fp";
+    options_.bits_fingerprint = "bits";
   }
 
   void start() {

@@ -82,7 +82,8 @@ class FakeService : public GenerationService {
                                 .priority = request.priority,
                                 .cache_salt = request.cache_salt,
                                 .constraint = std::move(request.constraint)});
-    running_[request.id] = {std::move(request), std::move(listener), 0};
+    const auto num_generated = request.tokens.size() - static_cast<size_t>(request.num_prompt_tokens);
+    running_[request.id] = {std::move(request), std::move(listener), num_generated};
     changed_.notify_all();
     return {};
   }

@@ -30,7 +30,9 @@ ApiError engine_failed(const ChoiceText& text) {
 
 GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& tokenizer, http::ServerCall& client,
                                GenerationPlan plan)
-    : service_(service), tokenizer_(tokenizer), client_(client), plan_(std::move(plan)) {}
+    : service_(service), tokenizer_(tokenizer), client_(client), plan_(std::move(plan)) {
+  make_sequences();
+}
 
 GenerationCall::~GenerationCall() {
   if (mailbox_) mailbox_->close();
@@ -41,31 +43,59 @@ GenerationCall::~GenerationCall() {
 
 http::awaitable<void> GenerationCall::run() {
   mailbox_ = std::make_shared<http::Mailbox<Mail>>(co_await boost::asio::this_coro::executor, kMostUnread);
-  make_sequences();
-  const Status submitted = submit();
+  Status submitted = is_resumed_ ? Status() : make_requests();
+  if (submitted) submitted = submit();
   if (!submitted) {
     http::Response refusal = plan_.format->refusal(ApiError(submitted.error()), plan_.headers);
     co_return co_await client_.respond(std::move(refusal));
   }
-  if (plan_.stream) co_await begin_stream();
+  if (is_streamed()) co_await begin_stream();
   while (!over_) {
     using Clock = std::chrono::steady_clock;
     auto mail =
-        co_await mailbox_->take_before(plan_.stream ? Clock::now() + plan_.keep_alive : Clock::time_point::max());
+        co_await mailbox_->take_before(is_streamed() ? Clock::now() + plan_.keep_alive : Clock::time_point::max());
     if (!mail) {
-      co_await client_.send(std::string(plan_.format->keep_alive()));
+      std::string word(plan_.stream ? plan_.format->keep_alive() : std::string_view());
+      if (plan_.start_record) word += answer_log::kPass;
+      co_await client_.send(std::move(word));
       continue;
     }
     if (mail->empty()) throw std::runtime_error("the client takes its answer too slowly");
     std::string events;
     for (Mail& item : *mail)
       if (!over_) take(std::move(item), events);
-    if (plan_.stream && over_)
+    if (is_streamed() && over_)
       co_await client_.end(std::move(events));
     else if (!events.empty())
       co_await client_.send(std::move(events));
   }
-  if (!plan_.stream) co_await client_.respond(std::move(answer_));
+  if (!is_streamed()) co_await client_.respond(std::move(answer_));
+}
+
+Status GenerationCall::resume(AnswerLog log) {
+  is_resumed_ = true;
+  std::string told;
+  if (plan_.stream) plan_.format->begin(sequences_.size(), usage(), told);
+  for (AnswerLog::Entry& entry : log.entries) {
+    if (entry.choice >= sequences_.size())
+      return make_error(ErrorCode::kInvalidArgument, "an answer's log tells of choice {} of {}", entry.choice,
+                        sequences_.size());
+    Sequence& sequence = sequences_[entry.choice];
+    for (const SampledToken& token : entry.output.tokens) {
+      if (token.token >= tokenizer_.vocab_size())
+        return make_error(ErrorCode::kInvalidArgument, "an answer's log tells of token {}", token.token);
+      sequence.generated.push_back(token.token);
+    }
+    // A place in the text depends on the prompt's tokens, whose probabilities were told with the first piece.
+    if (sequence.choice.num_generated() == 0 && plan_.sampling.num_prompt_logprobs >= 0)
+      for (size_t idx = 1; idx < sequence.prompt.tokens.size(); ++idx)
+        entry.output.prompt_logprobs.push_back({.token = sequence.prompt.tokens[idx], .top = {}});
+    say({entry.choice, std::move(entry.output)}, told);
+    told.clear();
+  }
+  if (over_ && num_finished_ < sequences_.size())
+    return make_error(ErrorCode::kOutOfMemory, "the answers under way hold as much as may be");
+  return make_requests();
 }
 
 void GenerationCall::make_sequences() {
@@ -75,20 +105,34 @@ void GenerationCall::make_sequences() {
   if (!plan_.stream) wholes_.resize(sequences_.size());
 }
 
-Status GenerationCall::submit() {
-  for (size_t i = 0; i < sequences_.size(); ++i)
-    RETURN_IF_ERROR(service_.submit(make_request(sequences_[i], i), [mailbox = mailbox_, i](RequestOutput output) {
-      mailbox->put({i, std::move(output)});
-    }));
+Status GenerationCall::make_requests() {
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    ASSIGN_OR_RETURN(Request request, make_request(sequences_[i], i));
+    requests_.push_back(std::move(request));
+  }
   return {};
 }
 
-Request GenerationCall::make_request(const Sequence& sequence, size_t index) const {
+Status GenerationCall::submit() {
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    if (sequences_[i].choice.finished()) continue;
+    RETURN_IF_ERROR(service_.submit(std::move(requests_[i]), [mailbox = mailbox_, i](RequestOutput output) {
+      mailbox->put({i, std::move(output)});
+    }));
+  }
+  requests_.clear();
+  return {};
+}
+
+Result<Request> GenerationCall::make_request(const Sequence& sequence, size_t index) const {
   Request request;
   request.id = sequence.id;
+  if (sequence.choice.finished()) return request;
   request.tokens = sequence.prompt.tokens;
   request.num_prompt_tokens = static_cast<int>(request.tokens.size());
+  request.tokens.insert(request.tokens.end(), sequence.generated.begin(), sequence.generated.end());
   request.sampling = plan_.sampling;
+  if (!sequence.generated.empty()) request.sampling.num_prompt_logprobs = -1;  // they were told
   request.sampling.max_tokens = sequence.prompt.max_tokens;
   // Within the prompt: a list of prompts gets what each of them would get alone.
   request.sampling.choice = static_cast<uint32_t>(index % static_cast<size_t>(plan_.choices_per_prompt));
@@ -110,10 +154,23 @@ Request GenerationCall::make_request(const Sequence& sequence, size_t index) con
     request.constraint =
         std::make_unique<ThoughtBudget>(std::move(thought), plan_.thought_budget, std::move(request.constraint));
   }
+  for (const TokenId token : sequence.generated)
+    if (request.constraint) RETURN_IF_ERROR(request.constraint->accept(token));
   return request;
 }
 
 void GenerationCall::take(Mail mail, std::string& events) {
+  if (!plan_.start_record) return say(std::move(mail), events);
+  // Responses tell at the end of a text all its probabilities again.
+  const std::string record =
+      output_record(mail.sequence, mail.output, plan_.holds_answer && plan_.sampling.num_logprobs >= 0);
+  say(std::move(mail), events);
+  if (over_ && !plan_.stream) events += format_whole(answer_);
+  if (last_record_ == answer_log::kEnd) events += record;
+  if (over_) events += last_record_;
+}
+
+void GenerationCall::say(Mail mail, std::string& events) {
   Sequence& sequence = sequences_[mail.sequence];
   if (sequence.choice.finished()) return;
   if (mail.output.progress)
@@ -129,11 +186,17 @@ void GenerationCall::take(Mail mail, std::string& events) {
   if (!mail.output.tokens.empty() && !first_token_) first_token_ = std::chrono::steady_clock::now();
   if (plan_.num_best < plan_.choices_per_prompt)
     for (const SampledToken& token : mail.output.tokens) sequence.logprob_sum += token.logprob;
+  const ErrorCode code = mail.output.error_code;
   ChoiceText text = sequence.choice.add(std::move(mail.output));
   if (sequence.choice.must_abort()) service_.abort(sequence.id);
-  if (text.finish == FinishReason::kError) return fail(engine_failed(text), events);
-  if (text.finish == FinishReason::kAborted && !plan_.format->tells_of_aborts())
-    return fail(ApiError(503, "the server stopped before the answer was whole", "service_unavailable"), events);
+  if (text.finish == FinishReason::kError)
+    return text.is_impossible || text.is_own_fault
+               ? fail(engine_failed(text), events)
+               : give_up(engine_failed(text),
+                         code == ErrorCode::kUnavailable ? answer_log::kGivenUp : answer_log::kFailed, events);
+  if (text.finish == FinishReason::kAborted && (plan_.may_go_elsewhere || !plan_.format->tells_of_aborts()))
+    return give_up(ApiError(503, "the server stopped before the answer was whole", "service_unavailable"),
+                   answer_log::kGivenUp, events);
   if (!plan_.stream)
     wholes_[mail.sequence].append(std::move(text));
   else if (text.has_news())
@@ -162,9 +225,12 @@ http::awaitable<void> GenerationCall::begin_stream() {
   http::Headers headers = plan_.headers;
   headers.set("Content-Type", "text/event-stream; charset=utf-8");
   headers.set("Cache-Control", "no-cache");
+  for (const auto& [name, value] : plan_.log_headers) headers.set(name, value);
   client_.begin(200, std::move(headers));
   std::string events;
-  plan_.format->begin(sequences_.size(), usage(), events);
+  if (!is_resumed_ && plan_.stream) plan_.format->begin(sequences_.size(), usage(), events);
+  if (plan_.start_record) events += is_resumed_ ? std::string(answer_log::kPass) : *plan_.start_record;
+  if (over_) co_return co_await client_.end(events + std::string(answer_log::kEnd));  // told to its end elsewhere
   co_await client_.send(std::move(events));
 }
 
@@ -186,6 +252,12 @@ void GenerationCall::fail(const ApiError& error, std::string& events) {
     plan_.format->fail(error, events);
   else
     answer_ = plan_.format->refusal(error, plan_.headers);
+}
+
+// Another server may do better.
+void GenerationCall::give_up(const ApiError& error, std::string_view record, std::string& events) {
+  last_record_ = record;
+  fail(error, events);
 }
 
 void GenerationCall::abort_all() {

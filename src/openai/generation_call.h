@@ -10,6 +10,7 @@
 #include "core/generation.h"
 #include "http/server.h"
 #include "openai/answer/answer_format.h"
+#include "openai/answer/answer_log.h"
 #include "openai/answer/choice.h"
 #include "openai/api_error.h"
 #include "text/grammar.h"
@@ -61,6 +62,10 @@ struct GenerationPlan {
   std::shared_ptr<AnswerBudget> budget;
   std::chrono::milliseconds keep_alive{15'000};  // a stream that has nothing to say for so long says that it lives
   std::string log_name;                          // of the request, for a line in the log at its end; empty: none
+  bool may_go_elsewhere = false;                 // an answer that the server's end cuts off: somebody asks another one
+  boost::json::array stored;                     // responses that it refers to (AnswerStart)
+  std::optional<std::string> start_record;       // of the answer's log, which somebody wants; none: nobody
+  http::Headers log_headers;                     // with it, of the response
 };
 
 // Runs a plan: a core request for each choice, and the answer, whole or streamed, when they are done or as they go. The
@@ -72,6 +77,8 @@ class GenerationCall {
   ~GenerationCall();
   GenerationCall(const GenerationCall&) = delete;
   GenerationCall& operator=(const GenerationCall&) = delete;
+  // Another server has begun the answer: tells it again to nobody, so that run() goes on behind it. On any thread.
+  Status resume(AnswerLog log);
   // Once.
   http::awaitable<void> run();
 
@@ -81,21 +88,26 @@ class GenerationCall {
     RequestId id = 0;
     const Prompt& prompt;
     Choice choice;
-    double logprob_sum = 0;  // of its tokens, where the best are chosen
+    double logprob_sum = 0;          // of its tokens, where the best are chosen
+    std::vector<TokenId> generated;  // by another server
   };
   struct Mail {
     size_t sequence;
     RequestOutput output;
   };
 
-  Request make_request(const Sequence& sequence, size_t index) const;
+  Result<Request> make_request(const Sequence& sequence, size_t index) const;
+  Status make_requests();
   void make_sequences();
   Status submit();
   void take(Mail mail, std::string& events);
+  void say(Mail mail, std::string& events);
+  bool is_streamed() const { return plan_.stream || plan_.start_record; }
   http::awaitable<void> begin_stream();
   void end_answer(std::string& events);
   bool may_hold(const RequestOutput& output);
   void fail(const ApiError& error, std::string& events);
+  void give_up(const ApiError& error, std::string_view record, std::string& events);
   void abort_all();
   void log_end() const;
   void keep_the_best();
@@ -107,12 +119,14 @@ class GenerationCall {
   GenerationPlan plan_;
   std::vector<Sequence> sequences_;
   std::vector<ChoiceText> wholes_;  // what a whole answer has of each so far
+  std::vector<Request> requests_;   // until they are submitted
   std::shared_ptr<http::Mailbox<Mail>> mailbox_;
   http::Response answer_;  // where nothing is streamed
   size_t num_finished_ = 0;
   int64_t num_held_bytes_ = 0;  // of the budget
   std::optional<std::chrono::steady_clock::time_point> first_token_;
-  bool over_ = false;
+  bool over_ = false, is_resumed_ = false;
+  std::string_view last_record_ = answer_log::kEnd;
 };
 
 }  // namespace cachalot::openai

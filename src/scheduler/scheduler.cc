@@ -334,7 +334,7 @@ std::optional<RequestOutput> Scheduler::abort(RequestId id) {
   return output;
 }
 
-std::vector<RequestOutput> Scheduler::finish_all(FinishReason reason, const std::string& error) {
+std::vector<RequestOutput> Scheduler::finish_all(FinishReason reason, const std::string& error, ErrorCode code) {
   in_flight_.clear();
   std::vector<RequestOutput> outputs;
   while (!sequences_.empty()) {
@@ -342,7 +342,8 @@ std::vector<RequestOutput> Scheduler::finish_all(FinishReason reason, const std:
     outputs.push_back({.id = sequence.request.id,
                        .num_cached_tokens = std::max(sequence.num_cached_tokens, 0),
                        .finish = reason,
-                       .error = error});
+                       .error = error,
+                       .error_code = code});
     remove(sequence);
   }
   return outputs;

@@ -87,7 +87,9 @@ class Scheduler {
   // else now. Unknown or finished ids are ignored.
   std::optional<RequestOutput> abort(RequestId id);
   // Ends all requests and abandons the round under way, if any: after a failed step, or when a drain takes too long.
-  std::vector<RequestOutput> finish_all(FinishReason reason, const std::string& error);
+  // `code`: of the error; kUnavailable: others are at fault.
+  std::vector<RequestOutput> finish_all(FinishReason reason, const std::string& error,
+                                        ErrorCode code = ErrorCode::kUnavailable);
   // From now on add() refuses; what is here goes on to its end.
   void drain() { is_draining_ = true; }
 

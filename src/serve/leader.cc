@@ -77,8 +77,8 @@ void Leader::deliver(Time now) {
   deliver(std::exchange(outputs_, {}), now);
 }
 
-void Leader::finish_all(FinishReason reason, const std::string& error, Time now) {
-  deliver(scheduler_.finish_all(reason, error), now);
+void Leader::finish_all(FinishReason reason, const std::string& error, Time now, ErrorCode code) {
+  deliver(scheduler_.finish_all(reason, error, code), now);
 }
 
 void Leader::deliver(std::vector<RequestOutput> outputs, Time now) {

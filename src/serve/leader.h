@@ -73,7 +73,8 @@ class Leader {
   void deliver(Time now);
 
   // Ends all requests, and abandons the round under way, if any.
-  void finish_all(FinishReason reason, const std::string& error, Time now);
+  // `code`: of the error; kUnavailable: others are at fault.
+  void finish_all(FinishReason reason, const std::string& error, Time now, ErrorCode code = ErrorCode::kUnavailable);
 
   bool is_leaving() const { return is_leaving_; }
   bool has_work() const { return scheduler_.has_work(); }

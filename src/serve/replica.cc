@@ -150,7 +150,8 @@ void Replica::fail(const Error& error) {
                error.code == ErrorCode::kUnavailable ? "" : error.message);
   }
   healthy_.store(false, std::memory_order_relaxed);
-  leader_.finish_all(FinishReason::kError, error.message, Clock::now());
+  leader_.finish_all(FinishReason::kError, error.message, Clock::now(),
+                     error.code == ErrorCode::kUnavailable ? ErrorCode::kUnavailable : ErrorCode::kInternal);
   if (on_failure_ && !leader_.is_leaving()) on_failure_(error);
 }
 

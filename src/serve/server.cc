@@ -29,6 +29,7 @@
 #include "text/chat_template.h"
 #include "text/folder_config.h"
 #include "text/tokenizer.h"
+#include "weights/model_files.h"
 
 namespace cachalot {
 
@@ -51,6 +52,18 @@ std::string system_fingerprint(const ServeOptions& options, IsaLevel isa) {
   for (const auto& [flag, value] : group_settings(options.engine, options.parallel))
     all += fmt::format(" {}={}", flag, value);
   return fmt::format("cachalot-{}-{:08x}", kVersion, std::hash<std::string>()(all) & 0xffffffff);
+}
+
+// The same in full, of all servers whose answers have the same bits, however many replicas their groups have.
+Result<std::string> bits_fingerprint(const ServeOptions& options, IsaLevel isa) {
+  constexpr std::string_view kDecide = "--tensor-parallel-size --enable-expert-parallel --dtype --activation-dtype";
+  ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
+  ASSIGN_OR_RETURN(const std::string model, files.fingerprint());
+  std::string all = fmt::format("{} {}", model.substr(0, 32), isa_name(isa));
+  for (const auto& [flag, value] : group_settings(options.engine, options.parallel))
+    if (has_word(kDecide, flag)) all += ' ' + value;
+  std::ranges::replace(all, ' ', '-');
+  return fmt::format("{}-{}", kVersion, all);
 }
 
 QueueLimits queue_limits(const ServiceOptions& service, int max_model_len) {
@@ -218,7 +231,8 @@ struct RunningServer::Parts {
     openai::LoadedModel model{.max_model_len = memory.max_model_len,
                               .vocab_size = config.vocab_size,
                               .eos_token_ids = {config.eos_token_ids.begin(), config.eos_token_ids.end()},
-                              .system_fingerprint = system_fingerprint(options, engine->isa())};
+                              .system_fingerprint = system_fingerprint(options, engine->isa()),
+                              .bits_fingerprint = bits_fingerprint(options, engine->isa()).value_or("")};
     log::info("{}: {} layers, {} threads of {}, context of {} tokens", folder, config.num_layers, engine->num_threads(),
               isa_name(engine->isa()), memory.max_model_len);
 

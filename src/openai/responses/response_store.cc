@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "config/json.h"
+#include "openai/request/transcript.h"
 
 namespace cachalot::openai {
 
@@ -94,6 +95,10 @@ void ResponseStore::put(const std::string& id, StoredResponse response) {
   if (size > max_bytes_) return;
   const std::string owner = response.owner;
   const std::lock_guard lock(mutex_);
+  if (const auto found = by_id_.find(id); found != by_id_.end()) {  // told again, by a server that went on with it
+    if (found->second->response->owner != owner) return;
+    erase(found->second);
+  }
   entries_.push_front({id, std::make_shared<const StoredResponse>(std::move(response))});
   by_id_.emplace(entries_.front().id, entries_.begin());
   num_bytes_ += size;
@@ -140,6 +145,49 @@ bool ResponseStore::erase(std::string_view id, std::string_view owner) {
   if (found == by_id_.end() || found->second->response->owner != owner) return false;
   erase(found->second);
   return true;
+}
+
+namespace {
+constexpr size_t kMostDepth = 80;  // of what is stored
+}
+
+json::array ResponseStore::referred_by(const json::object& body, std::string_view owner) {
+  json::array all;
+  const auto add = [&](std::string id) {
+    const Stored stored = find(id, owner);
+    if (!stored) return std::string();
+    all.push_back({{"id", std::move(id)},
+                   {"response", stored->response},
+                   {"input_items", stored->input_items},
+                   {"previous_id", stored->previous_id}});
+    return stored->previous_id;
+  };
+  for (std::string id(text_at(body, "previous_response_id")); !id.empty();) id = add(std::move(id));
+  const json::value* input = body.if_contains("input");
+  if (!input || !input->is_array()) return all;
+  for (const json::value& item : input->get_array())
+    if (const json::object* of = item.if_object(); of && text_at(*of, "type") == "item_reference")
+      if (auto id = response_ids::response_of_item(text_at(*of, "id"))) add(std::move(*id));
+  return all;
+}
+
+void ResponseStore::put_referred(const json::array& all, const std::string& owner) {
+  for (const json::value& one : all) {
+    const json::object* of = one.if_object();
+    const std::string_view id = of ? text_at(*of, "id") : std::string_view();
+    const auto mark = response_ids::mark_of(id);
+    if (!mark || mark == mark_ || find(id, owner)) continue;  // the own ones are nobody else's to tell
+    boost::system::error_code error, other_error;
+    const json::value response = json::parse(text_at(*of, "response"), error, {}, {.max_depth = kMostDepth});
+    const json::value items = json::parse(text_at(*of, "input_items"), other_error, {}, {.max_depth = kMostDepth});
+    const bool is_sound = !error && !other_error && items.is_array() && response.is_object() &&
+                          response.get_object().contains("output") && response.at("output").is_array();
+    if (is_sound)
+      put(std::string(id), {.owner = owner,
+                            .response = std::string(text_at(*of, "response")),
+                            .input_items = std::string(text_at(*of, "input_items")),
+                            .previous_id = std::string(text_at(*of, "previous_id"))});
+  }
 }
 
 int64_t ResponseStore::num_bytes() const {

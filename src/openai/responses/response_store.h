@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -65,6 +66,9 @@ class ResponseStore {
   // The response and all those that it builds upon, the first of them first; null at the place of one that is gone.
   std::vector<Stored> find_thread(std::string_view id, std::string_view owner);
   bool erase(std::string_view id, std::string_view owner);
+  // All that a request's body refers to, for a server that goes on with its answer; and there.
+  boost::json::array referred_by(const boost::json::object& body, std::string_view owner);
+  void put_referred(const boost::json::array& all, const std::string& owner);
 
   int64_t num_bytes() const;
 
