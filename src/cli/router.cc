@@ -36,7 +36,12 @@ void add_health_flags(CLI::App& app, RouterOptions& options) {
   seconds("--eject-time", options.eject_time, "For how long; twice as long the next time, up to 60 s");
   seconds("--slow-start", options.slow_start, "Until a replica that came back has its full share again");
   seconds("--stream-grace", options.stream_grace,
-          "How long an answer that has begun waits for a silent replica before it ends with an error");
+          "How long an answer that has begun and is not kept waits for a silent replica before it ends with an error");
+  seconds("--takeover-timeout", options.takeover_timeout,
+          "How long an answer whose replica is gone waits for one that goes on with it");
+  add_whole(app, "--takeover-memory", options.takeover_memory, {},
+            "Bytes of requests and their tokens that are kept, so that another replica can go on; 0: none")
+      ->group("Health");
 }
 
 void add_limit_flags(CLI::App& app, RouterOptions& options) {

@@ -101,6 +101,10 @@ struct RouterOptions {
   std::chrono::seconds stream_grace{10};  // for a stream that has begun, of a replica that is silent
   // Then, if it answers again: its streams say within 15 s that they live, unless it is another process.
   std::chrono::seconds revival_grace{20};
+  // Answers that another replica goes on with: what may be kept for them, of all requests (0: nothing), and how long
+  // one may be without a replica.
+  size_t takeover_memory = 256 << 20;
+  std::chrono::seconds takeover_timeout{60};
 
   // Limits; 0: none.
   int max_tries = 3;  // replicas that a request is sent to, one after the other, until one of them answers

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "openai/answer/answer_log.h"
 #include "openai/responses/response_store.h"
 
 namespace cachalot::router {
@@ -24,9 +25,9 @@ constexpr std::array<std::string_view, 9> kHopByHop{
     "Connection",        "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE",
     "Transfer-Encoding", "Trailer",    "Upgrade"};
 // The router's own business, or what only the nearest proxy can know.
-constexpr std::array<std::string_view, 11> kReplacedInRequests{
+constexpr std::array<std::string_view, 12> kReplacedInRequests{
     "Host",      "Content-Length", "Expect",   kForwardedFor,          "X-Forwarded-Proto", "X-Forwarded-Host",
-    "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank", openai::kOwnerField};
+    "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank", openai::kOwnerField, openai::answer_log::kField};
 constexpr size_t kMostForwardedFor = 16;  // addresses
 
 // Of a list with commas.
@@ -104,7 +105,8 @@ http::Headers response_fields(const http::Headers& answer, const std::string& re
   http::Headers fields;
   const auto named = named_by_connection(answer);
   for (const auto& [name, value] : answer)
-    if (!is_among(name, kHopByHop) && !is_among(name, named)) fields.add(name, value);
+    if (!is_among(name, kHopByHop) && !is_among(name, named) && !equal_ignoring_case(name, openai::answer_log::kField))
+      fields.add(name, value);
   if (!fields.contains(kRequestId)) fields.add(std::string(kRequestId), request_id);
   return fields;
 }

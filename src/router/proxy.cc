@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "config/json.h"
 #include "http/message.h"
+#include "openai/answer/answer_log.h"
 #include "openai/api_error.h"
 #include "router/forwarding.h"
 #include "router/request_course.h"
@@ -27,6 +28,7 @@ constexpr size_t kMaxRequestIdBytes = 128;
 // A head that came without a body waits so long for its first piece, since until it is passed on another replica may
 // be asked; then the client should know that it is being served.
 constexpr std::chrono::milliseconds kHeadPatience{500};
+constexpr size_t kMostHeld = 64 << 20;  // that a server tells at once
 
 std::string make_request_id() {
   thread_local std::mt19937_64 generator{std::random_device{}()};
@@ -52,7 +54,13 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   awaitable<void> run() {
     if (const auto refusal = course_.check(steady_clock::now())) co_return co_await refuse(*refusal);
     for (;;) {
+      if (const auto pause = course_.pause(); pause.count() > 0) {
+        asio::steady_timer timer(strand_, pause);
+        co_await timer.async_wait(asio::use_awaitable);
+      }
       const auto replica = course_.next_replica(weak_from_this(), steady_clock::now());
+      if (!replica && course_.is_waiting()) continue;
+      if (!replica && course_.goes_on() && !course_.last_words().empty()) co_return co_await say_last_words();
       if (!replica && replica.error()) co_return co_await refuse(*replica.error());
       if (!replica) co_return co_await answer(course_.take_failure());
       const bool is_over = co_await try_replica();
@@ -74,6 +82,12 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       if (self->call_ && self->course_.replica() == replica) self->wait_for_silent_replica();
     });
   }
+  void replica_is_new(size_t replica, const std::string& mark, bool was_older) override {
+    asio::post(strand_, [self = shared_from_this(), replica, mark, was_older] {
+      if (self->call_ && self->course_.replica() == replica && self->course_.hear_start(mark, was_older))
+        self->call_->close();
+    });
+  }
 
  private:
   http::ClientRequest make_request() {
@@ -85,7 +99,12 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
                                 .more_body = {},
                                 .body_size = {}};
     request.url.target = given.target;
-    if (client_.body_is_complete()) return request;
+    if (client_.body_is_complete()) {
+      if (!course_.wants_log()) return request;
+      request.headers.set(std::string(openai::answer_log::kField), std::to_string(course_.log().size()));
+      request.body.insert(0, course_.log());
+      return request;
+    }
     request.more_body = [this]() -> awaitable<Result<std::string>> {
       Result<std::string> piece = co_await client_.read();
       if (!piece) body_error_ = piece.error();
@@ -106,6 +125,10 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     if (!course_.take_head(*head, steady_clock::now())) {
       co_await keep_failure();
       co_return false;
+    }
+    if (course_.is_logged()) {
+      course_.begin_answer();
+      co_return co_await pass_logged(std::move(*head));
     }
     std::optional<std::string> first;
     Result<std::string> piece = co_await call_->read_within(kHeadPatience);
@@ -140,7 +163,93 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   }
 
   // By the end of the handler, which then throws at its next step.
-  bool is_given_up(const Error& error) const { return error.code == ErrorCode::kCancelled && !course_.was_silent(); }
+  bool is_given_up(const Error& error) const { return error.code == ErrorCode::kCancelled && !course_.was_closed(); }
+
+  // With its log, which is kept.
+  awaitable<bool> pass_logged(http::ResponseHead head) {
+    http::Headers fields = response_fields(head.headers, course_.id());
+    if (std::exchange(status_, head.status) == 0) {
+      context_->metrics.answer_began(course_.replica(), seconds());
+      context_->metrics.passed_bytes(course_.replica(), client_.request.body.size(), 0);
+    }
+    LogReader reader;
+    for (;;) {
+      Result<std::string> piece = co_await call_->read();
+      if (piece && piece->empty()) piece = make_error(ErrorCode::kUnavailable, "the answer broke off");
+      if (!piece) {
+        const bool has_died = piece.error().code == ErrorCode::kUnavailable;
+        co_return co_await lose_stream(std::move(piece.error()), has_died);
+      }
+      course_.take_piece(steady_clock::now());
+      context_->metrics.passed_bytes(course_.replica(), 0, piece->size());
+      LogReader::Step step = reader.pass(*piece);
+      course_.take_step(step, steady_clock::now());
+      if (reader.num_held() > kMostHeld) {
+        Error error{ErrorCode::kCorrupt, "the answer's log tells nothing", {}};  // g++ 12: not where it is awaited
+        co_return co_await lose_stream(std::move(error), false);
+      }
+      if (course_.is_whole()) {
+        if (step.is_whole) co_return co_await end_whole(std::move(fields));
+      } else {
+        if (!course_.head_is_passed()) client_.begin(status_, fields);
+        course_.pass_head();
+        course_.pass(step.events, true);
+        if (step.is_whole) {
+          end_metrics(true);
+          co_await client_.end(std::move(step.events));
+          co_return true;
+        }
+        co_await client_.send(std::move(step.events));
+      }
+      if (step.is_given_up) {
+        Error error{ErrorCode::kInternal, "the server gives the answer up", {}};
+        co_return co_await lose_stream(std::move(error), step.has_failed);
+      }
+    }
+  }
+
+  awaitable<bool> end_whole(http::Headers fields) {
+    Result<http::Response> response = openai::parse_whole(course_.whole_text());
+    if (!response) response = course_.to_response(ApiError(502, response.error().message, "server_error"));
+    fields.erase("Content-Type");
+    fields.erase("Cache-Control");
+    for (const auto& [name, value] : response->headers) fields.set(name, value);
+    response->headers = std::move(fields);
+    status_ = response->status;
+    course_.forget_request();
+    end_metrics(true);
+    co_await client_.respond(std::move(*response));
+    co_return true;
+  }
+
+  // Another replica is to go on. True: none can, and the request is over.
+  awaitable<bool> lose_stream(Error error, bool has_died) {
+    if (is_given_up(error)) co_return true;
+    if (course_.may_go_on()) {
+      course_.lose_stream(error.message, has_died, steady_clock::now());
+      co_return false;
+    }
+    if (course_.is_whole() || course_.may_go_elsewhere(true)) {
+      if (has_died) course_.lose_connection(steady_clock::now());
+      co_return co_await take_error(std::move(error));
+    }
+    if (course_.last_words().empty()) {
+      co_await end_broken(true, error.message);
+    } else {
+      course_.break_off(error.message, steady_clock::now());
+      co_await say_last_words();
+    }
+    co_return true;
+  }
+
+  // What the server that gave the answer up has said of it.
+  awaitable<void> say_last_words() {
+    end_metrics(false);
+    if (course_.head_is_passed()) co_return co_await client_.send(course_.last_words());
+    Result<http::Response> response = openai::parse_whole(course_.last_words());
+    if (!response) response = course_.to_response(ApiError(502, response.error().message, "server_error"));
+    co_await client_.respond(std::move(*response));
+  }
 
   awaitable<bool> pass_answer(http::ResponseHead head, std::optional<std::string> piece) {
     const auto length = head.headers.find("Content-Length");

@@ -50,6 +50,10 @@ Result<LoadReport> parse_load_report(std::string_view text) {
   read("kv_usage", report.kv_usage, 1);
   if (const boost::json::value* instance = object->if_contains("instance"); instance && instance->is_string())
     report.instance = instance->get_string();
+  if (const boost::json::value* value = object->if_contains("fingerprint"); value && value->is_string())
+    report.fingerprint = value->get_string();
+  if (const boost::json::value* value = object->if_contains("healing"); value && value->is_bool())
+    report.is_healing = value->get_bool();
   if (!odd.empty())
     return make_error(ErrorCode::kCorrupt, "the load report's {} is no number, or none that can be: {}", odd,
                       quoted(text));
@@ -98,7 +102,7 @@ bool ReplicaTable::is_full(const Replica& replica) const {
 
 Candidate ReplicaTable::candidate(size_t idx, size_t known_bytes, Time now) const {
   const Replica& replica = replicas_[idx];
-  return {.is_open = replica.health.is_up(),
+  return {.is_open = replica.health.is_up() && !replica.report.is_healing,
           .report = replica.report,
           .num_unreported = replica.since_report.num_requests,
           .unreported_tokens = replica.since_report.num_tokens,
@@ -119,6 +123,7 @@ std::expected<ReplicaTable::Place, NoPlace> ReplicaTable::admit(const RequestFac
   for (size_t idx = 0; idx < replicas_.size(); idx++) {
     Candidate& candidate = candidates.emplace_back(this->candidate(idx, known[idx], now));
     if (std::ranges::find(sent_to, idx) != sent_to.end() || (forced && idx != *forced)) candidate.is_open = false;
+    if (!facts.fingerprint.empty() && replicas_[idx].report.fingerprint != facts.fingerprint) candidate.is_open = false;
     if (!candidate.is_open || !is_full(replicas_[idx])) continue;
     candidate.is_open = false;
     any_full = true;
@@ -162,6 +167,7 @@ void ReplicaTable::question_asked(size_t idx) {
 
 void ReplicaTable::heard_well(size_t idx, const std::optional<LoadReport>& report, Time now) {
   if (report) {
+    tell_of_start(idx, report->instance);
     const std::lock_guard lock(mutex_);
     Replica& replica = replicas_[idx];
     replica.report = *report;
@@ -169,6 +175,20 @@ void ReplicaTable::heard_well(size_t idx, const std::optional<LoadReport>& repor
     replica.reported_question = replica.last_question;
   }
   change_health(idx, [&](ReplicaHealth& health) { health.heard_well(now); });
+}
+
+void ReplicaTable::tell_of_start(size_t idx, const std::string& mark) {
+  std::vector<std::pair<std::weak_ptr<SilenceListener>, bool>> listeners;
+  {
+    const std::lock_guard lock(mutex_);
+    const Replica& replica = replicas_[idx];
+    if (replica.report.instance.empty() || replica.report.instance == mark) return;
+    for (const auto& [id, visit] : replica.visits)
+      listeners.emplace_back(visit.listener, visit.question < replica.reported_question);
+  }
+  log::info("{} was started anew", replicas_[idx].url);
+  for (const auto& [weak, was_older] : listeners)
+    if (const auto listener = weak.lock()) listener->replica_is_new(idx, mark, was_older);
 }
 
 template <class Change>

@@ -24,6 +24,8 @@ struct LoadReport {
   double num_pending_tokens = 0;         // that came and are not computed yet
   double kv_usage = 0;                   // used KV blocks; 1: all of them
   std::string instance;                  // what the ids of its responses are marked with, another one with each start
+  std::string fingerprint;               // of replicas whose answers have the same bits
+  bool is_healing = false;  // has lost a rank that is to come back: keeps its streams, and takes nothing meanwhile
 };
 
 Result<LoadReport> parse_load_report(std::string_view json);
@@ -53,6 +55,8 @@ class SilenceListener {
   virtual ~SilenceListener() = default;
   // On any thread.
   virtual void replica_is_silent(size_t replica) = 0;
+  // Another process is there now, with this mark; `was_older`: the request was sent to one before it, for certain.
+  virtual void replica_is_new(size_t replica, const std::string& mark, bool was_older) = 0;
 };
 
 // Why a request was given no replica.
@@ -155,6 +159,8 @@ class ReplicaTable {
   template <class Change>
   void change_health(size_t replica, Change change);
 
+  // A report of another process than the last one.
+  void tell_of_start(size_t replica, const std::string& mark);
   bool was_heard(size_t replica, Time since) const { return last_heard_[replica] > since.time_since_epoch().count(); }
 
   const Limits limits_;

@@ -188,7 +188,11 @@ TEST_F(ReplicaTableTest, APromptGoesWhereItsBeginningWasUnlessThatIsBusy) {
 class Listener : public SilenceListener {
  public:
   void replica_is_silent(size_t) override { num_calls++; }
+  void replica_is_new(size_t, const std::string& mark, bool was_older) override {
+    starts.push_back(mark + (was_older ? " for certain" : ""));
+  }
   int num_calls = 0;
+  std::vector<std::string> starts;
 };
 
 TEST_F(ReplicaTableTest, WhoWaitsForASilentReplicaHearsOfItOnce) {
@@ -207,6 +211,39 @@ TEST_F(ReplicaTableTest, WhoWaitsForASilentReplicaHearsOfItOnce) {
   EXPECT_EQ(here->num_calls, 1);
   EXPECT_EQ(there->num_calls, 0);
   EXPECT_EQ(gone->num_calls, 0);
+}
+
+TEST_F(ReplicaTableTest, WhoIsAtAnOlderProcessHearsOfItsEnd) {
+  make(2);
+  report(0, {.instance = "a"});
+  const auto before = std::make_shared<Listener>(), after = std::make_shared<Listener>(),
+             there = std::make_shared<Listener>();
+  const auto at_0 = admit({}, {}, 0, before), at_1 = admit({}, {}, 1, there);
+  report(0, {.instance = "a"});
+  const auto later = admit({}, {}, 0, after);  // to the old process or the new one
+  report(0, {.instance = "b"});
+  report(0, {.instance = "b"});
+  EXPECT_EQ(before->starts, std::vector<std::string>{"b for certain"});
+  EXPECT_EQ(after->starts, std::vector<std::string>{"b"});
+  EXPECT_TRUE(there->starts.empty());
+}
+
+TEST_F(ReplicaTableTest, AnAnswerGoesOnOnlyWhereTheBitsAreTheSame) {
+  make(3);
+  report(0, {.fingerprint = "a"});
+  report(1, {.fingerprint = "b"});
+  for (int time = 0; time < 3; time++) EXPECT_EQ(admit({.fingerprint = "b"})->replica(), 1u);
+  EXPECT_EQ(admit({.fingerprint = "c"}).error(), NoPlace::kNoneUp);
+}
+
+TEST_F(ReplicaTableTest, AReplicaThatHealsIsNotOutAndGetsNothing) {
+  ReplicaTable& table = make(2);
+  report(0, *parse_load_report(R"({"running": 0, "healing": true})"));
+  EXPECT_TRUE(table.status(now_)[0].health.is_up());
+  for (int time = 0; time < 3; time++) EXPECT_EQ(admit()->replica(), 1u);
+  report(0, {});
+  const auto first = admit(), second = admit();
+  EXPECT_NE(first->replica(), second->replica());
 }
 
 // Load alone takes nobody out: the health question may wait behind what is being answered.

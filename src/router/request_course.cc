@@ -20,7 +20,9 @@ namespace {
 constexpr size_t kMaxErrorBytes = 1 << 20;
 constexpr std::string_view kForcedReplica = "X-data-parallel-rank";
 constexpr std::string_view kResponses = "/v1/responses";
-constexpr int kMostLosses = 2;  // replicas that one request may take with it
+constexpr int kMostLosses = AnswerKeeper::kMostDeaths;  // replicas that one request may take with it
+constexpr const char* kSilent = " because its server is silent";
+constexpr const char* kRenewed = " because its server was started anew";
 
 // Another replica may do better; unless this one says that it would not (a field that OpenAI's clients know, too).
 bool is_worth_another_try(const http::ResponseHead& head) {
@@ -68,7 +70,8 @@ RouterState::RouterState(const RouterOptions& given)
             {.max_in_flight = given.max_in_flight,
              .max_in_flight_per_replica = given.max_in_flight_per_replica,
              .prefix_entries = given.prefix_entries}),
-      metrics(given.server_urls, given.model) {}
+      metrics(given.server_urls, given.model),
+      takeover_memory(given.takeover_memory) {}
 
 RequestCourse::RequestCourse(RouterState& state, http::Request& request, std::string id, Time arrival)
     : state_(state),
@@ -76,7 +79,8 @@ RequestCourse::RequestCourse(RouterState& state, http::Request& request, std::st
       id_(std::move(id)),
       target_(request.target),
       error_form_(openai::error_form(request.path)),
-      arrival_(arrival) {}
+      arrival_(arrival),
+      keeper_(state.takeover_memory) {}
 
 std::optional<ApiError> RequestCourse::check(Time now) {
   auto forced = forced_replica();
@@ -123,21 +127,62 @@ http::Response RequestCourse::to_response(const ApiError& error) const {
   return response;
 }
 
-// A request that may have taken a replica with it gets one more.
 bool RequestCourse::was_last_try() const {
   return static_cast<int>(sent_to_.size()) >= state_.options.max_tries || forced_ || body_is_spent_ ||
-         num_losses_before_ > 0 || num_losses_ >= kMostLosses;
+         num_losses_ >= kMostLosses;
+}
+
+AnswerKeeper::Duration RequestCourse::pause() {
+  return goes_on() ? keeper_.next_pause() : AnswerKeeper::Duration();
+}
+
+// Whoever has the same bits may go on with an answer, also where its last replica was.
+std::expected<size_t, std::optional<ApiError>> RequestCourse::next_heir(const std::weak_ptr<SilenceListener>& listener,
+                                                                        Time now) {
+  place_.reset();
+  is_waiting_ = false;
+  if (is_refused_) return std::unexpected(std::nullopt);
+  if (keeper_.is_blamed()) {
+    state_.metrics.blamed();
+    for (int death = 0; death < kMostLosses; death++) state_.suspects.add(hash_of(target_, request_.body), now);
+    return std::unexpected(ApiError(
+        502,
+        fmt::format("{} servers died at the same token of this answer, which is given up", AnswerKeeper::kMostDeaths),
+        "server_error"));
+  }
+  if (keeper_.is_too_late(now, state_.options.takeover_timeout))
+    return std::unexpected(
+        ApiError(504,
+                 fmt::format("the replica that was answering is gone, and none went on with the answer within {} s "
+                             "(--takeover-timeout)",
+                             state_.options.takeover_timeout.count()),
+                 "server_error"));
+  facts_.fingerprint = keeper_.fingerprint();
+  auto place = state_.table.admit(facts_, {}, std::nullopt, listener, now);
+  if (!place) {
+    is_waiting_ = true;
+    return std::unexpected(std::nullopt);
+  }
+  replica_ = place->replica();
+  place_.emplace(std::move(*place));
+  log::info("request {}: {} goes on with the answer", id_, state_.table.url(replica_));
+  return replica_;
+}
+
+bool RequestCourse::wants_log() {
+  return request_.method == "POST" && !body_is_spent_ &&
+         (keeper_.is_kept() || (!is_logged() && keeper_.take_request(request_.body.size())));
 }
 
 std::expected<size_t, std::optional<ApiError>> RequestCourse::next_replica(
     const std::weak_ptr<SilenceListener>& listener, Time now) {
+  if (goes_on()) return next_heir(listener, now);
   if (failure_) {  // one was asked, and did not answer
     place_.reset();
-    sent_to_.push_back(replica_);
+    if (!was_renewed_) sent_to_.push_back(replica_);
     if (was_last_try()) return std::unexpected(std::nullopt);
     state_.metrics.retried(replica_);
   }
-  num_losses_before_ = num_losses_;
   auto place = state_.table.admit(facts_, sent_to_, forced_, listener, now);
   if (!place && failure_) return std::unexpected(std::nullopt);
   if (!place) {
@@ -150,27 +195,29 @@ std::expected<size_t, std::optional<ApiError>> RequestCourse::next_replica(
 }
 
 void RequestCourse::begin_try(Time now) {
-  was_silent_ = loss_is_counted_ = false;
+  loss_is_counted_ = was_renewed_ = has_mark_ = false;
+  closed_because_ = nullptr;
   try_began_ = now;
 }
 
 void RequestCourse::lose_connection(Time now) {
   if (std::exchange(loss_is_counted_, true)) return;
+  if (goes_on()) return keeper_.lose(true, now);
   num_losses_++;
   state_.suspects.add(hash_of(target_, request_.body), now);
 }
 
 std::optional<ApiError> RequestCourse::take_error(const Error& error, int num_lost,
                                                   const std::optional<Error>& body_error, Time now) {
-  log::warn("request {}: {}{}", id_, error.message, was_silent_ ? " because its server is silent" : "");
+  log::warn("request {}: {}{}", id_, error.message, reason_of_close());
   if (body_error) {
     const bool is_late = body_error->code == ErrorCode::kDeadlineExceeded;
     return is_late ? ApiError(408, body_error->message, "invalid_request_error") : ApiError(*body_error);
   }
-  if (error.code == ErrorCode::kDeadlineExceeded) return ApiError(504, error.message, "server_error");
+  if (error.code == ErrorCode::kDeadlineExceeded && !goes_on()) return ApiError(504, error.message, "server_error");
   // Nobody listens, or the connection broke: that is plain. Whom it only took long to reach may be busy.
   const bool took_long = num_lost == 0 && now - try_began_ >= state_.options.connect_timeout;
-  if (!was_silent_) state_.table.request_not_taken(replica_, error.message, took_long ? try_began_ : now);
+  if (!was_closed()) state_.table.request_not_taken(replica_, error.message, took_long ? try_began_ : now);
   failure_ = !stored_id_.empty() ? to_response(what_is_gone())
              : num_losses_ >= kMostLosses
                  ? to_response(ApiError(502,
@@ -183,7 +230,10 @@ std::optional<ApiError> RequestCourse::take_error(const Error& error, int num_lo
 
 bool RequestCourse::take_head(const http::ResponseHead& head, Time now) {
   state_.table.heard(replica_, now);
-  if (!is_worth_another_try(head)) return true;
+  const bool has_log = has_mark_ = keeper_.is_kept() && keeper_.begin(head);
+  if (goes_on() ? has_log : !is_worth_another_try(head)) return true;
+  // What is wrong with the request itself, which a server has taken before, no other one will forgive.
+  is_refused_ = goes_on() && head.status >= 400 && head.status < 500 && head.status != 409 && head.status != 429;
   failure_ = http::Response{head.status, response_fields(head.headers, id_), {}};
   failure_->headers.erase("Content-Length");
   patience_ends_ = now + kErrorPatience;
@@ -198,7 +248,7 @@ bool RequestCourse::wants_more_of_failure(Time now) const {
 void RequestCourse::end_failure(bool is_whole, Time now) {
   const int status = failure_->status;
   log::warn("request {}: {} answers with {}", id_, state_.table.url(replica_), status);
-  if (status == 503 || status == 429) return;
+  if (status == 503 || status == 429 || status == 409) return;
   // An error that it puts into words is the work of a server that lives.
   const bool has_words = is_whole && status == 500 && failure_->body.starts_with("{\"error\"");
   state_.table.request_failed(replica_, fmt::format("it answers with {}", status), has_words, now);
@@ -218,32 +268,66 @@ void RequestCourse::take_piece(Time now) {
 void RequestCourse::pass(std::string_view bytes, bool is_events) {
   if (has_answered_ || (is_events && EventBoundary::are_comments(bytes))) return;
   has_answered_ = true;
-  forget_request();
+  if (!keeper_.is_kept() || !is_logged()) return forget_request();
+  if (num_losses_ > 0) state_.suspects.acquit(hash_of(target_, request_.body));
+  request_.body_share.reset();  // its memory counts as the answer's
 }
 
 // It is answered: no other replica will get it.
 void RequestCourse::forget_request() {
+  keeper_.forget();
   if (num_losses_ > 0) state_.suspects.acquit(hash_of(target_, request_.body));
   request_.body = {};
   request_.headers = {};
   request_.body_share.reset();
 }
 
+void RequestCourse::take_step(const LogReader::Step& step, Time now) {
+  const bool had_no_room = keeper_.is_logged() && !keeper_.is_kept();
+  keeper_.add(step);
+  if (!keeper_.is_kept() && !had_no_room)
+    log::warn("request {}: no room is left to keep its answer for another replica (--takeover-memory)", id_);
+  if (!step.has_news && !step.is_whole) return;
+  if (const auto wait = keeper_.take_wait(now)) {
+    state_.metrics.waited(std::chrono::duration<double>(*wait).count());
+    failure_.reset();
+  }
+}
+
+// Nobody is taken out for it: a replica that has died with many answers is soon back, and the next connection tells.
+void RequestCourse::lose_stream(const std::string& reason, bool has_died, Time now) {
+  log::warn("request {}: {}: {}{}; another replica is to go on with its answer", id_, state_.table.url(replica_),
+            reason, reason_of_close());
+  if (has_died && !std::exchange(loss_is_counted_, true))
+    keeper_.lose(true, now);
+  else
+    keeper_.lose(false, now);
+  state_.metrics.taken_over(replica_);
+}
+
 void RequestCourse::break_off(const std::string& reason, Time now) {
-  log::warn("request {}: {}{}; its answer had begun", id_, reason, was_silent_ ? " because its server is silent" : "");
-  if (!was_silent_) state_.table.request_failed(replica_, reason, false, now);
+  log::warn("request {}: {}{}; its answer had begun", id_, reason, reason_of_close());
+  if (!was_closed()) state_.table.request_failed(replica_, reason, false, now);
 }
 
 // Nothing of an answer yet: another replica is asked. Else the silence may pass, for a while.
 bool RequestCourse::hear_silence() {
-  if (has_answered_) return false;
-  was_silent_ = true;
+  if (has_answered_ && !may_go_on()) return false;
+  closed_because_ = kSilent;
+  return true;
+}
+
+bool RequestCourse::hear_start(const std::string& mark, bool was_older) {
+  const bool is_older = has_mark_ ? keeper_.mark() != mark : was_older;
+  if (!is_older) return false;
+  closed_because_ = kRenewed;
+  was_renewed_ = true;
   return true;
 }
 
 bool RequestCourse::grace_is_over(uint64_t num_pieces, bool is_second) {
   if (num_pieces_ != num_pieces || !(is_second || state_.table.is_silent(replica_))) return false;
-  was_silent_ = true;
+  closed_because_ = kSilent;
   return true;
 }
 

@@ -13,6 +13,7 @@
 #include "http/client.h"
 #include "http/message.h"
 #include "openai/api_error.h"
+#include "router/answer_keeper.h"
 #include "router/replica_table.h"
 #include "router/request_facts.h"
 #include "router/router_metrics.h"
@@ -27,6 +28,7 @@ struct RouterState {
   ReplicaTable table;
   Suspects suspects;
   RouterMetrics metrics;
+  TakeoverMemory takeover_memory;
 };
 
 // The course of one request through the router: which replica is asked, what of its answer counts, whether another one
@@ -41,11 +43,17 @@ class RequestCourse {
 
   // Before any replica is asked: what the client is told instead.
   std::optional<openai::ApiError> check(Time now);
-  // The replica to be asked next, at which the request now has its place. Else its end: what the client is told, or
-  // with nothing there what is kept of the last replica's failure.
+  // For how long to wait before that: an answer that lost its replica has nobody yet.
+  AnswerKeeper::Duration pause();
+  // The replica to be asked next, at which the request now has its place. Else its end, unless it is_waiting(): what
+  // the client is told, or with nothing there what is kept of the last replica's failure.
   std::expected<size_t, std::optional<openai::ApiError>> next_replica(const std::weak_ptr<SilenceListener>& listener,
                                                                       Time now);
+  bool is_waiting() const { return is_waiting_; }
   void begin_try(Time now);
+  // Before a try: whether a log is wanted of the answer, and what there is of it goes with the request.
+  bool wants_log();
+  const std::string& log() const { return keeper_.log(); }
   void spend_body() { body_is_spent_ = true; }  // a part of it goes to a replica, and is nowhere else
 
   // --- What came of the try.
@@ -70,6 +78,16 @@ class RequestCourse {
   // take over, and the request is forgotten.
   void pass(std::string_view bytes, bool is_events);
   void forget_request();
+  // Of an answer with a log: what came of it. A server that gives it up, or is gone, is followed by another one, where
+  // that may be.
+  bool is_logged() const { return keeper_.is_logged(); }
+  bool is_whole() const { return keeper_.is_whole(); }
+  const std::string& whole_text() const { return keeper_.text(); }
+  const std::string& last_words() const { return keeper_.last_words(); }
+  void take_step(const LogReader::Step& step, Time now);
+  bool may_go_on() const { return keeper_.is_kept() && !keeper_.log().empty(); }
+  void lose_stream(const std::string& reason, bool has_died, Time now);
+  bool goes_on() const { return keeper_.is_lost(); }
   // May another replica be asked for an answer that broke off?
   bool may_go_elsewhere(bool is_events) const { return is_events && !has_answered_ && !body_is_spent_; }
   void break_off(const std::string& reason, Time now);
@@ -79,12 +97,14 @@ class RequestCourse {
   // The call is to be closed at once; else it has the grace that begins.
   bool hear_silence();
   uint64_t num_pieces() const { return num_pieces_; }
+  // Another process than the one that was asked is there: the call is to be closed.
+  bool hear_start(const std::string& mark, bool was_older);
   // At the end of a grace, or of a second one, which began after so many pieces: the call is to be closed. The second
   // is for a replica that answers again: where that is another process, nothing will ever come of the call.
   bool grace_is_over(uint64_t num_pieces, bool is_second);
 
   size_t replica() const { return replica_; }
-  bool was_silent() const { return was_silent_; }  // the call was given up because its replica was
+  bool was_closed() const { return closed_because_; }  // the call, by the router
   bool head_is_passed() const { return head_is_passed_; }
   const std::string& id() const { return id_; }
   const std::string& target() const { return target_; }
@@ -96,6 +116,9 @@ class RequestCourse {
   openai::ApiError what_is_gone() const;
   Result<std::optional<size_t>> forced_replica() const;
   bool was_last_try() const;
+  std::expected<size_t, std::optional<openai::ApiError>> next_heir(const std::weak_ptr<SilenceListener>& listener,
+                                                                   Time now);
+  const char* reason_of_close() const { return closed_because_ ? closed_because_ : ""; }
 
   RouterState& state_;
   http::Request& request_;
@@ -110,11 +133,16 @@ class RequestCourse {
   std::optional<ReplicaTable::Place> place_;
   size_t replica_ = 0;
   Time try_began_, patience_ends_;
-  int num_losses_ = 0, num_losses_before_ = 0;          // replicas lost without an answer; before this one
+  int num_losses_ = 0;                                  // replicas lost without an answer
   bool loss_is_counted_ = false;                        // that of the replica that has it now
   bool body_is_spent_ = false;                          // a part of it is gone to a replica and nowhere else
   bool head_is_passed_ = false, has_answered_ = false;  // its head; something of it that counts
-  bool was_silent_ = false;
+  const char* closed_because_ = nullptr;                // the call: its server is silent, or gone
+  bool was_renewed_ = false;                            // another process is there now, which was not asked
+  bool has_mark_ = false;                               // the process that was asked has said which it is
+  AnswerKeeper keeper_;
+  bool is_waiting_ = false;  // for a replica that goes on
+  bool is_refused_ = false;  // by one that should have gone on: the answer's end
   uint64_t num_pieces_ = 0;
   std::optional<http::Response> failure_;  // what the last replica said, or what is to be said for it
 };

@@ -55,7 +55,8 @@ namespace {
 namespace json = boost::json;
 
 constexpr double kMeanTokenBytes = 4;
-constexpr size_t kMostRead = 256 << 10;  // a millisecond's work; of what follows only the length counts
+// A millisecond's work, and of what may refer to something four; of what follows only the length counts.
+constexpr size_t kMostRead = 256 << 10, kMostReadForReferences = 1 << 20;
 
 // The top-level keys that prompts stand under.
 constexpr std::string_view kPromptKeys[] = {"prompt", "messages", "system", "input", "instructions"};
@@ -164,7 +165,7 @@ class PromptReader {
 RequestFacts read_request_facts(std::string_view body, bool refers) {
   json::basic_parser<PromptReader> parser{json::parse_options()};
   json::error_code ignored;  // the replica says what is wrong with it
-  const size_t num_read = refers ? body.size() : std::min(body.size(), kMostRead);
+  const size_t num_read = std::min(body.size(), refers ? kMostReadForReferences : kMostRead);
   parser.write_some(true, body.data(), num_read, ignored);
   const PromptReader& reader = parser.handler();
   return {.num_prompt_tokens = static_cast<double>(reader.num_bytes + body.size() - num_read) / kMeanTokenBytes +
@@ -175,7 +176,7 @@ RequestFacts read_request_facts(std::string_view body, bool refers) {
 
 namespace {
 
-constexpr int kLossesOfASuspect = 2;
+constexpr int kLossesOfASuspect = 3;
 constexpr std::chrono::seconds kFirstPenalty{30};
 constexpr int kMostPenaltyDoublings = 6;
 constexpr std::chrono::minutes kSuspectMemory{60};

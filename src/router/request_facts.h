@@ -60,6 +60,7 @@ struct RequestFacts {
   std::vector<Prefix> prefixes;
   std::string
       stored_id;  // of what the request goes on from or refers to, which one replica has (/v1/responses); or empty
+  std::string fingerprint;  // of the replicas that can go on with its answer; empty: it has none yet
 };
 
 // Reads the prompt or the messages of a JSON body; of one that is cut off, what is there. `refers`: it may refer to

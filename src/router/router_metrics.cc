@@ -53,6 +53,8 @@ struct RouterMetrics::Impl {
         all.gauge("cachalot:router_in_flight", "Requests that are at the replica, as the router knows", label);
     Counter& retries = all.counter("cachalot:router_retries_total",
                                    "Requests that this replica did not answer and another one was sent", label);
+    Counter& takeovers = all.counter("cachalot:router_takeovers_total",
+                                     "Answers that this replica had begun and another one goes on with", label);
     Counter& falls = all.counter("cachalot:router_ejections_total", "How often the replica was taken out", label);
     Counter& broken =
         all.counter("cachalot:router_broken_answers_total", "Answers of the replica that broke off midway", label);
@@ -69,6 +71,11 @@ struct RouterMetrics::Impl {
   std::mutex render_mutex;
   std::vector<OfReplica> replicas{};
   Gauge& connections = gauge("cachalot:router_client_connections", "Open connections of clients", {});
+  Histogram& pauses =
+      histogram("cachalot:router_takeover_pause_seconds",
+                "From the loss of an answer's replica to the next token of the one that goes on with it", {});
+  Counter& blames = counter("cachalot:router_blamed_requests_total",
+                            "Requests that ended because three servers had died at the same token of theirs", {});
   // Their series come with the statuses.
   prometheus::Family<Counter>& answers =
       family(prometheus::BuildCounter(), "cachalot:router_answers_total", "Answers of the replica, by status");
@@ -101,6 +108,18 @@ void RouterMetrics::passed_bytes(size_t replica, size_t num_to_replica, size_t n
 
 void RouterMetrics::retried(size_t replica) {
   impl_->replicas[replica].retries.Increment();
+}
+
+void RouterMetrics::taken_over(size_t replica) {
+  impl_->replicas[replica].takeovers.Increment();
+}
+
+void RouterMetrics::waited(double seconds) {
+  impl_->pauses.Observe(seconds);
+}
+
+void RouterMetrics::blamed() {
+  impl_->blames.Increment();
 }
 
 void RouterMetrics::refused(int status) {

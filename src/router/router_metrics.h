@@ -20,6 +20,11 @@ class RouterMetrics {
   void passed_bytes(size_t replica, size_t num_to_replica, size_t num_to_client);
   // A request that this replica did not answer goes to another one.
   void retried(size_t replica);
+  // An answer that this replica had begun goes on elsewhere; the client has waited so long for its next token; it ends,
+  // since three servers died at the same one.
+  void taken_over(size_t replica);
+  void waited(double seconds);
+  void blamed();
   // A request got no replica's answer but one of the router's own.
   void refused(int status);
 

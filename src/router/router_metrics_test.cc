@@ -29,14 +29,15 @@ TEST(RouterMetrics, HaveTheirNamesAndKinds) {
   RouterMetrics metrics({"http://a", "http://b"}, "");
   metrics.answer_ended(0, 200, 1, true);
   metrics.refused(503);
-  EXPECT_EQ(
-      kinds_in(metrics.render({replica_of("http://a", 0), replica_of("http://b", 0)}, 0)),
-      (std::set<std::string>{"cachalot:router_replica_up gauge", "cachalot:router_in_flight gauge",
-                             "cachalot:router_answers_total counter", "cachalot:router_retries_total counter",
-                             "cachalot:router_ejections_total counter", "cachalot:router_broken_answers_total counter",
-                             "cachalot:router_bytes_total counter", "cachalot:router_refused_total counter",
-                             "cachalot:router_first_byte_seconds histogram",
-                             "cachalot:router_request_seconds histogram", "cachalot:router_client_connections gauge"}));
+  EXPECT_EQ(kinds_in(metrics.render({replica_of("http://a", 0), replica_of("http://b", 0)}, 0)),
+            (std::set<std::string>{
+                "cachalot:router_replica_up gauge", "cachalot:router_in_flight gauge",
+                "cachalot:router_answers_total counter", "cachalot:router_retries_total counter",
+                "cachalot:router_ejections_total counter", "cachalot:router_broken_answers_total counter",
+                "cachalot:router_bytes_total counter", "cachalot:router_refused_total counter",
+                "cachalot:router_first_byte_seconds histogram", "cachalot:router_takeovers_total counter",
+                "cachalot:router_takeover_pause_seconds histogram", "cachalot:router_blamed_requests_total counter",
+                "cachalot:router_request_seconds histogram", "cachalot:router_client_connections gauge"}));
 }
 
 TEST(RouterMetrics, TellReplicasDirectionsAndStatusesApart) {

@@ -27,6 +27,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::chrono::seconds kEndMargin{5};  // beyond the drain
+constexpr size_t kMostKeptBody = 8 << 20;      // of a request that can be sent more than once
 constexpr std::array<std::string_view, 9> kOpenToAll{"/health",  "/live",         "/ping", "/state",         "/version",
                                                      "/metrics", "/openapi.json", "/docs", "/docs/style.css"};
 
@@ -100,6 +101,7 @@ struct RunningRouter::Parts {
                        .port = options.port,
                        .max_header_bytes = options.max_header_bytes,
                        .max_body_bytes = options.max_body_bytes,
+                       .max_buffered_body_bytes = kMostKeptBody,
                        .max_body_bytes_in_flight = options.max_body_bytes_in_flight,
                        .max_connections = options.max_connections,
                        .idle_timeout = options.idle_timeout,

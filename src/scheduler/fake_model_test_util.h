@@ -19,7 +19,9 @@ class FakeModel {
   uint64_t next_state(uint64_t state, TokenId token, bool is_prompt) const {
     return mix(state ^ mix(static_cast<uint64_t>(token) * 2 + (is_prompt || !sees_roles)));
   }
-  TokenId next_token(uint64_t state) const { return static_cast<TokenId>(mix(state + 1) % vocab_size); }
+  TokenId next_token(uint64_t state, uint64_t seed = 0) const {
+    return static_cast<TokenId>(mix(state + 1 + seed * 0x9e3779b97f4a7c15) % vocab_size);
+  }
   static float logprob(uint64_t state, TokenId token) { return -static_cast<float>(mix(state + token) % 1000); }
 
   // What a request generates when it is alone in the world.
@@ -30,7 +32,7 @@ class FakeModel {
     for (size_t position = 0;; position++) {
       state = next_state(state, tokens[position], static_cast<int>(position) < num_prompt_tokens);
       if (position + 1 < tokens.size()) continue;
-      tokens.push_back(next_token(state));
+      tokens.push_back(next_token(state, sampling.seed));
       if (finish_reason(sampling, static_cast<int>(tokens.size()) - num_prompt_tokens, tokens.back()) !=
           FinishReason::kNone)
         break;

@@ -17,9 +17,10 @@ namespace {
 constexpr int kFirstHttpPort = 7555;
 // After the last fault: so long until all replicas take requests again, and all clients have their answers.
 constexpr Duration kRecovery = 180s;
-// So long after a fault a request may still fail by it: until its replica is known as lost, loaded anew, and no longer
-// kept out for the errors that it gave.
-constexpr Duration kAftermath = 100s;
+// So long after a fault a request may still fail by it, where nothing goes on with answers: until its replica is known
+// as lost, loaded anew, and no longer kept out for the errors that it gave. Else only where several faults come so
+// close to each other, or no replica is up.
+constexpr Duration kAftermath = 100s, kShortAftermath = 15s;
 constexpr Duration kLossIsKnown = 4500ms, kSilenceIsKnown = 6s;
 
 double to_seconds(Duration duration) {
@@ -65,14 +66,16 @@ void Tally::operator+=(const Tally& other) {
   requests += other.requests, answered += other.answered, failed += other.failed, left += other.left;
   rounds += other.rounds, steps += other.steps, losses += other.losses;
   starts += other.starts, preemptions += other.preemptions, prefix_hits += other.prefix_hits;
-  events += other.events, seconds += other.seconds;
+  takeovers += other.takeovers, events += other.events, seconds += other.seconds;
 }
 
 std::string Tally::text() const {
   return fmt::format(
       "{:.0f} simulated seconds, {} events: {} requests ({} answered, {} failed by a fault, {} whose client left), {} "
-      "rounds, {} steps of ranks, {} losses heard of, {} ranks loaded, {} preemptions, {} tokens from the prefix cache",
-      seconds, events, requests, answered, failed, left, rounds, steps, losses, starts, preemptions, prefix_hits);
+      "rounds, {} steps of ranks, {} losses heard of, {} ranks loaded, {} preemptions, {} tokens from the prefix "
+      "cache, {} takeovers",
+      seconds, events, requests, answered, failed, left, rounds, steps, losses, starts, preemptions, prefix_hits,
+      takeovers);
 }
 
 Scenario make_scenario(uint64_t seed, const Scale& scale) {
@@ -97,6 +100,8 @@ Scenario make_scenario(uint64_t seed, const Scale& scale) {
                 .enabled = !random.one_in(4),
                 .hash_key = {}}};
   if (random.one_in(4)) scenario.queue.max_requests = random.between(2, 8);
+  scenario.keeps_answers = !random.one_in(6);
+  scenario.has_odd_replica = !layout.spans_replicas() && layout.dp_size > 1 && random.one_in(3);
 
   const bool comes_in_bursts = random.one_in(3);
   std::vector<std::vector<TokenId>> beginnings(3);
@@ -121,7 +126,6 @@ Scenario make_scenario(uint64_t seed, const Scale& scale) {
                 .rank = random.below(layout.dp_size * layout.tp_size),
                 .host = random.between(1, layout.num_hosts)};
     fault.other_host = random.below(layout.num_hosts + 1);
-    if (fault.kind == Fault::Kind::kHostDies) fault.length += 2s;  // no host is back at once
     // Several at once, now and then.
     if (!scenario.faults.empty() && random.one_in(4))
       fault.at = scenario.faults.back().at + random.between(Duration(0s), Duration(2s));
@@ -136,10 +140,7 @@ namespace {
 // What a client makes of what it hears; held to what it may hear.
 class Asker : public Client {
  public:
-  Asker(const Asked& asked, const FakeModel& model) : asked_(asked) {
-    SamplingParams sampling{.max_tokens = asked.max_tokens, .stop_token_ids = {0}};
-    expected_ = model.answer(asked.prompt, static_cast<int>(asked.prompt.size()), sampling);
-  }
+  Asker(const Asked& asked, const FakeModel& model) : asked_(asked), model_(model) {}
 
   void hear_head(int status) override {
     check(!status_, "gets a second head");
@@ -160,7 +161,7 @@ class Asker : public Client {
       else if (event.data.starts_with("{"))
         has_failed_ = true;
       else if (!event.data.empty())
-        take(parse_number<TokenId>(event.data).value_or(-1));
+        take_all(event.data);
     }
   }
   void hear_end(bool is_whole) override {
@@ -174,7 +175,7 @@ class Asker : public Client {
       is_complete_ = body_.ends_with("[DONE]");
       for (size_t at = 0; is_complete_ && body_[at] != '[';) {
         const size_t end = body_.find(' ', at);
-        take(parse_number<TokenId>(body_.substr(at, end - at)).value_or(-1));
+        take_all((at == 0 ? "@" : "") + body_.substr(at, end - at));
         at = end + 1;
       }
     }
@@ -192,8 +193,23 @@ class Asker : public Client {
   int status() const { return status_.value_or(0); }
   std::shared_ptr<Router::Call> call;
   Time began, ended;
+  bool saw_nobody_up = false;
 
  private:
+  // "@17", the seed, from which all else follows; or tokens.
+  void take_all(std::string_view text) {
+    if (text.starts_with('@')) {
+      check(expected_.empty(), "hears a second beginning");
+      SamplingParams sampling{.max_tokens = asked_.max_tokens, .stop_token_ids = {0}};
+      sampling.seed = parse_number<uint64_t>(text.substr(1)).value_or(0);
+      expected_ = model_.answer(asked_.prompt, static_cast<int>(asked_.prompt.size()), sampling);
+      return;
+    }
+    for (size_t comma = 0; comma < text.npos; text.remove_prefix(std::min(comma, text.size() - 1) + 1)) {
+      comma = text.find(',');
+      take(parse_number<TokenId>(text.substr(0, comma)).value_or(-1));
+    }
+  }
   void take(TokenId token) {
     const size_t place = received_.size();
     check(!has_failed_, "hears a token behind an error");
@@ -207,6 +223,7 @@ class Asker : public Client {
   }
 
   const Asked asked_;
+  const FakeModel& model_;
   std::vector<TokenId> expected_, received_;
   http::SseParser parser_;
   std::optional<int> status_;
@@ -221,6 +238,7 @@ class Cluster : public Ranks {
     model_.vocab_size = 50;
     RouterOptions options;
     options.answer_timeout = std::chrono::seconds(300);  // beyond kRecovery: nobody is to need it
+    if (!scenario.keeps_answers) options.takeover_memory = 0;
     std::vector<Router::Place> places;
     for (int replica = 0; replica < layout().dp_size; replica++) {
       places.push_back({layout().host_of(replica), http_port(replica)});
@@ -400,6 +418,7 @@ class Cluster : public Ranks {
 
   // That it ends, and with an error only where there is a reason.
   void watch(Asker& asker) {
+    asker.saw_nobody_up |= !router_->any_up();
     if (!asker.is_over()) return world_.after(100ms, nullptr, [this, &asker] { watch(asker); });
     asker.ended = world_.now();
     world_.note("request {} has ended: {}", asker.asked().id,
@@ -407,9 +426,13 @@ class Cluster : public Ranks {
                 : asker.is_answered() ? "answered"
                                       : fmt::format("failed ({})", asker.status()));
     if (asker.is_answered() || asker.has_left()) return;
-    const bool has_reason = std::ranges::any_of(scenario_.faults, [&](const Fault& fault) {
-      return start_ + fault.at <= asker.ended && asker.began <= start_ + fault.at + fault.length + kAftermath;
+    const Duration aftermath = scenario_.keeps_answers ? kShortAftermath : kAftermath;
+    const auto num_faults = std::ranges::count_if(scenario_.faults, [&](const Fault& fault) {
+      return start_ + fault.at <= asker.ended && asker.began <= start_ + fault.at + fault.length + aftermath;
     });
+    // Where replicas step together, or are on one host, a fault may leave nobody.
+    const bool have_others = scenario_.keeps_answers && layout().num_hosts > 1 && !layout().spans_replicas();
+    const bool has_reason = num_faults > (have_others ? 1 : 0) || asker.saw_nobody_up;
     const bool is_starting = asker.began < start_ + 6s;
     const bool is_full = asker.status() == 429 && scenario_.queue.max_requests > 0;
     if (!has_reason && !is_starting && !is_full)
@@ -465,6 +488,8 @@ class Cluster : public Ranks {
     for (const router::ReplicaStatus& replica : router_->status())
       if (replica.num_in_flight != 0)
         throw Violation(fmt::format("the router counts {} requests at {}", replica.num_in_flight, replica.url));
+    if (router_->num_kept_bytes() > 0)
+      throw Violation(fmt::format("the router keeps {} bytes of answers that are over", router_->num_kept_bytes()));
   }
 
   void add_up() {
@@ -476,6 +501,7 @@ class Cluster : public Ranks {
       tally_.preemptions += rank->stats().num_preemptions;
       tally_.prefix_hits += rank->stats().prefix_hit_tokens;
     }
+    tally_.takeovers = router_->num_takeovers();
     tally_.events = world_.num_events();
     tally_.seconds = to_seconds(world_.now() - start_);
   }

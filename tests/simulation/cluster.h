@@ -53,7 +53,8 @@ struct Scenario {
   Layout layout;
   SchedulerOptions scheduler;
   QueueLimits queue;
-  bool vocabulary_is_small = true;
+  bool has_odd_replica = false;  // the first gives other bits
+  bool keeps_answers = true;     // the router, so that another replica may go on with them
   std::vector<Asked> requests;
   std::vector<Fault> faults;
   Duration length{};  // then all faults are over
@@ -71,7 +72,7 @@ Scenario make_scenario(uint64_t seed, const Scale& scale);
 // What runs saw, added up: that they meet what they are about.
 struct Tally {
   uint64_t requests = 0, answered = 0, failed = 0, left = 0, rounds = 0, steps = 0, losses = 0, starts = 0,
-           preemptions = 0, prefix_hits = 0, events = 0;
+           preemptions = 0, prefix_hits = 0, takeovers = 0, events = 0;
   double seconds = 0;
   void operator+=(const Tally& other);
   std::string text() const;

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "comm/membership/hub.h"
 #include "comm/membership/spoke.h"
+#include "openai/answer/answer_log.h"
 #include "scheduler/integrity_test_util.h"
 
 namespace cachalot {
@@ -59,25 +60,54 @@ class Api {
  private:
   struct Call {
     StreamPtr stream;
-    bool is_streamed = true, has_head = false;
-    std::string body;
+    bool is_streamed = true, has_head = false, has_log = false, has_begun = false;
+    uint64_t seed = 0;
+    std::optional<TokenId> half;  // that is told with the next one, as half a character is
+    std::string body;             // of a whole answer
   };
 
-  void take(const StreamPtr& stream, const std::string& request) {
+  // "POST 7", and behind that "@", if a log is wanted, with what there is of it.
+  void take(const StreamPtr& stream, std::string_view request) {
     if (request == "GET /load") return tell_load(stream);
-    const Asked& asked = rank_.ranks_.request(static_cast<int>(parse_number<int>(request.substr(5)).value_or(-1)));
+    request.remove_prefix(std::string_view("POST ").size());
+    const size_t end = std::min(request.find('@'), request.size());
+    const Asked& asked = rank_.ranks_.request(parse_number<int>(request.substr(0, end)).value_or(-1));
     const auto refuse = [&](int status) {
       stream->send(fmt::format("H{} json", status));
       stream->send("D{\"error\": {\"message\": \"refused\"}}");
       stream->send("E");
     };
+    Call call{
+        .stream = stream, .is_streamed = asked.is_streamed, .has_log = end < request.size(), .half = {}, .body = {}};
+    std::optional<openai::AnswerLog> log;
+    if (end + 1 < request.size()) {
+      auto read = openai::parse_answer_log(request.substr(end + 1));
+      if (!read) throw Violation("a log is none: " + read.error().message);
+      log = std::move(*read);
+    }
     if (!takes_requests()) return refuse(503);
     Request made{.id = next_id_++, .tokens = asked.prompt};
     made.num_prompt_tokens = static_cast<int>(asked.prompt.size());
     made.sampling.max_tokens = asked.max_tokens;
     made.sampling.stop_token_ids = {0};
+    if (log && log->start.fingerprint != fingerprint())
+      throw Violation(fmt::format("{} is to go on with an answer of other bits", rank_.process_->name));
+    made.sampling.seed = (log ? log->start.seed : rank_.world_.random().next()) ^ oddness();
+    bool is_over = false;
+    for (const openai::AnswerLog::Entry& entry : log ? log->entries : std::vector<openai::AnswerLog::Entry>()) {
+      if (is_over) throw Violation(fmt::format("the log of request {} goes on behind its end", asked.id));
+      for (const SampledToken& token : entry.output.tokens) made.tokens.push_back(token.token);
+      is_over = entry.output.finish != FinishReason::kNone;
+      say(call, entry.output);
+    }
+    call.seed = made.sampling.seed;  // which is told first
+    if (!call.is_streamed) call.body.insert(0, fmt::format("{} ", call.seed));
     made.parent = made.id;
     made.arrival_ns = rank_.world_.now().time_since_epoch().count();
+    if (is_over) {
+      begin(call, {});
+      return end_logged(call, "", std::string(openai::answer_log::kEnd));
+    }
     if (!rank_.leader_->check(made)) return refuse(400);
     const Scenario& scenario = rank_.ranks_.scenario();
     if (!check_queue(scenario.queue, scenario.scheduler.max_num_seqs, rank_.leader_->stats(), rank_.mail_,
@@ -88,7 +118,10 @@ class Api {
     if (limits.max_requests > 0 && num_waiting > limits.max_requests + scenario.scheduler.max_num_seqs)
       throw Violation(fmt::format("{} requests wait at {}", num_waiting, rank_.process_->name));
     const RequestId id = made.id;
-    calls_[id] = {.stream = stream, .is_streamed = asked.is_streamed};
+    const std::string record =
+        openai::start_record({.seed = made.sampling.seed ^ oddness(), .fingerprint = fingerprint(), .stored = {}});
+    if (call.has_log) begin(call, log ? std::string(openai::answer_log::kPass) : beginning(call) + record);
+    calls_[id] = std::move(call);
     stream->on_closed = [this, id](const std::string&) {
       if (calls_.erase(id) == 0) return;
       rank_.mail_.aborts.push_back(id);
@@ -100,14 +133,19 @@ class Api {
     rank_.wake();
   }
 
+  // One replica may give other bits than all others, and says so.
+  uint64_t oddness() const { return rank_.ranks_.scenario().has_odd_replica && rank_.replica_ == 0 ? 1 : 0; }
+  std::string fingerprint() const { return oddness() ? "odd" : "toy"; }
   bool takes_requests() const { return rank_.is_ready() && !rank_.is_draining_; }
 
   void tell_load(const StreamPtr& stream) const {
     stream->send(takes_requests() ? "H200 json" : "H503 json");
     if (takes_requests()) {
       const ReplicaStats stats = rank_.mail_.with(rank_.leader_->stats());
-      stream->send(fmt::format(R"(D{{"running": {}, "waiting": {}, "pending_tokens": {}, "kv_usage": {}}})",
-                               stats.num_running, stats.num_waiting, stats.num_pending_tokens, stats.kv_usage));
+      stream->send(fmt::format(R"(D{{"running": {}, "waiting": {}, "pending_tokens": {}, "kv_usage": {}, )"
+                               R"("instance": "{}", "fingerprint": "{}"}})",
+                               stats.num_running, stats.num_waiting, stats.num_pending_tokens, stats.kv_usage,
+                               rank_.process_->id, fingerprint()));
     }
     stream->send("E");
   }
@@ -115,8 +153,8 @@ class Api {
   void say_that_it_waits(RequestId id) {
     rank_.world_.after(1s, rank_.process_, [this, id] {
       const auto found = calls_.find(id);
-      if (found == calls_.end() || !found->second.is_streamed) return;
-      send_piece(found->second, ": waiting\n\n");
+      if (found == calls_.end() || !(found->second.is_streamed || found->second.has_log)) return;
+      send_piece(found->second, found->second.has_log ? std::string(openai::answer_log::kPass) : ": waiting\n\n");
       say_that_it_waits(id);
     });
   }
@@ -130,29 +168,81 @@ class Api {
     call.stream->send("D" + piece.substr(cut), cut > 0 ? random.between(0ms, 30ms) : 0ms);
   }
 
+  void begin(Call& call, const std::string& piece) {
+    call.has_head = true;
+    call.stream->send(fmt::format("H200 {} {} {}",
+                                  call.is_streamed ? openai::answer_log::kEvents : openai::answer_log::kWhole,
+                                  rank_.process_->id, fingerprint()));
+    if (!piece.empty()) send_piece(call, piece);
+  }
+
+  static std::string beginning(const Call& call) {
+    return call.is_streamed ? fmt::format("data: @{}\n\n", call.seed) : "";
+  }
+  // What is told of some tokens.
+  static std::string say(Call& call, const RequestOutput& output) {
+    std::string told;
+    const auto tell = [&](const std::string& tokens) {
+      if (call.is_streamed)
+        told += fmt::format("data: {}\n\n", tokens);
+      else
+        call.body += tokens + ' ';
+    };
+    for (const SampledToken& sampled : output.tokens) {
+      if (const auto half = std::exchange(call.half, std::nullopt))
+        tell(fmt::format("{},{}", *half, sampled.token));
+      else if (sampled.token >= kFirstHalf)
+        call.half = sampled.token;
+      else
+        tell(fmt::to_string(sampled.token));
+    }
+    const bool is_whole = output.finish == FinishReason::kStop || output.finish == FinishReason::kLength;
+    if (!is_whole) return told;
+    if (call.half) tell(fmt::to_string(*std::exchange(call.half, std::nullopt)));
+    if (call.is_streamed) told += "data: [DONE]\n\n";
+    return told;
+  }
+  static std::string whole_text(const Call& call) {
+    return openai::format_whole({.status = 200, .headers = {}, .body = call.body + "[DONE]"});
+  }
+  void end_logged(Call& call, const std::string& told, const std::string& records) {
+    send_piece(call, told + records);
+    call.stream->send("E");
+  }
+
   void tell(const RequestOutput& output) {
     const auto found = calls_.find(output.id);
     if (found == calls_.end()) return;
     Call& call = found->second;
-    for (const SampledToken& sampled : output.tokens) {
-      if (call.is_streamed)
-        send_piece(call, fmt::format("data: {}\n\n", sampled.token));
-      else
-        call.body += fmt::format("{} ", sampled.token);
-    }
-    if (output.finish == FinishReason::kNone) return;
+    const std::string told = say(call, output);
+    const bool is_over = output.finish != FinishReason::kNone;
     const bool is_whole = output.finish == FinishReason::kStop || output.finish == FinishReason::kLength;
-    if (is_whole) {
-      send_piece(call, call.is_streamed ? "data: [DONE]\n\n" : call.body + "[DONE]");
-    } else if (call.has_head) {
-      send_piece(call, "data: {\"error\": {\"message\": \"the engine has failed\"}}\n\n");
+    const std::string error = "{\"error\": {\"message\": \"the engine has failed\"}}";
+    if (call.has_log) {
+      const std::string record = openai::output_record(0, output, false);
+      if (!is_over) return send_piece(call, told + record);
+      if (is_whole)
+        end_logged(call, call.is_streamed ? told : whole_text(call), record + std::string(openai::answer_log::kEnd));
+      else
+        end_logged(call, "data: " + error + "\n\n", std::string(openai::answer_log::kGivenUp));
     } else {
-      call.stream->send("H503 json");
-      call.stream->send("D{\"error\": {\"message\": \"the engine has failed\"}}");
+      if (call.is_streamed && !told.empty())
+        send_piece(call, (std::exchange(call.has_begun, true) ? "" : beginning(call)) + told);
+      if (!is_over) return;
+      if (is_whole && !call.is_streamed) {
+        send_piece(call, call.body + "[DONE]");
+      } else if (!is_whole && call.has_head) {
+        send_piece(call, "data: " + error + "\n\n");
+      } else if (!is_whole) {
+        call.stream->send("H503 json");
+        call.stream->send("D" + error);
+      }
+      call.stream->send("E");
     }
-    call.stream->send("E");
     calls_.erase(found);
   }
+
+  static constexpr TokenId kFirstHalf = 40;  // of the toy's vocabulary: halves of characters
 
   Rank& rank_;
   RequestId next_id_ = 1;
@@ -588,7 +678,7 @@ void Rank::sample() {
     const uint64_t state =
         slots_[static_cast<size_t>(sequence.now.blocks[static_cast<size_t>(last_position / block_size)] * block_size +
                                    last_position % block_size)];
-    sequence.last = ranks_.model().next_token(state);
+    sequence.last = ranks_.model().next_token(state, sequence.planned->sampling->seed);
     sequence.result->tokens.push_back({.token = sequence.last});
     const int num_known = static_cast<int>(sequence.planned->tokens.size()) + sequence.num_sampled;
     sequence.result->finish =

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "openai/answer/answer_log.h"
 #include "router/forwarding.h"
 
 namespace cachalot::simulation {
@@ -15,11 +16,13 @@ namespace {
 
 constexpr Duration kHeadPatience = 500ms;
 
-// "H200 events" as a head.
+// "H200 json" as a head; "H200 events 17 toy" as one whose answer has a log.
 http::ResponseHead to_head(const std::string& message) {
-  const bool is_events = message.ends_with("events");
-  return {.status = parse_number<int>(message.substr(1, 3)).value_or(0),
-          .headers = {{"Content-Type", is_events ? "text/event-stream" : "application/json"}}};
+  http::ResponseHead head{.status = parse_number<int>(message.substr(1, 3)).value_or(0), .headers = {}};
+  const std::string kind = message.substr(5);
+  head.headers.set("Content-Type", kind == "json" ? "application/json" : "text/event-stream");
+  if (kind.contains(' ')) head.headers.set(std::string(openai::answer_log::kField), kind);
+  return head;
 }
 
 }  // namespace
@@ -52,7 +55,13 @@ class RoutedCall : public Router::Call,
   }
   void replica_is_silent(size_t replica) override {
     router_.world_.after(0ms, router_.process_, [self = shared_from_this(), replica] {
-      if (!self->is_over_ && self->course_.replica() == replica) self->hear_silence();
+      if (self->is_asking_ && self->course_.replica() == replica) self->hear_silence();
+    });
+  }
+  void replica_is_new(size_t replica, const std::string& mark, bool was_older) override {
+    router_.world_.after(0ms, router_.process_, [self = shared_from_this(), replica, mark, was_older] {
+      if (self->is_asking_ && self->course_.replica() == replica && self->course_.hear_start(mark, was_older))
+        self->give_up();
     });
   }
 
@@ -65,13 +74,20 @@ class RoutedCall : public Router::Call,
   }
 
   void ask_next() {
+    is_asking_ = false;
+    num_tries_++;
+    after(course_.pause(), [](RoutedCall& call) { call.ask_now(); });
+  }
+  void ask_now() {
     const auto replica = course_.next_replica(weak_from_this(), now());
+    if (!replica && course_.is_waiting()) return ask_next();
     if (!replica && replica.error()) return refuse(*replica.error());
     if (!replica) return answer(course_.take_failure());
-    num_tries_++;
+    is_asking_ = true;
     stream_.reset();
     has_head_ = is_failure_ = has_begun_ = false;
     boundary_ = {};
+    reader_ = {};
     course_.begin_try(now());
     const Router::Place place = router_.replicas_[*replica];
     router_.world_.note("request {} goes to replica {}", id_, *replica);
@@ -96,7 +112,7 @@ class RoutedCall : public Router::Call,
     stream_->on_closed = guarded([](RoutedCall& call, const std::string& why) {
       call.lose(Error{ErrorCode::kUnavailable, why.empty() ? "the connection was closed" : why, {}});
     });
-    stream_->send(fmt::format("POST {}", id_));
+    stream_->send(fmt::format("POST {}{}", id_, course_.wants_log() ? "@" + course_.log() : ""));
     await_message();
   }
 
@@ -116,6 +132,7 @@ class RoutedCall : public Router::Call,
       is_events_ = message.ends_with("events");
       is_failure_ = !course_.take_head(head_, now());
       if (is_failure_) return after(1s, [](RoutedCall& call) { call.end_failure(false); });
+      if (course_.is_logged()) return course_.begin_answer();
       return after(kHeadPatience, [](RoutedCall& call) {
         if (!call.has_begun_) call.begin();
       });
@@ -124,12 +141,40 @@ class RoutedCall : public Router::Call,
       if (message[0] == 'E') return end_failure(true);
       return course_.add_to_failure(message.substr(1));
     }
+    if (course_.is_logged()) return take_logged(message);
     if (!has_begun_ && !begin()) return;
     if (message[0] == 'E') return finish();
     course_.take_piece(now());
     const std::string bytes = is_events_ ? boundary_.pass(message.substr(1)) : message.substr(1);
     course_.pass(bytes, is_events_);
     if (!bytes.empty()) client_.hear(bytes);
+  }
+
+  static Error given_up(const router::LogReader::Step& step) {
+    return {step.has_failed ? ErrorCode::kUnavailable : ErrorCode::kInternal, "the server gives the answer up", {}};
+  }
+  void take_logged(const std::string& message) {
+    if (message[0] == 'E') return lose(Error{ErrorCode::kUnavailable, "the answer broke off", {}});
+    course_.take_piece(now());
+    const router::LogReader::Step step = reader_.pass(std::string_view(message).substr(1));
+    course_.take_step(step, now());
+    if (course_.is_whole()) {
+      if (!step.is_whole) return step.is_given_up ? lose(given_up(step)) : void();
+      const auto response = openai::parse_whole(course_.whole_text());
+      if (!response) throw Violation("a whole answer is none: " + response.error().message);
+      course_.forget_request();
+      stream_->close();
+      end();
+      client_.hear_head(response->status);
+      client_.hear(response->body);
+      return client_.hear_end(true);
+    }
+    if (!course_.head_is_passed()) client_.hear_head(head_.status);
+    course_.pass_head();
+    course_.pass(step.events, true);
+    if (!step.events.empty()) client_.hear(step.events);
+    if (step.is_whole) return finish();
+    if (step.is_given_up) lose(given_up(step));
   }
 
   // False: what came is of no use to the client.
@@ -161,6 +206,16 @@ class RoutedCall : public Router::Call,
   void lose(const Error& error) {
     if (is_failure_) return end_failure(false);
     const bool is_lost = error.code == ErrorCode::kUnavailable;
+    if (has_head_ && course_.is_logged()) {
+      if (course_.may_go_on()) {
+        stream_->close();
+        course_.lose_stream(error.message, is_lost, now());
+        router_.num_takeovers_++;
+        router_.world_.note("request {} loses its replica: {}", id_, error.message);
+        return ask_next();
+      }
+      has_begun_ = !(course_.is_whole() || course_.may_go_elsewhere(true));
+    }
     if (!has_begun_ || course_.may_go_elsewhere(is_events_)) {
       if (is_lost) course_.lose_connection(now());
       return take_error(error, is_lost && !has_head_ ? 1 : 0);
@@ -203,7 +258,9 @@ class RoutedCall : public Router::Call,
   }
   void end() {
     is_over_ = true;
+    is_asking_ = false;
     course_.give_place_back();
+    course_.forget_request();
   }
 
   Router& router_;
@@ -216,6 +273,8 @@ class RoutedCall : public Router::Call,
   uint64_t num_messages_ = 0;  // of the replicas
   http::ResponseHead head_;
   EventBoundary boundary_;
+  router::LogReader reader_;
+  bool is_asking_ = false;  // a replica has it
   bool is_over_ = false, is_events_ = false, has_head_ = false, is_failure_ = false, has_begun_ = false;
 };
 

@@ -33,6 +33,9 @@ class Router {
   };
   std::shared_ptr<Call> ask(Client& client, int id, std::string body);
   std::vector<router::ReplicaStatus> status() { return state_.table.status(world_.now()); }
+  bool any_up() const { return state_.table.any_up(); }
+  size_t num_kept_bytes() const { return state_.takeover_memory.held(); }
+  uint64_t num_takeovers() const { return num_takeovers_; }
 
  private:
   friend class RoutedCall;
@@ -43,6 +46,7 @@ class Router {
   const std::vector<Place> replicas_;
   router::RouterState state_;
   std::vector<std::shared_ptr<Watch>> watches_;
+  uint64_t num_takeovers_ = 0;
 };
 
 }  // namespace cachalot::simulation
