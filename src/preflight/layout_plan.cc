@@ -13,6 +13,7 @@
 #include "comm/membership/member.h"
 #include "engine/placement.h"
 #include "preflight/step_traffic.h"
+#include "scheduler/scheduler.h"
 #include "weights/weight_catalog.h"
 
 namespace cachalot {
@@ -20,6 +21,8 @@ namespace {
 
 constexpr double kGiga = 1e9, kTera = 1e12;
 constexpr int kUsualContext = 4096;
+constexpr int kLostAnswers = 32;  // and their lengths, of which is told what their loss costs
+constexpr int64_t kLostLengths[] = {4'096, 30'720};
 
 double per_second(double rows, double cost) {
   return cost > 0 ? rows / cost : std::numeric_limits<double>::infinity();
@@ -286,6 +289,42 @@ std::string bounds_text(const LayoutPlan& plan, const StepCost& cost) {
                             speed(cost.tokens_per_tera_operation(plan.layout.num_ranks())));
 }
 
+// Of all heads and layers, two a product, for the rows of an answer's tokens that are computed again: each attends in
+// the absorbed form to all before it, or to as many as an indexer chooses.
+double attention_operations(const ModelConfig& config, int64_t num_tokens) {
+  const int64_t most = config.indexer ? std::min<int64_t>(config.indexer->topk, num_tokens) : num_tokens;
+  const double num_seen =
+      static_cast<double>(most) * static_cast<double>(most) / 2 + static_cast<double>(most * (num_tokens - most));
+  return 2.0 * config.num_layers * config.num_heads * (config.kv_lora_rank + config.kv_cache_dim()) * num_seen;
+}
+
+// What it costs the others when a replica is lost, and they go on with what it was answering.
+std::string takeover_text(const LayoutPlan& plan) {
+  const int num_others = std::max(plan.layout.dp_size - 1, 1);
+  const int budget = plan.options.engine.max_num_batched_tokens;
+  const int share = plan.layout.dp_size > 1 ? std::max(budget / SchedulerOptions::kResumedShare, 1) : budget;
+  const double operations_of_a_token = plan.prefill.operations / static_cast<double>(plan.prefill.rows);
+  std::string text =
+      fmt::format("\nAfter the loss of a replica {} of its answers, {}:\n", kLostAnswers,
+                  plan.layout.dp_size > 1
+                      ? fmt::format("computed again by {} beside their own, {} tokens in each step",
+                                    num_others > 1 ? fmt::format("the {} others", num_others) : "the other", share)
+                      : fmt::format("computed again when it is back, {} tokens in each step", share));
+  for (const int64_t length : kLostLengths) {
+    if (length > plan.max_model_len) continue;
+    const int64_t num_tokens = kLostAnswers * length;
+    const double linears = static_cast<double>(num_tokens) * operations_of_a_token,
+                 attention = kLostAnswers * attention_operations(plan.config, length);
+    const int num_ranks = plan.layout.dp_size > 1 ? num_others * plan.layout.tp_size : plan.layout.tp_size;
+    text += fmt::format(
+        "  of {} tokens: {} tokens in {} steps; {} x 10^12 operations of linears and {} of attention a "
+        "rank\n",
+        length, num_tokens, ceil_div(num_tokens, int64_t{share} * num_others), number(linears / num_ranks / kTera),
+        number(attention / num_ranks / kTera));
+  }
+  return text;
+}
+
 // Where not each expert stands in one place, and as many on each rank.
 std::string slots_text(const ExpertPlacement& placement) {
   const auto& [num_layers, num_experts, num_ranks] = placement.shape();
@@ -323,7 +362,7 @@ std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
   text += traffic_table(plan.decode) + bounds_text(plan, plan.decode);
   text += fmt::format("\nA prefill step: {} tokens of a new prompt in each replica, {} tokens\n",
                       plan.prefill.rows_per_replica, plan.prefill.rows);
-  return text + traffic_table(plan.prefill) + bounds_text(plan, plan.prefill);
+  return text + traffic_table(plan.prefill) + bounds_text(plan, plan.prefill) + takeover_text(plan);
 }
 
 namespace {

@@ -59,6 +59,7 @@ Status Scheduler::add(Request request) {
   const RequestId id = request.id;
   const auto [entry, is_new] = sequences_.emplace(id, std::make_unique<Sequence>(std::move(request)));
   CHECK(is_new, "request {} is here already", id);
+  entry->second->is_resumed = entry->second->num_generated() > 0;
   waiting_.insert(entry->second.get());
   if (entry->second->request.wants_progress) num_watched_++;
   return {};
@@ -75,6 +76,7 @@ StepPlan Scheduler::plan(int max_num_steps) {
 
   token_budget_ = options_.max_num_batched_tokens;
   plan_decodes();
+  plan_resumed();
   plan_prefills();
   num_steps_ = reserve_steps(max_num_steps);
 
@@ -110,11 +112,30 @@ void Scheduler::plan_decodes() {
   }
 }
 
+// When a server is gone, its answers come all at once, and what was computed of them is computed again: beside others,
+// whose pace it is not to break, in a part of each step, those first that are nearest to their next token.
+void Scheduler::plan_resumed() {
+  const auto is_resumed = [](const Sequence* sequence) { return sequence->is_resumed; };
+  const bool are_alone =
+      std::ranges::all_of(waiting_, is_resumed) &&
+      std::ranges::all_of(running_, [](const Sequence* sequence) { return sequence->is_recomputing(); });
+  resumed_budget_ =
+      are_alone ? token_budget_ : std::max(options_.max_num_batched_tokens / SchedulerOptions::kResumedShare, 1);
+  std::vector<Sequence*> resumed;
+  for (Sequence* sequence : running_)
+    if (sequence->is_recomputing() && !sequence->waits_for_mask) resumed.push_back(sequence);
+  const auto num_left = [](const Sequence* sequence) { return sequence->num_tokens() - sequence->num_computed; };
+  std::ranges::stable_sort(resumed, {}, num_left);
+  for (Sequence* sequence : resumed) schedule(*sequence, num_left(sequence));
+}
+
 // What is left of the budget goes, in order, to prefills that have begun and to those that can be admitted.
 void Scheduler::plan_prefills() {
   bool may_admit = true;
   for (size_t idx = 0; token_budget_ > 0;) {
-    while (idx < running_.size() && (running_[idx]->num_planned > 0 || running_[idx]->waits_for_mask)) idx++;
+    while (idx < running_.size() &&
+           (running_[idx]->num_planned > 0 || running_[idx]->waits_for_mask || running_[idx]->is_recomputing()))
+      idx++;
     Sequence* begun = idx < running_.size() ? running_[idx] : nullptr;
     Sequence* waiting = may_admit && !waiting_.empty() ? *waiting_.begin() : nullptr;
     if (waiting && (!begun || order_(waiting, begun))) {
@@ -181,6 +202,7 @@ void Scheduler::preempt_last() {
   Sequence& sequence = *running_.back();
   running_.pop_back();
   token_budget_ += sequence.num_planned;
+  if (sequence.is_recomputing()) resumed_budget_ += sequence.num_planned;
   sequence.num_planned = 0;
   sequence.num_computed = 0;
   sequence.waits_for_mask = false;
@@ -191,6 +213,10 @@ void Scheduler::preempt_last() {
 
 void Scheduler::schedule(Sequence& sequence, int num_tokens) {
   sequence.num_planned = std::min(num_tokens, token_budget_);
+  if (sequence.is_recomputing()) {
+    sequence.num_planned = std::min(sequence.num_planned, resumed_budget_);
+    resumed_budget_ -= sequence.num_planned;
+  }
   token_budget_ -= sequence.num_planned;
 }
 

@@ -28,6 +28,7 @@ struct Sequence {
   int num_prompt_logprobs = 0;  // handed out, of those it asked for
   bool is_aborted = false;      // during the round under way
   bool waits_for_mask = false;  // of its next token: sits out
+  bool is_resumed = false;      // another server began its answer
   RequestProgress told;         // last
 
   int num_tokens() const { return static_cast<int>(request.tokens.size()); }
@@ -36,6 +37,8 @@ struct Sequence {
   int num_remaining() const { return request.sampling.max_tokens - num_generated(); }
   // All that is left to compute is the token that was generated last.
   bool is_decoding() const { return num_computed == num_tokens() - 1 && num_computed >= request.num_prompt_tokens; }
+  // What another server had computed is computed again.
+  bool is_recomputing() const { return is_resumed && !is_decoding(); }
   // Of a prefix from the cache: the last token is always computed, so that there are logits; and with prompt logprobs
   // every token whose successor's was not handed out yet.
   int max_cached_tokens() const {
@@ -55,6 +58,8 @@ struct SchedulerOptions {
   int num_scheduler_steps = 1;
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
   PrefixCacheOptions cache;
+
+  static constexpr int kResumedShare = 4;  // of a step's tokens one in so many is for answers that others began
 };
 
 // Decides what runs next: continuous batching with chunked prefill, prefix caching and preemption by recomputation. A
@@ -106,6 +111,7 @@ class Scheduler {
 
   int max_answer(const Request& request) const;
   void plan_decodes();
+  void plan_resumed();
   void plan_prefills();
   bool admit(Sequence& sequence);
   bool waits_for_prompt(const Sequence& sequence, int num_cached_blocks) const;
@@ -128,7 +134,8 @@ class Scheduler {
   std::vector<Sequence*> running_;      // in order; hold the blocks of all their known tokens
   std::vector<Sequence*> in_flight_;    // of the round under way, in the plan's order
   int num_watched_ = 0;                 // that want to hear of their progress
-  int token_budget_ = 0;                // what is left of it while a round is planned
+  int token_budget_ = 0;                // what is left of it while a round is planned,
+  int resumed_budget_ = 0;              // and for what is computed again of answers that others began
   int num_steps_ = 1;                   // of the round under way
   uint64_t round_ = 0;
   bool is_draining_ = false;

@@ -249,6 +249,44 @@ TEST(Scheduler, AResumedRequestFindsItsAnswerInTheCache) {
   EXPECT_EQ(house.heard[2].num_cached_tokens, 8) << "of the prompt";
 }
 
+// Of requests that other servers began, with so many tokens of an answer.
+Request resumed(RequestId id, int num_prompt_tokens, int num_generated) {
+  Request request = House::request(id, num_prompt_tokens + num_generated, num_generated + 5);
+  request.num_prompt_tokens = num_prompt_tokens;
+  return request;
+}
+
+TEST(Scheduler, WhatOthersBeganIsComputedAgainInAPartOfEachStepTheNearestFirst) {
+  House house;
+  house.add(House::request(1, 8, 90));
+  house.round();
+  house.add(resumed(2, 20, 20));
+  house.add(resumed(3, 10, 10));
+  house.add(House::request(4, 40, 5));
+  const auto brought = [&] { return std::vector{house.brings(1), house.brings(2), house.brings(3), house.brings(4)}; };
+  house.start_round();
+  EXPECT_EQ(brought(), (std::vector{1, 16, 0, 40})) << "who is there is served first, who comes takes his place";
+  house.finish_round();
+  house.start_round();
+  EXPECT_EQ(brought(), (std::vector{1, 0, 16, 1})) << "20 tokens are fewer than 24";
+  house.finish_round();
+  house.start_round();
+  EXPECT_EQ(brought(), (std::vector{1, 12, 4, 1}));
+  house.finish_round();
+  house.start_round();
+  EXPECT_EQ(brought(), (std::vector{1, 12, 1, 1}));
+  house.finish_round();
+  house.run_to_the_end();
+  for (const RequestId id : {2, 3}) EXPECT_EQ(house.num_heard(id), 5);
+}
+
+TEST(Scheduler, WhatOthersBeganHasTheWholeBudgetWhereNobodyElseIs) {
+  House house;
+  house.add(resumed(1, 40, 40));
+  house.start_round();
+  EXPECT_EQ(house.brings(1), 64);
+}
+
 TEST(Scheduler, APromptWithLogprobsIsComputedWhole) {
   House house;
   house.add(House::request(1, 16, 3, 0, 500));

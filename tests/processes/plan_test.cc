@@ -162,6 +162,7 @@ TEST(PlanProgram, PlansTheRealR1On32Ranks) {
   EXPECT_THAT(awq.output, HasSubstr("8 x 4 = 32 ranks (data x tensor parallel), 4 nodes of 8 each"));
   EXPECT_THAT(awq.output, HasSubstr("256 experts over 32 ranks"));
   EXPECT_THAT(awq.output, HasSubstr("embedding"));
+  EXPECT_THAT(awq.output, HasSubstr("After the loss of a replica 32 of its answers, computed again by the 7 others"));
   // 61 layers of 512 + 64 bf16 numbers.
   EXPECT_EQ(awq.json.at("cache_bytes_per_token").to_number<int>(), 70'272);
   // 671 billion weights, and 11.5 of the multi-token-prediction layer: 8 bits each, and their scales.
