@@ -84,8 +84,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   }
   void replica_is_new(size_t replica, const std::string& mark, bool was_older) override {
     asio::post(strand_, [self = shared_from_this(), replica, mark, was_older] {
-      if (self->call_ && self->course_.replica() == replica && self->course_.hear_start(mark, was_older))
-        self->call_->close();
+      if (self->call_ && self->course_.replica() == replica) self->hear_start(mark, was_older);
     });
   }
 
@@ -350,12 +349,25 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
 
   void wait_for_silent_replica() {
     if (course_.hear_silence()) return call_->close();
-    asio::co_spawn(
-        strand_, [self = shared_from_this()] { return self->give_grace(self->course_.num_pieces()); }, asio::detached);
+    begin_grace(false);
+  }
+  void hear_start(const std::string& mark, bool was_older) {
+    const auto means = course_.hear_start(mark, was_older);
+    if (means == RequestCourse::StartMeans::kEnd) return call_->close();
+    if (means == RequestCourse::StartMeans::kGrace) begin_grace(true);
   }
 
-  awaitable<void> give_grace(uint64_t num_pieces) {
+  void begin_grace(bool second_alone) {
+    asio::co_spawn(
+        strand_,
+        [self = shared_from_this(), second_alone] {
+          return self->give_grace(self->course_.num_pieces(), second_alone);
+        },
+        asio::detached);
+  }
+  awaitable<void> give_grace(uint64_t num_pieces, bool second_alone) {
     for (const bool is_second : {false, true}) {
+      if (second_alone && !is_second) continue;
       const RouterOptions& options = context_->options;
       grace_timer_.expires_after(is_second ? options.revival_grace : options.stream_grace);
       const auto [error] = co_await grace_timer_.async_wait(http::kResult);

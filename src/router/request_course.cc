@@ -317,12 +317,14 @@ bool RequestCourse::hear_silence() {
   return true;
 }
 
-bool RequestCourse::hear_start(const std::string& mark, bool was_older) {
+RequestCourse::StartMeans RequestCourse::hear_start(const std::string& mark, bool was_older) {
   const bool is_older = has_mark_ ? keeper_.mark() != mark : was_older;
-  if (!is_older) return false;
+  // Which of the two has it is not known: where nothing of an answer has come, nobody loses by asking again.
+  const bool may_be_older = !has_mark_ && !has_answered_ && !body_is_spent_;
+  if (!is_older && !may_be_older) return has_mark_ ? StartMeans::kNothing : StartMeans::kGrace;
   closed_because_ = kRenewed;
   was_renewed_ = true;
-  return true;
+  return StartMeans::kEnd;
 }
 
 bool RequestCourse::grace_is_over(uint64_t num_pieces, bool is_second) {

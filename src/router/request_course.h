@@ -97,8 +97,10 @@ class RequestCourse {
   // The call is to be closed at once; else it has the grace that begins.
   bool hear_silence();
   uint64_t num_pieces() const { return num_pieces_; }
-  // Another process than the one that was asked is there: the call is to be closed.
-  bool hear_start(const std::string& mark, bool was_older);
+  // Another process is there: if it is not the one that has the call, that is to be closed; where it may be, the call
+  // has the second grace.
+  enum class StartMeans { kNothing, kGrace, kEnd };
+  StartMeans hear_start(const std::string& mark, bool was_older);
   // At the end of a grace, or of a second one, which began after so many pieces: the call is to be closed. The second
   // is for a replica that answers again: where that is another process, nothing will ever come of the call.
   bool grace_is_over(uint64_t num_pieces, bool is_second);

@@ -170,18 +170,22 @@ TEST_F(TakeoverCourseTest, WhatIsWrongWithTheRequestEndsIt) {
 TEST_F(TakeoverCourseTest, ANewServerAtTheSameAddressEndsTheOldOnesStreamAtOnce) {
   report("f");
   begin(1);
-  EXPECT_FALSE(course.hear_start("m1", true)) << "it is the one that answers";
-  EXPECT_TRUE(course.hear_start("m3", false));
+  using Means = RequestCourse::StartMeans;
+  EXPECT_EQ(course.hear_start("m1", true), Means::kNothing) << "it is the one that answers";
+  EXPECT_EQ(course.hear_start("m3", false), Means::kEnd);
   EXPECT_TRUE(course.was_closed());
   EXPECT_TRUE(course.hear_silence()) << "nor is a silent one waited for";
 }
 
-TEST_F(TakeoverCourseTest, WhoHasNotSaidWhichServerItIsEndsWhereItWasCertainlyTheOldOne) {
+TEST_F(TakeoverCourseTest, WhatHasNoAnswerIsAskedAgainAtANewServer) {
+  using Means = RequestCourse::StartMeans;
   next();
-  EXPECT_FALSE(course.hear_start("m3", false));
-  EXPECT_TRUE(course.hear_start("m3", true));
+  EXPECT_EQ(course.hear_start("m3", false), Means::kEnd) << "which of the two has it is not known";
   EXPECT_FALSE(course.take_error({ErrorCode::kCancelled, "closed", {}}, 0, std::nullopt, now));
-  EXPECT_TRUE(course.next_replica({}, now));
+  std::set<size_t> asked{next()};
+  course.pass("data: x\n\n", true);
+  EXPECT_EQ(course.hear_start("m4", false), Means::kGrace) << "it may be the one that answers";
+  EXPECT_EQ(course.hear_start("m4", true), Means::kEnd);
 }
 
 TEST_F(TakeoverCourseTest, ItsMemoryIsGivenBack) {

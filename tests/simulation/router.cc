@@ -60,8 +60,7 @@ class RoutedCall : public Router::Call,
   }
   void replica_is_new(size_t replica, const std::string& mark, bool was_older) override {
     router_.world_.after(0ms, router_.process_, [self = shared_from_this(), replica, mark, was_older] {
-      if (self->is_asking_ && self->course_.replica() == replica && self->course_.hear_start(mark, was_older))
-        self->give_up();
+      if (self->is_asking_ && self->course_.replica() == replica) self->hear_start(mark, was_older);
     });
   }
 
@@ -233,13 +232,20 @@ class RoutedCall : public Router::Call,
 
   void hear_silence() {
     if (course_.hear_silence()) return give_up();
-    for (const bool is_second : {false, true}) {
-      const RouterOptions& options = router_.state_.options;
-      after(options.stream_grace + (is_second ? options.revival_grace : 0s),
-            [num_pieces = course_.num_pieces(), is_second](RoutedCall& call) {
-              if (call.course_.grace_is_over(num_pieces, is_second)) call.give_up();
-            });
-    }
+    give_grace(false);
+    give_grace(true);
+  }
+  void hear_start(const std::string& mark, bool was_older) {
+    const auto means = course_.hear_start(mark, was_older);
+    if (means == RequestCourse::StartMeans::kEnd) give_up();
+    if (means == RequestCourse::StartMeans::kGrace) give_grace(true);
+  }
+  void give_grace(bool is_second) {
+    const RouterOptions& options = router_.state_.options;
+    after(options.stream_grace + (is_second ? options.revival_grace : 0s),
+          [num_pieces = course_.num_pieces(), is_second](RoutedCall& call) {
+            if (call.course_.grace_is_over(num_pieces, is_second)) call.give_up();
+          });
   }
   // The replica is silent.
   void give_up() {
