@@ -128,6 +128,11 @@ std::optional<BlockId> BlockPool::find(const BlockHash& hash) const {
   return found == index_.end() ? std::nullopt : std::optional(found->second);
 }
 
+void BlockPool::forget() {
+  for (Block& entry : blocks_) entry.is_published = false;
+  index_.clear();
+}
+
 PrefixCache::PrefixCache(const PrefixCacheOptions& options)
     : options_(options), hasher_(options.hash_key), pool_(options.num_blocks) {
   CHECK(options_.block_size > 0, "blocks of {} tokens", options_.block_size);
@@ -193,6 +198,11 @@ void PrefixCache::release(BlockTable& table) {
   for (auto block = table.blocks.rbegin(); block != table.blocks.rend(); ++block) pool_.release(*block);
   table.blocks.clear();
   table.num_published = 0;
+}
+
+void PrefixCache::forget() {
+  CHECK(pool_.num_held() == 0, "{} blocks are held", pool_.num_held());
+  pool_.forget();
 }
 
 }  // namespace cachalot

@@ -76,6 +76,8 @@ class BlockPool {
   // Names the contents of a held block. If another block has that name already, this one stays nameless.
   void publish(BlockId block, const BlockHash& hash);
   std::optional<BlockId> find(const BlockHash& hash) const;
+  // Takes all names away.
+  void forget();
 
  private:
   friend Status check_integrity(const BlockPool& pool);  // of tests
@@ -144,6 +146,8 @@ class PrefixCache {
   void publish(BlockTable& table, const SequenceTokens& sequence, int num_computed);
   // Gives all blocks back; what was published can be found until the room is needed, the prefix's end going first.
   void release(BlockTable& table);
+  // What the blocks held is lost: nothing is found any more. No sequence has blocks.
+  void forget();
 
   int block_size() const { return options_.block_size; }
   int num_blocks_for(int num_slots) const { return (num_slots + options_.block_size - 1) / options_.block_size; }

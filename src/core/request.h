@@ -48,6 +48,9 @@ class TokenConstraint {
   // entry.
   virtual Status fill_mask(std::span<uint32_t> mask) = 0;
   virtual Status accept(TokenId token) = 0;
+  // Back to where it stood when it had accepted so many tokens: what came since then was given up. What cannot be
+  // undone, the next fill_mask() says.
+  virtual void rollback(int num_tokens) = 0;
   // Whether fill_mask() has its mask, waiting for it until the deadline if it has not.
   virtual bool is_ready_by(std::chrono::steady_clock::time_point) { return true; }
   // From now on `wake` is called, on any thread, when a mask is there that is_ready_by() has said is not; never after

@@ -419,6 +419,7 @@ class EveryNth : public TokenConstraint {
     accepted.push_back(token);
     return {};
   }
+  void rollback(int num_tokens) override { accepted.resize(static_cast<size_t>(num_tokens)); }
   std::vector<TokenId> accepted;
 
  private:

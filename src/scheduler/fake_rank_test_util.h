@@ -30,6 +30,7 @@ class FakeRank {
       result.sequences.push_back(run(sequence, std::min(plan.num_steps, max_num_steps)));
     return result;
   }
+  void lose_cache() { std::ranges::fill(slots_, 0xdead); }
 
  private:
   SequenceResult run(const PlannedSequence& sequence, int num_steps) {

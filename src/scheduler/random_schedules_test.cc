@@ -18,6 +18,7 @@ class Moody : public TokenConstraint {
   explicit Moody(uint32_t seed) : random_(seed) {}
   Status fill_mask(std::span<uint32_t>) override { return {}; }
   Status accept(TokenId) override { return {}; }
+  void rollback(int) override {}
   bool is_ready_by(std::chrono::steady_clock::time_point) override {
     num_refusals_ = random_() % 2 == 0 ? (num_refusals_ + 1) % 4 : 0;
     return num_refusals_ == 0;
@@ -56,6 +57,7 @@ class RandomSchedule {
 
   int num_completed() const { return num_completed_; }
   int num_deferred() const { return num_deferred_; }
+  int num_abandoned() const { return num_abandoned_; }
   ReplicaStats stats() const { return scheduler_.stats(); }
 
  private:
@@ -175,7 +177,18 @@ class RandomSchedule {
       if (is_planned) aborted_in_flight_ = id;
       deliver_if(output);
     }
-    if (one_in(1000)) {
+    if (one_in(20)) {
+      for (const RequestOutput& output : scheduler_.abandon_round()) deliver(output);
+      num_abandoned_++;
+      for (const PlannedSequence& sequence : plan.sequences)
+        if (const auto client = alive_.find(sequence.id); client != alive_.end())
+          client->second.num_computed = sequence.first_position;
+      if (one_in(4)) {
+        scheduler_.forget_blocks();
+        rank_.lose_cache();
+        for (auto& [id, client] : alive_) client.num_computed = -1;
+      }
+    } else if (one_in(1000)) {
       for (const RequestOutput& output : scheduler_.finish_all(FinishReason::kError, "the step failed"))
         deliver(output);
     } else {
@@ -268,7 +281,7 @@ class RandomSchedule {
   FakeRank rank_;
   int max_steps_agreed_ = 1;
   const bool masks_are_slow_ = one_in(4);
-  int num_completed_ = 0, num_deferred_ = 0;
+  int num_completed_ = 0, num_deferred_ = 0, num_abandoned_ = 0;
   std::multiset<int> arrivals_;
   RequestId last_id_ = 0;
   RequestId aborted_in_flight_ = 0;
@@ -282,7 +295,7 @@ INSTANTIATE_TEST_SUITE_P(Thousands, RandomSchedules, testing::Range(0, 8));
 TEST_P(RandomSchedules, GiveEveryRequestTheAnswerThatItGetsAlone) {
   constexpr int kSchedules = 500;
   ReplicaStats total;
-  int num_completed = 0, num_deferred = 0;
+  int num_completed = 0, num_deferred = 0, num_abandoned = 0;
   for (int idx = 0; idx < kSchedules; idx++) {
     const uint32_t seed = GetParam() * kSchedules + idx;
     RandomSchedule schedule(seed);
@@ -291,6 +304,7 @@ TEST_P(RandomSchedules, GiveEveryRequestTheAnswerThatItGetsAlone) {
     const ReplicaStats stats = schedule.stats();
     num_completed += schedule.num_completed();
     num_deferred += schedule.num_deferred();
+    num_abandoned += schedule.num_abandoned();
     total.num_preemptions += stats.num_preemptions;
     total.prefix_hit_tokens += stats.prefix_hit_tokens;
     total.num_rounds += stats.num_rounds;
@@ -299,6 +313,7 @@ TEST_P(RandomSchedules, GiveEveryRequestTheAnswerThatItGetsAlone) {
   // The schedules meet what they are about.
   EXPECT_GT(num_completed, 5 * kSchedules);
   EXPECT_GT(num_deferred, kSchedules);
+  EXPECT_GT(num_abandoned, kSchedules);
   EXPECT_GT(total.num_preemptions, kSchedules);
   EXPECT_GT(total.prefix_hit_tokens, 10 * kSchedules);
   EXPECT_GT(total.num_steps, total.num_rounds + 10 * kSchedules);

@@ -266,6 +266,30 @@ std::vector<RequestOutput> Scheduler::commit(StepResult result) {
   return outputs;
 }
 
+// What the round wrote into blocks lies behind num_computed, and is written again.
+std::vector<RequestOutput> Scheduler::abandon_round() {
+  std::vector<RequestOutput> outputs;
+  for (Sequence* sequence : in_flight_) {
+    sequence->num_planned = 0;
+    if (sequence->is_aborted) {
+      outputs.push_back({.id = sequence->request.id,
+                         .num_cached_tokens = sequence->num_cached_tokens,
+                         .finish = FinishReason::kAborted});
+      remove(*sequence);
+    } else if (sequence->request.constraint) {
+      sequence->request.constraint->rollback(sequence->num_generated());
+    }
+  }
+  in_flight_.clear();
+  return outputs;
+}
+
+void Scheduler::forget_blocks() {
+  CHECK(in_flight_.empty(), "round {} was not committed", round_);
+  while (!running_.empty()) preempt_last();
+  cache_.forget();
+}
+
 void Scheduler::tell_progress(std::vector<RequestOutput>& outputs) {
   const auto tell = [&](Sequence& sequence, RequestProgress progress) {
     if (!sequence.request.wants_progress || sequence.told == progress) return;

@@ -67,7 +67,7 @@ struct SchedulerOptions {
 //
 //   StepPlan plan = scheduler.plan();
 //   ... the rank runs it ...
-//   outputs = scheduler.commit(std::move(result));
+//   outputs = scheduler.commit(std::move(result));   or abandon_round()
 //
 // Requests stand in one strict order: under fcfs by arrival, under priority by priority and then arrival. Nobody
 // overtakes the first that waits, and when blocks run out, the last that runs gives his back and waits again, keeping
@@ -87,6 +87,12 @@ class Scheduler {
   // wish.
   StepPlan plan(int max_num_steps = std::numeric_limits<int>::max());
   std::vector<RequestOutput> commit(StepResult result);
+  // Instead of commit(): nothing of the round is kept, and the next one begins where it began. Gives the last outputs
+  // of requests that were aborted meanwhile.
+  std::vector<RequestOutput> abandon_round();
+  // Between rounds: what the blocks held is lost. All requests wait again, with their tokens, and nothing is found in
+  // the cache.
+  void forget_blocks();
 
   // Ends a request. If it is in the round under way, its last output comes with commit(), without that round's tokens;
   // else now. Unknown or finished ids are ignored.

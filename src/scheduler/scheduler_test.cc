@@ -558,11 +558,99 @@ TEST(Scheduler, TokensBehindAStopStringAreNeverFoundInTheCache) {
   EXPECT_EQ(house.plan.sequences[0].first_position, 8);
 }
 
+// Tells how many tokens it is told to keep.
+class Listening : public TokenConstraint {
+ public:
+  explicit Listening(int& num_kept) : num_kept_(num_kept) {}
+  Status fill_mask(std::span<uint32_t>) override { return {}; }
+  Status accept(TokenId) override { return {}; }
+  void rollback(int num_tokens) override { num_kept_ = num_tokens; }
+
+ private:
+  int& num_kept_;
+};
+
+TEST(Scheduler, AnAbandonedRoundLeavesNothing) {
+  SchedulerOptions options = small_options();
+  options.num_scheduler_steps = 4;
+  House house(options), undisturbed(options);
+  int num_kept = -1;
+  for (House* each : {&house, &undisturbed}) {
+    each->add(House::request(1, 70, 20));
+    each->add(House::request(2, 10, 30));
+  }
+  Request last = House::request(3, 9, 40);
+  last.constraint = std::make_unique<Listening>(num_kept);
+  house.add(std::move(last));
+  undisturbed.add(House::request(3, 9, 40));
+  undisturbed.run_to_the_end();
+  for (int round = 0; house.scheduler.has_work(); round++) {
+    house.start_round();
+    const StepPlan before = house.plan;
+    // Up to the last step, and not even begun.
+    if (round % 3 > 0) house.rank.run(house.scheduler, house.plan, round % 3 * 2);
+    num_kept = -1;
+    EXPECT_TRUE(house.scheduler.abandon_round().empty());
+    if (house.brings(3) > 0) {
+      EXPECT_EQ(num_kept, house.num_heard(3));
+    }
+    house.start_round();
+    ASSERT_EQ(house.plan.sequences.size(), before.sequences.size());
+    EXPECT_EQ(house.plan.num_steps, before.num_steps);
+    for (size_t idx = 0; idx < before.sequences.size(); idx++) {
+      EXPECT_EQ(house.plan.sequences[idx].id, before.sequences[idx].id);
+      EXPECT_EQ(house.plan.sequences[idx].first_position, before.sequences[idx].first_position);
+      EXPECT_EQ(house.plan.sequences[idx].num_tokens, before.sequences[idx].num_tokens);
+    }
+    house.finish_round();
+  }
+  for (const RequestId id : {1, 2, 3}) {
+    ASSERT_EQ(house.num_heard(id), undisturbed.num_heard(id));
+    for (int idx = 0; idx < house.num_heard(id); idx++)
+      EXPECT_EQ(house.heard[id].tokens[static_cast<size_t>(idx)].token,
+                undisturbed.heard[id].tokens[static_cast<size_t>(idx)].token);
+  }
+}
+
+TEST(Scheduler, WhoIsAbortedInARoundThatIsAbandonedHearsItsEnd) {
+  House house;
+  house.add(House::request(1, 10, 20));
+  house.round();
+  house.start_round();
+  EXPECT_FALSE(house.scheduler.abort(1));
+  const std::vector<RequestOutput> outputs = house.scheduler.abandon_round();
+  ASSERT_EQ(outputs.size(), 1u);
+  EXPECT_EQ(outputs[0].finish, FinishReason::kAborted);
+  EXPECT_FALSE(house.scheduler.has_work());
+  EXPECT_EQ(house.scheduler.stats().kv_usage, 0);
+}
+
+TEST(Scheduler, LostBlocksAreComputedAgainAndNeverFound) {
+  House house, undisturbed;
+  for (House* each : {&house, &undisturbed}) {
+    each->add(House::request(1, 30, 20, 0, 500));
+    for (int count = 0; count < 5; count++) each->round();
+  }
+  house.scheduler.forget_blocks();
+  house.rank.lose_cache();
+  house.start_round();
+  EXPECT_EQ(house.brings(1), 30 + 5) << "prompt and answer";
+  house.finish_round();
+  house.add(House::request(2, 30, 1, 0, 500));  // finds what was computed since
+  house.run_to_the_end();
+  undisturbed.run_to_the_end();
+  ASSERT_EQ(house.num_heard(1), 20);
+  for (size_t idx = 0; idx < 20; idx++)
+    EXPECT_EQ(house.heard[1].tokens[idx].token, undisturbed.heard[1].tokens[idx].token);
+  EXPECT_EQ(house.heard[2].num_cached_tokens, 28);
+}
+
 class SwitchedMask : public TokenConstraint {
  public:
   explicit SwitchedMask(const bool& is_ready) : is_ready_(is_ready) {}
   Status fill_mask(std::span<uint32_t>) override { return {}; }
   Status accept(TokenId) override { return {}; }
+  void rollback(int) override {}
   bool is_ready_by(std::chrono::steady_clock::time_point) override { return is_ready_; }
 
  private:

@@ -119,6 +119,7 @@ class SlowMask : public TokenConstraint {
   explicit SlowMask(std::shared_ptr<std::atomic<bool>> is_ready) : is_ready_(std::move(is_ready)) {}
   Status fill_mask(std::span<uint32_t>) override { return {}; }
   Status accept(TokenId) override { return {}; }
+  void rollback(int) override {}
   bool is_ready_by(std::chrono::steady_clock::time_point) override { return *is_ready_; }
   void set_wake(std::function<void()> wake) override { *wake_ = std::move(wake); }
   std::shared_ptr<std::function<void()>> wake() const { return wake_; }

@@ -147,7 +147,9 @@ struct GrammarConstraint::Shared {
   std::vector<uint32_t> mask;
   Status status;
 
-  Status go_on(std::optional<TokenId> token) {
+  // again: tokens that were paid for once.
+  Status go_on(std::span<const TokenId> again, std::optional<TokenId> token) {
+    for (const TokenId known : again) RETURN_IF_ERROR(matcher->accept(known));
     const std::chrono::nanoseconds begin = thread_time();
     if (!budget->is_spent()) {
       if (token) RETURN_IF_ERROR(matcher->accept(*token));
@@ -170,24 +172,27 @@ GrammarConstraint::GrammarConstraint(std::unique_ptr<GrammarMatcher> matcher, Th
     : shared_(std::make_shared<Shared>()),
       thought_(thought),
       end_ids_(std::move(end_ids)),
-      workers_(std::move(workers)) {
+      workers_(std::move(workers)),
+      start_(matcher->copy()) {
   shared_->matcher = std::move(matcher);
   shared_->budget = std::move(budget);
   shared_->mask.resize((static_cast<size_t>(vocab_size) + 31) / 32);
-  in_thought_ = thought_.is_open;
-  begin_mask(std::nullopt);
+  now_.in_thought = thought_.is_open;
+  begin_mask(false);
 }
 
 GrammarConstraint::~GrammarConstraint() {
   set_wake({});
 }
 
-void GrammarConstraint::begin_mask(std::optional<TokenId> token) {
+void GrammarConstraint::begin_mask(bool again) {
   shared_->is_ready = false;
+  std::optional<TokenId> token;
+  if (!again && !given_.empty()) token = given_.back();
   workers_->run(
-      [shared = shared_, token] {
+      [shared = shared_, token, known = again ? given_ : std::vector<TokenId>()] {
         if (shared.use_count() == 1) return;  // nobody waits any more
-        shared->status = shared->go_on(token);
+        shared->status = shared->go_on(known, token);
         const std::lock_guard lock(shared->mutex);
         shared->is_ready = true;
         shared->changed.notify_all();
@@ -197,7 +202,7 @@ void GrammarConstraint::begin_mask(std::optional<TokenId> token) {
 }
 
 bool GrammarConstraint::is_ready_by(std::chrono::steady_clock::time_point deadline) {
-  if (in_thought_) return true;
+  if (now_.in_thought) return true;
   std::unique_lock lock(shared_->mutex);
   shared_->is_awaited = !shared_->changed.wait_until(lock, deadline, [&] { return shared_->is_ready; });
   return shared_->is_ready;
@@ -215,41 +220,56 @@ GrammarConstraint::Shared& GrammarConstraint::wait_for_mask() const {
 }
 
 Status GrammarConstraint::fill_mask(std::span<uint32_t> mask) {
-  if (in_thought_) {
+  if (now_.in_thought) {
     for (const TokenId end : end_ids_) set_bit(mask, end, false);
     return {};
   }
   const Shared& shared = wait_for_mask();
   RETURN_IF_ERROR(shared.status);
   for (size_t word = 0; word < mask.size(); word++) mask[word] &= word < shared.mask.size() ? shared.mask[word] : 0;
-  if (is_first_ && thought_.begin) set_bit(mask, *thought_.begin, true);
+  if (now_.is_first && thought_.begin) set_bit(mask, *thought_.begin, true);
   for (const TokenId blank : thought_.blanks)
-    if (num_blanks_ > 0) set_bit(mask, blank, true);
+    if (now_.num_blanks > 0) set_bit(mask, blank, true);
   return {};
 }
 
 Status GrammarConstraint::accept(TokenId token) {
-  const bool is_first = std::exchange(is_first_, false);
-  const int num_blanks = std::exchange(num_blanks_, 0);
-  if (in_thought_ && token != thought_.call) {
-    in_thought_ = token != thought_.end;
-    if (!in_thought_) num_blanks_ = kMostBlanks;
+  before_.push_back(now_);
+  const bool is_first = std::exchange(now_.is_first, false);
+  const int num_blanks = std::exchange(now_.num_blanks, 0);
+  if (now_.in_thought && token != thought_.call) {
+    now_.in_thought = token != thought_.end;
+    if (!now_.in_thought) now_.num_blanks = kMostBlanks;
     return {};
   }
-  in_thought_ = false;
+  now_.in_thought = false;
   if (is_first && token == thought_.begin) {
-    in_thought_ = true;
+    now_.in_thought = true;
     return {};
   }
   const Shared& shared = wait_for_mask();
   if (num_blanks > 0 && std::ranges::find(thought_.blanks, token) != thought_.blanks.end() &&
       !has_bit(shared.mask, token)) {
-    num_blanks_ = num_blanks - 1;
+    now_.num_blanks = num_blanks - 1;
     return {};
   }
   RETURN_IF_ERROR(shared.status);
-  begin_mask(token);
+  given_.push_back(token);
+  now_.num_given = given_.size();
+  begin_mask(false);
   return {};
+}
+
+// A grammar takes nothing back: it gets anew, from its start, what it had.
+void GrammarConstraint::rollback(int num_tokens) {
+  const auto num_kept = static_cast<size_t>(num_tokens);
+  if (num_kept >= before_.size()) return;
+  now_ = before_[num_kept];
+  before_.resize(num_kept);
+  if (given_.size() == now_.num_given) return;
+  given_.resize(now_.num_given);
+  wait_for_mask().matcher = start_->copy();
+  begin_mask(true);
 }
 
 }  // namespace cachalot

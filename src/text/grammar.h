@@ -142,23 +142,31 @@ class GrammarConstraint : public TokenConstraint {
 
   Status fill_mask(std::span<uint32_t> mask) override;
   Status accept(TokenId token) override;
+  void rollback(int num_tokens) override;
   bool is_ready_by(std::chrono::steady_clock::time_point deadline) override;
   void set_wake(std::function<void()> wake) override;
 
  private:
+  struct Place {
+    bool is_first = true, in_thought = false;
+    int num_blanks = 0;    // that may come now
+    size_t num_given = 0;  // tokens that the grammar has got
+  };
   // What the worker and the owner share: the worker has it from begin_mask() until it is ready.
   struct Shared;
 
-  // `token`: that has come, if any.
-  void begin_mask(std::optional<TokenId> token);
+  // Of what the grammar has got; all of it but the last token was taken before, `again` if it is to be once more.
+  void begin_mask(bool again);
   Shared& wait_for_mask() const;
 
   const std::shared_ptr<Shared> shared_;
   const Thought thought_;
   const std::vector<TokenId> end_ids_;
   const std::shared_ptr<MaskWorkers> workers_;
-  bool is_first_ = true, in_thought_ = false;
-  int num_blanks_ = 0;  // that may come now
+  const std::unique_ptr<GrammarMatcher> start_;
+  Place now_;
+  std::vector<Place> before_;   // each token
+  std::vector<TokenId> given_;  // to the grammar
 };
 
 }  // namespace cachalot

@@ -156,6 +156,50 @@ TEST_F(ConstraintTest, AThoughtIsOverWhereACallBegins) {
   EXPECT_TRUE(takes_all(budget, "Hm#42424242"));
 }
 
+// A round of several tokens is given up, and another answer takes its place: the masks are those of an answer that
+// never went the other way.
+TEST_F(ConstraintTest, ARollbackLeavesNothingOfWhatWasGivenUp) {
+  std::mt19937 random(3);
+  const std::vector<TokenId> likely{*tokenizer_->token_id("</think>"), tokens_of("\n").front(), tokens_of("a").front()};
+  const auto mask_of = [&](TokenConstraint& constraint) {
+    std::vector<uint32_t> mask(static_cast<size_t>(vocab_size_ + 31) / 32, ~0u);
+    EXPECT_TRUE(constraint.fill_mask(mask));
+    return mask;
+  };
+  const auto pick = [&](std::span<const uint32_t> mask) {
+    const auto allows = [&](TokenId token) { return (mask[static_cast<size_t>(token) / 32] >> (token % 32) & 1) != 0; };
+    if (const TokenId token = likely[random() % likely.size()]; random() % 2 && allows(token)) return token;
+    auto token = static_cast<TokenId>(random() % static_cast<unsigned>(vocab_size_));
+    while (!allows(token)) token = (token + 1) % vocab_size_;
+    return token;
+  };
+  const auto make = [&](int kind) -> std::unique_ptr<TokenConstraint> {
+    auto grammar = constraint("(a[0-9]{3}|b[a-f]{5}\n?)+", kind == 0 ? Thought{} : thought(kind == 1));
+    if (kind == 0) return grammar;
+    return std::make_unique<ThoughtBudget>(thought(kind == 1), 6, std::move(grammar));
+  };
+  for (int trial = 0; trial < 24; trial++) {
+    const std::unique_ptr<TokenConstraint> held = make(trial % 3);
+    std::vector<TokenId> kept;
+    for (int round = 0; round < 5; round++) {
+      std::vector<TokenId> sampled;
+      for (unsigned count = random() % 5; count > 0; count--) {
+        const TokenId token = pick(mask_of(*held));
+        if (token == end_) break;
+        sampled.push_back(token);
+        ASSERT_TRUE(held->accept(token));
+      }
+      if (random() % 2 == 0)
+        held->rollback(static_cast<int>(kept.size()));
+      else
+        kept.insert(kept.end(), sampled.begin(), sampled.end());
+      const std::unique_ptr<TokenConstraint> fresh = make(trial % 3);
+      for (const TokenId token : kept) ASSERT_TRUE(fresh->accept(token));
+      ASSERT_EQ(mask_of(*held), mask_of(*fresh)) << "trial " << trial << ", round " << round;
+    }
+  }
+}
+
 // Whoever writes a grammar to hold others up gets an error for it.
 TEST_F(ConstraintTest, HostileGrammarsHaveABudget) {
   std::string optional;

@@ -15,14 +15,22 @@ Status ThoughtBudget::fill_mask(std::span<uint32_t> mask) {
 }
 
 Status ThoughtBudget::accept(TokenId token) {
-  const bool is_first = std::exchange(is_first_, false);
-  if (in_thought_) {
-    in_thought_ = token != thought_.end && token != thought_.call;
-    --num_left_;
+  before_.push_back(now_);
+  const bool is_first = std::exchange(now_.is_first, false);
+  if (now_.in_thought) {
+    now_.in_thought = token != thought_.end && token != thought_.call;
+    --now_.num_left;
   } else if (is_first && token == thought_.begin) {
-    in_thought_ = true;
+    now_.in_thought = true;
   }
   return inner_ ? inner_->accept(token) : Status();
+}
+
+void ThoughtBudget::rollback(int num_tokens) {
+  const auto num_kept = static_cast<size_t>(num_tokens);
+  if (num_kept < before_.size()) now_ = before_[num_kept];
+  before_.resize(std::min(before_.size(), num_kept));
+  if (inner_) inner_->rollback(num_tokens);
 }
 
 bool ThoughtBudget::is_ready_by(std::chrono::steady_clock::time_point deadline) {
