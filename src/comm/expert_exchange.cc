@@ -67,6 +67,9 @@ Result<std::unique_ptr<ExpertExchange>> ExpertExchange::create(Mesh& mesh, std::
   const auto self = std::ranges::find(members, mesh.rank());
   CHECK(self != members.end(), "rank {} is not a member of its exchange", mesh.rank());
   const auto rank = static_cast<int>(self - members.begin());
+  for (int member = 0; member < std::ssize(members); member++)
+    CHECK(mesh.takes_part(members[member]) || layout.shape.placement->num_slots(member) == 0,
+          "rank {} takes no part, and has slots", members[member]);
   std::unique_ptr<ExpertExchange> exchange(new ExpertExchange(mesh, std::move(members), rank, layout, nodes));
   ASSIGN_OR_RETURN(exchange->sent_, Device::allocate(static_cast<size_t>(layout.sent_bytes())));
   ASSIGN_OR_RETURN(exchange->arrived_, Device::allocate(static_cast<size_t>(layout.arrived_bytes())));
@@ -165,7 +168,10 @@ void ExpertExchange::assign_rows() {
       }
     }
   };
-  for (Peer& peer : peers_) peer = {.more_to = true, .more_from = true};
+  for (int peer = 0; peer < num_ranks(); peer++) {
+    const bool takes_part = mesh_.takes_part(members_[peer]);
+    peers_[peer] = {.more_to = takes_part, .more_from = takes_part};
+  }
   for_each_destination([](Peer& peer, int64_t) { peer.end++; });
   size_t begin = 0;
   for (Peer& peer : peers_) {
@@ -240,7 +246,8 @@ std::span<const std::byte> ExpertExchange::write_message(int destination, const 
                               .top_k = static_cast<uint16_t>(top_k),
                               .more = peer.more_to,
                               .placement_version = placement().version(),
-                              .placement_hash = static_cast<uint32_t>(placement().hash())};
+                              .placement_hash = static_cast<uint32_t>(placement().hash()),
+                              .epoch = mesh_.epoch()};
   std::byte* const begin = message_to(destination);  // its bytes between header and rows were never anything but zero
   std::memcpy(begin, &header, sizeof(header));
   std::byte* to = begin + DispatchMessage::rows_offset();
@@ -352,12 +359,12 @@ Status ExpertExchange::take_message(int home) {
     return fail(home, "sent rows in a format of another version");
   const auto own_hash = static_cast<uint32_t>(placement().hash());
   if (header.placement_version != placement().version() || header.placement_hash != own_hash ||
-      header.epoch != DispatchHeader{}.epoch)
+      header.epoch != mesh_.epoch())
     return fail(home,
                 fmt::format("sent rows by placement {} ({:08x}) of the experts in epoch {}; here are placement {} "
                             "({:08x}) and epoch {}",
                             header.placement_version, header.placement_hash, header.epoch, placement().version(),
-                            own_hash, DispatchHeader{}.epoch));
+                            own_hash, mesh_.epoch()));
   if (header.home != home || header.destination != rank_ || header.pass != pass_ ||
       header.row_bytes != message.row_bytes || header.top_k != message.top_k ||
       header.num_rows > layout_.rows_per_peer || header.num_pairs > layout_.pairs_per_peer ||

@@ -66,7 +66,7 @@ struct DispatchHeader {
   uint16_t top_k = 0;
   uint16_t more = 0;  // whether this home has rows for this destination in the next pass, too
   uint32_t placement_version = 0, placement_hash = 0;  // the hash: its lower half
-  uint32_t epoch = 0;                                  // of the group: always 0 as yet
+  uint32_t epoch = 0;                                  // of the mesh
 };
 struct DispatchMessage {
   static constexpr int64_t kHeaderBytes = 64;
@@ -142,8 +142,8 @@ class ExpertExchange {
     uint64_t num_exchanges = 0, num_passes = 0;
   };
 
-  // members: ranks of the mesh, as many as the placement's. nodes: of each member; empty: all on one. Borrows the mesh.
-  // The error: memory.
+  // members: ranks of the mesh, as many as the placement's; one that takes no part in the epoch has no slots. nodes: of
+  // each member; empty: all on one. Borrows the mesh. The error: memory.
   static Result<std::unique_ptr<ExpertExchange>> create(Mesh& mesh, std::vector<int> members,
                                                         const ExchangeLayout& layout, std::span<const int> nodes = {});
   ~ExpertExchange();  // in the middle of an exchange, this ends the mesh
@@ -164,6 +164,8 @@ class ExpertExchange {
 
   const ExchangeLayout& layout() const { return layout_; }
   const Counters& counters() const { return counters_; }
+  void count_on_from(const Counters& before) { counters_ = before; }
+  int rank() const { return rank_; }  // among the members
 
  private:
   enum class State { kIdle, kStarted, kGivenOut, kThrough };  // of the exchange; the middle two, of its pass

@@ -288,6 +288,27 @@ TEST(ExpertExchange, BringsRowsToOneCopyOfEachExpertWhereverTheyAre) {
   }
 }
 
+TEST(ExpertExchange, ThoseWhoTakePartDoWithoutTheOthers) {
+  constexpr int kRanks = 6;
+  for (const int64_t max_bytes : {0, 1}) {
+    for (const std::vector<int>& living : {std::vector{0, 2, 3}, {1, 5}, {4}}) {
+      ExpertPlacement::Layer ranks(kRanks);
+      for (int32_t expert = 0; expert < kExperts; expert++)
+        ranks[static_cast<size_t>(living[static_cast<size_t>(expert) % living.size()])].push_back(expert);
+      ExchangeShape shape = shape_of(kRanks, max_bytes);
+      shape.placement = std::make_shared<const ExpertPlacement>(
+          ExpertPlacement::create({.num_layers = 1, .num_experts = kExperts, .num_ranks = kRanks}, 2, {{ranks}})
+              .value());
+      Meshes all = local_mesh(kRanks, {.living = living}), meshes;
+      for (const int rank : living) meshes.push_back(std::move(all[static_cast<size_t>(rank)]));
+      on_ranks(meshes, [&](Mesh& mesh) {
+        const auto exchange = make_exchange(mesh, shape);
+        for (unsigned round = 0; round < 12; round++) exchange_tokens(*exchange, random_tokens(mesh.rank(), round));
+      });
+    }
+  }
+}
+
 TEST(ExpertExchange, CountsHowOftenItsRowsChooseEachExpertOfEachLayer) {
   Meshes meshes = local_mesh(2);
   ExchangeShape shape = shape_of(2);
@@ -408,7 +429,7 @@ TEST(ExpertExchange, NamesTheRanksThatDoNotCome) {
 
 // Rank 1 speaks by hand.
 void expect_refused(DispatchHeader header, size_t size, const char* reason) {
-  Meshes meshes = local_mesh(2);
+  Meshes meshes = local_mesh(2, {.epoch = 4});
   const auto exchange = make_exchange(*meshes[0], shape_of(2));
   std::vector<std::byte> message(size);
   std::memcpy(message.data(), &header, std::min(sizeof(header), size));
@@ -429,7 +450,8 @@ TEST(ExpertExchange, RefusesMessagesThatContradictThemselvesOrTheExchange) {
                             .row_bytes = kRowBytes,
                             .top_k = kTopK,
                             .placement_version = 1,
-                            .placement_hash = static_cast<uint32_t>(shape_of(2).placement->hash())};
+                            .placement_hash = static_cast<uint32_t>(shape_of(2).placement->hash()),
+                            .epoch = 4};
   expect_refused(good, 10, "another version");
   DispatchHeader header = good;
   header.magic_and_version++;
@@ -441,6 +463,8 @@ TEST(ExpertExchange, RefusesMessagesThatContradictThemselvesOrTheExchange) {
   expect_refused(header, 64, "; here are placement 1 (");
   header = good, header.epoch = 3;
   expect_refused(header, 64, "of the experts in epoch 3; here are placement 1 (");
+  header = good, header.epoch = 0;
+  expect_refused(header, 64, "and epoch 4");
   header = good, header.home = 0;
   expect_refused(header, 64, kUnfit);
   header = good, header.pass = 1;

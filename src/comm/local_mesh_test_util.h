@@ -64,7 +64,7 @@ inline Result<std::vector<std::unique_ptr<ShmTransport>>> make_local_shm(int num
 // Meshes connected through shared memory. `options` are every rank's, but for rank and size.
 inline Result<std::vector<std::unique_ptr<Mesh>>> make_local_mesh(int num_ranks, const MeshOptions& options = {},
                                                                   uint32_t ring_bytes = 0) {
-  ASSIGN_OR_RETURN(auto transports, make_local_shm(num_ranks, ring_bytes));
+  ASSIGN_OR_RETURN(auto transports, make_local_shm(num_ranks, ring_bytes, options.epoch));
   std::vector<std::unique_ptr<Mesh>> meshes;
   for (int rank = 0; rank < num_ranks; rank++) {
     MeshOptions own = options;

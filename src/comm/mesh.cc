@@ -28,31 +28,50 @@ Result<std::unique_ptr<Mesh>> Mesh::create(MeshOptions options, std::vector<std:
   for (int rank = static_cast<int>(options.rank_names.size()); rank < options.size; rank++)
     options.rank_names.push_back(fmt::format("rank {}", rank));
 
-  std::vector<Transport*> transport_of(options.size);
-  for (int peer = 0; peer < options.size; peer++) {
-    if (peer == options.rank) continue;
-    const auto found =
-        std::ranges::find_if(transports, [&](const auto& transport) { return transport->connects(peer); });
-    if (found == transports.end())
-      return make_error(ErrorCode::kUnavailable, "{}: no transport connects it to {}", options.rank_names[options.rank],
-                        options.rank_names[peer]);
-    transport_of[peer] = found->get();
-  }
   FileDescriptor wake_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_fd) return make_error(ErrorCode::kIo, "cannot make an eventfd: {}", std::strerror(errno));
-  return std::unique_ptr<Mesh>(
-      new Mesh(std::move(options), std::move(transports), std::move(transport_of), std::move(wake_fd)));
+  std::vector<int> living = options.living;
+  for (int rank = 0; options.living.empty() && rank < options.size; rank++) living.push_back(rank);
+  std::unique_ptr<Mesh> mesh(new Mesh(std::move(options), std::move(wake_fd)));
+  RETURN_IF_ERROR(mesh->connect(living, std::move(transports)));
+  return mesh;
 }
 
-Mesh::Mesh(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports,
-           std::vector<Transport*> transport_of, FileDescriptor wake_fd)
-    : options_(std::move(options)),
-      transports_(std::move(transports)),
-      transport_of_(std::move(transport_of)),
-      wake_fd_(std::move(wake_fd)) {
-  poll_fds_.push_back({.fd = wake_fd_.get(), .events = POLLIN});
+Mesh::Mesh(MeshOptions options, FileDescriptor wake_fd) : options_(std::move(options)), wake_fd_(std::move(wake_fd)) {}
+
+Status Mesh::connect(std::span<const int> living, std::vector<std::unique_ptr<Transport>> transports) {
+  transports_ = std::move(transports);
+  transport_of_.assign(static_cast<size_t>(size()), nullptr);
+  for (const int peer : living) {
+    if (peer == rank()) continue;
+    const auto found =
+        std::ranges::find_if(transports_, [&](const auto& transport) { return transport->connects(peer); });
+    if (found == transports_.end())
+      return make_error(ErrorCode::kUnavailable, "{}: no transport connects it to {}", rank_name(rank()),
+                        rank_name(peer));
+    transport_of_[peer] = found->get();
+  }
+  poll_fds_ = {{.fd = wake_fd_.get(), .events = POLLIN}};
   for (const auto& transport : transports_) poll_fds_.push_back({.fd = transport->event_fd(), .events = POLLIN});
   poll_fds_.push_back({.fd = -1, .events = POLLIN});  // passed over
+  return {};
+}
+
+Status Mesh::begin_epoch(uint32_t epoch, std::span<const int> living,
+                         std::vector<std::unique_ptr<Transport>> transports) {
+  past_ = traffic();
+  close();
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_ && !ends_epoch(*failure_)) return std::unexpected(*failure_);
+    if (epoch <= over_.first) return std::unexpected(over_.second);
+    failure_.reset();
+    failed_.store(false);
+    options_.epoch = epoch;
+  }
+  closed_ = false;
+  if (const Status connected = connect(living, std::move(transports)); !connected) return fail(connected.error());
+  return {};
 }
 
 Mesh::~Mesh() {
@@ -65,12 +84,12 @@ void Mesh::close() {
 }
 
 void Mesh::start(SendOp& op) {
-  CHECK(op.peer >= 0 && op.peer < size() && op.peer != rank() && !op.done);
+  CHECK(op.peer >= 0 && op.peer < size() && transport_of_[op.peer] != nullptr && !op.done);
   if (!closed_) transport_of_[op.peer]->start(op);
 }
 
 void Mesh::start(ReceiveOp& op) {
-  CHECK(op.peer >= 0 && op.peer < size() && op.peer != rank() && !op.done);
+  CHECK(op.peer >= 0 && op.peer < size() && transport_of_[op.peer] != nullptr && !op.done);
   if (!closed_) transport_of_[op.peer]->start(op);
 }
 
@@ -213,15 +232,27 @@ void Mesh::wake() {
 std::unexpected<Error> Mesh::fail(Error error) {
   {
     const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = error;
+    if (!failure_ || (ends_epoch(*failure_) && !ends_epoch(error))) failure_ = error;
   }
   failed_.store(true);
   eventfd_write(wake_fd_.get(), 1);
   return std::unexpected(std::move(error));
 }
 
+void Mesh::end_epoch(uint32_t epoch, Error error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (epoch > over_.first) over_ = {epoch, error};
+    if (epoch < options_.epoch) return;
+    if (!failure_) failure_ = std::move(error);
+    failed_.store(true);
+  }
+  eventfd_write(wake_fd_.get(), 1);
+}
+
 void Mesh::abandon() {
-  fail({ErrorCode::kCancelled, fmt::format("{} has given up what was under way", rank_name(rank())), {}});
+  if (!failed_.load())
+    fail({ErrorCode::kCancelled, fmt::format("{} has given up what was under way", rank_name(rank())), {}});
   close();
 }
 
@@ -231,18 +262,20 @@ std::optional<Error> Mesh::failure() const {
 }
 
 std::vector<Mesh::Traffic> Mesh::traffic() const {
-  std::vector<Traffic> traffic;
+  std::vector<Traffic> all = past_;
+  for (Traffic& traffic : all) traffic.num_peers = 0;
   for (const auto& transport : transports_) {
-    traffic.push_back({.transport = std::string(transport->name()),
-                       .bytes_sent = transport->bytes_sent(),
-                       .bytes_received = transport->bytes_received(),
-                       .num_peers = static_cast<int>(std::ranges::count(transport_of_, transport.get()))});
+    auto traffic = std::ranges::find(all, transport->name(), &Traffic::transport);
+    if (traffic == all.end()) traffic = all.insert(all.end(), {.transport = std::string(transport->name())});
+    traffic->bytes_sent += transport->bytes_sent();
+    traffic->bytes_received += transport->bytes_received();
+    traffic->num_peers += static_cast<int>(std::ranges::count(transport_of_, transport.get()));
   }
-  return traffic;
+  return all;
 }
 
 std::string_view Mesh::transport_of(int peer) const {
-  CHECK(peer >= 0 && peer < size() && peer != rank());
+  CHECK(peer >= 0 && peer < size() && transport_of_[peer] != nullptr);
   return transport_of_[peer]->name();
 }
 

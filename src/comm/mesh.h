@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -98,18 +100,28 @@ class ExchangeClock {
 
 struct MeshOptions {
   int rank = 0, size = 1;
+  uint32_t epoch = 1;                          // of the group, as its transports have it
+  std::vector<int> living = {};                // ranks that take part; empty: all
   std::vector<std::string> rank_names;         // for errors: "rank 5 (replica 1, tp 1, host b, pid 77)"; may be empty
   std::chrono::milliseconds deadline{60'000};  // of one wait()
   // How long a wait looks again and again before it sleeps; 0 where ranks outnumber cores.
   std::chrono::microseconds spin{0};
 };
 
-// Every rank's connection to every other: each pair has one transport. Collectives (comm/group.h) and the expert
-// exchange (comm/expert_exchange.h) are made of its messages. All ranks start operations in an order that agrees
-// pair by pair. Used by one thread, but for wake(), fail() and what is counted.
+// Whether an error of a mesh says no more than that its epoch is over: a rank is lost, or does not come. With any other
+// something is wrong with this rank itself, or with what it is told.
+inline bool ends_epoch(const Error& error) {
+  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
+}
+
+// Every rank's connection to every other that takes part: each pair has one transport. Collectives (comm/group.h) and
+// the expert exchange (comm/expert_exchange.h) are made of its messages. All ranks start operations in an order that
+// agrees pair by pair. Used by one thread, but for wake(), fail(), end_epoch() and what is counted.
+//
+// A mesh fails for good in its epoch; another epoch may follow, in which ranks may be missing or back.
 class Mesh {
  public:
-  // The transports of each peer are asked in order; every peer but the rank itself must be connected by one.
+  // The transports of each peer are asked in order; every rank of options.living but the own must be connected by one.
   static Result<std::unique_ptr<Mesh>> create(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports);
   ~Mesh();  // closes the transports
   Mesh(const Mesh&) = delete;
@@ -117,7 +129,15 @@ class Mesh {
 
   int rank() const { return options_.rank; }
   int size() const { return options_.size; }
+  uint32_t epoch() const { return options_.epoch; }  // that messages name
   const std::string& rank_name(int rank) const { return options_.rank_names[rank]; }
+  bool takes_part(int rank) const { return rank == this->rank() || transport_of_[rank] != nullptr; }
+  int num_living() const { return size() - static_cast<int>(std::ranges::count(transport_of_, nullptr)) + 1; }
+
+  // Behind a failure, or for another epoch: closes what was, and goes on with these transports to the living ranks.
+  // Groups, exchanges and boards of the epoch before are gone by then. Errors: a living rank that nothing connects; a
+  // failure that is not the epoch's.
+  Status begin_epoch(uint32_t epoch, std::span<const int> living, std::vector<std::unique_ptr<Transport>> transports);
 
   void start(SendOp& op);
   void start(ReceiveOp& op);
@@ -136,10 +156,14 @@ class Mesh {
   Result<bool> wait_for_any(std::span<ReceiveOp> receives);
   void wake();  // any thread
 
-  // Ends the mesh: whoever waits on it gets this error, at once; later calls too. The first error stays. Any thread;
-  // for the membership (a peer died) and for a stop. Gives the error, to be returned.
+  // Ends the mesh: whoever waits on it gets this error, at once; later calls too. The first error stays, but one that
+  // is more than the epoch's end takes the place of one that is not. Any thread; for the membership (a peer died) and
+  // for a stop. Gives the error, to be returned.
   std::unexpected<Error> fail(Error error);
   std::unexpected<Error> fail(const std::unexpected<Error>& error) { return fail(error.error()); }
+  // The same for who speaks of an epoch. This one may be over by now: then nothing; one that is still to come does not
+  // begin here. Any thread.
+  void end_epoch(uint32_t epoch, Error error);
   std::optional<Error> failure() const;
   // Ends it in the same way for the owner of operations that are under way and whose memory is about to go.
   void abandon();
@@ -157,8 +181,8 @@ class Mesh {
 
  private:
   using Clock = std::chrono::steady_clock;
-  Mesh(MeshOptions options, std::vector<std::unique_ptr<Transport>> transports, std::vector<Transport*> transport_of,
-       FileDescriptor wake_fd);
+  Mesh(MeshOptions options, FileDescriptor wake_fd);
+  Status connect(std::span<const int> living, std::vector<std::unique_ptr<Transport>> transports);
 
   // One look at every transport: whether anything moved, or the mesh's failure. `site` is named in a transport's error.
   Result<bool> move(const CollectiveSite* site);
@@ -181,11 +205,13 @@ class Mesh {
   FileDescriptor wake_fd_;                // an eventfd: wake() and fail() end a sleep
   std::vector<pollfd> poll_fds_;          // wake_fd_, the transports' and, while one is waited for, a board's
   ExchangeClock clock_;
+  std::vector<Traffic> past_;  // of the epochs before
 
   std::atomic<bool> woken_{false};   // by wake(), which wait_for_any() has not told yet
   std::atomic<bool> failed_{false};  // failure_ is there
-  mutable std::mutex mutex_;         // of failure_
+  mutable std::mutex mutex_;         // of failure_, over_ and options_.epoch
   std::optional<Error> failure_;
+  std::pair<uint32_t, Error> over_;  // the last epoch that was ended, which may still be to come here
 };
 
 }  // namespace cachalot

@@ -416,6 +416,72 @@ TEST(Mesh, CountsTrafficAndTimeWaited) {
   EXPECT_EQ(traffic[0].num_peers, 2);
 }
 
+// One message from a rank to another that is ready for it.
+Status pass_on(Mesh& from, Mesh& to, const CollectiveSite& site = {.operation = "test"}) {
+  const int32_t sent = 7;
+  int32_t received = 0;
+  SendOp send{.peer = to.rank(), .data = std::as_bytes(std::span(&sent, 1))};
+  ReceiveOp receive{.peer = from.rank(), .buffer = std::as_writable_bytes(std::span(&received, 1))};
+  from.start(send);
+  to.start(receive);
+  RETURN_IF_ERROR(from.wait(std::span(&send, 1), {}, site));
+  RETURN_IF_ERROR(to.wait({}, std::span(&receive, 1), site));
+  EXPECT_EQ(received, 7);
+  return {};
+}
+
+Status begin_epoch(Meshes& meshes, uint32_t epoch, const std::vector<int>& living) {
+  auto transports = make_local_shm(static_cast<int>(meshes.size()), 0, epoch).value();
+  for (const int rank : living) {
+    std::vector<std::unique_ptr<Transport>> own;
+    own.push_back(std::move(transports[static_cast<size_t>(rank)]));
+    RETURN_IF_ERROR(meshes[static_cast<size_t>(rank)]->begin_epoch(epoch, living, std::move(own)));
+  }
+  return {};
+}
+
+TEST(MeshEpochs, WhoIsLeftGoesOnInTheNextOne) {
+  Meshes meshes = ring_mesh(3);
+  ASSERT_TRUE(pass_on(*meshes[0], *meshes[2]));
+  meshes[1].reset();
+  int32_t never = 0;
+  ReceiveOp receive{.peer = 1, .buffer = std::as_writable_bytes(std::span(&never, 1))};
+  meshes[0]->start(receive);
+  const Status lost = meshes[0]->wait({}, std::span(&receive, 1), {.operation = "test"});
+  ASSERT_FALSE(lost);
+  EXPECT_TRUE(ends_epoch(lost.error())) << lost.error().message;
+  ASSERT_TRUE(begin_epoch(meshes, 2, {0, 2}));
+  EXPECT_EQ(meshes[0]->epoch(), 2u);
+  EXPECT_FALSE(meshes[0]->takes_part(1));
+  EXPECT_EQ(meshes[0]->num_living(), 2);
+  EXPECT_TRUE(pass_on(*meshes[2], *meshes[0]));
+  EXPECT_TRUE(pass_on(*meshes[0], *meshes[2]));
+  EXPECT_EQ(meshes[0]->traffic()[0].bytes_sent, 8u) << "of both epochs";
+  EXPECT_EQ(meshes[0]->traffic()[0].num_peers, 1);
+}
+
+TEST(MeshEpochs, EndWhenTheyAreToldAndOnlyThen) {
+  Meshes meshes = ring_mesh(2);
+  ASSERT_TRUE(begin_epoch(meshes, 5, {0, 1}));
+  meshes[0]->end_epoch(4, {ErrorCode::kUnavailable, "a loss of before", {}});
+  EXPECT_TRUE(pass_on(*meshes[0], *meshes[1])) << "what was said of an epoch before";
+  meshes[0]->end_epoch(5, {ErrorCode::kUnavailable, "a loss", {}});
+  EXPECT_EQ(meshes[0]->progress().error().message, "a loss");
+  meshes[0]->end_epoch(6, {ErrorCode::kUnavailable, "one more", {}});
+  const Status stillborn = begin_epoch(meshes, 6, {0, 1});
+  ASSERT_FALSE(stillborn) << "it was over before it began here";
+  EXPECT_EQ(stillborn.error().message, "one more");
+  EXPECT_TRUE(begin_epoch(meshes, 7, {0, 1}));
+  EXPECT_TRUE(pass_on(*meshes[0], *meshes[1]));
+}
+
+TEST(MeshEpochs, AStopOutlivesThem) {
+  Meshes meshes = ring_mesh(2);
+  meshes[0]->end_epoch(1, {ErrorCode::kUnavailable, "a loss", {}});
+  meshes[0]->fail({ErrorCode::kCancelled, "stopped", {}});
+  EXPECT_EQ(begin_epoch(meshes, 2, {0, 1}).error().message, "stopped");
+}
+
 }  // namespace
 
 }  // namespace cachalot

@@ -5,8 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
-#include "comm/shm/shm_endpoint.h"
-#include "comm/ucx/ucx_endpoint.h"
+#include "comm/membership/wire.h"
 
 namespace cachalot {
 
@@ -21,114 +20,125 @@ bool meets_on_loopback(const std::string& host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
 
-// The ways of this rank to the others; the addresses of the open ones travel through the rendezvous. Which ways are
-// needed is known only afterwards.
-class Endpoints {
- public:
-  static Result<Endpoints> open(const WorldOptions& options) {
-    const JoinOptions& join = options.join;
-    Endpoints endpoints;
-    endpoints.choice_ = options.transports;
-    if (join.size == 1) return endpoints;
-    if (options.transports != TransportChoice::kUcx) {
-      Result<ShmEndpoint> shm = ShmEndpoint::create({.rank = join.rank, .epoch = join.epoch});
-      if (shm)
-        endpoints.shm_ = std::move(*shm);
-      else if (options.transports == TransportChoice::kShm)
-        return std::unexpected(std::move(shm.error()));
-      else
-        log::warn("rank {} has no shared memory, so UCX takes its place: {}", join.rank, shm.error().message);
+}  // namespace
+
+Result<RankWays> RankWays::open(const WorldOptions& options) {
+  const JoinOptions& join = options.join;
+  RankWays ways;
+  ways.rank_ = join.rank;
+  ways.choice_ = options.transports;
+  if (join.size == 1) return ways;
+  if (options.transports != TransportChoice::kUcx) {
+    Result<ShmEndpoint> shm = ShmEndpoint::create({.rank = join.rank, .deadline = options.connect_deadline});
+    if (shm)
+      ways.shm_ = std::move(*shm);
+    else if (options.transports == TransportChoice::kShm)
+      return std::unexpected(std::move(shm.error()));
+    else
+      log::warn("rank {} has no shared memory, so UCX takes its place: {}", join.rank, shm.error().message);
+  }
+  const bool within_node = options.transports == TransportChoice::kShm || (ways.shm_ && meets_on_loopback(join.host));
+  if (!within_node) {
+    ways.ucx_ = UcxEndpoint::create({
+        .rank = join.rank,
+        .network_interface = options.network_interface,
+        .route_to = join.host,
+        .environment = options.ucx_environment,
+        .deadline = options.connect_deadline,
+    });
+  }
+  return ways;
+}
+
+std::string RankWays::card(Member own) const {
+  own.shm_socket = shm_socket();
+  own.ucx_address = ucx_address();
+  return control::encode(own);
+}
+
+Result<Member> RankWays::read_card(std::string_view card) {
+  control::Reader reader(card);
+  Member member;
+  reader(member);
+  if (!reader.complete())
+    return make_error(ErrorCode::kCorrupt, "a rank's card of {} bytes contradicts itself", card.size());
+  return member;
+}
+
+Result<std::vector<std::unique_ptr<Transport>>> RankWays::connect(uint32_t epoch, std::span<const Member> members,
+                                                                  const Watch& watch) {
+  const auto own = std::ranges::find(members, rank_, &Member::rank);
+  CHECK(own != members.end(), "rank {} is not among those that it connects to", rank_);
+  std::vector<ShmAddress> near;
+  std::vector<UcxAddress> far;
+  std::vector<int> apart;  // near and yet far
+  const Member* first_far = nullptr;
+  for (const Member& member : members) {
+    if (member.rank == rank_) continue;
+    const bool is_near = choice_ != TransportChoice::kUcx && member.node == own->node;
+    if (is_near && (choice_ == TransportChoice::kShm || ShmEndpoint::may_share(own->shm_socket, member.shm_socket))) {
+      near.push_back({.rank = member.rank, .address = member.shm_socket});
+    } else {
+      far.push_back({.rank = member.rank, .address = member.ucx_address});
+      if (!first_far) first_far = &member;
+      if (is_near) apart.push_back(member.rank);
     }
-    const bool within_node =
-        options.transports == TransportChoice::kShm || (endpoints.shm_ && meets_on_loopback(join.host));
-    if (!within_node) {
-      endpoints.ucx_ = UcxEndpoint::create({
-          .rank = join.rank,
-          .epoch = join.epoch,
-          .network_interface = options.network_interface,
-          .route_to = join.host,
-          .environment = options.ucx_environment,
-      });
-    }
-    return endpoints;
+  }
+  if (!apart.empty() && shm_) {
+    log::warn(
+        "rank {}: UCX takes the place of shared memory with {}, on the same node: no shared memory there, or "
+        "another user",
+        rank_, rank_list(apart));
   }
 
-  void announce(JoinOptions& join) const {
-    if (shm_) join.shm_socket = shm_->address();
-    if (ucx_ && *ucx_) join.ucx_address = (*ucx_)->address();
+  std::vector<std::unique_ptr<Transport>> transports;
+  if (!near.empty()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(epoch, near, watch));
+    transports.push_back(std::move(shm));
   }
-  // The processes on this node go to the membership, to be watched.
-  Result<std::vector<std::unique_ptr<Transport>>> connect(Membership& membership) {
-    const Member& own = membership.members()[membership.rank()];
-    std::vector<ShmAddress> near;
-    std::vector<UcxAddress> far;
-    std::vector<int> apart;  // near and yet far
-    for (const Member& member : membership.members()) {
-      if (member.rank == own.rank) continue;
-      const bool is_near = choice_ != TransportChoice::kUcx && member.node == own.node;
-      if (is_near && (choice_ == TransportChoice::kShm || ShmEndpoint::may_share(own.shm_socket, member.shm_socket))) {
-        near.push_back({.rank = member.rank, .address = member.shm_socket});
-      } else {
-        far.push_back({.rank = member.rank, .address = member.ucx_address});
-        if (is_near) apart.push_back(member.rank);
-      }
-    }
-    if (!apart.empty() && shm_) {
-      log::warn(
-          "rank {}: UCX takes the place of shared memory with {}, on the same node: no shared memory there, or "
-          "another user",
-          own.rank, rank_list(apart));
-    }
-
-    std::vector<std::unique_ptr<Transport>> transports;
-    if (!near.empty()) {
-      ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(near, membership));
-      transports.push_back(std::move(shm));
-    }
-    if (!far.empty()) {
-      ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(far, membership));
-      transports.push_back(std::move(ucx));
-    }
-    return transports;
+  if (!far.empty()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(epoch, far, *own, *first_far));
+    transports.push_back(std::move(ucx));
   }
+  return transports;
+}
 
- private:
-  Result<std::unique_ptr<Transport>> connect_near(std::span<const ShmAddress> near, Membership& membership) {
-    ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
-    for (const PeerProcess& process : shm->take_peer_pidfds())
-      if (process.pidfd) RETURN_IF_ERROR(membership.watch_process(process.rank, process.pidfd.get()));
-    return shm;
-  }
+Result<std::unique_ptr<Transport>> RankWays::connect_near(uint32_t epoch, std::span<const ShmAddress> near,
+                                                          const Watch& watch) {
+  shm_->set_epoch(epoch);
+  ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
+  for (const PeerProcess& process : shm->take_peer_pidfds())
+    if (process.pidfd) RETURN_IF_ERROR(watch(process.rank, process.pidfd.get()));
+  return shm;
+}
 
-  Result<std::unique_ptr<Transport>> connect_far(std::span<const UcxAddress> far, const Membership& membership) {
-    if (!ucx_) {
-      const Member& member = membership.members()[far.front().rank];
-      const bool is_near = member.node == membership.members()[membership.rank()].node;
-      return make_error(ErrorCode::kUnsupported, "{} {}", member.name(),
-                        is_near ? "shares no memory with this rank, which needs --transports ucx"
-                                : "is on another node, which --transports shm cannot reach");
-    }
-    RETURN_IF_ERROR(*ucx_);
-    log::info("rank {}: {}", membership.rank(), (*ucx_)->settings());
-    return (*ucx_)->connect(far);
-  }
+Result<std::unique_ptr<Transport>> RankWays::connect_far(uint32_t epoch, std::span<const UcxAddress> far,
+                                                         const Member& own, const Member& first) {
+  if (!ucx_)
+    return make_error(ErrorCode::kUnsupported, "{} {}", first.name(),
+                      first.node == own.node ? "shares no memory with this rank, which needs --transports ucx"
+                                             : "is on another node, which --transports shm cannot reach");
+  RETURN_IF_ERROR(*ucx_);
+  log::info("rank {}: {}", rank_, (*ucx_)->settings());
+  (*ucx_)->set_epoch(epoch);
+  return (*ucx_)->connect(far);
+}
 
-  TransportChoice choice_ = TransportChoice::kAuto;
-  std::optional<ShmEndpoint> shm_;
-  std::optional<Result<UcxEndpoint>> ucx_;  // an error matters only if it turns out to be needed
-};
+namespace {
 
 MeshOptions mesh_options(const Membership& membership, std::chrono::milliseconds deadline) {
   const std::vector<Member>& members = membership.members();
-  MeshOptions options{.rank = membership.rank(), .size = membership.size(), .deadline = deadline};
+  MeshOptions options{
+      .rank = membership.rank(), .size = membership.size(), .epoch = membership.epoch(), .deadline = deadline};
   for (const Member& member : members) options.rank_names.push_back(member.name());
   const auto num_cores = std::ssize(members[membership.rank()].cores);
   if (core_sharers(members, membership.rank()).count <= num_cores) options.spin = kSpin;
   return options;
 }
 
-Result<std::unique_ptr<Mesh>> connect_mesh(Endpoints& endpoints, Membership& membership, const WorldOptions& options) {
-  auto transports = endpoints.connect(membership);
+Result<std::unique_ptr<Mesh>> connect_mesh(RankWays& ways, Membership& membership, const WorldOptions& options) {
+  auto transports = ways.connect(membership.epoch(), membership.members(),
+                                 [&](int rank, int pidfd) { return membership.watch_process(rank, pidfd); });
   if (transports) return Mesh::create(mesh_options(membership, options.deadline), std::move(*transports));
   // A rank that was lost meanwhile is the cause of what it seems to be.
   if (const std::optional<LostRank> lost = membership.first_lost())
@@ -153,18 +163,19 @@ void log_transports(const Mesh& mesh) {
 }  // namespace
 
 Result<std::unique_ptr<World>> World::form(WorldOptions options) {
-  ASSIGN_OR_RETURN(Endpoints endpoints, Endpoints::open(options));
-  endpoints.announce(options.join);
+  ASSIGN_OR_RETURN(RankWays ways, RankWays::open(options));
+  options.join.shm_socket = ways.shm_socket();
+  options.join.ucx_address = ways.ucx_address();
   ASSIGN_OR_RETURN(std::unique_ptr<Membership> membership, Membership::join(options.join));
-  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, connect_mesh(endpoints, *membership, options));
+  ASSIGN_OR_RETURN(std::unique_ptr<Mesh> mesh, connect_mesh(ways, *membership, options));
   log_transports(*mesh);
   return std::unique_ptr<World>(new World(std::move(mesh), std::move(membership)));
 }
 
 World::World(std::unique_ptr<Mesh> mesh, std::unique_ptr<Membership> membership)
     : mesh_(std::move(mesh)), membership_(std::move(membership)) {
-  membership_->set_lost_handler([&mesh = *mesh_](const LostRank& lost) {
-    mesh.fail({.code = ErrorCode::kUnavailable, .message = lost.message()});
+  membership_->set_lost_handler([&mesh = *mesh_, epoch = membership_->epoch()](const LostRank& lost) {
+    mesh.end_epoch(epoch, {.code = ErrorCode::kUnavailable, .message = lost.message()});
   });
 }
 

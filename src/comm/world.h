@@ -1,13 +1,18 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "comm/membership/membership.h"
 #include "comm/mesh.h"
+#include "comm/shm/shm_endpoint.h"
+#include "comm/ucx/ucx_endpoint.h"
 
 namespace cachalot {
 
@@ -20,9 +25,39 @@ enum class TransportChoice {
 struct WorldOptions {
   JoinOptions join;  // its transport addresses are filled in here
   TransportChoice transports = TransportChoice::kAuto;
-  std::string network_interface;               // of UCX; empty: the one that reaches rank 0's address
-  std::vector<std::string> ucx_environment;    // "UCX_TLS=tcp": what the user has set in the environment
-  std::chrono::milliseconds deadline{60'000};  // of one wait of the mesh
+  std::string network_interface;                       // of UCX; empty: the one that reaches rank 0's address
+  std::vector<std::string> ucx_environment;            // "UCX_TLS=tcp": what the user has set in the environment
+  std::chrono::milliseconds deadline{60'000};          // of one wait of the mesh
+  std::chrono::milliseconds connect_deadline{10'000};  // for all peers to connect
+};
+
+// A rank's ways to the others in one epoch. They are opened before it is decided who takes part, as how the rank is
+// found travels with the decision; which of them are needed is known only afterwards. Used by one thread.
+class RankWays {
+ public:
+  static Result<RankWays> open(const WorldOptions& options);
+
+  std::string shm_socket() const { return shm_ ? shm_->address() : ""; }
+  std::string ucx_address() const { return ucx_ && *ucx_ ? (*ucx_)->address() : ""; }
+  // What another rank needs to find this one: `own` with the addresses above, as bytes.
+  std::string card(Member own) const;
+  static Result<Member> read_card(std::string_view card);
+
+  // Is given the processes on this node, to be watched.
+  using Watch = std::function<Status(int rank, int pidfd)>;
+  // Once. members: all that take part, this rank among them.
+  Result<std::vector<std::unique_ptr<Transport>>> connect(uint32_t epoch, std::span<const Member> members,
+                                                          const Watch& watch);
+
+ private:
+  Result<std::unique_ptr<Transport>> connect_near(uint32_t epoch, std::span<const ShmAddress> near, const Watch& watch);
+  Result<std::unique_ptr<Transport>> connect_far(uint32_t epoch, std::span<const UcxAddress> far, const Member& own,
+                                                 const Member& first);
+
+  int rank_ = 0;
+  TransportChoice choice_ = TransportChoice::kAuto;
+  std::optional<ShmEndpoint> shm_;
+  std::optional<Result<UcxEndpoint>> ucx_;  // an error matters only if it turns out to be needed
 };
 
 // This rank's place among all ranks: its membership, and its mesh, which fails when the membership loses a rank.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <chrono>
+#include <numeric>
 #include <thread>
 
 #include "comm/local_mesh_test_util.h"
@@ -20,6 +21,12 @@ ParallelOptions place(int dp_size, int tp_size, int rank) {
           .enable_expert_parallel = true};
 }
 
+std::vector<int> all_ranks(int count) {
+  std::vector<int> ranks(static_cast<size_t>(count));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
 constexpr RoundLimits kLimits{.max_num_seqs = 4,
                               .max_rows = 16,
                               .max_steps = 8,
@@ -32,8 +39,9 @@ constexpr RoundLimits kLimits{.max_num_seqs = 4,
 struct Ranks {
   Ranks(int dp_size, int tp_size) : meshes(make_local_mesh(dp_size * tp_size, {.deadline = 5s}).value()) {
     for (int rank = 0; rank < dp_size * tp_size; rank++)
-      locksteps.push_back(
-          std::make_unique<Lockstep>(*meshes[static_cast<size_t>(rank)], place(dp_size, tp_size, rank), kLimits));
+      locksteps.push_back(std::make_unique<Lockstep>(
+          *meshes[static_cast<size_t>(rank)],
+          roles_in_epoch(place(dp_size, tp_size, rank), all_ranks(dp_size * tp_size)), kLimits));
   }
   template <class Body>
   void run(Body body) {
@@ -62,18 +70,21 @@ TEST(Lockstep, TheRoundHasTheFewestStepsOfThoseWithRows) {
 }
 
 TEST(Agreements, FollowFromTheWordsAlone) {
-  Agreements agreements(kLimits);
+  Agreements agreements(kLimits, 5);
   const LeaderWord own = agreements.begin({.num_rows = 2, .num_steps = 4});
   EXPECT_EQ(own.agreement, 0u);
-  ASSERT_TRUE(agreements.hear({0, 3, 8, 0, 0}, sizeof own, "rank 1"));
-  ASSERT_TRUE(agreements.hear({0, 0, 1, 1, 0}, sizeof own, "rank 2"));
+  EXPECT_EQ(own.epoch, 5u);
+  EXPECT_EQ(agreements.hear({0, 16, 1, 0, 4}, sizeof own, "rank 1"), false) << "of the epoch before";
+  EXPECT_EQ(agreements.hear({0, 3, 8, 0, 5}, sizeof own, "rank 1"), true);
+  EXPECT_EQ(agreements.hear({0, 0, 1, 1, 5}, sizeof own, "rank 2"), true);
   const Agreement made = agreements.end();
   EXPECT_EQ(made.num_rows, 5);
   EXPECT_EQ(made.num_steps, 4) << "who brings no rows wishes nothing";
   EXPECT_FALSE(made.all_leave);
+  EXPECT_EQ(agreements.num_foreign(), 1u);
   agreements.begin({});
-  EXPECT_FALSE(agreements.hear({0, 3, 8, 0, 0}, sizeof own, "rank 1")) << "a word of the agreement before";
-  EXPECT_FALSE(agreements.hear({1, 3, 8, 0, 0}, 4, "rank 1"));
+  EXPECT_FALSE(agreements.hear({0, 3, 8, 0, 5}, sizeof own, "rank 1")) << "a word of the agreement before";
+  EXPECT_FALSE(agreements.hear({1, 3, 8, 0, 5}, 4, "rank 1"));
 }
 
 TEST(Lockstep, AllLeaveWhenTheLastOneSaysSo) {
@@ -151,6 +162,59 @@ TEST(Lockstep, AWishBeyondTheLimitsIsRefused) {
       EXPECT_EQ(agreement.has_value(), rank == 0) << wish.num_rows << " rows, " << wish.num_steps << " steps";
     });
   }
+}
+
+TEST(Lockstep, AnEpochEndsBetweenTwoRoundsForAllWhenOneSaysSo) {
+  Ranks ranks(2, 2);
+  ranks.locksteps[2]->end_epoch(1);
+  ranks.run([](int rank, Lockstep& lockstep) {
+    Error error;
+    if (rank % 2 == 1) {
+      const auto round = lockstep.next_round();
+      ASSERT_FALSE(round);
+      error = round.error();
+    } else {
+      if (rank == 0) {
+        EXPECT_EQ(lockstep.wait_for_others(), true);
+      }
+      EXPECT_EQ(lockstep.wants_to_end_epoch(), rank == 2);
+      const auto agreement = lockstep.agree({.num_rows = rank == 0 ? 3 : 0});
+      ASSERT_FALSE(agreement);
+      EXPECT_EQ(agreement.error().message, "epoch 1 ends: the group changes");
+      error = agreement.error();
+      lockstep.wake();
+      EXPECT_FALSE(lockstep.wait_for_others()) << "and its connections close";
+    }
+    EXPECT_TRUE(ends_epoch(error)) << error.message;
+  });
+}
+
+// Rank 1 speaks by hand, of another epoch first.
+TEST(Lockstep, AWordOfAnotherEpochIsPassedOver) {
+  Ranks ranks(2, 1);
+  const std::vector<LeaderWord> words{{0, 9, 8, 1, 2}, {0, 9, 8, 1, 0}, {0, 3, 2, 0, 1}};
+  std::vector<SendOp> sends;
+  for (const LeaderWord& word : words) sends.push_back({.peer = 0, .data = std::as_bytes(std::span(&word, 1))});
+  for (SendOp& send : sends) ranks.meshes[1]->start(send);
+  const auto agreement = ranks.locksteps[0]->agree({.num_rows = 1, .num_steps = 4, .leaving = true});
+  ASSERT_TRUE(agreement);
+  EXPECT_EQ(agreement->num_rows, 1 + 3);
+  EXPECT_EQ(agreement->num_steps, 2);
+  EXPECT_FALSE(agreement->all_leave);
+  EXPECT_EQ(ranks.locksteps[0]->num_foreign(), 2u);
+}
+
+TEST(Lockstep, ARoundOfAnotherEpochIsPassedOver) {
+  Ranks ranks(1, 2);
+  std::vector<std::byte> rounds[2];
+  encode_round({.number = 7, .epoch = 2, .leave = true}, rounds[0]);
+  encode_round({.number = 8, .epoch = 1, .leave = true}, rounds[1]);
+  SendOp sends[]{{.peer = 1, .data = rounds[0]}, {.peer = 1, .data = rounds[1]}};
+  for (SendOp& send : sends) ranks.meshes[0]->start(send);
+  const auto round = ranks.locksteps[1]->next_round();
+  ASSERT_TRUE(round) << round.error().message;
+  EXPECT_EQ((*round)->number, 8u);
+  EXPECT_EQ(ranks.locksteps[1]->num_foreign(), 1u);
 }
 
 TEST(Lockstep, WhoSleepsHearsThatTheGroupHasFailed) {

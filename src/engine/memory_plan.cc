@@ -254,6 +254,18 @@ int64_t arithmetic_hash(const ModelConfig& config) {
   return static_cast<int64_t>(hash.value() >> 11);
 }
 
+Status find_difference(const RankNumbers& own, const RankNumbers& theirs, const std::string& own_name,
+                       const std::string& their_name) {
+  for (const auto& [name, number] : kAlike) {
+    if (own.*number != theirs.*number)
+      return make_error(ErrorCode::kInvalidArgument,
+                        "{}: {} on {} and {} on {}; all ranks must run the same program with the same model and the "
+                        "same settings",
+                        name, own.*number, own_name, theirs.*number, their_name);
+  }
+  return {};
+}
+
 Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
                                     std::span<const std::string> rank_names) {
   const RankNumbers& first = of_ranks.front();
@@ -262,13 +274,7 @@ Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const
     if (numbers.format != RankNumbers::kFormat || numbers.num_blocks < 1 || numbers.max_model_len < 1)
       return make_error(ErrorCode::kCorrupt, "{} sent a plan of another format, or of {} KV blocks for {} tokens",
                         rank_names[rank], numbers.num_blocks, numbers.max_model_len);
-    for (const auto& [name, number] : kAlike) {
-      if (numbers.*number != first.*number)
-        return make_error(ErrorCode::kInvalidArgument,
-                          "{}: {} on {} and {} on {}; all ranks must run the same program with the same model and the "
-                          "same settings",
-                          name, numbers.*number, rank_names[rank], first.*number, rank_names[0]);
-    }
+    RETURN_IF_ERROR(find_difference(numbers, first, rank_names[rank], rank_names[0]));
   }
   // The least of some ranks' numbers, and whose it is where they differ.
   struct Least {

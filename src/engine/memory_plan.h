@@ -102,6 +102,10 @@ struct CommonPlan {
 Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
                                     std::span<const std::string> rank_names);
 
+// Of one rank that comes to a group of which another speaks: what should be alike, as above.
+Status find_difference(const RankNumbers& own, const RankNumbers& theirs, const std::string& own_name,
+                       const std::string& their_name);
+
 // The same by asking: all ranks of the mesh call it, each with its own numbers. Also refuses experts of a layer that
 // take rows otherwise on another rank.
 Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,

@@ -22,13 +22,20 @@ Status without_throwing(Body body) {
 
 }  // namespace
 
-Status follow_leader(RankEngine& engine, const RoundObserver& after_round) {
-  return without_throwing([&]() -> Status {
+Status follow_leader(RankEngine& engine, const RoundObserver& after_round, Epochs* epochs) {
+  const auto follow = [&]() -> Status {
     for (;;) {
       ASSIGN_OR_RETURN(const Round* round, engine.lockstep().next_round());
       if (round->leave) return {};
       RETURN_IF_ERROR(engine.follow(*round));
       after_round(engine);
+    }
+  };
+  return without_throwing([&]() -> Status {
+    for (;;) {
+      const Status ended = engine.serves() ? follow() : take_part_idle(engine, after_round);
+      if (ended || !epochs || !ends_epoch(ended.error())) return ended;
+      RETURN_IF_ERROR(engine.enter_next(*epochs, ended.error()));
     }
   });
 }
@@ -36,8 +43,10 @@ Status follow_leader(RankEngine& engine, const RoundObserver& after_round) {
 Status take_part_idle(RankEngine& engine, const RoundObserver& after_round) {
   return without_throwing([&]() -> Status {
     for (;;) {
-      ASSIGN_OR_RETURN(const bool called, engine.lockstep().wait_for_others());
-      if (!called) continue;
+      if (!engine.lockstep().wants_to_end_epoch()) {
+        ASSIGN_OR_RETURN(const bool called, engine.lockstep().wait_for_others());
+        if (!called) continue;
+      }
       ASSIGN_OR_RETURN(const Agreement agreement, engine.lockstep().agree({.leaving = true}));
       if (agreement.num_rows > 0) RETURN_IF_ERROR(engine.run(StepPlan{}, agreement.num_steps));
       after_round(engine);

@@ -12,8 +12,9 @@ namespace cachalot {
 // Called behind each round.
 using RoundObserver = std::function<void(RankEngine&)>;
 
-// The life of a replica's other ranks: does what the leader announces until it dismisses them.
-Status follow_leader(RankEngine& engine, const RoundObserver& after_round);
+// The life of a replica's other ranks: does what the leader announces until it dismisses them, and the rounds of others
+// where its replica lacks a rank. epochs: where the next one is heard of; null: the end of the first is the rank's.
+Status follow_leader(RankEngine& engine, const RoundObserver& after_round, Epochs* epochs = nullptr);
 
 // The life of a leader without requests of its own: takes every step with zero rows until all replicas leave.
 Status take_part_idle(RankEngine& engine, const RoundObserver& after_round);

@@ -16,6 +16,11 @@
 
 namespace cachalot {
 
+// What a group that steps already stands by: whoever takes a lost rank's place holds it as well.
+struct StandingPlan {
+  int num_blocks = 0, max_model_len = 0;
+};
+
 // Where a rank stands: in the layout, among the group's processes, and on its node.
 struct Placement {
   ParallelOptions parallel;
@@ -24,7 +29,9 @@ struct Placement {
   ThreadPoolOptions threads;
   IsaLevel isa = IsaLevel::kReference;  // the group's
   std::vector<int> nodes = {};          // of each rank of the group, numbered; empty: all on one
-  std::span<uint64_t> choices = {};     // [layers with experts, experts]: where it counts what rows choose; or empty
+  // The rank loads beside a group that steps, and enters its next epoch: the mesh connects it to nobody yet.
+  std::optional<StandingPlan> joins = {};
+  std::span<uint64_t> choices = {};  // [layers with experts, experts]: where it counts what rows choose; or empty
   // Told of each step as it begins, and of nothing when a round is over; may be empty.
   std::function<void(std::optional<uint64_t> step)> on_activity;
 };
@@ -50,6 +57,8 @@ struct RankReport {
   std::array<uint64_t, 128> layer_expert_rows{};  // the same by layer; of more layers the last has the rest
   uint64_t sequence_parallel_rows = 0;            // token rows that it owned between two attentions, summed over layers
   uint64_t agreements = 0, steps = 0;
+  uint64_t epoch = 0, epoch_changes = 0, nanoseconds_between_epochs = 0;
+  uint64_t foreign_messages = 0;    // of another epoch, which were passed over
   uint64_t steps_without_rows = 0;  // of its replica's: those that it took for the others' sake alone
   // Of steps with what belongs to them (agreement, sampling): computing, moving messages, and waiting for a peer's.
   uint64_t nanoseconds_computing = 0, nanoseconds_exchanging = 0, nanoseconds_waiting = 0;

@@ -75,22 +75,13 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   ModelSettings settings = rank_memory.settings;
   settings.max_positions = memory_.max_model_len;
 
-  const int own_rank = placement_.mesh->rank();
-  ASSIGN_OR_RETURN(tensor_group_,
-                   make_group(*placement_.mesh, {.members = consecutive(own_rank - settings.tp_rank, settings.tp_size),
-                                                 .max_reduced_bytes = max_reduced_bytes(config, settings),
-                                                 .max_gathered_rows = settings.max_logit_rows}));
-  if (config.num_experts > 0) {
-    const ExchangeLayout layout = exchange_layout(config, settings);
-    if (settings.ep_size > 1) log::info("{}", layout.describe());
-    ASSIGN_OR_RETURN(
-        exchange_,
-        ExpertExchange::create(*placement_.mesh, consecutive(own_rank - settings.ep_rank, settings.ep_size), layout,
-                               settings.ep_size > 1 ? std::span(placement_.nodes) : std::span<const int>()));
-    // Without expert parallelism all ranks of a replica have all of its rows: one counts them.
-    const bool counts = settings.expert_parallel || settings.tp_rank == 0;
-    if (counts && !placement_.choices.empty()) exchange_->count_choices(placement_.choices);
-  }
+  std::vector<int> living = consecutive(0, placement_.mesh->size());
+  if (placement_.joins) living = {placement_.mesh->rank()};
+  roles_ = roles_in_epoch(placement_.parallel, living);
+  experts_ = experts;
+  block_holders_.assign(roles_.serves ? roles_.tensor_group.size() : 0, 0);
+  RETURN_IF_ERROR(connect(config, settings));
+  if (exchange_ && settings.ep_size > 1) log::info("{}", exchange_->layout().describe());
   ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
                                                std::move(progress)));
 
@@ -110,7 +101,120 @@ Status RankEngine::load(WeightPacker::Progress progress) {
              .block_size = memory_.block_size,
              .num_blocks = memory_.num_blocks,
              .vocab_size = config.vocab_size};
-  lockstep_ = std::make_unique<Lockstep>(*placement_.mesh, placement_.parallel, limits_);
+  lockstep_ = std::make_unique<Lockstep>(*placement_.mesh, roles_, limits_);
+  return {};
+}
+
+Status RankEngine::connect(const ModelConfig& config, const ModelSettings& settings) {
+  Mesh& mesh = *placement_.mesh;
+  ASSIGN_OR_RETURN(tensor_group_, make_group(mesh, {.members = roles_.tensor_group,
+                                                    .max_reduced_bytes = max_reduced_bytes(config, settings),
+                                                    .max_gathered_rows = settings.max_logit_rows}));
+  if (config.num_experts == 0 || (placement_.joins && settings.ep_size > 1 && !lockstep_)) return {};
+  ASSIGN_OR_RETURN(exchange_,
+                   ExpertExchange::create(mesh, consecutive(mesh.rank() - settings.ep_rank, settings.ep_size),
+                                          exchange_layout(config, settings),
+                                          settings.ep_size > 1 ? std::span(placement_.nodes) : std::span<const int>()));
+  // Without expert parallelism all ranks of a replica have all of its rows: one counts them.
+  const bool counts = settings.expert_parallel || settings.tp_rank == 0;
+  if (counts && !placement_.choices.empty()) exchange_->count_choices(placement_.choices);
+  return {};
+}
+
+Status RankEngine::enter(Epochs::Next next) {
+  const Epoch& epoch = next.epoch;
+  const std::vector<int> living = epoch.ranks();
+  if (exchange_) exchange_counters_ = exchange_->counters();
+  exchange_.reset();  // both have to do with the transports that go
+  tensor_group_.reset();
+  RETURN_IF_ERROR(placement_.mesh->begin_epoch(epoch.number, living, std::move(next.transports)));
+  roles_ = roles_in_epoch(placement_.parallel, living);
+  std::vector<uint64_t> holders;
+  for (const EpochMember& member : epoch.members)
+    if (roles_.serves && std::ranges::find(roles_.tensor_group, member.rank) != roles_.tensor_group.end())
+      holders.push_back(member.process);
+  blocks_lost_ |= std::exchange(block_holders_, holders) != holders;
+
+  ModelSettings settings = model_->settings();
+  if (settings.ep_size > 1) {
+    RETURN_IF_ERROR(hold_experts(epoch.placement));
+    settings.placement = experts_;
+  }
+  RETURN_IF_ERROR(connect(config(), settings));
+  if (exchange_) exchange_->count_on_from(exchange_counters_);
+  model_->connect(*tensor_group_, exchange_.get());
+  lockstep_->begin_epoch(roles_);
+  return greet(epoch);
+}
+
+// Slots keep their experts: another one's weights are in none of them.
+Status RankEngine::hold_experts(SharedPlacement experts) {
+  for (int layer = 0; layer < experts->shape().num_layers; layer++) {
+    const auto held = experts_->slots(layer, placement_.parallel.group_rank()),
+               wanted = experts->slots(layer, placement_.parallel.group_rank());
+    if (!std::ranges::equal(held, wanted))
+      return make_error(
+          ErrorCode::kUnsupported,
+          "placement {} has other experts on this rank, in layer {} of those with experts, than are loaded",
+          experts->version(), layer);
+  }
+  experts_ = std::move(experts);
+  return {};
+}
+
+// Ranks gave up the epoch before at different steps. From here on all count alike, from where the first one was.
+Status RankEngine::greet(const Epoch& epoch) {
+  struct Greeting {
+    uint64_t num_steps, joins;
+    int64_t placement_version, placement_hash;
+    RankNumbers numbers;
+  };
+  const SharedPlacement& experts = epoch.placement;
+  const Greeting own{num_steps_, placement_.joins.has_value(), experts ? experts->version() : 0,
+                     experts ? experts->hash() : 0, numbers_};
+  const std::vector<int> living = epoch.ranks();
+  const auto num_ranks = std::ssize(living);
+  std::vector<Greeting> of_ranks(living.size());
+  ASSIGN_OR_RETURN(const auto all, make_message_group(*placement_.mesh, {.members = living}));
+  RETURN_IF_ERROR(
+      all->all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(&own), 1, sizeof own),
+                      RowPartition(num_ranks, static_cast<int>(num_ranks)),
+                      View<std::byte, 2>(std::as_writable_bytes(std::span(of_ranks)).data(), num_ranks, sizeof own),
+                      {.operation = "the beginning of an epoch", .step = epoch.number}));
+  for (size_t idx = 0; idx < of_ranks.size(); idx++) {
+    if (of_ranks[idx].placement_version != own.placement_version || of_ranks[idx].placement_hash != own.placement_hash)
+      return placement_.mesh->fail(make_error(ErrorCode::kCorrupt,
+                                              "{} enters epoch {} with placement {} of the experts, this rank with {}",
+                                              placement_.mesh->rank_name(living[idx]), epoch.number,
+                                              of_ranks[idx].placement_version, own.placement_version));
+    num_steps_ = std::max(num_steps_, of_ranks[idx].num_steps);
+    if (own.joins == 0 || of_ranks[idx].joins != 0) continue;
+    RankNumbers theirs = of_ranks[idx].numbers;  // the experts may lie elsewhere by now
+    theirs.placement_version = numbers_.placement_version, theirs.placement_hash = numbers_.placement_hash;
+    RETURN_IF_ERROR(find_difference(numbers_, theirs, placement_.mesh->rank_name(placement_.mesh->rank()),
+                                    placement_.mesh->rank_name(living[idx])));
+  }
+  placement_.joins.reset();
+  return {};
+}
+
+Status RankEngine::enter_next(Epochs& epochs, Error why) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (;;) {
+    if (placement_.mesh->failure()) placement_.mesh->abandon();  // its connections close: who waits for this rank wakes
+    Result<Epochs::Next> next = epochs.next(why);
+    const Status entered = next ? enter(std::move(*next)) : Status(std::unexpected(std::move(next.error())));
+    if (!entered && !ends_epoch(entered.error())) return entered;
+    if (entered) break;
+    why = entered.error();
+  }
+  const auto pause = std::chrono::steady_clock::now() - begin;
+  time_between_epochs_ += pause;
+  num_epoch_changes_++;
+  log::info("epoch {} has {} of {} ranks{}; this rank paused for {:.3f} s: {}", placement_.mesh->epoch(),
+            placement_.mesh->num_living(), placement_.mesh->size(),
+            serves() ? "" : ", and this one's replica lacks some", std::chrono::duration<double>(pause).count(),
+            why.message);
   return {};
 }
 
@@ -120,28 +224,29 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
   Mesh& mesh = *placement_.mesh;
   if (mesh.size() > 1) {
     const ModelSettings& settings = rank_memory.settings;
-    RankNumbers own{.num_blocks = memory_.num_blocks,
-                    .max_model_len = memory_.max_model_len,
-                    .block_size = memory_.block_size,
-                    .cache_bytes_per_token = static_cast<int64_t>(rank_memory.model.cache_bytes_per_token()),
-                    .num_layers = config.num_layers,
-                    .vocab_size = config.vocab_size,
-                    .max_rows = settings.max_rows,
-                    .max_num_seqs = options_.max_num_seqs,
-                    .max_steps = options_.num_scheduler_steps,
-                    .max_logit_rows = settings.max_logit_rows,
-                    .isa_level = static_cast<int64_t>(placement_.isa),
-                    .reduced_bytes = max_reduced_bytes(config, settings),
-                    .arithmetic = arithmetic_};
+    numbers_ = {.num_blocks = memory_.num_blocks,
+                .max_model_len = memory_.max_model_len,
+                .block_size = memory_.block_size,
+                .cache_bytes_per_token = static_cast<int64_t>(rank_memory.model.cache_bytes_per_token()),
+                .num_layers = config.num_layers,
+                .vocab_size = config.vocab_size,
+                .max_rows = settings.max_rows,
+                .max_num_seqs = options_.max_num_seqs,
+                .max_steps = options_.num_scheduler_steps,
+                .max_logit_rows = settings.max_logit_rows,
+                .isa_level = static_cast<int64_t>(placement_.isa),
+                .reduced_bytes = max_reduced_bytes(config, settings),
+                .arithmetic = arithmetic_};
     if (config.num_experts > 0) {
       const ExchangeLayout layout = exchange_layout(config, settings);
-      own.expert_rows_per_peer = layout.rows_per_peer;
-      own.expert_pairs_per_peer = layout.pairs_per_peer;
-      own.expert_row_bytes = layout.shape.row_bytes;
-      own.placement_version = settings.placement->version();
-      own.placement_hash = settings.placement->hash();
+      numbers_.expert_rows_per_peer = layout.rows_per_peer;
+      numbers_.expert_pairs_per_peer = layout.pairs_per_peer;
+      numbers_.expert_row_bytes = layout.shape.row_bytes;
+      numbers_.placement_version = settings.placement->version();
+      numbers_.placement_hash = settings.placement->hash();
     }
-    ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, own, rank_memory.model));
+    if (placement_.joins) return hold_standing_plan(*placement_.joins);
+    ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, numbers_, rank_memory.model));
     mesh.clock().forget();
     memory_.cut_to(static_cast<int>(common.num_blocks), static_cast<int>(common.max_model_len));
     if (leads()) log::info("all ranks have agreed on {}", common.text);
@@ -153,8 +258,20 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
   return {};
 }
 
+Status RankEngine::hold_standing_plan(const StandingPlan& plan) {
+  if (memory_.num_blocks < plan.num_blocks || memory_.max_model_len < plan.max_model_len)
+    return make_error(ErrorCode::kOutOfMemory,
+                      "{} has memory for {} KV blocks and sequences of {} tokens; its group stands by {} and {}",
+                      placement_.mesh->rank_name(placement_.mesh->rank()), memory_.num_blocks, memory_.max_model_len,
+                      plan.num_blocks, plan.max_model_len);
+  memory_.cut_to(plan.num_blocks, plan.max_model_len);
+  log::info("{}", memory_.describe());
+  return {};
+}
+
 Result<StepResult> RankEngine::run(const StepPlan& plan, int num_steps) {
-  CHECK(leads() && (plan.sequences.empty() || num_steps <= plan.num_steps));
+  CHECK(leads() || !serves());
+  CHECK(plan.sequences.empty() || (serves() && num_steps <= plan.num_steps));
   CHECK(std::ssize(plan.sequences) <= options_.max_num_seqs && num_steps <= options_.num_scheduler_steps);
   StepResult result{.round = plan.round, .sequences = std::vector<SequenceResult>(plan.sequences.size())};
   active_.clear();
@@ -218,6 +335,7 @@ void RankEngine::reserve_lists() {
 
 void RankEngine::start_round(int num_steps) {
   round_.number = num_steps_;
+  round_.epoch = placement_.mesh->epoch();
   round_.num_steps = num_steps;
   round_.leave = round_.all_logits = false;
   round_.sequences.clear();
@@ -308,13 +426,17 @@ RankReport RankEngine::report() const {
                     .sequence_parallel_rows = sequence_parallel_rows_,
                     .agreements = lockstep_->num_agreements(),
                     .steps = num_steps_,
+                    .epoch = placement_.mesh->epoch(),
+                    .epoch_changes = num_epoch_changes_,
+                    .nanoseconds_between_epochs = static_cast<uint64_t>(time_between_epochs_.count()),
+                    .foreign_messages = lockstep_->num_foreign(),
                     .steps_without_rows = num_steps_without_rows_,
                     .nanoseconds_computing = static_cast<uint64_t>(time_computing_.count()),
                     .nanoseconds_exchanging = static_cast<uint64_t>(placement_.mesh->clock().exchanging().count()),
                     .nanoseconds_waiting = static_cast<uint64_t>(placement_.mesh->clock().waiting().count())};
   if (exchange_) {
     const ExpertPlacement& experts = exchange_->placement();
-    const int rank = model_->settings().ep_rank;
+    const int rank = exchange_->rank();
     report.moe_layers = experts.shape().num_layers;
     report.num_experts = experts.shape().num_experts;
     report.expert_slots = experts.num_slots(rank);

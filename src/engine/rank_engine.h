@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -11,6 +12,7 @@
 #include "config/options.h"
 #include "core/step.h"
 #include "device/device.h"
+#include "engine/epoch.h"
 #include "engine/lockstep.h"
 #include "engine/memory_plan.h"
 #include "engine/placement.h"
@@ -33,9 +35,20 @@ class RankEngine {
   // The one rank of a model that is not spread.
   static Result<std::unique_ptr<RankEngine>> create(const EngineOptions& options, WeightPacker::Progress progress);
 
-  // Of a leader: announces the round to its ranks and runs its steps. num_steps is what the replicas agreed on, at most
-  // the plan's. The plan may be empty: then this replica takes part with zero rows. An error is the whole round's; what
-  // concerns one sequence is in its result.
+  // Goes on in another epoch, with other ranks and the experts placed otherwise; all of its members do so at the same
+  // time. What was under way is given up; weights and KV cache stay. Errors: those of the mesh.
+  Status enter(Epochs::Next next);
+  // The same in the first epoch that comes to be.
+  Status enter_next(Epochs& epochs, Error why);
+  // All ranks of this one's replica are there, so that it steps. Else this rank does rounds without rows, on its own.
+  bool serves() const { return roles_.serves; }
+  // Whether another process than before has a rank of the replica: then what the KV cache holds is not on all of them.
+  // Once.
+  bool take_blocks_lost() { return std::exchange(blocks_lost_, false); }
+
+  // Of a leader, and without rows of each rank of a replica that does not serve: announces the round to its ranks and
+  // runs its steps. num_steps is what the replicas agreed on, at most the plan's. The plan may be empty: then this
+  // replica takes part with zero rows. An error is the whole round's; what concerns one sequence is in its result.
   Result<StepResult> run(const StepPlan& plan, int num_steps);
   Result<StepResult> run(const StepPlan& plan) { return run(plan, plan.num_steps); }
   // Of a leader: one step of one sequence; logits [num_tokens, vocab_size] of all its rows.
@@ -82,6 +95,11 @@ class RankEngine {
 
   RankEngine(const EngineOptions& options, const Placement& placement, std::unique_ptr<Mesh> own_mesh);
   Status load(WeightPacker::Progress progress);
+  // Makes this rank's groups; settings: the model's, but for where the experts are.
+  Status connect(const ModelConfig& config, const ModelSettings& settings);
+  Status hold_experts(SharedPlacement experts);
+  Status greet(const Epoch& epoch);
+  Status hold_standing_plan(const StandingPlan& plan);
   // Plans this rank's memory, and cuts the plan to what all ranks can have.
   Status plan(const ModelConfig& config, const RankMemory& rank_memory);
   bool leads() const { return placement_.parallel.is_leader(); }
@@ -109,11 +127,17 @@ class RankEngine {
   Placement placement_;
   std::unique_ptr<Mesh> own_mesh_;  // of one rank that has no group
   std::unique_ptr<Device> device_;
+  EpochRoles roles_;
+  std::vector<uint64_t> block_holders_;  // the processes of the replica's ranks, which have its blocks
+  bool blocks_lost_ = false;
   std::unique_ptr<Group> tensor_group_;
   std::unique_ptr<ExpertExchange> exchange_;
+  ExpertExchange::Counters exchange_counters_;  // of the epochs before
+  SharedPlacement experts_;                     // by which this rank's slots are filled
   std::unique_ptr<DeepseekModel> model_;
   std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;
+  RankNumbers numbers_;
   int64_t arithmetic_ = 0;
   RoundLimits limits_;
   Buffer cache_memory_, logits_memory_;
@@ -134,7 +158,8 @@ class RankEngine {
   };
   std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
   uint64_t num_steps_ = 0, num_steps_without_rows_ = 0, sequence_parallel_rows_ = 0;
-  std::chrono::nanoseconds time_computing_{0};
+  std::chrono::nanoseconds time_computing_{0}, time_between_epochs_{0};
+  uint64_t num_epoch_changes_ = 0;
   StepTrace* trace_ = nullptr;
 };
 

@@ -79,7 +79,7 @@ int32_t StepBatch::row_of(size_t sequence_idx, int position) const {
 
 namespace {
 
-constexpr uint32_t kMagic = 0x52430001;  // "CR", version 1
+constexpr uint32_t kMagic = 0x52430002;  // "CR", version 2
 constexpr uint32_t kLeave = 1, kAllLogits = 2, kSample = 1, kPromptLogits = 2;
 constexpr uint32_t kRoundFlags = kLeave | kAllLogits, kSequenceFlags = kSample | kPromptLogits;
 
@@ -88,6 +88,7 @@ struct RoundHeader {
   uint64_t number;
   int32_t num_steps;
   uint32_t flags;
+  uint32_t epoch, zero;
 };
 struct SequenceHeader {
   int32_t first_position, num_tokens, num_prompt_tokens, num_blocks;
@@ -126,6 +127,7 @@ bool decode(Reader reader, Round& round) {
   RoundHeader header;
   if (!reader.take(header) || header.magic != kMagic || (header.flags & ~kRoundFlags) != 0) return false;
   round.number = header.number;
+  round.epoch = header.epoch;
   round.num_steps = header.num_steps;
   round.leave = (header.flags & kLeave) != 0;
   round.all_logits = (header.flags & kAllLogits) != 0;
@@ -150,8 +152,13 @@ bool decode(Reader reader, Round& round) {
 
 void encode_round(const Round& round, std::vector<std::byte>& bytes) {
   bytes.clear();
-  const RoundHeader header{kMagic, static_cast<uint32_t>(round.sequences.size()), round.number, round.num_steps,
-                           (round.leave ? kLeave : 0) | (round.all_logits ? kAllLogits : 0)};
+  const RoundHeader header{kMagic,
+                           static_cast<uint32_t>(round.sequences.size()),
+                           round.number,
+                           round.num_steps,
+                           (round.leave ? kLeave : 0) | (round.all_logits ? kAllLogits : 0),
+                           round.epoch,
+                           0};
   append(bytes, &header, sizeof header);
   for (const RoundSequence& sequence : round.sequences) {
     const SequenceHeader fixed{sequence.first_position, sequence.num_tokens, sequence.num_prompt_tokens,

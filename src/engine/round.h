@@ -56,6 +56,7 @@ class StepBatch {
 // What the leader of a replica (its tp_rank 0) tells the replica's other ranks at the start of a round.
 struct Round {
   uint64_t number = 0;
+  uint32_t epoch = 1;  // of the group
   int num_steps = 0;
   bool leave = false;       // the last round: no steps, the rank ends
   bool all_logits = false;  // the logits of every row are wanted, nothing is sampled
@@ -75,7 +76,8 @@ struct RoundLimits {
 
 // A round's bytes, all little-endian:
 //
-//   u32 magic and version, u32 num_sequences, u64 number, i32 num_steps, u32 flags (1: leave, 2: all_logits)
+//   u32 magic and version, u32 num_sequences, u64 number, i32 num_steps, u32 flags (1: leave, 2: all_logits),
+//   u32 epoch, u32 0
 //   for each sequence: i32 first_position, i32 num_tokens, i32 num_prompt_tokens, i32 num_blocks,
 //                      u32 flags (1: sample, 2: prompt_logits), i32 tokens[num_tokens], i32 blocks[num_blocks]
 void encode_round(const Round& round, std::vector<std::byte>& bytes);

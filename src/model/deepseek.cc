@@ -85,7 +85,6 @@ Result<std::unique_ptr<DeepseekModel>> DeepseekModel::load(const ModelConfig& co
                                                            const WeightCatalog& catalog, Device& device,
                                                            Group& tensor_group, ExpertExchange* exchange,
                                                            WeightPacker::Progress progress) {
-  CHECK(exchange || config.num_experts == 0);
   ASSIGN_OR_RETURN(Ops ops, Ops::create(settings.isa, device, ops_limits(config, settings)));
   ASSIGN_OR_RETURN(Workspace workspace, Workspace::create(config, settings));
   ASSIGN_OR_RETURN(Rope rope, Rope::create(config, settings.max_positions));

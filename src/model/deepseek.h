@@ -41,10 +41,16 @@ class DeepseekModel {
   static OpsLimits ops_limits(const ModelConfig& config, const ModelSettings& settings);
   static Result<ModelMemory> plan(const ModelConfig& config, const ModelSettings& settings,
                                   const WeightCatalog& catalog, int num_threads);
-  // Borrows everything; `exchange` may be null for a model without experts.
+  // Borrows everything; `exchange` may be null for a model without experts, and until connect().
   static Result<std::unique_ptr<DeepseekModel>> load(const ModelConfig& config, const ModelSettings& settings,
                                                      const WeightCatalog& catalog, Device& device, Group& tensor_group,
                                                      ExpertExchange* exchange, WeightPacker::Progress progress);
+
+  // With other ranks from the next step on. Borrows both.
+  void connect(Group& tensor_group, ExpertExchange* exchange) {
+    parallel_.set_group(tensor_group);
+    feed_forward_.set_exchange(exchange);
+  }
 
   // One step through all layers. An error comes from a peer; the step is then abandoned.
   Status forward(const ModelBatch& batch, const KvCache& cache);

@@ -54,6 +54,8 @@ class FeedForward {
         parallel_(parallel),
         exchange_(exchange) {}
 
+  void set_exchange(ExpertExchange* exchange) { exchange_ = exchange; }
+
   // normed: own rows [own, hidden]; the result goes to workspace.delta.
   Status dense(const FeedForwardWeights& weights, const ModelBatch& batch, View<float, 2> normed, int layer);
   // moe_layer counts MoE layers only.

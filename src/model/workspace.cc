@@ -102,7 +102,7 @@ Result<View<float, 2>> TensorParallel::gather(View<float, 2> own, int64_t num_ro
   const View<std::byte, 2> sent(workspace_.wire_own.data(), own.extent(0), row_bytes);
   const View<std::byte, 2> arrived(workspace_.wire_all.data(), all.extent(0), row_bytes);
   ops_.to_compute(own, ComputeView<2>(sent.data(), compute_dtype_, own.extent(0), features));
-  RETURN_IF_ERROR(group_.all_gather(sent, partition(all.extent(0)), arrived, site));
+  RETURN_IF_ERROR(group_->all_gather(sent, partition(all.extent(0)), arrived, site));
   ops_.from_compute(ComputeView<2>(arrived.data(), compute_dtype_, all.extent(0), features), all);
   return all;
 }
@@ -114,7 +114,7 @@ Status TensorParallel::scatter_sum(View<float, 2> partial, View<float, 2> own, c
   }
   const ComputeView<2> sent(workspace_.wire_all.data(), compute_dtype_, partial.extent(0), partial.extent(1));
   ops_.to_compute(partial, sent);
-  return group_.reduce_scatter(sent, partition(partial.extent(0)), own, site);
+  return group_->reduce_scatter(sent, partition(partial.extent(0)), own, site);
 }
 
 }  // namespace cachalot

@@ -104,12 +104,13 @@ int64_t max_reduced_bytes(const ModelConfig& config, const ModelSettings& settin
 class TensorParallel {
  public:
   TensorParallel(Group& group, const Ops& ops, const Workspace& workspace, DType compute_dtype)
-      : group_(group), ops_(ops), workspace_(workspace), compute_dtype_(compute_dtype) {}
+      : group_(&group), ops_(ops), workspace_(workspace), compute_dtype_(compute_dtype) {}
 
-  int size() const { return group_.size(); }
-  RowPartition partition(int64_t num_rows) const { return RowPartition(num_rows, group_.size()); }
-  int64_t own_begin(int64_t num_rows) const { return partition(num_rows).begin(group_.rank()); }
-  int64_t own_count(int64_t num_rows) const { return partition(num_rows).count(group_.rank()); }
+  void set_group(Group& group) { group_ = &group; }
+  int size() const { return group_->size(); }
+  RowPartition partition(int64_t num_rows) const { return RowPartition(num_rows, group_->size()); }
+  int64_t own_begin(int64_t num_rows) const { return partition(num_rows).begin(group_->rank()); }
+  int64_t own_count(int64_t num_rows) const { return partition(num_rows).count(group_->rank()); }
 
   // All ranks' rows, rounded to the compute dtype, at the start of `store`; with one rank `own` itself.
   Result<View<float, 2>> gather(View<float, 2> own, int64_t num_rows, View<float, 2> store,
@@ -120,10 +121,10 @@ class TensorParallel {
   }
   // own = this rank's rows of the sum over ranks. With one rank partial and own are the same memory.
   Status scatter_sum(View<float, 2> partial, View<float, 2> own, const CollectiveSite& site) const;
-  Group& group() const { return group_; }
+  Group& group() const { return *group_; }
 
  private:
-  Group& group_;
+  Group* group_;
   const Ops& ops_;
   const Workspace& workspace_;
   DType compute_dtype_;

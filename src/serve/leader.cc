@@ -52,8 +52,8 @@ void Leader::take(LeaderMail mail, Time now) {
   if (mail.end_all) finish_all(FinishReason::kAborted, "the server is shutting down", now);
 }
 
-std::optional<Wish> Leader::next_wish() {
-  plan_ = scheduler_.has_work() ? scheduler_.plan() : StepPlan{};
+std::optional<Wish> Leader::next_wish(bool serves) {
+  plan_ = serves && scheduler_.has_work() ? scheduler_.plan() : StepPlan{};
   const bool has_word = !plan_.sequences.empty() || (is_leaving_ && !has_said_so_);
   if (!has_word && !is_called_) return std::nullopt;
   is_called_ = false;
@@ -71,6 +71,11 @@ void Leader::begin_round(Time now) {
 
 void Leader::commit(StepResult result) {
   outputs_ = scheduler_.commit(std::move(result));
+}
+
+void Leader::abandon_round(Time now) {
+  plan_ = {};
+  deliver(scheduler_.abandon_round(), now);
 }
 
 void Leader::deliver(Time now) {

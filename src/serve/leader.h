@@ -61,14 +61,19 @@ class Leader {
   Status check(const Request& request) const { return scheduler_.check(request); }
 
   void take(LeaderMail mail, Time now);
-  // What it says of the next round, which it plans; nothing: it has nothing to say, and nobody asked.
-  std::optional<Wish> next_wish();
+  // What it says of the next round, which it plans; nothing: it has nothing to say, and nobody asked. serves: the
+  // replica has all of its ranks; else its requests wait.
+  std::optional<Wish> next_wish(bool serves = true);
   void hear_call() { is_called_ = true; }  // another leader waits for this one's word
 
   // Of what next_wish() told; valid until commit().
   const StepPlan& plan() const { return plan_; }
   void begin_round(Time now);
   void commit(StepResult result);
+  // Instead of commit() and deliver(): the round, planned or under way, is over without a result, and is planned anew.
+  void abandon_round(Time now);
+  // Between rounds: what the ranks' KV caches held is lost.
+  void forget_blocks() { scheduler_.forget_blocks(); }
   // What commit() gave, to who listens.
   void deliver(Time now);
 

@@ -80,7 +80,18 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
   Family time("cachalot:step_seconds_total",
               "Time in steps: computing, exchanging rows, and waiting until other ranks have done their part",
               MetricType::Counter);
+  Family epoch("cachalot:epoch", "Number of the group's membership", MetricType::Gauge);
+  Family epoch_changes("cachalot:epoch_changes_total", "Changes of the group's membership that the rank went through",
+                       MetricType::Counter);
+  Family epoch_pause("cachalot:epoch_pause_seconds_total", "Time between two memberships, without steps",
+                     MetricType::Counter);
+  Family foreign("cachalot:foreign_messages_total", "Words of another epoch, which were passed over",
+                 MetricType::Counter);
   for (const RankReport& report : reports) {
+    epoch.add(report.rank, static_cast<double>(report.epoch));
+    epoch_changes.add(report.rank, static_cast<double>(report.epoch_changes));
+    epoch_pause.add(report.rank, seconds(report.nanoseconds_between_epochs));
+    foreign.add(report.rank, static_cast<double>(report.foreign_messages));
     experts.add(report.rank, report.experts_of_layer());
     slots.add(report.rank, static_cast<double>(report.expert_slots));
     weight_bytes.add(report.rank, static_cast<double>(report.weight_bytes));
@@ -100,7 +111,7 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
   }
   std::vector<MetricFamily> families;
   for (Family* family : {&experts, &slots, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements,
-                         &steps, &without_rows, &time})
+                         &steps, &without_rows, &time, &epoch, &epoch_changes, &epoch_pause, &foreign})
     families.push_back(family->take());
   return prometheus::TextSerializer().Serialize(families);
 }

@@ -7,11 +7,12 @@ namespace cachalot {
 using Clock = std::chrono::steady_clock;
 
 Replica::Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics,
-                 FailureHandler on_failure, const QueueLimits& queue)
+                 FailureHandler on_failure, const QueueLimits& queue, Epochs* epochs)
     : queue_(queue),
       max_num_seqs_(options.max_num_seqs),
       engine_(std::move(engine)),
       metrics_(metrics),
+      epochs_(epochs),
       on_failure_(std::move(on_failure)),
       leader_(options, metrics) {
   report_ = engine_->report();
@@ -65,6 +66,7 @@ void Replica::drain(Clock::time_point deadline) {
   if (changed_.wait_until(lock, deadline, [&] { return is_idle_; })) return;
   mailbox_.end_all = true;
   engine_->lockstep().wake();
+  if (epochs_) epochs_->cancel();  // the thread may be waiting there
   changed_.wait(lock, [&] { return is_idle_; });
 }
 
@@ -77,15 +79,18 @@ void Replica::leave(Clock::time_point deadline) {
   // One alone needs nobody's word to end; it may only be in the middle of a round.
   if (engine_->placement().parallel.spans_replicas())
     engine_->placement().mesh->fail({ErrorCode::kCancelled, "this replica ended before the others did", {}});
+  if (epochs_) epochs_->cancel();
   changed_.wait(lock, [&] { return has_ended_; });
 }
 
 void Replica::loop() {
   while (!has_left_) {
-    if (const Status stepped = step_together(); !stepped) {
-      fail(stepped.error());
-      break;
-    }
+    Status stepped = step_together();
+    if (!stepped && epochs_ && ends_epoch(stepped.error()) && !leader_.is_leaving())
+      stepped = change_epoch(stepped.error());
+    if (stepped) continue;
+    fail(stepped.error());
+    break;
   }
   // A replica that failed ends what still comes.
   for (;;) {
@@ -106,13 +111,17 @@ void Replica::loop() {
 // One round, or a sleep until there is one to take part in.
 Status Replica::step_together() {
   take_mail();
-  const std::optional<Wish> wish = leader_.next_wish();
+  if (engine_->lockstep().wants_to_end_epoch()) leader_.hear_call();
+  const std::optional<Wish> wish = leader_.next_wish(engine_->serves());
   if (!wish) {
     publish_stats();
     ASSIGN_OR_RETURN(const bool is_called, engine_->lockstep().wait_for_others());
     if (is_called) leader_.hear_call();
     return {};
   }
+  if (epochs_ && !epochs_->may_step())
+    return engine_->placement().mesh->fail(make_error(ErrorCode::kUnavailable, "nobody stands behind epoch {} any more",
+                                                      engine_->placement().mesh->epoch()));
   if (wish->num_rows > 0) publish_stats();  // a round may take seconds
   ASSIGN_OR_RETURN(const Agreement agreement, engine_->lockstep().agree(*wish));
   if (agreement.num_rows > 0) RETURN_IF_ERROR(run_round(agreement.num_steps));
@@ -137,6 +146,15 @@ Status Replica::run_round(int num_steps) {
     stats_ = stats;
   }
   leader_.deliver(end);
+  return {};
+}
+
+// The requests stay, each as it was after the last round that was committed.
+Status Replica::change_epoch(const Error& over) {
+  leader_.abandon_round(Clock::now());
+  publish_stats();
+  RETURN_IF_ERROR(engine_->enter_next(*epochs_, over));
+  if (engine_->take_blocks_lost()) leader_.forget_blocks();
   return {};
 }
 

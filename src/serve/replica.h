@@ -20,9 +20,10 @@ class Replica : public GenerationService {
   // Told on the replica's thread, once, when a round failed: the replica takes no more requests.
   using FailureHandler = std::function<void(const Error&)>;
 
-  // Takes the rank over; `metrics` is borrowed.
+  // Takes the rank over; `metrics` and `epochs` are borrowed. epochs: where the next one is heard of when one is over,
+  // so that the replica goes on with its requests; null: it then fails.
   Replica(std::unique_ptr<RankEngine> engine, const SchedulerOptions& options, Metrics& metrics,
-          FailureHandler on_failure = {}, const QueueLimits& queue = {});
+          FailureHandler on_failure = {}, const QueueLimits& queue = {}, Epochs* epochs = nullptr);
   // Leaves the group, if leave() was not called.
   ~Replica() override;
 
@@ -40,6 +41,9 @@ class Replica : public GenerationService {
   // takes part with zero rows until then, but no longer than the deadline.
   void leave(std::chrono::steady_clock::time_point deadline);
 
+  // Ends this epoch of the group between two rounds: a rank comes, or goes.
+  void end_epoch(uint32_t epoch) { engine_->lockstep().end_epoch(epoch); }
+
   // What the leader's rank has done, as of the last round.
   RankReport report() const;
 
@@ -48,6 +52,7 @@ class Replica : public GenerationService {
   Status step_together();
   void take_mail();
   Status run_round(int num_steps);
+  Status change_epoch(const Error& over);
   void fail(const Error& error);
   void publish_stats();
 
@@ -55,6 +60,7 @@ class Replica : public GenerationService {
   const int max_num_seqs_;
   std::unique_ptr<RankEngine> engine_;
   Metrics& metrics_;
+  Epochs* const epochs_;
   std::atomic<RequestId> next_id_{1};
   std::atomic<bool> healthy_{true};
 

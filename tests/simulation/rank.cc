@@ -275,7 +275,7 @@ Rank::Rank(Ranks& ranks, int replica, int tp_rank, ProcessPtr process)
               .block_size = ranks.scenario().scheduler.cache.block_size,
               .num_blocks = ranks.scenario().scheduler.cache.num_blocks,
               .vocab_size = ranks.model().vocab_size},
-      agreements_(limits_) {
+      agreements_(limits_, join_options_.epoch) {
   const PrefixCacheOptions& cache = ranks.scenario().scheduler.cache;
   slots_.resize(static_cast<size_t>(cache.num_blocks) * static_cast<size_t>(cache.block_size));
   if (is_leader()) {
@@ -538,8 +538,9 @@ bool Rank::agree() {
     const std::string bytes = take_from(leader);
     LeaderWord word{};
     std::memcpy(&word, bytes.data(), std::min(bytes.size(), sizeof word));
-    if (const Status heard = agreements_.hear(word, bytes.size(), fmt::format("rank {}", leader)); !heard)
-      throw Violation("an agreement among sound ranks fails: " + heard.error().message);
+    const auto heard = agreements_.hear(word, bytes.size(), fmt::format("rank {}", leader));
+    if (!heard) throw Violation("an agreement among sound ranks fails: " + heard.error().message);
+    if (!*heard) throw Violation("a word of another epoch came over this epoch's connection");
   }
   agreement_ = agreements_.end();
   if (agreement_.num_rows == 0) return end_round();
@@ -550,7 +551,7 @@ bool Rank::agree() {
         fmt::format("{} is to take {} steps, and planned {}", process_->name, agreement_.num_steps, plan.num_steps));
   leader_->begin_round(world_.now());
   result_ = {.round = plan.round, .sequences = std::vector<SequenceResult>(plan.sequences.size())};
-  round_ = {.number = num_steps_, .num_steps = agreement_.num_steps};
+  round_ = {.number = num_steps_, .epoch = join_options_.epoch, .num_steps = agreement_.num_steps};
   active_.clear();
   for (size_t idx = 0; idx < plan.sequences.size(); idx++) {
     const PlannedSequence& planned = plan.sequences[idx];
@@ -576,8 +577,9 @@ bool Rank::take_round() {
   const int leader = group_rank_ - tp_rank_;
   if (!has_from({leader})) return false;
   announced_ = take_from(leader);
-  if (const Status sound = agreements_.take_announced(bytes_of(announced_), round_); !sound)
-    throw Violation(fmt::format("{} refuses its leader's round: {}", process_->name, sound.error().message));
+  const auto taken = agreements_.take_announced(bytes_of(announced_), round_);
+  if (!taken) throw Violation(fmt::format("{} refuses its leader's round: {}", process_->name, taken.error().message));
+  if (!*taken) throw Violation("a round of another epoch came over this epoch's connection");
   if (round_.leave) {
     says_goodbye_ = true;
     if (role_) role_->leave();
@@ -737,7 +739,7 @@ bool Rank::end_round() {
       if (const Status sound = check_integrity(*leader_); !sound) throw Violation(sound.error().message);
   }
   if (!agreement_.all_leave) return true;
-  round_ = {.number = num_steps_, .leave = true};
+  round_ = {.number = num_steps_, .epoch = join_options_.epoch, .leave = true};
   encode_round(round_, round_bytes_);
   for (const int rank : own_ranks_)
     send_to(rank, {reinterpret_cast<const char*>(round_bytes_.data()), round_bytes_.size()});

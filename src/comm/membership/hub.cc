@@ -179,6 +179,9 @@ void Hub::form() {
 // --- Ranks.
 
 void Hub::on_message(const ClientPtr& client, const Frame& frame) {
+  if (frame.header.epoch != options_.epoch)
+    return log::warn("rank 0 passes over a control message of epoch {} from {}, the {}. of another epoch than {}",
+                     frame.header.epoch, client->name(), ++num_foreign_, options_.epoch);
   const auto take = [&]<class Message>(const Message&, auto&& handle) {
     const Result<Message> message = decode<Message>(frame.payload);
     message ? handle(*message) : drop(client, message.error().message);

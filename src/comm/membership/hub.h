@@ -121,6 +121,7 @@ class Hub : public Role {
   std::optional<Error> verdict_;      // why the group cannot form
   std::set<int> told_;                // ranks that have got the verdict
   Clock::time_point linger_until_;
+  uint64_t num_foreign_ = 0;  // messages of another epoch
   bool formed_ = false, own_ready_ = false, all_ready_ = false, leaving_ = false;
 };
 

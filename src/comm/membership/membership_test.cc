@@ -490,6 +490,44 @@ TEST(Membership, WhatSomebodyAtRank0sAddressSaysIsOneLine) {
   EXPECT_LT(result.error().message.size(), 2500u);
 }
 
+TEST(Membership, WhatRank0SaysInAnotherEpochIsPassedOver) {
+  const JoinOptions options = group_options(2)[1];
+  FakeRank0 rank0(options.port);
+  std::jthread speaking([&] {
+    rank0.say(encode_frame(Challenge{}, 1) + encode_frame(Accepted{.failure_timeout_ms = 1000}, 1) +
+              encode_frame(Refused{.message = "of yesterday"}, 7) + encode_frame(Refused{.message = "of today"}, 1));
+  });
+  const LogCapture log;
+  const JoinResult result = Membership::join(options);
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().message, "of today");
+  EXPECT_EQ(log.count("rank 1 passes over a control message of epoch 7 from rank 0, the 1. of another epoch than 1"), 1)
+      << log.text();
+}
+
+// A rank that goes without a goodbye but for one of another epoch is lost.
+TEST(Membership, WhatARankSaysInAnotherEpochIsPassedOver) {
+  const std::vector<JoinOptions> options = group_options(2);
+  const LogCapture log;
+  JoinResult rank0;
+  std::jthread forming([&] { rank0 = Membership::join(options[0]); });
+  {
+    RawClient rank1(options[0].port);
+    ASSERT_EQ(rank1.receive_message().header.type, MessageType::kChallenge);
+    rank1.send(encode_frame(control::hello_of(options[1]).value(), 1));
+    ASSERT_EQ(rank1.receive_message().header.type, MessageType::kAccepted);
+    ASSERT_EQ(rank1.receive_message().header.type, MessageType::kFormed);
+    forming.join();
+    ASSERT_TRUE(rank0) << rank0.error().message;
+    rank1.send(encode_frame(Left{.rank = 1}, 2));
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  for (int attempt = 0; attempt < 500 && !(*rank0)->first_lost(); attempt++)
+    std::this_thread::sleep_for(milliseconds(10));
+  EXPECT_TRUE((*rank0)->first_lost());
+  EXPECT_EQ(log.count("rank 0 passes over a control message of epoch 2 from rank 1"), 1) << log.text();
+}
+
 TEST(Membership, AnotherServiceAtRank0sAddressIsNamed) {
   const JoinOptions options = group_options(2)[1];
   FakeRank0 other(options.port);

@@ -93,6 +93,10 @@ void Spoke::on_frame(const Frame& frame) {
   const Clock::time_point now = clock_.counted(network_.now());
   if (frame.header.type == MessageType::kHeartbeat) lateness_.came(now - heard_ - timing_.heartbeat_interval());
   heard_ = now;
+  // Who is not accepted is told in rank 0's epoch why.
+  if (accepted_ && frame.header.epoch != options_.epoch)
+    return log::warn("rank {} passes over a control message of epoch {} from rank 0, the {}. of another epoch than {}",
+                     options_.rank, frame.header.epoch, ++num_foreign_, options_.epoch);
   const auto take = [&]<class Message>(const Message&, auto&& handle) {
     Result<Message> message = decode<Message>(frame.payload);
     if (message) return handle(std::move(*message));

@@ -74,6 +74,7 @@ class Spoke : public Role {
   Clock::time_point planned_;  // of the watch timer
   Nonce rank0_nonce_{}, nonce_{};
   std::optional<Activity> rank0_activity_;
+  uint64_t num_foreign_ = 0;  // messages of another epoch
   bool accepted_ = false, formed_ = false, leaving_ = false;
   bool watching_ = false;  // the watch timer is armed
 };

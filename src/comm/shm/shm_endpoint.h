@@ -74,6 +74,8 @@ class ShmEndpoint {
   // Whether two ranks of a node, by their addresses (empty: it has none), let each other in.
   static bool may_share(std::string_view one, std::string_view other);
 
+  // Before connect(): it may be decided when the address has travelled.
+  void set_epoch(uint64_t epoch) { options_.epoch = epoch; }
   // Once. `peers` are all other ranks of the node (its own address among them is passed over). It waits until all have
   // connected, or gives an error that names the ranks at fault; then every peer that had connected finds out.
   Result<std::unique_ptr<ShmTransport>> connect(std::span<const ShmAddress> peers);

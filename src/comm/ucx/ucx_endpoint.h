@@ -60,6 +60,8 @@ class UcxEndpoint {
   // UCX_LOG_LEVEL=info".
   const std::string& settings() const { return settings_; }
 
+  // Before connect(): it may be decided when the address has travelled.
+  void set_epoch(uint64_t epoch) { options_.epoch = epoch; }
   // Once. `peers` are all other ranks that UCX is to connect (its own address among them is passed over). It waits
   // until each has been heard, or gives an error that names the ranks at fault; then every peer that had connected
   // finds out.

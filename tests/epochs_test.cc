@@ -1,0 +1,414 @@
+// Changes of epoch: ranks are lost, or their connections are, at any point of a round, and the others go on in the same
+// processes. Whole replicas as threads of this one; who lives is said by a script. All answers are those of a run that
+// nothing disturbs, to the bit.
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <future>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <thread>
+
+#include "base/log.h"
+#include "comm/local_mesh_test_util.h"
+#include "engine/participate.h"
+#include "epochs_harness.h"
+#include "serve/replica.h"
+
+namespace cachalot::test {
+namespace {
+
+constexpr uint64_t kNever = ~uint64_t{0};
+
+// What befalls a rank's connections: an error, when so many operations more were started. Used by the rank's thread,
+// but for arm().
+class Fault {
+ public:
+  void arm(uint64_t num_operations, ErrorCode code) {
+    code_ = code;
+    left_ = num_operations;
+  }
+  void count() {
+    num_started_++;
+    if (left_ != kNever && left_ > 0) left_--;
+  }
+  // Once.
+  std::optional<Error> take() {
+    uint64_t none_left = 0;
+    if (!left_.compare_exchange_strong(none_left, kNever)) return std::nullopt;
+    return Error{code_, "a test has cut it", {}};
+  }
+  bool is_armed() const { return left_ != kNever; }
+  uint64_t num_started() const { return num_started_; }
+
+ private:
+  std::atomic<uint64_t> left_{kNever}, num_started_{0};
+  std::atomic<ErrorCode> code_{ErrorCode::kUnavailable};
+};
+
+class FaultyTransport : public Transport {
+ public:
+  FaultyTransport(std::unique_ptr<Transport> inner, std::shared_ptr<Fault> fault)
+      : inner_(std::move(inner)), fault_(std::move(fault)) {}
+  std::string_view name() const override { return inner_->name(); }
+  bool connects(int peer) const override { return inner_->connects(peer); }
+  void start(SendOp& op) override {
+    fault_->count();
+    inner_->start(op);
+  }
+  void start(ReceiveOp& op) override {
+    fault_->count();
+    inner_->start(op);
+  }
+  Result<bool> progress() override {
+    if (std::optional<Error> error = fault_->take()) return std::unexpected(std::move(*error));
+    return inner_->progress();
+  }
+  void await(std::span<const ReceiveOp> receives, bool any) override { inner_->await(receives, any); }
+  Status prepare_sleep() override { return inner_->prepare_sleep(); }
+  int event_fd() const override { return inner_->event_fd(); }
+  void end_sleep() override { inner_->end_sleep(); }
+  std::unique_ptr<Board> make_board(std::span<const int> members) override { return inner_->make_board(members); }
+  void close() override { inner_->close(); }
+
+ private:
+  const std::unique_ptr<Transport> inner_;
+  const std::shared_ptr<Fault> fault_;
+};
+
+// Decides epochs by what the test says: one comes when all who live have left the one before.
+class Script {
+ public:
+  Script(int num_ranks, SharedPlacement placement)
+      : num_ranks_(num_ranks), placement_(std::move(placement)), faults_(static_cast<size_t>(num_ranks)) {
+    for (int rank = 0; rank < num_ranks; rank++) members_[rank] = 0;
+    for (auto& fault : faults_) fault = std::make_shared<Fault>();
+  }
+
+  class Seat : public Epochs {
+   public:
+    Seat(Script& script, int rank) : script_(script), rank_(rank) {}
+    Result<Next> next(const Error&) override { return script_.next(rank_); }
+    bool may_step() override { return !has_no_lease.exchange(false); }
+    void cancel() override { script_.cancel(); }
+
+    std::atomic<bool> has_no_lease{false};  // once
+
+   private:
+    Script& script_;
+    const int rank_;
+  };
+
+  Fault& fault(int rank) { return *faults_[static_cast<size_t>(rank)]; }
+  std::vector<std::unique_ptr<Transport>> wrapped(int rank, std::unique_ptr<Transport> transport) {
+    std::vector<std::unique_ptr<Transport>> transports;
+    transports.push_back(std::make_unique<FaultyTransport>(std::move(transport), faults_[static_cast<size_t>(rank)]));
+    return transports;
+  }
+  void lose(int rank) {
+    const std::lock_guard lock(mutex_);
+    members_.erase(rank);
+    form_if_all_wait();
+  }
+  void take_in(int rank, uint64_t process) {
+    const std::lock_guard lock(mutex_);
+    members_[rank] = process;
+  }
+  uint32_t epoch() {
+    const std::lock_guard lock(mutex_);
+    return number_;
+  }
+  void await_epoch(uint32_t number) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return number_ >= number; });
+  }
+  void cancel() {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  Result<Epochs::Next> next(int rank) {
+    std::unique_lock lock(mutex_);
+    waiting_.insert(rank);
+    form_if_all_wait();
+    changed_.wait(lock, [&] { return cancelled_ || formed_.contains(rank); });
+    if (!formed_.contains(rank)) return make_error(ErrorCode::kCancelled, "no epoch any more");
+    return std::move(formed_.extract(rank).mapped());
+  }
+  void form_if_all_wait() {
+    for (const auto& [rank, process] : members_)
+      if (!waiting_.contains(rank)) return;
+    waiting_.clear();
+    number_++;
+    Epoch epoch{.number = number_};
+    std::set<int> living;
+    for (const auto& [rank, process] : members_) {
+      epoch.members.push_back({rank, process});
+      living.insert(rank);
+    }
+    if (placement_) epoch.placement = placement_on(*placement_, living, number_);
+    auto transports = make_local_shm(num_ranks_, 0, number_).value();
+    formed_.clear();
+    for (const int rank : living)
+      formed_[rank] = {epoch, wrapped(rank, std::move(transports[static_cast<size_t>(rank)]))};
+    changed_.notify_all();
+  }
+
+  const int num_ranks_;
+  const SharedPlacement placement_;
+  std::vector<std::shared_ptr<Fault>> faults_;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  uint32_t number_ = 1;
+  std::map<int, uint64_t> members_;
+  std::set<int> waiting_;
+  std::map<int, Epochs::Next> formed_;
+  bool cancelled_ = false;
+};
+
+class Replicas {
+ public:
+  explicit Replicas(const GroupLayout& layout) : layout_(layout) {
+    log::init("error", "");
+    script_ = std::make_unique<Script>(layout.num_ranks(), layout.placement());
+    auto transports = make_local_shm(layout.num_ranks(), 0, 1).value();
+    std::vector<std::future<std::unique_ptr<RankEngine>>> loading;
+    for (int rank = 0; rank < layout.num_ranks(); rank++) {
+      meshes_.push_back(Mesh::create({.rank = rank, .size = layout.num_ranks()},
+                                     script_->wrapped(rank, std::move(transports[static_cast<size_t>(rank)])))
+                            .value());
+      seats_.push_back(std::make_unique<Script::Seat>(*script_, rank));
+      loading.push_back(std::async(std::launch::async, [this, rank] { return load(rank); }));
+    }
+    leaders_.resize(static_cast<size_t>(layout.dp_size));
+    followers_.resize(static_cast<size_t>(layout.num_ranks()));
+    for (int rank = 0; rank < layout.num_ranks(); rank++) start(rank, loading[static_cast<size_t>(rank)].get());
+  }
+
+  ~Replicas() {
+    // Together: each waits for the others' word.
+    std::vector<std::thread> leaving;
+    for (auto& leader : leaders_)
+      if (leader)
+        leaving.emplace_back([&] { leader->leave(std::chrono::steady_clock::now() + std::chrono::seconds(5)); });
+    for (std::thread& thread : leaving) thread.join();
+    script_->cancel();
+    for (auto& mesh : meshes_)
+      if (mesh) mesh->fail({ErrorCode::kCancelled, "the test is over", {}});
+    for (std::thread& follower : followers_)
+      if (follower.joinable()) follower.join();
+  }
+
+  std::future<Answer> ask(int replica, RequestId id) {
+    auto answer = std::make_shared<Answer>();
+    auto promise = std::make_shared<std::promise<Answer>>();
+    Request request = make_request(id);
+    request.id = ++last_id_;
+    const Status submitted = leader(replica).submit(std::move(request), [=](const RequestOutput& output) {
+      answer->add(output);
+      if (output.finish != FinishReason::kNone) promise->set_value(*answer);
+    });
+    CHECK(submitted, "{}", submitted.error().message);
+    return promise->get_future();
+  }
+
+  // A new process takes the place of a rank that is lost, and no leader: it loads beside, and enters between two
+  // rounds.
+  void bring_back(int rank, uint64_t process) {
+    const auto idx = static_cast<size_t>(rank);
+    followers_[idx].join();
+    meshes_[idx] = Mesh::create({.rank = rank, .size = layout_.num_ranks(), .living = {rank}}, {}).value();
+    auto engine = load(rank, StandingPlan{.num_blocks = 40, .max_model_len = 80});
+    script_->take_in(rank, process);
+    start(rank, std::move(engine), /*is_new=*/true);
+    leader(0).end_epoch(script_->epoch());
+  }
+
+  Script& script() { return *script_; }
+  Script::Seat& seat(int rank) { return *seats_[static_cast<size_t>(rank)]; }
+  Replica& leader(int replica) { return *leaders_[static_cast<size_t>(replica)]; }
+
+ private:
+  std::unique_ptr<RankEngine> load(int rank, std::optional<StandingPlan> joins = {}) {
+    const Placement placement{.parallel = layout_.of_rank(rank),
+                              .mesh = meshes_[static_cast<size_t>(rank)].get(),
+                              .num_local_ranks = layout_.num_ranks(),
+                              .threads = {.num_threads = 1, .cores = {}, .spin_microseconds = 0},
+                              .isa = detect_isa(),
+                              .joins = joins,
+                              .on_activity = {}};
+    auto engine = RankEngine::create(options_, placement, {});
+    CHECK(engine, "{}", engine.error().message);
+    return std::move(*engine);
+  }
+  void start(int rank, std::unique_ptr<RankEngine> engine, bool is_new = false) {
+    Epochs* const epochs = seats_[static_cast<size_t>(rank)].get();
+    if (rank % layout_.tp_size == 0) {
+      const MemoryPlan& memory = engine->memory();
+      const SchedulerOptions scheduler = make_scheduler_options(options_, memory.num_blocks, memory.max_model_len);
+      // A leader that ends by itself is gone from the group, as its process would be.
+      const auto on_failure = [this, rank](const Error&) {
+        meshes_[static_cast<size_t>(rank)]->abandon();
+        script_->lose(rank);
+      };
+      leaders_[static_cast<size_t>(rank / layout_.tp_size)] =
+          std::make_unique<Replica>(std::move(engine), scheduler, metrics_, on_failure, QueueLimits{}, epochs);
+      return;
+    }
+    followers_[static_cast<size_t>(rank)] = std::thread([=, this, engine = std::move(engine)]() mutable {
+      Status lived;
+      if (is_new) lived = engine->enter_next(*epochs, {ErrorCode::kUnavailable, "it comes", {}});
+      if (lived) lived = follow_leader(*engine, [](RankEngine&) {}, epochs);
+      if (lived) return;
+      engine.reset();
+      meshes_[static_cast<size_t>(rank)]->abandon();
+      script_->lose(rank);
+    });
+  }
+
+  const GroupLayout layout_;
+  const EngineOptions options_ = layout_.options();
+  RequestId last_id_ = 0;
+  std::unique_ptr<Script> script_;
+  std::vector<std::unique_ptr<Mesh>> meshes_;
+  std::vector<std::unique_ptr<Script::Seat>> seats_;
+  Metrics metrics_{{.model_name = "test"}};
+  std::vector<std::unique_ptr<Replica>> leaders_;  // of each replica
+  std::vector<std::thread> followers_;             // of each rank that is no leader
+};
+
+constexpr int kRequests = 6;
+
+// Each request to a replica of its own, one after the other in turn; who is not to be asked gets none.
+std::vector<std::future<Answer>> ask_all(Replicas& replicas, int num_replicas) {
+  std::vector<std::future<Answer>> answers;
+  for (int idx = 0; idx < kRequests; idx++)
+    answers.push_back(replicas.ask(idx % num_replicas, static_cast<RequestId>(idx + 1)));
+  return answers;
+}
+
+std::vector<Answer> undisturbed(const GroupLayout& layout, int num_replicas) {
+  Replicas replicas(layout);
+  std::vector<Answer> answers;
+  for (auto& answer : ask_all(replicas, num_replicas)) answers.push_back(answer.get());
+  for (const Answer& answer : answers) EXPECT_GT(answer.tokens.size(), 0u) << answer.error;
+  return answers;
+}
+
+class EveryLayout : public testing::TestWithParam<GroupLayout> {};
+
+// One rank's connections break at every point of its work, in one run after the other: all ranks give the round up,
+// meet again in the next epoch, and take it up where it was.
+TEST_P(EveryLayout, ARoundThatIsAbandonedAnywhereChangesNoAnswer) {
+  const GroupLayout& layout = GetParam();
+  const std::vector<Answer> expected = undisturbed(layout, layout.dp_size);
+  Replicas replicas(layout);
+  uint64_t point = 0, num_hit = 0;
+  for (int run = 0; run < 40; run++) {
+    Fault& fault = replicas.script().fault(run % layout.num_ranks());
+    const uint32_t epoch = replicas.script().epoch();
+    fault.arm(point, ErrorCode::kUnavailable);
+    auto answers = ask_all(replicas, layout.dp_size);
+    for (size_t idx = 0; idx < answers.size(); idx++)
+      expect_same(answers[idx].get(), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    num_hit += replicas.script().epoch() > epoch;
+    fault.arm(kNever, ErrorCode::kUnavailable);
+    point += 1 + point / 4;
+    if (point > 3000) point = static_cast<uint64_t>(run);
+    ASSERT_FALSE(HasFailure());
+  }
+  EXPECT_GT(num_hit, 20u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, EveryLayout,
+                         testing::Values(GroupLayout{2, 1}, GroupLayout{3, 1, "v32-fp8"}, GroupLayout{2, 2},
+                                         GroupLayout{1, 4}, GroupLayout{1, 2, "glm52-bf16"}),
+                         [](const auto& info) {
+                           return fmt::format("DP{}TP{}", info.param.dp_size, info.param.tp_size);
+                         });
+
+// A rank dies at a point of its work; the others have copies of its experts, and go on in the same processes.
+TEST(Epochs, TheLossOfARankChangesNoAnswerOfTheOtherReplicas) {
+  const GroupLayout layout{3, 1, "r1-awq", 32};
+  const std::vector<Answer> expected = undisturbed(layout, 2);
+  for (const uint64_t point : {0, 1, 2, 7, 19, 40, 90, 200}) {
+    Replicas replicas(layout);
+    replicas.script().fault(2).arm(point, ErrorCode::kInternal);
+    auto answers = ask_all(replicas, 2);
+    for (size_t idx = 0; idx < answers.size(); idx++)
+      expect_same(answers[idx].get(), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    EXPECT_EQ(replicas.script().epoch(), 2u);
+  }
+}
+
+// A replica that lacks a rank keeps its requests; its other rank serves with its experts. With the rank back it goes on
+// where it was, and so again and again.
+TEST(Epochs, AReplicaThatLacksARankKeepsItsRequestsUntilItIsBack) {
+  const GroupLayout layout{2, 2, "r1-awq", 32};
+  const std::vector<Answer> expected = undisturbed(layout, 2);
+  Replicas replicas(layout);
+  uint32_t epoch = 1;
+  for (const uint64_t point : {0, 3, 11, 40, 160, 400}) {
+    replicas.script().fault(3).arm(point, ErrorCode::kInternal);
+    auto answers = ask_all(replicas, 2);
+    replicas.script().await_epoch(++epoch);
+    for (size_t idx = 0; idx < answers.size(); idx += 2)
+      expect_same(answers[idx].get(), expected[idx], fmt::format("request {} beside, operation {}", idx, point));
+    replicas.bring_back(3, point + 1);
+    for (size_t idx = 1; idx < answers.size(); idx += 2)
+      expect_same(answers[idx].get(), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    EXPECT_EQ(replicas.script().epoch(), ++epoch);
+    ASSERT_FALSE(testing::Test::HasFailure());
+  }
+}
+
+// The ranks of a replica without a leader serve with their experts.
+TEST(Epochs, ALeaderIsLostAndItsRankGoesOn) {
+  const GroupLayout layout{2, 2, "r1-awq", 32};
+  const std::vector<Answer> expected = undisturbed(layout, 1);
+  for (const uint64_t point : {0, 5, 50, 120}) {
+    Replicas replicas(layout);
+    replicas.script().fault(2).arm(point, ErrorCode::kInternal);
+    auto answers = ask_all(replicas, 1);
+    for (size_t idx = 0; idx < answers.size(); idx++)
+      expect_same(answers[idx].get(), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    EXPECT_EQ(replicas.script().epoch(), 2u);
+  }
+}
+
+TEST(Epochs, WhomNobodyStandsBehindBeginsNoRound) {
+  const GroupLayout layout{2, 1};
+  const std::vector<Answer> expected = undisturbed(layout, 2);
+  Replicas replicas(layout);
+  replicas.seat(1).has_no_lease = true;
+  auto answers = ask_all(replicas, 2);
+  for (size_t idx = 0; idx < answers.size(); idx++)
+    expect_same(answers[idx].get(), expected[idx], fmt::format("request {}", idx));
+  EXPECT_EQ(replicas.script().epoch(), 2u);
+}
+
+TEST(Epochs, WhoComesWithOtherNumbersIsRefusedByName) {
+  const auto mesh = Mesh::create({.rank = 1, .size = 2, .living = {1}}, {}).value();
+  EngineOptions options{.model = std::string(CACHALOT_SOURCE_DIR) + "/tests/data/golden/r1-awq"};
+  options.threads = 1;
+  options.max_model_len = 80;
+  options.num_gpu_blocks_override = 12;
+  const Placement placement{
+      .parallel = {.data_parallel_size = 2, .data_parallel_rank = 1, .enable_expert_parallel = true},
+      .mesh = mesh.get(),
+      .threads = {.num_threads = 1, .cores = {}, .spin_microseconds = 0},
+      .isa = detect_isa(),
+      .joins = StandingPlan{.num_blocks = 13, .max_model_len = 80},
+      .on_activity = {}};
+  const auto engine = RankEngine::create(options, placement, {});
+  ASSERT_FALSE(engine);
+  EXPECT_EQ(engine.error().message,
+            "rank 1 has memory for 12 KV blocks and sequences of 80 tokens; its group stands by 13 and 80");
+}
+
+}  // namespace
+}  // namespace cachalot::test
