@@ -37,7 +37,7 @@ SharedPlacement GroupLayout::placement() const {
   return plan_placement(of_rank(0), *config, 1).value();
 }
 
-SharedPlacement placement_on(const ExpertPlacement& placement, const std::set<int>& living, uint32_t version) {
+Result<SharedPlacement> placement_on(const ExpertPlacement& placement, const std::set<int>& living, uint32_t version) {
   const ExpertPlacement::Shape& shape = placement.shape();
   std::vector<ExpertPlacement::Layer> layers;
   for (int layer = 0; layer < shape.num_layers; layer++) {
@@ -47,9 +47,8 @@ SharedPlacement placement_on(const ExpertPlacement& placement, const std::set<in
       ranks[static_cast<size_t>(rank)].assign(slots.begin(), slots.end());
     }
   }
-  auto left = ExpertPlacement::create(shape, version, layers);
-  CHECK(left, "{}", left.error().message);
-  return std::make_shared<const ExpertPlacement>(std::move(*left));
+  ASSIGN_OR_RETURN(ExpertPlacement left, ExpertPlacement::create(shape, version, layers));
+  return std::make_shared<const ExpertPlacement>(std::move(left));
 }
 
 void Answer::add(const RequestOutput& output) {

@@ -24,8 +24,8 @@ struct GroupLayout {
   SharedPlacement placement() const;  // in the first epoch; null: no expert parallelism
 };
 
-// Who does not live has no slots.
-SharedPlacement placement_on(const ExpertPlacement& placement, const std::set<int>& living, uint32_t version);
+// Who does not live has no slots. The error: an expert that no living rank has.
+Result<SharedPlacement> placement_on(const ExpertPlacement& placement, const std::set<int>& living, uint32_t version);
 
 struct Answer {
   std::vector<TokenId> tokens;

@@ -1,0 +1,102 @@
+#include "serve/rank_epochs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace cachalot {
+
+RankEpochs::RankEpochs(WorldOptions options, Member own, std::function<void(std::string card)> on_card)
+    : options_(std::move(options)), own_(std::move(own)), on_card_(std::move(on_card)) {
+  open_ways();
+}
+
+void RankEpochs::attach(Mesh& mesh, Lockstep* lockstep) {
+  const std::lock_guard lock(mutex_);
+  mesh_ = &mesh;
+  lockstep_ = lockstep;
+}
+
+void RankEpochs::open_ways() {
+  Result<RankWays> ways = RankWays::open(options_);
+  if (!ways) log::warn("this rank cannot be found in another epoch: {}", ways.error().message);
+  std::string card = ways ? ways->card(own_) : std::string();
+  ways_.reset();
+  if (ways) ways_.emplace(std::move(*ways));
+  {
+    const std::lock_guard lock(mutex_);
+    card_ = card;
+  }
+  on_card_(std::move(card));
+}
+
+bool RankEpochs::keeps_all(const Decision& before, const Decision& now) {
+  return std::ranges::all_of(before.seats, [&](const Seat& seat) {
+    const auto found = std::ranges::find(now.seats, seat.rank, &Seat::rank);
+    return found != now.seats.end() && found->process == seat.process;
+  });
+}
+
+void RankEpochs::decide(Decision decision) {
+  const std::lock_guard lock(mutex_);
+  if (decision.number <= latest_.number) return;
+  latest_ = std::move(decision);
+  changed_.notify_all();
+  if (now_.number == 0 || !mesh_) return;
+  if (lockstep_ && keeps_all(now_, latest_)) {
+    lockstep_->end_epoch(now_.number);
+  } else {
+    mesh_->end_epoch(now_.number,
+                     {ErrorCode::kUnavailable, fmt::format("epoch {} takes its place", latest_.number), {}});
+  }
+}
+
+void RankEpochs::stand_behind_until(std::chrono::steady_clock::time_point time) {
+  const std::lock_guard lock(mutex_);
+  stands_until_ = time;
+}
+
+bool RankEpochs::is_seated() const {
+  const auto seat = std::ranges::find(latest_.seats, own_.rank, &Seat::rank);
+  return latest_.number > now_.number && seat != latest_.seats.end() && !card_.empty() && seat->card == card_;
+}
+
+Result<Epochs::Next> RankEpochs::next(const Error& why) {
+  if (!ways_) open_ways();
+  Decision decision;
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return is_cancelled_ || is_seated(); });
+    if (is_cancelled_) return make_error(ErrorCode::kCancelled, "this rank looks for no other epoch: {}", why.message);
+    decision = now_ = latest_;
+  }
+  Next next{.epoch = {.number = decision.number, .members = {}, .placement = decision.placement}, .transports = {}};
+  std::vector<Member> members;
+  for (const Seat& seat : decision.seats) {
+    next.epoch.members.push_back({.rank = seat.rank, .process = seat.process});
+    ASSIGN_OR_RETURN(Member member, RankWays::read_card(seat.card));
+    members.push_back(std::move(member));
+  }
+  auto transports = ways_->connect(decision.number, members, [](int, int) { return Status(); });
+  open_ways();
+  // Who does not answer is lost, as the next decision will say.
+  if (!transports)
+    return make_error(ErrorCode::kUnavailable, "epoch {} does not come to be: {}", decision.number,
+                      transports.error().message);
+  next.transports = std::move(*transports);
+  return next;
+}
+
+bool RankEpochs::may_step() {
+  const std::lock_guard lock(mutex_);
+  return std::chrono::steady_clock::now() < stands_until_;
+}
+
+void RankEpochs::cancel() {
+  const std::lock_guard lock(mutex_);
+  is_cancelled_ = true;
+  changed_.notify_all();
+}
+
+}  // namespace cachalot
