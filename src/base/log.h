@@ -17,6 +17,13 @@ template <class... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::kDebug, format, fmt::make_format_args(args...));
 }
+// Of one request; `request` may be empty.
+void write_of(std::string_view request, Level level, fmt::string_view format, fmt::format_args args);
+template <class... Args>
+void info_of(std::string_view request, fmt::format_string<Args...> format, Args&&... args) {
+  write_of(request, Level::kInfo, format, fmt::make_format_args(args...));
+}
+
 template <class... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::kInfo, format, fmt::make_format_args(args...));
@@ -38,8 +45,12 @@ void print(std::FILE* to, fmt::format_string<Args...> format, Args&&... args) {
   write_text(to, format, fmt::make_format_args(args...));
 }
 
+// kJson: each line an object with time, level, message, and where there is one rank (`who`) and request_id.
+enum class Format { kText, kJson };
+Format current_format();
+
 // `level`: debug, info, warning, error or off. `who` stands in every line, e.g. "rank 3"; may be empty.
-void init(std::string_view level, std::string_view who);
+void init(std::string_view level, std::string_view who, Format format = Format::kText);
 // From now on lines say so; the level stays.
 void set_who(std::string_view who);
 // Whether lines of this level are written: for what is costly to say.

@@ -64,7 +64,10 @@ void ProgressLines::show(const std::vector<std::string>& lines, bool last) {
     if (on_terminal_) {
       log::print(to_, "\r{}\x1b[K{}", lines[idx], idx + 1 < lines.size() ? "\n" : "");
     } else if (idx >= shown_.size() || lines[idx] != shown_[idx]) {
-      log::print(to_, "{}\n", lines[idx]);
+      if (to_ == stderr && log::current_format() == log::Format::kJson)
+        log::info("{}", lines[idx]);
+      else
+        log::print(to_, "{}\n", lines[idx]);
     }
   }
   shown_ = lines;

@@ -89,7 +89,7 @@ class Reader {
     const CLI::Option* option;
   };
 
-  // --help and --log-level stand at the program itself.
+  // --help, --log-level and --log-format stand at the program itself.
   const CLI::Option* find_own(const std::string& name) const {
     for (const CLI::App* app = &command_; app != nullptr; app = app->get_parent()) {
       if (const CLI::Option* option = app->get_option_no_throw(name)) return option;

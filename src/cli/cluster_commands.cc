@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -11,11 +13,13 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/stop_signals.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "cluster/commands.h"
 #include "cluster/lease.h"
+#include "cluster/report.h"
 #include "cluster/status.h"
 #include "cluster/up_down.h"
 #include "config/environment.h"
@@ -126,6 +130,9 @@ Result<int> up(const UpFlags& flags) {
   ASSIGN_OR_RETURN(ClusterFile cluster, read_cluster(flags.file));
   if (flags.port) cluster.router.port = *flags.port;
   spread_api_key(cluster);
+  if (log::current_format() == log::Format::kJson)
+    for (std::vector<FlagSetting>* flags : {&cluster.serve_flags, &cluster.router.flags})
+      flags->push_back({.name = "log-format", .values = {"json"}});
   ASSIGN_OR_RETURN(const std::vector<std::string> words, own_command_line());
   return run_up({.cluster = std::move(cluster),
                  .run_folder = flags.run_folder,
@@ -149,15 +156,59 @@ Status down(const DownFlags& flags) {
 
 struct StatusFlags {
   std::string cluster, run_folder;
-  bool json = false;
+  bool json = false, watch = false;
+  std::chrono::seconds interval{2};
 };
+
+Result<ClusterState> read_state(const RunFolder& folder, const std::string& name) {
+  if (!folder.owner(name)) return make_error(ErrorCode::kNotFound, "cluster {} is not up", name);
+  ASSIGN_OR_RETURN(const std::string text, read_file(folder.state_path(name)));
+  return parse_cluster_state(text, folder.state_path(name));
+}
+
+// A terminal's other page, without a cursor, for as long as this lives.
+class OtherPage {
+ public:
+  OtherPage() { log::print(stdout, "\x1b[?1049h\x1b[?25l"); }
+  ~OtherPage() { log::print(stdout, "\x1b[?25h\x1b[?1049l"); }
+  OtherPage(const OtherPage&) = delete;
+  OtherPage& operator=(const OtherPage&) = delete;
+};
+
+// Again and again, until a signal comes or nobody reads it any more. Where the output is no terminal, one text follows
+// the other.
+Status watch_status(const StatusFlags& flags, const RunFolder& folder, const std::string& name) {
+  using Clock = std::chrono::steady_clock;
+  StopSignals signals(std::chrono::seconds(1));
+  const bool on_terminal = isatty(STDOUT_FILENO) == 1;
+  std::optional<OtherPage> page;
+  ServerStates before;
+  for (Clock::time_point looked{};;) {
+    ASSIGN_OR_RETURN(const ClusterState state, read_state(folder, name));
+    ServerStates servers = collect_states(state);
+    const Clock::time_point now = Clock::now();
+    const std::string text = flags.json
+                                 ? status_json(state, servers)
+                                 : status_text(state, servers) + "\n" +
+                                       rates_text(before, servers, std::chrono::duration<double>(now - looked).count());
+    before = std::move(servers);
+    looked = now;
+    winsize size{};
+    if (on_terminal && !flags.json && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) {
+      if (!page) page.emplace();
+      log::print(stdout, "{}", terminal_page(text, size.ws_row, size.ws_col));
+    } else {
+      log::print(stdout, "{}{}", text, flags.json ? "" : "\n");
+    }
+    if (std::ferror(stdout) != 0 || signals.wait_for(flags.interval) != 0) return {};
+  }
+}
 
 Status print_status(const StatusFlags& flags) {
   ASSIGN_OR_RETURN(const RunFolder folder, RunFolder::open(flags.run_folder, run_folder_words(flags.run_folder)));
   ASSIGN_OR_RETURN(const std::string name, find_cluster_name(folder, flags.cluster));
-  if (!folder.owner(name)) return make_error(ErrorCode::kNotFound, "cluster {} is not up", name);
-  ASSIGN_OR_RETURN(const std::string text, read_file(folder.state_path(name)));
-  ASSIGN_OR_RETURN(const ClusterState state, parse_cluster_state(text, folder.state_path(name)));
+  if (flags.watch) return watch_status(flags, folder, name);
+  ASSIGN_OR_RETURN(const ClusterState state, read_state(folder, name));
   const ServerStates servers = collect_states(state);
   fmt::print("{}", flags.json ? status_json(state, servers) : status_text(state, servers));
   return {};
@@ -222,6 +273,12 @@ void add_status_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("status", "Show the replicas and ranks of a cluster, and their load");
   command->add_option("cluster", flags->cluster, "Its file, or its name; absent: the only one that is up");
   command->add_flag("--json", flags->json, "For a program to read");
+  command->add_flag("--watch", flags->watch, "Again and again until Ctrl-C, on a terminal as a page that is redrawn");
+  flag_values::add(*command, "--interval", flags->interval, "Seconds between two looks of --watch",
+                   [](const CLI::Option& option, const std::string& text) {
+                     return std::chrono::seconds(flag_values::read_whole(option, text, {.least = 1, .most = 3600}));
+                   })
+      ->option_text("SECONDS [2]");
   add_run_folder_flag(*command, flags->run_folder);
   command->footer(
       "What lockstep costs: 'without rows' is the part of a rank's steps to which its replica brought no tokens, "
@@ -230,6 +287,32 @@ void add_status_command(CLI::App& app) {
       "theirs.\n"
       "Where the cluster is not up, the status is 1.");
   command->callback([flags] { finish_command(print_status(*flags)); });
+}
+
+void add_report_command(CLI::App& app) {
+  auto options = std::make_shared<ReportOptions>();
+  auto cluster = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("report", "Gather what a report of a fault needs, without secrets");
+  command->add_option("cluster", *cluster, "Its file, or its name; absent: the only one that is up, if any is");
+  command->add_option("--output", options->output,
+                      "Archive to write; absent: cachalot-report-DATE.tar.gz in this folder");
+  add_run_folder_flag(*command, options->run_folder);
+  command->footer(
+      "In it: versions, this machine, the cluster's file, its state, what servers and router say at /metrics and "
+      "/state,\n"
+      "and the ends of their logs. Keys, secrets and tokens are masked; look through it before you send it.");
+  command->callback([options, cluster] {
+    finish_command([&]() -> Status {
+      ASSIGN_OR_RETURN(const RunFolder folder,
+                       RunFolder::open(options->run_folder, run_folder_words(options->run_folder)));
+      if (!cluster->empty() || !folder.names().empty()) {
+        ASSIGN_OR_RETURN(options->cluster, find_cluster_name(folder, *cluster));
+      }
+      ASSIGN_OR_RETURN(const std::string written, write_report(folder, *options));
+      fmt::print("{}\n", written);
+      return {};
+    }());
+  });
 }
 
 // For `up`, which starts servers on nodes with it.

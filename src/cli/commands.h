@@ -22,6 +22,7 @@ void add_bench_command(CLI::App& app);
 void add_up_command(CLI::App& app);
 void add_down_command(CLI::App& app);
 void add_status_command(CLI::App& app);
+void add_report_command(CLI::App& app);
 void add_lease_command(CLI::App& app);
 void add_check_command(CLI::App& app);
 void add_eplb_command(CLI::App& app);
@@ -37,7 +38,7 @@ void finish_command(const Status& status);
 // The words by which this process was started, the program's name first: for the ranks that it starts in its likeness.
 Result<std::vector<std::string>> own_command_line();
 
-// Where clusters that are up leave word; the same for `up`, `down` and `status`.
+// Where clusters that are up leave word; the same for `up`, `down`, `status` and `report`.
 void add_run_folder_flag(CLI::App& app, std::string& run_folder);
 
 // The cluster of a file, or the built-in one if that is empty. The sections `serve` and `router` hold flags that those

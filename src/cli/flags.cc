@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <sstream>
 
 #include "base/log.h"
 #include "base/text.h"
 #include "config/environment.h"
 #include "config/json.h"
+#include "http/message.h"
 
 namespace cachalot {
 
@@ -114,6 +116,21 @@ void add_isa_flag(CLI::App& app, EngineOptions& options) {
               {"avx2", IsaOption::kAvx2},
               {"avx512", IsaOption::kAvx512}},
              "Highest instruction set to use: auto, reference, avx2 or avx512");
+}
+
+// OpenTelemetry's variables hold what its flags do not: "api-key=secret,other=x%20y".
+void add_trace_flags(CLI::App& app, TraceOptions& traces) {
+  app.add_option("--otlp-traces-endpoint", traces.endpoint,
+                 "OTLP receiver that gets a trace of each request, http://HOST:4318/v1/traces; absent: no traces")
+      ->envname("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+  traces.service_name = environment_variable("OTEL_SERVICE_NAME");
+  std::string fields = environment_variable("OTEL_EXPORTER_OTLP_TRACES_HEADERS");
+  if (fields.empty()) fields = environment_variable("OTEL_EXPORTER_OTLP_HEADERS");
+  for (std::istringstream list(fields); std::getline(list, fields, ',');)
+    if (const size_t equals = fields.find('='); equals != fields.npos)
+      traces.headers.emplace_back(
+          trimmed(std::string_view(fields).substr(0, equals)),
+          http::percent_decode(trimmed(std::string_view(fields).substr(equals + 1))).value_or(""));
 }
 
 void add_engine_flags(CLI::App& app, EngineOptions& options) {

@@ -139,6 +139,9 @@ inline const std::map<std::string, WeightFormat> kWeightFormats{{"bf16", WeightF
                                                                 {"compressed-tensors", WeightFormat::kPackedInt},
                                                                 {"mxfp4", WeightFormat::kMxfp4}};
 
+// Where traces go.
+void add_trace_flags(CLI::App& app, TraceOptions& traces);
+
 // The flags that say how a model is run, under vLLM's names; every subcommand that runs one has them.
 void add_engine_flags(CLI::App& app, EngineOptions& options);
 void add_isa_flag(CLI::App& app, EngineOptions& options);  // one of them

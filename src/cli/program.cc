@@ -87,7 +87,7 @@ struct Place {
 Result<Place> find_place(CLI::App& app, const std::vector<std::string>& words) {
   Place place{&app, 0};
   for (size_t idx = 0; idx < words.size(); idx++) {
-    if (words[idx] == "--log-level") idx++;
+    if (words[idx] == "--log-level" || words[idx] == "--log-format") idx++;
     if (idx >= words.size() || words[idx].starts_with('-')) continue;
     CLI::App* const command = find_command(*place.command, words[idx]);
     if (!command) return std::unexpected(no_such_command(*place.command, words[idx]));
@@ -111,7 +111,10 @@ int explain(const CLI::App& app, const CLI::ParseError& error) {
 void finish_command(const Status& status) {
   if (status) return;
   report_end(status.error());
-  fmt::print(stderr, "cachalot: {}\n", status.error().message);
+  if (log::current_format() == log::Format::kJson)
+    log::error("{}", status.error().message);
+  else
+    fmt::print(stderr, "cachalot: {}\n", status.error().message);
   throw CLI::RuntimeError(received_stop_signal() != 0 ? status_of_stop_signal() : kFailed);
 }
 
@@ -128,16 +131,21 @@ std::unique_ptr<CLI::App> make_program() {
       "Cachalot serves DeepSeek-R1 and its relatives (V2, V2-Lite, V3, Moonlight) on ordinary servers.", "cachalot");
   app->set_version_flag("--version", std::string("cachalot ") + kVersion);
   app->require_subcommand(1);
-  app->fallthrough();  // --log-level may also stand behind the subcommand
+  app->fallthrough();  // --log-level and --log-format may also stand behind the subcommand
   app->add_option("--log-level", "debug, info, warning, error or off")
       ->check(CLI::IsMember({"debug", "info", "warning", "error", "critical", "off"}, CLI::ignore_case))
       ->envname("VLLM_LOGGING_LEVEL")
       ->default_str("info")
       ->option_text("LEVEL [info] (or VLLM_LOGGING_LEVEL)");
+  app->add_option("--log-format", "text, or json: each line of the log an object, for a collector of logs")
+      ->check(CLI::IsMember({"text", "json"}, CLI::ignore_case))
+      ->default_str("text")
+      ->option_text("FORMAT [text]");
   app->footer("`cachalot help COMMAND` has the flags of one, docs/configuration.md the documents.");
-  for (const auto add : {add_serve_command, add_router_command, add_chat_command, add_logits_command, add_eval_command,
-                         add_synth_command, add_quantize_command, add_bench_command, add_up_command, add_down_command,
-                         add_status_command, add_lease_command, add_check_command, add_eplb_command})
+  for (const auto add :
+       {add_serve_command, add_router_command, add_chat_command, add_logits_command, add_eval_command,
+        add_synth_command, add_quantize_command, add_bench_command, add_up_command, add_down_command,
+        add_status_command, add_report_command, add_lease_command, add_check_command, add_eplb_command})
     add(*app);
   return app;
 }
@@ -169,7 +177,8 @@ int run_program(const std::vector<std::string>& words) {
       std::ranges::any_of(words, [](const std::string& word) { return word.starts_with("--rank-board"); });
   app->parse_complete_callback([&] {
     const std::string level = app->get_option("--log-level")->as<std::string>();
-    log::init(level.empty() ? "info" : level, "");
+    const std::string format = app->get_option("--log-format")->as<std::string>();
+    log::init(level.empty() ? "info" : level, "", format == "json" ? log::Format::kJson : log::Format::kText);
     for (const std::string& notice : arguments->notices)
       if (!is_started) log::info("{}", notice);
   });

@@ -97,6 +97,8 @@ void add_router_command(CLI::App& app) {
             "Beginnings of prompts to remember, to send more of the same to the same replica; 0: none");
   add_whole(*command, "--drain-seconds", options->drain_seconds, {},
             "How long running answers may take after SIGTERM, SIGINT or SIGHUP");
+  add_switch(*command, "enable-log-requests", options->log_requests, "One line of the log for each request (off)");
+  add_trace_flags(*command, options->traces);
   add_health_flags(*command, *options);
   add_limit_flags(*command, *options);
   command->callback([options] {

@@ -117,6 +117,7 @@ void add_serve_command(CLI::App& app) {
   add_reasoning_parser(*command, options->reasoning);
   add_text_flags(*command, options->text);
   add_service_flags(*command, options->service);
+  add_trace_flags(*command, options->traces);
   add_whole(*command, "--io-threads", options->io_threads, {.least = 1, .most = 256}, "Threads for connections");
   add_whole(*command, "--drain-seconds", options->drain_seconds, {},
             "How long running answers may take after SIGTERM, SIGINT or SIGHUP");

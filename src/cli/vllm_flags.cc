@@ -47,6 +47,7 @@ constexpr Working kWorking[] = {
     {"max-num-queued-reqs:whole", "of requests that wait; 0: no bound"},
     {"max-num-queued-tokens:whole", "of the prompts of requests that wait"},
     {"model:text", "a folder; also the word behind `serve`"},
+    {"otlp-traces-endpoint:text", "over HTTP: http://HOST:4318/v1/traces"},
     {"reasoning-parser:text", "those that divide at </think>: deepseek_r1, qwen3, ..."},
     {"return-tokens-as-token-ids:switch", "a request may ask otherwise"},
     {"seed:whole", "of requests that bring none; absent here: a random one each"},
@@ -90,8 +91,7 @@ constexpr Reason kReasons[] = {
      "io-processor-plugin:text logits-processors:list middleware:text model-class-overrides:json={} "
      "reasoning-parser-plugin:text scheduler-cls:text tool-parser-plugin:text worker-cls:text=auto "
      "worker-extension-cls:text"},
-    {"no traces are sent; /metrics has times of requests and steps",
-     "collect-detailed-traces:list enable-layerwise-nvtx-tracing:switch=false otlp-traces-endpoint:text"},
+    {"`cachalot bench step --trace` shows layers", "enable-layerwise-nvtx-tracing:switch=false"},
     {"nothing is compiled at run time, and there are no graphs to capture",
      "compilation-config/-cc:json={} cudagraph-capture-sizes:list cudagraph-metrics:switch=false "
      "enable-trace-replay:switch=false enforce-eager:switch=true jit-monitor-mode:text=warn "
@@ -134,7 +134,10 @@ constexpr Reason kReasons[] = {
     {"the program has one device, the CPU", "device:text=cpu|auto"},
     {"the program has one device, the CPU; ranks share out its cores", "device-ids:text"},
     {"the models here write from left to right", "", "diffusion-config/-dc:json={}"},
-    {"there is no access log", "disable-access-log-for-endpoints:text disable-uvicorn-access-log:switch=true"},
+    {"--enable-log-requests is the access log; health questions and the page are not in it",
+     "disable-access-log-for-endpoints:text disable-uvicorn-access-log:switch=true"},
+    {"traces have queue, prefill and decode; `cachalot bench step --trace` shows steps",
+     "collect-detailed-traces:list"},
     {"the scheduler has one plan (docs/architecture.md)",
      "disable-async-output-proc:switch=false long-prefill-token-threshold:whole=0 "
      "long-prefill-token-threshold-adaptive:switch=false performance-mode:text=balanced "

@@ -201,6 +201,48 @@ std::string status_text(const ClusterState& state, const ServerStates& servers) 
   return ranks.empty() ? text : text + "\n" + ranks;
 }
 
+std::string rates_text(const ServerStates& before, const ServerStates& now, double seconds) {
+  uint64_t num_prompt = 0, num_generated = 0;
+  bool is_known = false;
+  for (size_t idx = 0; idx < std::min(before.size(), now.size()); idx++) {
+    if (!before[idx] || !now[idx] || !before[idx]->counts || !now[idx]->counts) continue;
+    const ServerCounts &old = *before[idx]->counts, &counts = *now[idx]->counts;
+    if (counts.prompt_tokens < old.prompt_tokens || counts.generation_tokens < old.generation_tokens) continue;
+    is_known = true;
+    num_prompt += counts.prompt_tokens - old.prompt_tokens;
+    num_generated += counts.generation_tokens - old.generation_tokens;
+  }
+  if (!is_known || seconds <= 0) return {};
+  return fmt::format("prompts {:.1f} tokens/s, answers {:.1f} tokens/s\n", static_cast<double>(num_prompt) / seconds,
+                     static_cast<double>(num_generated) / seconds);
+}
+
+std::string terminal_page(std::string_view text, int num_rows, int num_columns) {
+  constexpr std::string_view kHome = "\x1b[H", kRestOfLine = "\x1b[K", kRestOfPage = "\x1b[J";
+  std::vector<std::string_view> lines;
+  for (; !text.empty(); text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1))
+    lines.push_back(text.substr(0, text.find('\n')));
+  const auto most = static_cast<size_t>(std::max(num_rows, 1));
+  std::string last;
+  if (lines.size() > most) {
+    last = fmt::format("... and {} more lines; a taller window shows them", lines.size() - most + 1);
+    lines.resize(most);
+    lines.back() = last;
+  }
+  std::string page(kHome);
+  for (size_t idx = 0; idx < lines.size(); idx++) {
+    int column = 0;
+    for (const char byte : lines[idx]) {
+      const bool begins_letter = (static_cast<unsigned char>(byte) & 0xc0) != 0x80;
+      if (begins_letter && ++column > num_columns) break;
+      page += byte;
+    }
+    page += kRestOfLine;
+    if (idx + 1 < lines.size()) page += '\n';
+  }
+  return page.append(kRestOfPage);
+}
+
 std::string status_json(const ClusterState& state, const ServerStates& servers) {
   json::array replicas;
   for (size_t replica = 0; replica < servers.size(); replica++) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cachalot {
@@ -43,6 +44,13 @@ struct ServiceOptions {
   int sse_keep_alive_seconds = 15;                         // of silence, after which a stream sends a comment; 0: none
   bool log_stats = true;                                   // rates, every ten seconds in which there were requests
   bool log_requests = false;                               // one line for each request
+};
+
+// Where spans of requests go (telemetry/tracer.h), and under which name.
+struct TraceOptions {
+  std::string endpoint;                                      // "http://localhost:4318/v1/traces"; empty: nowhere
+  std::vector<std::pair<std::string, std::string>> headers;  // of requests to it
+  std::string service_name;                                  // empty: cachalot-server or cachalot-router
 };
 
 inline constexpr int kMostRedundantExperts = 1 << 14;  // of a layer
@@ -120,6 +128,8 @@ struct RouterOptions {
   int prefix_entries = 1 << 16;  // remembered beginnings of prompts
   int io_threads = 1;
   int drain_seconds = 30;
+  bool log_requests = false;  // one line for each request
+  TraceOptions traces;
 };
 
 }  // namespace cachalot

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -19,6 +20,12 @@ struct RequestProgress {
   bool operator==(const RequestProgress&) const = default;
 };
 
+// When a request came to what, of the steady clock; nothing: it did not come to it.
+struct RequestTimes {
+  using Time = std::chrono::steady_clock::time_point;
+  std::optional<Time> admission, first_token, last_token;  // admission: when its prompt was first computed on
+};
+
 // What a request's owner hears at the end of a round.
 struct RequestOutput {
   RequestId id = 0;
@@ -27,6 +34,7 @@ struct RequestOutput {
   int num_cached_tokens = 0;                  // of the prompt, found in the prefix cache
   std::optional<RequestProgress> progress;    // if it wants to hear, and something has changed; then nothing else
   FinishReason finish = FinishReason::kNone;
+  RequestTimes times;                           // finish != kNone
   std::string error;                            // finish == kError
   ErrorCode error_code = ErrorCode::kInternal;  // kInvalidArgument: what it asks for cannot be
   bool is_own_fault = false;                    // an error of this request alone, which it would meet on any server

@@ -31,6 +31,7 @@ constexpr auto kBudgetPause = milliseconds(20);
 constexpr auto kLingerTimeout = std::chrono::seconds(2);
 // Every answer begins so, whatever it will be.
 constexpr std::string_view kAnswerBegin = "HTTP/1.1 ";
+constexpr int kClientGone = 499;  // as nginx counts it
 constexpr milliseconds kFirstProbe{10}, kLongestProbe{1000};
 
 std::string describe(const tcp::socket& socket) {
@@ -177,6 +178,14 @@ awaitable<bool> Connection::serve_request() {
       request ? core_->decide(*request) : Decision{.response = core_->error_format(400, request.error().message, "")};
   // With a body still to come the connection ends here: nobody knows whether the client sends it after a refusal.
   if (!request || (decision.response && !parser.is_done())) {
+    if (request && core_->observer)
+      core_->observer({.method = request->method,
+                       .path = request->path,
+                       .peer = peer_,
+                       .route = decision.route ? std::string_view(decision.route->path) : std::string_view(),
+                       .status = decision.response->status,
+                       .num_body_bytes = decision.response->body.size(),
+                       .is_whole = true});
     co_await refuse(std::move(*decision.response), parser);
     co_return false;
   }
@@ -187,7 +196,6 @@ awaitable<bool> Connection::serve_request() {
   request->body = std::exchange(parser.get().body(), {});
 
   const AnswerFraming framing(parser.get().version() == 10, request->method == "HEAD", parser.keep_alive());
-  const std::string line = log::shows(log::Level::kDebug) ? request->method + " " + request->path : std::string();
   Exchange exchange(*this, std::move(*request), parser, framing);
   exchange_ = &exchange;
   if (!decision.response && decision.route->answerer)
@@ -201,16 +209,28 @@ awaitable<bool> Connection::serve_request() {
   }
   exchange_ = nullptr;
   exchange.call.request = {};
-  if (!line.empty())
-    log::debug("{} {} {} {} bytes {:.1f} ms{}", peer_, quoted(line), exchange.answer.status(),
-               exchange.answer.num_body_bytes(),
-               std::chrono::duration<double, std::milli>(steady_clock::now() - start).count(),
-               exchange.call.client_is_gone() ? ", client gone" : "");
+  tell_of(exchange, decision.route, start);
   has_served_ = true;
   if (exchange.call.client_is_gone() || !exchange.answer.has_ended()) co_return false;
   if (exchange.answer.keep_alive() && !last_request_ && parser.is_done()) co_return true;
   if (buffer_.size() > 0 || !parser.is_done()) co_await linger();
   co_return false;
+}
+
+void Connection::tell_of(const Exchange& exchange, const Route* route, steady_clock::time_point start) const {
+  if (!core_->observer && !log::shows(log::Level::kDebug)) return;
+  const ServedRequest served{.method = exchange.method,
+                             .path = exchange.path,
+                             .peer = peer_,
+                             .route = route ? std::string_view(route->path) : std::string_view(),
+                             .status = exchange.answer.has_begun() ? exchange.answer.status() : kClientGone,
+                             .num_body_bytes = exchange.answer.num_body_bytes(),
+                             .seconds = std::chrono::duration<double>(steady_clock::now() - start).count(),
+                             .is_whole = exchange.answer.has_ended() && !exchange.call.client_is_gone(),
+                             .id = exchange.call.id,
+                             .story = exchange.call.story};
+  if (core_->observer) core_->observer(served);
+  if (log::shows(log::Level::kDebug)) log::debug("{}", access_line(served));
 }
 
 awaitable<bool> Connection::read_head(Parser& parser) {

@@ -72,6 +72,7 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   std::vector<Route> routes;
   Server::HeadCheck head_check;
   Server::ErrorFormat error_format;
+  Server::Observer observer;
   boost::asio::ip::tcp::acceptor acceptor;
   boost::asio::steady_timer room;  // cancelled when a connection ends
   uint16_t port = 0;
@@ -123,8 +124,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // One request, as long as it is answered.
   struct Exchange {
     Exchange(Connection& connection, Request request, Parser& parser, AnswerFraming answer)
-        : path(request.path), call(connection, std::move(request)), parser(parser), answer(answer) {}
-    const std::string path;  // the handler may take the request
+        : method(request.method),
+          path(request.path),
+          call(connection, std::move(request)),
+          parser(parser),
+          answer(answer) {}
+    const std::string method, path;  // the handler may take the request
     ServerCall call;
     Parser& parser;
     AnswerFraming answer;
@@ -144,6 +149,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<bool> read_body(Parser& parser, size_t num_bytes, Request& request);
   awaitable<boost::system::error_code> read_some_body(Parser& parser);
   awaitable<void> refuse(Response response, const Parser& parser);
+  void tell_of(const Exchange& exchange, const Route* route, std::chrono::steady_clock::time_point start) const;
   awaitable<void> linger();
   // `is_last`: of what this request's client gets.
   awaitable<bool> write_all(std::string_view bytes, bool is_last = false);

@@ -60,7 +60,7 @@ Decision ServerCore::decide(const Request& head) {
     return refused(405, fmt::format("{} does not take {}", quoted(head.path), quoted(head.method)),
                    {{"Allow", allowed_methods}});
   if (std::optional<Response> response = head_check ? head_check(head) : std::nullopt)
-    return {.response = std::move(response)};
+    return {.response = std::move(response), .route = route};
   const std::string_view coding = head.headers.find("Content-Encoding").value_or("");
   if (!coding.empty() && !equal_ignoring_case(coding, "identity"))
     return refused(
@@ -364,6 +364,9 @@ void Server::set_head_check(HeadCheck check) {
 void Server::set_error_format(ErrorFormat format) {
   core_->error_format = std::move(format);
 }
+void Server::set_observer(Observer observer) {
+  core_->observer = std::move(observer);
+}
 
 Status Server::listen() {
   return core_->listen();
@@ -395,6 +398,12 @@ bool Server::drain(std::chrono::milliseconds deadline) {
   for (const auto& connection : core_->all_connections()) connection->close();
   core_->wait_until_empty(std::chrono::seconds(5));
   return false;
+}
+
+std::string access_line(const ServedRequest& request) {
+  return fmt::format("{} {} {} {}, {} bytes in {:.3f} s{}{}{}", request.peer, request.method, quoted(request.path),
+                     request.status, request.num_body_bytes, request.seconds, request.is_whole ? "" : ", broken off",
+                     request.story.empty() ? "" : "; ", request.story);
 }
 
 int raise_file_limit() {

@@ -40,6 +40,19 @@ struct ServerOptions {
   std::string last_words = "the server is shutting down";  // to those that a drain does not wait for
 };
 
+// One request that was answered, for whoever counts requests or writes them down. Views hold while the observer runs.
+struct ServedRequest {
+  std::string_view method, path, peer;
+  std::string_view route;  // "/v1/responses/*"; empty: there is none
+  int status = 0;
+  size_t num_body_bytes = 0;   // of the answer
+  double seconds = 0;          // from its head to the answer's end
+  bool is_whole = false;       // all of the answer was written
+  std::string_view id, story;  // what the handler told of it
+};
+// "10.0.0.7:53412 POST '/v1/chat/completions' 200, 512 bytes in 0.250 s; 12 prompt tokens, ..."
+std::string access_line(const ServedRequest& request);
+
 // One request and its answer, of the coroutine that handles it. If the client goes away, the coroutine ends: what it
 // awaits throws. A handler that ends without an answer costs a 500 or, if the answer had begun, a broken connection:
 // never something that looks complete.
@@ -49,7 +62,8 @@ class ServerCall {
   ServerCall(const ServerCall&) = delete;
   ServerCall& operator=(const ServerCall&) = delete;
 
-  Request request;  // the handler may take what it needs
+  Request request;        // the handler may take what it needs
+  std::string id, story;  // of the request, which the handler may tell for ServedRequest
 
   // Of what follows `request.body` (only of route_upload()) the next piece, "" at the end. kTooLarge: all of it is more
   // than the server takes.
@@ -86,6 +100,8 @@ class Server {
   using Answerer = std::function<Response(const Request& request)>;
   // Sees a request's head before its body is read; a response refuses it.
   using HeadCheck = std::function<std::optional<Response>(const Request& head)>;
+  // Hears of each request when it is over, on an I/O thread; must not block.
+  using Observer = std::function<void(const ServedRequest& request)>;
   // The body of an error that the server itself finds (404, 413, ...). `path`: of the request; empty: it has none yet.
   using ErrorFormat = std::function<Response(int status, std::string_view message, std::string_view path)>;
 
@@ -103,6 +119,7 @@ class Server {
   void route_upload(std::string method, std::string path, Handler handler);
   void set_head_check(HeadCheck check);
   void set_error_format(ErrorFormat format);
+  void set_observer(Observer observer);
 
   // Takes the address: clients that come before start() wait until then. start() does it where nobody has.
   Status listen();

@@ -737,6 +737,49 @@ TEST_F(ServerTest, TheHeadCheckRefusesBeforeTheBodyIsRead) {
   EXPECT_THAT(client.read_response(), StartsWith("HTTP/1.1 200 "));
 }
 
+TEST_F(ServerTest, TheObserverHearsOfEachRequestThatIsOver) {
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  start([&](Server& server) {
+    server.route("POST", "/told/*", [](ServerCall& call) -> awaitable<void> {
+      call.id = "req-7";
+      call.story = "two tokens";
+      const Request request = std::move(call.request);
+      co_await call.respond(Response::text(201, "made"));
+    });
+    server.set_observer([&](const ServedRequest& served) {
+      const std::lock_guard lock(mutex);
+      lines.push_back(fmt::format("{} {} {} {} {} {} {}", served.id, served.method, served.path, served.route,
+                                  served.status, served.num_body_bytes, served.is_whole));
+      EXPECT_LT(served.seconds, 60);
+      if (served.status == 201) {
+        EXPECT_THAT(access_line(served), testing::MatchesRegex("127[.0-9:]* POST '/told/it' 201, 4 bytes in "
+                                                               "[.0-9]* s; two tokens"));
+      }
+    });
+  });
+  const auto ask = [&](const std::string& head) {
+    return answer_to(head + " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  };
+  ask("POST /told/it");
+  ask("GET /nowhere");
+  ask("POST /hello");
+  RawClient client = connect();
+  client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+  client.read_response();
+  RawClient gone = connect();
+  gone.send("GET /kept HTTP/1.1\r\nHost: a\r\n\r\n");
+  const Responder responder = kept();
+  gone.reset();
+  ASSERT_TRUE(eventually([&] {
+    const std::lock_guard lock(mutex);
+    return lines.size() == 5;
+  }));
+  EXPECT_THAT(lines, testing::ElementsAre("req-7 POST /told/it /told/* 201 4 true", " GET /nowhere  404 23 true",
+                                          " POST /hello  405 30 true", " POST /echo /echo 200 3 true",
+                                          " GET /kept /kept 499 0 false"));
+}
+
 TEST_F(ServerTest, DrainLetsARunningRequestFinish) {
   start();
   RawClient idle = connect(), client = connect();

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "config/json.h"
 #include "openai/api_error.h"
@@ -23,6 +24,9 @@ namespace {
 http::Response json_response(const json::value& value) {
   return http::Response::json(200, json_text(value));
 }
+
+constexpr std::string_view kOpenToAll[] = {"/health",  "/ping",  "/load",         "/version", "/live",
+                                           "/metrics", "/state", "/openapi.json", "/docs",    "/docs/style.css"};
 
 // A mask takes a millisecond or less, a step of a large model a hundred: few keep up with many sequences.
 int num_mask_workers() {
@@ -73,9 +77,6 @@ void ApiServer::open(LoadedModel model) {
 }
 
 std::optional<http::Response> ApiServer::check_head(const http::Request& head) const {
-  static constexpr std::string_view kOpenToAll[] = {"/health", "/ping",          "/load",  "/version",
-                                                    "/live",   "/metrics",       "/state", "/openapi.json",
-                                                    "/docs",   "/docs/style.css"};
   static constexpr std::string_view kAlways[] = {"/health", "/ping",           "/version",
                                                  "/live",   "/state",          "/openapi.json",
                                                  "/docs",   "/docs/style.css", page::kEventsPath};
@@ -105,6 +106,13 @@ ApiResult<void> ApiServer::check_model(const json::object& body) const {
 http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix, Plan plan) const {
   const ErrorForm form = error_form(call.request.path);
   Identity identity = identify(call.request, prefix);
+  call.id = identity.name;
+  std::optional<telemetry::Span> span;
+  if (tracer_) span = telemetry::begin_request("llm_request", call.request.headers);
+  if (span)
+    span->attributes = {{"gen_ai.request.id", identity.name},
+                        {"gen_ai.response.model", options_.served_model_names.front()},
+                        {"url.path", call.request.path}};
   boost::asio::io_context& worker = workers_for(call.request).context();
   std::unique_ptr<GenerationCall> generation;
   const ApiResult<void> planned = co_await http::run_on(worker, [&]() -> ApiResult<void> {
@@ -116,13 +124,19 @@ http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix,
     if (identity.is_logged) keep_log(identity, made);
     made.headers = identity.headers;
     made.keep_alive = options_.keep_alive;
-    if (options_.log_requests) made.log_name = identity.prefix + identity.name;
+    made.is_logged = options_.log_requests;
+    made.tracer = tracer_;
+    made.span = std::exchange(span, std::nullopt);
     generation = std::make_unique<GenerationCall>(service_, tokenizer_, call, std::move(made));
     if (log) RETURN_IF_ERROR(generation->resume(std::move(*log)));
     return {};
   });
   if (!planned) {
     http::Response refusal = planned.error().to_response(identity.headers, form);
+    if (span) {
+      span->fail(planned.error().message);
+      tracer_->add(std::move(*span));
+    }
     co_return co_await call.respond(std::move(refusal));
   }
   co_await generation->run();
@@ -257,6 +271,13 @@ void ApiServer::register_routes(http::Server& server) {
   server.route("POST", "/detokenize", [this](http::ServerCall& call) { return answer(call, &ApiServer::text_of_ids); });
   register_short_routes(server);
   server.set_head_check([this](const http::Request& head) { return check_head(head); });
+  server.set_observer([this](const http::ServedRequest& served) {
+    const bool is_watching = page::is_page(served.path) || served.path == page::kEventsPath ||
+                             std::ranges::find(kOpenToAll, served.path) != std::end(kOpenToAll);
+    if (is_watching) return;
+    if (observer_) observer_(served);
+    if (options_.log_requests) log::info_of(served.id, "{}", http::access_line(served));
+  });
   server.set_error_format([](int status, std::string_view message, std::string_view path) {
     const std::string_view reason = status == 404 ? reason_for_absence(path) : std::string_view();
     ApiError error(status, std::string(reason.empty() ? message : reason),

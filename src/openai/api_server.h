@@ -71,6 +71,10 @@ class ApiServer {
 
   // The texts of /metrics, /state and /expert_load; without them there are no such routes.
   void set_metrics(std::function<std::string()> render) { render_metrics_ = std::move(render); }
+  // Takes a span of each generation; without one there are none.
+  void set_tracer(telemetry::Tracer* tracer) { tracer_ = tracer; }
+  // Hears of the requests to the API that are over; not of probes, nor of the page's files.
+  void set_observer(http::Server::Observer observer) { observer_ = std::move(observer); }
   void set_state(std::function<std::string()> render) { render_state_ = std::move(render); }
   void set_expert_load(std::function<std::string()> render) { render_expert_load_ = std::move(render); }
   // The model is loaded, and the service takes requests.
@@ -146,6 +150,8 @@ class ApiServer {
   GenerationService& service_;
   const Tokenizer& tokenizer_;
   ApiServerOptions options_;
+  http::Server::Observer observer_;
+  telemetry::Tracer* tracer_ = nullptr;
   std::function<std::string()> render_metrics_, render_state_, render_expert_load_;
   std::atomic<bool> is_open_{false};  // what open() sets is read behind it
   std::vector<TokenId> eos_token_ids_;

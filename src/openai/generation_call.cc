@@ -5,7 +5,6 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "base/log.h"
 #include "base/text.h"
 #include "http/message.h"
 #include "text/thought_budget.h"
@@ -37,7 +36,8 @@ GenerationCall::GenerationCall(GenerationService& service, const Tokenizer& toke
 GenerationCall::~GenerationCall() {
   if (mailbox_) mailbox_->close();
   if (!over_) abort_all();
-  if (!plan_.log_name.empty()) log_end();
+  if (plan_.is_logged) client_.story = story();
+  if (plan_.span) trace_end();
   if (plan_.budget) plan_.budget->give_back(num_held_bytes_);
 }
 
@@ -46,6 +46,7 @@ http::awaitable<void> GenerationCall::run() {
   Status submitted = is_resumed_ ? Status() : make_requests();
   if (submitted) submitted = submit();
   if (!submitted) {
+    if (plan_.span) plan_.span->fail(submitted.error().message);
     http::Response refusal = plan_.format->refusal(ApiError(submitted.error()), plan_.headers);
     co_return co_await client_.respond(std::move(refusal));
   }
@@ -183,7 +184,7 @@ void GenerationCall::say(Mail mail, std::string& events) {
                              plan_.budget->limit() >> 20),
                  "rate_limit_error", "", "answers_too_large"),
         events);
-  if (!mail.output.tokens.empty() && !first_token_) first_token_ = std::chrono::steady_clock::now();
+  if (mail.output.finish != FinishReason::kNone) add_times(mail.output.times);
   if (plan_.num_best < plan_.choices_per_prompt)
     for (const SampledToken& token : mail.output.tokens) sequence.logprob_sum += token.logprob;
   const ErrorCode code = mail.output.error_code;
@@ -246,6 +247,7 @@ void GenerationCall::end_answer(std::string& events) {
 }
 
 void GenerationCall::fail(const ApiError& error, std::string& events) {
+  if (plan_.span) plan_.span->fail(error.message);
   over_ = true;
   abort_all();
   if (plan_.stream)
@@ -264,16 +266,64 @@ void GenerationCall::abort_all() {
   for (const Sequence& sequence : sequences_) service_.abort(sequence.id);
 }
 
-void GenerationCall::log_end() const {
-  using Seconds = std::chrono::duration<double>;
-  const std::chrono::steady_clock::time_point arrival{std::chrono::nanoseconds(plan_.arrival_ns)};
+void GenerationCall::add_times(const RequestTimes& times) {
+  const auto merge = [](auto& all, const auto& one, auto better) {
+    if (one && (!all || better(*one, *all))) all = one;
+  };
+  merge(times_.admission, times.admission, std::less());
+  merge(times_.first_token, times.first_token, std::less());
+  merge(times_.last_token, times.last_token, std::greater());
+}
+
+std::string GenerationCall::story() const {
+  const RequestTimes::Time arrival{std::chrono::nanoseconds(plan_.arrival_ns)};
   const Usage used = usage();
-  log::info(
-      "{}: {} prompt tokens ({} cached), {} generated in {} choices{}; {}, {:.3f} s in all",
-      quoted(plan_.log_name, 160), used.prompt_tokens, used.cached_tokens, used.completion_tokens, sequences_.size(),
-      over_ ? "" : ", given up by its client",
-      first_token_ ? fmt::format("first token after {:.3f} s", Seconds(*first_token_ - arrival).count()) : "no token",
-      Seconds(std::chrono::steady_clock::now() - arrival).count());
+  const auto after = [&](const char* what, const std::optional<RequestTimes::Time>& time) {
+    return time ? fmt::format(", {} after {:.3f} s", what, std::chrono::duration<double>(*time - arrival).count())
+                : std::string();
+  };
+  return fmt::format("{} prompt tokens ({} cached), {} generated in {} choices{}{}{}", used.prompt_tokens,
+                     used.cached_tokens, used.completion_tokens, sequences_.size(), after("begun", times_.admission),
+                     after("first token", times_.first_token), over_ ? "" : ", given up");
+}
+
+// Names are vLLM's; where several sequences run, a phase is from the first of them to the last.
+void GenerationCall::trace_end() {
+  telemetry::Span& span = *plan_.span;
+  span.end = std::chrono::steady_clock::now();
+  if (!over_ && !span.failure) span.fail("given up");
+  const RequestTimes::Time arrival{std::chrono::nanoseconds(plan_.arrival_ns)};
+  const auto tell = [&](const char* name, telemetry::Span::Value value) {
+    span.attributes.emplace_back(name, std::move(value));
+  };
+  const auto tell_seconds = [&](const char* name, RequestTimes::Time from,
+                                const std::optional<RequestTimes::Time>& to) {
+    if (to) tell(name, std::chrono::duration<double>(*to - from).count());
+  };
+  const auto phase = [&](const char* name, const char* attribute, const std::optional<RequestTimes::Time>& from,
+                         const std::optional<RequestTimes::Time>& to) {
+    if (!from || !to) return;
+    tell_seconds(attribute, *from, to);
+    telemetry::Span part = telemetry::begin_span(name, telemetry::Span::Kind::kInternal, span.context);
+    part.begin = *from;
+    part.end = *to;
+    plan_.tracer->add(std::move(part));
+  };
+  phase("queue", "gen_ai.latency.time_in_queue", arrival, times_.admission);
+  phase("prefill", "gen_ai.latency.time_in_model_prefill", times_.admission, times_.first_token);
+  phase("decode", "gen_ai.latency.time_in_model_decode", times_.first_token, times_.last_token);
+  if (times_.admission) tell_seconds("gen_ai.latency.time_in_model_inference", *times_.admission, times_.last_token);
+  tell_seconds("gen_ai.latency.time_to_first_token", arrival, times_.first_token);
+  tell_seconds("gen_ai.latency.e2e", arrival, span.end);
+  const Usage used = usage();
+  tell("gen_ai.usage.prompt_tokens", int64_t{used.prompt_tokens});
+  tell("gen_ai.usage.completion_tokens", int64_t{used.completion_tokens});
+  tell("gen_ai.usage.num_sequences", static_cast<int64_t>(sequences_.size()));
+  tell("gen_ai.request.n", int64_t{plan_.num_best});
+  tell("gen_ai.request.temperature", double{plan_.sampling.temperature});
+  tell("gen_ai.request.top_p", double{plan_.sampling.top_p});
+  if (!plan_.prompts.empty()) tell("gen_ai.request.max_tokens", int64_t{plan_.prompts.front().max_tokens});
+  plan_.tracer->add(std::move(span));
 }
 
 // Of each prompt's choices the likeliest by token remain, as in OpenAI's best_of.

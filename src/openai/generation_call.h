@@ -13,6 +13,7 @@
 #include "openai/answer/answer_log.h"
 #include "openai/answer/choice.h"
 #include "openai/api_error.h"
+#include "telemetry/tracer.h"
 #include "text/grammar.h"
 
 namespace cachalot::openai {
@@ -61,11 +62,13 @@ struct GenerationPlan {
   std::unique_ptr<AnswerFormat> format;
   std::shared_ptr<AnswerBudget> budget;
   std::chrono::milliseconds keep_alive{15'000};  // a stream that has nothing to say for so long says that it lives
-  std::string log_name;                          // of the request, for a line in the log at its end; empty: none
   bool may_go_elsewhere = false;                 // an answer that the server's end cuts off: somebody asks another one
   boost::json::array stored;                     // responses that it refers to (AnswerStart)
   std::optional<std::string> start_record;       // of the answer's log, which somebody wants; none: nobody
   http::Headers log_headers;                     // with it, of the response
+  bool is_logged = false;                        // the call tells its story
+  telemetry::Tracer* tracer = nullptr;           // takes the span, if there is one
+  std::optional<telemetry::Span> span;           // of the request
 };
 
 // Runs a plan: a core request for each choice, and the answer, whole or streamed, when they are done or as they go. The
@@ -109,7 +112,9 @@ class GenerationCall {
   void fail(const ApiError& error, std::string& events);
   void give_up(const ApiError& error, std::string_view record, std::string& events);
   void abort_all();
-  void log_end() const;
+  void add_times(const RequestTimes& times);
+  std::string story() const;  // for the log
+  void trace_end();
   void keep_the_best();
   Usage usage() const;
 
@@ -124,9 +129,9 @@ class GenerationCall {
   http::Response answer_;  // where nothing is streamed
   size_t num_finished_ = 0;
   int64_t num_held_bytes_ = 0;  // of the budget
-  std::optional<std::chrono::steady_clock::time_point> first_token_;
   bool over_ = false, is_resumed_ = false;
   std::string_view last_record_ = answer_log::kEnd;
+  RequestTimes times_;          // the first of its sequences' admissions and tokens, the last of their last tokens
 };
 
 }  // namespace cachalot::openai

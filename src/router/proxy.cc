@@ -49,7 +49,15 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
         client_(client),
         course_(*context_, client.request, request_id_of(client.request), steady_clock::now()),
         strand_(std::move(strand)),
-        grace_timer_(strand_) {}
+        grace_timer_(strand_) {
+    if (context_->options.log_requests) client_.id = course_.id();
+    if (!context_->tracer) return;
+    span_ = telemetry::begin_request("router", client_.request.headers);
+    if (span_)
+      span_->attributes = {{"http.request.method", client_.request.method},
+                           {"url.path", client_.request.path},
+                           {"gen_ai.request.id", course_.id()}};
+  }
 
   awaitable<void> run() {
     if (const auto refusal = course_.check(steady_clock::now())) co_return co_await refuse(*refusal);
@@ -63,8 +71,10 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       if (!replica && course_.goes_on() && !course_.last_words().empty()) co_return co_await say_last_words();
       if (!replica && replica.error()) co_return co_await refuse(*replica.error());
       if (!replica) co_return co_await answer(course_.take_failure());
+      begin_try();
       const bool is_over = co_await try_replica();
       call_.reset();
+      if (!is_over) end_try("it did not answer");
       if (is_over) co_return course_.give_place_back();
     }
   }
@@ -75,6 +85,11 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     course_.give_place_back();
     grace_timer_.cancel();
     if (status_ != 0) end_metrics(true);
+    end_try();
+    if (num_tries_ > 0 && context_->options.log_requests)
+      client_.story = fmt::format("from {}{}", context_->table.url(course_.replica()),
+                                  num_tries_ > 1 ? fmt::format(" as the {}. that was asked", num_tries_) : "");
+    if (span_) end_span(*std::exchange(span_, std::nullopt));
   }
 
   void replica_is_silent(size_t replica) override {
@@ -98,6 +113,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
                                 .more_body = {},
                                 .body_size = {}};
     request.url.target = given.target;
+    if (try_span_)
+      request.headers.set(std::string(telemetry::kTraceparent), telemetry::to_traceparent(try_span_->context));
     if (client_.body_is_complete()) {
       if (!course_.wants_log()) return request;
       request.headers.set(std::string(openai::answer_log::kField), std::to_string(course_.log().size()));
@@ -114,6 +131,26 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     return request;
   }
 
+  // A replica after the first takes the request over.
+  void begin_try() {
+    num_tries_++;
+    if (!span_) return;
+    try_span_ =
+        telemetry::begin_span(num_tries_ == 1 ? "replica" : "takeover", telemetry::Span::Kind::kClient, span_->context);
+    try_span_->attributes = {{"url.full", context_->table.url(course_.replica())},
+                             {"cachalot.replica", static_cast<int64_t>(course_.replica())}};
+  }
+  void end_try(const char* failure = nullptr) {
+    if (!try_span_) return;
+    if (failure) try_span_->fail(failure);
+    end_span(*std::exchange(try_span_, std::nullopt));
+  }
+  void end_span(telemetry::Span span) {
+    if (last_status_ != 0) span.attributes.emplace_back("http.response.status_code", int64_t{last_status_});
+    if (!span.failure && last_status_ >= 500) span.fail("");
+    context_->tracer->add(std::move(span));
+  }
+
   // True: the client has its answer, or needs none.
   awaitable<bool> try_replica() {
     course_.begin_try(steady_clock::now());
@@ -121,6 +158,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     Result<http::ResponseHead> head = co_await call_->head();
     if (call_->num_lost() > 0) course_.lose_connection(steady_clock::now());
     if (!head) co_return co_await take_error(std::move(head.error()));
+    last_status_ = head->status;
     if (!course_.take_head(*head, steady_clock::now())) {
       co_await keep_failure();
       co_return false;
@@ -262,7 +300,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
           course_.to_response(ApiError(502, fmt::format("the replica answers with {}", head.status), "server_error")));
       co_return true;
     }
-    status_ = head.status;
+    status_ = last_status_ = head.status;
     context_->metrics.answer_began(course_.replica(), seconds());
     context_->metrics.passed_bytes(course_.replica(), client_.request.body.size(), 0);
     const bool is_whole = piece && (piece->empty() || (length && parse_number<size_t>(*length) == piece->size()));
@@ -318,6 +356,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   // The handler ends without an end of the answer, so that it does not look complete.
   awaitable<void> end_broken(bool is_events, const std::string& reason) {
     course_.break_off(reason, steady_clock::now());
+    if (try_span_) try_span_->fail(reason);
     end_metrics(false);
     const ApiError error(502, "the replica that was answering is gone; the answer is incomplete", "server_error");
     if (is_events) co_await client_.send(error.to_event(course_.error_form(), course_.id()));
@@ -334,6 +373,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
 
   // What the router itself says; in a stream whose head is out as its last event.
   awaitable<void> answer(http::Response response) {
+    last_status_ = response.status;
     if (!course_.head_is_passed()) co_return co_await client_.respond(std::move(response));
     end_metrics(false);
     co_await client_.send(
@@ -383,9 +423,11 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   RequestCourse course_;
   const asio::any_io_executor strand_;
   asio::steady_timer grace_timer_;
-  std::optional<http::ClientCall> call_;  // to the replica
-  int status_ = 0;                        // of the answer that is passed on
-  std::optional<Error> body_error_;       // of the client
+  std::optional<http::ClientCall> call_;            // to the replica
+  int status_ = 0;                                  // of the answer that is passed on
+  int last_status_ = 0, num_tries_ = 0;             // of the last answer that came; replicas that were asked
+  std::optional<telemetry::Span> span_, try_span_;  // of the request, and of the replica's part in it
+  std::optional<Error> body_error_;                 // of the client
 };
 
 }  // namespace

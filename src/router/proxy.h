@@ -7,6 +7,7 @@
 #include "http/io_threads.h"
 #include "http/server.h"
 #include "router/request_course.h"
+#include "telemetry/tracer.h"
 
 namespace cachalot::router {
 
@@ -17,6 +18,7 @@ struct ProxyContext : RouterState {
   const http::IoThreads& threads;
   const std::vector<http::Url> urls;  // of the replicas
   const http::Client client;
+  telemetry::Tracer* tracer = nullptr;  // takes a span of each request, and of each replica's part in it
 };
 
 // A handler: passes a request on to a replica and its answer back, piece by piece. A request that no byte of an answer

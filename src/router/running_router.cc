@@ -125,13 +125,20 @@ struct RunningRouter::Parts {
       return http::Response{
           200,
           {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-          context->metrics.render(context->table.status(steady_clock::now()), http.num_connections())};
+          context->metrics.render(context->table.status(steady_clock::now()), http.num_connections()) +
+              (tracer ? tracer->render_metrics() : "")};
     });
     add_passed_routes();
     feed.register_routes(http);
     http.set_head_check([this](const http::Request& head) {
       return page::is_page(head.path) ? std::nullopt : openai::check_api_key(head, options.api_keys, kOpenToAll);
     });
+    if (options.log_requests)
+      http.set_observer([](const http::ServedRequest& served) {
+        const bool is_watching = page::is_page(served.path) || served.path == page::kEventsPath ||
+                                 std::ranges::find(kOpenToAll, served.path) != std::end(kOpenToAll);
+        if (!is_watching) log::info_of(served.id, "{}", http::access_line(served));
+      });
     http.set_error_format([](int status, std::string_view message, std::string_view path) {
       return ApiError(status, std::string(message), status >= 500 ? "server_error" : "invalid_request_error")
           .to_response({}, openai::error_form(path));
@@ -179,6 +186,7 @@ struct RunningRouter::Parts {
 
   const RouterOptions options;
   std::atomic<bool> is_draining = false;
+  std::unique_ptr<telemetry::Tracer> tracer;
   http::IoThreads threads;
   std::shared_ptr<ProxyContext> context;
   http::Server http;
@@ -191,6 +199,8 @@ Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions option
   ASSIGN_OR_RETURN(std::vector<http::Url> urls, parse_urls(options));
   ASSIGN_OR_RETURN(options.max_connections, fit_connections(options.max_connections));
   auto parts = std::make_unique<Parts>(std::move(options), std::move(urls));
+  ASSIGN_OR_RETURN(parts->tracer, telemetry::Tracer::create(parts->options.traces, "cachalot-router"));
+  parts->context->tracer = parts->tracer.get();
   parts->add_routes();
   RETURN_IF_ERROR(parts->http.start());
   log::info("routing http://{} to {} replicas, as they come up", address_text(parts->options.host, parts->http.port()),

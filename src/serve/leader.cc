@@ -18,14 +18,18 @@ Status check_queue(const QueueLimits& limits, int max_num_seqs, const ReplicaSta
   if (stats.num_waiting == 0 && stats.num_running + num_new < max_num_seqs) return {};
   const int num_queued = stats.num_waiting + num_new;
   if (limits.max_requests > 0 && num_queued >= limits.max_requests)
-    return make_error(ErrorCode::kOutOfMemory,
-                      "{} requests wait already, as many as may (--max-num-queued-reqs); try again later", num_queued);
+    return std::unexpected(Error{
+        ErrorCode::kOutOfMemory,
+        fmt::format("{} requests wait already, as many as may (--max-num-queued-reqs); try again later", num_queued),
+        "max_num_queued_reqs"});
   const int64_t num_queued_tokens = stats.num_waiting_tokens + mailbox.num_tokens;
   if (limits.max_tokens > 0 && num_queued_tokens + num_tokens > limits.max_tokens)
-    return make_error(ErrorCode::kOutOfMemory,
-                      "requests of {} tokens wait already, and this one has {}: more than {} may not wait "
-                      "(--max-num-queued-tokens); try again later",
-                      num_queued_tokens, num_tokens, limits.max_tokens);
+    return std::unexpected(
+        Error{ErrorCode::kOutOfMemory,
+              fmt::format("requests of {} tokens wait already, and this one has {}: more than {} may not wait "
+                          "(--max-num-queued-tokens); try again later",
+                          num_queued_tokens, num_tokens, limits.max_tokens),
+              "max_num_queued_tokens"});
   return {};
 }
 
@@ -92,6 +96,7 @@ void Leader::deliver(std::vector<RequestOutput> outputs, Time now) {
     if (found == streams_.end()) continue;
     metrics_.observe(found->second.timer, output, now);
     const bool last = output.finish != FinishReason::kNone;
+    if (last) output.times = found->second.timer.times;
     found->second.listener(std::move(output));
     if (last) streams_.erase(found);
   }

@@ -34,7 +34,8 @@ struct QueueLimits {
   int max_requests = 0;    // 0: no bound
   int64_t max_tokens = 0;  // of their prompts; 0: no bound
 };
-// Whether one more with so many tokens may come. What is in the mailbox starts with the next round, or waits.
+// Whether one more with so many tokens may come; an error's parameter names the limit. What is in the mailbox starts
+// with the next round, or waits.
 Status check_queue(const QueueLimits& limits, int max_num_seqs, const ReplicaStats& stats, const LeaderMail& mailbox,
                    int num_tokens);
 

@@ -87,9 +87,10 @@ TEST(QueueLimits, WhoCanStartAtOnceDoesNotWait) {
   LeaderMail mailbox;
   EXPECT_TRUE(check_queue(limits, 4, {.num_running = 3}, mailbox, 5));
   EXPECT_TRUE(check_queue(limits, 4, {.num_running = 4, .num_waiting = 1}, mailbox, 5));
-  EXPECT_FALSE(check_queue(limits, 4, {.num_running = 4, .num_waiting = 2}, mailbox, 5));
-  EXPECT_FALSE(
-      check_queue({.max_tokens = 100}, 4, {.num_running = 4, .num_waiting = 1, .num_waiting_tokens = 96}, mailbox, 5));
+  EXPECT_EQ(check_queue(limits, 4, {.num_running = 4, .num_waiting = 2}, mailbox, 5).error().parameter,
+            "max_num_queued_reqs");
+  const ReplicaStats full{.num_running = 4, .num_waiting = 1, .num_waiting_tokens = 96};
+  EXPECT_EQ(check_queue({.max_tokens = 100}, 4, full, mailbox, 5).error().parameter, "max_num_queued_tokens");
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ const Buckets kFirstToken{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25,
 const Buckets kPerToken{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
 const Buckets kRequest{0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 const Buckets kChoices{1, 2, 5, 10, 20};
+const Buckets kHttpSeconds{0.1, 0.5, 1};
 const Buckets kRoundTokens{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 const Buckets kRoundSeconds{0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30};
 
@@ -51,6 +52,27 @@ double seconds(std::chrono::steady_clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
+// Bounds as vLLM writes them, le="1.0" and le="1e+06": queries name them, and Prometheus 2 compares them as text.
+std::string with_float_bounds(const std::string& text) {
+  constexpr std::string_view kBound = "le=\"";
+  std::string changed;
+  size_t done = 0;
+  for (size_t at = text.find(kBound); at != text.npos; at = text.find(kBound, done)) {
+    const size_t begin = at + kBound.size(), end = text.find('"', begin);
+    const std::string_view bound = std::string_view(text).substr(begin, end - begin);
+    changed.append(text, done, begin - done);
+    done = end;
+    const bool is_whole = bound.find_first_not_of("0123456789") == bound.npos;
+    if (is_whole && bound.size() > 6) {
+      const size_t last = bound.find_last_not_of('0');
+      changed += fmt::format("{}{}{}e+{:02}", bound[0], last > 0 ? "." : "", bound.substr(1, last), bound.size() - 1);
+    } else {
+      changed += fmt::format("{}{}", bound, is_whole ? ".0" : "");
+    }
+  }
+  return changed.append(text, done);
+}
+
 }  // namespace
 
 struct Metrics::Impl {
@@ -65,6 +87,9 @@ struct Metrics::Impl {
         .Register(registry)
         .Add(config)
         .Set(1);
+    for (const char* limit : {"max_num_queued_reqs", "max_num_queued_tokens"}) rejected(limit);
+    for (const char* state : {"weights_offloaded", "discard_all"}) sleep_state(state).Set(0);
+    sleep_state("awake").Set(1);
   }
 
   using Labels = std::map<std::string, std::string>;
@@ -84,6 +109,18 @@ struct Metrics::Impl {
   Histogram& token_histogram(const char* name, const char* help) { return histogram(name, help, token_counts); }
   Counter& finished(const char* reason) {
     return counter("vllm:request_success_total", "Finished requests, by reason", {{"finished_reason", reason}});
+  }
+  Counter& prompt_tokens_from(const char* source) {
+    return counter("vllm:prompt_tokens_by_source_total",
+                   "Prompt tokens, computed or found; from other servers (external_kv_transfer) none ever come",
+                   {{"source", source}});
+  }
+  Counter& rejected(const char* limit) {
+    return counter("vllm:admission_rejections_total",
+                   "Requests that might not even wait, by the limit that was reached", {{"reason", limit}});
+  }
+  Gauge& sleep_state(const char* state) {
+    return gauge("vllm:engine_sleep_state", "A server never sleeps: awake is always 1", {{"sleep_state", state}});
   }
   Gauge& waiting_because(const char* reason) {
     return gauge("vllm:num_requests_waiting_by_reason",
@@ -120,6 +157,12 @@ struct Metrics::Impl {
   Counter& prompt_tokens = counter("vllm:prompt_tokens_total", "Prompt tokens of the requests so far");
   Counter& prompt_tokens_cached =
       counter("vllm:prompt_tokens_cached_total", "Prompt tokens that were found in the prefix cache");
+  Counter& prompt_computed = prompt_tokens_from("local_compute");
+  Counter& prompt_from_cache = prompt_tokens_from("local_cache_hit");
+  Counter& prompt_from_elsewhere = prompt_tokens_from("external_kv_transfer");
+  Counter& cached_on_device = counter("vllm:prompt_tokens_cached_by_source_total",
+                                      "Prompt tokens that were found, by where their KV was: here always with the rank",
+                                      {{"source", "device"}});
   Counter& generation_tokens = counter("vllm:generation_tokens_total", "Generated tokens so far");
   Counter& rounds = counter("cachalot:rounds_total", "Scheduling decisions");
   Histogram& first_token =
@@ -138,6 +181,8 @@ struct Metrics::Impl {
   Histogram& request_inference =
       histogram("vllm:request_inference_time_seconds", "Prefill and decode together", kRequest);
   Histogram& request_prompt = token_histogram("vllm:request_prompt_tokens", "Prompt tokens of a request");
+  Histogram& request_computed = token_histogram("vllm:request_prefill_kv_computed_tokens",
+                                                "Prompt tokens of a request that were not found in the prefix cache");
   Histogram& request_generation = token_histogram("vllm:request_generation_tokens", "Generated tokens of a request");
   Histogram& request_max_generation = token_histogram("vllm:request_max_num_generation_tokens",
                                                       "Generated tokens of the longest of a request's choices");
@@ -146,6 +191,15 @@ struct Metrics::Impl {
   Histogram& round_tokens =
       histogram("vllm:iteration_tokens_total", "Token rows of a round's first step", kRoundTokens);
   Histogram& round_seconds = histogram("cachalot:round_seconds", "Time of a round", kRoundSeconds);
+  // Their series come with the requests.
+  prometheus::Family<Counter>& http_requests = prometheus::BuildCounter()
+                                                   .Name("http_requests_total")
+                                                   .Help("Requests to the API, by route and class of status")
+                                                   .Register(registry);
+  prometheus::Family<Histogram>& http_seconds = prometheus::BuildHistogram()
+                                                    .Name("http_request_duration_seconds")
+                                                    .Help("From a request's head to its answer's end, by route")
+                                                    .Register(registry);
   // In the order of FinishReason, from kStop.
   std::array<Counter*, 4> finishes{&finished("stop"), &finished("length"), &finished("abort"), &finished("error")};
 
@@ -154,9 +208,9 @@ struct Metrics::Impl {
 
 // A request that ends before a phase has no time in it.
 void Metrics::Impl::observe_end(const RequestTimer& timer, FinishReason reason, RequestTimer::Time now) {
-  const RequestTimer::Time admission = timer.admission.value_or(now);
-  const RequestTimer::Time first = timer.first_token.value_or(now);
-  const RequestTimer::Time last = timer.first_token ? timer.last_token : now;
+  const RequestTimer::Time admission = timer.times.admission.value_or(now);
+  const RequestTimer::Time first = timer.times.first_token.value_or(now);
+  const RequestTimer::Time last = timer.times.last_token.value_or(now);
   request_latency.Observe(seconds(now - timer.arrival));
   request_queue.Observe(seconds(admission - timer.arrival));
   request_prefill.Observe(seconds(first - admission));
@@ -165,6 +219,7 @@ void Metrics::Impl::observe_end(const RequestTimer& timer, FinishReason reason, 
   if (timer.num_generated_tokens > 1)
     request_per_token.Observe(seconds(last - first) / (timer.num_generated_tokens - 1));
   request_prompt.Observe(timer.num_prompt_tokens);
+  if (timer.times.first_token) request_computed.Observe(timer.num_prompt_tokens - timer.num_cached_tokens);
   request_generation.Observe(timer.num_generated_tokens);
   request_max_tokens.Observe(timer.max_tokens);
   finishes[static_cast<size_t>(reason) - 1]->Increment();
@@ -192,9 +247,7 @@ RequestTimer Metrics::start_request(const Request& request, RequestTimer::Time n
     impl_->siblings[request.parent].num_left++;
   }
   return {.arrival = arrival,
-          .admission = {},
-          .first_token = {},
-          .last_token = arrival,
+          .times = {},
           .parent = request.parent,
           .num_choices = request.num_choices,
           .num_prompt_tokens = request.num_prompt_tokens,
@@ -202,25 +255,29 @@ RequestTimer Metrics::start_request(const Request& request, RequestTimer::Time n
 }
 
 void Metrics::note_admission(RequestTimer& timer, RequestTimer::Time now) {
-  if (!timer.admission) timer.admission = now;
+  if (!timer.times.admission) timer.times.admission = now;
 }
 
 void Metrics::observe(RequestTimer& timer, const RequestOutput& output, RequestTimer::Time now) {
   const auto num_new = static_cast<int>(output.tokens.size());
   if (num_new > 0) {
-    if (!timer.first_token) {
-      timer.first_token = now;
+    if (!timer.times.first_token) {
+      timer.times.first_token = now;
       impl_->first_token.Observe(seconds(now - timer.arrival));
-      impl_->prompt_tokens_cached.Increment(output.num_cached_tokens);
+      timer.num_cached_tokens = output.num_cached_tokens;
+      for (Counter* counter : {&impl_->prompt_tokens_cached, &impl_->prompt_from_cache, &impl_->cached_on_device})
+        counter->Increment(output.num_cached_tokens);
+      impl_->prompt_computed.Increment(timer.num_prompt_tokens - output.num_cached_tokens);
     } else {
       // A round of several steps gives its tokens together.
+      const double between = seconds(now - *timer.times.last_token) / num_new;
       for (int token = 0; token < num_new; token++) {
-        impl_->between_tokens.Observe(seconds(now - timer.last_token) / num_new);
-        impl_->per_token.Observe(seconds(now - timer.last_token) / num_new);
+        impl_->between_tokens.Observe(between);
+        impl_->per_token.Observe(between);
       }
     }
     timer.num_generated_tokens += num_new;
-    timer.last_token = now;
+    timer.times.last_token = now;
   }
   if (output.finish != FinishReason::kNone) impl_->observe_end(timer, output.finish, now);
 }
@@ -242,6 +299,17 @@ ServerCounts Metrics::counts(const ReplicaStats& stats) const {
           .prefix_hit_tokens = stats.prefix_hit_tokens,
           .first_token_seconds = latencies(impl_->first_token),
           .between_tokens_seconds = latencies(impl_->between_tokens)};
+}
+
+void Metrics::observe_rejection(const std::string& limit) {
+  impl_->rejected(limit.c_str()).Increment();
+}
+
+void Metrics::observe_http(const std::string& method, std::string_view route, int status, double seconds) {
+  const std::string handler(route.empty() ? "none" : route);
+  impl_->http_requests.Add({{"handler", handler}, {"method", method}, {"status", fmt::format("{}xx", status / 100)}})
+      .Increment();
+  impl_->http_seconds.Add({{"handler", handler}, {"method", method}}, kHttpSeconds).Observe(seconds);
 }
 
 void Metrics::observe_round(double round_seconds, int num_tokens) {
@@ -269,7 +337,7 @@ std::string Metrics::render(const ReplicaStats& stats, bool healthy) {
   raise_to(impl_->prompt_tokens, stats.prompt_tokens);
   raise_to(impl_->generation_tokens, stats.generation_tokens);
   raise_to(impl_->rounds, stats.num_rounds);
-  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+  return with_float_bounds(prometheus::TextSerializer().Serialize(impl_->registry.Collect()));
 }
 
 std::string render_process_metrics() {

@@ -15,10 +15,9 @@ namespace cachalot {
 struct RequestTimer {
   using Time = std::chrono::steady_clock::time_point;
   Time arrival;
-  std::optional<Time> admission, first_token;  // when its prompt was first computed on, when its first token came
-  Time last_token;
+  RequestTimes times;
   RequestId parent = 0;
-  int num_choices = 1, num_prompt_tokens = 0, num_generated_tokens = 0, max_tokens = 0;
+  int num_choices = 1, num_prompt_tokens = 0, num_cached_tokens = 0, num_generated_tokens = 0, max_tokens = 0;
 };
 
 // Latencies by size; the last count is of those beyond all bounds.
@@ -54,6 +53,10 @@ class Metrics {
   void observe(RequestTimer& timer, const RequestOutput& output, RequestTimer::Time now);
   // What was observed so far, as /state tells it.
   ServerCounts counts(const ReplicaStats& stats) const;
+  // A request that may not wait (check_queue), by the limit's name.
+  void observe_rejection(const std::string& limit);
+  // A request to the API, by its route ("/v1/chat/completions"; empty: there is none).
+  void observe_http(const std::string& method, std::string_view route, int status, double seconds);
   // One round of the engine: how long, and how many token rows it had.
   void observe_round(double seconds, int num_tokens);
   // The text, with the replica's counters as they are now.

@@ -1,5 +1,6 @@
 #include "serve/metrics.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <regex>
@@ -38,10 +39,14 @@ void serve_one(Metrics& metrics) {
   }
 }
 
-// The series of vLLM's own dashboards (examples/observability/prometheus_grafana/grafana.json and the ones beside it).
+// The series, labels and values of labels that vLLM's own dashboards ask for (examples/observability/dashboards/grafana
+// and the older ones beside it), but for those of what is not here: docs/observability.md names them.
 TEST(Metrics, VllmsDashboardFindsItsSeries) {
   Metrics metrics({.model_name = "m", .engine = 2, .max_model_len = 300, .cache_config = {{"block_size", "64"}}});
   serve_one(metrics);
+  metrics.observe_http("POST", "/v1/chat/completions", 200, 0.2);
+  metrics.observe_http("GET", "", 404, 0.2);
+  metrics.observe_rejection("max_num_queued_reqs");
   const std::string text = metrics.render({.num_running = 1, .num_waiting = 4}, true);
   for (const char* name : {"e2e_request_latency_seconds_bucket",
                            "e2e_request_latency_seconds_sum",
@@ -68,6 +73,12 @@ TEST(Metrics, VllmsDashboardFindsItsSeries) {
                            "request_params_n_bucket",
                            "request_params_max_tokens_bucket",
                            "prompt_tokens_cached_total",
+                           "request_prefill_kv_computed_tokens_sum",
+                           "request_prefill_kv_computed_tokens_count",
+                           "request_time_per_output_token_seconds_bucket",
+                           "request_success_total",
+                           "iteration_tokens_total_count",
+                           "iteration_tokens_total_sum",
                            "iteration_tokens_total_bucket",
                            "num_preemptions_total",
                            "prefix_cache_queries_total",
@@ -79,6 +90,29 @@ TEST(Metrics, VllmsDashboardFindsItsSeries) {
   EXPECT_THAT(text, HasSubstr(R"(vllm:num_requests_waiting_by_reason{engine="2",model_name="m",reason="capacity"} 4)"));
   EXPECT_THAT(text, HasSubstr(R"(vllm:num_requests_waiting_by_reason{engine="2",model_name="m",reason="deferred"} 0)"));
   EXPECT_THAT(text, HasSubstr(R"(vllm:cache_config_info{block_size="64",engine="2"} 1)"));
+  for (const char* series :
+       {R"(vllm:prompt_tokens_by_source_total{engine="2",model_name="m",source="local_compute"} 2)",
+        R"(vllm:prompt_tokens_by_source_total{engine="2",model_name="m",source="local_cache_hit"} 4)",
+        R"(vllm:prompt_tokens_by_source_total{engine="2",model_name="m",source="external_kv_transfer"} 0)",
+        R"(vllm:prompt_tokens_cached_by_source_total{engine="2",model_name="m",source="device"} 4)",
+        R"(vllm:engine_sleep_state{engine="2",model_name="m",sleep_state="awake"} 1)",
+        R"(vllm:engine_sleep_state{engine="2",model_name="m",sleep_state="discard_all"} 0)",
+        R"(vllm:admission_rejections_total{engine="2",model_name="m",reason="max_num_queued_reqs"} 1)",
+        R"(vllm:admission_rejections_total{engine="2",model_name="m",reason="max_num_queued_tokens"} 0)",
+        R"(vllm:request_success_total{engine="2",finished_reason="error",model_name="m"} 0)",
+        R"(http_requests_total{handler="/v1/chat/completions",method="POST",status="2xx"} 1)",
+        R"(http_requests_total{handler="none",method="GET",status="4xx"} 1)",
+        R"(http_request_duration_seconds_count{handler="/v1/chat/completions",method="POST"} 1)",
+        R"(http_request_duration_seconds_sum{handler="/v1/chat/completions",method="POST"} 0.2)"})
+    EXPECT_THAT(text, HasSubstr("\n" + std::string(series) + "\n"));
+  // The bounds that the dashboards let people choose from, as they write them.
+  for (const char* bound : {"0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "5.0", "10.0"})
+    EXPECT_THAT(text, HasSubstr(fmt::format(
+                          R"(vllm:time_to_first_token_seconds_bucket{{engine="2",model_name="m",le="{}"}})", bound)));
+  for (const char* bound : {"0.025", "0.05", "0.075", "0.1", "0.15", "0.2", "0.3", "0.5"})
+    EXPECT_THAT(
+        text, HasSubstr(fmt::format(
+                  R"(vllm:request_time_per_output_token_seconds_bucket{{engine="2",model_name="m",le="{}"}})", bound)));
 }
 
 TEST(Metrics, CountsARequestsChoicesAndItsLongestOnce) {
@@ -112,12 +146,20 @@ TEST(Metrics, CountsLatenciesBySize) {
   EXPECT_EQ(sum(counts.between_tokens_seconds), 8);
 }
 
+TEST(Metrics, WritesBoundsAsVllmDoes) {
+  Metrics metrics({.model_name = "m", .max_model_len = 1'200'000});
+  const std::string text = metrics.render({}, true);
+  for (const char* bound : {"500000.0", "1e+06", "+Inf"})
+    EXPECT_THAT(text,
+                HasSubstr(fmt::format(R"(request_prompt_tokens_bucket{{engine="0",model_name="m",le="{}"}})", bound)));
+}
+
 TEST(Metrics, BucketsReachTheLongestSequence) {
   Metrics metrics({.model_name = "m", .max_model_len = 300});
   const std::string text = metrics.render({}, true);
-  EXPECT_THAT(text, HasSubstr(R"(vllm:request_prompt_tokens_bucket{engine="0",model_name="m",le="200"})"));
+  EXPECT_THAT(text, HasSubstr(R"(vllm:request_prompt_tokens_bucket{engine="0",model_name="m",le="200.0"})"));
   EXPECT_THAT(text,
-              testing::Not(HasSubstr(R"(vllm:request_prompt_tokens_bucket{engine="0",model_name="m",le="500"})")));
+              testing::Not(HasSubstr(R"(vllm:request_prompt_tokens_bucket{engine="0",model_name="m",le="500.0"})")));
 }
 
 TEST(Metrics, TellsOfItsProcess) {

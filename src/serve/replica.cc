@@ -31,7 +31,10 @@ Status Replica::submit(Request request, Listener listener) {
     if (draining_) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
     if (!healthy()) return make_error(ErrorCode::kUnavailable, "the engine has failed; see the server's log");
     const auto num_tokens = static_cast<int>(request.tokens.size());
-    RETURN_IF_ERROR(check_queue(queue_, max_num_seqs_, stats_, mailbox_, num_tokens));
+    if (Status fits = check_queue(queue_, max_num_seqs_, stats_, mailbox_, num_tokens); !fits) {
+      metrics_.observe_rejection(std::exchange(fits.error().parameter, {}));
+      return fits;
+    }
     if (request.constraint) request.constraint->set_wake([this] { engine_->lockstep().wake(); });
     mailbox_.num_tokens += num_tokens;
     mailbox_.submissions.push_back({std::move(request), std::move(listener)});

@@ -140,6 +140,9 @@ struct RunningServer::Parts {
     const std::string& folder = options.engine.model;
     // A port that is taken is known before anything is loaded.
     io_threads = std::make_unique<http::IoThreads>(options.io_threads);
+    ASSIGN_OR_RETURN(tracer,
+                     telemetry::Tracer::create(options.traces, "cachalot-server",
+                                               {{"cachalot.replica", int64_t{options.parallel.data_parallel_rank}}}));
     http::ServerOptions http_options{.host = options.host,
                                      .port = options.port,
                                      .max_body_bytes_in_flight = options.max_body_bytes_in_flight,
@@ -201,6 +204,10 @@ struct RunningServer::Parts {
     api = std::make_unique<openai::ApiServer>(service, *tokenizer, chat_template.get(), std::move(api_options));
     api->set_metrics([this] { return render_metrics(); });
     api->set_state([this] { return render_state(); });
+    api->set_tracer(tracer.get());
+    api->set_observer([this](const http::ServedRequest& served) {
+      if (service.get()) metrics->observe_http(std::string(served.method), served.route, served.status, served.seconds);
+    });
     api->set_expert_load([this] { return group->expert_load(); });
     api->register_routes(*http);
     feed = std::make_unique<page::Feed>(
@@ -258,7 +265,12 @@ struct RunningServer::Parts {
   std::string render_metrics() const {
     const std::vector<RankReport> reports = group->reports(replica->report());
     return metrics->render(replica->stats(), replica->healthy()) + render_rank_reports(reports) +
-           render_rank_info(reports, group->members()) + render_process_metrics();
+           render_rank_info(reports, group->members()) + render_process_metrics() +
+           fmt::format(
+               "# HELP cachalot:group_epoch Of the group; grows when it loses a rank and goes on\n"
+               "# TYPE cachalot:group_epoch gauge\ncachalot:group_epoch {}\n",
+               group->epoch()) +
+           (tracer ? tracer->render_metrics() : "");
   }
 
   std::string render_state() const {
@@ -303,6 +315,7 @@ struct RunningServer::Parts {
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<Replica> replica;
   LateService service;
+  std::unique_ptr<telemetry::Tracer> tracer;
   std::unique_ptr<openai::ApiServer> api;
   std::unique_ptr<page::Feed> feed;
   std::unique_ptr<http::IoThreads> io_threads;  // may use the API's workers, submit and abort until they are joined

@@ -214,6 +214,11 @@ Result<ServerState> parse_server_state(std::string_view text, size_t most_ranks)
                     .num_running = static_cast<int>(fields.number("running", 0, INT32_MAX)),
                     .num_waiting = static_cast<int>(fields.number("waiting", 0, INT32_MAX)),
                     .kv_usage_percent = static_cast<int>(fields.number("kv_usage_percent", 0, 100))};
+  if (const json::value* const told = fields.find("counts", true)) {
+    Fields counts(*told, "counts", status);
+    const auto count = [&](const char* name) { return static_cast<uint64_t>(counts.number(name, 0, INT64_MAX)); };
+    state.counts = {.prompt_tokens = count("prompt_tokens"), .generation_tokens = count("generation_tokens")};
+  }
   const json::value* const ranks = fields.find("ranks", false);
   RETURN_IF_ERROR(status);
   if (!ranks->is_array()) return fault("has ranks that are no list");

@@ -49,7 +49,7 @@ struct ServerState {
   int num_running = 0, num_waiting = 0;  // requests
   int kv_usage_percent = 0;              // 100: all blocks are used
   uint32_t epoch = 0;                    // of its group; 0: it has none yet
-  std::optional<ServerCounts> counts;    // once it serves; told, and not read back
+  std::optional<ServerCounts> counts;    // once it serves; of what is told tokens are read back
   std::vector<StateOfRank> ranks;
 
   int percent() const;  // of all ranks together
