@@ -131,7 +131,7 @@ class GenerationCall {
   int64_t num_held_bytes_ = 0;  // of the budget
   bool over_ = false, is_resumed_ = false;
   std::string_view last_record_ = answer_log::kEnd;
-  RequestTimes times_;          // the first of its sequences' admissions and tokens, the last of their last tokens
+  RequestTimes times_;  // the first of its sequences' admissions and tokens, the last of their last tokens
 };
 
 }  // namespace cachalot::openai
