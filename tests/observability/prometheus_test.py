@@ -75,7 +75,19 @@ class UnderLoad(unittest.TestCase):
         folder = options.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        cls.cluster = Cluster(options.bin / "cachalot", folder)
+        (folder / "slow.yaml").write_text(  # down for longer than Prometheus takes to look twice
+            f"""model: {ROOT}/models/nano
+nodes: [127.0.0.1]
+devices: 4
+tensor-parallel-size: 2
+enable-expert-parallel: true
+port: 0
+data-parallel-rpc-port: 0
+served-model-name: nano
+restart: {{first-wait: 4}}
+"""
+        )
+        cls.cluster = Cluster(options.bin / "cachalot", folder, "slow.yaml")
         cls.addClassCleanup(cls.cluster.end)
         targets = iter([[url.removeprefix("http://") for url in urls]
                         for urls in (cls.cluster.servers(), [cls.cluster.url])])  # fmt: skip
