@@ -69,6 +69,8 @@ struct Request {
   int num_choices = 1;                          // of the prompt; sampling.choice says which this is
   int priority = 0;                             // lower is served first (--scheduling-policy priority)
   int64_t arrival_ns = 0;                       // monotonic clock
+  uint64_t client = 0;                          // who shares its turns among their requests; 0: nobody in particular
+  bool is_alone = false;                        // its client has no other under way
   std::string cache_salt;                       // the prefix cache is shared only among equal salts (tenants)
   std::unique_ptr<TokenConstraint> constraint;  // may be null; has accepted what a resumed request had generated
   bool wants_progress = false;                  // until its first token

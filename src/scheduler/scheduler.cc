@@ -6,10 +6,11 @@
 namespace cachalot {
 
 bool Scheduler::Order::operator()(const Sequence* left, const Sequence* right) const {
-  const auto key = [this](const Request& request) {
-    return std::tuple(by_priority ? request.priority : 0, request.arrival_ns, request.id);
+  const auto key = [this](const Sequence& sequence) {
+    const Request& request = sequence.request;
+    return std::tuple(by_priority ? request.priority : 0, sequence.turn, request.arrival_ns, request.id);
   };
-  return key(left->request) < key(right->request);
+  return key(*left) < key(*right);
 }
 
 Scheduler::Scheduler(const SchedulerOptions& options)
@@ -60,6 +61,11 @@ Status Scheduler::add(Request request) {
   const auto [entry, is_new] = sequences_.emplace(id, std::make_unique<Sequence>(std::move(request)));
   CHECK(is_new, "request {} is here already", id);
   entry->second->is_resumed = entry->second->num_generated() > 0;
+  constexpr int kGuessedAnswer = 256;  // most ask for more than they get
+  const Request& added = entry->second->request;
+  const int num_prompt_tokens = added.sampling.choice == 0 ? added.num_prompt_tokens : 0;  // choices share it
+  entry->second->turn =
+      turns_.next(added.client, num_prompt_tokens + std::min(added.sampling.max_tokens, kGuessedAnswer));
   waiting_.insert(entry->second.get());
   if (entry->second->request.wants_progress) num_watched_++;
   return {};
@@ -170,6 +176,7 @@ bool Scheduler::admit(Sequence& sequence) {
     stats_.prefix_hit_tokens += sequence.num_computed;
   }
   waiting_.erase(&sequence);
+  turns_.serve(sequence.turn);
   running_.insert(std::ranges::upper_bound(running_, &sequence, order_), &sequence);
   schedule(sequence, sequence.num_tokens() - sequence.num_computed);
   return true;

@@ -15,6 +15,7 @@
 #include "core/generation.h"
 #include "core/request.h"
 #include "core/step.h"
+#include "scheduler/fair_turns.h"
 
 namespace cachalot {
 
@@ -22,6 +23,7 @@ namespace cachalot {
 struct Sequence {
   Request request;
   BlockTable blocks;
+  int64_t turn = 0;             // its place in line (FairTurns)
   int num_computed = 0;         // leading tokens whose keys and values are in the blocks
   int num_planned = 0;          // tokens that it brings to the round being planned or under way; 0: takes no part
   int num_cached_tokens = -1;   // of the prompt, found when it was first admitted; -1: it was not yet
@@ -69,9 +71,10 @@ struct SchedulerOptions {
 //   ... the rank runs it ...
 //   outputs = scheduler.commit(std::move(result));   or abandon_round()
 //
-// Requests stand in one strict order: under fcfs by arrival, under priority by priority and then arrival. Nobody
-// overtakes the first that waits, and when blocks run out, the last that runs gives his back and waits again, keeping
-// his tokens. So the first always gets on, and under fcfs everybody becomes the first.
+// Requests stand in one strict order: under fcfs by turn, under priority by priority and then turn; those of one turn
+// by arrival. Turns are shared between clients (FairTurns): without clients all have the same. Nobody overtakes the
+// first that waits, and when blocks run out, the last that runs gives his back and waits again, keeping his tokens. So
+// the first always gets on, and under fcfs everybody becomes the first.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
@@ -135,6 +138,7 @@ class Scheduler {
   SchedulerOptions options_;
   PrefixCache cache_;
   Order order_;
+  FairTurns turns_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::set<Sequence*, Order> waiting_;  // hold no blocks
   std::vector<Sequence*> running_;      // in order; hold the blocks of all their known tokens

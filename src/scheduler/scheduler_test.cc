@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <numeric>
+#include <vector>
 
 #include "scheduler/fake_rank_test_util.h"
 
@@ -859,6 +861,57 @@ TEST(Scheduler, PlansAndCommits256SequencesInMicroseconds) {
     fastest = std::min(fastest, planned + (Clock::now() - commit));
   }
   EXPECT_LT(fastest, std::chrono::microseconds(1000));
+}
+
+// How many of a thousand requests of one client end before the one of another, which came after them all.
+int num_served_before(uint64_t many, uint64_t one) {
+  SchedulerOptions options = small_options();
+  options.max_num_seqs = 4;
+  House house(options);
+  for (RequestId id = 1; id <= 1000; id++) {
+    Request request = House::request(id, 8, 4);
+    request.client = many;
+    house.add(std::move(request));
+  }
+  for (int round = 0; round < 20; round++) house.round();
+  Request last = House::request(5000, 8, 4);
+  last.client = one;
+  house.add(std::move(last));
+  while (!house.heard.contains(5000) || house.heard[5000].finish == FinishReason::kNone) house.round();
+  return static_cast<int>(std::ranges::count_if(house.heard, [](const auto& heard) {
+    return heard.first != 5000 && heard.second.finish != FinishReason::kNone;
+  }));
+}
+
+TEST(Scheduler, AThousandRequestsOfOneClientDoNotStarveTheOneOfAnother) {
+  EXPECT_EQ(num_served_before(0, 0), 1000) << "without clients it is by arrival";
+  EXPECT_EQ(num_served_before(1, 1), 1000) << "a client's own stay in their order";
+  EXPECT_LT(num_served_before(1, 2), 40);
+}
+
+TEST(Scheduler, ClientsShareTheirTurnsHoweverManyTheyBring) {
+  SchedulerOptions options = small_options();
+  options.max_num_seqs = 1;
+  House house(options);
+  std::vector<RequestId> order;
+  for (RequestId id = 1; id <= 30; id++) {
+    Request request = House::request(id, 8, 2);
+    request.client = id <= 20 ? 1 : id <= 28 ? 2 : 3;  // 20, 8 and 2 requests
+    house.add(std::move(request));
+  }
+  std::map<uint64_t, int> among_first;
+  for (int num_ended = 0; num_ended < 9;) {
+    house.round();
+    for (const auto& [id, output] : house.heard)
+      if (output.finish != FinishReason::kNone && std::ranges::find(order, id) == order.end()) {
+        order.push_back(id);
+        among_first[id <= 20 ? 1 : id <= 28 ? 2 : 3]++;
+        num_ended++;
+      }
+  }
+  EXPECT_LE(among_first[1], 4);
+  EXPECT_LE(among_first[2], 4);
+  EXPECT_EQ(among_first[3], 2);
 }
 
 }  // namespace

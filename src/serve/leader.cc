@@ -13,10 +13,12 @@ ReplicaStats LeaderMail::with(ReplicaStats stats) const {
 }
 
 Status check_queue(const QueueLimits& limits, int max_num_seqs, const ReplicaStats& stats, const LeaderMail& mailbox,
-                   int num_tokens) {
+                   int num_tokens, bool is_alone) {
   const auto num_new = static_cast<int>(mailbox.submissions.size());
   if (stats.num_waiting == 0 && stats.num_running + num_new < max_num_seqs) return {};
   const int num_queued = stats.num_waiting + num_new;
+  // Who has nothing here yet is let in beyond the bound, which others have reached.
+  if (is_alone && (limits.max_requests == 0 || num_queued < 2 * limits.max_requests)) return {};
   if (limits.max_requests > 0 && num_queued >= limits.max_requests)
     return std::unexpected(Error{
         ErrorCode::kOutOfMemory,

@@ -37,7 +37,7 @@ struct QueueLimits {
 // Whether one more with so many tokens may come; an error's parameter names the limit. What is in the mailbox starts
 // with the next round, or waits.
 Status check_queue(const QueueLimits& limits, int max_num_seqs, const ReplicaStats& stats, const LeaderMail& mailbox,
-                   int num_tokens);
+                   int num_tokens, bool is_alone = false);
 
 // What the leader of a replica does, round by round: its scheduler's plans, its words to the other replicas, what its
 // listeners hear. A state machine: mail, time, agreements and results come from outside. Replica is the thread that

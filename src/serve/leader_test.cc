@@ -89,6 +89,9 @@ TEST(QueueLimits, WhoCanStartAtOnceDoesNotWait) {
   EXPECT_TRUE(check_queue(limits, 4, {.num_running = 4, .num_waiting = 1}, mailbox, 5));
   EXPECT_EQ(check_queue(limits, 4, {.num_running = 4, .num_waiting = 2}, mailbox, 5).error().parameter,
             "max_num_queued_reqs");
+  EXPECT_TRUE(check_queue(limits, 4, {.num_running = 4, .num_waiting = 2}, mailbox, 5, true))
+      << "its client's only one";
+  EXPECT_FALSE(check_queue(limits, 4, {.num_running = 4, .num_waiting = 4}, mailbox, 5, true));
   const ReplicaStats full{.num_running = 4, .num_waiting = 1, .num_waiting_tokens = 96};
   EXPECT_EQ(check_queue({.max_tokens = 100}, 4, full, mailbox, 5).error().parameter, "max_num_queued_tokens");
 }

@@ -31,7 +31,7 @@ Status Replica::submit(Request request, Listener listener) {
     if (draining_) return make_error(ErrorCode::kUnavailable, "the server is shutting down");
     if (!healthy()) return make_error(ErrorCode::kUnavailable, "the engine has failed; see the server's log");
     const auto num_tokens = static_cast<int>(request.tokens.size());
-    if (Status fits = check_queue(queue_, max_num_seqs_, stats_, mailbox_, num_tokens); !fits) {
+    if (Status fits = check_queue(queue_, max_num_seqs_, stats_, mailbox_, num_tokens, request.is_alone); !fits) {
       metrics_.observe_rejection(std::exchange(fits.error().parameter, {}));
       return fits;
     }
