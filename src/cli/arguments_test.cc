@@ -63,7 +63,9 @@ std::string fitting_value(const VllmFlag& flag) {
       {"log-level", "INFO"},
       {"model", "m"},
       {"data-parallel-backend", "ray"},
-      {"allowed-origins", "[1]"},
+      {"allowed-origins", R"(["http://a"])"},
+      {"allowed-methods", R"(["GET"])"},
+      {"allowed-headers", R"(["*"])"},
   };
   if (const auto found = kValues.find(flag.name); found != kValues.end()) return found->second;
   switch (flag.value) {
@@ -273,7 +275,7 @@ TEST(Arguments, AnUnknownFlagIsNamedWithTheNearest) {
   EXPECT_EQ(serve({"--zzzzzzzz"}).error, "--zzzzzzzz: no such flag of `cachalot serve`");
   EXPECT_THAT(serve({"-z"}).error, HasSubstr("-z: no such flag"));
   EXPECT_THAT(try_command("router", {"--prefix-entrys", "8"}).error, HasSubstr("the nearest is --prefix-entries"));
-  EXPECT_THAT(try_command("eval", {"--model", "m", "--questions", "q", "--uds", "x"}).error,
+  EXPECT_THAT(try_command("eval", {"--model", "m", "--questions", "q", "--middleware", "x"}).error,
               HasSubstr("cannot be had"));
 }
 

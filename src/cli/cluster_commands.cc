@@ -49,6 +49,8 @@ Status check_flag(const ClusterFile& cluster, const FlagSetting& flag, const std
   // Behind all that is checked, and in front of its own callback, which keeps what the options write to.
   command->parse_complete_callback([] { throw CLI::Success(); });
   const std::string where = fmt::format("{}:{}:{}: {}.{}", cluster.path, flag.line, flag.column, section, flag.name);
+  if (flag.name == "uds")
+    return make_parameter_error(flag.name, "{}: `up` watches a cluster's processes at their ports", where);
   if (flag.name == "help") return make_parameter_error(flag.name, "{}: no such flag of `cachalot {}`", where, section);
   std::ranges::copy(flag_words(flag), std::back_inserter(arguments));
   Result<Arguments> read = read_arguments(*command, arguments);
@@ -109,7 +111,7 @@ struct UpFlags {
 void spread_api_key(ClusterFile& cluster) {
   constexpr const char* kVariables[] = {"CACHALOT_API_KEY", "VLLM_API_KEY"};
   const auto names_key = [](const FlagSetting& flag) {
-    return flag.name == "api-key" || flag.name == "server-api-key";
+    return flag.name == "api-key" || flag.name == "api-key-file" || flag.name == "server-api-key";
   };
   const bool file_names_key =
       std::ranges::any_of(cluster.serve_flags, names_key) || std::ranges::any_of(cluster.router.flags, names_key);

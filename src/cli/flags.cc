@@ -259,24 +259,6 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
                "supervisor starts anew)");
 }
 
-Status complete_api_keys(std::vector<std::string>& keys) {
-  if (std::ranges::find(keys, "") != keys.end())
-    return make_parameter_error("--api-key",
-                                "--api-key '': a key may not be empty; leave --api-key out for an open API");
-  std::string source = keys.empty() ? "" : "--api-key";
-  for (const char* name : {"CACHALOT_API_KEY", "VLLM_API_KEY"}) {
-    const std::string key = environment_variable(name);
-    if (key.empty()) continue;
-    if (keys.empty()) {
-      keys.push_back(key);
-      source = name;
-    } else if (std::ranges::find(keys, key) == keys.end()) {
-      log::info("{} holds; {} names another key, which opens nothing", source, name);
-    }
-  }
-  return {};
-}
-
 Status check_parallel_options(const ParallelOptions& options) {
   if (options.data_parallel_rank >= options.data_parallel_size)
     return make_parameter_error("--data-parallel-rank",

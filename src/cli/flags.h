@@ -154,9 +154,13 @@ void add_group_secret_flag(CLI::App& app, std::string& file);
 // set for them (the flag wins).
 void add_parallel_flags(CLI::App& app, ParallelOptions& options);
 
-// Keys that open the API: those of the flag, else CACHALOT_API_KEY's, else VLLM_API_KEY's. Says which, where they
-// differ. The error: an empty key, which would open nothing or everything.
-Status complete_api_keys(std::vector<std::string>& keys);
+// Who may come in, and how: of a server and of the router.
+void add_door_flags(CLI::App& app, DoorOptions& door);
+Status check_door(const DoorOptions& door);
+
+// Keys that open the API: those of the flag and the file, else CACHALOT_API_KEY's, else VLLM_API_KEY's. Says which,
+// where they differ. The error: an empty key, which would open nothing or everything.
+Status complete_api_keys(std::vector<std::string>& keys, const std::string& key_file);
 
 // Whether the values make sense together. The model's own limits (heads, experts) are checked when it is loaded.
 Status check_parallel_options(const ParallelOptions& options);

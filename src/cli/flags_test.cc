@@ -125,7 +125,7 @@ TEST(ParallelFlags, RefusesWhatDoesNotFitTogether) {
 TEST(ApiKeys, ComeFromTheFlagElseFromTheEnvironment) {
   const auto keys_with = [](std::vector<std::string> keys, std::vector<std::pair<std::string, std::string>> variables) {
     const Environment environment(std::move(variables));
-    EXPECT_TRUE(complete_api_keys(keys));
+    EXPECT_TRUE(complete_api_keys(keys, ""));
     return keys;
   };
   EXPECT_THAT(keys_with({}, {}), testing::IsEmpty());
@@ -137,7 +137,7 @@ TEST(ApiKeys, ComeFromTheFlagElseFromTheEnvironment) {
 
 TEST(ApiKeys, AnEmptyOneIsRefused) {
   std::vector<std::string> keys = {"a", ""};
-  EXPECT_FALSE(complete_api_keys(keys));
+  EXPECT_FALSE(complete_api_keys(keys, ""));
 }
 
 }  // namespace

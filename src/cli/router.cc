@@ -78,7 +78,9 @@ void add_limit_flags(CLI::App& app, RouterOptions& options) {
 void add_router_command(CLI::App& app) {
   auto options = std::make_shared<RouterOptions>();
   CLI::App* command = app.add_subcommand("router", "One address for many replicas");
-  command->add_option("--server-urls", options->server_urls, "Addresses of the replicas, http://HOST:PORT, by rank")
+  command
+      ->add_option("--server-urls", options->server_urls,
+                   "Addresses of the replicas, http:// or https://HOST:PORT, by rank")
       ->expected(1, -1);
   command->add_option("--host", options->host, "Address to listen on")->capture_default_str();
   add_whole(*command, "--port", options->port, kPortRange, "Port to listen on; 0: any free one");
@@ -92,6 +94,9 @@ void add_router_command(CLI::App& app) {
       ->expected(1, -1);
   command->add_option("--server-api-key", options->server_api_key,
                       "Key that opens the replicas, in place of the client's");
+  command->add_option("--replica-ca-certs", options->replica_ca_certs,
+                      "Authorities (PEM) that vouch for replicas with https://; the system's if absent");
+  add_door_flags(*command, options->door);
   add_whole(*command, "--io-threads", options->io_threads, {.least = 1, .most = 256}, "Threads for connections");
   add_whole(*command, "--prefix-entries", options->prefix_entries, {},
             "Beginnings of prompts to remember, to send more of the same to the same replica; 0: none");
@@ -102,7 +107,8 @@ void add_router_command(CLI::App& app) {
   add_health_flags(*command, *options);
   add_limit_flags(*command, *options);
   command->callback([options] {
-    finish_command(complete_api_keys(options->api_keys));
+    finish_command(complete_api_keys(options->api_keys, options->door.api_key_file));
+    finish_command(check_door(options->door));
     finish_command(router::run_router(*options));
   });
 }

@@ -22,7 +22,8 @@ constexpr std::string_view kThinkParsers =
 
 Status serve(ServeOptions& options) {
   RETURN_IF_ERROR(check_parallel_options(options.parallel));
-  RETURN_IF_ERROR(complete_api_keys(options.api_keys));
+  RETURN_IF_ERROR(complete_api_keys(options.api_keys, options.door.api_key_file));
+  RETURN_IF_ERROR(check_door(options.door));
   ASSIGN_OR_RETURN(options.command_line, own_command_line());
   options.stop = stop_token_of_signals();
   if (environment_variable("VLLM_GCU_ENABLE_SEQUENCE_PARALLEL") == "0")
@@ -112,6 +113,7 @@ void add_serve_command(CLI::App& app) {
                    "Keys that open the API (all but /health, /live, /ping, /load, /state, /version, /metrics); else "
                    "CACHALOT_API_KEY or VLLM_API_KEY")
       ->expected(1, -1);
+  add_door_flags(*command, options->door);
   add_switch(*command, "enable-reasoning", options->reasoning,
              "Thoughts apart from the answer (on if the tokenizer has <think> and </think>)");
   add_reasoning_parser(*command, options->reasoning);

@@ -25,13 +25,16 @@ constexpr Working kWorking[] = {
     {"block-size:whole data-parallel-address/-dpa:text data-parallel-rank/-dpn:whole "
      "data-parallel-rpc-port/-dpp:whole default-chat-template-kwargs:json disable-log-stats:switch "
      "enable-expert-parallel/-ep:switch enable-force-include-usage:switch enable-log-requests:switch "
-     "enable-prefix-caching:switch exclude-tools-when-tool-choice-none:switch host:text "
+     "enable-prefix-caching:switch enable-ssl-refresh:switch exclude-tools-when-tool-choice-none:switch host:text "
      "kv-cache-memory-bytes:whole log-level:text max-logprobs:whole "
      "max-num-batched-tokens:whole max-num-seqs:whole num-gpu-blocks-override:whole num-scheduler-steps:whole "
      "override-generation-config:json "
      "port:whole scheduling-policy:text served-model-name:list sse-keep-alive-interval:whole "
-     "tensor-parallel-size/-tp:whole trust-request-chat-template:switch"},
-    {"api-key:list", "or CACHALOT_API_KEY, or VLLM_API_KEY"},
+     "ssl-ca-certs:text ssl-cert-reqs:whole ssl-certfile:text ssl-ciphers:text ssl-keyfile:text "
+     "tensor-parallel-size/-tp:whole trust-request-chat-template:switch uds:text"},
+    {"allow-credentials:switch allowed-headers:list allowed-methods:list", "of pages that --allowed-origins names"},
+    {"allowed-origins:list", "absent here: none; pages of other addresses may not ask"},
+    {"api-key:list", "or CACHALOT_API_KEY, or VLLM_API_KEY; --api-key-file gives each a name and limits"},
     {"chat-template:text", "a file, or the template itself"},
     {"config:text", "a YAML file of flags; those of the command line win"},
     {"data-parallel-size/-dp:whole", "this process is one of so many replicas; `cachalot up` starts them all"},
@@ -61,8 +64,6 @@ constexpr Reason kReasons[] = {
     {"it is for plugins of vLLM's platforms", "additional-config:json={}"},
     {"a server's log is of one replica", "aggregate-engine-logging:switch=false"},
     {"--transports chooses: shared memory inside a node, UCX between nodes", "all2all-backend:text"},
-    {"no CORS headers are sent, so browsers keep pages of other origins out",
-     "allow-credentials:switch=false allowed-headers:json=[\"*\"] allowed-methods:json=[\"*\"]"},
     {"the model's files say how each weight is stored", "allow-deprecated-quantization:switch=false"},
     {"the models here read text: there are no images, sound or video",
      "allowed-local-media-path:text allowed-media-domains:list disable-chunked-mm-input:switch=false "
@@ -75,7 +76,6 @@ constexpr Reason kReasons[] = {
      "mm-shm-cache-max-object-size-mb:whole mm-tensor-ipc:text skip-mm-profiling:switch=true "
      "trust-request-mm-kwargs:switch=false video-pruning-method:text video-pruning-rate:real=0",
      "ec-transfer-config:json={} enable-mm-embeds:switch=false mm-encoder-only:switch=false"},
-    {"no CORS headers are sent; a proxy before it can add them", "", "allowed-origins:json=[]"},
     {"OpenAI's API is the only one",
      "anthropic-disabled-thinking-effort:text=auto cohere-format:text cohere-is-reasoning-model:switch=true"},
     {"one process answers, with --io-threads threads", "api-server-count/-asc:whole=1"},
@@ -189,9 +189,6 @@ constexpr Reason kReasons[] = {
     {"requests are not split over servers; `cachalot router` shares them out", "", "enable-scale-out:switch=false"},
     {"/load is always there", "enable-server-load-tracking:switch=true"},
     {"ranks of a node always share memory", "enable-shm-tensor-arena:switch=true"},
-    {"plain HTTP is spoken; put a proxy with TLS before it", "",
-     "enable-ssl-refresh:switch=false ssl-ca-certs:text ssl-cert-reqs:whole=0 ssl-certfile:text ssl-ciphers:text "
-     "ssl-keyfile:text"},
     {"there is no /tokenizer_info; /tokenize is", "", "enable-tokenizer-info-endpoint:switch=false"},
     {"the models here have no such layers", "engram-config:json={}"},
     {"experts stand on ranks in the order of their numbers (linear), or as --expert-placement says",
@@ -264,7 +261,6 @@ constexpr Reason kReasons[] = {
     {"the API reads and writes text; prompts may be token ids", "", "tokens-only:switch=false"},
     {"there are no tools, and none are run", "", "tool-server:text"},
     {"no code is ever loaded from a model's folder", "trust-remote-code:switch=false"},
-    {"TCP is the only way in; --host 127.0.0.1 keeps it to this machine", "", "uds:text"},
     {"sampling is the same on all machines (docs/numerics.md)", "use-fp64-gumbel:switch=false"},
     {"loading shows a bar on a terminal and lines elsewhere", "use-tqdm-on-load:switch=true"},
     {"there is one block manager", "use-v2-block-manager:switch=true"},

@@ -89,15 +89,24 @@ std::string router_host(const ClusterFile& cluster) {
   return cluster.launcher == Launcher::kLocal ? "127.0.0.1" : "0.0.0.0";
 }
 
+namespace {
+
+std::string scheme_of(const std::vector<FlagSetting>& flags) {
+  const bool has_tls = std::ranges::any_of(flags, [](const FlagSetting& flag) { return flag.name == "ssl-certfile"; });
+  return has_tls ? "https" : "http";
+}
+
+}  // namespace
+
 std::string server_url(const ClusterFile& cluster, const PlacedReplica& replica) {
   const ClusterNode& node = cluster.nodes[static_cast<size_t>(replica.node)];
-  return fmt::format("http://{}:{}", url_host(node.address), replica.port);
+  return fmt::format("{}://{}:{}", scheme_of(cluster.serve_flags), url_host(node.address), replica.port);
 }
 
 std::string router_url(const ClusterFile& cluster) {
   const std::string host = router_host(cluster);
-  return fmt::format("http://{}:{}", host == "0.0.0.0" || host == "::" ? "127.0.0.1" : url_host(host),
-                     cluster.router.port);
+  return fmt::format("{}://{}:{}", scheme_of(cluster.router.flags),
+                     host == "0.0.0.0" || host == "::" ? "127.0.0.1" : url_host(host), cluster.router.port);
 }
 
 Words serve_arguments(const ClusterFile& cluster, const PlacedReplica& replica) {

@@ -50,6 +50,15 @@ TEST(ClusterCommands, TheRouterKnowsAllServers) {
                           "--model=models/r1", "--drain-seconds=30", "--prefix-entries=100"));
 }
 
+TEST(ClusterCommands, WhoeverHasACertificateIsAskedOverTls) {
+  const Placed servers = place("model: m\nserve: {ssl-certfile: c.pem}\n");
+  EXPECT_TRUE(server_url(servers.cluster, servers.replicas.at(0)).starts_with("https://127.0.0.1:"));
+  EXPECT_EQ(router_url(servers.cluster), "http://127.0.0.1:8002");
+  const Placed router = place("model: m\nrouter: {ssl-certfile: c.pem}\n");
+  EXPECT_TRUE(server_url(router.cluster, router.replicas.at(0)).starts_with("http://"));
+  EXPECT_EQ(router_url(router.cluster), "https://127.0.0.1:8002");
+}
+
 TEST(ClusterCommands, TheRouterListensToStrangersOnlyOfAClusterOfMachines) {
   EXPECT_EQ(router_host(place("model: m\n").cluster), "127.0.0.1");
   EXPECT_EQ(router_host(place("model: m\nnodes: [10.0.0.1]\ndevices: 1\n").cluster), "0.0.0.0");

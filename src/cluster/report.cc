@@ -20,6 +20,7 @@
 #include "config/environment.h"
 #include "config/version.h"
 #include "http/client.h"
+#include "http/tls.h"
 
 namespace cachalot {
 
@@ -132,7 +133,9 @@ void add_cluster(const ClusterState& state, Report& report) {
   report.add("status.txt", status_text(state, servers));
   report.add("status.json", status_json(state, servers));
   const http::IoThreads threads(1);
-  const http::Client client(threads, {.connect_timeout = kAnswerPatience, .idle_timeout = kAnswerPatience});
+  const http::Client client(threads, {.connect_timeout = kAnswerPatience,
+                                      .idle_timeout = kAnswerPatience,
+                                      .tls = http::TlsContext::of_trusting_client()});
   for (const auto* members : {&state.replicas, &state.router})
     for (const MemberState& member : *members) {
       std::string name = member.label;

@@ -10,6 +10,7 @@
 
 #include "base/progress.h"
 #include "http/client.h"
+#include "http/tls.h"
 
 namespace cachalot {
 
@@ -21,7 +22,9 @@ constexpr std::chrono::seconds kPatience{3};
 
 ServerStates collect_states(const ClusterState& state) {
   const http::IoThreads threads(1);
-  const http::Client client(threads, {.connect_timeout = kPatience, .idle_timeout = kPatience});
+  const http::Client client(
+      threads,
+      {.connect_timeout = kPatience, .idle_timeout = kPatience, .tls = http::TlsContext::of_trusting_client()});
   std::vector<std::optional<http::Running<Result<http::Response>>>> asked;
   for (const MemberState& replica : state.replicas) {
     const Result<http::Url> url = http::parse_url(replica.url + "/state");

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "http/tls.h"
 
 namespace cachalot {
 namespace {
@@ -38,7 +39,9 @@ Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options
 Supervisor::Supervisor(SupervisorOptions options, Observer on_change)
     : options_(std::move(options)),
       on_change_(std::move(on_change)),
-      client_(threads_, {.connect_timeout = kConnectTimeout, .idle_timeout = kIdleTimeout}) {
+      client_(threads_, {.connect_timeout = kConnectTimeout,
+                         .idle_timeout = kIdleTimeout,
+                         .tls = http::TlsContext::of_trusting_client()}) {
   const ClusterFile& cluster = options_.cluster;
   state_ = {.name = cluster.name,
             .file = cluster.path.empty() ? "" : std::filesystem::absolute(cluster.path).string(),

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "config/door_options.h"
+
 namespace cachalot {
 
 enum class DTypeOption { kAuto, kBFloat16, kFloat32 };
@@ -97,6 +99,8 @@ struct RouterOptions {
   std::string model;                  // the name that the replicas serve; empty: whichever
   std::vector<std::string> api_keys;  // any of them opens; none: whatever a client brings is passed on
   std::string server_api_key;         // for the replicas, in place of the client's
+  DoorOptions door;
+  std::string replica_ca_certs;  // that replicas' certificates are checked by; empty: the system's
 
   // Health. Silence means that a question has no answer for so long; `fall` questions that fail otherwise, or `rise`
   // good answers, change what is thought of a replica.

@@ -3,19 +3,16 @@
 #include <fmt/format.h>
 #include <sys/socket.h>
 
-#include <array>
-#include <boost/asio/connect.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
 #include <cerrno>
 #include <deque>
 #include <unordered_map>
 
 #include "http/framing.h"
+#include "http/stream.h"
 
 namespace cachalot::http {
 
@@ -26,23 +23,29 @@ using asio::ip::tcp;
 namespace {
 
 constexpr size_t kPieceBytes = 16 << 10;
+constexpr size_t kAnswerHeadReadBytes = 4 << 10;
 constexpr int kMostInterim = 16;  // answers of 1xx before the one that counts
 
 // A connection to a server, and what was read from it and not yet used. Used by one call at a time, on its strand.
 struct ClientConnection {
   ClientConnection(asio::io_context& context, size_t max_buffered_bytes)
-      : socket(context), buffer(max_buffered_bytes) {}
+      : stream(Socket(context)), buffer(max_buffered_bytes) {}
 
   // Whether nothing speaks against another request: the server has neither closed it nor said anything unasked.
   // While nothing is under way.
   bool is_quiet() {
-    if (!socket.is_open() || buffer.size() > 0) return false;
+    if (!stream.socket.is_open() || buffer.size() > 0) return false;
+    if (stream.has_tls()) {  // tickets of its session may have come
+      boost::system::error_code error;
+      char byte;
+      return stream.read_now(asio::buffer(&byte, 1), error) == 0 && error == asio::error::would_block;
+    }
     char byte;
-    const ssize_t num_read = recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    const ssize_t num_read = recv(stream.socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return num_read < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
   }
 
-  tcp::socket socket;
+  Stream stream;
   boost::beast::flat_buffer buffer;
 };
 
@@ -56,8 +59,19 @@ std::string chunk(const std::string& bytes) {
 // need grow old; these are closed when the pool is used the next time. Thread-safe.
 class ConnectionPool {
  public:
-  ConnectionPool(int max_idle_per_server, std::chrono::milliseconds idle_timeout)
-      : max_idle_per_server_(static_cast<size_t>(max_idle_per_server)), idle_timeout_(idle_timeout) {}
+  ConnectionPool(int max_idle_per_server, std::chrono::milliseconds idle_timeout, std::shared_ptr<const TlsContext> tls)
+      : max_idle_per_server_(static_cast<size_t>(max_idle_per_server)),
+        idle_timeout_(idle_timeout),
+        tls_(std::move(tls)) {}
+
+  // The system's authorities are read when they are first asked.
+  Result<std::shared_ptr<const TlsContext>> tls() {
+    const std::lock_guard lock(mutex_);
+    if (!tls_) {
+      ASSIGN_OR_RETURN(tls_, TlsContext::of_client(""));
+    }
+    return tls_;
+  }
 
   bool keeps_any() const { return max_idle_per_server_ > 0; }
 
@@ -100,6 +114,7 @@ class ConnectionPool {
   const size_t max_idle_per_server_;
   const std::chrono::milliseconds idle_timeout_;
   std::mutex mutex_;
+  std::shared_ptr<const TlsContext> tls_;
   std::unordered_map<std::string, Queue> idle_;
 };
 
@@ -110,7 +125,8 @@ struct ClientCall::Impl {
         options(options),
         pool(std::move(pool)),
         request(std::move(request)),
-        server(this->request.url.authority()) {
+        server(this->request.url.authority()),
+        pool_name(this->request.url.is_https ? "https://" + server : server) {
     expect_head();
   }
   ~Impl() {
@@ -121,9 +137,9 @@ struct ClientCall::Impl {
     timeout.emplace(co_await asio::this_coro::executor, [this] {
       if (is_patient) return close();
       boost::system::error_code ignored;
-      connection->socket.cancel(ignored);
+      connection->stream.socket.cancel(ignored);
     });
-    if (!request.more_body) connection = pool->take(server);
+    if (!request.more_body) connection = pool->take(pool_name);
     is_reused = is_connected = connection != nullptr;
     if (!is_reused) make_connection();
     for (;;) {
@@ -176,31 +192,45 @@ struct ClientCall::Impl {
     if (resolver) resolver->cancel();
     if (!connection) return;  // the answer is complete
     boost::system::error_code ignored;
-    connection->socket.close(ignored);
+    connection->stream.socket.close(ignored);
   }
 
   awaitable<Status> connect() {
-    tcp::socket& socket = connection->socket;
+    Socket& socket = connection->stream.socket;
     timeout->arm(options.connect_timeout);
     boost::system::error_code error;
-    const auto address = asio::ip::make_address(request.url.host, error);
-    if (!error) {
-      const tcp::endpoint endpoint(address, request.url.port);
-      const auto [connect_error] = co_await socket.async_connect(endpoint, kResult);
-      error = connect_error;
+    std::vector<tcp::endpoint> endpoints;
+    if (const auto address = asio::ip::make_address(request.url.host, error); !error) {
+      endpoints.emplace_back(address, request.url.port);
     } else {
       tcp::resolver working(context);
       resolver = &working;
-      const auto [resolve_error, endpoints] =
+      const auto [resolve_error, found] =
           co_await working.async_resolve(request.url.host, std::to_string(request.url.port), kResult);
       resolver = nullptr;
       if (resolve_error || is_cancelled) co_return failure("cannot find", resolve_error);
-      const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, kResult);
+      for (const auto& entry : found) endpoints.push_back(entry.endpoint());
+    }
+    for (const tcp::endpoint& endpoint : endpoints) {
+      if (is_cancelled || timeout->has_expired()) break;
+      boost::system::error_code ignored;
+      socket.close(ignored);  // the one before did not answer
+      const auto [connect_error] = co_await socket.async_connect(endpoint, kResult);
       error = connect_error;
+      if (!error) break;
     }
     if (error || is_cancelled || timeout->has_expired()) co_return failure("cannot reach", error);
     is_connected = true;
     socket.set_option(tcp::no_delay(true), error);
+    if (!request.url.is_https) co_return Status{};
+    auto tls = pool->tls();
+    if (!tls) co_return std::unexpected(std::move(tls.error()));
+    socket.non_blocking(true, error);
+    const boost::system::error_code failed = co_await connection->stream.shake_hands(**tls, false, request.url.host);
+    if (failed)
+      co_return timeout->has_expired() || is_cancelled
+          ? failure("no TLS with", failed)
+          : make_error(ErrorCode::kUnavailable, "no TLS with {}: {}", server, connection->stream.why(failed));
     co_return Status{};
   }
 
@@ -209,14 +239,15 @@ struct ClientCall::Impl {
     timeout->arm(options.idle_timeout);
     const std::string head = format_head();
     if (request.more_body && !request.body_size) request.body = chunk(request.body);
-    const std::array<asio::const_buffer, 2> bytes{asio::buffer(head), asio::buffer(request.body)};
-    const auto [first_error, num_written] = co_await asio::async_write(connection->socket, bytes, kResult);
+    const auto [first_error, num_written] =
+        co_await connection->stream.write(asio::buffer(head), asio::buffer(request.body));
     boost::system::error_code write_error = first_error;
     if (!write_error && request.more_body) write_error = co_await send_more();
     // A server that refuses early answers before it has read everything: the answer says more than the broken pipe.
     for (int num_interim = 0; num_interim <= kMostInterim; num_interim++) {
-      const auto [read_error, num_read] =
-          co_await bhttp::async_read_header(connection->socket, connection->buffer, *parser, kResult);
+      boost::system::error_code read_error;
+      while (!read_error && !parser->is_header_done())
+        read_error = co_await read_into(connection->stream, connection->buffer, *parser, kAnswerHeadReadBytes);
       if (read_error) co_return write_error ? write_error : read_error;
       if (const boost::system::error_code fault = check_answer_head(parser->get())) co_return fault;
       if (parser->get().result_int() >= 200) co_return boost::system::error_code();
@@ -239,7 +270,7 @@ struct ClientCall::Impl {
       const bool is_end = piece->empty();
       if (!request.body_size) *piece = is_end ? "0\r\n\r\n" : chunk(*piece);
       timeout->arm(options.idle_timeout);
-      const auto [error, num_written] = co_await asio::async_write(connection->socket, asio::buffer(*piece), kResult);
+      const auto [error, num_written] = co_await connection->stream.write(asio::buffer(*piece));
       if (error || is_end) co_return error;
     }
   }
@@ -275,10 +306,9 @@ struct ClientCall::Impl {
   awaitable<boost::system::error_code> fill_buffer() {
     boost::beast::flat_buffer& buffer = connection->buffer;
     buffer.shrink_to_fit();
-    const auto [wait_error] = co_await connection->socket.async_wait(tcp::socket::wait_read, kResult);
+    const auto [wait_error] = co_await connection->stream.wait_readable();
     if (wait_error) co_return wait_error;
-    const auto [read_error, num_read] =
-        co_await connection->socket.async_read_some(buffer.prepare(kPieceBytes), kResult);
+    const auto [read_error, num_read] = co_await connection->stream.read_some(buffer.prepare(kPieceBytes));
     buffer.commit(num_read);
     boost::system::error_code error = read_error;
     if (error == asio::error::eof) parser->put_eof(error);  // the body's end, if nothing else says where it is
@@ -301,7 +331,7 @@ struct ClientCall::Impl {
   void release() {
     timeout->stop();
     if (pool->keeps_any() && parser->keep_alive() && connection->buffer.size() == 0 && !is_cancelled)
-      pool->put(server, std::move(connection));
+      pool->put(pool_name, std::move(connection));
     connection.reset();
   }
 
@@ -320,7 +350,7 @@ struct ClientCall::Impl {
   const ClientOptions options;
   const std::shared_ptr<ConnectionPool> pool;
   ClientRequest request;
-  const std::string server;
+  const std::string server, pool_name;
   std::unique_ptr<ClientConnection> connection;  // until the answer is complete
   std::optional<Timeout> timeout;                // of what is awaited
   bool is_reused = false, is_connected = false, is_cancelled = false;
@@ -364,7 +394,8 @@ int ClientCall::num_lost() const {
 Client::Client(const IoThreads& threads, ClientOptions options)
     : threads_(threads),
       options_(options),
-      pool_(std::make_shared<ConnectionPool>(options.max_idle_connections, options.idle_connection_timeout)) {}
+      pool_(std::make_shared<ConnectionPool>(options.max_idle_connections, options.idle_connection_timeout,
+                                             options.tls)) {}
 
 ClientCall Client::call(ClientRequest request) const {
   return ClientCall(std::make_unique<ClientCall::Impl>(threads_.context(), options_, pool_, std::move(request)));

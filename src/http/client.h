@@ -13,6 +13,7 @@
 namespace cachalot::http {
 
 class ConnectionPool;
+class TlsContext;
 
 struct ClientOptions {
   std::chrono::milliseconds connect_timeout{10'000};
@@ -24,6 +25,7 @@ struct ClientOptions {
   // that turns out to be closed before its server has said a word is replaced by a new one, unasked.
   int max_idle_connections = 0;
   std::chrono::milliseconds idle_connection_timeout{30'000};  // servers close theirs later: ours after 75 s
+  std::shared_ptr<const TlsContext> tls{};                    // of https://; null: the system's authorities are trusted
 };
 
 struct ClientRequest {
@@ -71,7 +73,7 @@ class ClientCall {
   std::unique_ptr<Impl> impl_;
 };
 
-// An HTTP/1.1 client for http:// addresses. Thread-safe.
+// An HTTP/1.1 client for http:// and https:// addresses. Thread-safe.
 class Client {
  public:
   // Borrows the threads.

@@ -5,8 +5,8 @@
 
 #include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/http/read.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <cstring>
 
 #include "base/log.h"
 #include "base/ports.h"
@@ -34,10 +34,15 @@ constexpr std::string_view kAnswerBegin = "HTTP/1.1 ";
 constexpr int kClientGone = 499;  // as nginx counts it
 constexpr milliseconds kFirstProbe{10}, kLongestProbe{1000};
 
-std::string describe(const tcp::socket& socket) {
+std::string describe(const Socket& socket) {
   boost::system::error_code error;
-  const auto endpoint = socket.remote_endpoint(error);
-  return error ? "unknown" : address_text(endpoint.address().to_string(), endpoint.port());
+  const auto remote = socket.remote_endpoint(error);
+  if (error) return "unknown";
+  if (remote.protocol().family() == AF_UNIX) return "unix:";
+  tcp::endpoint endpoint;
+  endpoint.resize(remote.size());
+  std::memcpy(endpoint.data(), remote.data(), remote.size());
+  return address_text(endpoint.address().to_string(), endpoint.port());
 }
 
 std::string_view view(const boost::beast::flat_buffer& buffer) {
@@ -46,11 +51,10 @@ std::string_view view(const boost::beast::flat_buffer& buffer) {
 }
 
 // Whether the system has learned that the peer takes nothing any more.
-bool has_failed(const tcp::socket& socket) {
+bool has_failed(Socket& socket) {
   int error = 0;
   socklen_t size = sizeof(error);
-  return getsockopt(const_cast<tcp::socket&>(socket).native_handle(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 ||
-         error != 0;
+  return getsockopt(socket.native_handle(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0;
 }
 
 void forbid_chunk_extensions(uint64_t, boost::beast::string_view extensions, boost::system::error_code& error) {
@@ -81,21 +85,21 @@ class Connection::BodyShare {
   size_t num_bytes_ = 0;
 };
 
-Connection::Connection(tcp::socket socket, std::shared_ptr<ServerCore> core)
-    : socket_(std::move(socket)),
+Connection::Connection(Socket socket, std::shared_ptr<ServerCore> core)
+    : stream_(std::move(socket)),
       core_(std::move(core)),
-      timeout_(socket_.get_executor(),
+      timeout_(stream_.socket.get_executor(),
                [this] {
                  boost::system::error_code ignored;
-                 socket_.cancel(ignored);
+                 stream_.socket.cancel(ignored);
                }),
-      pause_(socket_.get_executor()),
+      pause_(stream_.socket.get_executor()),
       buffer_(core_->options.max_header_bytes + kMaxPipelinedBytes),
-      peer_(describe(socket_)) {
+      peer_(describe(stream_.socket)) {
   boost::system::error_code ignored;
-  socket_.non_blocking(true, ignored);
-  socket_.set_option(tcp::no_delay(true), ignored);
-  socket_.set_option(asio::socket_base::keep_alive(true), ignored);
+  stream_.socket.non_blocking(true, ignored);
+  stream_.socket.set_option(tcp::no_delay(true), ignored);
+  stream_.socket.set_option(asio::socket_base::keep_alive(true), ignored);
 }
 
 void Connection::start() {
@@ -111,35 +115,35 @@ void Connection::start() {
     self->core_->remove(self.get());
   };
   try {
-    asio::co_spawn(socket_.get_executor(), [self = shared_from_this()] { return self->run(); }, end);
+    asio::co_spawn(stream_.socket.get_executor(), [self = shared_from_this()] { return self->run(); }, end);
   } catch (const std::bad_alloc&) {
     end(std::current_exception());
   }
 }
 
 void Connection::close() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->close_socket(); });
+  asio::post(stream_.socket.get_executor(), [self = shared_from_this()] { self->close_socket(); });
 }
 
 void Connection::cut() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+  asio::post(stream_.socket.get_executor(), [self = shared_from_this()] {
     self->is_cut_ = self->last_request_ = true;
     if (!self->exchange_) return self->close_socket();
     boost::system::error_code ignored;
-    self->socket_.cancel(ignored);
+    self->stream_.socket.cancel(ignored);
     self->pause_.cancel();
   });
 }
 
 void Connection::close_when_idle() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+  asio::post(stream_.socket.get_executor(), [self = shared_from_this()] {
     self->last_request_ = true;
     if (self->waits_for_head_ && self->buffer_.size() == 0) self->close_socket();
   });
 }
 
 void Connection::give_way() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+  asio::post(stream_.socket.get_executor(), [self = shared_from_this()] {
     if (self->waits_for_head_) return self->close_socket();
     if (self->buffer_.size() == 0) self->last_request_ = true;
   });
@@ -147,22 +151,47 @@ void Connection::give_way() {
 
 void Connection::close_socket() {
   boost::system::error_code ignored;
-  socket_.close(ignored);
+  stream_.end();
+  stream_.socket.close(ignored);
   pause_.cancel();
 }
 
 // A reset instead of an orderly end: what the client has is not the whole.
 void Connection::break_off() {
   boost::system::error_code ignored;
-  socket_.set_option(asio::socket_base::linger(true, 0), ignored);
-  close_socket();
+  stream_.socket.set_option(asio::socket_base::linger(true, 0), ignored);
+  stream_.socket.close(ignored);
+  pause_.cancel();
 }
 
 awaitable<void> Connection::run() {
+  if (const auto tls = core_->tls()) {
+    if (const bool shaken = co_await shake_hands(*tls); !shaken) co_return;
+  }
   for (;;) {
     const bool more = co_await serve_request();
     if (!more) break;
   }
+}
+
+awaitable<bool> Connection::shake_hands(const TlsContext& tls) {
+  waits_for_head_ = true;
+  core_->begins_to_wait(this, false);
+  timeout_.arm(core_->options.header_timeout);
+  const boost::system::error_code error = co_await stream_.shake_hands(tls, true);
+  timeout_.disarm();
+  waits_for_head_ = false;
+  if (!error) co_return true;
+  log::debug("{} refused: {}", peer_, stream_.why(error));
+  if (is_plain_http(error)) {
+    constexpr std::string_view kAnswer =
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nTLS is spoken here: the "
+        "address begins with https://\n";
+    boost::system::error_code ignored;
+    stream_.socket.write_some(asio::buffer(kAnswer), ignored);
+    co_await linger();
+  }
+  co_return false;
 }
 
 awaitable<bool> Connection::serve_request() {
@@ -195,8 +224,10 @@ awaitable<bool> Connection::serve_request() {
   }
   request->body = std::exchange(parser.get().body(), {});
 
-  const AnswerFraming framing(parser.get().version() == 10, request->method == "HEAD", parser.keep_alive());
+  const AnswerFraming framing(parser.get().version() == 10, request->method == "HEAD", parser.keep_alive(),
+                              std::string(request->headers.find("Origin").value_or("")));
   Exchange exchange(*this, std::move(*request), parser, framing);
+  exchange.call.visit = std::move(decision.visit);
   exchange_ = &exchange;
   if (!decision.response && decision.route->answerer)
     decision.response = core_->answer_at_once(decision.route->answerer, exchange.call.request);
@@ -241,7 +272,7 @@ awaitable<bool> Connection::read_head(Parser& parser) {
   std::optional<RequestFault> fault = co_await read_head_lines(parser, is_gone);
   waits_for_head_ = false;
   timeout_.disarm();
-  if (is_gone || !socket_.is_open()) co_return false;
+  if (is_gone || !stream_.socket.is_open()) co_return false;
   core_->ends_to_wait(this);
   if (!fault) fault = check_head(parser.get());
   if (!fault) co_return true;
@@ -255,7 +286,7 @@ awaitable<std::optional<RequestFault>> Connection::read_head_lines(Parser& parse
   if (buffer_.size() == 0) {
     buffer_.shrink_to_fit();  // an idle connection holds no memory that a large body left behind
     timeout_.arm(has_served_ ? options.idle_timeout : options.header_timeout);
-    const auto [error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
+    const auto [error] = co_await stream_.wait_readable();
     is_gone = static_cast<bool>(error);
     if (is_gone) co_return std::nullopt;
   }
@@ -267,8 +298,7 @@ awaitable<std::optional<RequestFault>> Connection::read_head_lines(Parser& parse
     if (scanner.end() > 0) break;
     if (buffer_.size() > options.max_header_bytes) co_return parse_fault(bhttp::error::header_limit, options);
     const size_t room = buffer_.capacity() - buffer_.size();
-    const auto [error, num_read] =
-        co_await socket_.async_read_some(buffer_.prepare(std::max(kHeadReadBytes, room)), kResult);
+    const auto [error, num_read] = co_await stream_.read_some(buffer_.prepare(std::max(kHeadReadBytes, room)));
     buffer_.commit(num_read);
     if (!error) continue;
     if (buffer_.size() > 0 && timeout_.has_expired())
@@ -289,8 +319,7 @@ awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request&
   const ServerOptions& options = core_->options;
   timeout_.arm(options.body_timeout);
   if (expects_continue(parser.get()) && buffer_.size() == 0) {
-    const auto [error, num_written] =
-        co_await asio::async_write(socket_, asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25), kResult);
+    const auto [error, num_written] = co_await stream_.write(asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25));
     if (error) co_return false;
   }
   auto share = std::make_shared<BodyShare>(core_);
@@ -302,7 +331,7 @@ awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request&
       fault = {408, fmt::format("the request's body did not come within {} s",
                                 std::chrono::duration<double>(options.body_timeout).count())};
     } else if (error) {
-      if (!socket_.is_open() || error.category() == asio::error::get_system_category()) co_return false;
+      if (!stream_.socket.is_open() || error.category() == asio::error::get_system_category()) co_return false;
       fault = parse_fault(error, options);
     }
     const auto patience_ends = steady_clock::now() + options.budget_patience;
@@ -312,7 +341,7 @@ awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request&
                                   options.max_body_bytes_in_flight)};
       pause_.expires_after(kBudgetPause);
       co_await pause_.async_wait(kResult);
-      if (!socket_.is_open()) co_return false;
+      if (!stream_.socket.is_open()) co_return false;
     }
   }
   timeout_.disarm();
@@ -327,16 +356,16 @@ awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request&
 }
 
 awaitable<boost::system::error_code> Connection::read_some_body(Parser& parser) {
-  if (buffer_.size() == 0) buffer_.reserve(kReadBytes);  // Beast reads as much at once as there is room for
-  const auto [error, num_read] = co_await bhttp::async_read_some(socket_, buffer_, parser, kResult);
-  co_return error;
+  co_return co_await read_into(stream_, buffer_, parser, kReadBytes);
 }
 
 // Answers a request whose body was not read, and ends the connection.
 awaitable<void> Connection::refuse(Response response, const Parser& parser) {
   response.headers.set("Connection", "close");
   response.headers.set("Content-Length", std::to_string(response.body.size()));
-  add_origin(response.headers);
+  const auto origin = parser.get().find(bhttp::field::origin);
+  add_origin(response.headers, origin == parser.get().end() ? std::string() : std::string(origin->value()),
+             core_->options.door.cors);
   std::string wire = format_response_head(response.status, response.headers);
   if (parser.get().method() != bhttp::verb::head) wire += response.body;
   if (const bool written = co_await write_all(wire, true); written) co_await linger();
@@ -361,7 +390,7 @@ awaitable<void> Connection::run_handler(Exchange& exchange, const Server::Handle
 
 awaitable<void> Connection::end_unfinished(Exchange& exchange) {
   AnswerFraming& framing = exchange.answer;
-  if (exchange.call.client_is_gone() || !socket_.is_open()) {
+  if (exchange.call.client_is_gone() || !stream_.socket.is_open()) {
     break_off();
     co_return;
   }
@@ -388,18 +417,18 @@ awaitable<void> Connection::watch_for_close(Exchange& exchange) {
     while (!exchange.parser.is_done() || buffer_.size() >= kMaxPipelinedBytes) {
       pause_.expires_at(steady_clock::time_point::max());
       co_await pause_.async_wait(kResult);
-      if (is_cut_ || !socket_.is_open()) co_return;
+      if (is_cut_ || !stream_.socket.is_open()) co_return;
     }
     buffer_.shrink_to_fit();  // an answer may take long
-    const auto [wait_error] = co_await socket_.async_wait(asio::socket_base::wait_read, kResult);
+    const auto [wait_error] = co_await stream_.wait_readable();
     boost::system::error_code error = wait_error;
     if (!error) {
-      const auto [read_error, num_read] = co_await socket_.async_read_some(buffer_.prepare(kHeadReadBytes), kResult);
+      const auto [read_error, num_read] = co_await stream_.read_some(buffer_.prepare(kHeadReadBytes));
       buffer_.commit(num_read);
       error = read_error;
     }
     if (exchange.is_handled || is_cut_) co_return;
-    if (error == asio::error::eof) break;
+    if (error == asio::error::eof && !stream_.has_tls()) break;  // who ends TLS, listens no more
     if (error) exchange.call.client_is_gone_ = true;
     if (error) co_return;
   }
@@ -413,10 +442,12 @@ awaitable<void> Connection::watch_half_closed(Exchange& exchange) {
   client_is_silent_ = true;
   const bool is_between_chunks = exchange.has_sent && exchange.answer.is_chunked() && !exchange.is_writing;
   const std::string_view probe = !exchange.has_sent ? kAnswerBegin : is_between_chunks ? "0" : "";
-  const ssize_t num_sent = send(socket_.native_handle(), probe.data(), probe.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  const ssize_t num_sent =
+      send(stream_.socket.native_handle(), probe.data(), probe.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   if (!exchange.has_sent && num_sent > 0) exchange.num_probed = static_cast<size_t>(num_sent);
-  for (milliseconds pause = kFirstProbe; !is_cut_ && socket_.is_open(); pause = std::min(2 * pause, kLongestProbe)) {
-    if (has_failed(socket_)) break;
+  for (milliseconds pause = kFirstProbe; !is_cut_ && stream_.socket.is_open();
+       pause = std::min(2 * pause, kLongestProbe)) {
+    if (has_failed(stream_.socket)) break;
     pause_.expires_after(pause);
     co_await pause_.async_wait(kResult);
     if (exchange.is_handled) co_return;
@@ -443,25 +474,24 @@ awaitable<bool> Connection::write_all(std::string_view bytes, bool is_last) {
     if (is_last) {
       if (write_last(bytes, error)) break;
       if (error) co_return false;
-      const auto [wait_error] = co_await socket_.async_wait(asio::socket_base::wait_write, kResult);
+      const auto [wait_error] = co_await stream_.wait_writable();
       error = wait_error;
     } else {
-      const auto [write_error, num_bytes] =
-          co_await socket_.async_write_some(asio::buffer(bytes.data(), bytes.size()), kResult);
+      const auto [write_error, num_bytes] = co_await stream_.write_some(asio::buffer(bytes.data(), bytes.size()));
       error = write_error;
       bytes.remove_prefix(num_bytes);
     }
     if (error) co_return false;
   }
   timeout_.disarm();
-  co_return socket_.is_open();
+  co_return stream_.socket.is_open();
 }
 
 // Who has the last bytes of an answer may ask again at once, by another connection, and should find that this one can
 // make room: so that is said before they go. True: all went.
 bool Connection::write_last(std::string_view& bytes, boost::system::error_code& error) {
   if (buffer_.size() == 0) core_->begins_to_wait(this, true);
-  bytes.remove_prefix(socket_.write_some(asio::buffer(bytes.data(), bytes.size()), error));
+  bytes.remove_prefix(stream_.write_now(asio::buffer(bytes.data(), bytes.size()), error));
   if (bytes.empty()) return true;
   core_->ends_to_wait(this);
   if (error == asio::error::would_block) error = {};
@@ -472,13 +502,14 @@ bool Connection::write_last(std::string_view& bytes, boost::system::error_code& 
 // connection, and a reset may destroy the answer before the client has read it.
 awaitable<void> Connection::linger() {
   boost::system::error_code ignored;
-  socket_.shutdown(asio::socket_base::shutdown_send, ignored);
+  stream_.end();
+  stream_.socket.shutdown(asio::socket_base::shutdown_send, ignored);
   waits_for_head_ = true;
   core_->begins_to_wait(this, false);  // nobody needs it
   timeout_.arm(kLingerTimeout);
   char dropped[4096];
   for (;;) {
-    const auto [error, num_bytes] = co_await socket_.async_read_some(asio::buffer(dropped), kResult);
+    const auto [error, num_bytes] = co_await stream_.socket.async_read_some(asio::buffer(dropped), kResult);
     if (error || timeout_.has_expired()) break;
   }
   timeout_.disarm();

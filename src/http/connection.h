@@ -1,6 +1,6 @@
 #pragma once
 
-#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -16,6 +16,7 @@
 #include "base/progress.h"
 #include "http/framing.h"
 #include "http/server.h"
+#include "http/stream.h"
 
 namespace cachalot::http {
 
@@ -30,6 +31,7 @@ struct Route {
 struct Decision {
   std::optional<Response> response;
   const Route* route = nullptr;
+  std::shared_ptr<Visit> visit;
 };
 
 // What a server and its connections share. Options, routes and hooks are constant after start(); the rest is guarded.
@@ -41,7 +43,12 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
         room(acceptor.get_executor()) {}
 
   Status listen();
+  boost::system::error_code bind();
+  void close_acceptor();
   awaitable<void> accept_connections();
+  // Takes a changed certificate for connections to come; one that cannot be used leaves the one before.
+  awaitable<void> refresh_certificate();
+  std::shared_ptr<const TlsContext> tls();
   awaitable<void> accept_while_there_is_memory(std::shared_ptr<ServerCore> self);
   void stop_accepting();
   // False: it came while the server ends, whose routes may be gone before it is; it is closed.
@@ -73,7 +80,7 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   Server::HeadCheck head_check;
   Server::ErrorFormat error_format;
   Server::Observer observer;
-  boost::asio::ip::tcp::acceptor acceptor;
+  boost::asio::basic_socket_acceptor<boost::asio::generic::stream_protocol> acceptor;
   boost::asio::steady_timer room;  // cancelled when a connection ends
   uint16_t port = 0;
   std::atomic<size_t> num_body_bytes = 0;
@@ -81,6 +88,8 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
  private:
   // None: what its path would allow, if there is such a path.
   const Route* find_route(const Request& head, std::string& allowed_methods) const;
+  // Why a browser's page, or a name that was made to mean this machine, has no business here; empty: it may come.
+  std::string fault_of_origin(const Request& head) const;
 
   using Waiting = std::list<Connection*>;  // the longest waiting first
   struct Entry {
@@ -97,7 +106,9 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
   std::unordered_map<Connection*, Entry> connections_;
   Waiting newcomers_, waiting_;
   int num_giving_way_ = 0;
-  bool draining_ = false;
+  bool draining_ = false, is_on_loopback_ = false;
+  std::string machine_name_;
+  std::shared_ptr<const TlsContext> tls_;  // null: plain HTTP
   Complaints complaints_;
 };
 
@@ -106,7 +117,7 @@ struct ServerCore : std::enable_shared_from_this<ServerCore> {
 // thread.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<ServerCore> core);
+  Connection(Socket socket, std::shared_ptr<ServerCore> core);
   void start();
   void close();
   // Breaks off what runs, with a last word where it can be understood.
@@ -141,6 +152,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   };
 
   awaitable<void> run();
+  awaitable<bool> shake_hands(const TlsContext& tls);
   // False: nothing more is to be read from this client.
   awaitable<bool> serve_request();
   awaitable<bool> read_head(Parser& parser);
@@ -164,7 +176,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close_socket();
   void break_off();
 
-  boost::asio::ip::tcp::socket socket_;
+  Stream stream_;
   const std::shared_ptr<ServerCore> core_;
   Timeout timeout_;
   boost::asio::steady_timer pause_;  // of a request's coroutines; cut() ends it

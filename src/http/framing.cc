@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <boost/beast/http/error.hpp>
@@ -188,7 +189,7 @@ std::string AnswerFraming::head(int status, Headers headers, std::optional<size_
   if (const auto idle = std::chrono::duration_cast<std::chrono::seconds>(options.idle_timeout).count();
       keep_alive_ && idle > 0)
     headers.set("Keep-Alive", fmt::format("timeout={}", idle));
-  add_origin(headers);
+  if (!origin_.empty()) add_origin(headers, origin_, options.door.cors);
   headers.set("Date", date_now());
   return format_response_head(status, headers);
 }
@@ -211,16 +212,27 @@ std::string AnswerFraming::end() {
   return is_chunked_ && has_body_ ? "0\r\n\r\n" : "";
 }
 
-void add_origin(Headers& headers) {
-  if (!headers.contains("Cross-Origin-Resource-Policy")) headers.set("Access-Control-Allow-Origin", "*");
+void add_origin(Headers& headers, const std::string& origin, const CorsOptions& cors) {
+  if (origin.empty() || headers.contains("Cross-Origin-Resource-Policy") || cors.origins.empty()) return;
+  const bool for_all = std::ranges::find(cors.origins, "*") != cors.origins.end() && !cors.credentials;
+  if (!for_all) headers.add("Vary", "Origin");
+  if (!cors.allows(origin)) return;
+  headers.set("Access-Control-Allow-Origin", for_all ? "*" : origin);
+  if (cors.credentials) headers.set("Access-Control-Allow-Credentials", "true");
 }
 
-Response preflight(const Request& request, const std::string& allowed_methods) {
+Response preflight(const Request& request, const std::string& allowed_methods, const CorsOptions& cors) {
   Response response{204, {{"Allow", allowed_methods}}, {}};
-  response.headers.add("Access-Control-Allow-Methods", allowed_methods);
+  if (!cors.allows(std::string(request.headers.find("Origin").value_or("")))) return response;
+  const auto is_any = [](const std::vector<std::string>& words) {
+    return std::ranges::find(words, "*") != words.end();
+  };
+  response.headers.add("Access-Control-Allow-Methods",
+                       is_any(cors.methods) ? allowed_methods : fmt::format("{}", fmt::join(cors.methods, ", ")));
   response.headers.add("Access-Control-Max-Age", "600");
-  if (const auto asked = request.headers.find("Access-Control-Request-Headers"))
-    response.headers.add("Access-Control-Allow-Headers", std::string(*asked));
+  const std::string asked(request.headers.find("Access-Control-Request-Headers").value_or(""));
+  const std::string headers = is_any(cors.headers) ? asked : fmt::format("{}", fmt::join(cors.headers, ", "));
+  if (!headers.empty()) response.headers.add("Access-Control-Allow-Headers", headers);
   return response;
 }
 

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/error.hpp>
 #include <boost/beast/http/fields.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/system/error_code.hpp>
@@ -7,7 +10,9 @@
 #include <string>
 #include <string_view>
 
+#include "config/door_options.h"
 #include "http/message.h"
+#include "http/stream.h"
 
 // Where a message begins and ends: what makes a request's head fit to be served, and how an answer is delimited.
 namespace cachalot::http {
@@ -55,8 +60,9 @@ std::expected<Request, RequestFault> to_request(const RequestHead& head, const s
 // One answer on its way to bytes: decides how its body is delimited, and counts for the access log.
 class AnswerFraming {
  public:
-  AnswerFraming(bool is_http_10, bool head_only, bool keep_alive)
-      : is_http_10_(is_http_10), head_only_(head_only), keep_alive_(keep_alive) {}
+  // `origin`: of the page that asks; empty: none.
+  AnswerFraming(bool is_http_10, bool head_only, bool keep_alive, std::string origin = {})
+      : is_http_10_(is_http_10), head_only_(head_only), keep_alive_(keep_alive), origin_(std::move(origin)) {}
 
   // Takes the fields that are the server's business from the options. For a whole answer, with the size of its body.
   std::string head(int status, Headers headers, std::optional<size_t> body_size, const ServerOptions& options);
@@ -81,12 +87,36 @@ class AnswerFraming {
   int status_ = 0;
   size_t num_body_bytes_ = 0;
   size_t num_missing_ = 0;  // of a body whose length was announced
+  const std::string origin_;
 };
 
-// Pages of any address may read the answers (CORS), but for those that say that they are not for others.
-void add_origin(Headers& headers);
+// Lets the page that asks read the answer (CORS) if it may, and the answer does not say that it is not for others.
+void add_origin(Headers& headers, const std::string& origin, const CorsOptions& cors);
 
 // Answers OPTIONS, the question that a browser asks before it sends a request with a JSON body.
-Response preflight(const Request& request, const std::string& allowed_methods);
+Response preflight(const Request& request, const std::string& allowed_methods, const CorsOptions& cors);
+
+// More of what a parser wants, at most so many bytes at once, through the buffer.
+template <class Parser>
+awaitable<boost::system::error_code> read_into(Stream& stream, boost::beast::flat_buffer& buffer, Parser& parser,
+                                               size_t most_bytes) {
+  for (;;) {
+    boost::system::error_code error;
+    if (buffer.size() > 0)
+      buffer.consume(parser.put(buffer.data(), error));
+    else
+      error = boost::beast::http::error::need_more;
+    if (error != boost::beast::http::error::need_more) co_return error;
+    const size_t room = buffer.max_size() - buffer.size();
+    if (room == 0) co_return boost::beast::http::error::buffer_overflow;
+    const auto [read_error, num_read] = co_await stream.read_some(buffer.prepare(std::min(most_bytes, room)));
+    buffer.commit(num_read);
+    if (!read_error) continue;
+    if (read_error != boost::asio::error::eof) co_return read_error;
+    if (!parser.got_some()) co_return boost::beast::http::error::end_of_stream;
+    parser.put_eof(error);
+    co_return error;
+  }
+}
 
 }  // namespace cachalot::http

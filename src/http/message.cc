@@ -103,7 +103,7 @@ std::string format_request_head(std::string_view method, std::string_view target
 
 std::string Url::authority() const {
   const std::string name = host.find(':') == host.npos ? host : "[" + host + "]";
-  return port == 80 ? name : fmt::format("{}:{}", name, port);
+  return port == (is_https ? 443 : 80) ? name : fmt::format("{}:{}", name, port);
 }
 
 Result<Url> parse_url(std::string_view text) {
@@ -111,12 +111,11 @@ Result<Url> parse_url(std::string_view text) {
     return make_error(ErrorCode::kInvalidArgument, "the address \"{}\" {}; one looks like http://host:8000/path", text,
                       finding);
   };
-  constexpr std::string_view kScheme = "http://";
-  if (text.starts_with("https://")) return bad("wants TLS, which is not spoken here");
-  if (!text.starts_with(kScheme)) return bad("does not begin with http://");
+  const bool is_https = text.starts_with("https://");
+  if (!is_https && !text.starts_with("http://")) return bad("does not begin with http:// or https://");
   if (std::ranges::any_of(text, [](unsigned char c) { return c <= ' ' || c == 0x7f; })) return bad("has a space in it");
-  std::string_view authority = text.substr(kScheme.size());
-  Url url;
+  std::string_view authority = text.substr(text.find("://") + 3);
+  Url url{.is_https = is_https, .port = static_cast<uint16_t>(is_https ? 443 : 80)};
   if (const auto end = authority.find_first_of("/?#"); end != authority.npos) {
     std::string_view target = authority.substr(end);
     target = target.substr(0, target.find('#'));

@@ -63,8 +63,9 @@ std::optional<std::string> percent_decode(std::string_view text);
 std::string format_response_head(int status, const Headers& headers);
 std::string format_request_head(std::string_view method, std::string_view target, const Headers& headers);
 
-// An http:// address: "http://localhost:8000/v1", "http://[::1]:8000".
+// An address: "http://localhost:8000/v1", "https://[::1]:8000".
 struct Url {
+  bool is_https = false;
   std::string host;  // without the brackets of an IPv6 address
   uint16_t port = 80;
   std::string target = "/";  // path and query

@@ -19,12 +19,12 @@ TEST(NoMemory, AnAllocationThatFailsEndsNoAccepting) {
     failing_allocation = place;
     {
       RawClient client(server.port());
-      client.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+      client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
       client.read_to_end();
     }
     failing_allocation = -1;
     RawClient next(server.port());
-    next.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    next.send("GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     ASSERT_TRUE(next.read_to_end().ends_with("hello")) << "behind allocation " << place;
   }
 }

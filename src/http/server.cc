@@ -3,10 +3,16 @@
 #include <fcntl.h>
 #include <fmt/ranges.h>
 #include <sys/resource.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ip/v6_only.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <set>
@@ -52,22 +58,60 @@ Decision ServerCore::decide(const Request& head) {
   if (!is_reserved && !admits_request())
     return refused(503, fmt::format("{} connections are open, as many as allowed", options.max_connections),
                    {{"Retry-After", "1"}, {"Connection", "close"}});
+  if (const std::string fault = fault_of_origin(head); !fault.empty()) return refused(403, fault);
   if (head.path == "*") allowed_methods = "GET, HEAD, POST, OPTIONS";
   if (!route && head.method == "OPTIONS" && !allowed_methods.empty())
-    return {.response = preflight(head, allowed_methods)};
+    return {.response = preflight(head, allowed_methods, options.door.cors)};
   if (allowed_methods.empty()) return refused(404, fmt::format("there is no {}", quoted(head.path)));
   if (!route)
     return refused(405, fmt::format("{} does not take {}", quoted(head.path), quoted(head.method)),
                    {{"Allow", allowed_methods}});
-  if (std::optional<Response> response = head_check ? head_check(head) : std::nullopt)
-    return {.response = std::move(response), .route = route};
+  auto visit = head_check ? head_check(head) : nullptr;
+  if (!visit) return {.response = std::move(visit.error()), .route = route};
   const std::string_view coding = head.headers.find("Content-Encoding").value_or("");
   if (!coding.empty() && !equal_ignoring_case(coding, "identity"))
     return refused(
         415,
         fmt::format("the body's Content-Encoding is {}; only identity, a body as it is, is read here", quoted(coding)),
         {{"Accept-Encoding", "identity"}});
-  return {.route = route};
+  return {.route = route, .visit = std::move(*visit)};
+}
+
+namespace {
+
+// "localhost" of "http://localhost:8000", and of "localhost:8000".
+std::string_view name_in(std::string_view authority) {
+  if (const size_t scheme = authority.find("://"); scheme != authority.npos) authority.remove_prefix(scheme + 3);
+  const size_t bracket = authority.find(']');
+  return bracket == authority.npos ? authority.substr(0, authority.find(':')) : authority.substr(0, bracket + 1);
+}
+
+bool means_loopback(std::string_view name) {
+  if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
+  boost::system::error_code no_address;
+  const auto address = asio::ip::make_address(std::string(name), no_address);
+  if (!no_address) return address.is_loopback();
+  constexpr std::string_view kName = "localhost";
+  return name.size() >= kName.size() && equal_ignoring_case(name.substr(name.size() - kName.size()), kName) &&
+         (name.size() == kName.size() || name[name.size() - kName.size() - 1] == '.');
+}
+
+}  // namespace
+
+std::string ServerCore::fault_of_origin(const Request& head) const {
+  const std::string_view host = head.headers.find("Host").value_or("");
+  const auto is_this = [&](const std::string& name) { return name == "*" || equal_ignoring_case(name, name_in(host)); };
+  // A name of somebody's that was made to mean 127.0.0.1 brings a page of his here (DNS rebinding).
+  if (is_on_loopback_ && !host.empty() && !means_loopback(name_in(host)) && !is_this(options.host) &&
+      !is_this(machine_name_) && std::ranges::none_of(options.door.allowed_hosts, is_this))
+    return fmt::format("{} is no name of this server, which listens on this machine alone; --allowed-hosts names more",
+                       quoted(host));
+  const std::string_view origin = head.headers.find("Origin").value_or("");
+  if (origin.empty() || origin == fmt::format("http://{}", host) || origin == fmt::format("https://{}", host))
+    return {};
+  if (head.headers.find("Sec-Fetch-Site") == "same-origin") return {};  // behind a proxy that names another host
+  if (options.door.cors.allows(std::string(origin))) return {};
+  return fmt::format("a page of {} may not ask this server; --allowed-origins names those that may", quoted(origin));
 }
 
 Response ServerCore::answer_at_once(const Server::Answerer& answerer, const Request& request) const {
@@ -80,31 +124,104 @@ Response ServerCore::answer_at_once(const Server::Answerer& answerer, const Requ
 }
 
 Status ServerCore::listen() {
+  if (options.door.tls.is_on()) {
+    ASSIGN_OR_RETURN(tls_, TlsContext::of_server(options.door.tls));
+    log::info("TLS with the certificate of {}", tls_->description());
+  }
+  const std::string& uds = options.door.uds;
   const auto failed = [&](const boost::system::error_code& error) {
+    if (!uds.empty())
+      return make_parameter_error(
+          "--uds", "cannot listen on {}: {}", quoted(uds),
+          error == asio::error::address_in_use ? "something is there already" : error.message());
     return make_error(ErrorCode::kIo, "cannot listen on {}: {}{}", address_text(options.host, options.port),
                       error.category() == boost::system::system_category()
                           ? listen_error_text(error.value(), options.port)
                           : error.message(),
                       error == asio::error::address_in_use ? "; --port names another port" : "");
   };
-  boost::system::error_code error;
-  tcp::resolver resolver(context);
-  const auto found = resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, error);
-  if (error) return failed(error);
-  const tcp::endpoint endpoint = found.begin()->endpoint();
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);  // a process that is started has its own
-  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-  if (!error && endpoint.address().is_v6()) acceptor.set_option(asio::ip::v6_only(false), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error) {
+  if (const boost::system::error_code error = bind()) {
     boost::system::error_code ignored;
     acceptor.close(ignored);
     return failed(error);
   }
-  port = acceptor.local_endpoint().port();
   return {};
+}
+
+namespace {
+
+// What a process that was killed has left behind is taken away: a socket on which nobody listens.
+void remove_dead_socket(asio::io_context& context, const asio::local::stream_protocol::endpoint& endpoint) {
+  asio::local::stream_protocol::socket probe(context);
+  boost::system::error_code error;
+  probe.connect(endpoint, error);
+  if (error == asio::error::connection_refused) unlink(endpoint.path().c_str());
+}
+
+}  // namespace
+
+boost::system::error_code ServerCore::bind() {
+  boost::system::error_code error;
+  asio::generic::stream_protocol::endpoint endpoint;
+  if (const std::string& uds = options.door.uds; !uds.empty()) {
+    if (uds.size() >= sizeof(sockaddr_un::sun_path)) return asio::error::name_too_long;
+    const asio::local::stream_protocol::endpoint local(uds);
+    remove_dead_socket(context, local);
+    endpoint = local;
+  } else {
+    tcp::resolver resolver(context);
+    const auto found = resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, error);
+    if (error) return error;
+    endpoint = found.begin()->endpoint();
+    is_on_loopback_ = found.begin()->endpoint().address().is_loopback();
+    std::array<char, 256> name{};
+    if (gethostname(name.data(), name.size() - 1) == 0) machine_name_ = name.data();
+  }
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);  // a process that is started has its own
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error && endpoint.protocol().family() == AF_INET6) acceptor.set_option(asio::ip::v6_only(false), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (error || !options.door.uds.empty()) return error;
+  tcp::endpoint bound;
+  const auto own = acceptor.local_endpoint();
+  bound.resize(own.size());
+  std::memcpy(bound.data(), own.data(), own.size());
+  port = bound.port();
+  return error;
+}
+
+void ServerCore::close_acceptor() {
+  if (acceptor.is_open() && !options.door.uds.empty()) unlink(options.door.uds.c_str());
+  boost::system::error_code ignored;
+  acceptor.close(ignored);
+}
+
+std::shared_ptr<const TlsContext> ServerCore::tls() {
+  if (!options.door.tls.is_on()) return nullptr;
+  const std::lock_guard lock(mutex_);
+  return tls_;
+}
+
+awaitable<void> ServerCore::refresh_certificate() {
+  const auto self = shared_from_this();
+  asio::steady_timer timer(acceptor.get_executor());
+  for (std::string seen = stamp_of_files(options.door.tls); acceptor.is_open();) {
+    timer.expires_after(std::chrono::milliseconds(500));
+    co_await timer.async_wait(kResult);
+    std::string stamp = stamp_of_files(options.door.tls);
+    if (stamp == seen) continue;
+    seen = std::move(stamp);
+    auto changed = TlsContext::of_server(options.door.tls);
+    if (!changed) {
+      log::error("{}; the certificate before it goes on", changed.error().message);
+      continue;
+    }
+    log::info("TLS with the changed certificate of {}", (*changed)->description());
+    const std::lock_guard lock(mutex_);
+    tls_ = std::move(*changed);
+  }
 }
 
 // Who comes is let in and heard: what it asks decides whether there is room for it. Beyond the reserve somebody who has
@@ -153,8 +270,7 @@ void ServerCore::stop_accepting() {
     draining_ = true;
   }
   asio::post(acceptor.get_executor(), [self = shared_from_this()] {
-    boost::system::error_code ignored;
-    self->acceptor.close(ignored);
+    self->close_acceptor();
     self->room.cancel();
   });
 }
@@ -297,6 +413,7 @@ void drop_body(Request& request) {
 awaitable<void> ServerCall::respond(Response response) {
   Connection::Exchange& exchange = *connection_.exchange_;
   CHECK(!exchange.answer.has_begun(), "an answer was begun already");
+  if (visit) visit->add_fields(response.headers);
   if (connection_.last_request_ || !exchange.parser.is_done() || response.headers.find("Connection") == "close" ||
       (connection_.client_is_silent_ && connection_.buffer_.size() == 0))
     exchange.answer.close();
@@ -311,6 +428,7 @@ awaitable<void> ServerCall::respond(Response response) {
 void ServerCall::begin(int status, Headers headers) {
   Connection::Exchange& exchange = *connection_.exchange_;
   CHECK(!exchange.answer.has_begun(), "an answer was begun already");
+  if (visit) visit->add_fields(headers);
   if (connection_.last_request_ || !exchange.parser.is_done()) exchange.answer.close();
   exchange.unsent = exchange.answer.head(status, std::move(headers), std::nullopt, connection_.core_->options);
 }
@@ -375,7 +493,15 @@ Status Server::listen() {
 Status Server::start() {
   if (!core_->acceptor.is_open()) RETURN_IF_ERROR(core_->listen());
   asio::co_spawn(core_->acceptor.get_executor(), core_->accept_connections(), asio::detached);
+  if (core_->options.door.tls.refresh)
+    asio::co_spawn(core_->acceptor.get_executor(), core_->refresh_certificate(), asio::detached);
   return {};
+}
+
+std::string Server::url() const {
+  const ServerOptions& options = core_->options;
+  if (!options.door.uds.empty()) return "unix:" + options.door.uds;
+  return fmt::format("{}://{}", options.door.tls.is_on() ? "https" : "http", address_text(options.host, port()));
 }
 
 uint16_t Server::port() const {

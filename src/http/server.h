@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "config/door_options.h"
 #include "http/io_threads.h"
 #include "http/message.h"
 
@@ -38,6 +40,14 @@ struct ServerOptions {
   std::chrono::milliseconds body_timeout{120'000};
   std::chrono::milliseconds write_timeout{60'000};         // a client that takes nothing for so long is cut
   std::string last_words = "the server is shutting down";  // to those that a drain does not wait for
+  DoorOptions door;
+};
+
+// What a request that was let in holds until its answer has ended, and what it adds to it.
+class Visit {
+ public:
+  virtual ~Visit() = default;
+  virtual void add_fields(Headers& answer) const = 0;
 };
 
 // One request that was answered, for whoever counts requests or writes them down. Views hold while the observer runs.
@@ -62,8 +72,9 @@ class ServerCall {
   ServerCall(const ServerCall&) = delete;
   ServerCall& operator=(const ServerCall&) = delete;
 
-  Request request;        // the handler may take what it needs
-  std::string id, story;  // of the request, which the handler may tell for ServedRequest
+  Request request;               // the handler may take what it needs
+  std::string id, story;         // of the request, which the handler may tell for ServedRequest
+  std::shared_ptr<Visit> visit;  // null: nobody counts it
 
   // Of what follows `request.body` (only of route_upload()) the next piece, "" at the end. kTooLarge: all of it is more
   // than the server takes.
@@ -99,7 +110,7 @@ class Server {
   // For an answer that needs no waiting.
   using Answerer = std::function<Response(const Request& request)>;
   // Sees a request's head before its body is read; a response refuses it.
-  using HeadCheck = std::function<std::optional<Response>(const Request& head)>;
+  using HeadCheck = std::function<std::expected<std::shared_ptr<Visit>, Response>(const Request& head)>;
   // Hears of each request when it is over, on an I/O thread; must not block.
   using Observer = std::function<void(const ServedRequest& request)>;
   // The body of an error that the server itself finds (404, 413, ...). `path`: of the request; empty: it has none yet.
@@ -124,7 +135,8 @@ class Server {
   // Takes the address: clients that come before start() wait until then. start() does it where nobody has.
   Status listen();
   Status start();
-  uint16_t port() const;  // after listen()
+  uint16_t port() const;    // after listen(); 0: a Unix domain socket
+  std::string url() const;  // "https://0.0.0.0:8000", "unix:/run/cachalot.sock"
   int num_connections() const;
 
   // Stops accepting, closes idle connections, lets running requests finish until the deadline, then breaks off the

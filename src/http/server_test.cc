@@ -1,5 +1,6 @@
 #include "http/server.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <atomic>
@@ -22,7 +23,10 @@ using testing::StartsWith;
 
 class ServerTest : public testing::Test {
  protected:
-  ServerTest() { options_.host = "127.0.0.1"; }
+  ServerTest() {
+    options_.host = "127.0.0.1";
+    options_.door.allowed_hosts = {"*"};
+  }
 
   // `prepare` may add routes and hooks.
   Server& start(const std::function<void(Server&)>& prepare = {}) {
@@ -125,16 +129,59 @@ TEST_F(ServerTest, HeadHasTheLengthButNoBody) {
   EXPECT_THAT(client.read_to_end(), StartsWith("HTTP/1.1 200 OK\r\n"));
 }
 
-TEST_F(ServerTest, OptionsTellsABrowserWhatItMaySend) {
+TEST_F(ServerTest, PagesOfOtherOriginsMayNothingUnlessTheyAreNamed) {
   start();
-  RawClient client = connect();
-  client.send(
-      "OPTIONS /echo HTTP/1.1\r\nHost: a\r\nOrigin: http://x\r\nAccess-Control-Request-Headers: authorization\r\n\r\n");
-  const std::string response = client.read_until("\r\n\r\n");
-  EXPECT_THAT(response, StartsWith("HTTP/1.1 204 No Content\r\n"));
-  EXPECT_THAT(response, HasSubstr("Access-Control-Allow-Origin: *\r\n"));
-  EXPECT_THAT(response, HasSubstr("Access-Control-Allow-Headers: authorization\r\n"));
-  EXPECT_THAT(response, HasSubstr("Access-Control-Allow-Methods: OPTIONS, POST\r\n"));
+  constexpr std::string_view kEcho = "POST /echo HTTP/1.1\r\nHost: me:8\r\nContent-Length: 0\r\nConnection: close\r\n";
+  const auto asks = [&](const std::string& fields) { return answer_to(std::string(kEcho) + fields + "\r\n"); };
+  for (const char* origin : {"http://evil.example", "null", "x", "http://me:8.evil.example", "https://me:80"})
+    EXPECT_THAT(asks(fmt::format("Origin: {}\r\n", origin)),
+                AllOf(StartsWith("HTTP/1.1 403 "), HasSubstr("--allowed-o"), Not(HasSubstr("Access-Control"))))
+        << origin;
+  EXPECT_THAT(asks("Origin: http://me:8\r\n"), AllOf(StartsWith("HTTP/1.1 200 "), Not(HasSubstr("Access-Control"))));
+  EXPECT_THAT(asks("Origin: https://front.example\r\nSec-Fetch-Site: same-origin\r\n"), StartsWith("HTTP/1.1 200 "));
+  const std::string preflight = answer_to(
+      "OPTIONS /echo HTTP/1.1\r\nHost: me:8\r\nOrigin: http://x\r\nAccess-Control-Request-Method: POST\r\n"
+      "Connection: close\r\n\r\n");
+  EXPECT_THAT(preflight, AllOf(StartsWith("HTTP/1.1 403 "), Not(HasSubstr("Access-Control"))));
+}
+
+TEST_F(ServerTest, NamedOriginsMayAskAsTheyAreAllowedTo) {
+  options_.door.cors = {.origins = {"https://chat.example"}, .headers = {"authorization", "content-type"}};
+  start();
+  const auto asks = [&](std::string_view method, const std::string& fields) {
+    return answer_to(fmt::format("{} /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}\r\n", method, fields));
+  };
+  const std::string ours = "Origin: https://chat.example\r\n";
+  EXPECT_THAT(asks("POST", ours + "Content-Length: 0\r\n"),
+              AllOf(StartsWith("HTTP/1.1 200 "), HasSubstr("Vary: Origin\r\n"),
+                    HasSubstr("Access-Control-Allow-Origin: https://chat.example\r\n"), Not(HasSubstr("Credentials"))));
+  EXPECT_THAT(asks("OPTIONS", ours + "Access-Control-Request-Headers: x-other\r\n"),
+              AllOf(StartsWith("HTTP/1.1 204 "), HasSubstr("Access-Control-Allow-Methods: OPTIONS, POST\r\n"),
+                    HasSubstr("Access-Control-Allow-Headers: authorization, content-type\r\n")));
+  EXPECT_THAT(asks("POST", "Origin: https://other.example\r\nContent-Length: 0\r\n"), StartsWith("HTTP/1.1 403 "));
+  EXPECT_THAT(asks("POST", "Content-Length: 0\r\n"), Not(HasSubstr("Access-Control")));
+}
+
+TEST_F(ServerTest, AllOriginsAreNamedByAStar) {
+  options_.door.cors.origins = {"*"};
+  start();
+  const std::string ask =
+      "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\nOrigin: null\r\n\r\n";
+  EXPECT_THAT(answer_to(ask), HasSubstr("Access-Control-Allow-Origin: *\r\n"));
+}
+
+TEST_F(ServerTest, OnLoopbackANameThatWasMadeToMeanThisMachineIsRefused) {
+  options_.door.allowed_hosts = {"proxy.example"};
+  start();
+  const auto asks = [&](std::string_view host) {
+    return answer_to(fmt::format("GET /hello HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host));
+  };
+  for (const char* host : {"evil.example", "evil.example:80", "localhost.evil.example", "notlocalhost", "10.0.0.1",
+                           "127.0.0.1.evil.example"})
+    EXPECT_THAT(asks(host), AllOf(StartsWith("HTTP/1.1 403 "), HasSubstr("--allowed-hosts"))) << host;
+  for (const char* host : {"localhost", "LocalHost:1234", "127.0.0.1:80", "127.1.2.3", "[::1]:80", "me.localhost",
+                           "proxy.example", "Proxy.Example:443"})
+    EXPECT_THAT(asks(host), StartsWith("HTTP/1.1 200 ")) << host;
 }
 
 TEST_F(ServerTest, TooLargeABodyIsRefusedBeforeItIsRead) {
@@ -724,9 +771,9 @@ TEST_F(ServerTest, WhoIsAnsweredOrToldToLeaveHoldsNoPlace) {
 
 TEST_F(ServerTest, TheHeadCheckRefusesBeforeTheBodyIsRead) {
   start([](Server& server) {
-    server.set_head_check([](const Request& head) -> std::optional<Response> {
-      if (head.headers.contains("authorization")) return std::nullopt;
-      return Response::text(401, "who are you?");
+    server.set_head_check([](const Request& head) -> std::expected<std::shared_ptr<Visit>, Response> {
+      if (head.headers.contains("authorization")) return nullptr;
+      return std::unexpected(Response::text(401, "who are you?"));
     });
   });
   EXPECT_THAT(answer_to("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"), StartsWith("HTTP/1.1 401 "));

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/math.h"
 #include "config/json.h"
 
 namespace cachalot::openai {
@@ -116,18 +115,6 @@ std::string_view api_key_of(const http::Request& head) {
   if (given.size() >= kScheme.size() && http::equal_ignoring_case(given.substr(0, kScheme.size()), kScheme))
     return given.substr(kScheme.size());
   return head.headers.find("x-api-key").value_or("");
-}
-
-std::optional<http::Response> check_api_key(const http::Request& head, const std::vector<std::string>& keys,
-                                            std::span<const std::string_view> open_paths) {
-  if (keys.empty() || std::ranges::find(open_paths, head.path) != open_paths.end()) return std::nullopt;
-  const std::string_view given = api_key_of(head);
-  bool opens = false;
-  for (const std::string& key : keys) opens |= equal_in_constant_time(given, key);
-  if (opens) return std::nullopt;
-  return ApiError(401, "the API key is missing or wrong; send it as \"Authorization: Bearer KEY\"",
-                  "invalid_request_error", "", "invalid_api_key")
-      .to_response({}, error_form(head.path));
 }
 
 }  // namespace cachalot::openai

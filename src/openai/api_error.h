@@ -51,9 +51,5 @@ boost::json::value text_or_null(const std::string& text);  // null: it is empty
 
 // The key that a request brings: "Authorization: Bearer KEY" or, as Anthropic's clients have it, "x-api-key: KEY".
 std::string_view api_key_of(const http::Request& head);
-// The 401 for a request that brings none of the keys; none if it may pass: it has one, no key is asked for, or its path
-// is open to all.
-std::optional<http::Response> check_api_key(const http::Request& head, const std::vector<std::string>& keys,
-                                            std::span<const std::string_view> open_paths);
 
 }  // namespace cachalot::openai

@@ -47,6 +47,7 @@ ApiServer::ApiServer(GenerationService& service, const Tokenizer& tokenizer, con
       prompts_(tokenizer, chat_template, options_.max_model_len, options_.default_template_kwargs,
                options_.special_tokens_in_messages),
       budget_(std::make_shared<AnswerBudget>(options_.max_answer_bytes)),
+      keys_(options_.keys ? options_.keys : ApiKeys::of(options_.api_keys)),
       responses_(std::make_unique<ResponseStore>(options_.max_stored_response_bytes)),
       workers_(options_.num_workers),
       worker_for_large_(1),
@@ -76,18 +77,18 @@ void ApiServer::open(LoadedModel model) {
   is_open_.store(true, std::memory_order_release);
 }
 
-std::optional<http::Response> ApiServer::check_head(const http::Request& head) const {
+ApiKeys::Entry ApiServer::check_head(const http::Request& head) const {
   static constexpr std::string_view kAlways[] = {"/health", "/ping",           "/version",
                                                  "/live",   "/state",          "/openapi.json",
                                                  "/docs",   "/docs/style.css", page::kEventsPath};
-  if (page::is_page(head.path)) return std::nullopt;
-  if (auto refusal = check_api_key(head, options_.api_keys, kOpenToAll)) return refusal;
-  if (is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
-    return std::nullopt;
+  if (page::is_page(head.path)) return nullptr;
+  ApiKeys::Entry entry = keys_->admit(head, kOpenToAll);
+  if (!entry || is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
+    return entry;
   http::Response response = ApiError(503, "the model is still being loaded; /state says how far it is", "server_error")
                                 .to_response({}, error_form(head.path));
   response.headers.set("Retry-After", "5");
-  return response;
+  return std::unexpected(std::move(response));
 }
 
 ApiResult<void> ApiServer::check_model(const json::object& body) const {
@@ -113,6 +114,13 @@ http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix,
     span->attributes = {{"gen_ai.request.id", identity.name},
                         {"gen_ai.response.model", options_.served_model_names.front()},
                         {"url.path", call.request.path}};
+  // Of its head, which goes with the request.
+  const auto guest = std::static_pointer_cast<ApiKeys::Guest>(call.visit);
+  std::vector<std::string> bounds;  // of its priority
+  if (guest) bounds.push_back(guest->priorities());
+  if (const auto told = call.request.headers.find(kPrioritiesField)) bounds.emplace_back(*told);
+  const uint64_t client = client_of(call.request, !guest || guest->speaks_for_others());
+  const bool tells_usage = call.request.headers.contains(kUsageField);
   boost::asio::io_context& worker = workers_for(call.request).context();
   std::unique_ptr<GenerationCall> generation;
   const ApiResult<void> planned = co_await http::run_on(worker, [&]() -> ApiResult<void> {
@@ -120,8 +128,14 @@ http::awaitable<void> ApiServer::run(http::ServerCall& call, const char* prefix,
     if (call.client_is_gone()) return std::unexpected(ApiError(499, "the client is gone", "invalid_request_error"));
     ASSIGN_OR_RETURN(std::optional<AnswerLog> log, take_log(request, identity));
     ASSIGN_OR_RETURN(GenerationPlan made, (this->*plan)(request, identity));
+    for (const std::string& bound : bounds)
+      if (auto refusal = check_priority(bound, made.priority)) return std::unexpected(std::move(*refusal));
     if (log) made.sampling.seed = log->start.seed;
     if (identity.is_logged) keep_log(identity, made);
+    made.guest = guest;
+    made.client = client;
+    if (client != 0) made.place = places_.enter(client);
+    made.tells_usage = tells_usage;
     made.headers = identity.headers;
     made.keep_alive = options_.keep_alive;
     made.is_logged = options_.log_requests;
@@ -319,7 +333,9 @@ void ApiServer::register_short_routes(http::Server& server) {
     at_once("GET", "/expert_load", [this](const auto&) { return http::Response::json(200, render_expert_load_()); });
   if (render_metrics_)
     at_once("GET", "/metrics", [this](const auto&) {
-      return http::Response{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, render_metrics_()};
+      return http::Response{200,
+                            {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
+                            render_metrics_() + keys_->render_metrics()};
     });
 }
 

@@ -12,6 +12,8 @@
 #include "http/server.h"
 #include "openai/answer/answer_format.h"
 #include "openai/generation_call.h"
+#include "openai/keys/api_keys.h"
+#include "openai/keys/client_places.h"
 #include "openai/request/chat_request.h"
 #include "openai/request/generation_params.h"
 #include "openai/request/prompt_maker.h"
@@ -27,6 +29,7 @@ struct ApiServerOptions {
   std::vector<std::string> served_model_names;  // at least one; the first is the answer's when a request names none
   std::string model_path;                       // what /v1/models tells as root
   std::vector<std::string> api_keys;            // any of them opens; none: no key is asked for
+  std::shared_ptr<const ApiKeys> keys;          // in their place, with limits
   std::string version;
   // All of this is known once the model is loaded: where max_model_len is 0, open() tells it.
   std::string system_fingerprint;  // stands in answers: equal where version, model and settings are
@@ -93,8 +96,8 @@ class ApiServer {
     bool is_logged = false;   // somebody keeps the answer's log
   };
   Identity identify(const http::Request& request, const char* prefix) const;
-  // Null if the request may pass: it has a key where one is wanted, and the model is loaded.
-  std::optional<http::Response> check_head(const http::Request& head) const;
+  // The request may pass: it has a key where one is wanted, and the model is loaded.
+  ApiKeys::Entry check_head(const http::Request& head) const;
   ApiResult<void> check_model(const boost::json::object& body) const;
 
   // What a request brings of another server's log (openai/answer/answer_log.h), from which the identity is then; the
@@ -160,6 +163,8 @@ class ApiServer {
   int64_t created_;
   PromptMaker prompts_;
   std::shared_ptr<AnswerBudget> budget_;
+  const std::shared_ptr<const ApiKeys> keys_;
+  const ClientPlaces places_;
   const std::unique_ptr<ResponseStore> responses_;
   // Of a large body the parsing, rendering and tokenizing takes seconds: one at a time, so that any number of them
   // leaves the others' workers free.

@@ -80,6 +80,8 @@ class FakeService : public GenerationService {
                                 .num_prompt_tokens = request.num_prompt_tokens,
                                 .sampling = request.sampling,
                                 .priority = request.priority,
+                                .client = request.client,
+                                .is_alone = request.is_alone,
                                 .cache_salt = request.cache_salt,
                                 .constraint = std::move(request.constraint)});
     const auto num_generated = request.tokens.size() - static_cast<size_t>(request.num_prompt_tokens);

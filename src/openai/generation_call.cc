@@ -38,6 +38,7 @@ GenerationCall::~GenerationCall() {
   if (!over_) abort_all();
   if (plan_.is_logged) client_.story = story();
   if (plan_.span) trace_end();
+  if (plan_.guest && mailbox_) plan_.guest->charge(0, usage().completion_tokens - charged_.completion_tokens);
   if (plan_.budget) plan_.budget->give_back(num_held_bytes_);
 }
 
@@ -50,6 +51,7 @@ http::awaitable<void> GenerationCall::run() {
     http::Response refusal = plan_.format->refusal(ApiError(submitted.error()), plan_.headers);
     co_return co_await client_.respond(std::move(refusal));
   }
+  if (plan_.guest) plan_.guest->charge(usage().prompt_tokens - charged_.prompt_tokens, 0);
   if (is_streamed()) co_await begin_stream();
   while (!over_) {
     using Clock = std::chrono::steady_clock;
@@ -96,6 +98,8 @@ Status GenerationCall::resume(AnswerLog log) {
   }
   if (over_ && num_finished_ < sequences_.size())
     return make_error(ErrorCode::kOutOfMemory, "the answers under way hold as much as may be");
+  // The server that told it has counted it. A client's own word, whose key is one of a file, counts for nothing.
+  if (!plan_.guest || plan_.guest->speaks_for_others()) charged_ = usage();
   return make_requests();
 }
 
@@ -142,6 +146,8 @@ Result<Request> GenerationCall::make_request(const Sequence& sequence, size_t in
   request.priority = plan_.priority;
   request.arrival_ns = plan_.arrival_ns;
   request.cache_salt = plan_.cache_salt;
+  request.client = plan_.client;
+  request.is_alone = plan_.place.is_alone;
   request.wants_progress = plan_.include_progress && index == 0;
   if (plan_.grammar) {
     Thought thought = plan_.thought;
@@ -237,13 +243,17 @@ http::awaitable<void> GenerationCall::begin_stream() {
 
 void GenerationCall::end_answer(std::string& events) {
   over_ = true;
+  const Usage used = usage();
+  const std::string counted = fmt::format("{} {}", used.prompt_tokens, used.completion_tokens);
   if (!plan_.stream) {
     if (plan_.num_best < plan_.choices_per_prompt) keep_the_best();
     answer_ = http::Response::json(200, plan_.format->whole(wholes_, usage()));
     for (const auto& [name, value] : plan_.headers) answer_.headers.set(name, value);
+    if (plan_.tells_usage) answer_.headers.set(std::string(kUsageField), counted);
     return;
   }
-  plan_.format->end(usage(), events);
+  plan_.format->end(used, events);
+  if (plan_.tells_usage) events += fmt::format("{}{}\n\n", kUsageComment, counted);
 }
 
 void GenerationCall::fail(const ApiError& error, std::string& events) {

@@ -13,6 +13,8 @@
 #include "openai/answer/answer_log.h"
 #include "openai/answer/choice.h"
 #include "openai/api_error.h"
+#include "openai/keys/api_keys.h"
+#include "openai/keys/client_places.h"
 #include "telemetry/tracer.h"
 #include "text/grammar.h"
 
@@ -43,6 +45,10 @@ struct GenerationPlan {
   int num_best = 1;         // of them, the likeliest by token, are given; only in whole answers fewer
   SamplingParams sampling;  // of every choice, but for max_tokens and choice
   int priority = 0;
+  uint64_t client = 0;                          // of Request
+  ClientPlaces::Place place;                    // of the client, until the end
+  std::shared_ptr<const ApiKeys::Guest> guest;  // whose tokens are counted; null: nobody's
+  bool tells_usage = false;
   std::string cache_salt;
   int64_t arrival_ns = 0;
   ChoiceOptions choice;                       // of every choice
@@ -131,6 +137,7 @@ class GenerationCall {
   int64_t num_held_bytes_ = 0;  // of the budget
   bool over_ = false, is_resumed_ = false;
   std::string_view last_record_ = answer_log::kEnd;
+  Usage charged_;       // by the server that began it
   RequestTimes times_;  // the first of its sequences' admissions and tokens, the last of their last tokens
 };
 

@@ -120,7 +120,7 @@ TEST_F(PageTest, ComesInGzipAlone) {
 TEST_F(PageTest, TellsWhatWasAndWhatComes) {
   start();
   http::RawClient client(server_.port());
-  client.send("GET /cluster/events HTTP/1.1\r\nHost: a\r\n\r\n");
+  client.send("GET /cluster/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
   const std::string head = client.read_until("\r\n\r\n");
   EXPECT_THAT(head, AllOf(HasSubstr("text/event-stream"), HasSubstr("no-store"), HasSubstr("same-origin")));
   EXPECT_THAT(client.read_until("event: hello\ndata: "), Not(HasSubstr("closed")));
@@ -135,7 +135,7 @@ TEST_F(PageTest, ManyMayListenAndNoMore) {
   std::vector<std::unique_ptr<http::RawClient>> clients;
   for (int idx = 0; idx < Feed::kMostListeners; idx++) {
     clients.push_back(std::make_unique<http::RawClient>(server_.port()));
-    clients.back()->send("GET /cluster/events HTTP/1.1\r\nHost: a\r\n\r\n");
+    clients.back()->send("GET /cluster/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     ASSERT_THAT(clients.back()->read_until("event: state\n"), Not(HasSubstr("closed")));
   }
   const http::Response refused = get("/cluster/events");
@@ -144,7 +144,7 @@ TEST_F(PageTest, ManyMayListenAndNoMore) {
   clients.pop_back();
   http::RawClient another(server_.port());
   EXPECT_TRUE(http::eventually([&] {
-    another.send("GET /cluster/events HTTP/1.1\r\nHost: a\r\n\r\n");
+    another.send("GET /cluster/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     return another.read_until("\r\n\r\n").find(" 200 ") != std::string::npos;
   }));
 }
@@ -152,7 +152,7 @@ TEST_F(PageTest, ManyMayListenAndNoMore) {
 TEST_F(PageTest, TheEndIsToldToAllWhoListen) {
   start();
   http::RawClient client(server_.port());
-  client.send("GET /cluster/events HTTP/1.1\r\nHost: a\r\n\r\n");
+  client.send("GET /cluster/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
   client.read_until("event: state\n");
   feed_->end();
   EXPECT_THAT(client.read_until("0\r\n\r\n"), Not(HasSubstr("closed")));

@@ -15,7 +15,8 @@ ClusterLook::ClusterLook(std::shared_ptr<ProxyContext> context)
       client_(context_->threads, {.connect_timeout = kStatePatience,
                                   .idle_timeout = kStatePatience,
                                   .max_body_bytes = kMaxStateBytes,
-                                  .max_idle_connections = 1}),
+                                  .max_idle_connections = 1,
+                                  .tls = context_->tls}),
       questions_(context_->urls.size()) {}
 
 ClusterLook::~ClusterLook() {

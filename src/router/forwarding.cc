@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "openai/answer/answer_log.h"
+#include "openai/keys/api_keys.h"
 #include "openai/responses/response_store.h"
 
 namespace cachalot::router {
@@ -25,9 +26,24 @@ constexpr std::array<std::string_view, 9> kHopByHop{
     "Connection",        "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE",
     "Transfer-Encoding", "Trailer",    "Upgrade"};
 // The router's own business, or what only the nearest proxy can know.
-constexpr std::array<std::string_view, 12> kReplacedInRequests{
-    "Host",      "Content-Length", "Expect",   kForwardedFor,          "X-Forwarded-Proto", "X-Forwarded-Host",
-    "Forwarded", "X-Real-IP",      kRequestId, "X-data-parallel-rank", openai::kOwnerField, openai::answer_log::kField};
+constexpr std::array<std::string_view, 15> kReplacedInRequests{"Host",
+                                                               "Origin",
+                                                               "Content-Length",
+                                                               "Expect",
+                                                               kForwardedFor,
+                                                               "X-Forwarded-Proto",
+                                                               "X-Forwarded-Host",
+                                                               "Forwarded",
+                                                               "X-Real-IP",
+                                                               kRequestId,
+                                                               "X-data-parallel-rank",
+                                                               openai::kOwnerField,
+                                                               openai::kUsageField,
+                                                               openai::kPrioritiesField,
+                                                               openai::answer_log::kField};
+// What a replica's answer says to the router alone, or has no say in.
+constexpr std::array<std::string_view, 4> kReplacedInAnswers{
+    "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", openai::kUsageField, openai::answer_log::kField};
 constexpr size_t kMostForwardedFor = 16;  // addresses
 
 // Of a list with commas.
@@ -75,7 +91,7 @@ std::string_view address_of(std::string_view peer) {
 }
 
 http::Headers request_fields(const http::Request& request, const std::string& request_id,
-                             const std::string& server_api_key) {
+                             const std::string& server_api_key, bool is_https) {
   http::Headers fields;
   std::vector<std::string_view> addresses;
   const auto named = named_by_connection(request.headers);
@@ -89,7 +105,8 @@ http::Headers request_fields(const http::Request& request, const std::string& re
   addresses.push_back(address_of(request.peer));
   if (addresses.size() > kMostForwardedFor) addresses.erase(addresses.begin(), addresses.end() - kMostForwardedFor);
   fields.add(std::string(kForwardedFor), fmt::format("{}", fmt::join(addresses, ", ")));
-  const bool was_https = equal_ignoring_case(request.headers.find("X-Forwarded-Proto").value_or(""), "https");
+  const bool was_https =
+      is_https || equal_ignoring_case(request.headers.find("X-Forwarded-Proto").value_or(""), "https");
   fields.add("X-Forwarded-Proto", was_https ? "https" : "http");
   fields.add(std::string(kRequestId), request_id);
   if (!server_api_key.empty()) {
@@ -105,7 +122,7 @@ http::Headers response_fields(const http::Headers& answer, const std::string& re
   http::Headers fields;
   const auto named = named_by_connection(answer);
   for (const auto& [name, value] : answer)
-    if (!is_among(name, kHopByHop) && !is_among(name, named) && !equal_ignoring_case(name, openai::answer_log::kField))
+    if (!is_among(name, kHopByHop) && !is_among(name, named) && !is_among(name, kReplacedInAnswers))
       fields.add(name, value);
   if (!fields.contains(kRequestId)) fields.add(std::string(kRequestId), request_id);
   return fields;

@@ -12,7 +12,7 @@ namespace cachalot::router {
 // came over, with X-Forwarded-For and -Proto, and with the request's id. `server_api_key`, if any, replaces the
 // client's.
 http::Headers request_fields(const http::Request& request, const std::string& request_id,
-                             const std::string& server_api_key);
+                             const std::string& server_api_key, bool is_https = false);
 
 // The fields of a replica's answer as the client gets them; Content-Length stays.
 http::Headers response_fields(const http::Headers& answer, const std::string& request_id);

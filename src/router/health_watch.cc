@@ -36,7 +36,8 @@ class Watch {
   Watch(std::shared_ptr<ProxyContext> context, size_t replica)
       : context_(std::move(context)),
         replica_(replica),
-        client_(context_->threads, {.max_body_bytes = kMaxAnswerBytes, .max_idle_connections = 1}),
+        client_(context_->threads,
+                {.max_body_bytes = kMaxAnswerBytes, .max_idle_connections = 1, .tls = context_->tls}),
         questions_(context_->table, replica, context_->options.model, context_->options.health_timeout) {}
 
   awaitable<void> ask() {
@@ -57,8 +58,7 @@ class Watch {
     http::ClientRequest request{.url = context_->urls[replica_]};
     request.url.target = std::move(target);
     const RouterOptions& options = context_->options;
-    const std::string& key =
-        options.server_api_key.empty() && !options.api_keys.empty() ? options.api_keys.front() : options.server_api_key;
+    const std::string key = options.server_api_key.empty() ? context_->keys->any_key() : options.server_api_key;
     if (!key.empty()) request.headers.add("Authorization", "Bearer " + key);
     auto first = co_await (client_.ask(std::move(request)) || pause_patiently(options.health_timeout));
     if (first.index() == 0) co_return std::move(std::get<0>(first));

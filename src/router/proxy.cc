@@ -49,7 +49,8 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
         client_(client),
         course_(*context_, client.request, request_id_of(client.request), steady_clock::now()),
         strand_(std::move(strand)),
-        grace_timer_(strand_) {
+        grace_timer_(strand_),
+        guest_(std::static_pointer_cast<openai::ApiKeys::Guest>(client.visit)) {
     if (context_->options.log_requests) client_.id = course_.id();
     if (!context_->tracer) return;
     span_ = telemetry::begin_request("router", client_.request.headers);
@@ -90,6 +91,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       client_.story = fmt::format("from {}{}", context_->table.url(course_.replica()),
                                   num_tries_ > 1 ? fmt::format(" as the {}. that was asked", num_tries_) : "");
     if (span_) end_span(*std::exchange(span_, std::nullopt));
+    if (guest_) charge();
   }
 
   void replica_is_silent(size_t replica) override {
@@ -108,11 +110,16 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     const http::Request& given = client_.request;
     http::ClientRequest request{.method = given.method,
                                 .url = context_->urls[course_.replica()],
-                                .headers = request_fields(given, course_.id(), context_->options.server_api_key),
+                                .headers = request_fields(given, course_.id(), context_->options.server_api_key,
+                                                          context_->options.door.tls.is_on()),
                                 .body = given.body,
                                 .more_body = {},
                                 .body_size = {}};
     request.url.target = given.target;
+    if (guest_) {
+      request.headers.add(std::string(openai::kUsageField), "1");
+      request.headers.add(std::string(openai::kPrioritiesField), guest_->priorities());
+    }
     if (try_span_)
       request.headers.set(std::string(telemetry::kTraceparent), telemetry::to_traceparent(try_span_->context));
     if (client_.body_is_complete()) {
@@ -209,6 +216,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       context_->metrics.answer_began(course_.replica(), seconds());
       context_->metrics.passed_bytes(course_.replica(), client_.request.body.size(), 0);
     }
+    call_was_answered_ = true;
     LogReader reader;
     for (;;) {
       Result<std::string> piece = co_await call_->read();
@@ -230,6 +238,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       } else {
         if (!course_.head_is_passed()) client_.begin(status_, fields);
         course_.pass_head();
+        if (guest_) take_usage(step.events);
         course_.pass(step.events, true);
         if (step.is_whole) {
           end_metrics(true);
@@ -250,6 +259,9 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     if (!response) response = course_.to_response(ApiError(502, response.error().message, "server_error"));
     fields.erase("Content-Type");
     fields.erase("Cache-Control");
+    call_was_answered_ = response->status == 200;
+    usage_ = response->headers.find(openai::kUsageField).value_or("");
+    response->headers.erase(openai::kUsageField);
     for (const auto& [name, value] : response->headers) fields.set(name, value);
     response->headers = std::move(fields);
     status_ = response->status;
@@ -285,12 +297,15 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     if (course_.head_is_passed()) co_return co_await client_.send(course_.last_words());
     Result<http::Response> response = openai::parse_whole(course_.last_words());
     if (!response) response = course_.to_response(ApiError(502, response.error().message, "server_error"));
+    call_was_answered_ = false;
     co_await client_.respond(std::move(*response));
   }
 
   awaitable<bool> pass_answer(http::ResponseHead head, std::optional<std::string> piece) {
     const auto length = head.headers.find("Content-Length");
     http::Headers fields = response_fields(head.headers, course_.id());
+    call_was_answered_ = head.status == 200;
+    usage_ = head.headers.find(openai::kUsageField).value_or("");
     if (course_.head_is_passed()) {
       // Another replica's, of whose stream nothing counts so far.
       const bool goes_on =
@@ -339,6 +354,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
       context_->metrics.passed_bytes(course_.replica(), 0, piece->size());
       std::string bytes = is_events ? boundary.pass(std::move(*piece)) : std::move(*piece);
       piece.reset();
+      if (is_events && guest_) take_usage(bytes);
       course_.pass(bytes, is_events);
       if (call_->is_complete()) {
         bytes += boundary.take_rest();
@@ -416,6 +432,23 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
     }
   }
 
+  // A replica's last event, which is not the client's.
+  void take_usage(std::string& events) {
+    const size_t begin = events.rfind(openai::kUsageComment);
+    if (begin == events.npos || !(begin == 0 || events[begin - 1] == '\n') || !events.ends_with("\n\n")) return;
+    usage_ = events.substr(begin + openai::kUsageComment.size());
+    events.resize(begin);
+  }
+  // By the replica's word, or by what can be seen: the prompt's length, and a token for each piece.
+  void charge() {
+    const size_t space = std::min(usage_.find(' '), usage_.size());
+    if (!usage_.empty())
+      guest_->charge(leading_number<int64_t>(usage_),
+                     leading_number<int64_t>(std::string_view(usage_).substr(std::min(space + 1, usage_.size()))));
+    else if (call_was_answered_)
+      guest_->charge(static_cast<int64_t>(course_.num_prompt_tokens()), static_cast<int64_t>(course_.num_pieces()));
+  }
+
   double seconds() const { return course_.seconds(steady_clock::now()); }
 
   const std::shared_ptr<ProxyContext> context_;
@@ -423,23 +456,29 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   RequestCourse course_;
   const asio::any_io_executor strand_;
   asio::steady_timer grace_timer_;
-  std::optional<http::ClientCall> call_;            // to the replica
-  int status_ = 0;                                  // of the answer that is passed on
-  int last_status_ = 0, num_tries_ = 0;             // of the last answer that came; replicas that were asked
-  std::optional<telemetry::Span> span_, try_span_;  // of the request, and of the replica's part in it
-  std::optional<Error> body_error_;                 // of the client
+  std::optional<http::ClientCall> call_;                       // to the replica
+  int status_ = 0;                                             // of the answer that is passed on
+  int last_status_ = 0, num_tries_ = 0;                        // of the last answer that came; replicas that were asked
+  std::optional<telemetry::Span> span_, try_span_;             // of the request, and of the replica's part in it
+  std::optional<Error> body_error_;                            // of the client
+  const std::shared_ptr<const openai::ApiKeys::Guest> guest_;  // null: nobody counts
+  bool call_was_answered_ = false;
+  std::string usage_;  // "12 34", as the replica told it; empty: not yet
 };
 
 }  // namespace
 
-ProxyContext::ProxyContext(const http::IoThreads& threads, const RouterOptions& options, std::vector<http::Url> urls)
+ProxyContext::ProxyContext(const http::IoThreads& threads, const RouterOptions& options, RouterParts parts)
     : RouterState(options),
       threads(threads),
-      urls(std::move(urls)),
+      urls(std::move(parts.urls)),
+      keys(std::move(parts.keys)),
+      tls(std::move(parts.tls)),
       client(threads, {.connect_timeout = options.connect_timeout,
                        .idle_timeout = options.answer_timeout,
                        .max_header_bytes = 64 << 10,
-                       .max_idle_connections = 256}) {}
+                       .max_idle_connections = 256,
+                       .tls = tls}) {}
 
 awaitable<void> pass_on(std::shared_ptr<ProxyContext> context, http::ServerCall& client) {
   // Others may hold the call for a moment longer.

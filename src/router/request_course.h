@@ -96,6 +96,7 @@ class RequestCourse {
   // --- The replica is silent.
   // The call is to be closed at once; else it has the grace that begins.
   bool hear_silence();
+  double num_prompt_tokens() const { return facts_.num_prompt_tokens; }  // an estimate
   uint64_t num_pieces() const { return num_pieces_; }
   // Another process is there: if it is not the one that has the call, that is to be closed; where it may be, the call
   // has the second grace.

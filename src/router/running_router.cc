@@ -11,6 +11,7 @@
 #include "base/stop_signals.h"
 #include "config/json.h"
 #include "config/version.h"
+#include "http/tls.h"
 #include "openai/api_error.h"
 #include "page/feed.h"
 #include "page/page_files.h"
@@ -49,20 +50,25 @@ Result<int> fit_connections(int wanted) {
   return wanted == 0 ? std::min(fitting, kMostConnections) : wanted;
 }
 
-Result<std::vector<http::Url>> parse_urls(const RouterOptions& options) {
-  std::vector<http::Url> urls;
+Result<RouterParts> read_parts(const RouterOptions& options) {
+  RouterParts parts;
   for (const std::string& text : options.server_urls) {
     auto url = http::parse_url(text);
     if (!url) return make_parameter_error("server-urls", "--server-urls: {}", url.error().message);
     if (url->target != "/")
-      return make_parameter_error("server-urls", "--server-urls: {} has a path; only http://HOST:PORT belongs there",
-                                  text);
-    urls.push_back(std::move(*url));
+      return make_parameter_error(
+          "server-urls", "--server-urls: {} has a path; only http://HOST:PORT or https://HOST:PORT belongs there",
+          text);
+    if (url->is_https && !parts.tls) {
+      ASSIGN_OR_RETURN(parts.tls, http::TlsContext::of_client(options.replica_ca_certs));
+    }
+    parts.urls.push_back(std::move(*url));
   }
-  if (urls.empty())
+  ASSIGN_OR_RETURN(parts.keys, openai::ApiKeys::open(options.api_keys, options.door.api_key_file));
+  if (parts.urls.empty())
     return make_parameter_error("server-urls",
                                 "--server-urls is missing: the addresses of the replicas, as http://HOST:PORT");
-  return urls;
+  return parts;
 }
 
 json::object describe(const ReplicaStatus& status, size_t rank, steady_clock::time_point now) {
@@ -93,10 +99,10 @@ http::Response json_response(const json::value& value) {
 // In the order in which they may be taken down again: the last member goes first. Requests on their way hold the
 // context until the I/O threads are joined.
 struct RunningRouter::Parts {
-  explicit Parts(RouterOptions given, std::vector<http::Url> urls)
+  explicit Parts(RouterOptions given, RouterParts parts)
       : options(std::move(given)),
         threads(options.io_threads),
-        context(std::make_shared<ProxyContext>(threads, options, std::move(urls))),
+        context(std::make_shared<ProxyContext>(threads, options, std::move(parts))),
         http(threads, {.host = options.host,
                        .port = options.port,
                        .max_header_bytes = options.max_header_bytes,
@@ -108,7 +114,8 @@ struct RunningRouter::Parts {
                        .header_timeout = options.header_timeout,
                        .body_timeout = options.body_timeout,
                        .write_timeout = options.write_timeout,
-                       .last_words = "the router is shutting down"}) {}
+                       .last_words = "the router is shutting down",
+                       .door = options.door}) {}
 
   void add_routes() {
     const auto at_once = [&](const char* method, const char* path, const std::function<http::Response()>& answer) {
@@ -126,12 +133,13 @@ struct RunningRouter::Parts {
           200,
           {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
           context->metrics.render(context->table.status(steady_clock::now()), http.num_connections()) +
-              (tracer ? tracer->render_metrics() : "")};
+              context->keys->render_metrics() + (tracer ? tracer->render_metrics() : "")};
     });
     add_passed_routes();
     feed.register_routes(http);
-    http.set_head_check([this](const http::Request& head) {
-      return page::is_page(head.path) ? std::nullopt : openai::check_api_key(head, options.api_keys, kOpenToAll);
+    http.set_head_check([this](const http::Request& head) -> openai::ApiKeys::Entry {
+      if (page::is_page(head.path)) return nullptr;
+      return context->keys->admit(head, kOpenToAll);
     });
     if (options.log_requests)
       http.set_observer([](const http::ServedRequest& served) {
@@ -196,15 +204,14 @@ struct RunningRouter::Parts {
 };
 
 Result<std::unique_ptr<RunningRouter>> RunningRouter::start(RouterOptions options) {
-  ASSIGN_OR_RETURN(std::vector<http::Url> urls, parse_urls(options));
+  ASSIGN_OR_RETURN(RouterParts named, read_parts(options));
   ASSIGN_OR_RETURN(options.max_connections, fit_connections(options.max_connections));
-  auto parts = std::make_unique<Parts>(std::move(options), std::move(urls));
+  auto parts = std::make_unique<Parts>(std::move(options), std::move(named));
   ASSIGN_OR_RETURN(parts->tracer, telemetry::Tracer::create(parts->options.traces, "cachalot-router"));
   parts->context->tracer = parts->tracer.get();
   parts->add_routes();
   RETURN_IF_ERROR(parts->http.start());
-  log::info("routing http://{} to {} replicas, as they come up", address_text(parts->options.host, parts->http.port()),
-            parts->options.server_urls.size());
+  log::info("routing {} to {} replicas, as they come up", parts->http.url(), parts->options.server_urls.size());
   parts->watch = std::make_unique<HealthWatch>(parts->context);
   parts->look = std::make_unique<ClusterLook>(parts->context);
   parts->feed.start([parts = parts.get()] {

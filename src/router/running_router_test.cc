@@ -1,6 +1,8 @@
 #include "router/running_router.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <boost/asio/read.hpp>
 #include <boost/asio/read_until.hpp>
@@ -8,10 +10,14 @@
 #include <future>
 #include <thread>
 
+#include "base/file.h"
+#include "base/folder_test_util.h"
 #include "base/ports.h"
 #include "base/process_test_util.h"
+#include "http/certificate_test_util.h"
 #include "http/client.h"
 #include "http/loopback_test_util.h"
+#include "http/tls.h"
 #include "openai/api_server.h"
 #include "openai/fake_service_test_util.h"
 #include "router/fake_replica_test_util.h"
@@ -111,7 +117,7 @@ TEST_F(RouterTest, ThePageIsOpenAndItsEventsWantTheKey) {
   EXPECT_EQ(get("/page/app.js").status, 200);
   EXPECT_EQ(get("/cluster/events").status, 401);
   http::RawClient client(router_->port());
-  client.send("GET /cluster/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key\r\n\r\n");
+  client.send("GET /cluster/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key\r\n\r\n");
   EXPECT_THAT(client.read_until("event: hello\n"), Not(HasSubstr("closed")));
   EXPECT_THAT(client.read_until("\n\n"), AllOf(HasSubstr(R"("kind":"router")"), HasSubstr(R"("model":"nano")")));
   // Each replica as it tells of itself; one that does not, as the router knows it.
@@ -227,7 +233,7 @@ TEST_F(RouterTest, ASlowClientSlowsTheReplica) {
   };
   start();
   http::RawClient client(router_->port());
-  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
   const http::Responder responder = asked.get_future().get();
   // Writes as the router takes: at most a megabyte that it has not taken.
   std::function<void()> write_more = [&] {
@@ -252,7 +258,8 @@ TEST_F(RouterTest, LargeRequestsPassWithoutBeingHeldWhole) {
   start();
   EXPECT_EQ(complete({}, std::string(20 << 20, 'x')).body, std::to_string(20 << 20));
   http::RawClient client(router_->port());
-  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
+  client.send(
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
   for (int idx = 0; idx < 30; idx++) client.send("186a0\r\n" + std::string(100'000, 'x') + "\r\n");
   client.send("0\r\n\r\n");
   EXPECT_THAT(client.read_to_end(), EndsWith("\r\n\r\n3000000"));
@@ -268,7 +275,7 @@ TEST_F(RouterTest, TooLargeARequestIsRefusedWithOrWithoutALength) {
   EXPECT_EQ(declared.status, 413);
   EXPECT_THAT(declared.body, HasSubstr("the request's body is larger than 3145728 bytes"));
   http::RawClient client(router_->port());
-  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
   for (size_t sent = 0; sent < too_large.size(); sent += 100'000)
     client.send("186a0\r\n" + std::string(100'000, 'x') + "\r\n");
   const std::string chunked = client.read_to_end();
@@ -287,7 +294,7 @@ TEST_F(RouterTest, AClientThatGoesAwayEndsItsRequest) {
   start();
   {
     http::RawClient client(router_->port());
-    client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     asked.get_future().wait();
   }
   EXPECT_EQ(gone.get_future().wait_for(http::kTestPatience), std::future_status::ready);
@@ -337,7 +344,7 @@ TEST_F(RouterTest, AnAnswerThatBreaksOffNeverLooksComplete) {
     responder.write("data: 1\n\ndata: half", [responder] { responder.abort(); });
   };
   start();
-  const std::string request = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+  const std::string request = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
   http::RawClient client(router_->port());
   client.send(request);
   const std::string events = client.read_to_end();
@@ -387,7 +394,7 @@ TEST_F(RouterTest, AnAnswerThatHttpDoesNotKnowCostsItsRequestOnly) {
   const std::string broken =
       "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 20\r\n\r\ndata: 1\n\n";
   http::RawClient client(router_->port());
-  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(broken.size()) +
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + std::to_string(broken.size()) +
               "\r\n\r\n" + broken);
   EXPECT_THAT(client.read_to_end(),
               AllOf(HasSubstr("data: 1\n\n"), HasSubstr("data: {\"error\""), Not(HasSubstr("Content-Length"))));
@@ -541,10 +548,91 @@ TEST_F(RouterTest, KeysAreCheckedAndTheServersOwnIsSent) {
   EXPECT_EQ(replica(0).last_request().headers.find("Authorization"), "Bearer inner");
 }
 
+TEST_F(RouterTest, KeysHaveLimitsNamesAndWhatAReplicaTellsOfTokens) {
+  const TestFolder folder;
+  options_.door.api_key_file = folder.path("keys.yaml");
+  ASSERT_TRUE(
+      write_file(options_.door.api_key_file,
+                 "- {name: alice, key: a, tokens-per-minute: 100, priorities: [0, 3]}\n- {name: bob, key: b}\n"));
+  ASSERT_EQ(chmod(options_.door.api_key_file.c_str(), 0600), 0);
+  options_.server_api_key = "inner";
+  add_replica().on_completion = [](const http::Request& request, const http::Responder& responder) {
+    if (request.body.contains("stream")) {
+      responder.begin(200, {{"Content-Type", "text/event-stream"}});
+      responder.write("data: {}\n\ndata: [DONE]\n\n: usage 30 70\n\n");
+      return responder.end();
+    }
+    responder.respond({200, {{"X-Cachalot-Usage", "10 20"}, {"Access-Control-Allow-Origin", "*"}}, "whole"});
+  };
+  auto router = RunningRouter::start(options_);
+  ASSERT_TRUE(router) << router.error().message;
+  router_ = std::move(*router);
+  ASSERT_TRUE(eventually([&] { return get("/health").status == 200; }));
+  const auto as = [&](const std::string& key, std::string body = "{}", http::Headers fields = {}) {
+    fields.set("Authorization", "Bearer " + key);
+    return complete(std::move(fields), std::move(body));
+  };
+  const http::Response whole = as("a", "{}", {{"X-Cachalot-Priorities", "-9 9"}});
+  EXPECT_EQ(whole.body, "whole");
+  EXPECT_FALSE(whole.headers.contains("X-Cachalot-Usage"));
+  EXPECT_FALSE(whole.headers.contains("Access-Control-Allow-Origin"));
+  const http::Request seen = replica(0).last_request();
+  EXPECT_EQ(seen.headers.find("X-Cachalot-Priorities"), "0 3");
+  EXPECT_EQ(seen.headers.find("X-Cachalot-Usage"), "1");
+  const http::Response stream = as("a", R"({"stream": true})");
+  EXPECT_EQ(stream.body, "data: {}\n\ndata: [DONE]\n\n");
+  EXPECT_TRUE(eventually([&] { return get("/metrics").body.contains("key_in_flight{key=\"alice\"} 0\n"); }));
+  const http::Response refused = as("a");
+  EXPECT_EQ(refused.status, 429) << "130 of 100 tokens are used";
+  EXPECT_TRUE(refused.headers.contains("Retry-After"));
+  EXPECT_EQ(as("b").status, 200);
+  EXPECT_EQ(as("c").status, 401);
+  EXPECT_THAT(get("/metrics").body, AllOf(HasSubstr("key_tokens_total{key=\"alice\",kind=\"prompt\"} 40\n"),
+                                          HasSubstr("key_tokens_total{key=\"alice\",kind=\"generation\"} 90\n"),
+                                          HasSubstr("key_refused_total{key=\"alice\",limit=\"tokens\"} 1\n")));
+}
+
+TEST_F(RouterTest, SpeaksTlsToBothSides) {
+  const TestFolder folder;
+  const auto own = http::CertificateFiles::make(folder.path(), "own");
+  const auto replicas = http::CertificateFiles::make(folder.path(), "replicas");
+  http::ServerOptions server_options{.host = "127.0.0.1"};
+  server_options.door.tls = {.certfile = replicas.certificate, .keyfile = replicas.key};
+  http::Server server(threads_, server_options);
+  server.route("GET", "/load", [](const http::Request&) {
+    return http::Response::json(200, R"({"running": 0, "waiting": 0, "pending_tokens": 0, "kv_usage": 0})");
+  });
+  server.route("POST", "/v1/completions", [](const http::Request& request) {
+    return http::Response::text(200, std::string(request.headers.find("X-Forwarded-Proto").value_or("")));
+  });
+  ASSERT_TRUE(server.start());
+  options_.server_urls = {fmt::format("https://127.0.0.1:{}", server.port())};
+  options_.replica_ca_certs = folder.path("absent.pem");
+  EXPECT_THAT(RunningRouter::start(options_).error().message, HasSubstr("absent.pem"));
+  options_.replica_ca_certs = replicas.certificate;
+  options_.door.tls = {.certfile = own.certificate, .keyfile = own.key};
+  auto router = RunningRouter::start(options_);
+  ASSERT_TRUE(router) << router.error().message;
+  router_ = std::move(*router);
+  const http::Client client(threads_, {.tls = *http::TlsContext::of_client(own.certificate)});
+  const auto ask = [&] {
+    http::ClientRequest request{
+        .method = "POST",
+        .url = *http::parse_url(fmt::format("https://127.0.0.1:{}/v1/completions", router_->port())),
+        .body = "{}"};
+    return client.fetch(std::move(request));
+  };
+  ASSERT_TRUE(eventually([&] {
+    const auto answer = ask();
+    return answer && answer->status == 200;
+  }));
+  EXPECT_EQ(ask()->body, "https");
+}
+
 TEST_F(RouterTest, SmuggledRequestsAreRefusedBeforeAReplicaSeesThem) {
   add_replica();
   start();
-  const std::string head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\n";
+  const std::string head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n";
   for (const std::string& rest :
        {std::string("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         std::string("Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde"),
@@ -560,7 +648,7 @@ TEST_F(RouterTest, SmuggledRequestsAreRefusedBeforeAReplicaSeesThem) {
         std::string("X-Bad\x01Name: 1\r\nContent-Length: 0\r\n\r\n")}) {
     http::RawClient client(router_->port());
     client.send(head + rest);
-    client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     const std::string answer = client.read_to_end();
     EXPECT_THAT(answer, AnyOf(StartsWith("HTTP/1.1 400"), StartsWith("HTTP/1.1 501"))) << rest;
     EXPECT_THAT(answer, Not(HasSubstr("replica 0"))) << rest;
@@ -599,8 +687,8 @@ TEST_F(RouterTest, StreamsThatADrainDoesNotWaitForEndWithAnError) {
   const auto ask = [&](const std::string& body) {
     return std::async(std::launch::async, [&, body] {
       http::RawClient client(router_->port());
-      client.send(
-          fmt::format("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}", body.size(), body));
+      client.send(fmt::format("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{}",
+                              body.size(), body));
       return client.read_to_end();
     });
   };
@@ -726,7 +814,7 @@ TEST_F(RouterTest, AHeadAndCommentsArePassedOnWhileARequestWaits) {
   };
   start();
   http::RawClient client(router_->port());
-  client.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
   const http::Responder responder = asked.get_future().get();
   EXPECT_THAT(client.read_until("\r\n\r\n"), HasSubstr("text/event-stream"));
   responder.write(": still waiting\n\n");
@@ -804,7 +892,7 @@ TEST_F(RouterTest, PathsReachReplicasInOneSpellingOnly) {
   start();
   for (const char* path : {"/v1/../v1/completions", "/v1/%2e%2e/load", "/v1/./completions", "/v1/x%00"}) {
     http::RawClient client(router_->port());
-    client.send(fmt::format("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", path));
+    client.send(fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", path));
     EXPECT_THAT(client.read_response(), StartsWith("HTTP/1.1 400 ")) << path;
   }
   EXPECT_EQ(replica(0).num_requests, 0);
@@ -829,7 +917,7 @@ TEST_F(RouterTest, ADrainLetsARunningAnswerFinish) {
 }
 
 TEST(RouterOptions, AddressesThatAreNoneAreNamed) {
-  for (const char* url : {"127.0.0.1:7555", "https://a:1", "http://a:1/v1", "http://a:x"}) {
+  for (const char* url : {"127.0.0.1:7555", "ftp://a:1", "http://a:1/v1", "http://a:x"}) {
     const auto router = RunningRouter::start({.server_urls = {url}, .host = "127.0.0.1", .port = 0});
     ASSERT_FALSE(router) << url;
     EXPECT_THAT(router.error().message, AllOf(HasSubstr("--server-urls"), HasSubstr(url)));

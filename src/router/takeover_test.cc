@@ -1,10 +1,13 @@
 // Answers whose replica is lost, through a router: what their clients get is what an undisturbed one gives.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <boost/json/parse.hpp>
 #include <deque>
 #include <mutex>
 
+#include "base/file.h"
+#include "base/folder_test_util.h"
 #include "base/text.h"
 #include "http/loopback_test_util.h"
 #include "openai/answer/answer_log.h"
@@ -133,7 +136,8 @@ class TakeoverTest : public openai::ApiServerTest {
   }
   http::Url server_url() { return *http::parse_url("http://127.0.0.1:" + std::to_string(server_->port())); }
   http::Response get(const std::string& target) {
-    return *client_.fetch({.url = *http::parse_url("http://127.0.0.1:" + std::to_string(router_->port()) + target)});
+    return *client_.fetch({.url = *http::parse_url("http://127.0.0.1:" + std::to_string(router_->port()) + target),
+                           .headers = router_headers_});
   }
   Result<http::Response> ask_router(const Kind& kind, std::vector<Cut> cuts = {}) {
     {
@@ -143,7 +147,7 @@ class TakeoverTest : public openai::ApiServerTest {
     }
     return client_.fetch({.method = "POST",
                           .url = *http::parse_url("http://127.0.0.1:" + std::to_string(router_->port()) + kind.path),
-                          .headers = {{"X-Request-Id", "abc"}},
+                          .headers = router_headers_,
                           .body = kind.body});
   }
   double metric(const std::string& name) {
@@ -173,6 +177,7 @@ class TakeoverTest : public openai::ApiServerTest {
   http::IoThreads relay_threads_{2};
   http::Client relay_client_{relay_threads_};
   RouterOptions router_options_;
+  http::Headers router_headers_{{"X-Request-Id", "abc"}};
   std::vector<std::unique_ptr<Relay>> relays_;
   std::unique_ptr<RunningRouter> router_;
 };
@@ -219,6 +224,36 @@ void TakeoverOfEveryKindTest::cut_everywhere(const Kind& kind, bool behind_every
 // A campaign, with CACHALOT_CUT_EVERYWHERE set: behind every part.
 TEST_P(TakeoverOfEveryKindTest, ClientsGetWhatAnUndisturbedRunGives) {
   cut_everywhere(GetParam(), std::getenv("CACHALOT_CUT_EVERYWHERE") != nullptr);
+}
+
+TEST_P(TakeoverOfEveryKindTest, TheKeyIsChargedOnceAndHoldsOnePlace) {
+  const Kind& kind = GetParam();
+  const TestFolder folder;
+  router_options_.door.api_key_file = folder.path("keys.yaml");
+  ASSERT_TRUE(write_file(router_options_.door.api_key_file, "- {name: alice, key: a, in-flight: 1}\n"));
+  ASSERT_EQ(chmod(router_options_.door.api_key_file.c_str(), 0600), 0);
+  router_headers_.set("Authorization", "Bearer a");
+  service_.answer_with(kind.answer, kind.ends);
+  start();
+  start_router();
+  const auto num_tokens = [&](const std::string& what) {
+    EXPECT_TRUE(eventually([&] { return get("/metrics").body.contains("key_in_flight{key=\"alice\"} 0\n"); }));
+    return metric("cachalot:key_tokens_total{key=\"alice\",kind=\"" + what + "\"}");
+  };
+  const auto undisturbed = ask_router(kind);
+  ASSERT_TRUE(undisturbed);
+  const double num_prompt_tokens = num_tokens("prompt"), num_generated = num_tokens("generation");
+  EXPECT_GT(num_prompt_tokens, 0);
+  EXPECT_GT(num_generated, 0);
+  const auto answer = ask_router(
+      kind, {{Cut::How::kBreaks, 3}, {Cut::How::kIsGivenUp, 2}, {Cut::How::kIsRefused, 0}, {Cut::How::kBreaks, 2}});
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 200) << answer->body;
+  EXPECT_THAT(answer->body, Not(HasSubstr(": usage ")));
+  EXPECT_FALSE(answer->headers.contains(openai::kUsageField));
+  EXPECT_EQ(num_tokens("prompt"), 2 * num_prompt_tokens);
+  EXPECT_EQ(num_tokens("generation"), 2 * num_generated);
+  EXPECT_EQ(metric("cachalot:key_requests_total{key=\"alice\"}"), 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TakeoverOfEveryKindTest, testing::ValuesIn(openai::answer_kinds::kinds()),

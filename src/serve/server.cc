@@ -146,7 +146,9 @@ struct RunningServer::Parts {
     http::ServerOptions http_options{.host = options.host,
                                      .port = options.port,
                                      .max_body_bytes_in_flight = options.max_body_bytes_in_flight,
-                                     .idle_timeout = std::chrono::seconds(options.idle_timeout_seconds)};
+                                     .idle_timeout = std::chrono::seconds(options.idle_timeout_seconds),
+                                     .door = options.door};
+    ASSIGN_OR_RETURN(keys, openai::ApiKeys::open(options.api_keys, options.door.api_key_file));
     http_options.max_connections = std::min(http_options.max_connections, http::raise_file_limit() - kOtherFiles);
     http = std::make_unique<http::Server>(*io_threads, std::move(http_options));
     RETURN_IF_ERROR(http->listen());
@@ -176,7 +178,7 @@ struct RunningServer::Parts {
     openai::ApiServerOptions api_options{
         .served_model_names = options.served_model_names.empty() ? std::vector{folder} : options.served_model_names,
         .model_path = folder,
-        .api_keys = options.api_keys,
+        .keys = keys,
         .version = kVersion,
         .generation_config = generation_config,
         .seed = options.engine.seed,
@@ -316,6 +318,7 @@ struct RunningServer::Parts {
   std::unique_ptr<Replica> replica;
   LateService service;
   std::unique_ptr<telemetry::Tracer> tracer;
+  std::shared_ptr<const openai::ApiKeys> keys;
   std::unique_ptr<openai::ApiServer> api;
   std::unique_ptr<page::Feed> feed;
   std::unique_ptr<http::IoThreads> io_threads;  // may use the API's workers, submit and abort until they are joined
@@ -349,7 +352,7 @@ std::string RunningServer::model_name() const {
 }
 
 std::string RunningServer::url() const {
-  return fmt::format("http://{}/v1", address_text(parts_->options.host, parts_->http->port()));
+  return parts_->http->url() + (parts_->options.door.uds.empty() ? "/v1" : "");
 }
 
 void RunningServer::stop(Deadline deadline) {

@@ -42,6 +42,7 @@ struct ServeOptions {
   std::vector<std::string> served_model_names;  // none: the model's folder exactly as typed
   std::vector<std::string> api_keys;
   TraceOptions traces;
+  DoorOptions door;
   std::optional<bool> reasoning;  // absent: if the tokenizer has <think> and </think>
   int io_threads = 2;
   int idle_timeout_seconds = 75;                // of a client's connection between two requests

@@ -31,8 +31,8 @@ Result<std::unique_ptr<Tracer>> Tracer::create(const TraceOptions& options, std:
   auto url = http::parse_url(options.endpoint);
   if (!url)
     return make_parameter_error("otlp-traces-endpoint",
-                                "--otlp-traces-endpoint {}: spans go to an OTLP receiver over HTTP, without TLS: "
-                                "http://HOST:4318{}; for another one, let a collector on this machine pass them on",
+                                "--otlp-traces-endpoint {}: spans go to an OTLP receiver over HTTP: http://HOST:4318{} "
+                                "or https://; for another one, let a collector on this machine pass them on",
                                 quoted(options.endpoint), kPath);
   if (url->target == "/") url->target = kPath;
   resource.insert(resource.begin(), {{"service.name", options.service_name.empty() ? service : options.service_name},

@@ -212,7 +212,7 @@ class Server {
       if (!client.was_reset) check_answers(client.received, bytes);
     }
     // Somebody else is served, and nothing is left behind.
-    other_->send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    other_->send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     wait("an answer to another client", *other_,
          [&] { return other_->received.find("\r\n\r\n") != std::string::npos; });
     CHECK(other_->received.starts_with("HTTP/1.1 200 ") && other_->received.ends_with("\r\n\r\n"));
@@ -351,14 +351,14 @@ class Router {
     const std::string body = fmt::format(R"({{"prompt": "{}", "stream": true}})", num_requests_++);
     switch (kind) {
       case Kind::kHead:
-        return "HEAD /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        return "HEAD /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
       case Kind::kGet:
-        return "GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        return "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
       case Kind::kOldClient:
         return fmt::format("POST /v1/completions HTTP/1.0\r\nContent-Length: {}\r\n\r\n{}", body.size(), body);
       default:
         return fmt::format(
-            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}",
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}",
             body.size(), body);
     }
   }
@@ -380,8 +380,8 @@ class Router {
     for (bool is_served = false; !is_served;) {
       CHECK(steady_clock::now() < deadline, "no replica is up again");
       const std::string body = fmt::format(R"({{"prompt": "{}"}})", num_requests_++);
-      other_->send(
-          fmt::format("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}", body.size(), body));
+      other_->send(fmt::format("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{}",
+                               body.size(), body));
       std::optional<Answer> answer;
       wait("an answer to another client", *other_, [&] {
         std::string_view received = other_->received;

@@ -40,7 +40,7 @@ done
 # get NODE PATH: the body of an answer, without curl.
 get() {
   exec 3<>"/dev/tcp/10.77.0.$1/7555" || return 1
-  printf 'GET %s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n' "$2" >&3
+  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&3
   cat <&3
   exec 3>&-
 }

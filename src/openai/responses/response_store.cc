@@ -90,6 +90,14 @@ std::string owner_of(const http::Request& head) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
+uint64_t client_of(const http::Request& head, bool may_name) {
+  const std::string_view key = api_key_of(head);
+  const std::string_view named = may_name ? head.headers.find(kOwnerField).value_or("") : std::string_view();
+  if (key.empty() && named.empty()) return 0;
+  const std::string text = fmt::format("{}\n{}", key, named);
+  return std::max<uint64_t>(XXH3_64bits(text.data(), text.size()), 1);
+}
+
 void ResponseStore::put(const std::string& id, StoredResponse response) {
   const int64_t size = static_cast<int64_t>(id.size() + response.num_bytes()) + kEntryBytes;
   if (size > max_bytes_) return;

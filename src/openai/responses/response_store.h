@@ -46,6 +46,9 @@ struct StoredResponse {
 // Who may ask for what a request leaves behind: everybody who has its API key. A router that has clients with keys of
 // their own says whose request it is.
 std::string owner_of(const http::Request& head);
+// The same as a number, for those who share their turns; 0: it brings neither key nor name. `may_name`: what the field
+// below says counts, too.
+uint64_t client_of(const http::Request& head, bool may_name);
 // The header field in which it does.
 inline constexpr std::string_view kOwnerField = "X-Cachalot-Client";
 
