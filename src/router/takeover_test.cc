@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/folder_test_util.h"
 #include "base/text.h"
+#include "config/environment.h"
 #include "http/loopback_test_util.h"
 #include "openai/answer/answer_log.h"
 #include "openai/answer_kinds_test_util.h"
@@ -221,9 +222,9 @@ void TakeoverOfEveryKindTest::cut_everywhere(const Kind& kind, bool behind_every
   }
 }
 
-// A campaign, with CACHALOT_CUT_EVERYWHERE set: behind every part.
+// A campaign, with CACHALOT_CUT_EVERYWHERE=1: behind every part.
 TEST_P(TakeoverOfEveryKindTest, ClientsGetWhatAnUndisturbedRunGives) {
-  cut_everywhere(GetParam(), std::getenv("CACHALOT_CUT_EVERYWHERE") != nullptr);
+  cut_everywhere(GetParam(), !environment_variable("CACHALOT_CUT_EVERYWHERE").empty());
 }
 
 TEST_P(TakeoverOfEveryKindTest, TheKeyIsChargedOnceAndHoldsOnePlace) {

@@ -206,7 +206,16 @@ router:
         self.ask({"X-Request-Id": "in-the-log"})
         with self.assertRaises(urllib.error.HTTPError):
             fetch(self.cluster.url + "/v1/nowhere", headers={"Authorization": f"Bearer {KEY}"})
-        logs = {path.name: path.read_text().splitlines() for path in (self.folder / "logs").glob("*.log")}
+
+        def read_logs():
+            return {path.name: path.read_text() for path in (self.folder / "logs").glob("*.log")}
+
+        def is_written():  # behind the answer
+            text = "".join(read_logs().values())
+            return text.count("in-the-log") >= 2 and "/v1/nowhere" in text and text.endswith("\n")
+
+        eventually(is_written, "the lines of both requests")
+        logs = {name: text.splitlines() for name, text in read_logs().items()}
         self.assertEqual(len(logs), 3, logs.keys())
         lines = {name: [json.loads(line) for line in text] for name, text in logs.items()}
         for line in sum(lines.values(), []):

@@ -185,7 +185,21 @@ class BuiltInCluster(PageTest):
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         cls.port = free_port()
         cls.url = f"http://127.0.0.1:{cls.port}"
-        cluster = Process("up", ["up", "--port", cls.port, "--run-folder", folder], r"(?m)^ready: ")
+        cluster = Path(folder) / "cluster.yaml"
+        cluster.write_text(  # as without a file, but for who is lost: for longer than a page on a busy machine takes to look
+            f"""model: {ROOT}/models/nano
+nodes: [127.0.0.1]
+devices: 4
+tensor-parallel-size: 2
+enable-expert-parallel: true
+port: 0
+data-parallel-rpc-port: 0
+served-model-name: nano
+restart: {{first-wait: 4}}
+"""
+        )
+        words = ["up", cluster, "--port", cls.port, "--run-folder", folder]
+        cluster = Process("up", words, r"(?m)^ready: ")
         cls.addClassCleanup(cluster.end)
 
     def state(self):
