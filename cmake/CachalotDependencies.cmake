@@ -1,4 +1,4 @@
-# The libraries that Cachalot stands on, all from Debian's packages (scripts/install_packages.sh).
+# The libraries that Cachalot stands on, all from Debian's packages (scripts/install_packages.sh) but one: third_party/raft.
 find_package(Threads REQUIRED)
 find_package(Boost 1.81 REQUIRED COMPONENTS json)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto SSL)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# collect_licences.sh FOLDER LIBRARY...: the licences of the libraries (files of Debian packages), of the header libraries and
-# of the Rust crates that the program is built with.
+# collect_licences.sh FOLDER LIBRARY...: the licences of the libraries (files of Debian packages), of the header libraries, of
+# third_party/ and of the Rust crates that the program is built with.
 set -euo pipefail
 folder=$1
 shift
 
-mkdir -p "$folder/debian" "$folder/crates"
+mkdir -p "$folder/debian" "$folder/crates" "$folder/third_party"
+cp "$(dirname "$0")/../third_party/raft/LICENSE" "$folder/third_party/raft"
 headers=(libboost1.81-dev libcli11-dev libxxhash-dev libfmt-dev libspdlog-dev libyaml-cpp-dev prometheus-cpp-dev)
 packages=()
 for library in "$@"; do

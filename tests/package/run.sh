@@ -58,7 +58,7 @@ fail() { echo "package: $*"; exit 1; }
 missing=$(inside sh -c 'for file in /opt/cachalot/libexec/cachalot /opt/cachalot/lib/*.so*; do
   LD_LIBRARY_PATH=/opt/cachalot/lib ldd "$file" | grep "not found" || true; done')
 [[ -z $missing ]] || fail "libraries are missing: $missing"
-for file in LICENSE README.md licences/debian/libucx0 licences/crates docs/deployment.md deploy/slurm.sbatch \
+for file in LICENSE README.md licences/debian/libucx0 licences/crates licences/third_party/raft docs/deployment.md deploy/slurm.sbatch \
   models/nano/config.json models/nano-awq/config.json lib/ucx/libuct_ib.so.0; do
   [[ -e $root/opt/cachalot/$file ]] || fail "$file is not in it"
 done
