@@ -100,6 +100,7 @@ check() {  # SOURCE_FOLDER
     base/process comm/ucx  # what a child inherits; what UCX's own variables say about signals
   check_only_in "$1" '#include <boost/beast' "Boost.Beast is included" http
   check_only_in "$1" '#include <uc[mpst]/' "UCX is included" comm/ucx
+  check_only_in "$1" '#include <raft' "Raft's core is included" agents/raft_core
   check_buffers "$1"
   check_views "$1"
   return $failed
@@ -139,6 +140,7 @@ self_check() {
     expect_complaint src/engine/home.cc 'const char* home = getenv("HOME");' 'src/engine/home.cc:1:' &&
     expect_complaint src/serve/server.cc '#include <boost/beast/http.hpp>' 'Boost.Beast is included only in: http' &&
     expect_complaint src/comm/mesh.cc '#include <ucp/api/ucp.h>' 'UCX is included only in: comm/ucx' &&
+    expect_complaint src/comm/log.cc '#include <raft.h>' "Raft's core is included only in: agents/raft_core" &&
     expect_complaint src/engine/first.cc $'Buffer cache = make();\nx = *cache.data();' 'src/engine/first.cc:2:' &&
     expect_complaint src/model/first.cc $'Buffer cache = make();\nreinterpret_cast<float*>(cache.data())[0] = 1;' 'src/model/first.cc:2:' &&
     expect_complaint src/model/first.cc $'Buffer cache, logits;\nmemcpy(x, logits.data(), 8);' 'src/model/first.cc:2:' &&

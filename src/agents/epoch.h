@@ -39,9 +39,7 @@ struct Epoch {
     return nullptr;
   }
   bool operator==(const Epoch&) const = default;
-  static auto fields(auto& self) {
-    return std::tie(self.number, self.placement_version, self.members, self.given_up);
-  }
+  static auto fields(auto& self) { return std::tie(self.number, self.placement_version, self.members, self.given_up); }
 };
 
 // What an agent tells each of its ranks: at once when an epoch is decided, and with every new lease. A rank leaves what
@@ -63,14 +61,14 @@ struct RankReport {
   uint64_t process = 0;
   int rank = 0;
   RankPhase phase = RankPhase::kLoading;
-  uint32_t epoch = 0;           // the newest that it has entered
-  uint64_t committed = 0;       // its last committed round
-  std::vector<uint16_t> slots;  // of experts that hold their weights, by placement_version's order
+  uint32_t epoch = 0;              // the newest that it has entered
+  uint64_t committed = 0;          // its last committed round
+  uint32_t placement_version = 0;  // the newest of which it has loaded all of its slots
   std::string card;
 
   bool operator==(const RankReport&) const = default;
   static auto fields(auto& self) {
-    return std::tie(self.process, self.rank, self.phase, self.epoch, self.committed, self.slots, self.card);
+    return std::tie(self.process, self.rank, self.phase, self.epoch, self.committed, self.placement_version, self.card);
   }
 };
 
