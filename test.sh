@@ -29,7 +29,8 @@ case "${1:-}" in
     exec tests/clients/run.py --bin build/release/bin "${@:2}" ;;
   --simulate)
     [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "./test.sh --simulate SEEDS [--seed N]" >&2; exit 2; }
-    scripts/build.sh release simulation_test
+    scripts/build.sh release simulation_test agents_simulation_test
+    build/release/bin/agents_simulation_test --long --seeds "${@:2}"
     exec build/release/bin/simulation_test --long --seeds "${@:2}" ;;
   --tidy) exec scripts/tidy.sh ;;
 esac
