@@ -114,10 +114,22 @@ class Group {
     if (is_new) {
       world.note("server {} knows of epoch {:x}: {}", server, epoch.number, members_text(epoch));
       tally.epochs++;
+      check_who_is_left_out(epoch);
     }
     if (!(found->second == epoch))
       throw Violation(fmt::format("epoch {:x} was decided twice, otherwise: {} and {}", epoch.number,
                                   members_text(found->second), members_text(epoch)));
+  }
+  // Who is decided without has ended, or its last lease has.
+  void check_who_is_left_out(const Epoch& epoch) const {
+    const auto before = decided.find(epoch.number - 1);
+    if (before == decided.end()) return;
+    for (const agents::EpochMember& member : before->second.members) {
+      const RankPtr rank = find(member.process);
+      if (!epoch.member(member.process) && rank && rank->process->is_alive && world.now() < rank->serve_until)
+        throw Violation(
+            fmt::format("epoch {:x} was decided without rank {}, which may still serve", epoch.number, member.rank));
+    }
   }
   // Of one log at most one leads with the promise of a majority.
   void check_leader(int server) {
