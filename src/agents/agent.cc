@@ -345,7 +345,14 @@ void Agent::on_decided(const Epoch& epoch) {
   lease_until_ = Time::min();  // the old one's
   log::info("epoch {}: {}", epoch.number & ((1u << Epoch::kGenerationShift) - 1),
             counted(static_cast<int64_t>(epoch.members.size()), "rank"));
-  std::erase_if(sighted_, [&](const auto& sighting) { return !epoch.member(sighting.first); });
+  // Who is ready to come was seen, too.
+  const auto is_listed = [&](uint64_t process) {
+    return std::ranges::any_of(peers_, [&](const auto& peer) {
+      return std::ranges::find(peer.second.ranks, process, &RankReport::process) != peer.second.ranks.end();
+    });
+  };
+  std::erase_if(sighted_,
+                [&](const auto& sighting) { return !epoch.member(sighting.first) && !is_listed(sighting.first); });
   is_news_ = true;  // whoever leads gives a lease for it; with that the ranks hear of it
 }
 
