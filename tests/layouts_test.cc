@@ -8,6 +8,7 @@
 
 #include "base/math.h"
 #include "model_harness.h"
+#include "placement/moves.h"
 #include "routing_rows.h"
 
 namespace cachalot::test {
@@ -155,6 +156,92 @@ TEST_P(DataAndExpertParallel, NoPlacementWithCopiesChangesABit) {
     expect_same(run.run(mixed_inputs(dp_size)), {expected.begin(), expected.begin() + dp_size},
                 "seed " + std::to_string(seed));
   }
+}
+
+TEST_P(DataAndExpertParallel, NoMoveOfExpertsChangesABit) {
+  const std::vector<RunResult> expected = alone(mixed_inputs(3));
+  const auto config = load_model_config(kGolden + GetParam().folder);
+  ASSERT_TRUE(config);
+  const ExpertPlacement::Shape shape = placement_shape(*config, 3);
+  std::mt19937 random(11);
+  const auto random_load = [&] {
+    ExpertLoad load = ExpertLoad::uniform(shape.num_layers, shape.num_experts);
+    for (std::vector<double>& layer : load.layers)
+      for (double& rows : layer) rows = static_cast<double>(1 + random() % 64);
+    return load;
+  };
+  const BalanceOptions balance{.num_ranks = 3, .num_redundant = 4};
+  for (const int num_spare : {0, 1}) {
+    const auto first = balanced_placement(random_load(), balance, 1);
+    ASSERT_TRUE(first);
+    SharedPlacement now = std::make_shared<const ExpertPlacement>(*with_spare_slots(*first, num_spare));
+    RunOptions options = options_of(GetParam(), {.dp_size = 3, .tp_size = 1});
+    options.placement = now;
+    options.num_move_buffers = num_move_buffers(*now);
+    ModelRun run(kGolden + GetParam().folder, options);
+    int64_t moved = 0;
+    for (int turn = 0; turn < 2; turn++) {
+      const ExpertLoad load = random_load();
+      const auto target = rebalanced_placement(*now, load, balance);
+      ASSERT_TRUE(target);
+      while (auto stage = next_stage(*now, *target, load, options.num_move_buffers)) {
+        const auto next = std::make_shared<const ExpertPlacement>(std::move(*stage));
+        const bool from_ranks = turn == 1;
+        const int64_t of_stage = num_moves(*now, *next);
+        const auto from_files = run.move_to(next, from_ranks, run.files());
+        ASSERT_TRUE(from_files) << from_files.error().message;
+        EXPECT_EQ(*from_files, from_ranks ? 0 : of_stage);
+        moved += of_stage;
+        now = next;
+        expect_same(run.run(mixed_inputs(3)), {expected.begin(), expected.begin() + 3},
+                    "version " + std::to_string(now->version()));
+      }
+    }
+    EXPECT_GT(moved, 0);
+  }
+}
+
+// A folder of which a disk no longer gives one expert.
+class BrokenFiles : public WeightCatalog {
+ public:
+  explicit BrokenFiles(const ModelFiles& files) : files_(files) {}
+  const std::string& name() const override { return files_.name(); }
+  Result<WeightSource> linear(std::string_view prefix, int64_t out, int64_t in) const override {
+    return files_.linear(prefix, out, in);
+  }
+  Result<WeightSource> head() const override { return files_.head(); }
+  Result<std::vector<float>> vector(std::string_view name, int64_t size) const override {
+    return files_.vector(name, size);
+  }
+  Result<TensorRef> embedding() const override { return files_.embedding(); }
+  Error not_finite(std::string_view name, size_t index) const override { return files_.not_finite(name, index); }
+  Status fetch_pages(const WeightSource&) const override { return make_error(ErrorCode::kIo, "the disk is gone"); }
+  void drop_pages(const WeightSource&) const override {}
+
+ private:
+  const ModelFiles& files_;
+};
+
+TEST_P(DataAndExpertParallel, AnExpertThatCannotBeReadLeavesAllWhereTheyAre) {
+  const std::vector<RunResult> expected = alone(mixed_inputs(2));
+  RunOptions options = options_of(GetParam(), {.dp_size = 2, .tp_size = 1});
+  const auto config = load_model_config(kGolden + GetParam().folder);
+  ASSERT_TRUE(config);
+  options.placement = even_placement(*config, 2);
+  options.num_move_buffers = num_move_buffers(*options.placement);
+  ModelRun run(kGolden + GetParam().folder, options);
+  std::vector<ExpertPlacement::Layer> layers = layers_of(*options.placement);
+  for (ExpertPlacement::Layer& layer : layers) std::swap(layer[0][0], layer[1][0]);
+  const auto swapped = std::make_shared<const ExpertPlacement>(*next_stage(
+      *options.placement, *ExpertPlacement::create(options.placement->shape(), 2, layers),
+      ExpertLoad::uniform(options.placement->shape().num_layers, config->num_experts), options.num_move_buffers));
+  const auto moved = run.move_to(swapped, false, BrokenFiles(run.files()));
+  ASSERT_FALSE(moved);
+  EXPECT_NE(moved.error().message.find("the disk is gone"), std::string::npos) << moved.error().message;
+  EXPECT_EQ(run.exchange(0).placement().version(), options.placement->version());
+  expect_same(run.run(mixed_inputs(2)), {expected.begin(), expected.begin() + 2}, "behind the failure");
+  ASSERT_TRUE(run.move_to(swapped, false, run.files()));
+  expect_same(run.run(mixed_inputs(2)), {expected.begin(), expected.begin() + 2}, "then moved");
 }
 
 TEST_P(DataAndExpertParallel, BadRoutingThroughSmallBuffersChangesNoBit) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "comm/local_mesh_test_util.h"
+#include "engine/expert_mover.h"
 #include "model/feed_forward.h"
 #include "model/workspace.h"
 
@@ -63,6 +64,7 @@ void ModelRun::load_ranks() {
                                  .ep_rank = layout.expert_parallel ? rank_idx : 0,
                                  .ep_size = layout.expert_parallel ? layout.num_ranks() : 1,
                                  .placement = placement,
+                                 .num_move_buffers = options_.num_move_buffers,
                                  .exchange_max_bytes = options_.exchange_max_bytes,
                                  .max_rows = options_.max_rows,
                                  .max_logit_rows = 64,
@@ -98,6 +100,28 @@ void ModelRun::load_ranks() {
 }
 
 ModelRun::~ModelRun() = default;
+
+Result<int64_t> ModelRun::move_to(const SharedPlacement& next, bool from_ranks, const WeightCatalog& files) {
+  std::vector<std::unique_ptr<Neighbours>> neighbours;
+  std::vector<std::unique_ptr<ExpertMover>> movers;
+  std::vector<Neighbours::Word> words;
+  for (const auto& rank : ranks_)
+    words.push_back(neighbours.emplace_back(std::make_unique<Neighbours>(rank->model->weights(), 0))->word());
+  for (size_t rank = 0; rank < ranks_.size(); rank++) {
+    if (from_ranks) neighbours[rank]->meet(words, {}, static_cast<int>(rank));
+    movers.push_back(std::make_unique<ExpertMover>(*ranks_[rank]->model, *ranks_[rank]->exchange, files,
+                                                   *neighbours[rank], std::vector<int>()));
+    movers.back()->start(next);
+  }
+  int64_t from_files = 0;
+  for (const auto& mover : movers) {
+    while (mover->progress() == ExpertMover::Progress::kGoesOn)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (mover->progress() == ExpertMover::Progress::kFailed) return std::unexpected(mover->error());
+  }
+  for (const auto& mover : movers) from_files += mover->apply().from_files;
+  return from_files;
+}
 
 int ModelRun::num_moe_layers() const {
   int count = 0;

@@ -35,6 +35,7 @@ struct RunOptions {
   int64_t exchange_max_bytes = 0;
   SharedPlacement placement = nullptr;  // of the experts; null: an even one
   std::vector<int> nodes = {};          // of each rank, for the choice among copies
+  int num_move_buffers = 0;
 };
 
 // What a replica computes: nothing, if there are no tokens.
@@ -63,6 +64,11 @@ class ModelRun {
                    const std::vector<int32_t>& forced_positions = {});
   // A sequence a replica, at the same time; one that is through brings nothing to the steps that others still take.
   std::vector<RunResult> run(const std::vector<ReplicaInput>& inputs);
+
+  // From the next run on, the experts stand elsewhere: brought by each rank, from another's memory or only from files.
+  // Gives how many came from files. The error: some rank's; then they stand where they stood.
+  Result<int64_t> move_to(const SharedPlacement& next, bool from_ranks, const WeightCatalog& files);
+  const ModelFiles& files() const { return *files_; }
 
   // How many rows a sequence brings to each step that it takes.
   std::vector<int> rows_of_steps(const ReplicaInput& input) const;

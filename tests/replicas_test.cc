@@ -29,7 +29,8 @@ struct Answer {
 class Replicas {
  public:
   // blocks_of: of each rank, where they differ.
-  Replicas(int dp_size, int tp_size, EngineOptions options, const std::vector<int>& blocks_of = {}) {
+  Replicas(int dp_size, int tp_size, EngineOptions options, const std::vector<int>& blocks_of = {},
+           const EplbOptions& eplb = {}) {
     options.threads = 1;
     log::init("warning", "");  // not the memory plan of every rank
     const int num_ranks = dp_size * tp_size;
@@ -41,7 +42,8 @@ class Replicas {
                                      .tensor_parallel_rank = rank % tp_size,
                                      .data_parallel_size = dp_size,
                                      .data_parallel_rank = rank / tp_size,
-                                     .enable_expert_parallel = true};
+                                     .enable_expert_parallel = true,
+                                     .eplb = eplb};
       const Placement placement{.parallel = parallel,
                                 .mesh = meshes_[static_cast<size_t>(rank)].get(),
                                 .num_local_ranks = num_ranks,
@@ -164,6 +166,58 @@ TEST_P(RandomLayouts, AnswerAsOneRankDoes) {
         EXPECT_EQ(answer.logprobs, expected[idx].logprobs) << what << ", request " << idx << ": to the bit";
       }
     }
+  }
+}
+
+// Experts move all the time: each look at the load is a look at a few steps, and every round may be another
+// placement's.
+TEST(Replicas, AnswerAsOneRankDoesWhileTheirExpertsMove) {
+  std::mt19937 random(17);
+  for (const auto& [dp_size, tp_size] : {std::pair{2, 1}, {4, 1}, {1, 2}, {2, 2}, {3, 1}}) {
+    const std::string what = fmt::format("DP {} x TP {}", dp_size, tp_size);
+    EngineOptions options{.model = kModel};
+    options.dtype = tp_size > 1 ? DTypeOption::kFloat32 : DTypeOption::kBFloat16;
+    options.max_model_len = 120;
+    options.block_size = 8;
+    options.num_gpu_blocks_override = 64;
+    options.num_scheduler_steps = dp_size;
+    std::vector<Request> requests = random_requests(random, 256);
+    while (requests.size() < 8) requests.push_back(std::move(random_requests(random, 256).front()));
+    for (size_t idx = 0; idx < requests.size(); idx++) {
+      requests[idx].id = idx + 1;
+      requests[idx].sampling.max_tokens = 40;
+    }
+    std::vector<Answer> expected;
+    {
+      Replicas alone(1, 1, options);
+      for (const Request& request : requests) expected.push_back(alone.ask(0, request).get());
+    }
+    const EplbOptions eplb{.enabled = true,
+                           .num_redundant_experts = 4,
+                           .window_size = 3,
+                           .step_interval = 1,
+                           .log_balancedness = true,
+                           .pace = 1};
+    Replicas replicas(dp_size, tp_size, options, {}, eplb);
+    // Experts are brought by threads beside the steps, at their own pace.
+    for (int turn = 0; turn < 200 && replicas.report(0).placement_switches < 3; turn++) {
+      std::vector<std::future<Answer>> answers;
+      for (const Request& request : requests)
+        answers.push_back(replicas.ask(random() % static_cast<unsigned>(dp_size), request));
+      for (size_t idx = 0; idx < answers.size(); idx++) {
+        const Answer answer = answers[idx].get();
+        EXPECT_EQ(answer.error, "") << what;
+        EXPECT_EQ(answer.tokens, expected[idx].tokens) << what << ", request " << idx;
+        if (tp_size == 1) {
+          EXPECT_EQ(answer.logprobs, expected[idx].logprobs) << what << ", request " << idx << ": to the bit";
+        }
+      }
+    }
+    const RankReport report = replicas.report(0);
+    EXPECT_GE(report.placement_switches, 3U) << what;
+    EXPECT_EQ(report.placement_version, 1 + static_cast<int64_t>(report.placement_switches)) << what;
+    EXPECT_EQ(report.failed_moves, 0U) << what;
+    EXPECT_GT(report.balancedness_permille, 0U) << what;
   }
 }
 

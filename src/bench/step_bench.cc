@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <iterator>
@@ -176,6 +177,34 @@ class StepBench {
 
   ~StepBench() { engine_.set_trace(nullptr); }
 
+  Result<std::vector<MoveFigure>> run_moves() {
+    RETURN_IF_ERROR(fill_contexts());
+    const int num_steps = options_.steps * options_.repeat;
+    const auto tenth = std::max(num_steps / 10, 1);
+    std::vector<MovedStep> steps;
+    for (int step = 0; step < num_steps; step++) {
+      if (step % tenth == 0) tell(fmt::format("step {} of {}", step, num_steps));
+      const RankReport before = engine_.report();
+      const Clock::time_point begin = Clock::now();
+      RETURN_IF_ERROR(player_.decode(options_.batches.front(), step % options_.steps));
+      const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+      const RankReport after = engine_.report();
+      MovedStep& moved = steps.emplace_back(
+          MovedStep{seconds, after.placement_switches, engine_.balancing()->is_moving(), after.layer_expert_rows});
+      for (size_t layer = 0; layer < moved.rows.size(); layer++) moved.rows[layer] -= before.layer_expert_rows[layer];
+    }
+    const uint64_t last = steps.back().num_switches;
+    std::vector<MoveFigure> figures;
+    for (const auto& [name, is_of] :
+         {std::pair<const char*, std::function<bool(const MovedStep&)>>{
+              "before", [](const MovedStep& step) { return !step.moves && step.num_switches == 0; }},
+          {"while copying", [](const MovedStep& step) { return step.moves; }},
+          {"after", [&](const MovedStep& step) { return !step.moves && step.num_switches == last && last > 0; }}}) {
+      ASSIGN_OR_RETURN(figures.emplace_back(), figure_of(name, steps, is_of));
+    }
+    return figures;
+  }
+
   Result<StepBenchResult> run() {
     StepBenchResult result;
     if (options_.prompt > 0) {
@@ -205,6 +234,44 @@ class StepBench {
 
  private:
   using Steps = std::function<Status(Player&)>;
+  struct MovedStep {
+    double seconds;
+    uint64_t num_switches;
+    bool moves;
+    std::array<uint64_t, 128> rows;  // by layer, of this rank's experts
+  };
+
+  // The same steps on all ranks.
+  Result<MoveFigure> figure_of(const char* name, const std::vector<MovedStep>& steps,
+                               const std::function<bool(const MovedStep&)>& is_of) {
+    constexpr int kFirst = 8;  // steps that touch memory for the first time do not count
+    std::array<uint64_t, 128> rows{};
+    std::vector<double> milliseconds;
+    for (size_t idx = kFirst; idx < steps.size(); idx++) {
+      if (!is_of(steps[idx])) continue;
+      milliseconds.push_back(steps[idx].seconds * 1e3);
+      for (size_t layer = 0; layer < rows.size(); layer++) rows[layer] += steps[idx].rows[layer];
+    }
+    ASSIGN_OR_RETURN(const auto all, gather(std::as_bytes(std::span(rows))));
+    MoveFigure figure{.name = name, .num_steps = static_cast<int>(milliseconds.size())};
+    if (!is_first() || milliseconds.empty()) return figure;
+    std::ranges::sort(milliseconds);
+    figure.median_ms = milliseconds[milliseconds.size() / 2];
+    figure.p90_ms = milliseconds[milliseconds.size() * 9 / 10];
+    double busiest = 0, sum = 0;
+    for (size_t layer = 0; layer < rows.size(); layer++) {
+      uint64_t most = 0;
+      for (const std::vector<std::byte>& bytes : all) {
+        uint64_t of_rank = 0;
+        std::memcpy(&of_rank, bytes.data() + layer * sizeof of_rank, sizeof of_rank);
+        most = std::max(most, of_rank);
+        sum += static_cast<double>(of_rank);
+      }
+      busiest += static_cast<double>(most);
+    }
+    figure.busiest_over_mean = sum > 0 ? busiest * static_cast<double>(all.size()) / sum : 1;
+    return figure;
+  }
 
   // One sequence after the other, so that nobody waits for long.
   Status fill_contexts() {
@@ -323,12 +390,36 @@ void reserve_for_steps(const StepBenchOptions& options, int num_replicas, Engine
   engine.num_gpu_blocks_override = num_sequences * ceil_div(length, engine.block_size);
 }
 
-Result<StepBenchResult> run_step_bench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options) {
+namespace {
+
+Result<std::unique_ptr<Group>> all_ranks(RankEngine& engine) {
   Mesh& mesh = *engine.placement().mesh;
   std::vector<int> members(static_cast<size_t>(mesh.size()));
   std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(auto world, make_message_group(mesh, {.members = std::move(members)}));
+  return make_message_group(mesh, {.members = std::move(members)});
+}
+
+}  // namespace
+
+Result<StepBenchResult> run_step_bench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options) {
+  ASSIGN_OR_RETURN(auto world, all_ranks(engine));
   return StepBench(engine, alone, options, std::move(world)).run();
+}
+
+Result<std::vector<MoveFigure>> run_moves_bench(RankEngine& engine, const StepBenchOptions& options) {
+  if (!engine.balancing() || options.batches.empty())
+    return make_parameter_error("--moves", "--moves needs --enable-eplb, more than one rank, and a --batch");
+  ASSIGN_OR_RETURN(auto world, all_ranks(engine));
+  return StepBench(engine, nullptr, options, std::move(world)).run_moves();
+}
+
+std::string moves_table(const std::vector<MoveFigure>& figures) {
+  std::string text = fmt::format("{:<14} {:>7} {:>10} {:>10} {:>18}\n", "decode steps", "steps", "median ms", "p90 ms",
+                                 "busiest over mean");
+  for (const MoveFigure& figure : figures)
+    text += fmt::format("{:<14} {:>7} {:>10.3f} {:>10.3f} {:>18.3f}\n", figure.name, figure.num_steps, figure.median_ms,
+                        figure.p90_ms, figure.busiest_over_mean);
+  return text;
 }
 
 }  // namespace cachalot

@@ -40,4 +40,17 @@ struct StepBenchResult {
 // result is on rank 0. `alone`, on rank 0: the engine of one process that does the same in turns with them; null: none.
 Result<StepBenchResult> run_step_bench(RankEngine& engine, RankEngine* alone, const StepBenchOptions& options);
 
+// Decode steps while experts move (--enable-eplb): those before, beside the copying, and behind the last switch.
+struct MoveFigure {
+  std::string name;
+  int num_steps = 0;
+  double median_ms = 0, p90_ms = 0;
+  double busiest_over_mean = 0;  // rows of experts, of the rank that has most in each layer
+};
+std::string moves_table(const std::vector<MoveFigure>& figures);
+
+// steps * repeat decode steps of the first batch. Every rank calls it; the result is on rank 0. The error: experts
+// stay.
+Result<std::vector<MoveFigure>> run_moves_bench(RankEngine& engine, const StepBenchOptions& options);
+
 }  // namespace cachalot

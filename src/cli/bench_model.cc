@@ -31,7 +31,8 @@ struct BenchCheckpointFlags {
   std::string model;
   std::string shape, keep;  // keep: where the random checkpoint stays
   std::string quant = "awq";
-  int num_layers = 0;  // of the shape; 0: all
+  int num_layers = 0;       // of the shape; 0: all
+  double routing_skew = 1;  // of the shape's
 };
 
 // The model's folder while this object lives. A random checkpoint goes with it, also when Ctrl-C or SIGTERM ends the
@@ -70,6 +71,7 @@ Status write_checkpoint(const BenchCheckpointFlags& flags, const std::string& fo
       .target = {.format = kWeightFormats.at(flags.quant),
                  .group_size = usual_group_size(kWeightFormats.at(flags.quant)),
                  .quantize_head = true},
+      .routing_skew = flags.routing_skew,
       .on_progress = [&](uint64_t num_done, uint64_t num_total) { bar.update(num_done, num_total); }};
   RETURN_IF_ERROR(synthesize(config_of(flags), flags.shape, folder, options));
   return {};
@@ -84,6 +86,8 @@ void add_bench_checkpoint_flags(CLI::App& command, BenchCheckpointFlags& flags) 
   command.add_option("--quant", flags.quant, "Format of the random weights")
       ->check(CLI::IsMember({"awq", "compressed-tensors", "mxfp4", "fp8", "bf16"}))
       ->capture_default_str();
+  add_real(command, "--routing-skew", flags.routing_skew, {1, 64},
+           "Of the random weights: so many times the mean rows choose the busiest expert of each layer");
   command.add_option("--keep", flags.keep, "Folder for the random checkpoint, which then stays");
   // A rank that another process started has that one's flags, with the folder behind them.
   command.add_option("--model", flags.model, "Folder of a model that is there, instead of a shape")->take_last();
@@ -191,7 +195,7 @@ struct StepFlags {
   EngineOptions engine;
   ParallelOptions parallel;
   StepBenchOptions bench;
-  bool compare = false;
+  bool compare = false, moves = false;
   std::string trace, json;
 
   bool started() const { return parallel.rank_board_fd >= 0; }  // by rank 0's process
@@ -217,7 +221,7 @@ Result<std::unique_ptr<RankEngine>> load_alone(const StepFlags& flags, const Ran
   return RankEngine::create(options, {});
 }
 
-void print(const StepFlags& flags, const std::string& weights, const RankGroup& group, const StepBenchResult& result) {
+void print(const StepFlags& flags, const std::string& weights, const RankGroup& group, const std::string& table) {
   const ParallelOptions& parallel = flags.parallel;
   fmt::print(
       "# {}{}, {}; data parallel {}, tensor parallel {}, {}; threads a rank: {}; context {}, steps {}, turns {}\n",
@@ -227,7 +231,7 @@ void print(const StepFlags& flags, const std::string& weights, const RankGroup& 
       parallel.enable_expert_parallel ? fmt::format("experts over {} ranks", parallel.group_size())
                                       : "a slice of every expert on each rank",
       group.placement().threads.num_threads, flags.bench.context, flags.bench.steps, flags.bench.repeat);
-  fmt::print("{}", steps_table(result.figures));
+  fmt::print("{}", table);
 }
 
 Status measure(const StepFlags& flags, RankGroup& group) {
@@ -243,11 +247,17 @@ Status measure(const StepFlags& flags, RankGroup& group) {
     ASSIGN_OR_RETURN(alone, load_alone(flags, group));
   }
   RETURN_IF_ERROR(group.wait_until_all_ready());
-  ASSIGN_OR_RETURN(const StepBenchResult result, run_step_bench(*engine, alone.get(), flags.bench));
+  StepBenchResult result;
+  std::vector<MoveFigure> moves;
+  if (flags.moves) {
+    ASSIGN_OR_RETURN(moves, run_moves_bench(*engine, flags.bench));
+  } else {
+    ASSIGN_OR_RETURN(result, run_step_bench(*engine, alone.get(), flags.bench));
+  }
   group.leave();
   if (!first) return {};
   ASSIGN_OR_RETURN(const std::string weights, weight_format_name(flags.engine.model));
-  print(flags, weights, group, result);
+  print(flags, weights, group, flags.moves ? moves_table(moves) : steps_table(result.figures));
   if (!flags.json.empty()) RETURN_IF_ERROR(write_file(flags.json, steps_json(result.figures)));
   if (!flags.trace.empty()) RETURN_IF_ERROR(write_file(flags.trace, chrome_trace(result.events)));
   group.wait_for_children();
@@ -316,6 +326,8 @@ void add_bench_step_command(CLI::App& group) {
   add_whole(*command, "--steps", bench.steps, {.least = 1, .most = 1 << 16}, "Decode steps of a turn");
   add_whole(*command, "--repeat", bench.repeat, {.least = 1, .most = 1000},
             "Turns of each phase; the median is printed");
+  command->add_flag("--moves", flags->moves,
+                    "With --enable-eplb: --steps times --repeat decode steps, before, while and after experts move");
   command->add_flag("--compare", flags->compare,
                     "One process with as many threads does the same in turns with the ranks (needs the model's memory "
                     "twice)");

@@ -187,21 +187,60 @@ void add_group_secret_flag(CLI::App& app, std::string& file) {
 
 namespace {
 
-// As vLLM has them: copies of experts, which are placed at the start and then stay.
+// vLLM's, of version 0.32.
+Status read_eplb_config(const std::string& text, EplbOptions& options) {
+  ASSIGN_OR_RETURN(const boost::json::object config, parse_json_object(text, "--eplb-config"));
+  static constexpr std::string_view kKeys[] = {
+      "window_size", "step_interval", "num_redundant_experts", "log_balancedness", "log_balancedness_interval",
+      "use_async",   "policy",        "communicator"};
+  for (const auto& [key, value] : config)
+    if (std::ranges::find(kKeys, std::string_view(key)) == std::end(kKeys))
+      return make_error(ErrorCode::kInvalidArgument, "--eplb-config: there is no key {}; there are {}",
+                        cachalot::quoted(std::string(key)), fmt::join(kKeys, ", "));
+  JsonKeys keys(config, "--eplb-config");
+  constexpr double kMost = 1e9;
+  keys.optional("num_redundant_experts", options.num_redundant_experts, 0, kMostRedundantExperts);
+  keys.optional("window_size", options.window_size, 1, kMost);
+  keys.optional("step_interval", options.step_interval, 1, kMost);
+  keys.optional("log_balancedness", options.log_balancedness);
+  keys.optional("log_balancedness_interval", options.log_balancedness_interval, 1, kMost);
+  bool use_async = true;
+  std::string policy = "default", communicator;
+  keys.optional("use_async", use_async);
+  keys.optional("policy", policy);
+  keys.optional("communicator", communicator);
+  RETURN_IF_ERROR(keys.status());
+  if (!use_async) log::warn("--eplb-config: use_async false: experts are copied in the background all the same");
+  if (policy != "default")
+    log::warn("--eplb-config: policy {}: there is one, as vLLM's default", cachalot::quoted(policy));
+  if (!communicator.empty())
+    log::warn("--eplb-config: communicator {}: experts come from a rank of the node, or the files",
+              cachalot::quoted(communicator));
+  return {};
+}
+
 void add_eplb_flags(CLI::App& app, ParallelOptions& options) {
+  add_switch(app, "enable-eplb", options.eplb.enabled,
+             "Place experts anew while the group runs, by what their rows are (off)");
   app.add_option_function<std::string>(
          "--eplb-config",
          [&options](const std::string& text) {
-           const auto config = parse_json_object(text, "--eplb-config");
-           if (!config) throw CLI::ValidationError("--eplb-config", config.error().message);
-           JsonKeys keys(*config, "--eplb-config");
-           keys.optional("num_redundant_experts", options.num_redundant_experts, 0, kMostRedundantExperts);
-           if (const Status status = keys.status(); !status)
-             throw CLI::ValidationError("--eplb-config", status.error().message);
+           if (const Status read = read_eplb_config(text, options.eplb); !read)
+             throw CLI::ValidationError("--eplb-config", read.error().message);
          },
-         "JSON with num_redundant_experts: slots of each layer beyond one for each expert, for copies of the busiest "
-         "by --expert-load; other keys are about moving experts later, which is not done")
+         "JSON with num_redundant_experts (slots of each layer beyond one for each expert, for copies of the busiest), "
+         "window_size and step_interval (steps: of whose rows, and how often, experts are placed anew), "
+         "log_balancedness and log_balancedness_interval")
       ->type_name("JSON");
+  add_choice(app, "--survive", options.survive,
+             {{"auto", Survive::kAuto},
+              {"none", Survive::kNone},
+              {"rank", Survive::kRank},
+              {"server", Survive::kServer},
+              {"node", Survive::kNode}},
+             "Empty slots that each rank keeps, so that the experts of one rank, one server's ranks or one node's find "
+             "place on the others when these are lost; auto: the most of none, rank and server that leaves the KV "
+             "cache nine tenths of its blocks");
 }
 
 }  // namespace

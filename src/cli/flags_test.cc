@@ -107,6 +107,33 @@ TEST(ParallelFlags, AFlagWinsOverTheEnvironment) {
   EXPECT_EQ(parse_parallel({"--data-parallel-size", "2"}).data_parallel_size, 2);
 }
 
+TEST(ParallelFlags, ReadsTheKeysOfVllmsEplbConfigAndNamesOneThatIsNone) {
+  const ParallelOptions options =
+      parse_parallel({"--enable-eplb", "--eplb-config",
+                      R"({"num_redundant_experts": 32, "window_size": 200, "step_interval": 400, "use_async": false,
+                          "log_balancedness": true, "log_balancedness_interval": 50, "policy": "default"})",
+                      "--survive", "node"});
+  EXPECT_TRUE(options.eplb.enabled);
+  EXPECT_EQ(options.eplb.num_redundant_experts, 32);
+  EXPECT_EQ(options.eplb.window_size, 200);
+  EXPECT_EQ(options.eplb.step_interval, 400);
+  EXPECT_TRUE(options.eplb.log_balancedness);
+  EXPECT_EQ(options.eplb.log_balancedness_interval, 50);
+  EXPECT_EQ(options.survive, Survive::kNode);
+  const auto refusal = [](const std::string& config) -> std::string {
+    try {
+      parse_parallel({"--eplb-config", config});
+    } catch (const CLI::ValidationError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(refusal(R"({"num_redundant_expert": 1})"),
+              testing::HasSubstr("no key \"num_redundant_expert\"; there are window_size, step_interval, num_"));
+  EXPECT_THAT(refusal(R"({"step_interval": 0})"), testing::HasSubstr("step_interval"));
+  EXPECT_EQ(parse_parallel({}).survive, Survive::kAuto);
+}
+
 TEST(ParallelFlags, ReplicasWithoutExpertParallelismAreGroupsOfTheirOwn) {
   const ParallelOptions options = parse_parallel({"-t", "2", "--data-parallel-size", "3", "--data-parallel-rank", "1"});
   EXPECT_EQ(options.group_size(), 2);

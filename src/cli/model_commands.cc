@@ -220,6 +220,8 @@ void add_synth_command(CLI::App& app) {
   command->add_flag("--quantize-head", options.target.quantize_head, "Quantize the output head as well");
   add_whole(*command, "--seed", options.seed, {.most = std::numeric_limits<int64_t>::max()},
             "The same seed gives the same bytes");
+  add_real(*command, "--routing-skew", options.routing_skew, {1, 64},
+           "So many times the mean rows choose the busiest expert of each layer (models whose routing has a bias)");
   command->add_option("--shard-size", options.shard_bytes, "Largest file, e.g. 4G")
       ->transform(CLI::AsSizeValue(false))
       ->option_text("SIZE [4G]");

@@ -168,6 +168,18 @@ TEST(StatusText, ShowsReplicasTheirLoadAndRanks) {
   EXPECT_THAT(text, HasSubstr("3     1        10.0.0.1 (node1)  77   8 of 256"));
   EXPECT_THAT(text, HasSubstr("812    50%           25%"));
   EXPECT_THAT(status_json(state, servers), HasSubstr("\"placement_version\":3"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("experts: placement")));
+  RankReport& report = *servers[1]->ranks[0].report;
+  report.placement_switches = 2;
+  report.experts_moved = 17;
+  report.balancedness_permille = 800;
+  EXPECT_THAT(
+      status_text(state, servers),
+      HasSubstr("experts: placement 3, 17 moved in 2 switches; the busiest rank has 1.25 times the mean rows\n"));
+  report.experts_held = report.expert_slots = 0;
+  EXPECT_THAT(status_text(state, servers), HasSubstr("77   0 of 256")) << "a rank may have none";
+  report.moe_layers = 0;
+  EXPECT_THAT(status_text(state, servers), HasSubstr("a part of all"));
 }
 
 TEST(StatusText, WhileAServerStartsItSaysHowFarItIs) {

@@ -57,7 +57,7 @@ std::string share_text(double part, double whole) {
 
 // "8 of 256"; "5.3 of 16" where layers differ.
 std::string experts_text(const RankReport& rank) {
-  if (rank.experts_held == 0 || rank.moe_layers == 0) return "a part of all";
+  if (rank.moe_layers == 0) return "a part of all";
   const bool alike = rank.experts_held % rank.moe_layers == 0;
   return fmt::format("{:.{}f} of {}", rank.experts_of_layer(), alike ? 0 : 1, rank.num_experts);
 }
@@ -117,6 +117,9 @@ json::object describe(const StateOfRank& rank, int number) {
   object["expert_slots"] = rank.report->expert_slots;
   object["placement_version"] = rank.report->placement_version;
   object["placement_hash"] = rank.report->placement_hash;
+  object["placement_switches"] = rank.report->placement_switches;
+  object["experts_moved"] = rank.report->experts_moved;
+  object["failed_moves"] = rank.report->failed_moves;
   object["weight_bytes"] = rank.report->weight_bytes;
   object["resident_bytes"] = rank.resident_bytes;
   object["steps"] = rank.report->steps;
@@ -124,6 +127,29 @@ json::object describe(const StateOfRank& rank, int number) {
   object["seconds_in_steps"] = seconds_in_steps(*rank.report);
   object["seconds_waiting"] = seconds_waiting(*rank.report);
   return object;
+}
+
+// Nothing where experts never moved.
+std::string placement_text(const ServerStates& servers) {
+  uint64_t switches = 0, moved = 0, failed = 0;
+  int64_t version = 0;
+  uint64_t balancedness = 0;
+  for (const std::optional<ServerState>& server : servers) {
+    for (const StateOfRank& rank : server ? server->ranks : std::vector<StateOfRank>()) {
+      if (!rank.report) continue;
+      version = std::max(version, rank.report->placement_version);
+      switches = std::max(switches, rank.report->placement_switches);
+      failed = std::max(failed, rank.report->failed_moves);
+      balancedness = std::max(balancedness, rank.report->balancedness_permille);
+      moved += rank.report->experts_moved;
+    }
+  }
+  if (switches == 0 && failed == 0 && balancedness == 0) return "";
+  return fmt::format("experts: placement {}, {} moved in {} switches{}{}\n", version, moved, switches,
+                     failed > 0 ? fmt::format(", {} given up (see the logs)", failed) : "",
+                     balancedness > 0 ? fmt::format("; the busiest rank has {:.2f} times the mean rows",
+                                                    1000 / static_cast<double>(balancedness))
+                                      : "");
 }
 
 std::string rank_text(int rank, int percentage, bool ready) {
@@ -201,7 +227,7 @@ std::string status_text(const ClusterState& state, const ServerStates& servers) 
     }
   }
   const std::string ranks = rank_map_text(state, servers);
-  return ranks.empty() ? text : text + "\n" + ranks;
+  return ranks.empty() ? text : text + "\n" + ranks + placement_text(servers);
 }
 
 std::string rates_text(const ServerStates& before, const ServerStates& now, double seconds) {

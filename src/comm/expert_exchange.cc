@@ -79,7 +79,12 @@ Result<std::unique_ptr<ExpertExchange>> ExpertExchange::create(Mesh& mesh, std::
 
 ExpertExchange::ExpertExchange(Mesh& mesh, std::vector<int> members, int rank, const ExchangeLayout& layout,
                                std::span<const int> nodes)
-    : mesh_(mesh), members_(std::move(members)), rank_(rank), layout_(layout), choice_(placement(), rank, nodes) {
+    : mesh_(mesh),
+      members_(std::move(members)),
+      rank_(rank),
+      nodes_(nodes.begin(), nodes.end()),
+      layout_(layout),
+      choice_(placement(), rank, nodes) {
   const size_t num_ranks = members_.size(), max_pairs = static_cast<size_t>(layout.max_arrived_pairs());
   const auto slots = static_cast<size_t>(placement().most_slots()), own_pairs = static_cast<size_t>(layout.own_pairs());
   peers_.resize(num_ranks);
@@ -130,6 +135,13 @@ Status ExpertExchange::dispatch(const DispatchRows& rows, const CollectiveSite& 
   assign_rows();
   start_pass();
   return {};
+}
+
+void ExpertExchange::set_placement(SharedPlacement next, CopyChoice choice) {
+  CHECK(state_ == State::kIdle && next->shape() == placement().shape() &&
+        next->most_slots() == placement().most_slots());
+  layout_.shape.placement = std::move(next);
+  choice_ = std::move(choice);
 }
 
 void ExpertExchange::count_choices(std::span<uint64_t> counts) {

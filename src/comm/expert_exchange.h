@@ -151,6 +151,10 @@ class ExpertExchange {
   // What this rank's slots of a layer hold.
   std::span<const int32_t> own_slots(int layer) const { return placement().slots(layer, rank_); }
   const ExpertPlacement& placement() const { return *layout_.shape.placement; }
+  // From the next exchange on, which is the same on all ranks: another placement within the slots of the first, and how
+  // this rank chooses among its copies.
+  void set_placement(SharedPlacement placement, CopyChoice choice);
+  CopyChoice choice_of(const ExpertPlacement& placement) const { return {placement, rank_, nodes_}; }  // any thread
   // From now on it is counted there, [layers, experts] of the placement, which rows of this rank choose; for other
   // threads, too, to read. Borrowed.
   void count_choices(std::span<uint64_t> counts);
@@ -225,6 +229,7 @@ class ExpertExchange {
   Mesh& mesh_;
   std::vector<int> members_;
   int rank_;
+  std::vector<int> nodes_;  // of each member; empty: all on one
   ExchangeLayout layout_;
   CopyChoice choice_;
   Counters counters_;

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -57,6 +59,23 @@ struct TraceOptions {
 
 inline constexpr int kMostRedundantExperts = 1 << 14;  // of a layer
 
+// Experts that move while the group runs, as vLLM's EPLB has it.
+struct EplbOptions {
+  bool enabled = false;
+  int num_redundant_experts = 0;                 // slots of a layer beyond one for each expert
+  int window_size = 1000, step_interval = 3000;  // steps: whose rows count; from one look at them to the next
+  bool log_balancedness = false;
+  int log_balancedness_interval = 1;  // steps
+  int pace = 8;                       // steps from one look at what is under way to the next
+};
+
+// Whose loss at once the others' spare slots have room for.
+enum class Survive { kAuto, kNone, kRank, kServer, kNode };
+constexpr std::string_view survive_name(Survive survive) {
+  constexpr std::array<std::string_view, 5> kNames{"auto", "none", "rank", "server", "node"};
+  return kNames[static_cast<size_t>(survive)];
+}
+
 // How a model is spread over ranks, and who this process is among them. rank = dp_rank * tp_size + tp_rank.
 struct ParallelOptions {
   int tensor_parallel_size = 1;
@@ -76,11 +95,12 @@ struct ParallelOptions {
   std::vector<int> visible_devices;          // of this replica on its node; empty: none named
   std::string expert_placement;              // file that says which ranks have which experts; none: evenly
   std::string expert_load;                   // file of rows that chose each expert; none: all as many
-  int num_redundant_experts = 0;             // copies of experts, of each layer
-  uint64_t exchange_max_bytes = 0;           // bound of the expert exchange's buffers; 0: as the step's size asks for
-  int failure_timeout_ms = 1000;             // silence after which a rank counts as gone
-  int start_timeout_seconds = 600;           // how long a rank waits for the others at start
-  bool wait_on_failure = false;              // a group that lost a rank: stay and refuse (else exit)
+  EplbOptions eplb;
+  Survive survive = Survive::kAuto;  // the most of none, rank and server that costs the KV cache a tenth
+  uint64_t exchange_max_bytes = 0;   // bound of the expert exchange's buffers; 0: as the step's size asks for
+  int failure_timeout_ms = 1000;     // silence after which a rank counts as gone
+  int start_timeout_seconds = 600;   // how long a rank waits for the others at start
+  bool wait_on_failure = false;      // a group that lost a rank: stay and refuse (else exit)
 
   // With expert parallelism all replicas step together; without, each replica is a group of its own.
   bool spans_replicas() const { return enable_expert_parallel && data_parallel_size > 1; }

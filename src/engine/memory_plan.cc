@@ -14,6 +14,8 @@
 #include "comm/shm/segment.h"
 #include "model/mla.h"
 #include "placement/balance.h"
+#include "placement/loss.h"
+#include "placement/moves.h"
 #include "sampler/sampler.h"
 
 namespace cachalot {
@@ -29,6 +31,8 @@ bool spreads_experts(const ParallelOptions& parallel) {
 ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config,
                           SharedPlacement placement) {
   const bool spread_experts = spreads_experts(parallel);
+  const bool moves = parallel.eplb.enabled && placement && placement->shape().num_ranks > 1;
+  const int num_buffers = moves ? num_move_buffers(*placement) : 0;
   return {.compute_dtype = options.dtype == DTypeOption::kFloat32 ? DType::kF32 : DType::kBF16,
           .activation_dtype = options.activation_dtype,
           .tp_rank = parallel.tensor_parallel_rank,
@@ -37,6 +41,7 @@ ModelSettings settings_of(const EngineOptions& options, const ParallelOptions& p
           .ep_rank = spread_experts ? parallel.group_rank() : 0,
           .ep_size = spread_experts ? parallel.group_size() : 1,
           .placement = std::move(placement),
+          .num_move_buffers = num_buffers,
           .exchange_max_bytes = static_cast<int64_t>(parallel.exchange_max_bytes),
           .max_rows = options.max_num_batched_tokens,
           .max_logit_rows = std::min<int64_t>(kMaxLogitRows, std::max(options.max_num_seqs, 16)),
@@ -68,7 +73,52 @@ Result<ExpertLoad> read_load(const std::string& path) {
 
 }  // namespace
 
-Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes) {
+namespace {
+
+const char* const kNotPlaced = "experts are placed with --enable-expert-parallel; else each rank has a part of all";
+
+}  // namespace
+
+std::vector<Survival> survival_choices(const ParallelOptions& parallel, const ModelConfig& config) {
+  std::vector<Survival> choices;
+  for (const Survive what : {Survive::kServer, Survive::kRank})
+    if (const auto survival = survival_of(what, parallel, config, 1); survival && parallel.expert_placement.empty())
+      choices.push_back(*survival);
+  return choices;
+}
+
+Result<Survival> survival_of(Survive what, const ParallelOptions& parallel, const ModelConfig& config,
+                             int ranks_of_node) {
+  if (what == Survive::kAuto || what == Survive::kNone) return Survival{};
+  const int num_ranks = parallel.group_size();
+  const int num_lost = what == Survive::kRank     ? 1
+                       : what == Survive::kServer ? parallel.tensor_parallel_size
+                                                  : ranks_of_node;
+  if (!parallel.enable_expert_parallel || config.num_experts == 0)
+    return make_parameter_error("--survive", "--survive {}: {}", survive_name(what),
+                                config.num_experts == 0 ? "the model has no experts" : kNotPlaced);
+  if (num_lost >= num_ranks)
+    return make_parameter_error("--survive", "--survive {}: the group has {} ranks, and none would be left",
+                                survive_name(what), num_ranks);
+  return Survival{what, num_lost, spare_slots_to_survive(config.num_experts, num_ranks, num_lost)};
+}
+
+BalanceOptions balance_options(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes) {
+  const bool by_groups = config.topk_method != TopkMethod::kGreedy;
+  return {.num_ranks = spreads_experts(parallel) ? parallel.group_size() : 1,
+          .num_redundant = parallel.eplb.num_redundant_experts,
+          .num_nodes = num_nodes,
+          .num_groups = by_groups ? config.num_groups : 1};
+}
+
+Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes,
+                                       int num_spare) {
+  const auto shared = [&](ExpertPlacement placement) -> Result<SharedPlacement> {
+    if (num_spare > 0) {
+      ASSIGN_OR_RETURN(placement, with_spare_slots(placement, num_spare));
+    }
+    return std::make_shared<const ExpertPlacement>(std::move(placement));
+  };
   const bool by_file = !parallel.expert_placement.empty(), by_load = !parallel.expert_load.empty();
   const int num_ranks = spreads_experts(parallel) ? parallel.group_size() : 1;
   const ExpertPlacement::Shape shape = placement_shape(config, num_ranks);
@@ -77,14 +127,17 @@ Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const Mo
     return make_parameter_error(
         "--data-parallel-size", "experts on {} ranks (--data-parallel-size {}, -t {}): at most {}", num_ranks,
         parallel.data_parallel_size, parallel.tensor_parallel_size, ExpertPlacement::kMostSlots);
-  if (!by_file && !by_load && parallel.num_redundant_experts == 0) return even_placement(config, num_ranks);
-  const char* const flag = by_file ? "--expert-placement" : by_load ? "--expert-load" : "--eplb-config";
+  const EplbOptions& eplb = parallel.eplb;
+  const bool has_copies = eplb.num_redundant_experts > 0;
+  if (!by_file && !by_load && !has_copies && !eplb.enabled && !eplb.log_balancedness)
+    return has_experts ? shared(even_placement(shape)) : even_placement(config, num_ranks);
+  const char* const flag = by_file        ? "--expert-placement"
+                           : by_load      ? "--expert-load"
+                           : eplb.enabled ? "--enable-eplb"
+                                          : "--eplb-config";
   if (!parallel.enable_expert_parallel || !has_experts)
-    return make_parameter_error(flag, "{}: {}", flag,
-                                !has_experts ? "the model has no experts"
-                                             : "experts are placed with --enable-expert-parallel; else each "
-                                               "rank has a part of all");
-  if (by_file && (by_load || parallel.num_redundant_experts > 0))
+    return make_parameter_error(flag, "{}: {}", flag, !has_experts ? "the model has no experts" : kNotPlaced);
+  if (by_file && (by_load || has_copies))
     return make_parameter_error(flag, "{}: a placement says all; --expert-load and --eplb-config make another", flag);
   if (by_file) {
     ASSIGN_OR_RETURN(ExpertPlacement placement, named(flag, read_placement(parallel.expert_placement)));
@@ -93,8 +146,9 @@ Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const Mo
           flag, "{} {}: {} layers with {} experts on {} ranks; the model and layout have {} with {} on {}", flag,
           parallel.expert_placement, placement.shape().num_layers, placement.shape().num_experts,
           placement.shape().num_ranks, shape.num_layers, shape.num_experts, shape.num_ranks);
-    return std::make_shared<const ExpertPlacement>(std::move(placement));
+    return shared(std::move(placement));
   }
+  if (!by_load && !has_copies) return shared(even_placement(shape));
   ExpertLoad load = ExpertLoad::uniform(shape.num_layers, shape.num_experts);
   if (by_load) {
     ASSIGN_OR_RETURN(ExpertLoad recorded, named(flag, read_load(parallel.expert_load)));
@@ -102,13 +156,9 @@ Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const Mo
       return make_parameter_error(flag, "{} {}: {}", flag, parallel.expert_load, added.error().message);
     load = std::move(recorded);
   }
-  const bool by_groups = config.topk_method != TopkMethod::kGreedy;
-  const BalanceOptions balance{.num_ranks = shape.num_ranks,
-                               .num_redundant = parallel.num_redundant_experts,
-                               .num_nodes = num_nodes,
-                               .num_groups = by_groups ? config.num_groups : 1};
+  const BalanceOptions balance = balance_options(parallel, config, num_nodes);
   ASSIGN_OR_RETURN(ExpertPlacement placement, named(flag, balanced_placement(load, balance, 1)));
-  return std::make_shared<const ExpertPlacement>(std::move(placement));
+  return shared(std::move(placement));
 }
 
 size_t RankMemory::fixed_bytes() const {
@@ -217,6 +267,51 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
   plan.max_model_len = static_cast<int>(std::min(wanted_len, longest));
   plan.max_model_len_was_cut = plan.max_model_len < wanted_len;
   return plan;
+}
+
+size_t bytes_of_slots(const RankMemory& rank, double num_slots) {
+  const ModelSettings& settings = rank.settings;
+  if (!settings.placement) return 0;
+  const auto all = static_cast<double>(settings.placement->num_slots(settings.ep_rank) + settings.num_move_buffers);
+  const auto bytes = static_cast<double>(rank.model.weights_by_kind[static_cast<size_t>(WeightKind::kExperts)]);
+  return all > 0 ? static_cast<size_t>(bytes * num_slots / all) : 0;
+}
+
+Survival affordable_survival(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config,
+                             const RankMemory& rank, const MemoryInfo& node, int num_local_ranks) {
+  constexpr int kTenths = 9;
+  const auto without = plan_memory(options, config, rank, node, num_local_ranks);
+  for (const Survival& survival : survival_choices(parallel, config)) {
+    RankMemory more = rank;
+    more.model.weight_bytes +=
+        bytes_of_slots(rank, static_cast<double>(rank.settings.placement->shape().num_layers) * survival.num_spare);
+    const auto with = plan_memory(options, config, more, node, num_local_ranks);
+    if (without && with && with->num_blocks * int64_t{10} >= without->num_blocks * int64_t{kTenths} &&
+        more.fixed_bytes() + with->cache_bytes <= with->usable_bytes)
+      return survival;
+  }
+  return {};
+}
+
+std::string moving_text(const Survival& survival, const MemoryPlan& plan) {
+  const ModelSettings& settings = plan.rank.settings;
+  if (!settings.placement || settings.placement->shape().num_ranks == 1) return "";
+  const auto price = [&](int64_t num_slots) {
+    const size_t bytes = bytes_of_slots(plan.rank, static_cast<double>(num_slots));
+    return fmt::format("{}, {} KV blocks beside {}", mib(bytes), bytes / plan.rank.block_bytes(plan.block_size),
+                       plan.num_blocks);
+  };
+  std::string text =
+      survival.num_lost == 0
+          ? "experts survive no lost rank (--survive none)"
+          : fmt::format("experts survive the loss of {} (--survive {}): {} spare slots a layer, {}",
+                        survival.num_lost == 1 ? "any rank" : fmt::format("any {} ranks", survival.num_lost),
+                        survive_name(survival.what), survival.num_spare,
+                        price(int64_t{survival.num_spare} * settings.placement->shape().num_layers));
+  if (settings.num_move_buffers > 0)
+    text += fmt::format("; {} buffers to move experts through, {}", settings.num_move_buffers,
+                        price(settings.num_move_buffers));
+  return text;
 }
 
 namespace {
@@ -336,6 +431,14 @@ Status find_experts_that_differ(Mesh& mesh, Group& all, const ModelMemory& memor
 }
 
 }  // namespace
+
+Result<int64_t> least_of_all(Mesh& mesh, int64_t own) {
+  std::vector<int> members(static_cast<size_t>(mesh.size()));
+  std::iota(members.begin(), members.end(), 0);
+  ASSIGN_OR_RETURN(const auto all, make_message_group(mesh, {.members = std::move(members)}));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> of_ranks, gather<int64_t>(mesh, *all, std::span(&own, 1)));
+  return std::ranges::min(of_ranks);
+}
 
 Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,
                                  const ModelMemory& memory) {

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "base/error.h"
 #include "comm/mesh.h"
@@ -12,6 +13,7 @@
 #include "config/options.h"
 #include "device/device.h"
 #include "model/deepseek.h"
+#include "placement/balance.h"
 
 namespace cachalot {
 
@@ -27,6 +29,13 @@ struct RankMemory {
   size_t block_bytes(int block_size) const { return model.cache_bytes_per_token() * static_cast<size_t>(block_size); }
 };
 
+// What --survive comes to: empty slots of each layer on each rank, so that the experts of so many ranks that are lost
+// at once find place on the others.
+struct Survival {
+  Survive what = Survive::kNone;
+  int num_lost = 0, num_spare = 0;
+};
+
 // What a rank computes with.
 struct RankResources {
   int num_local_ranks = 1;  // that share the node
@@ -35,9 +44,20 @@ struct RankResources {
   SharedPlacement placement = nullptr;  // of plan_placement(), where that was asked already
 };
 
+// For --survive; kAuto: none as yet. ranks_of_node: most of a node. Errors: what cannot be asked for here, and why.
+Result<Survival> survival_of(Survive what, const ParallelOptions& parallel, const ModelConfig& config,
+                             int ranks_of_node);
+// Those that --survive auto chooses among, the most that survives first.
+std::vector<Survival> survival_choices(const ParallelOptions& parallel, const ModelConfig& config);
+
+// How experts of this model are balanced over the group's ranks.
+BalanceOptions balance_options(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes);
+
 // Where the ranks of a group, on so many nodes, have the model's experts: as a file says, by a recorded load, or
-// evenly. Null for a model without. Errors name the flag: files that are not of this model and layout.
-Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes);
+// evenly; and so many spare slots. Null for a model without. Errors name the flag: files that are not of this model and
+// layout, and what asks for experts on ranks where they are not.
+Result<SharedPlacement> plan_placement(const ParallelOptions& parallel, const ModelConfig& config, int num_nodes,
+                                       int num_spare = 0);
 
 // Errors: a layout that the model does not divide into; a length beyond the model's.
 Result<RankMemory> plan_rank_memory(const EngineOptions& options, const ParallelOptions& parallel,
@@ -62,6 +82,16 @@ struct MemoryPlan {
   // One line a kind, for the log.
   std::string describe() const;
 };
+
+// Of survival_choices(), the first that leaves this rank's KV cache nine tenths of the blocks that it would have
+// without
+// (`rank`: its memory without).
+Survival affordable_survival(const EngineOptions& options, const ParallelOptions& parallel, const ModelConfig& config,
+                             const RankMemory& rank, const MemoryInfo& node, int num_local_ranks);
+// Of so many of the rank's slots for experts.
+size_t bytes_of_slots(const RankMemory& rank, double num_slots);
+// For people, of the whole plan: what it is for, and what spare slots and buffers cost this rank.
+std::string moving_text(const Survival& survival, const MemoryPlan& plan);
 
 // `num_local_ranks` share the node. The error says by how much the plan does not fit, and what would.
 Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& config, const RankMemory& rank,
@@ -110,5 +140,8 @@ Status find_difference(const RankNumbers& own, const RankNumbers& theirs, const 
 // take rows otherwise on another rank.
 Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,
                                  const ModelMemory& memory);
+
+// The least of the ranks' numbers: all call it.
+Result<int64_t> least_of_all(Mesh& mesh, int64_t own);
 
 }  // namespace cachalot

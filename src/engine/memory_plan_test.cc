@@ -13,6 +13,7 @@
 #include "base/folder_test_util.h"
 #include "comm/local_mesh_test_util.h"
 #include "placement/balance.h"
+#include "weights/model_files.h"
 
 namespace cachalot {
 namespace {
@@ -137,7 +138,7 @@ TEST(PlanPlacement, IsAsTheFileSaysOrByALoadOrEven) {
     text += fmt::format("{}[{}]", text.ends_with('[') ? "" : ",", fmt::join(layer, ","));
   parallel.expert_load = folder.path("load.json");
   ASSERT_TRUE(write_file(parallel.expert_load, text + "]}"));
-  parallel.num_redundant_experts = 6;
+  parallel.eplb.num_redundant_experts = 6;
   const SharedPlacement planned = plan_placement(parallel, config, 1).value();
   EXPECT_EQ(planned->hash(), by_load.hash());
   int num_copies = 0;
@@ -145,7 +146,7 @@ TEST(PlanPlacement, IsAsTheFileSaysOrByALoadOrEven) {
   EXPECT_GE(num_copies, 3);
 
   parallel.expert_load.clear();
-  parallel.num_redundant_experts = 0;
+  parallel.eplb.num_redundant_experts = 0;
   parallel.expert_placement = folder.path("placement.json");
   ASSERT_TRUE(write_file(parallel.expert_placement, by_load.to_json()));
   EXPECT_EQ(plan_placement(parallel, config, 1).value()->hash(), by_load.hash());
@@ -164,7 +165,7 @@ TEST(PlanPlacement, RefusesWhatIsNotOfThisModelAndLayoutByTheFlag) {
   EXPECT_THAT(refusal(parallel).message,
               AllOf(HasSubstr("--expert-placement"), HasSubstr("on 5 ranks; the model and"), HasSubstr("24 on 4")));
   EXPECT_EQ(refusal(parallel).parameter, "--expert-placement");
-  parallel.num_redundant_experts = 2;
+  parallel.eplb.num_redundant_experts = 2;
   EXPECT_THAT(refusal(parallel).message, HasSubstr("a placement says all"));
   parallel.expert_placement.clear();
   parallel.enable_expert_parallel = false;
@@ -173,6 +174,53 @@ TEST(PlanPlacement, RefusesWhatIsNotOfThisModelAndLayoutByTheFlag) {
   parallel.expert_load = folder.path("load.json");
   ASSERT_TRUE(write_file(parallel.expert_load, R"({"layers": [[1, 2]]})"));
   EXPECT_THAT(refusal(parallel).message, AllOf(HasSubstr("--expert-load"), HasSubstr("2 experts")));
+}
+
+TEST(PlanPlacement, RefusesToMoveExpertsThatAreNotPlacedAndSaysWhy) {
+  const ModelConfig config = load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/k2-ct-int4").value();
+  ParallelOptions parallel = rank_at(4, 1, 0);
+  parallel.enable_expert_parallel = false;
+  parallel.eplb.enabled = true;
+  const auto planned = plan_placement(parallel, config, 1);
+  ASSERT_FALSE(planned);
+  EXPECT_THAT(planned.error().message,
+              HasSubstr("--enable-eplb: experts are placed with --enable-expert-parallel; else each rank has a part"));
+  EXPECT_EQ(planned.error().parameter, "--enable-eplb");
+  for (const Survive what : {Survive::kRank, Survive::kServer, Survive::kNode}) {
+    const auto survival = survival_of(what, parallel, config, 2);
+    ASSERT_FALSE(survival);
+    EXPECT_THAT(survival.error().message, HasSubstr("with --enable-expert-parallel"));
+    EXPECT_EQ(survival.error().parameter, "--survive");
+  }
+  EXPECT_EQ(survival_of(Survive::kAuto, parallel, config, 2)->num_spare, 0);
+  EXPECT_TRUE(survival_choices(parallel, config).empty());
+}
+
+// 24 experts, 8 ranks: 3 each; of 7 ranks 4, of 4 ranks 6.
+TEST(Survival, KeepsRoomForTheExpertsOfARankAServerOrANodeAsFarAsTheKvCacheCanSpareIt) {
+  const ModelConfig config = load_model_config(CACHALOT_SOURCE_DIR "/tests/data/golden/k2-ct-int4").value();
+  const ModelFiles files = ModelFiles::open(CACHALOT_SOURCE_DIR "/tests/data/golden/k2-ct-int4").value();
+  const ParallelOptions parallel = rank_at(4, 2, 0);
+  EXPECT_EQ(survival_of(Survive::kRank, parallel, config, 4)->num_spare, 1);
+  EXPECT_EQ(survival_of(Survive::kServer, parallel, config, 4)->num_spare, 1);
+  EXPECT_EQ(survival_of(Survive::kNode, parallel, config, 4)->num_spare, 3);
+  EXPECT_THAT(survival_of(Survive::kNode, parallel, config, 8).error().message, HasSubstr("none would be left"));
+  EXPECT_EQ(plan_placement(parallel, config, 2, 3).value()->most_slots(), 6);
+
+  EngineOptions options;
+  options.max_model_len = 4096;
+  const RankMemory without = plan_rank_memory(options, parallel, config, files, {}).value();
+  const auto affordable = [&](size_t node_bytes) {
+    return affordable_survival(options, parallel, config, without, {node_bytes, "a test"}, 1).what;
+  };
+  EXPECT_EQ(affordable(size_t{64} << 30), Survive::kServer);
+  const size_t slots = bytes_of_slots(without, static_cast<double>(placement_shape(config, 8).num_layers));
+  const size_t tight = without.fixed_bytes() + 5 * slots;  // a tenth of what is left is less than the slots take
+  EXPECT_EQ(affordable(static_cast<size_t>(static_cast<double>(tight) / options.gpu_memory_utilization)),
+            Survive::kNone);
+  ParallelOptions by_file = parallel;
+  by_file.expert_placement = "placement.json";
+  EXPECT_TRUE(survival_choices(by_file, config).empty()) << "a placement says all";
 }
 
 // Rows would travel in a form that the other rank does not read.

@@ -49,6 +49,11 @@ struct RankReport {
   int64_t moe_layers = 0, num_experts = 0;     // layers with experts, and the experts of each
   int64_t expert_slots = 0, experts_held = 0;  // by the rank, in all these layers
   int64_t placement_version = 0, placement_hash = 0;
+  // Since its start: how often it went over to another placement, the experts that it brought for that, and how often
+  // some rank could not bring its own.
+  uint64_t placement_switches = 0, experts_moved = 0, failed_moves = 0;
+  // Of rank 0: mean rows of all ranks over the busiest one's, in thousandths, when last looked at; 0: never.
+  uint64_t balancedness_permille = 0;
   uint64_t weight_bytes = 0, planned_weight_bytes = 0;
 
   uint64_t rows_brought = 0;                      // token rows that it entered into MoE layers, summed over layers

@@ -59,26 +59,34 @@ Result<std::unique_ptr<RankEngine>> RankEngine::create(const EngineOptions& opti
 }
 
 Status RankEngine::load(WeightPacker::Progress progress) {
-  ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options_.model));
+  ASSIGN_OR_RETURN(ModelFiles files, ModelFiles::open(options_.model));
   const ModelConfig& config = files.config();
   if (placement_.mesh->rank() == 0)
     for (const std::string& note : files.notes()) log::warn("{}", note);
   const std::set<int> nodes(placement_.nodes.begin(), placement_.nodes.end());
-  ASSIGN_OR_RETURN(const SharedPlacement experts,
-                   plan_placement(placement_.parallel, config, std::max(1, static_cast<int>(nodes.size()))));
-  ASSIGN_OR_RETURN(const RankMemory rank_memory, plan_rank_memory(options_, placement_.parallel, config, files,
-                                                                  {.num_local_ranks = placement_.num_local_ranks,
-                                                                   .num_threads = num_threads(),
-                                                                   .isa = placement_.isa,
-                                                                   .placement = experts}));
+  const int num_nodes = std::max(1, static_cast<int>(nodes.size()));
+  const auto plan_with = [&](int num_spare) -> Result<RankMemory> {
+    ASSIGN_OR_RETURN(const SharedPlacement experts, plan_placement(placement_.parallel, config, num_nodes, num_spare));
+    return plan_rank_memory(options_, placement_.parallel, config, files,
+                            {.num_local_ranks = placement_.num_local_ranks,
+                             .num_threads = num_threads(),
+                             .isa = placement_.isa,
+                             .placement = experts});
+  };
+  ASSIGN_OR_RETURN(RankMemory rank_memory, plan_with(0));
+  ASSIGN_OR_RETURN(const Survival survival, choose_survival(config, rank_memory));
+  if (survival.num_spare > 0) {
+    ASSIGN_OR_RETURN(rank_memory, plan_with(survival.num_spare));
+  }
   RETURN_IF_ERROR(plan(config, rank_memory));
+  if (const std::string text = moving_text(survival, memory_); !text.empty() && leads()) log::info("{}", text);
   ModelSettings settings = rank_memory.settings;
   settings.max_positions = memory_.max_model_len;
 
   std::vector<int> living = consecutive(0, placement_.mesh->size());
   if (placement_.joins) living = {placement_.mesh->rank()};
   roles_ = roles_in_epoch(placement_.parallel, living);
-  experts_ = experts;
+  experts_ = settings.placement;
   block_holders_.assign(roles_.serves ? roles_.tensor_group.size() : 0, 0);
   RETURN_IF_ERROR(connect(config, settings));
   if (exchange_ && settings.ep_size > 1) log::info("{}", exchange_->layout().describe());
@@ -102,6 +110,33 @@ Status RankEngine::load(WeightPacker::Progress progress) {
              .num_blocks = memory_.num_blocks,
              .vocab_size = config.vocab_size};
   lockstep_ = std::make_unique<Lockstep>(*placement_.mesh, roles_, limits_);
+  const EplbOptions& eplb = placement_.parallel.eplb;
+  if (eplb.enabled || eplb.log_balancedness) files_.emplace(std::move(files));
+  return start_balancing();
+}
+
+Status RankEngine::start_balancing() {
+  const ParallelOptions& parallel = placement_.parallel;
+  if (!files_ || !exchange_ || exchange_->layout().shape.num_ranks() == 1) return {};
+  if (placement_.mesh->num_living() < placement_.mesh->size()) return {};
+  if (placement_.choices.empty()) {
+    const auto& shape = exchange_->placement().shape();
+    own_choices_.resize(static_cast<size_t>(shape.num_layers) * static_cast<size_t>(shape.num_experts));
+    exchange_->count_choices(own_choices_);
+  }
+  const std::set<int> nodes(placement_.nodes.begin(), placement_.nodes.end());
+  ASSIGN_OR_RETURN(
+      balancing_,
+      Balancing::create({.eplb = parallel.eplb,
+                         .balance = balance_options(parallel, config(), std::max(1, static_cast<int>(nodes.size()))),
+                         .members = consecutive(0, placement_.mesh->size()),
+                         .nodes = placement_.nodes,
+                         .cores = placement_.threads.cores,
+                         .readers = parallel.is_leader() ? getpid() : getppid()},
+                        *placement_.mesh, *model_, *exchange_, *files_,
+                        placement_.choices.empty() ? std::span(own_choices_) : placement_.choices));
+  balancing_->count_on_from(balancing_counts_);
+  placement_.mesh->clock().forget();
   return {};
 }
 
@@ -125,6 +160,11 @@ Status RankEngine::enter(Epochs::Next next) {
   const Epoch& epoch = next.epoch;
   const std::vector<int> living = epoch.ranks();
   if (exchange_) exchange_counters_ = exchange_->counters();
+  if (balancing_) {
+    experts_ = exchange_->layout().shape.placement;
+    balancing_counts_ = balancing_->counts();
+    balancing_.reset();  // gives up what it was at
+  }
   exchange_.reset();  // both have to do with the transports that go
   tensor_group_.reset();
   RETURN_IF_ERROR(placement_.mesh->begin_epoch(epoch.number, living, std::move(next.transports)));
@@ -144,7 +184,8 @@ Status RankEngine::enter(Epochs::Next next) {
   if (exchange_) exchange_->count_on_from(exchange_counters_);
   model_->connect(*tensor_group_, exchange_.get());
   lockstep_->begin_epoch(roles_);
-  return greet(epoch);
+  RETURN_IF_ERROR(greet(epoch));
+  return start_balancing();
 }
 
 // Slots keep their experts: another one's weights are in none of them.
@@ -216,6 +257,26 @@ Status RankEngine::enter_next(Epochs& epochs, Error why) {
             serves() ? "" : ", and this one's replica lacks some", std::chrono::duration<double>(pause).count(),
             why.message);
   return {};
+}
+
+// The same on all ranks: the most that every one can afford.
+Result<Survival> RankEngine::choose_survival(const ModelConfig& config, const RankMemory& without) {
+  const ParallelOptions& parallel = placement_.parallel;
+  if (parallel.survive != Survive::kAuto) {
+    int most_of_node = 1;
+    for (const int node : placement_.nodes)
+      most_of_node = std::max(most_of_node, static_cast<int>(std::ranges::count(placement_.nodes, node)));
+    return survival_of(parallel.survive, parallel, config,
+                       placement_.nodes.empty() ? parallel.group_size() : most_of_node);
+  }
+  Mesh& mesh = *placement_.mesh;
+  if (survival_choices(parallel, config).empty() || mesh.size() == 1) return Survival{};
+  const Survival own =
+      affordable_survival(options_, parallel, config, without, memory_info(), placement_.num_local_ranks);
+  ASSIGN_OR_RETURN(const int64_t num_lost, least_of_all(mesh, own.num_lost));
+  for (const Survival& survival : survival_choices(parallel, config))
+    if (survival.num_lost == num_lost) return survival;
+  return Survival{};
 }
 
 Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory) {
@@ -372,6 +433,7 @@ void RankEngine::set_trace(StepTrace* trace) {
 
 // Where replicas step together, a replica whose sequences have all ended goes on with zero rows.
 Status RankEngine::run_steps(int num_steps) {
+  if (balancing_) RETURN_IF_ERROR(balancing_->before_round(num_steps_));
   const ComputeTime time(*this);
   for (int step_idx = 0; step_idx < num_steps; step_idx++) {
     running_.clear();
@@ -448,6 +510,7 @@ RankReport RankEngine::report() const {
     report.rows_received = exchange_->counters().rows_received;
     report.expert_rows = exchange_->counters().expert_rows;
     report.layer_expert_rows = exchange_->counters().layer_expert_rows;
+    if (balancing_) balancing_->add_to(report);
   }
   for (const Mesh::Traffic& traffic : placement_.mesh->traffic()) {
     const bool shm = traffic.transport == "shm";
@@ -458,6 +521,7 @@ RankReport RankEngine::report() const {
 }
 
 Status RankEngine::run_all_logits(const RoundSequence& sequence, View<float, 2> all) {
+  if (balancing_) RETURN_IF_ERROR(balancing_->before_round(num_steps_));
   const ComputeTime time(*this);
   batch_->clear();
   batch_->add(sequence);

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "config/options.h"
 #include "core/step.h"
 #include "device/device.h"
+#include "engine/balancing.h"
 #include "engine/epoch.h"
 #include "engine/lockstep.h"
 #include "engine/memory_plan.h"
@@ -19,6 +21,7 @@
 #include "engine/round.h"
 #include "model/deepseek.h"
 #include "sampler/sampler.h"
+#include "weights/model_files.h"
 
 namespace cachalot {
 
@@ -70,6 +73,7 @@ class RankEngine {
   Device& device() { return *device_; }
   int num_threads() { return device_->threads().num_threads(); }
   uint64_t num_steps() const { return num_steps_; }
+  const Balancing* balancing() const { return balancing_.get(); }  // null: experts stay where they are
   // From now on this rank's doings are noted there, span by span; null: nowhere. Borrowed.
   void set_trace(StepTrace* trace);
 
@@ -102,6 +106,9 @@ class RankEngine {
   Status hold_standing_plan(const StandingPlan& plan);
   // Plans this rank's memory, and cuts the plan to what all ranks can have.
   Status plan(const ModelConfig& config, const RankMemory& rank_memory);
+  Result<Survival> choose_survival(const ModelConfig& config, const RankMemory& without);
+  // Where all ranks live. Lost experts lie where they can until then.
+  Status start_balancing();
   bool leads() const { return placement_.parallel.is_leader(); }
 
   // Time of a round, without what the mesh counts of it.
@@ -135,6 +142,10 @@ class RankEngine {
   ExpertExchange::Counters exchange_counters_;  // of the epochs before
   SharedPlacement experts_;                     // by which this rank's slots are filled
   std::unique_ptr<DeepseekModel> model_;
+  std::optional<ModelFiles> files_;       // where experts move
+  std::vector<uint64_t> own_choices_;     // where nobody else counts them
+  std::unique_ptr<Balancing> balancing_;  // none: they do not
+  Balancing::Counts balancing_counts_;    // of the epochs before
   std::unique_ptr<Lockstep> lockstep_;
   MemoryPlan memory_;
   RankNumbers numbers_;

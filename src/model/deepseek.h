@@ -61,6 +61,7 @@ class DeepseekModel {
   const ModelConfig& config() const { return config_; }
   const ModelSettings& settings() const { return settings_; }
   const ModelWeights& weights() const { return weights_; }
+  ModelWeights& weights() { return weights_; }  // between two steps an expert may take another's place
   IsaLevel isa() const { return ops_.isa(); }
   size_t weight_bytes() const { return weight_bytes_; }
 

@@ -23,6 +23,7 @@ struct ModelSettings {
   bool expert_parallel = true;  // else each expert's width is split over the TP ranks
   int ep_rank = 0, ep_size = 1;
   SharedPlacement placement;       // of the experts over ep_size ranks; null: a model without
+  int num_move_buffers = 0;        // beside the slots, each for any expert, through which experts move
   int64_t exchange_max_bytes = 0;  // of each buffer between ranks of the expert exchange; 0: no bound
   int64_t max_rows = 0;            // token rows of a step
   int64_t max_logit_rows = 0;      // rows whose logits are wanted at once

@@ -174,6 +174,7 @@ class Loader {
 
   Result<ModelWeights> load();
   Result<LayerWeights> layer(int layer_idx);
+  Result<FeedForwardWeights> expert(const std::string& prefix, int32_t expert);
 
  private:
   Result<AttentionWeights> attention(const std::string& prefix);
@@ -193,6 +194,9 @@ class Loader {
   const WeightCatalog& catalog_;
   WeightPacker& packer_;
   int num_moe_layers_ = 0;  // so far
+  // The largest expert so far: in bytes, and of which layer.
+  size_t largest_expert_ = 0;
+  std::string largest_prefix_;
 };
 
 // An error if what was packed last held a number that is not finite; `second`: the name of gate_up's other source.
@@ -243,6 +247,13 @@ Result<ModelWeights> Loader::load() {
   ASSIGN_OR_RETURN(const WeightSource head, catalog_.head());
   ASSIGN_OR_RETURN(weights.head, pack(WeightKind::kHead, config_.tie_word_embeddings ? embedding.spec.name : "lm_head",
                                       outputs(head, vocab)));
+  for (int buffer = 0; buffer < settings_.num_move_buffers && largest_expert_ > 0; buffer++) {
+    packer_.reserve_only(true);
+    const auto reserved = expert(largest_prefix_, 0);
+    packer_.reserve_only(false);
+    ASSIGN_OR_RETURN(const FeedForwardWeights room, reserved);
+    weights.move_buffers.push_back({room.gate_up.matrix, room.down.matrix});
+  }
   return weights;
 }
 
@@ -332,6 +343,13 @@ Result<FeedForwardWeights> Loader::feed_forward(WeightKind kind, const std::stri
   return weights;
 }
 
+// All of its width, or this rank's part.
+Result<FeedForwardWeights> Loader::expert(const std::string& prefix, int32_t expert) {
+  const bool whole = settings_.expert_parallel;
+  return feed_forward(WeightKind::kExperts, fmt::format("{}experts.{}.", prefix, expert), config_.moe_intermediate_size,
+                      whole ? 0 : settings_.tp_rank, whole ? 1 : settings_.tp_size);
+}
+
 Result<MoeWeights> Loader::moe(int layer_idx, const std::string& prefix) {
   MoeWeights weights;
   ASSIGN_OR_RETURN(const Linear router,
@@ -341,11 +359,6 @@ Result<MoeWeights> Loader::moe(int layer_idx, const std::string& prefix) {
     ASSIGN_OR_RETURN(weights.choice_bias, norm(prefix + "gate.e_score_correction_bias", config_.num_experts));
   }
   const bool whole_experts = settings_.expert_parallel;
-  const auto load_expert = [&](int32_t expert) {
-    return feed_forward(WeightKind::kExperts, fmt::format("{}experts.{}.", prefix, expert),
-                        config_.moe_intermediate_size, whole_experts ? 0 : settings_.tp_rank,
-                        whole_experts ? 1 : settings_.tp_size);
-  };
   const std::span<const int32_t> slots = settings_.placement->slots(num_moe_layers_++, settings_.ep_rank);
   if (slots.empty()) {
     // What experts elsewhere want to be fed is asked of one that is not loaded.
@@ -359,9 +372,14 @@ Result<MoeWeights> Loader::moe(int layer_idx, const std::string& prefix) {
   }
   for (const int32_t expert : slots) {
     packer_.reserve_only(expert == ExpertPlacement::kSpare);  // as much as the first expert takes
-    const auto loaded = load_expert(std::max(expert, 0));
+    const auto loaded = this->expert(prefix, std::max(expert, 0));
     packer_.reserve_only(false);
     ASSIGN_OR_RETURN(const FeedForwardWeights expert_weights, loaded);
+    const size_t bytes = expert_weights.gate_up.matrix.shape.bytes() + expert_weights.down.matrix.shape.bytes();
+    if (bytes > largest_expert_) {
+      largest_expert_ = bytes;
+      largest_prefix_ = prefix;
+    }
     const int group = expert_weights.gate_up.input_group;
     // They take the same rows. What each makes of them may be held otherwise: files of float32 scales have some experts
     // whose scales fp16 holds, and some whose only bf16 does.
@@ -408,6 +426,22 @@ Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings
 Result<LayerWeights> load_layer(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog,
                                 WeightPacker& packer, int layer) {
   return Loader(config, settings, catalog, packer).layer(layer);
+}
+
+Result<LoadedExpert> load_expert(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog,
+                                 WeightPacker& packer, int layer, int32_t expert) {
+  Loader loader(config, settings, catalog, packer);
+  const std::string prefix = layer_name(layer, "mlp.");
+  const int64_t hidden = config.hidden_size, width = config.moe_intermediate_size;
+  for (const char* part : {"gate_proj", "up_proj", "down_proj"}) {
+    if (packer.planning()) break;
+    const bool is_down = part == std::string_view("down_proj");
+    ASSIGN_OR_RETURN(const WeightSource source, catalog.linear(fmt::format("{}experts.{}.{}", prefix, expert, part),
+                                                               is_down ? hidden : width, is_down ? width : hidden));
+    RETURN_IF_ERROR(catalog.fetch_pages(source));
+  }
+  ASSIGN_OR_RETURN(const FeedForwardWeights weights, loader.expert(prefix, expert));
+  return LoadedExpert{{weights.gate_up.matrix, weights.down.matrix}, weights.gate_up.input_group};
 }
 
 }  // namespace cachalot

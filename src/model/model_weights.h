@@ -66,6 +66,11 @@ struct ExpertInput {
 };
 Error experts_differ(int layer, const ExpertInput& one, const ExpertInput& other);
 
+// An expert's, or room for one.
+struct ExpertWeights {
+  PackedMatrix gate_up, down;
+};
+
 struct MoeWeights {
   PackedMatrix router;                      // [num_experts, hidden]
   View<const float, 1> choice_bias;         // [num_experts], or empty
@@ -88,7 +93,8 @@ struct ModelWeights {
   int64_t vocab_begin = 0, vocab_count = 0;  // this rank's slice
   std::vector<LayerWeights> layers;
   View<const float, 1> final_norm;
-  Linear head;  // [vocab_count, hidden]
+  Linear head;                              // [vocab_count, hidden]
+  std::vector<ExpertWeights> move_buffers;  // each as large as the largest expert
 };
 
 // What a weight is for, so that a plan can say what takes the memory.
@@ -182,5 +188,13 @@ Result<ModelWeights> load_weights(const ModelConfig& config, const ModelSettings
 // One layer's alone.
 Result<LayerWeights> load_layer(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog,
                                 WeightPacker& packer, int layer);
+
+// One whole expert's alone.
+struct LoadedExpert {
+  ExpertWeights weights;
+  int input_group = 0;
+};
+Result<LoadedExpert> load_expert(const ModelConfig& config, const ModelSettings& settings, const WeightCatalog& catalog,
+                                 WeightPacker& packer, int layer, int32_t expert);
 
 }  // namespace cachalot

@@ -167,13 +167,28 @@ bool busier(const Item& left, const Item& right) {
   return left.load != right.load ? left.load > right.load : left.expert < right.expert;
 }
 
+// How many slots each rank has for experts of a layer.
+using Rooms = std::vector<int64_t>;
+
+// Spread as evenly as it goes; other ranks have one more in other layers.
+Rooms even_rooms(int64_t num_slots, int num_ranks, int layer) {
+  Rooms rooms;
+  const auto begin_of = [&](int64_t rank) { return (rank * num_slots + layer % num_ranks) / num_ranks; };
+  for (int rank = 0; rank < num_ranks; rank++) rooms.push_back(begin_of(rank + 1) - begin_of(rank));
+  return rooms;
+}
+
 class LayerBalance {
  public:
-  // The layer: other ranks have one slot more in other layers.
-  LayerBalance(std::span<const double> load, const BalanceOptions& options, int layer)
-      : load_(load), options_(options), num_slots_(std::ssize(load) + options.num_redundant), phase_(layer) {}
+  LayerBalance(std::span<const double> load, const BalanceOptions& options, const Rooms& rooms)
+      : load_(load), options_(options), rooms_(rooms) {}
 
-  Layer place() const {
+  struct Placed {
+    Layer ranks;  // the experts of each, in order
+    double busiest = 0;
+    bool by_groups = false;
+  };
+  Placed place() const {
     std::vector<Item> experts;
     for (size_t expert = 0; expert < load_.size(); expert++)
       experts.push_back({static_cast<int32_t>(expert), load_[expert]});
@@ -182,23 +197,18 @@ class LayerBalance {
     if (groups_divide()) {
       Placed by_group = place_groups(experts);
       const double mean = std::accumulate(load_.begin(), load_.end(), 0.0) / options_.num_ranks;
-      if (by_group.busiest <= std::max(kWorthStaying * mean, kAboutAsGood * anywhere.busiest))
-        return std::move(by_group.ranks);
+      if (by_group.busiest <= std::max(kWorthStaying * mean, kAboutAsGood * anywhere.busiest)) return by_group;
     }
-    return std::move(anywhere.ranks);
+    return anywhere;
   }
 
  private:
   // What the busiest rank may have over the mean, or over what it would have if experts stood anywhere, so that those
   // of a group stay on one node: their tokens cross fewer links, and all wait for that rank.
   static constexpr double kWorthStaying = 1.1, kAboutAsGood = 1.05;
-  struct Placed {
-    Layer ranks;
-    double busiest = 0;
-  };
 
   Placed place_groups(std::span<const Item> experts) const {
-    Placed placed;
+    Placed placed{.by_groups = true};
     const int groups_of_node = options_.num_groups / options_.num_nodes,
               of_node = options_.num_ranks / options_.num_nodes;
     const auto group_size = std::ssize(load_) / options_.num_groups;
@@ -223,35 +233,34 @@ class LayerBalance {
   }
   bool groups_divide() const {
     const int nodes = options_.num_nodes, groups = options_.num_groups;
-    return nodes > 1 && groups > 1 && groups % nodes == 0 && options_.num_ranks % nodes == 0 &&
-           std::ssize(load_) % groups == 0 && num_slots_ % nodes == 0;
+    if (nodes < 2 || groups < 2 || groups % nodes != 0 || options_.num_ranks % nodes != 0 ||
+        std::ssize(load_) % groups != 0)
+      return false;
+    const auto room_of = [&](int node) {
+      const auto begin = rooms_.begin() + node * (options_.num_ranks / nodes);
+      return std::accumulate(begin, begin + options_.num_ranks / nodes, int64_t{0});
+    };
+    for (int node = 1; node < nodes; node++)
+      if (room_of(node) != room_of(0)) return false;
+    return true;
   }
   void place_on(std::span<const Item> experts, int first_rank, int num_ranks, Placed& placed) const {
-    std::vector<int64_t> rooms;
-    const auto begin_of = [&](int64_t rank) {
-      return (rank * num_slots_ + phase_ % options_.num_ranks) / options_.num_ranks;
-    };
-    int64_t num_slots = 0;
-    for (int rank = first_rank; rank < first_rank + num_ranks; rank++) {
-      rooms.push_back(begin_of(rank + 1) - begin_of(rank));
-      num_slots += rooms.back();
-    }
+    const Rooms rooms(rooms_.begin() + first_rank, rooms_.begin() + first_rank + num_ranks);
+    const int64_t num_slots = std::accumulate(rooms.begin(), rooms.end(), int64_t{0});
     Bins bins(rooms);
-    bins.pack(replicate(experts, num_slots, num_ranks));
+    bins.pack(replicate(experts, num_slots, num_ranks - static_cast<int>(std::ranges::count(rooms, 0))));
     bins.refine();
     placed.busiest = std::max(placed.busiest, bins.most());
-    for (size_t rank = 0; rank < rooms.size(); rank++) {
-      std::vector<int32_t>& slots = placed.ranks.emplace_back();
-      for (const Item& item : bins.items()[rank]) slots.push_back(item.expert);
-      std::ranges::sort(slots);
-      slots.resize(static_cast<size_t>(rooms[rank]), ExpertPlacement::kSpare);
+    for (const std::vector<Item>& items : bins.items()) {
+      std::vector<int32_t>& held = placed.ranks.emplace_back();
+      for (const Item& item : items) held.push_back(item.expert);
+      std::ranges::sort(held);
     }
   }
 
   std::span<const double> load_;
   const BalanceOptions& options_;
-  int64_t num_slots_;
-  int phase_;
+  const Rooms& rooms_;
 };
 
 }  // namespace
@@ -265,12 +274,109 @@ Result<ExpertPlacement> balanced_placement(const ExpertLoad& load, const Balance
     return make_error(ErrorCode::kInvalidArgument, "{} layers of {} experts and {} slots more; at most {} of {} in all",
                       load.layers.size(), load.num_experts(), options.num_redundant, kMostLayers, kMostSlots);
   std::vector<Layer> layers;
-  for (size_t layer = 0; layer < load.layers.size(); layer++)
-    layers.push_back(LayerBalance(load.layers[layer], options, static_cast<int>(layer)).place());
+  for (size_t layer = 0; layer < load.layers.size(); layer++) {
+    const Rooms rooms =
+        even_rooms(std::ssize(load.layers[layer]) + options.num_redundant, options.num_ranks, static_cast<int>(layer));
+    layers.push_back(LayerBalance(load.layers[layer], options, rooms).place().ranks);
+    for (size_t rank = 0; rank < rooms.size(); rank++)
+      layers.back()[rank].resize(static_cast<size_t>(rooms[rank]), ExpertPlacement::kSpare);
+  }
   return ExpertPlacement::create({.num_layers = static_cast<int>(load.layers.size()),
                                   .num_experts = static_cast<int>(load.num_experts()),
                                   .num_ranks = options.num_ranks},
                                  version, layers);
+}
+
+namespace {
+
+// What the busiest rank has to do if all copies of an expert get as much.
+double busiest_of(const Layer& ranks, std::span<const double> load) {
+  std::vector<int> copies(load.size());
+  for (const std::vector<int32_t>& slots : ranks)
+    for (const int32_t expert : slots)
+      if (expert != ExpertPlacement::kSpare) copies[static_cast<size_t>(expert)]++;
+  double busiest = 0;
+  for (const std::vector<int32_t>& slots : ranks) {
+    double rows = 0;
+    for (const int32_t expert : slots)
+      if (expert != ExpertPlacement::kSpare)
+        rows += load[static_cast<size_t>(expert)] / copies[static_cast<size_t>(expert)];
+    busiest = std::max(busiest, rows);
+  }
+  return busiest;
+}
+
+size_t num_shared(const std::vector<int32_t>& slots, const std::vector<int32_t>& experts) {
+  return static_cast<size_t>(
+      std::ranges::count_if(experts, [&](int32_t expert) { return std::ranges::find(slots, expert) != slots.end(); }));
+}
+
+// The experts that some rank is to hold go to that of as many slots which holds the most of them already.
+void keep_at_home(const Layer& now, size_t first_rank, size_t num_ranks, Layer& next) {
+  struct Pair {
+    size_t num_kept, rank, from;
+  };
+  std::vector<Pair> pairs;
+  for (size_t rank = first_rank; rank < first_rank + num_ranks; rank++)
+    for (size_t from = first_rank; from < first_rank + num_ranks; from++)
+      if (next[rank].size() == next[from].size()) pairs.push_back({num_shared(now[rank], next[from]), rank, from});
+  std::ranges::stable_sort(pairs, std::greater<>(), &Pair::num_kept);
+  Layer placed(num_ranks);
+  std::vector<bool> has(num_ranks), is_given(num_ranks);
+  for (const auto& [num_kept, rank, from] : pairs) {
+    if (has[rank - first_rank] || is_given[from - first_rank]) continue;
+    has[rank - first_rank] = is_given[from - first_rank] = true;
+    placed[rank - first_rank] = next[from];
+  }
+  std::ranges::move(placed, next.begin() + static_cast<std::ptrdiff_t>(first_rank));
+}
+
+// Into the slots of a rank: what stays keeps its slot.
+std::vector<int32_t> in_slots(const std::vector<int32_t>& now, const std::vector<int32_t>& experts) {
+  std::vector<int32_t> slots = now;
+  std::vector<int32_t> arriving;
+  for (const int32_t expert : experts)
+    if (std::ranges::find(now, expert) == now.end()) arriving.push_back(expert);
+  auto next = arriving.begin();
+  for (int32_t& held : slots) {
+    if (held == ExpertPlacement::kSpare || std::ranges::find(experts, held) != experts.end()) continue;
+    held = next == arriving.end() ? ExpertPlacement::kSpare : *next++;
+  }
+  CHECK(next == arriving.end());
+  return slots;
+}
+
+}  // namespace
+
+Result<ExpertPlacement> rebalanced_placement(const ExpertPlacement& now, const ExpertLoad& load,
+                                             const BalanceOptions& options) {
+  constexpr double kWorthMoving = 1.05;  // the busiest rank's rows, over what they would be
+  const auto& shape = now.shape();
+  if (std::ssize(load.layers) != shape.num_layers || std::ssize(load.layers[0]) != shape.num_experts ||
+      options.num_ranks != shape.num_ranks)
+    return make_error(ErrorCode::kInvalidArgument, "a load of {} layers for a placement of {}", load.layers.size(),
+                      shape.num_layers);
+  std::vector<Layer> layers = layers_of(now);
+  for (size_t layer = 0; layer < layers.size(); layer++) {
+    Rooms rooms;
+    for (const std::vector<int32_t>& slots : layers[layer])
+      rooms.push_back(std::ssize(slots) - std::ranges::count(slots, ExpertPlacement::kSpare));
+    LayerBalance::Placed placed = LayerBalance(load.layers[layer], options, rooms).place();
+    if (busiest_of(layers[layer], load.layers[layer]) <= kWorthMoving * placed.busiest) continue;
+    const size_t at_once = rooms.size() / static_cast<size_t>(placed.by_groups ? options.num_nodes : 1);
+    for (size_t rank = 0; rank < rooms.size(); rank += at_once)
+      keep_at_home(layers[layer], rank, at_once, placed.ranks);
+    for (size_t rank = 0; rank < rooms.size(); rank++)
+      layers[layer][rank] = in_slots(layers[layer][rank], placed.ranks[rank]);
+  }
+  return ExpertPlacement::create(shape, now.version() + 1, layers);
+}
+
+std::vector<double> busiest_rows(const ExpertPlacement& placement, const ExpertLoad& load) {
+  std::vector<double> rows;
+  const std::vector<Layer> layers = layers_of(placement);
+  for (size_t layer = 0; layer < layers.size(); layer++) rows.push_back(busiest_of(layers[layer], load.layers[layer]));
+  return rows;
 }
 
 double imbalance_of(const ExpertPlacement& placement, const ExpertLoad& load, std::span<const int> nodes) {

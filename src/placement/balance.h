@@ -36,6 +36,14 @@ struct BalanceOptions {
 // Errors: shapes that are none, or too many slots.
 Result<ExpertPlacement> balanced_placement(const ExpertLoad& load, const BalanceOptions& options, uint32_t version);
 
+// The next version of a placement, within its slots: each rank holds as many experts of a layer as before, those that
+// stay keep their slots, and a layer stays as it is where another order would do little good.
+Result<ExpertPlacement> rebalanced_placement(const ExpertPlacement& now, const ExpertLoad& load,
+                                             const BalanceOptions& options);
+
+// In each layer, of the rank that has most to do if all copies of an expert get as much.
+std::vector<double> busiest_rows(const ExpertPlacement& placement, const ExpertLoad& load);
+
 // Rows of the busiest rank over the mean of all ranks, layers added up: every home sends rows with this load, each to
 // the copies of its choice. nodes: of each rank; empty: all on one.
 double imbalance_of(const ExpertPlacement& placement, const ExpertLoad& load, std::span<const int> nodes);

@@ -51,6 +51,8 @@ Status check_layer(const Shape& shape, size_t layer, const Layer& ranks) {
   return {};
 }
 
+}  // namespace
+
 std::vector<Layer> layers_of(const ExpertPlacement& placement) {
   std::vector<Layer> layers(static_cast<size_t>(placement.shape().num_layers));
   for (int layer = 0; layer < placement.shape().num_layers; layer++) {
@@ -61,8 +63,6 @@ std::vector<Layer> layers_of(const ExpertPlacement& placement) {
   }
   return layers;
 }
-
-}  // namespace
 
 ExpertPlacement::ExpertPlacement(const Shape& shape, uint32_t version, std::span<const Layer> layers)
     : shape_(shape), version_(version) {
@@ -200,6 +200,18 @@ Result<ExpertPlacement> placed_on(const ExpertPlacement& placement, std::span<co
   return ExpertPlacement::create(shape, placement.version(), layers);
 }
 
+Result<ExpertPlacement> with_experts(const ExpertPlacement& placement, std::span<const int32_t> experts) {
+  std::vector<Layer> layers = layers_of(placement);
+  CHECK(experts.size() == placement.experts().size());
+  for (Layer& layer : layers) {
+    for (std::vector<int32_t>& slots : layer) {
+      std::ranges::copy(experts.first(slots.size()), slots.begin());
+      experts = experts.subspan(slots.size());
+    }
+  }
+  return ExpertPlacement::create(placement.shape(), placement.version() + 1, layers);
+}
+
 Result<ExpertPlacement> with_spare_slots(const ExpertPlacement& placement, int num_spare) {
   std::vector<Layer> layers = layers_of(placement);
   for (Layer& layer : layers)
@@ -213,9 +225,9 @@ namespace {
 
 // To which copies of an expert a home's rows go, each as often as it stands here. All of a rank's own rows go to its
 // own copy. Those of the other homes: to copies on their node, but to none more than to any other in all; what these
-// cannot take goes where there is least asked.
+// cannot take goes where there is least asked. ranks_of_nodes: how many each has.
 std::vector<ExpertCopy> shared_out(std::span<const ExpertCopy> copies, int home, std::span<const int> nodes,
-                                   int num_ranks) {
+                                   std::span<const int64_t> ranks_of_nodes, int num_ranks) {
   const auto node_of = [&](int rank) { return nodes.empty() ? 0 : nodes[static_cast<size_t>(rank)]; };
   const auto own = std::ranges::find(copies, home, &ExpertCopy::rank);
   if (own != copies.end()) return {*own};
@@ -224,8 +236,8 @@ std::vector<ExpertCopy> shared_out(std::span<const ExpertCopy> copies, int home,
     double room = 0, asked = 0;  // by ranks without a copy; all nodes' are equal
     double at_home() const { return std::min(room, asked); }
   };
-  std::vector<Node> of_nodes(nodes.empty() ? 1 : static_cast<size_t>(std::ranges::max(nodes)) + 1);
-  for (int rank = 0; rank < num_ranks; rank++) of_nodes[static_cast<size_t>(node_of(rank))].num_ranks++;
+  std::vector<Node> of_nodes(ranks_of_nodes.size());
+  for (size_t node = 0; node < of_nodes.size(); node++) of_nodes[node].num_ranks = ranks_of_nodes[node];
   for (const ExpertCopy& copy : copies) of_nodes[static_cast<size_t>(node_of(copy.rank))].num_copies++;
   double all_left = 0;
   for (Node& node : of_nodes) {
@@ -266,6 +278,9 @@ CopyChoice::CopyChoice(const ExpertPlacement& placement, int home, std::span<con
   const int num_ranks = placement.shape().num_ranks;
   begins_.push_back(0);
   std::vector<std::vector<ExpertCopy>> copies(num_experts_);
+  std::vector<int64_t> ranks_of_nodes(nodes.empty() ? 1 : static_cast<size_t>(std::ranges::max(nodes)) + 1);
+  for (int rank = 0; rank < num_ranks; rank++)
+    ranks_of_nodes[nodes.empty() ? 0 : static_cast<size_t>(nodes[static_cast<size_t>(rank)])]++;
   for (int layer = 0; layer < placement.shape().num_layers; layer++) {
     for (std::vector<ExpertCopy>& of_expert : copies) of_expert.clear();
     for (int rank = 0; rank < num_ranks; rank++) {
@@ -277,7 +292,7 @@ CopyChoice::CopyChoice(const ExpertPlacement& placement, int home, std::span<con
       }
     }
     for (std::vector<ExpertCopy>& of_expert : copies) {
-      if (of_expert.size() > 1) of_expert = shared_out(of_expert, home, nodes, num_ranks);
+      if (of_expert.size() > 1) of_expert = shared_out(of_expert, home, nodes, ranks_of_nodes, num_ranks);
       copies_.insert(copies_.end(), of_expert.begin(), of_expert.end());
       begins_.push_back(static_cast<uint32_t>(copies_.size()));
     }

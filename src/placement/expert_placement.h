@@ -43,7 +43,8 @@ class ExpertPlacement {
   std::span<const int32_t> slots(int layer, int rank) const {  // what they hold
     return std::span(experts_).subspan(static_cast<size_t>(begin_of(layer, rank)), count_of(layer, rank));
   }
-  int most_slots() const { return most_slots_; }  // of a rank, in a layer
+  std::span<const int32_t> experts() const { return experts_; }  // of all slots: layer by layer, rank by rank
+  int most_slots() const { return most_slots_; }                 // of a rank, in a layer
   // Of all layers together.
   int64_t num_slots(int rank) const;
   int64_t num_held(int rank) const;  // but spare ones
@@ -69,6 +70,11 @@ class ExpertPlacement {
 using SharedPlacement = std::shared_ptr<const ExpertPlacement>;
 
 // ---- placements ----
+
+// All of it, to be changed.
+std::vector<ExpertPlacement::Layer> layers_of(const ExpertPlacement& placement);
+// The next version, with these experts in the same slots.
+Result<ExpertPlacement> with_experts(const ExpertPlacement& placement, std::span<const int32_t> experts);
 
 // Each expert once, in order: as many on each rank, or one more on some. Those are others in other layers, so that all
 // ranks hold about as much.

@@ -146,6 +146,17 @@ void plan_node_memory(const EngineOptions& engine, const ModelConfig& config, co
                      "end what else holds memory there, or lower --gpu-memory-utilization");
 }
 
+// The rank that has most slots for experts, and so the largest share: which node it is on, nobody knows as yet.
+ParallelOptions with_most_slots(ParallelOptions parallel, const ExpertPlacement* placement) {
+  if (!placement || placement->shape().num_ranks == 1) return parallel;
+  int most = 0;
+  for (int rank = 1; rank < placement->shape().num_ranks; rank++)
+    if (placement->num_slots(rank) > placement->num_slots(most)) most = rank;
+  parallel.data_parallel_rank = most / parallel.tensor_parallel_size;
+  parallel.tensor_parallel_rank = most % parallel.tensor_parallel_size;
+  return parallel;
+}
+
 void plan_memory_of_all(const EngineOptions& engine, const ParallelOptions& parallel, CheckedCluster& checked) {
   const auto shows = [](const CheckedNode& node) { return node.report && !node.report->config_json.empty(); };
   const auto first = std::ranges::find_if(checked.nodes, shows);
@@ -153,16 +164,25 @@ void plan_memory_of_all(const EngineOptions& engine, const ParallelOptions& para
   const Result<ModelConfig> config = parse_model_config(first->report->config_json, engine.model + "/config.json");
   if (!config) return;  // judge_model() has told
   const PlannedWeights weights(*config, target_of(config->quantization), engine.model + "/config.json");
+  const auto refuse = [&](const Error& error) {  // the same on every node
+    checked.findings.error("", error.message, "change the cluster's sizes; `check --plan` tries them out");
+  };
+  const int num_nodes = static_cast<int>(std::ranges::count_if(checked.nodes, &CheckedNode::num_ranks));
+  int ranks_of_node = 1;
+  for (const CheckedNode& node : checked.nodes) ranks_of_node = std::max(ranks_of_node, node.num_ranks);
+  const auto survival = survival_of(parallel.survive, parallel, *config, ranks_of_node);
+  if (!survival) return refuse(survival.error());
+  // Of --survive auto the least: what a node has no room for, no rank has.
+  const auto placement = plan_placement(parallel, *config, std::max(num_nodes, 1), survival->num_spare);
+  if (!placement) return refuse(placement.error());
   for (CheckedNode& node : checked.nodes) {
     if (!node.report || node.num_ranks == 0) continue;
-    const auto rank = plan_rank_memory(engine, parallel, *config, weights,
+    const auto rank = plan_rank_memory(engine, with_most_slots(parallel, placement->get()), *config, weights,
                                        {.num_local_ranks = node.num_sharing,
                                         .num_threads = threads_of_rank(engine, node),
-                                        .isa = highest_isa(engine.isa)});
-    if (!rank) {  // the same on every node
-      checked.findings.error("", rank.error().message, "change the cluster's sizes; `check --plan` tries them out");
-      return;
-    }
+                                        .isa = highest_isa(engine.isa),
+                                        .placement = *placement});
+    if (!rank) return refuse(rank.error());
     plan_node_memory(engine, *config, *rank, node, checked.findings);
   }
 }

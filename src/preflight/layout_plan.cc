@@ -120,27 +120,45 @@ int64_t LayoutPlan::num_requests() const {
   return memory->num_blocks / ceil_div(memory->max_model_len, block_size);
 }
 
+namespace {
+
+Status plan_ranks(LayoutPlan& plan, const WeightCatalog& catalog) {
+  const LayoutPlanOptions& options = plan.options;
+  ASSIGN_OR_RETURN(plan.placement,
+                   plan_placement(options.parallel, plan.config, options.num_nodes, plan.survival.num_spare));
+  plan.ranks.clear();
+  for (int rank = 0; rank < plan.layout.num_ranks(); rank++) {
+    ParallelOptions parallel = options.parallel;
+    parallel.data_parallel_rank = rank / plan.layout.tp_size;
+    parallel.tensor_parallel_rank = rank % plan.layout.tp_size;
+    ASSIGN_OR_RETURN(RankMemory memory, plan_rank_memory(options.engine, parallel, plan.config, catalog,
+                                                         {.num_local_ranks = plan.layout.ranks_per_node(),
+                                                          .num_threads = std::max(options.engine.threads, 1),
+                                                          .isa = highest_isa(options.engine.isa),
+                                                          .placement = plan.placement}));
+    plan.ranks.push_back({rank, memory});
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<LayoutPlan> plan_layout(const LayoutPlanOptions& options, const ModelConfig& config,
                                const WeightCatalog& catalog) {
   LayoutPlan plan{.options = options, .config = config};
   ASSIGN_OR_RETURN(plan.layout, make_layout(options));
   plan.max_model_len = options.engine.max_model_len > 0 ? options.engine.max_model_len : config.max_position_embeddings;
-  const int num_local = plan.layout.ranks_per_node(), num_threads = std::max(options.engine.threads, 1);
-  ASSIGN_OR_RETURN(plan.placement, plan_placement(options.parallel, config, options.num_nodes));
-  for (int rank = 0; rank < plan.layout.num_ranks(); rank++) {
-    ParallelOptions parallel = options.parallel;
-    parallel.data_parallel_rank = rank / plan.layout.tp_size;
-    parallel.tensor_parallel_rank = rank % plan.layout.tp_size;
-    ASSIGN_OR_RETURN(RankMemory memory, plan_rank_memory(options.engine, parallel, config, catalog,
-                                                         {.num_local_ranks = num_local,
-                                                          .num_threads = num_threads,
-                                                          .isa = highest_isa(options.engine.isa),
-                                                          .placement = plan.placement}));
-    plan.ranks.push_back({rank, memory});
+  const int num_local = plan.layout.ranks_per_node();
+  const MemoryInfo node{options.node_bytes, "--node-memory"};
+  ASSIGN_OR_RETURN(plan.survival, survival_of(options.parallel.survive, options.parallel, config,
+                                              std::min(num_local, options.parallel.group_size())));
+  RETURN_IF_ERROR(plan_ranks(plan, catalog));
+  if (options.parallel.survive == Survive::kAuto && options.node_bytes > 0) {
+    plan.survival = affordable_survival(options.engine, options.parallel, config, plan.largest(), node, num_local);
+    if (plan.survival.num_spare > 0) RETURN_IF_ERROR(plan_ranks(plan, catalog));
   }
   if (options.node_bytes > 0) {
-    Result<MemoryPlan> memory =
-        plan_memory(options.engine, config, plan.largest(), {options.node_bytes, "--node-memory"}, num_local);
+    Result<MemoryPlan> memory = plan_memory(options.engine, config, plan.largest(), node, num_local);
     if (memory) {
       plan.memory = std::move(*memory);
     } else {
@@ -255,6 +273,40 @@ std::string cache_text(const LayoutPlan& plan) {
   return text;
 }
 
+// What each --survive would cost the rank that has most, and which of them is planned.
+std::string survival_text(const LayoutPlan& plan) {
+  const ParallelOptions& parallel = plan.options.parallel;
+  if (!parallel.enable_expert_parallel || !plan.placement || plan.placement->shape().num_ranks == 1) return "";
+  const RankMemory& rank = plan.largest();
+  const auto price = [&](double num_slots) {
+    const size_t bytes = bytes_of_slots(rank, num_slots);
+    return fmt::format("{} a rank, {} KV blocks{}", binary_bytes(static_cast<double>(bytes)),
+                       bytes / rank.block_bytes(plan.options.engine.block_size),
+                       plan.memory ? fmt::format(" beside {}", plan.memory->num_blocks) : "");
+  };
+  std::string text = fmt::format("Ranks that may be lost at once, and spare slots for their experts (--survive {}):\n",
+                                 survive_name(parallel.survive));
+  int num_told = 0;
+  for (const Survive what : {Survive::kNone, Survive::kRank, Survive::kServer, Survive::kNode}) {
+    const int ranks_of_node = std::min(plan.layout.ranks_per_node(), parallel.group_size());
+    const auto survival = survival_of(what, parallel, plan.config, ranks_of_node);
+    if (!survival || (num_told > 0 && survival->num_lost == num_told)) continue;
+    num_told = survival->num_lost;
+    text += fmt::format("  {:<8} {:>3} of {}{}{}\n", survive_name(what), survival->num_lost, parallel.group_size(),
+                        survival->num_spare == 0
+                            ? ""
+                            : fmt::format(": {} a layer, {}", survival->num_spare,
+                                          price(double{1} * survival->num_spare * plan.placement->shape().num_layers)),
+                        survival->num_lost == plan.survival.num_lost ? "  <- planned" : "");
+  }
+  if (parallel.survive == Survive::kAuto && !plan.memory)
+    text += "  auto chooses with the nodes' memory (--node-memory)\n";
+  if (const int num_buffers = rank.settings.num_move_buffers; num_buffers > 0)
+    text +=
+        fmt::format("Buffers through which experts move (--enable-eplb): {}, {}\n", num_buffers, price(num_buffers));
+  return text;
+}
+
 std::string traffic_row(std::string_view name, std::string_view times, const std::string& rank, double all, double far,
                         double node) {
   return fmt::format("  {:<26} {:>6} {:>14} {:>14} {:>14} {:>14}\n", name, times, rank, binary_bytes(all),
@@ -356,7 +408,7 @@ std::string plan_text(const LayoutPlan& plan, const PlanSubject& subject) {
           : layout.tp_size > 1 ? "each expert's width over a replica's ranks"
                                : "all experts on each rank";
   text += fmt::format("; {} tokens a step, {} a sequence\n\n", engine.max_num_batched_tokens, plan.max_model_len);
-  text += memory_table(plan) + "\n" + cache_text(plan);
+  text += memory_table(plan) + "\n" + cache_text(plan) + survival_text(plan);
   text += fmt::format("\nA decode step: {} sequences of {} tokens in each replica, {} tokens\n",
                       plan.options.decode_batch, plan.options.decode_context, plan.decode.rows);
   text += traffic_table(plan.decode) + bounds_text(plan, plan.decode);
@@ -441,6 +493,8 @@ std::string plan_json(const LayoutPlan& plan, const PlanSubject& subject) {
                       {"max_model_len", plan.memory->max_model_len},
                       {"requests", plan.num_requests()}};
   }
+  json["survive"] = {{"ranks", plan.survival.num_lost}, {"spare_slots_of_a_layer", plan.survival.num_spare}};
+  json["move_buffers"] = plan.largest().settings.num_move_buffers;
   if (plan.placement) json["placement"] = boost::json::parse(plan.placement->to_json());
   return boost::json::serialize(json) + "\n";
 }

@@ -51,6 +51,7 @@ struct LayoutPlan {
   ModelConfig config;
   int max_model_len = 0;      // as wanted
   SharedPlacement placement;  // of the experts; null: there are none
+  Survival survival;          // what --survive comes to; of auto: with the nodes' memory, else none
   std::vector<RankPlan> ranks;
   std::optional<MemoryPlan> memory;  // of the rank that needs most, where the nodes' memory is known
   std::optional<Error> misfit;       // instead, if that is not enough

@@ -77,6 +77,18 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
   Family expert_rows("cachalot:expert_rows_total",
                      "Token rows that the rank's experts computed, each for every expert that it met",
                      MetricType::Counter);
+  Family version("cachalot:placement_version", "Version of the experts' placement by which the rank computes",
+                 MetricType::Gauge);
+  Family switches("cachalot:placement_switches_total", "How often the rank went over to another placement of experts",
+                  MetricType::Counter);
+  Family moved("cachalot:moved_experts_total", "Experts that the rank brought into its slots while it ran",
+               MetricType::Counter);
+  Family failed("cachalot:failed_moves_total",
+                "Placements that were given up because some rank could not bring its part", MetricType::Counter);
+  Family balancedness(
+      "cachalot:expert_balancedness",
+      "Mean rows of all ranks' experts over the busiest rank's, when rank 0 last looked (--enable-eplb)",
+      MetricType::Gauge);
   Family time("cachalot:step_seconds_total",
               "Time in steps: computing, exchanging rows, and waiting until other ranks have done their part",
               MetricType::Counter);
@@ -105,14 +117,23 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
     steps.add(report.rank, static_cast<double>(report.steps));
     without_rows.add(report.rank, static_cast<double>(report.steps_without_rows));
     expert_rows.add(report.rank, static_cast<double>(report.expert_rows));
+    version.add(report.rank, static_cast<double>(report.placement_version));
+    switches.add(report.rank, static_cast<double>(report.placement_switches));
+    moved.add(report.rank, static_cast<double>(report.experts_moved));
+    failed.add(report.rank, static_cast<double>(report.failed_moves));
+    if (report.balancedness_permille > 0)
+      balancedness.add(report.rank, static_cast<double>(report.balancedness_permille) / 1000);
     time.add(report.rank, seconds(report.nanoseconds_computing), {{"part", "compute"}});
     time.add(report.rank, seconds(report.nanoseconds_exchanging), {{"part", "exchange"}});
     time.add(report.rank, seconds(report.nanoseconds_waiting), {{"part", "waiting"}});
   }
   std::vector<MetricFamily> families;
   for (Family* family : {&experts, &slots, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements,
-                         &steps, &without_rows, &time, &epoch, &epoch_changes, &epoch_pause, &foreign})
+                         &steps, &without_rows, &version, &switches, &moved, &failed, &time, &epoch, &epoch_changes,
+                         &epoch_pause, &foreign})
     families.push_back(family->take());
+  if (std::ranges::any_of(reports, [](const RankReport& report) { return report.balancedness_permille > 0; }))
+    families.push_back(balancedness.take());
   return prometheus::TextSerializer().Serialize(families);
 }
 
@@ -148,6 +169,8 @@ json::object describe(const RankReport& report, const std::vector<Member>& membe
           {"experts", placement ? slots_of(*placement, report.rank % placement->shape().num_ranks) : json::array()},
           {"placement_version", report.placement_version},
           {"placement_hash", report.placement_hash},
+          {"placement_switches", report.placement_switches},
+          {"experts_moved", report.experts_moved},
           {"weight_bytes", report.weight_bytes},
           {"planned_weight_bytes", report.planned_weight_bytes},
           {"rows_brought", report.rows_brought},

@@ -178,6 +178,12 @@ void Checkpoint::prefetch(std::span<const std::byte> range) const {
   if (const SafetensorsFile* file = file_of(range)) file->mapping().prefetch(range);
 }
 
+Status Checkpoint::fetch_pages(std::span<const std::byte> range) const {
+  const SafetensorsFile* file = file_of(range);
+  if (!file || file->mapping().fetch(range)) return {};
+  return make_error(ErrorCode::kIo, "{}: cannot be read: {}", file->path(), std::strerror(errno));
+}
+
 void Checkpoint::drop_pages(std::span<const std::byte> range) const {
   if (const SafetensorsFile* file = file_of(range)) file->mapping().drop(range);
 }

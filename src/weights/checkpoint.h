@@ -33,6 +33,7 @@ class Checkpoint {
 
   // Advice for the pages of a range inside one tensor: read them ahead; let go of them after packing.
   void prefetch(std::span<const std::byte> range) const;
+  Status fetch_pages(std::span<const std::byte> range) const;
   void drop_pages(std::span<const std::byte> range) const;
 
  private:

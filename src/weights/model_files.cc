@@ -189,6 +189,11 @@ void ModelFiles::prefetch(const WeightSource& source) const {
   for (const std::span<const std::byte> range : window_bytes(source)) checkpoint_.prefetch(range);
 }
 
+Status ModelFiles::fetch_pages(const WeightSource& source) const {
+  for (const std::span<const std::byte> range : window_bytes(source)) RETURN_IF_ERROR(checkpoint_.fetch_pages(range));
+  return {};
+}
+
 void ModelFiles::drop_pages(const WeightSource& source) const {
   for (const std::span<const std::byte> range : window_bytes(source)) checkpoint_.drop_pages(range);
 }

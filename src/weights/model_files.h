@@ -38,6 +38,7 @@ class ModelFiles : public WeightCatalog {
 
   // Advice: read the pages of a source's window ahead.
   void prefetch(const WeightSource& source) const;
+  Status fetch_pages(const WeightSource& source) const override;
   void drop_pages(const WeightSource& source) const override;
 
   // Hash (32 hex digits) over config.json, the files' sizes and headers, and samples of their data: ranks compare it,

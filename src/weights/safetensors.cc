@@ -87,11 +87,11 @@ void forget(std::span<const std::byte> bytes) {
   }
 }
 
-void advise(std::span<const std::byte> range, int advice) {
+int advise(std::span<const std::byte> range, int advice) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<uintptr_t>(range.data()) / page * page;
   const uintptr_t end = reinterpret_cast<uintptr_t>(range.data()) + range.size();
-  madvise(reinterpret_cast<void*>(begin), end - begin, advice);  // advice only: a refusal changes nothing
+  return madvise(reinterpret_cast<void*>(begin), end - begin, advice);
 }
 
 }  // namespace
@@ -123,6 +123,13 @@ void MappedFile::drop(std::span<const std::byte> range) const {
   if (range.empty()) return;
   CHECK(contains(range.data()) && contains(&range.back()));
   advise(range, MADV_DONTNEED);
+}
+
+bool MappedFile::fetch(std::span<const std::byte> range) const {
+  if (range.empty()) return true;
+  CHECK(contains(range.data()) && contains(&range.back()));
+  // Linux before 5.14 has no such advice: there, a page that is gone is found when it is touched.
+  return advise(range, MADV_POPULATE_READ) == 0 || errno == EINVAL;
 }
 
 namespace {

@@ -34,6 +34,8 @@ class MappedFile {
   // Advice for the pages that hold a range of the mapping: read them ahead; let go of them (they come back if touched).
   void prefetch(std::span<const std::byte> range) const;
   void drop(std::span<const std::byte> range) const;
+  // Reads them now. False, and errno: that cannot be.
+  bool fetch(std::span<const std::byte> range) const;
 
  private:
   explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}

@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/file.h"
+#include "base/math.h"
 #include "tensor/dtype.h"
 
 namespace cachalot {
@@ -104,6 +106,7 @@ struct RandomTensor {
   PatternKind kind = PatternKind::kUniform;
   double scale = 1;
   std::vector<int64_t> numbers = {};  // if not empty, the tensor's, in the place of random ones
+  std::vector<float> values = {};     // the same
 };
 
 // Weights have the standard deviation 1/sqrt(inputs), so that outputs are as large as inputs. Scales of either sign and
@@ -132,7 +135,62 @@ RandomTensor plain_tensor(const ModelTensor& tensor) {
   return {spec, PatternKind::kUniform, 1 / std::sqrt(static_cast<double>(tensor.cols))};
 }
 
+// A bias of the choice of experts by which they are chosen unlike: the busiest by `skew` times the mean, the others by
+// less and less, in an order of the layer's own. Found by choosing for random rows, and mending what is off.
+std::vector<float> skewed_bias(const ModelConfig& config, double skew, Random random) {
+  constexpr int kRows = 1024, kRounds = 60;
+  constexpr double kSteepness = 6, kE = 2.718281828459045;
+  const auto falling = [](double x) { return portable::pow(kE, x); };
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  const size_t group_size = num_experts / static_cast<size_t>(std::max(config.num_groups, 1));
+  std::vector<std::pair<uint64_t, size_t>> order;
+  for (size_t expert = 0; expert < num_experts; expert++) order.emplace_back(random.bits(), expert);
+  std::ranges::sort(order);
+  // 1 + x * exp(-kSteepness * place) over its mean is `skew` at the first place.
+  const double mean = (1 - falling(-kSteepness)) / kSteepness, x = (skew - 1) / std::max(1 - skew * mean, 0.01);
+  std::vector<double> wanted(num_experts), bias(num_experts);
+  for (size_t place = 0; place < num_experts; place++)
+    wanted[order[place].second] =
+        1 + x * falling(-kSteepness * static_cast<double>(place) / static_cast<double>(num_experts));
+  const double sum = std::accumulate(wanted.begin(), wanted.end(), 0.0);
+  std::vector<float> scores(kRows * num_experts);
+  for (float& score : scores) {
+    double normal = 0;  // nearly, of deviation 1
+    for (int draw = 0; draw < 3; draw++) normal += random.symmetric();
+    score = static_cast<float>(1 / (1 + falling(-normal)));
+  }
+  for (int round = 0; round < kRounds; round++) {
+    std::vector<double> chosen(num_experts, 0.5);
+    for (int row = 0; row < kRows; row++) {
+      std::vector<std::pair<double, size_t>> by_score, groups;
+      for (size_t expert = 0; expert < num_experts; expert++)
+        by_score.emplace_back(scores[static_cast<size_t>(row) * num_experts + expert] + bias[expert], expert);
+      for (size_t begin = 0; begin < num_experts; begin += group_size) {
+        double first = -1e9, second = -1e9;
+        for (size_t expert = begin; expert < begin + group_size; expert++) {
+          second = std::max(second, std::min(first, by_score[expert].first));
+          first = std::max(first, by_score[expert].first);
+        }
+        groups.emplace_back(group_size > 1 ? first + second : first, begin / group_size);
+      }
+      std::ranges::sort(groups, std::greater<>());
+      std::vector<bool> is_open(groups.size());
+      for (size_t idx = 0; idx < std::min(groups.size(), static_cast<size_t>(std::max(config.topk_groups, 1))); idx++)
+        is_open[groups[idx].second] = true;
+      std::erase_if(by_score, [&](const auto& scored) { return !is_open[scored.second / group_size]; });
+      const auto top = by_score.begin() + config.num_experts_per_token;
+      std::ranges::partial_sort(by_score, top, std::greater<>());
+      for (auto scored = by_score.begin(); scored != top; ++scored) chosen[scored->second]++;
+    }
+    const double all = std::accumulate(chosen.begin(), chosen.end(), 0.0), step = round < kRounds / 2 ? 0.08 : 0.03;
+    for (size_t expert = 0; expert < num_experts; expert++)
+      bias[expert] += step * portable::log(wanted[expert] / sum / (chosen[expert] / all));
+  }
+  return {bias.begin(), bias.end()};
+}
+
 Status write_random(CheckpointWriter& writer, RandomPatterns& patterns, const RandomTensor& tensor) {
+  if (!tensor.values.empty()) return writer.write(tensor.spec.name, std::as_bytes(std::span(tensor.values)));
   if (!tensor.numbers.empty()) return writer.write(tensor.spec.name, std::as_bytes(std::span(tensor.numbers)));
   const std::span<const std::byte> pattern = patterns.get(tensor.kind, tensor.scale);
   size_t position = patterns.start(tensor.spec.name) * (pattern.size() / RandomPatterns::kNumElements);
@@ -155,11 +213,20 @@ Result<SynthSummary> synthesize(const std::string& config_json, const std::strin
   ASSIGN_OR_RETURN(const std::string plain_json, config_for_target(config_json, config_path, {}, {}));
   ASSIGN_OR_RETURN(const ModelConfig config, parse_model_config(plain_json, config_path));
 
+  if (options.routing_skew > 1 && config.topk_method != TopkMethod::kNoauxTc)
+    return make_parameter_error("--routing-skew", "--routing-skew: the routing of {} has no bias to skew it by",
+                                config_path);
   std::vector<RandomTensor> tensors;
   std::vector<std::string> kept;
   for (ModelTensor& tensor : model_tensors(config, config.num_nextn_predict_layers)) {
     tensor.name.insert(0, config.tensor_prefix);
     const bool wanted = wants_quantization(tensor, options.target);
+    if (options.routing_skew > 1 && tensor.name.ends_with("e_score_correction_bias")) {
+      const uint64_t seed = XXH3_64bits_withSeed(tensor.name.data(), tensor.name.size(), options.seed);
+      tensors.push_back(
+          {.spec = plain_spec(tensor, DType::kF32), .values = skewed_bias(config, options.routing_skew, Random(seed))});
+      continue;
+    }
     if (wanted && fits_quantization(tensor, options.target)) {
       std::ranges::move(quantized_tensors(tensor, options.target), std::back_inserter(tensors));
     } else {

@@ -56,6 +56,7 @@ struct SynthOptions {
   QuantTarget target;
   uint64_t seed = 0;
   uint64_t shard_bytes = kDefaultShardBytes;
+  double routing_skew = 1;  // so many times the mean rows choose the busiest expert of each layer
   std::function<void(uint64_t num_done, uint64_t num_total)> on_progress = {};  // in bytes; may be empty
 };
 
@@ -67,7 +68,8 @@ struct SynthSummary {
 
 // Writes a random checkpoint of the shape that `config_json` (a config.json's text; `config_path` is named in errors)
 // describes: config.json, safetensors and index, no tokenizer. For benchmarks and memory plans: activations keep their
-// size through any number of layers, and tokens spread evenly over the experts. The same seed gives the same bytes.
+// size through any number of layers, and tokens spread evenly over the experts, or as routing_skew says (the error: a
+// routing without a bias). The same seed gives the same bytes.
 Result<SynthSummary> synthesize(const std::string& config_json, const std::string& config_path,
                                 const std::string& folder, const SynthOptions& options);
 

@@ -67,6 +67,20 @@ TEST_P(SynthFormats, WritesAModelThatLoadsWithItsFormat) {
   EXPECT_EQ(files->linear("model.layers.2.eh_proj", 256, 512)->format, SourceFormat::kPlain);
 }
 
+TEST(Synth, SkewsTheChoiceOfExpertsByTheirBias) {
+  const TestFolder folder;
+  const Result<ModelFiles> files = make(folder, {.seed = 3, .routing_skew = 4});
+  ASSERT_TRUE(files) << message_of(files);
+  const auto bias = files->vector("model.layers.1.mlp.gate.e_score_correction_bias", 32);
+  ASSERT_TRUE(bias) << message_of(bias);
+  EXPECT_GT(std::ranges::max(*bias) - std::ranges::min(*bias), 0.1);
+  std::string v2 = kR1Like;
+  v2.replace(v2.find("DeepseekV3ForCausalLM"), 21, "DeepseekV2ForCausalLM");
+  const auto refused = synthesize(v2, "config.json", folder.path("v2"), {.routing_skew = 4});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("no bias to skew it by"));
+}
+
 TEST_P(SynthFormats, KeepsActivationsAtTheirSize) {
   const Result<ModelFiles> files = make(folder_, options());
   ASSERT_TRUE(files) << message_of(files);

@@ -69,6 +69,9 @@ class WeightCatalog {
   // finite: element `index` of the tensor `name` (".weight" may be left out).
   virtual Error not_finite(std::string_view name, size_t index) const = 0;
 
+  // Reads the pages of a source's window in. The error: they cannot be read (any more), which the process would not
+  // outlive if it found that out by touching them.
+  virtual Status fetch_pages(const WeightSource&) const { return {}; }
   // Advice: the pages of a source's window are not needed again.
   virtual void drop_pages(const WeightSource& source) const = 0;
 };
