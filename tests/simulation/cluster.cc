@@ -66,16 +66,16 @@ void Tally::operator+=(const Tally& other) {
   requests += other.requests, answered += other.answered, failed += other.failed, left += other.left;
   rounds += other.rounds, steps += other.steps, losses += other.losses;
   starts += other.starts, preemptions += other.preemptions, prefix_hits += other.prefix_hits;
-  takeovers += other.takeovers, events += other.events, seconds += other.seconds;
+  takeovers += other.takeovers, switches += other.switches, events += other.events, seconds += other.seconds;
 }
 
 std::string Tally::text() const {
   return fmt::format(
       "{:.0f} simulated seconds, {} events: {} requests ({} answered, {} failed by a fault, {} whose client left), {} "
       "rounds, {} steps of ranks, {} losses heard of, {} ranks loaded, {} preemptions, {} tokens from the prefix "
-      "cache, {} takeovers",
+      "cache, {} takeovers, {} switches of experts",
       seconds, events, requests, answered, failed, left, rounds, steps, losses, starts, preemptions, prefix_hits,
-      takeovers);
+      takeovers, switches);
 }
 
 Scenario make_scenario(uint64_t seed, const Scale& scale) {

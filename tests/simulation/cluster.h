@@ -72,7 +72,7 @@ Scenario make_scenario(uint64_t seed, const Scale& scale);
 // What runs saw, added up: that they meet what they are about.
 struct Tally {
   uint64_t requests = 0, answered = 0, failed = 0, left = 0, rounds = 0, steps = 0, losses = 0, starts = 0,
-           preemptions = 0, prefix_hits = 0, takeovers = 0, events = 0;
+           preemptions = 0, prefix_hits = 0, takeovers = 0, switches = 0, events = 0;
   double seconds = 0;
   void operator+=(const Tally& other);
   std::string text() const;

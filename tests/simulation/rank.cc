@@ -351,6 +351,13 @@ void Rank::connect_mesh(const control::Formed& formed) {
     if (member.rank % layout_.tp_size == 0 && is_leader()) other_leaders_.push_back(member.rank);
     step_peers_.push_back(member.rank);
   }
+  if (layout_.expert_parallel && !step_peers_.empty()) {
+    Random random(ranks_.scenario().seed + 77);  // the same for all ranks
+    const EplbOptions options{.enabled = true, .step_interval = random.between(5, 60), .pace = random.between(1, 8)};
+    const SharedPlacement first = Experts::first_placement(layout_.group_size(), random.one_in(2));
+    council_.emplace(options, group_rank_, first);
+    experts_.emplace(first, group_rank_);
+  }
   state_.set_lost_handler([this](const LostRank& lost) {
     ranks_.tally().losses++;
     world_.note("{} hears: {}", process_->name, lost.message());
@@ -453,6 +460,10 @@ bool Rank::advance_once() {
       return agree();
     case Phase::kAwaitingRound:
       return take_round();
+    case Phase::kMeeting:
+      return meet();
+    case Phase::kAwaitingOffer:
+      return take_offer();
     case Phase::kExchanging:
       return exchange();
     case Phase::kAwaitingTokens:
@@ -599,7 +610,81 @@ bool Rank::take_round() {
 void Rank::start_steps(int num_steps) {
   num_steps_of_round_ = num_steps;
   step_idx_ = 0;
+  if (!council_ || !council_->is_due(num_steps_)) return start_step();
+  own_word_ = council_->word(num_steps_);
+  for (const int peer : step_peers_) send_to(peer, to_bytes(own_word_));
+  await_with_deadline(Phase::kMeeting, "council");
+}
+
+bool Rank::meet() {
+  if (!has_from(step_peers_)) return false;
+  std::vector<CouncilWord> words(step_peers_.size() + 1, own_word_);
+  for (const int peer : step_peers_) words[static_cast<size_t>(peer)] = take_message<CouncilWord>(peer);
+  const auto verdict = council_->hear(words);
+  if (!verdict) throw Violation("sound ranks are not in step: " + verdict.error().message);
+  switch (*verdict) {
+    case CouncilVerdict::kGoOn:
+      break;
+    case CouncilVerdict::kCount:
+      if (group_rank_ == 0)
+        world_.after(world_.random().between(1ms, 200ms), process_,
+                     [this] { council_->plan(experts_->plan(world_.random())); });
+      break;
+    case CouncilVerdict::kCopy: {
+      if (group_rank_ != 0) {
+        await_with_deadline(Phase::kAwaitingOffer, "the experts' next placement");
+        return true;
+      }
+      const std::span<const int32_t> experts = council_->offer()->experts();
+      for (const int peer : step_peers_)
+        send_to(peer, {reinterpret_cast<const char*>(experts.data()), experts.size_bytes()});
+      if (const Status begun = council_->begin(council_->offer()); !begun) throw Violation(begun.error().message);
+      bring_experts();
+      break;
+    }
+    case CouncilVerdict::kSwitch:
+      num_copyings_++;
+      experts_->apply();
+      ranks_.tally().switches++;
+      break;
+    case CouncilVerdict::kDrop:
+      num_copyings_++;  // what is still under way is nobody's
+      experts_->drop();
+      break;
+  }
   start_step();
+  return true;
+}
+
+bool Rank::take_offer() {
+  if (!has_from({0})) return false;
+  const std::string bytes = take_from(0);
+  std::vector<int32_t> experts(bytes.size() / sizeof(int32_t));
+  std::memcpy(experts.data(), bytes.data(), bytes.size());
+  auto next = with_experts(*council_->now(), experts);
+  if (!next) throw Violation("rank 0 offers a placement that is none: " + next.error().message);
+  if (const Status begun = council_->begin(std::make_shared<const ExpertPlacement>(std::move(*next))); !begun)
+    throw Violation(begun.error().message);
+  bring_experts();
+  start_step();
+  return true;
+}
+
+// One after the other, as a thread beside the steps would; now and then one cannot be had.
+void Rank::bring_experts() {
+  experts_->start(council_->next());
+  Duration when{};
+  const uint64_t number = ++num_copyings_;
+  const bool worked = experts_->num_moves() == 0 || !world_.random().one_in(12);
+  for (size_t move = worked ? 0 : 1; move < experts_->num_moves(); move++) {
+    when += world_.random().between(10us, 60ms);
+    world_.after(when, process_, [this, number, move] {
+      if (number == num_copyings_) experts_->bring(move);
+    });
+  }
+  world_.after(when + 1us, process_, [this, number, worked] {
+    if (number == num_copyings_) council_->end_copying(worked);
+  });
 }
 
 // The state behind the last of the tokens, from the one that the cache holds before the first.
@@ -646,7 +731,9 @@ void Rank::start_step() {
   const Duration usual = 4ms + num_rows * 30us;
   world_.after(world_.random().between(usual, usual + 2ms), process_, [this] {
     if (phase_ != Phase::kComputing) return;
-    const StepWord word{num_steps_, agreement_.num_rows, step_idx_, num_steps_of_round_, state_hash_};
+    if (experts_) experts_->check();
+    const StepWord word{num_steps_,          agreement_.num_rows, step_idx_,
+                        num_steps_of_round_, state_hash_,         council_ ? council_->now()->version() : 0};
     for (const int peer : step_peers_) send_to(peer, to_bytes(word));
     await_with_deadline(Phase::kExchanging, "experts");
     advance();
@@ -663,6 +750,9 @@ bool Rank::exchange() {
       throw Violation(fmt::format("{} takes step {} ({} of {}) of {} rows, rank {} step {} ({} of {}) of {}",
                                   process_->name, num_steps_, step_idx_, num_steps_of_round_, agreement_.num_rows, peer,
                                   word.step, word.step_idx, word.num_steps, word.num_rows));
+    if (council_ && word.placement != council_->now()->version())
+      throw Violation(fmt::format("{} computes by placement {}, rank {} by {}", process_->name,
+                                  council_->now()->version(), peer, word.placement));
     if (std::ranges::find(own_ranks_, peer) != own_ranks_.end() && word.state != state_hash_)
       throw Violation(
           fmt::format("{} and rank {} of one replica have computed different things", process_->name, peer));

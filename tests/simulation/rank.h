@@ -11,11 +11,13 @@
 #include "comm/membership/group_state.h"
 #include "comm/membership/role.h"
 #include "engine/lockstep.h"
+#include "placement/council.h"
 #include "scheduler/fake_model_test_util.h"
 #include "serve/leader.h"
 #include "serve/metrics.h"
 #include "simulation/cluster.h"
 #include "simulation/control_network.h"
+#include "simulation/experts.h"
 
 namespace cachalot::simulation {
 
@@ -71,6 +73,8 @@ class Rank {
     kSleeping,
     kAgreeing,
     kAwaitingRound,  // of a follower
+    kMeeting,        // over where the experts are
+    kAwaitingOffer,  // of where they are to be
     kComputing,
     kExchanging,
     kAwaitingTokens,  // of a follower
@@ -83,6 +87,7 @@ class Rank {
     int64_t num_rows;  // of the whole group
     int32_t step_idx, num_steps;
     uint64_t state;  // a hash of what the rank computed for its replica
+    uint64_t placement;
   };
   struct Choice {
     TokenId token;
@@ -115,6 +120,9 @@ class Rank {
   bool agree();
   bool take_round();
   void start_steps(int num_steps);
+  bool meet();
+  bool take_offer();
+  void bring_experts();
   void start_step();
   bool exchange();
   bool end_step();
@@ -166,6 +174,10 @@ class Rank {
   StepResult result_;
   int num_steps_of_round_ = 0, step_idx_ = 0;
   uint64_t num_steps_ = 0, state_hash_ = 0;
+  std::optional<Council> council_;  // of ranks that share the experts out
+  CouncilWord own_word_;
+  std::optional<Experts> experts_;
+  uint64_t num_copyings_ = 0;
   std::vector<uint64_t> slots_;  // the toy's KV cache
 };
 
