@@ -63,6 +63,7 @@ std::string fitting_value(const VllmFlag& flag) {
       {"log-level", "INFO"},
       {"model", "m"},
       {"data-parallel-backend", "ray"},
+      {"eplb-config", R"({"window_size":1})"},
       {"allowed-origins", R"(["http://a"])"},
       {"allowed-methods", R"(["GET"])"},
       {"allowed-headers", R"(["*"])"},
@@ -157,8 +158,9 @@ TEST(VllmFlags, EachWorksIsTakenWithALineOrIsRefusedWithAReasonInAllSpellings) {
     }
     if (flag.value == FlagValue::kSwitch) spellings.push_back({(value == "true" ? "--" : "--no-") + name});
     if (flag.value == FlagValue::kJson && value.starts_with('{')) {
-      spellings.push_back({"--" + name + ".a", "1"});
-      spellings.push_back({"--" + underscored(name) + ".a=1"});
+      const std::string key = name == "eplb-config" ? ".window_size" : ".a";
+      spellings.push_back({"--" + name + key, "1"});
+      spellings.push_back({"--" + underscored(name) + key + "=1"});
     }
     for (const WordList& words : spellings) expect_fate(flag, value, serve(words), words);
   }

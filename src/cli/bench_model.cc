@@ -314,6 +314,7 @@ void add_bench_step_command(CLI::App& group) {
   CLI::App* command = group.add_subcommand(
       "step", "Steps of many ranks: computing, exchanging and waiting of each, and beside one process");
   add_bench_checkpoint_flags(*command, flags->checkpoint);
+  flags->parallel.survive = Survive::kNone;  // a measurement ends with its ranks
   add_parallel_flags(*command, flags->parallel);
   add_whole(*command, "--threads", flags->engine.threads, {.most = 4096},
             "Compute threads of a rank; 0: its share of cores");

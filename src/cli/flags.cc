@@ -226,7 +226,7 @@ void add_eplb_flags(CLI::App& app, ParallelOptions& options) {
          "--eplb-config",
          [&options](const std::string& text) {
            if (const Status read = read_eplb_config(text, options.eplb); !read)
-             throw CLI::ValidationError("--eplb-config", read.error().message);
+             throw CLI::ValidationError(read.error().message);
          },
          "JSON with num_redundant_experts (slots of each layer beyond one for each expert, for copies of the busiest), "
          "window_size and step_interval (steps: of whose rows, and how often, experts are placed anew), "

@@ -129,7 +129,7 @@ TEST(ParallelFlags, ReadsTheKeysOfVllmsEplbConfigAndNamesOneThatIsNone) {
     return "";
   };
   EXPECT_THAT(refusal(R"({"num_redundant_expert": 1})"),
-              testing::HasSubstr("no key \"num_redundant_expert\"; there are window_size, step_interval, num_"));
+              testing::HasSubstr("no key 'num_redundant_expert'; there are window_size, step_interval, num_"));
   EXPECT_THAT(refusal(R"({"step_interval": 0})"), testing::HasSubstr("step_interval"));
   EXPECT_EQ(parse_parallel({}).survive, Survive::kAuto);
 }

@@ -109,6 +109,7 @@ void add_logits_command(CLI::App& app) {
   auto options = std::make_shared<LogitsOptions>();
   CLI::App* command = app.add_subcommand("logits", "Compute the logits of a sequence of token ids, to compare engines");
   add_engine_flags(*command, options->engine);
+  options->parallel.survive = Survive::kNone;  // one answer, which ends with its ranks
   add_parallel_flags(*command, options->parallel);
   add_whole(*command, "--replica", options->replica, {}, "Which replica computes; the others take part with zero rows");
   command->add_option("--tokens", options->tokens, "Token ids, separated by commas")->required()->delimiter(',');

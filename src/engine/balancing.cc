@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace cachalot {
 namespace {
@@ -186,10 +187,10 @@ void Balancing::take_plan() {
   balancedness_ = 1 / plan.busiest;
   if (!plan.stages.empty())
     log::info(
-        "experts: the busiest rank had {:.2f} times the mean rows in the last {} steps; {} experts move, in {} "
-        "parts, to {:.2f}",
-        plan.busiest, options_.eplb.window_size, num_moves(*council_.now(), *plan.stages.back()), plan.stages.size(),
-        plan.then);
+        "experts: the busiest rank had {:.2f} times the mean rows in the last {} steps; {} experts move, in "
+        "{}, to {:.2f}",
+        plan.busiest, options_.eplb.window_size, num_moves(*council_.now(), *plan.stages.back()),
+        counted(std::ssize(plan.stages), "part"), plan.then);
   council_.plan(std::move(plan.stages));
 }
 

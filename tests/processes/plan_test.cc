@@ -12,6 +12,7 @@
 namespace cachalot::test {
 namespace {
 
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 std::string folder_of(const std::string& model) {
@@ -149,16 +150,21 @@ TEST(PlanProgram, IsForAModelAndNotForAClusterFile) {
 
 // The guide's layout: its flags as they are.
 TEST(PlanProgram, PlansTheRealR1On32Ranks) {
-  const auto plan = [&](const char* quantization) {
+  const auto plan = [&](const char* quantization, const char* survive) {
     PlanAnswer answer =
         run_plan({"--model", CACHALOT_SOURCE_DIR "/tests/data/configs/deepseek-r1.json", "--quantization", quantization,
                   "--tensor-parallel-size=4", "--data-parallel-size", "8", "--enable-expert-parallel", "--nodes", "4",
                   "--max-model-len=2048", "--gpu-memory-utilization=0.8", "--trust-remote-code", "--dtype", "bfloat16",
-                  "--node-memory", "512G"});
+                  "--node-memory", "512G", "--survive", survive});
     EXPECT_EQ(answer.status, 0) << answer.output;
     return answer;
   };
-  const PlanAnswer awq = plan("moe_wna16_gcu"), fp8 = plan("fp8");
+  const PlanAnswer awq = plan("moe_wna16_gcu", "none"), fp8 = plan("fp8", "none"), safe = plan("awq", "auto");
+  EXPECT_THAT(safe.output, HasSubstr("  rank       1 of 32: 1 a layer, 1.3 GiB a rank, "));
+  EXPECT_THAT(safe.output,
+              ContainsRegex("server     4 of 32: 2 a layer, 2.6 GiB a rank, .* KV blocks beside .* <- planned"));
+  EXPECT_THAT(awq.output, HasSubstr("  none       0 of 32  <- planned"));
+  EXPECT_EQ(safe.json.at("survive").at("spare_slots_of_a_layer").as_int64(), 2);
   EXPECT_THAT(awq.output, HasSubstr("8 x 4 = 32 ranks (data x tensor parallel), 4 nodes of 8 each"));
   EXPECT_THAT(awq.output, HasSubstr("256 experts over 32 ranks"));
   EXPECT_THAT(awq.output, HasSubstr("embedding"));
