@@ -15,7 +15,7 @@ ParallelOptions GroupLayout::of_rank(int rank) const {
           .data_parallel_size = dp_size,
           .data_parallel_rank = rank / tp_size,
           .enable_expert_parallel = dp_size > 1,
-          .num_redundant_experts = num_redundant_experts};
+          .eplb = {.num_redundant_experts = num_redundant_experts}};
 }
 
 EngineOptions GroupLayout::options() const {

@@ -232,6 +232,7 @@ void add_eplb_flags(CLI::App& app, ParallelOptions& options) {
          "window_size and step_interval (steps: of whose rows, and how often, experts are placed anew), "
          "log_balancedness and log_balancedness_interval")
       ->type_name("JSON");
+  options.survive = Survive::kNone;  // as long as `serve` starts its group anew after a loss
   add_choice(app, "--survive", options.survive,
              {{"auto", Survive::kAuto},
               {"none", Survive::kNone},

@@ -131,7 +131,7 @@ TEST(ParallelFlags, ReadsTheKeysOfVllmsEplbConfigAndNamesOneThatIsNone) {
   EXPECT_THAT(refusal(R"({"num_redundant_expert": 1})"),
               testing::HasSubstr("no key 'num_redundant_expert'; there are window_size, step_interval, num_"));
   EXPECT_THAT(refusal(R"({"step_interval": 0})"), testing::HasSubstr("step_interval"));
-  EXPECT_EQ(parse_parallel({}).survive, Survive::kAuto);
+  EXPECT_EQ(parse_parallel({}).survive, Survive::kNone);
 }
 
 TEST(ParallelFlags, ReplicasWithoutExpertParallelismAreGroupsOfTheirOwn) {
