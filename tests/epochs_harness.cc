@@ -15,7 +15,8 @@ ParallelOptions GroupLayout::of_rank(int rank) const {
           .data_parallel_size = dp_size,
           .data_parallel_rank = rank / tp_size,
           .enable_expert_parallel = dp_size > 1,
-          .eplb = {.num_redundant_experts = num_redundant_experts}};
+          .eplb = {.num_redundant_experts = num_redundant_experts},
+          .survive = Survive::kNone};
 }
 
 EngineOptions GroupLayout::options() const {

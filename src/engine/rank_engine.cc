@@ -270,7 +270,8 @@ Result<Survival> RankEngine::choose_survival(const ModelConfig& config, const Ra
                        placement_.nodes.empty() ? parallel.group_size() : most_of_node);
   }
   Mesh& mesh = *placement_.mesh;
-  if (survival_choices(parallel, config).empty() || mesh.size() == 1) return Survival{};
+  if (survival_choices(parallel, config).empty() || mesh.num_living() < mesh.size() || mesh.size() == 1)
+    return Survival{};
   const Survival own =
       affordable_survival(options_, parallel, config, without, memory_info(), placement_.num_local_ranks);
   ASSIGN_OR_RETURN(const int64_t num_lost, least_of_all(mesh, own.num_lost));

@@ -128,9 +128,9 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
     time.add(report.rank, seconds(report.nanoseconds_waiting), {{"part", "waiting"}});
   }
   std::vector<MetricFamily> families;
-  for (Family* family : {&experts, &slots, &weight_bytes, &rows, &brought, &expert_rows, &owned, &bytes, &agreements,
-                         &steps, &without_rows, &version, &switches, &moved, &failed, &time, &epoch, &epoch_changes,
-                         &epoch_pause, &foreign})
+  for (Family* family : {&experts, &slots,      &weight_bytes, &rows,          &brought,     &expert_rows, &owned,
+                         &bytes,   &agreements, &steps,        &without_rows,  &version,     &switches,    &moved,
+                         &failed,  &time,       &epoch,        &epoch_changes, &epoch_pause, &foreign})
     families.push_back(family->take());
   if (std::ranges::any_of(reports, [](const RankReport& report) { return report.balancedness_permille > 0; }))
     families.push_back(balancedness.take());
