@@ -4,9 +4,6 @@
 
 #include <random>
 
-#include "config/model_config.h"
-#include "engine/memory_plan.h"
-
 namespace cachalot::test {
 
 ParallelOptions GroupLayout::of_rank(int rank) const {
@@ -15,8 +12,12 @@ ParallelOptions GroupLayout::of_rank(int rank) const {
           .data_parallel_size = dp_size,
           .data_parallel_rank = rank / tp_size,
           .enable_expert_parallel = dp_size > 1,
-          .eplb = {.num_redundant_experts = num_redundant_experts},
-          .survive = Survive::kNone};
+          .eplb = {.enabled = balances,
+                   .num_redundant_experts = num_redundant_experts,
+                   .window_size = 8,
+                   .step_interval = 8,
+                   .pace = 2},
+          .survive = survive};
 }
 
 EngineOptions GroupLayout::options() const {
@@ -30,26 +31,6 @@ EngineOptions GroupLayout::options() const {
   options.max_num_seqs = 6;
   options.num_scheduler_steps = 3;
   return options;
-}
-
-SharedPlacement GroupLayout::placement() const {
-  if (dp_size == 1) return nullptr;
-  const auto config = load_model_config(options().model);
-  return plan_placement(of_rank(0), *config, 1).value();
-}
-
-Result<SharedPlacement> placement_on(const ExpertPlacement& placement, const std::set<int>& living, uint32_t version) {
-  const ExpertPlacement::Shape& shape = placement.shape();
-  std::vector<ExpertPlacement::Layer> layers;
-  for (int layer = 0; layer < shape.num_layers; layer++) {
-    ExpertPlacement::Layer& ranks = layers.emplace_back(static_cast<size_t>(shape.num_ranks));
-    for (const int rank : living) {
-      const auto slots = placement.slots(layer, rank);
-      ranks[static_cast<size_t>(rank)].assign(slots.begin(), slots.end());
-    }
-  }
-  ASSIGN_OR_RETURN(ExpertPlacement left, ExpertPlacement::create(shape, version, layers));
-  return std::make_shared<const ExpertPlacement>(std::move(left));
 }
 
 void Answer::add(const RequestOutput& output) {

@@ -9,7 +9,6 @@
 #include "config/options.h"
 #include "core/generation.h"
 #include "core/request.h"
-#include "placement/expert_placement.h"
 
 // A small group, and what it is asked while its epochs change.
 namespace cachalot::test {
@@ -18,14 +17,12 @@ struct GroupLayout {
   int dp_size = 1, tp_size = 1;
   std::string model = "r1-awq";
   int num_redundant_experts = 0;
+  Survive survive = Survive::kNone;
+  bool balances = false;
   int num_ranks() const { return dp_size * tp_size; }
   ParallelOptions of_rank(int rank) const;
   EngineOptions options() const;
-  SharedPlacement placement() const;  // in the first epoch; null: no expert parallelism
 };
-
-// Who does not live has no slots. The error: an expert that no living rank has.
-Result<SharedPlacement> placement_on(const ExpertPlacement& placement, const std::set<int>& living, uint32_t version);
 
 struct Answer {
   std::vector<TokenId> tokens;

@@ -86,26 +86,22 @@ class RankLife {
                 {.rank = rank, .node = this_node().value()},
                 [socket](std::string card) { tell(socket, {.kind = Word::kCard, .text = std::move(card)}); }) {}
 
-  int live(bool joins) {
+  int live() {
     log::init("off", "");
     epochs_.attach(*mesh_, nullptr);
     std::thread([this] { listen(); }).detach();
-    if (!joins) {
-      auto first = epochs_.next({});
-      CHECK(first && mesh_->begin_epoch(first->epoch.number, first->epoch.ranks(), std::move(first->transports)));
-    }
-    Placement placement{.parallel = layout_.of_rank(rank_),
-                        .mesh = mesh_.get(),
-                        .num_local_ranks = layout_.num_ranks(),
-                        .threads = {.num_threads = 1, .cores = {}, .spin_microseconds = 0},
-                        .isa = detect_isa(),
-                        .on_activity = {}};
-    if (joins) placement.joins = StandingPlan{.num_blocks = 40, .max_model_len = 80};
+    const Placement placement{.parallel = layout_.of_rank(rank_),
+                              .mesh = mesh_.get(),
+                              .num_local_ranks = layout_.num_ranks(),
+                              .threads = {.num_threads = 1, .cores = {}, .spin_microseconds = 0},
+                              .isa = detect_isa(),
+                              .loads_alone = true,
+                              .on_activity = {}};
     auto engine = RankEngine::create(layout_.options(), placement, {});
     if (!engine) return 1;
     tell(socket_, {.kind = Word::kLoaded});
-    if (joins && !(*engine)->enter_next(epochs_, {ErrorCode::kUnavailable, "it comes", {}})) return 2;
     epochs_.attach(*mesh_, &(*engine)->lockstep());
+    if (!enter_first_epoch(**engine, epochs_, [](RankEngine&) {})) return 2;
     if (rank_ % layout_.tp_size > 0) return follow_leader(**engine, [](RankEngine&) {}, &epochs_) ? 0 : 3;
     lead(std::move(*engine));
     return 0;
@@ -114,14 +110,8 @@ class RankLife {
  private:
   void listen() {
     while (std::optional<Word> word = hear(socket_)) {
-      RankEpochs::Decision decision{.number = word->number, .seats = {}, .placement = nullptr};
-      std::set<int> living;
-      for (Seat& seat : word->seats) {
-        living.insert(seat.rank);
-        decision.seats.push_back({seat.rank, seat.process, std::move(seat.card)});
-      }
-      if (const SharedPlacement first = layout_.placement())
-        decision.placement = placement_on(*first, living, word->number).value();
+      RankEpochs::Decision decision{.number = word->number, .seats = {}};
+      for (Seat& seat : word->seats) decision.seats.push_back({seat.rank, seat.process, std::move(seat.card)});
       epochs_.decide(std::move(decision));
     }
     _exit(0);  // the test is over
@@ -169,14 +159,14 @@ class Group {
     Process child = fork_process([&] {
       close(ends[0]);
       for (const auto& [other, theirs] : children_) close(theirs.socket.get());
-      return RankLife(layout_, rank, transports_, ends[1]).live(process != 0);
+      return RankLife(layout_, rank, transports_, ends[1]).live();
     });
     close(ends[1]);
     children_.emplace(rank, Child{.process = std::move(child),
                                   .socket = FileDescriptor(ends[0]),
                                   .id = process,
                                   .card = {},
-                                  .is_member = process == 0});
+                                  .is_member = false});
   }
   void kill(int rank) { children_.at(rank).process.signal(SIGKILL); }
   // Hears the ranks, and decides, until `done` or a minute is over.
@@ -210,7 +200,7 @@ class Group {
     FileDescriptor socket;
     uint64_t id = 0;
     std::string card;        // a new one
-    bool is_member = false;  // of the epoch, or of the first one, which is to come
+    bool is_member = false;  // of the epoch, or of the next one: it has loaded
   };
 
   void take(int rank) {
@@ -231,7 +221,9 @@ class Group {
   // As soon as all who are to be members can be found.
   void decide() {
     const auto is_hidden = [](const auto& entry) { return entry.second.is_member && entry.second.card.empty(); };
+    const auto is_loading = [](const auto& entry) { return !entry.second.is_member; };
     if (!is_due_ || std::ranges::any_of(children_, is_hidden)) return;
+    if (epoch_ == 0 && std::ranges::any_of(children_, is_loading)) return;
     is_due_ = false;
     Word word{.kind = Word::kEpoch, .number = ++epoch_};
     for (auto& [rank, child] : children_)

@@ -103,14 +103,16 @@ ModelRun::~ModelRun() = default;
 
 Result<int64_t> ModelRun::move_to(const SharedPlacement& next, bool from_ranks, const WeightCatalog& files) {
   std::vector<std::unique_ptr<Neighbours>> neighbours;
+  std::vector<ExpertSlots> slots;
+  for (const auto& rank : ranks_) slots.emplace_back(*rank->model, rank->exchange->placement());
   std::vector<std::unique_ptr<ExpertMover>> movers;
   std::vector<Neighbours::Word> words;
   for (const auto& rank : ranks_)
     words.push_back(neighbours.emplace_back(std::make_unique<Neighbours>(rank->model->weights(), 0))->word());
   for (size_t rank = 0; rank < ranks_.size(); rank++) {
     if (from_ranks) neighbours[rank]->meet(words, {}, static_cast<int>(rank));
-    movers.push_back(std::make_unique<ExpertMover>(*ranks_[rank]->model, *ranks_[rank]->exchange, files,
-                                                   *neighbours[rank], std::vector<int>()));
+    movers.push_back(std::make_unique<ExpertMover>(slots[rank], *ranks_[rank]->exchange, files, *neighbours[rank],
+                                                   std::vector<int>()));
     movers.back()->start(next);
   }
   int64_t from_files = 0;

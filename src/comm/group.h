@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -90,6 +91,26 @@ struct GroupOptions {
 // Borrows the mesh. The error: memory. Every message goes straight from its sender to where it is wanted; a group of
 // one rank moves nothing.
 Result<std::unique_ptr<Group>> make_message_group(Mesh& mesh, GroupOptions options);
+
+// So many ranks, from the first one on.
+inline std::vector<int> consecutive(int first, int count) {
+  std::vector<int> ranks(static_cast<size_t>(count));
+  std::iota(ranks.begin(), ranks.end(), first);
+  return ranks;
+}
+
+// A row of each of these ranks, in their order, by messages: for what is said once. All call it, with as many numbers.
+template <class T>
+Result<std::vector<T>> gather_rows(Mesh& mesh, const std::vector<int>& members, std::span<const T> own,
+                                   const CollectiveSite& site) {
+  const auto bytes = static_cast<int64_t>(own.size_bytes()), num_rows = static_cast<int64_t>(members.size());
+  std::vector<T> rows(own.size() * members.size());
+  ASSIGN_OR_RETURN(const auto group, make_message_group(mesh, {.members = members}));
+  RETURN_IF_ERROR(group->all_gather(
+      View<const std::byte, 2>(std::as_bytes(own).data(), 1, bytes), RowPartition(num_rows, static_cast<int>(num_rows)),
+      View<std::byte, 2>(std::as_writable_bytes(std::span(rows)).data(), num_rows, bytes), site));
+  return rows;
+}
 
 // Collectives among ranks of a mesh, which is borrowed, by the way that suits them: the board of three or more ranks of
 // one node, else messages. A rank's first such group has the board; ranks make their groups in the same order. The

@@ -24,14 +24,14 @@ double busiest_over_mean(const ExpertPlacement& placement, const ExpertLoad& loa
 
 }  // namespace
 
-Balancing::Balancing(const Options& options, Mesh& mesh, DeepseekModel& model, ExpertExchange& exchange,
-                     const WeightCatalog& files, std::span<const uint64_t> counts)
+Balancing::Balancing(const Options& options, Mesh& mesh, DeepseekModel& model, ExpertSlots& slots,
+                     ExpertExchange& exchange, const WeightCatalog& files, std::span<const uint64_t> counts)
     : options_(options),
       mesh_(mesh),
       model_(model),
       exchange_(exchange),
       neighbours_(model.weights(), options.readers),
-      mover_(model, exchange, files, neighbours_, options.cores),
+      mover_(slots, exchange, files, neighbours_, options.cores),
       council_(options.eplb,
                static_cast<int>(std::ranges::find(options.members, mesh.rank()) - options.members.begin()),
                exchange.layout().shape.placement),
@@ -40,9 +40,9 @@ Balancing::Balancing(const Options& options, Mesh& mesh, DeepseekModel& model, E
       rows_before_(exchange.counters().layer_expert_rows.size()) {}
 
 Result<std::unique_ptr<Balancing>> Balancing::create(const Options& options, Mesh& mesh, DeepseekModel& model,
-                                                     ExpertExchange& exchange, const WeightCatalog& files,
-                                                     std::span<const uint64_t> counts) {
-  std::unique_ptr<Balancing> balancing(new Balancing(options, mesh, model, exchange, files, counts));
+                                                     ExpertSlots& slots, ExpertExchange& exchange,
+                                                     const WeightCatalog& files, std::span<const uint64_t> counts) {
+  std::unique_ptr<Balancing> balancing(new Balancing(options, mesh, model, slots, exchange, files, counts));
   ASSIGN_OR_RETURN(const std::vector<Neighbours::Word> told,
                    balancing->exchange_words(balancing->neighbours_.word(), {.operation = "ranks of a node"}));
   std::vector<Neighbours::Word> words(static_cast<size_t>(mesh.size()));  // of others: nothing

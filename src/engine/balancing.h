@@ -36,8 +36,8 @@ class Balancing {
 
   // All ranks at the same time, behind loading. counts: of this rank, which `exchange` advances; borrowed, as all else.
   static Result<std::unique_ptr<Balancing>> create(const Options& options, Mesh& mesh, DeepseekModel& model,
-                                                   ExpertExchange& exchange, const WeightCatalog& files,
-                                                   std::span<const uint64_t> counts);
+                                                   ExpertSlots& slots, ExpertExchange& exchange,
+                                                   const WeightCatalog& files, std::span<const uint64_t> counts);
 
   // Before each round of all ranks, which begins with this step.
   Status before_round(uint64_t step);
@@ -59,7 +59,7 @@ class Balancing {
     double busiest = 1, then = 1;  // rows of the busiest rank over the mean: as it is, and by the last stage
   };
 
-  Balancing(const Options& options, Mesh& mesh, DeepseekModel& model, ExpertExchange& exchange,
+  Balancing(const Options& options, Mesh& mesh, DeepseekModel& model, ExpertSlots& slots, ExpertExchange& exchange,
             const WeightCatalog& files, std::span<const uint64_t> counts);
   Status meet(uint64_t step);
   Status send_counts(uint64_t step);

@@ -10,11 +10,11 @@ std::vector<int> Epoch::ranks() const {
   return ranks;
 }
 
-EpochRoles roles_in_epoch(const ParallelOptions& parallel, std::span<const int> living) {
+EpochRoles roles_in_epoch(const ParallelOptions& parallel, std::span<const int> living, bool has_experts) {
   const int tp_size = parallel.tensor_parallel_size, own = parallel.group_rank();
   const auto is_whole = [&](int leader) {
     const auto in_replica = [&](int rank) { return rank >= leader && rank < leader + tp_size; };
-    return std::ranges::count_if(living, in_replica) == tp_size;
+    return has_experts && std::ranges::count_if(living, in_replica) == tp_size;
   };
   const int own_leader = own - parallel.tensor_parallel_rank;
   EpochRoles roles{.serves = is_whole(own_leader)};

@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "comm/transport.h"
 #include "config/options.h"
-#include "placement/expert_placement.h"
 
-// A change of epoch, as the ranks of a group see it. Who lives, and where the experts are, is decided elsewhere.
+// A change of epoch, as the ranks of a group see it. Who lives is decided elsewhere; where the experts are follows from
+// what the living hold.
 namespace cachalot {
 
 struct EpochMember {
@@ -22,19 +22,19 @@ struct EpochMember {
 struct Epoch {
   uint32_t number = 1;
   std::vector<EpochMember> members;  // by rank
-  SharedPlacement placement;         // of the experts over all ranks, of which missing ones have none; null: no experts
+  std::vector<int> nodes = {};       // of each rank of the group, numbered; empty: as before
 
   std::vector<int> ranks() const;
 };
 
 // What a rank does in an epoch. A replica of which a rank is missing cannot step: its others stay for the sake of their
-// experts, each as if it led a replica of its own, without requests.
+// experts, each as if it led a replica of its own, without requests. Where experts are missing no replica can.
 struct EpochRoles {
-  bool serves = true;             // all ranks of this one's replica are there
+  bool serves = true;             // all ranks of this one's replica are there, and all experts
   std::vector<int> tensor_group;  // of this rank, the leader first
   std::vector<int> speakers;      // who agrees on rounds
 };
-EpochRoles roles_in_epoch(const ParallelOptions& parallel, std::span<const int> living);
+EpochRoles roles_in_epoch(const ParallelOptions& parallel, std::span<const int> living, bool has_experts = true);
 
 // Where a rank learns of the next epoch.
 class Epochs {
@@ -48,7 +48,8 @@ class Epochs {
   // Of a rank whose epoch is over, and why. Waits for the next one with this rank, and connects its members. Errors:
   // the epoch that was to come is over as well (ends_epoch()); there is none for this rank, which ends.
   virtual Result<Next> next(const Error& why) = 0;
-  // Whether a round may begin: whoever decides still stands behind this epoch. Else the others may be in another one.
+  // Whether a round may begin: whoever decides still stands behind this epoch. Else the others may be in another one,
+  // of which next() will tell.
   virtual bool may_step() { return true; }
   // From now on next() gives an error. Any thread; calls back nobody.
   virtual void cancel() = 0;

@@ -10,17 +10,10 @@
 #include <mutex>
 #include <utility>
 
-#include "base/math.h"
-
 namespace cachalot {
 namespace {
 
 constexpr int kRest = 19;  // of the time that work took
-constexpr size_t kAlignment = 64;
-
-size_t room_for(const ExpertWeights& weights) {
-  return round_up(weights.gate_up.shape.bytes(), kAlignment) + weights.down.shape.bytes();
-}
 
 std::chrono::nanoseconds cpu_time_of_thread() {
   timespec now{};
@@ -40,40 +33,25 @@ void step_back(const std::vector<int>& cores) {
 
 }  // namespace
 
-ExpertMover::ExpertMover(DeepseekModel& model, ExpertExchange& exchange, const WeightCatalog& files,
+ExpertMover::ExpertMover(ExpertSlots& slots, ExpertExchange& exchange, const WeightCatalog& files,
                          const Neighbours& neighbours, std::vector<int> cores)
-    : model_(model),
+    : slots_(slots),
       exchange_(exchange),
       files_(files),
       neighbours_(neighbours),
       cores_(std::move(cores)),
-      device_(ThreadPoolOptions{}) {
-  for (int layer = 0; layer < model.config().num_layers; layer++)
-    if (model.config().is_moe_layer(layer)) layers_.push_back(layer);
-  const auto note = [&](const PackedMatrix& gate_up, const PackedMatrix& down) {
-    bytes_[gate_up.data] = static_cast<size_t>(down.data - gate_up.data) + down.shape.bytes();
-  };
-  for (int layer = 0; layer < std::ssize(layers_); layer++)
-    for (size_t slot = 0; slot < moe_layer(layer).down.size(); slot++)
-      note(moe_layer(layer).gate_up[slot], moe_layer(layer).down[slot]);
-  for (const ExpertWeights& buffer : model.weights().move_buffers) note(buffer.gate_up, buffer.down);
-}
-
-ExpertMover::Room ExpertMover::slot_room(int layer, int slot) {
-  MoeWeights& weights = moe_layer(layer);
-  return {&weights.gate_up[static_cast<size_t>(slot)], &weights.down[static_cast<size_t>(slot)]};
-}
+      device_(ThreadPoolOptions{}) {}
 
 void ExpertMover::start(SharedPlacement next) {
   drop();
   next_ = std::move(next);
   const ExpertPlacement& now = exchange_.placement();
-  for (int layer = 0; layer < std::ssize(layers_); layer++) {
-    const std::span<const int32_t> held = exchange_.own_slots(layer);
+  free_ = slots_.buffers();
+  for (int layer = 0; layer < now.shape().num_layers; layer++) {
+    const std::span<const int32_t> held = slots_.held(layer);
     for (int slot = 0; slot < std::ssize(held); slot++)
-      if (held[static_cast<size_t>(slot)] == ExpertPlacement::kSpare) free_.push_back(slot_room(layer, slot));
+      if (held[static_cast<size_t>(slot)] == ExpertPlacement::kSpare) free_.push_back(slots_.room(layer, slot));
   }
-  for (ExpertWeights& buffer : model_.weights().move_buffers) free_.push_back({&buffer.gate_up, &buffer.down});
   CHECK(next_->shape() == now.shape());
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
@@ -92,7 +70,7 @@ void ExpertMover::drop() {
 void ExpertMover::run(const std::stop_token& stop) {
   step_back(cores_);
   rested_at_ = cpu_time_of_thread();
-  for (const ExpertMove& move : moves_of(exchange_.placement(), *next_, model_.settings().ep_rank)) {
+  for (const ExpertMove& move : moves_of(exchange_.placement(), *next_, exchange_.rank())) {
     if (stop.stop_requested()) return;
     if (const Status status = bring(move); !status) {
       error_ = status.error();
@@ -114,53 +92,38 @@ void ExpertMover::rest(const std::stop_token& stop) {
 
 // The slot's own, if nothing is in it; else the smallest that is free.
 Result<ExpertMover::Room> ExpertMover::take_room(const ExpertMove& move, size_t bytes) {
-  const Room own = slot_room(move.layer, move.slot);
+  const Room own = slots_.room(move.layer, move.slot);
   auto best = free_.end();
   for (auto room = free_.begin(); room != free_.end(); ++room) {
-    if (bytes_.at(room->data()) < bytes) continue;
-    if (room->gate_up == own.gate_up) {
+    if (slots_.bytes_of(*room) < bytes) continue;
+    if (*room == own) {
       best = room;
       break;
     }
-    if (best == free_.end() || bytes_.at(room->data()) < bytes_.at(best->data())) best = room;
+    if (best == free_.end() || slots_.bytes_of(*room) < slots_.bytes_of(*best)) best = room;
   }
   if (best == free_.end())
-    return make_error(ErrorCode::kOutOfMemory, "no memory of {} bytes is free on this rank", bytes);
+    return make_error(ErrorCode::kOutOfMemory,
+                      "expert {} of layer {} of those with experts: no memory of {} bytes is free on this rank",
+                      move.expert, move.layer, bytes);
   const Room room = *best;
   free_.erase(best);
   return room;
 }
 
 Status ExpertMover::bring(const ExpertMove& move) {
-  const int layer = layers_[static_cast<size_t>(move.layer)];
-  const ModelConfig& config = model_.config();
-  const ModelSettings& settings = model_.settings();
-  const auto named = [&](const Error& error) {
-    return make_error(error.code, "expert {} of layer {}: {}", move.expert, layer, error.message);
-  };
-  WeightPacker planner = WeightPacker::planner(settings);
-  const auto planned = load_expert(config, settings, files_, planner, layer, move.expert);
-  if (!planned) return named(planned.error());
-  if (const MoeWeights& others = moe_layer(move.layer); planned->input_group != others.input_group)
-    return std::unexpected(experts_differ(layer, {exchange_.own_slots(move.layer)[0], others.input_group},
-                                          {move.expert, planned->input_group}));
-  const size_t bytes = room_for(planned->weights);
-  const auto room = take_room(move, bytes);
-  if (!room) return named(room.error());
-  ExpertWeights weights = planned->weights;
-  weights.gate_up.data = room->data();
-  weights.down.data = room->data() + round_up(weights.gate_up.shape.bytes(), kAlignment);
+  ASSIGN_OR_RETURN(const ExpertWeights planned, slots_.plan(files_, move.layer, move.expert));
+  const size_t bytes = ExpertSlots::bytes_of(planned);
+  ASSIGN_OR_RETURN(const Room room, take_room(move, bytes));
+  const ExpertWeights weights = ExpertSlots::placed(room, planned);
   if (copy_from_ranks(move, weights)) {
     counts_.from_ranks++;
   } else {
-    WeightPacker packer = WeightPacker::packer(settings, device_, View<std::byte, 1>(room->data(), bytes), {});
-    const auto loaded = load_expert(config, settings, files_, packer, layer, move.expert);
-    if (!loaded) return named(loaded.error());
-    CHECK(loaded->weights.down.data == weights.down.data);
+    RETURN_IF_ERROR(slots_.read(files_, device_, move.layer, move.expert, room));
     counts_.from_files++;
   }
   counts_.bytes += bytes;
-  brought_.push_back({slot_room(move.layer, move.slot), *room, weights});
+  brought_.push_back({move, room, weights});
   return {};
 }
 
@@ -179,12 +142,17 @@ bool ExpertMover::copy_from_ranks(const ExpertMove& move, const ExpertWeights& t
 ExpertMover::Counts ExpertMover::apply() {
   CHECK(progress() == Progress::kDone);
   for (const Brought& brought : brought_) {
-    const ExpertWeights old{*brought.slot.gate_up, *brought.slot.down};
-    *brought.slot.gate_up = brought.weights.gate_up;
-    *brought.slot.down = brought.weights.down;
-    if (brought.room.gate_up == brought.slot.gate_up) continue;
+    const Room slot = slots_.room(brought.move.layer, brought.move.slot);
+    const ExpertWeights old{*slot.gate_up, *slot.down};
+    *slot.gate_up = brought.weights.gate_up;
+    *slot.down = brought.weights.down;
+    if (brought.room == slot) continue;
     *brought.room.gate_up = old.gate_up;
     *brought.room.down = old.down;
+  }
+  for (int layer = 0; layer < next_->shape().num_layers; layer++) {
+    const std::span<const int32_t> slots = next_->slots(layer, exchange_.rank());
+    for (int slot = 0; slot < std::ssize(slots); slot++) slots_.hold(layer, slot, slots[static_cast<size_t>(slot)]);
   }
   exchange_.set_placement(next_, std::move(*choice_));
   const Counts counts = counts_;

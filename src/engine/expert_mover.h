@@ -7,13 +7,12 @@
 #include <stop_token>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "base/error.h"
 #include "comm/expert_exchange.h"
+#include "engine/expert_slots.h"
 #include "engine/neighbours.h"
-#include "model/deepseek.h"
 #include "placement/moves.h"
 #include "weights/weight_catalog.h"
 
@@ -34,7 +33,7 @@ class ExpertMover {
   };
 
   // Borrows all. cores: of this rank; empty: any.
-  ExpertMover(DeepseekModel& model, ExpertExchange& exchange, const WeightCatalog& files, const Neighbours& neighbours,
+  ExpertMover(ExpertSlots& slots, ExpertExchange& exchange, const WeightCatalog& files, const Neighbours& neighbours,
               std::vector<int> cores);
 
   void start(SharedPlacement next);
@@ -45,33 +44,26 @@ class ExpertMover {
   void drop();  // of what was brought, nothing is used
 
  private:
-  // Memory for an expert: a slot's or a buffer's.
-  struct Room {
-    PackedMatrix *gate_up = nullptr, *down = nullptr;
-    std::byte* data() const { return const_cast<std::byte*>(gate_up->data); }  // the model's own
-  };
+  using Room = ExpertSlots::Room;
   struct Brought {
-    Room slot, room;  // the room's memory goes to the slot, and the slot's to the room
+    ExpertMove move;
+    Room room;  // its memory goes to the slot, and the slot's to it
     ExpertWeights weights;
   };
 
-  Room slot_room(int layer, int slot);
-  MoeWeights& moe_layer(int layer) { return *model_.weights().layers[static_cast<size_t>(layers_[layer])].moe; }
   void run(const std::stop_token& stop);
   Status bring(const ExpertMove& move);
   Result<Room> take_room(const ExpertMove& move, size_t bytes);
   bool copy_from_ranks(const ExpertMove& move, const ExpertWeights& to);
   void rest(const std::stop_token& stop);
 
-  DeepseekModel& model_;
+  ExpertSlots& slots_;
   ExpertExchange& exchange_;
   const WeightCatalog& files_;
   const Neighbours& neighbours_;
   const std::vector<int> cores_;
-  Device device_;                                       // one thread: this
-  std::vector<int> layers_;                             // the model's, of those with experts
-  std::unordered_map<const std::byte*, size_t> bytes_;  // of each room, by where it begins
-  std::chrono::nanoseconds rested_at_{0};               // CPU time of the thread when it rested last
+  Device device_;                          // one thread: this
+  std::chrono::nanoseconds rested_at_{0};  // CPU time of the thread when it rested last
 
   // Of a move.
   SharedPlacement next_;

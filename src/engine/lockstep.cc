@@ -53,7 +53,8 @@ Result<bool> Agreements::take_announced(std::span<const std::byte> bytes, Round&
   return true;
 }
 
-void Agreements::begin_epoch(uint32_t epoch) {
+void Agreements::begin_epoch(uint32_t epoch, const RoundLimits& limits) {
+  limits_ = limits;
   epoch_ = epoch;
   num_made_before_ += std::exchange(num_made_, 0);
 }
@@ -65,8 +66,9 @@ Lockstep::Lockstep(Mesh& mesh, const EpochRoles& roles, const RoundLimits& limit
   take_roles(roles);
 }
 
-void Lockstep::begin_epoch(const EpochRoles& roles) {
-  agreements_.begin_epoch(mesh_.epoch());
+void Lockstep::begin_epoch(const EpochRoles& roles, const RoundLimits& limits) {
+  limits_ = limits;
+  agreements_.begin_epoch(mesh_.epoch(), limits);
   take_roles(roles);
 }
 

@@ -45,7 +45,7 @@ class Agreements {
   // limits: of the words of others.
   Agreements(const RoundLimits& limits, uint32_t epoch) : limits_(limits), epoch_(epoch) {}
   // Counts them anew.
-  void begin_epoch(uint32_t epoch);
+  void begin_epoch(uint32_t epoch, const RoundLimits& limits);
 
   LeaderWord begin(const Wish& wish);
   // What came from another leader: `size` bytes. False: in another epoch; its word is still to come.
@@ -60,7 +60,7 @@ class Agreements {
  private:
   void count(const LeaderWord& word);
 
-  const RoundLimits limits_;
+  RoundLimits limits_;
   uint32_t epoch_;
   Agreement agreement_;
   uint64_t num_made_ = 0, num_made_before_ = 0;  // in this epoch; before it
@@ -79,8 +79,8 @@ class Lockstep {
  public:
   // limits: of this rank's rounds, and of the words of other leaders.
   Lockstep(Mesh& mesh, const EpochRoles& roles, const RoundLimits& limits);
-  // In the mesh's next epoch.
-  void begin_epoch(const EpochRoles& roles);
+  // In the mesh's next epoch. limits: at most those of the beginning.
+  void begin_epoch(const EpochRoles& roles, const RoundLimits& limits);
 
   // Of a leader. Sleeps until another leader has begun an agreement (true) or wake() was called (false).
   Result<bool> wait_for_others();
@@ -109,7 +109,7 @@ class Lockstep {
   void take_roles(const EpochRoles& roles);
 
   Mesh& mesh_;
-  const RoundLimits limits_;
+  RoundLimits limits_;
   std::atomic<uint32_t> epoch_to_end_{0};
   Agreements agreements_;
   std::vector<ReceiveOp> receives_;  // a leader: one word of each other leader; else the round of the leader

@@ -320,7 +320,7 @@ struct Alike {
   const char* name;
   int64_t RankNumbers::* number;
 };
-constexpr std::array<Alike, 16> kAlike{{
+constexpr std::array<Alike, 17> kAlike{{
     {"tokens of a KV block (--block-size)", &RankNumbers::block_size},
     {"KV bytes of a token", &RankNumbers::cache_bytes_per_token},
     {"layers", &RankNumbers::num_layers},
@@ -337,17 +337,9 @@ constexpr std::array<Alike, 16> kAlike{{
     {"arithmetic of rotary tables and draws (a hash)", &RankNumbers::arithmetic},
     {"version of the experts' placement", &RankNumbers::placement_version},
     {"the experts' placement (a hash)", &RankNumbers::placement_hash},
+    {"program, files of the model and settings (a hash)", &RankNumbers::identity},
 }};
 static_assert(sizeof(RankNumbers) == (kAlike.size() + 4) * sizeof(int64_t), "a number is missing in the table");
-
-}  // namespace
-
-int64_t arithmetic_hash(const ModelConfig& config) {
-  portable::BitHash hash;
-  hash.add(Rope::hash(config, config.max_position_embeddings));
-  hash.add(hash_of_draws());
-  return static_cast<int64_t>(hash.value() >> 11);
-}
 
 Status find_difference(const RankNumbers& own, const RankNumbers& theirs, const std::string& own_name,
                        const std::string& their_name) {
@@ -361,8 +353,20 @@ Status find_difference(const RankNumbers& own, const RankNumbers& theirs, const 
   return {};
 }
 
-Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
-                                    std::span<const std::string> rank_names) {
+}  // namespace
+
+int64_t arithmetic_hash(const ModelConfig& config) {
+  portable::BitHash hash;
+  hash.add(Rope::hash(config, config.max_position_embeddings));
+  hash.add(hash_of_draws());
+  return static_cast<int64_t>(hash.value() >> 11);
+}
+
+namespace {
+
+// num_in_replica: of of_ranks, from first_in_replica on.
+Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, size_t first_in_replica,
+                                    size_t num_in_replica, std::span<const std::string> rank_names) {
   const RankNumbers& first = of_ranks.front();
   for (size_t rank = 0; rank < of_ranks.size(); rank++) {
     const RankNumbers& numbers = of_ranks[rank];
@@ -382,9 +386,7 @@ Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const
     const bool differ = (*lowest).*number != (*highest).*number;
     return Least{(*lowest).*number, differ ? fmt::format(", the least of {} ({})", of_whom, rank_names[rank]) : ""};
   };
-  const auto leader = static_cast<size_t>(parallel.group_rank() - parallel.tensor_parallel_rank);
-  const Least blocks = least(leader, static_cast<size_t>(parallel.tensor_parallel_size), &RankNumbers::num_blocks,
-                             "the replica's"),
+  const Least blocks = least(first_in_replica, num_in_replica, &RankNumbers::num_blocks, "the replica's"),
               length = least(0, of_ranks.size(), &RankNumbers::max_model_len, "all ranks'");
   return CommonPlan{.num_blocks = blocks.number,
                     .max_model_len = length.number,
@@ -392,33 +394,86 @@ Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const
                                         length.number, length.whose)};
 }
 
+}  // namespace
+
+Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
+                                    std::span<const std::string> rank_names) {
+  return find_common_plan(of_ranks, static_cast<size_t>(parallel.group_rank() - parallel.tensor_parallel_rank),
+                          static_cast<size_t>(parallel.tensor_parallel_size), rank_names);
+}
+
 namespace {
 
-// One row from each of all ranks.
-template <class T>
-Result<std::vector<T>> gather(Mesh& mesh, Group& all, std::span<const T> own) {
-  const auto bytes = static_cast<int64_t>(own.size_bytes());
-  std::vector<T> of_ranks(own.size() * static_cast<size_t>(mesh.size()));
-  RETURN_IF_ERROR(all.all_gather(
-      View<const std::byte, 2>(std::as_bytes(own).data(), 1, bytes), RowPartition(mesh.size(), mesh.size()),
-      View<std::byte, 2>(std::as_writable_bytes(std::span(of_ranks)).data(), mesh.size(), bytes),
-      {.operation = "agreement on the memory plan"}));
-  return of_ranks;
+Status check_experts_alike(const RankStanding& one, const RankStanding& other) {
+  if (one.numbers.expert_inputs == other.numbers.expert_inputs) return {};
+  return make_error(ErrorCode::kUnsupported,
+                    "experts take their rows otherwise on {} than on {}; --activation-dtype bf16, which quantizes no "
+                    "rows, runs them as they are",
+                    one.name, other.name);
 }
 
-int64_t hash_of(const std::vector<int32_t>& inputs) {
-  portable::BitHash hash;
-  for (const int32_t input : inputs) hash.add(static_cast<uint64_t>(input));
-  return static_cast<int64_t>(hash.value() >> 11);
+// Of one that comes to ranks that stand by a plan.
+Status check_newcomer(const RankStanding& newcomer, std::span<const RankStanding> living, int tp_size) {
+  for (const RankStanding& standing : living) {
+    if (!standing.stands) continue;
+    RETURN_IF_ERROR(find_difference(newcomer.numbers, standing.numbers, newcomer.name, standing.name));
+    RETURN_IF_ERROR(check_experts_alike(newcomer, standing));
+    const bool same_replica = standing.rank / tp_size == newcomer.rank / tp_size;
+    if (newcomer.numbers.max_model_len < standing.numbers.max_model_len ||
+        (same_replica && newcomer.numbers.num_blocks < standing.numbers.num_blocks))
+      return make_error(ErrorCode::kOutOfMemory,
+                        "{} has memory for {} KV blocks and sequences of {} tokens; its group stands by {} and {}",
+                        newcomer.name, newcomer.numbers.num_blocks, newcomer.numbers.max_model_len,
+                        standing.numbers.num_blocks, standing.numbers.max_model_len);
+  }
+  return {};
 }
+
+}  // namespace
+
+EpochPlan plan_of_epoch(std::span<const RankStanding> living, const ParallelOptions& own) {
+  const int tp_size = own.tensor_parallel_size, replica = own.group_rank() / tp_size;
+  const auto in_replica = [&](const RankStanding& rank) { return rank.rank / tp_size == replica; };
+  const auto first = std::ranges::find_if(living, in_replica);
+  const auto num_in_replica = std::ranges::count_if(living, in_replica);
+  const auto standing = std::ranges::find_if(living, &RankStanding::stands);
+  if (standing == living.end()) {
+    std::vector<RankNumbers> numbers;
+    std::vector<std::string> names;
+    for (const RankStanding& rank : living) {
+      if (const Status alike = check_experts_alike(rank, living.front()); !alike)
+        return {.plan = std::unexpected(alike.error())};
+      numbers.push_back(rank.numbers);
+      names.push_back(rank.name);
+    }
+    return {.plan = find_common_plan(numbers, static_cast<size_t>(first - living.begin()),
+                                     static_cast<size_t>(num_in_replica), names)};
+  }
+  CommonPlan plan{.num_blocks = INT64_MAX, .max_model_len = standing->numbers.max_model_len, .text = {}};
+  bool replica_stands = false;
+  for (const RankStanding& rank : living) {
+    if (!rank.stands)
+      if (const Status fits = check_newcomer(rank, living, tp_size); !fits)
+        return {.plan = std::unexpected(fits.error()), .refused = rank.rank};
+    if (!in_replica(rank) || (replica_stands && !rank.stands)) continue;
+    if (rank.stands && !std::exchange(replica_stands, true)) plan.num_blocks = rank.numbers.num_blocks;
+    plan.num_blocks = std::min(plan.num_blocks, rank.numbers.num_blocks);
+  }
+  plan.text = fmt::format("{} KV blocks, and max_model_len {} of the group", plan.num_blocks, plan.max_model_len);
+  return {.plan = std::move(plan)};
+}
+
+namespace {
+
+constexpr CollectiveSite kAgreement{.operation = "agreement on the memory plan"};
 
 // The first layer whose experts take rows otherwise on some rank than on the first one.
-Status find_experts_that_differ(Mesh& mesh, Group& all, const ModelMemory& memory,
+Status find_experts_that_differ(Mesh& mesh, const std::vector<int>& all, const ModelMemory& memory,
                                 std::span<const std::string> rank_names) {
   std::vector<int32_t> own = memory.expert_inputs;
   const size_t num_layers = own.size();
   own.insert(own.end(), memory.first_experts.begin(), memory.first_experts.end());
-  ASSIGN_OR_RETURN(const std::vector<int32_t> of_ranks, gather<int32_t>(mesh, all, own));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> of_ranks, gather_rows<int32_t>(mesh, all, own, kAgreement));
   const auto expert_of = [&](size_t rank, size_t layer) {
     const std::span numbers = std::span(of_ranks).subspan(rank * own.size(), own.size());
     return ExpertInput{numbers[num_layers + layer], numbers[layer], " on " + rank_names[rank]};
@@ -432,26 +487,29 @@ Status find_experts_that_differ(Mesh& mesh, Group& all, const ModelMemory& memor
 
 }  // namespace
 
+int64_t expert_inputs_hash(const ModelMemory& memory) {
+  portable::BitHash hash;
+  for (const int32_t input : memory.expert_inputs) hash.add(static_cast<uint64_t>(input));
+  return static_cast<int64_t>(hash.value() >> 11);
+}
+
 Result<int64_t> least_of_all(Mesh& mesh, int64_t own) {
-  std::vector<int> members(static_cast<size_t>(mesh.size()));
-  std::iota(members.begin(), members.end(), 0);
-  ASSIGN_OR_RETURN(const auto all, make_message_group(mesh, {.members = std::move(members)}));
-  ASSIGN_OR_RETURN(const std::vector<int64_t> of_ranks, gather<int64_t>(mesh, *all, std::span(&own, 1)));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> of_ranks,
+                   gather_rows<int64_t>(mesh, consecutive(0, mesh.size()), std::span(&own, 1), kAgreement));
   return std::ranges::min(of_ranks);
 }
 
 Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,
                                  const ModelMemory& memory) {
-  own.expert_inputs = hash_of(memory.expert_inputs);
-  std::vector<int> members(static_cast<size_t>(mesh.size()));
-  std::iota(members.begin(), members.end(), 0);
+  own.expert_inputs = expert_inputs_hash(memory);
+  const std::vector<int> all = consecutive(0, mesh.size());
   std::vector<std::string> names;
-  for (const int rank : members) names.push_back(mesh.rank_name(rank));
-  ASSIGN_OR_RETURN(const auto all, make_message_group(mesh, {.members = std::move(members)}));
-  ASSIGN_OR_RETURN(const std::vector<RankNumbers> of_ranks, gather<RankNumbers>(mesh, *all, std::span(&own, 1)));
+  for (const int rank : all) names.push_back(mesh.rank_name(rank));
+  ASSIGN_OR_RETURN(const std::vector<RankNumbers> of_ranks,
+                   gather_rows<RankNumbers>(mesh, all, std::span(&own, 1), kAgreement));
   ASSIGN_OR_RETURN(CommonPlan common, find_common_plan(of_ranks, parallel, names));
   const auto is_alike = [&](const RankNumbers& numbers) { return numbers.expert_inputs == own.expert_inputs; };
-  if (!std::ranges::all_of(of_ranks, is_alike)) RETURN_IF_ERROR(find_experts_that_differ(mesh, *all, memory, names));
+  if (!std::ranges::all_of(of_ranks, is_alike)) RETURN_IF_ERROR(find_experts_that_differ(mesh, all, memory, names));
   return common;
 }
 

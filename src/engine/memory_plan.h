@@ -100,7 +100,7 @@ Result<MemoryPlan> plan_memory(const EngineOptions& options, const ModelConfig& 
 // What a rank has worked out for itself, from its own node, flags and files. Travels between ranks as it is; the first
 // word is the format's.
 struct RankNumbers {
-  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0003;  // "CRNK", version 3
+  static constexpr uint64_t kFormat = 0x4352'4e4b'0000'0004;  // "CRNK", version 4
 
   uint64_t format = kFormat;
   // What it has memory for: the least holds, of a replica's ranks and of all ranks of the group.
@@ -111,10 +111,11 @@ struct RankNumbers {
   int64_t isa_level = 0;
   int64_t expert_inputs = 0;  // a hash of ModelMemory's; where it differs, ranks ask each other for the rest
   int64_t expert_rows_per_peer = 0, expert_pairs_per_peer = 0, expert_row_bytes = 0, reduced_bytes = 0;
-  int64_t arithmetic = 0;  // arithmetic_hash()
-  int64_t placement_version = 0, placement_hash = 0;
+  int64_t arithmetic = 0;                             // arithmetic_hash()
+  int64_t placement_version = 0, placement_hash = 0;  // of the experts when they are loaded
+  int64_t identity = 0;                               // Placement::identity
 };
-static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 20 * sizeof(int64_t));
+static_assert(std::is_trivially_copyable_v<RankNumbers> && sizeof(RankNumbers) == 21 * sizeof(int64_t));
 
 // Of numbers that ranks compute for themselves and must have alike to the bit, rotary tables and draws, and that no
 // file or flag says: a build or a machine that computes others is found at the start. 53 bits, so that JSON holds them.
@@ -132,14 +133,27 @@ struct CommonPlan {
 Result<CommonPlan> find_common_plan(std::span<const RankNumbers> of_ranks, const ParallelOptions& parallel,
                                     std::span<const std::string> rank_names);
 
-// Of one rank that comes to a group of which another speaks: what should be alike, as above.
-Status find_difference(const RankNumbers& own, const RankNumbers& theirs, const std::string& own_name,
-                       const std::string& their_name);
-
 // The same by asking: all ranks of the mesh call it, each with its own numbers. Also refuses experts of a layer that
 // take rows otherwise on another rank.
 Result<CommonPlan> agree_on_plan(Mesh& mesh, const ParallelOptions& parallel, RankNumbers own,
                                  const ModelMemory& memory);
+int64_t expert_inputs_hash(const ModelMemory& memory);
+
+// A living rank as an epoch begins.
+struct RankStanding {
+  int rank = 0;
+  std::string name;
+  RankNumbers numbers;  // what it has memory for, or, if it stands by that already, what its KV cache has
+  bool stands = false;
+};
+// What this rank builds on where its replica is whole. Ranks that stand by a plan go on by it, and who comes takes it
+// over; where none does, all are alike and the least holds. Else the error, the same on all, and who is refused so that
+// the others can go on; -1: all.
+struct EpochPlan {
+  Result<CommonPlan> plan;
+  int refused = -1;
+};
+EpochPlan plan_of_epoch(std::span<const RankStanding> living, const ParallelOptions& own);
 
 // The least of the ranks' numbers: all call it.
 Result<int64_t> least_of_all(Mesh& mesh, int64_t own);

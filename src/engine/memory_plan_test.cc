@@ -99,6 +99,65 @@ TEST(CommonPlan, APlanOfAnotherFormatIsRefused) {
   EXPECT_FALSE(find_common_plan(of_ranks, rank_at(1, 2, 0), kNames));
 }
 
+std::vector<RankStanding> living(const std::vector<int>& ranks, const std::vector<RankNumbers>& of_ranks,
+                                 const std::vector<int>& standing) {
+  std::vector<RankStanding> standings;
+  for (const int rank : ranks) {
+    const auto idx = static_cast<size_t>(rank);
+    standings.push_back({rank, kNames[idx], of_ranks[idx], std::ranges::find(standing, rank) != standing.end()});
+  }
+  return standings;
+}
+
+TEST(EpochPlan, IsTheCommonPlanOfThoseWhoLiveWhereNobodyStandsByOne) {
+  const std::vector<RankNumbers> of_ranks{numbers(281, 9000), numbers(277, 7000), numbers(300, 8000),
+                                          numbers(500, 9000)};
+  const EpochPlan all = plan_of_epoch(living({0, 1, 2, 3}, of_ranks, {}), rank_at(2, 2, 2));
+  ASSERT_TRUE(all.plan) << all.plan.error().message;
+  EXPECT_EQ(all.plan->num_blocks, 300);
+  EXPECT_EQ(all.plan->max_model_len, 7000);
+  const EpochPlan some = plan_of_epoch(living({0, 2, 3}, of_ranks, {}), rank_at(2, 2, 3));
+  ASSERT_TRUE(some.plan) << some.plan.error().message;
+  EXPECT_EQ(some.plan->num_blocks, 300);
+  EXPECT_EQ(some.plan->max_model_len, 8000);
+  std::vector<RankNumbers> others = of_ranks;
+  others[3].max_rows = 7;
+  const EpochPlan refused = plan_of_epoch(living({0, 1, 2, 3}, others, {}), rank_at(2, 2, 0));
+  EXPECT_EQ(refused.refused, -1) << "all";
+  EXPECT_THAT(refused.plan.error().message, HasSubstr("--max-num-batched-tokens): 7 on rank 3 (host b)"));
+  others = of_ranks;
+  others[1].expert_inputs = 7;
+  EXPECT_FALSE(plan_of_epoch(living({0, 1}, others, {}), rank_at(1, 2, 0)).plan);
+}
+
+TEST(EpochPlan, IsTakenOverByWhoComesToThoseWhoStandByOne) {
+  std::vector<RankNumbers> of_ranks{numbers(281, 7000), numbers(277, 9000), numbers(300, 7000), numbers(500, 9000)};
+  const EpochPlan beside = plan_of_epoch(living({0, 2, 3}, of_ranks, {0, 2}), rank_at(2, 2, 3));
+  ASSERT_TRUE(beside.plan) << beside.plan.error().message;
+  EXPECT_EQ(beside.plan->num_blocks, 300) << "its replica's";
+  EXPECT_EQ(beside.plan->max_model_len, 7000);
+  std::vector<RankNumbers> others = of_ranks;
+  others[1] = others[0];
+  const EpochPlan whole = plan_of_epoch(living({0, 1, 2, 3}, others, {0, 1}), rank_at(2, 2, 3));
+  ASSERT_TRUE(whole.plan) << whole.plan.error().message;
+  EXPECT_EQ(whole.plan->num_blocks, 300) << "the least of a replica that is new";
+  // Too little memory, for its replica's blocks or for the group's length; the others go on without it.
+  for (int rank = 0; rank < 4; rank++) {
+    const EpochPlan refused = plan_of_epoch(living({0, 1, 2, 3}, of_ranks, {0, 2, 3}), rank_at(2, 2, rank));
+    EXPECT_EQ(refused.refused, 1);
+    EXPECT_EQ(
+        refused.plan.error().message,
+        "rank 1 (host a) has memory for 277 KV blocks and sequences of 9000 tokens; its group stands by 281 and 7000");
+  }
+  of_ranks[1] = numbers(500, 6000);
+  EXPECT_EQ(plan_of_epoch(living({0, 1, 2, 3}, of_ranks, {0, 2, 3}), rank_at(2, 2, 0)).refused, 1);
+  of_ranks[1] = numbers(500, 9000);
+  of_ranks[1].identity = 7;
+  const EpochPlan other = plan_of_epoch(living({0, 1, 2, 3}, of_ranks, {0, 2, 3}), rank_at(2, 2, 0));
+  EXPECT_EQ(other.refused, 1);
+  EXPECT_THAT(other.plan.error().message, HasSubstr("files of the model and settings (a hash): 7 on rank 1 (host a)"));
+}
+
 TEST(CommonPlan, IsFoundByAskingAllRanks) {
   const auto meshes = make_local_mesh(4).value();
   std::vector<std::jthread> threads;

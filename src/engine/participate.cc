@@ -22,6 +22,18 @@ Status without_throwing(Body body) {
 
 }  // namespace
 
+Status enter_first_epoch(RankEngine& engine, Epochs& epochs, const RoundObserver& after_round) {
+  Error why{ErrorCode::kUnavailable, "it has loaded", {}};
+  for (;;) {
+    RETURN_IF_ERROR(engine.enter_next(epochs, why));
+    if (engine.serves()) return {};
+    const Status ended = take_part_idle(engine, after_round);
+    if (ended) return make_error(ErrorCode::kCancelled, "the group ended before this rank's replica was whole");
+    if (!ends_epoch(ended.error())) return ended;
+    why = ended.error();
+  }
+}
+
 Status follow_leader(RankEngine& engine, const RoundObserver& after_round, Epochs* epochs) {
   const auto follow = [&]() -> Status {
     for (;;) {

@@ -12,6 +12,10 @@ namespace cachalot {
 // Called behind each round.
 using RoundObserver = std::function<void(RankEngine&)>;
 
+// Of a rank that has loaded alone: returns in an epoch in which its replica serves. Until then it takes part as ranks
+// of a replica do that lacks some.
+Status enter_first_epoch(RankEngine& engine, Epochs& epochs, const RoundObserver& after_round);
+
 // The life of a replica's other ranks: does what the leader announces until it dismisses them, and the rounds of others
 // where its replica lacks a rank. epochs: where the next one is heard of; null: the end of the first is the rank's.
 Status follow_leader(RankEngine& engine, const RoundObserver& after_round, Epochs* epochs = nullptr);

@@ -16,11 +16,6 @@
 
 namespace cachalot {
 
-// What a group that steps already stands by: whoever takes a lost rank's place holds it as well.
-struct StandingPlan {
-  int num_blocks = 0, max_model_len = 0;
-};
-
 // Where a rank stands: in the layout, among the group's processes, and on its node.
 struct Placement {
   ParallelOptions parallel;
@@ -29,8 +24,11 @@ struct Placement {
   ThreadPoolOptions threads;
   IsaLevel isa = IsaLevel::kReference;  // the group's
   std::vector<int> nodes = {};          // of each rank of the group, numbered; empty: all on one
-  // The rank loads beside a group that steps, and enters its next epoch: the mesh connects it to nobody yet.
-  std::optional<StandingPlan> joins = {};
+  // The rank loads before it meets the others, in an epoch that it then enters: the mesh connects it to nobody yet.
+  bool loads_alone = false;
+  // Of what must be alike on all ranks and nothing else says to who meets them so: a hash, of 53 bits. 0: somebody
+  // does.
+  int64_t identity = 0;
   std::span<uint64_t> choices = {};  // [layers with experts, experts]: where it counts what rows choose; or empty
   // Told of each step as it begins, and of nothing when a round is over; may be empty.
   std::function<void(std::optional<uint64_t> step)> on_activity;

@@ -19,6 +19,9 @@ namespace {
 // So long a step waits for masks that are not there when its logits are. Most are long before.
 constexpr std::chrono::milliseconds kMaskPatience{5};
 
+// So long a rank loads lost experts before it meets the others, who wait for it there.
+constexpr std::chrono::milliseconds kLoadingTurn{500};
+
 Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
   return {.parallel = {},
           .mesh = &mesh,
@@ -26,12 +29,6 @@ Placement alone(const EngineOptions& options, IsaLevel isa, Mesh& mesh) {
           .threads = plan_threads(allowed_cores(), options.threads),
           .isa = isa,
           .on_activity = {}};
-}
-
-std::vector<int> consecutive(int first, int count) {
-  std::vector<int> ranks(static_cast<size_t>(count));
-  std::iota(ranks.begin(), ranks.end(), first);
-  return ranks;
 }
 
 }  // namespace
@@ -84,18 +81,16 @@ Status RankEngine::load(WeightPacker::Progress progress) {
   settings.max_positions = memory_.max_model_len;
 
   std::vector<int> living = consecutive(0, placement_.mesh->size());
-  if (placement_.joins) living = {placement_.mesh->rank()};
+  if (placement_.loads_alone) living = {placement_.mesh->rank()};
   roles_ = roles_in_epoch(placement_.parallel, living);
   experts_ = settings.placement;
   block_holders_.assign(roles_.serves ? roles_.tensor_group.size() : 0, 0);
-  RETURN_IF_ERROR(connect(config, settings));
+  RETURN_IF_ERROR(connect(config, settings, !placement_.loads_alone || settings.ep_size == 1));
   if (exchange_ && settings.ep_size > 1) log::info("{}", exchange_->layout().describe());
   ASSIGN_OR_RETURN(model_, DeepseekModel::load(config, settings, files, *device_, *tensor_group_, exchange_.get(),
                                                std::move(progress)));
 
-  ASSIGN_OR_RETURN(cache_memory_, Device::allocate(memory_.cache_bytes));
-  cache_ =
-      KvCache(config, settings.compute_dtype, cache_memory_.data(), int64_t{memory_.num_blocks} * memory_.block_size);
+  if (!placement_.loads_alone) RETURN_IF_ERROR(allocate_cache());
   max_logit_rows_ = settings.max_logit_rows;
   ASSIGN_OR_RETURN(logits_memory_, Device::allocate(rank_memory.logits_bytes));
   batch_ = std::make_unique<StepBatch>(settings.max_rows, memory_.block_size);
@@ -110,14 +105,24 @@ Status RankEngine::load(WeightPacker::Progress progress) {
              .num_blocks = memory_.num_blocks,
              .vocab_size = config.vocab_size};
   lockstep_ = std::make_unique<Lockstep>(*placement_.mesh, roles_, limits_);
-  const EplbOptions& eplb = placement_.parallel.eplb;
-  if (eplb.enabled || eplb.log_balancedness) files_.emplace(std::move(files));
+  if (settings.ep_size > 1 && settings.placement) {
+    files_.emplace(std::move(files));
+    slots_.emplace(*model_, *settings.placement);
+  }
   return start_balancing();
+}
+
+Status RankEngine::allocate_cache() {
+  ASSIGN_OR_RETURN(cache_memory_, Device::allocate(memory_.cache_bytes));
+  cache_ = KvCache(config(), model_->settings().compute_dtype, cache_memory_.data(),
+                   int64_t{memory_.num_blocks} * memory_.block_size);
+  return {};
 }
 
 Status RankEngine::start_balancing() {
   const ParallelOptions& parallel = placement_.parallel;
-  if (!files_ || !exchange_ || exchange_->layout().shape.num_ranks() == 1) return {};
+  const EplbOptions& eplb = parallel.eplb;
+  if (!(eplb.enabled || eplb.log_balancedness) || !slots_ || !exchange_) return {};
   if (placement_.mesh->num_living() < placement_.mesh->size()) return {};
   if (placement_.choices.empty()) {
     const auto& shape = exchange_->placement().shape();
@@ -127,25 +132,25 @@ Status RankEngine::start_balancing() {
   const std::set<int> nodes(placement_.nodes.begin(), placement_.nodes.end());
   ASSIGN_OR_RETURN(
       balancing_,
-      Balancing::create({.eplb = parallel.eplb,
+      Balancing::create({.eplb = eplb,
                          .balance = balance_options(parallel, config(), std::max(1, static_cast<int>(nodes.size()))),
                          .members = consecutive(0, placement_.mesh->size()),
                          .nodes = placement_.nodes,
                          .cores = placement_.threads.cores,
                          .readers = parallel.is_leader() ? getpid() : getppid()},
-                        *placement_.mesh, *model_, *exchange_, *files_,
+                        *placement_.mesh, *model_, *slots_, *exchange_, *files_,
                         placement_.choices.empty() ? std::span(own_choices_) : placement_.choices));
   balancing_->count_on_from(balancing_counts_);
   placement_.mesh->clock().forget();
   return {};
 }
 
-Status RankEngine::connect(const ModelConfig& config, const ModelSettings& settings) {
+Status RankEngine::connect(const ModelConfig& config, const ModelSettings& settings, bool has_experts) {
   Mesh& mesh = *placement_.mesh;
   ASSIGN_OR_RETURN(tensor_group_, make_group(mesh, {.members = roles_.tensor_group,
                                                     .max_reduced_bytes = max_reduced_bytes(config, settings),
                                                     .max_gathered_rows = settings.max_logit_rows}));
-  if (config.num_experts == 0 || (placement_.joins && settings.ep_size > 1 && !lockstep_)) return {};
+  if (config.num_experts == 0 || !has_experts) return {};
   ASSIGN_OR_RETURN(exchange_,
                    ExpertExchange::create(mesh, consecutive(mesh.rank() - settings.ep_rank, settings.ep_size),
                                           exchange_layout(config, settings),
@@ -159,83 +164,135 @@ Status RankEngine::connect(const ModelConfig& config, const ModelSettings& setti
 Status RankEngine::enter(Epochs::Next next) {
   const Epoch& epoch = next.epoch;
   const std::vector<int> living = epoch.ranks();
-  if (exchange_) exchange_counters_ = exchange_->counters();
-  if (balancing_) {
+  if (exchange_) {
+    exchange_counters_ = exchange_->counters();
     experts_ = exchange_->layout().shape.placement;
+  }
+  if (balancing_) {
     balancing_counts_ = balancing_->counts();
     balancing_.reset();  // gives up what it was at
   }
   exchange_.reset();  // both have to do with the transports that go
   tensor_group_.reset();
   RETURN_IF_ERROR(placement_.mesh->begin_epoch(epoch.number, living, std::move(next.transports)));
-  roles_ = roles_in_epoch(placement_.parallel, living);
+  if (!epoch.nodes.empty()) placement_.nodes = epoch.nodes;
+  ASSIGN_OR_RETURN(const Greeted greeted, greet(living));
+  AfterLoss experts;
+  if (slots_) {
+    ASSIGN_OR_RETURN(experts, place_experts(living, greeted.placement_version + 1));
+  }
+  const bool has_experts = !slots_ || experts.placement;
+  roles_ = roles_in_epoch(placement_.parallel, living, has_experts);
   std::vector<uint64_t> holders;
   for (const EpochMember& member : epoch.members)
     if (roles_.serves && std::ranges::find(roles_.tensor_group, member.rank) != roles_.tensor_group.end())
       holders.push_back(member.process);
   blocks_lost_ |= std::exchange(block_holders_, holders) != holders;
+  if (roles_.serves && !has_cache()) {
+    hold_plan(greeted.plan);
+    log_memory(config());
+    RETURN_IF_ERROR(allocate_cache());
+  }
 
   ModelSettings settings = model_->settings();
-  if (settings.ep_size > 1) {
-    RETURN_IF_ERROR(hold_experts(epoch.placement));
-    settings.placement = experts_;
-  }
-  RETURN_IF_ERROR(connect(config(), settings));
+  if (experts.placement) experts_ = std::make_shared<const ExpertPlacement>(*experts.placement);
+  if (slots_) settings.placement = experts_;
+  RETURN_IF_ERROR(connect(config(), settings, has_experts));
   if (exchange_) exchange_->count_on_from(exchange_counters_);
   model_->connect(*tensor_group_, exchange_.get());
-  lockstep_->begin_epoch(roles_);
-  RETURN_IF_ERROR(greet(epoch));
+  lockstep_->begin_epoch(roles_, limits_);
+  if (!experts.to_load.empty() && has_experts) RETURN_IF_ERROR(load_lost_experts(living, experts));
   return start_balancing();
 }
 
-// Slots keep their experts: another one's weights are in none of them.
-Status RankEngine::hold_experts(SharedPlacement experts) {
-  for (int layer = 0; layer < experts->shape().num_layers; layer++) {
-    const auto held = experts_->slots(layer, placement_.parallel.group_rank()),
-               wanted = experts->slots(layer, placement_.parallel.group_rank());
-    if (!std::ranges::equal(held, wanted))
-      return make_error(
-          ErrorCode::kUnsupported,
-          "placement {} has other experts on this rank, in layer {} of those with experts, than are loaded",
-          experts->version(), layer);
-  }
-  experts_ = std::move(experts);
-  return {};
-}
-
 // Ranks gave up the epoch before at different steps. From here on all count alike, from where the first one was.
-Status RankEngine::greet(const Epoch& epoch) {
+Result<RankEngine::Greeted> RankEngine::greet(const std::vector<int>& living) {
   struct Greeting {
-    uint64_t num_steps, joins;
-    int64_t placement_version, placement_hash;
+    uint64_t num_steps, stands;
+    int64_t placement_version;
     RankNumbers numbers;
   };
-  const SharedPlacement& experts = epoch.placement;
-  const Greeting own{num_steps_, placement_.joins.has_value(), experts ? experts->version() : 0,
-                     experts ? experts->hash() : 0, numbers_};
-  const std::vector<int> living = epoch.ranks();
-  const auto num_ranks = std::ssize(living);
-  std::vector<Greeting> of_ranks(living.size());
-  ASSIGN_OR_RETURN(const auto all, make_message_group(*placement_.mesh, {.members = living}));
-  RETURN_IF_ERROR(
-      all->all_gather(View<const std::byte, 2>(reinterpret_cast<const std::byte*>(&own), 1, sizeof own),
-                      RowPartition(num_ranks, static_cast<int>(num_ranks)),
-                      View<std::byte, 2>(std::as_writable_bytes(std::span(of_ranks)).data(), num_ranks, sizeof own),
-                      {.operation = "the beginning of an epoch", .step = epoch.number}));
-  for (size_t idx = 0; idx < of_ranks.size(); idx++) {
-    if (of_ranks[idx].placement_version != own.placement_version || of_ranks[idx].placement_hash != own.placement_hash)
-      return placement_.mesh->fail(make_error(ErrorCode::kCorrupt,
-                                              "{} enters epoch {} with placement {} of the experts, this rank with {}",
-                                              placement_.mesh->rank_name(living[idx]), epoch.number,
-                                              of_ranks[idx].placement_version, own.placement_version));
-    num_steps_ = std::max(num_steps_, of_ranks[idx].num_steps);
-    if (own.joins == 0 || of_ranks[idx].joins != 0) continue;
-    RankNumbers theirs = of_ranks[idx].numbers;  // the experts may lie elsewhere by now
-    theirs.placement_version = numbers_.placement_version, theirs.placement_hash = numbers_.placement_hash;
-    RETURN_IF_ERROR(find_difference(numbers_, theirs, placement_.mesh->rank_name(placement_.mesh->rank()),
-                                    placement_.mesh->rank_name(living[idx])));
+  Mesh& mesh = *placement_.mesh;
+  const CollectiveSite site{.operation = "the beginning of an epoch", .step = mesh.epoch()};
+  const Greeting own{num_steps_, has_cache(), experts_ ? experts_->version() : 0, numbers_};
+  ASSIGN_OR_RETURN(const std::vector<Greeting> of_ranks, gather_rows<Greeting>(mesh, living, std::span(&own, 1), site));
+  Greeted greeted;
+  std::vector<RankStanding> standings;
+  for (size_t idx = 0; idx < living.size(); idx++) {
+    const Greeting& of_rank = of_ranks[idx];
+    num_steps_ = std::max(num_steps_, of_rank.num_steps);
+    greeted.placement_version = std::max(greeted.placement_version, static_cast<uint32_t>(of_rank.placement_version));
+    standings.push_back({living[idx], mesh.rank_name(living[idx]), of_rank.numbers, of_rank.stands != 0});
   }
-  placement_.joins.reset();
+  EpochPlan plan = plan_of_epoch(standings, placement_.parallel);
+  if (plan.plan) {
+    greeted.plan = std::move(*plan.plan);
+    return greeted;
+  }
+  if (plan.refused >= 0 && plan.refused != mesh.rank())
+    return mesh.fail(make_error(ErrorCode::kUnavailable, "{} is refused: {}", mesh.rank_name(plan.refused),
+                                plan.plan.error().message));
+  return mesh.fail(plan.plan.error());
+}
+
+// Where the experts are from now on follows, the same on all ranks, from what the living hold.
+Result<AfterLoss> RankEngine::place_experts(const std::vector<int>& living, uint32_t version) {
+  Mesh& mesh = *placement_.mesh;
+  const ExpertPlacement& frame = *model_->settings().placement;
+  int64_t most = 0;
+  for (const int rank : living) most = std::max(most, frame.num_slots(rank));
+  std::vector<int32_t> own(slots_->held().begin(), slots_->held().end());
+  own.resize(static_cast<size_t>(most), ExpertPlacement::kSpare);
+  ASSIGN_OR_RETURN(
+      const std::vector<int32_t> of_ranks,
+      gather_rows<int32_t>(mesh, living, own, {.operation = "experts that are held", .step = mesh.epoch()}));
+  std::vector<ExpertPlacement::Layer> held;
+  std::vector<size_t> next(living.size());
+  for (size_t idx = 0; idx < living.size(); idx++) next[idx] = idx * own.size();
+  for (int layer = 0; layer < frame.shape().num_layers; layer++) {
+    ExpertPlacement::Layer& ranks = held.emplace_back(static_cast<size_t>(frame.shape().num_ranks));
+    for (size_t idx = 0; idx < living.size(); idx++) {
+      const auto begin = of_ranks.begin() + static_cast<std::ptrdiff_t>(next[idx]);
+      const size_t num_slots = frame.slots(layer, living[idx]).size();
+      ranks[static_cast<size_t>(living[idx])].assign(begin, begin + static_cast<std::ptrdiff_t>(num_slots));
+      next[idx] += num_slots;
+    }
+  }
+  auto after = placement_of_held(frame.shape(), version, std::move(held));
+  if (!after) return mesh.fail(after.error());
+  if (!after->homeless.empty() && mesh.rank() == living.front())
+    log::warn("experts: epoch {}: {}", mesh.epoch(), after->text());
+  return std::move(*after);
+}
+
+// Together: all are through when the last one is, and nobody waits longer for another than for one of its turns.
+Status RankEngine::load_lost_experts(const std::vector<int>& living, const AfterLoss& experts) {
+  Mesh& mesh = *placement_.mesh;
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<LostExpert> own;
+  std::ranges::copy_if(experts.to_load, std::back_inserter(own),
+                       [&](const LostExpert& lost) { return lost.rank == mesh.rank(); });
+  const size_t num_own = own.size();
+  // What is given up for others is gone from the start.
+  for (const LostExpert& lost : own) slots_->hold(lost.layer, lost.slot, ExpertPlacement::kSpare);
+  for (bool all_done = false; !all_done;) {
+    const auto end_of_turn = std::chrono::steady_clock::now() + kLoadingTurn;
+    while (!own.empty() && std::chrono::steady_clock::now() < end_of_turn) {
+      const LostExpert& lost = own.back();
+      RETURN_IF_ERROR(mesh.progress());
+      if (const Status loaded = slots_->load(*files_, *device_, lost.layer, lost.slot, lost.expert); !loaded)
+        return mesh.fail(loaded.error());
+      num_lost_experts_loaded_++;
+      own.pop_back();
+    }
+    const auto left = static_cast<int64_t>(own.size());
+    ASSIGN_OR_RETURN(const std::vector<int64_t> of_ranks,
+                     gather_rows<int64_t>(mesh, living, std::span(&left, 1),
+                                          {.operation = "loading of lost experts", .step = mesh.epoch()}));
+    all_done = std::ranges::max(of_ranks) == 0;
+  }
+  log::info("experts: placement {}: {}, {} of them by this rank; all have theirs after {:.3f} s", experts_->version(),
+            experts.text(), num_own, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   return {};
 }
 
@@ -274,6 +331,7 @@ Result<Survival> RankEngine::choose_survival(const ModelConfig& config, const Ra
     return Survival{};
   const Survival own =
       affordable_survival(options_, parallel, config, without, memory_info(), placement_.num_local_ranks);
+  if (placement_.loads_alone) return own;  // others that come to something else refuse it
   ASSIGN_OR_RETURN(const int64_t num_lost, least_of_all(mesh, own.num_lost));
   for (const Survival& survival : survival_choices(parallel, config))
     if (survival.num_lost == num_lost) return survival;
@@ -284,7 +342,7 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
   ASSIGN_OR_RETURN(memory_, plan_memory(options_, config, rank_memory, memory_info(), placement_.num_local_ranks));
   arithmetic_ = arithmetic_hash(config);
   Mesh& mesh = *placement_.mesh;
-  if (mesh.size() > 1) {
+  if (mesh.size() > 1 || placement_.loads_alone) {
     const ModelSettings& settings = rank_memory.settings;
     numbers_ = {.num_blocks = memory_.num_blocks,
                 .max_model_len = memory_.max_model_len,
@@ -297,8 +355,10 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
                 .max_steps = options_.num_scheduler_steps,
                 .max_logit_rows = settings.max_logit_rows,
                 .isa_level = static_cast<int64_t>(placement_.isa),
+                .expert_inputs = expert_inputs_hash(rank_memory.model),
                 .reduced_bytes = max_reduced_bytes(config, settings),
-                .arithmetic = arithmetic_};
+                .arithmetic = arithmetic_,
+                .identity = placement_.identity};
     if (config.num_experts > 0) {
       const ExchangeLayout layout = exchange_layout(config, settings);
       numbers_.expert_rows_per_peer = layout.rows_per_peer;
@@ -307,28 +367,27 @@ Status RankEngine::plan(const ModelConfig& config, const RankMemory& rank_memory
       numbers_.placement_version = settings.placement->version();
       numbers_.placement_hash = settings.placement->hash();
     }
-    if (placement_.joins) return hold_standing_plan(*placement_.joins);
+    if (placement_.loads_alone) return {};
     ASSIGN_OR_RETURN(const CommonPlan common, agree_on_plan(mesh, placement_.parallel, numbers_, rank_memory.model));
     mesh.clock().forget();
-    memory_.cut_to(static_cast<int>(common.num_blocks), static_cast<int>(common.max_model_len));
-    if (leads()) log::info("all ranks have agreed on {}", common.text);
+    hold_plan(common);
   }
+  log_memory(config);
+  return {};
+}
+
+void RankEngine::log_memory(const ModelConfig& config) const {
   log::info("{}", memory_.describe());
   if (memory_.max_model_len_was_cut)
     log::warn("max_model_len is {}: the KV cache holds no more; the model could do {}", memory_.max_model_len,
               config.max_position_embeddings);
-  return {};
 }
 
-Status RankEngine::hold_standing_plan(const StandingPlan& plan) {
-  if (memory_.num_blocks < plan.num_blocks || memory_.max_model_len < plan.max_model_len)
-    return make_error(ErrorCode::kOutOfMemory,
-                      "{} has memory for {} KV blocks and sequences of {} tokens; its group stands by {} and {}",
-                      placement_.mesh->rank_name(placement_.mesh->rank()), memory_.num_blocks, memory_.max_model_len,
-                      plan.num_blocks, plan.max_model_len);
-  memory_.cut_to(plan.num_blocks, plan.max_model_len);
-  log::info("{}", memory_.describe());
-  return {};
+void RankEngine::hold_plan(const CommonPlan& plan) {
+  memory_.cut_to(static_cast<int>(plan.num_blocks), static_cast<int>(plan.max_model_len));
+  numbers_.num_blocks = limits_.num_blocks = memory_.num_blocks;
+  numbers_.max_model_len = limits_.max_model_len = memory_.max_model_len;
+  if (leads()) log::info("all ranks have agreed on {}", plan.text);
 }
 
 Result<StepResult> RankEngine::run(const StepPlan& plan, int num_steps) {

@@ -15,11 +15,13 @@
 #include "device/device.h"
 #include "engine/balancing.h"
 #include "engine/epoch.h"
+#include "engine/expert_slots.h"
 #include "engine/lockstep.h"
 #include "engine/memory_plan.h"
 #include "engine/placement.h"
 #include "engine/round.h"
 #include "model/deepseek.h"
+#include "placement/loss.h"
 #include "sampler/sampler.h"
 #include "weights/model_files.h"
 
@@ -31,19 +33,22 @@ namespace cachalot {
 class RankEngine {
  public:
   // Loads the model of options.model. All ranks of the placement's mesh do so at the same time: before they load they
-  // agree on the memory plan. Errors: the folder (file and tensor named), memory, an instruction set that is not here,
-  // a layout that the model does not divide into, ranks whose plans do not fit together.
+  // agree on the memory plan. One that loads alone (Placement::loads_alone) does so in its first epoch. Errors: the
+  // folder (file and tensor named), memory, an instruction set that is not here, a layout that the model does not
+  // divide into, ranks whose plans do not fit together.
   static Result<std::unique_ptr<RankEngine>> create(const EngineOptions& options, const Placement& placement,
                                                     WeightPacker::Progress progress);
   // The one rank of a model that is not spread.
   static Result<std::unique_ptr<RankEngine>> create(const EngineOptions& options, WeightPacker::Progress progress);
 
-  // Goes on in another epoch, with other ranks and the experts placed otherwise; all of its members do so at the same
-  // time. What was under way is given up; weights and KV cache stay. Errors: those of the mesh.
+  // Goes on in another epoch, with other ranks; all of its members do so at the same time. What was under way is given
+  // up; weights and KV cache stay. Experts that nobody holds any more are loaded by who has room for them, before
+  // anybody steps; where there is none, all wait in this epoch. Errors: those of the mesh; this rank is refused.
   Status enter(Epochs::Next next);
   // The same in the first epoch that comes to be.
   Status enter_next(Epochs& epochs, Error why);
-  // All ranks of this one's replica are there, so that it steps. Else this rank does rounds without rows, on its own.
+  // All ranks of this one's replica are there, and all experts, so that it steps, and has a KV cache. Else this rank
+  // does rounds without rows, on its own.
   bool serves() const { return roles_.serves; }
   // Whether another process than before has a rank of the replica: then what the KV cache holds is not on all of them.
   // Once.
@@ -99,17 +104,26 @@ class RankEngine {
 
   RankEngine(const EngineOptions& options, const Placement& placement, std::unique_ptr<Mesh> own_mesh);
   Status load(WeightPacker::Progress progress);
-  // Makes this rank's groups; settings: the model's, but for where the experts are.
-  Status connect(const ModelConfig& config, const ModelSettings& settings);
-  Status hold_experts(SharedPlacement experts);
-  Status greet(const Epoch& epoch);
-  Status hold_standing_plan(const StandingPlan& plan);
-  // Plans this rank's memory, and cuts the plan to what all ranks can have.
+  // Makes this rank's groups; settings: the model's, but for where the experts are; has_experts: they are all there.
+  Status connect(const ModelConfig& config, const ModelSettings& settings, bool has_experts);
+  // Of what all living ranks have told each other as an epoch begins.
+  struct Greeted {
+    uint32_t placement_version = 0;  // the newest
+    CommonPlan plan;
+  };
+  Result<Greeted> greet(const std::vector<int>& living);
+  Result<AfterLoss> place_experts(const std::vector<int>& living, uint32_t version);
+  Status load_lost_experts(const std::vector<int>& living, const AfterLoss& experts);
+  // Plans this rank's memory, and cuts the plan to what all ranks can have, unless they are to meet later.
   Status plan(const ModelConfig& config, const RankMemory& rank_memory);
+  void hold_plan(const CommonPlan& plan);
+  void log_memory(const ModelConfig& config) const;
+  Status allocate_cache();
   Result<Survival> choose_survival(const ModelConfig& config, const RankMemory& without);
   // Where all ranks live. Lost experts lie where they can until then.
   Status start_balancing();
   bool leads() const { return placement_.parallel.is_leader(); }
+  bool has_cache() const { return cache_.num_slots() > 0; }
 
   // Time of a round, without what the mesh counts of it.
   class ComputeTime;
@@ -140,9 +154,11 @@ class RankEngine {
   std::unique_ptr<Group> tensor_group_;
   std::unique_ptr<ExpertExchange> exchange_;
   ExpertExchange::Counters exchange_counters_;  // of the epochs before
-  SharedPlacement experts_;                     // by which this rank's slots are filled
+  SharedPlacement experts_;                     // of the last epoch that had all
   std::unique_ptr<DeepseekModel> model_;
-  std::optional<ModelFiles> files_;       // where experts move
+  // Where experts are shared out over ranks.
+  std::optional<ModelFiles> files_;
+  std::optional<ExpertSlots> slots_;
   std::vector<uint64_t> own_choices_;     // where nobody else counts them
   std::unique_ptr<Balancing> balancing_;  // none: they do not
   Balancing::Counts balancing_counts_;    // of the epochs before
@@ -170,7 +186,7 @@ class RankEngine {
   std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
   uint64_t num_steps_ = 0, num_steps_without_rows_ = 0, sequence_parallel_rows_ = 0;
   std::chrono::nanoseconds time_computing_{0}, time_between_epochs_{0};
-  uint64_t num_epoch_changes_ = 0;
+  uint64_t num_epoch_changes_ = 0, num_lost_experts_loaded_ = 0;
   StepTrace* trace_ = nullptr;
 };
 

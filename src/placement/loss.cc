@@ -14,21 +14,15 @@ using Layer = ExpertPlacement::Layer;
 // One layer after the other; how much each rank is to load is kept level over all of them.
 class Rehousing {
  public:
-  Rehousing(const ExpertPlacement& placement, std::span<const int> lost_ranks)
-      : placement_(placement), is_lost_(static_cast<size_t>(placement.shape().num_ranks)), num_loads_(is_lost_.size()) {
-    for (const int rank : lost_ranks) is_lost_[static_cast<size_t>(rank)] = true;
-  }
+  explicit Rehousing(const ExpertPlacement::Shape& shape)
+      : shape_(shape), num_loads_(static_cast<size_t>(shape.num_ranks)) {}
 
-  Layer layer(int layer_idx, AfterLoss& after) {
-    Layer ranks(is_lost_.size());
-    copies_.assign(static_cast<size_t>(placement_.shape().num_experts), 0);
-    for (size_t rank = 0; rank < ranks.size(); rank++) {
-      if (is_lost_[rank]) continue;
-      const std::span<const int32_t> slots = placement_.slots(layer_idx, static_cast<int>(rank));
-      ranks[rank].assign(slots.begin(), slots.end());
+  // Writes the layer's slots for lost experts.
+  void layer(int layer_idx, Layer& ranks, AfterLoss& after) {
+    copies_.assign(static_cast<size_t>(shape_.num_experts), 0);
+    for (const std::vector<int32_t>& slots : ranks)
       for (const int32_t expert : slots)
         if (expert != ExpertPlacement::kSpare) copies_[static_cast<size_t>(expert)]++;
-    }
     for (size_t expert = 0; expert < copies_.size(); expert++) {
       if (copies_[expert] > 0) continue;
       const auto id = static_cast<int32_t>(expert);
@@ -47,7 +41,6 @@ class Rehousing {
                                .rank = static_cast<int>(slot->rank),
                                .slot = static_cast<int>(slot->idx)});
     }
-    return ranks;
   }
 
  private:
@@ -72,8 +65,7 @@ class Rehousing {
     return best;
   }
 
-  const ExpertPlacement& placement_;
-  std::vector<bool> is_lost_;
+  const ExpertPlacement::Shape shape_;
   std::vector<int64_t> num_loads_;  // of each rank
   std::vector<int32_t> copies_;     // that live of each expert of the layer
 };
@@ -85,16 +77,27 @@ int spare_slots_to_survive(int num_experts, int num_ranks, int num_lost) {
   return num_lost <= 0 ? 0 : ceil_div(num_experts, num_ranks - num_lost) - num_experts / num_ranks;
 }
 
-AfterLoss placement_after_loss(const ExpertPlacement& placement, std::span<const int> lost_ranks) {
+Result<AfterLoss> placement_of_held(const ExpertPlacement::Shape& shape, uint32_t version, std::vector<Layer> held) {
+  for (const Layer& layer : held)
+    for (const std::vector<int32_t>& slots : layer)
+      for (const int32_t expert : slots)
+        if (expert < ExpertPlacement::kSpare || expert >= shape.num_experts)
+          return make_error(ErrorCode::kCorrupt, "a rank holds expert {} of {}", expert, shape.num_experts);
   AfterLoss after;
-  Rehousing rehousing(placement, lost_ranks);
-  std::vector<Layer> layers;
-  for (int layer = 0; layer < placement.shape().num_layers; layer++) layers.push_back(rehousing.layer(layer, after));
+  Rehousing rehousing(shape);
+  for (size_t layer = 0; layer < held.size(); layer++) rehousing.layer(static_cast<int>(layer), held[layer], after);
   if (!after.homeless.empty()) return after;
-  auto created = ExpertPlacement::create(placement.shape(), placement.version() + 1, layers);
-  CHECK(created, "{}", created.error().message);
-  after.placement = std::move(*created);
+  ASSIGN_OR_RETURN(after.placement, ExpertPlacement::create(shape, version, held));
   return after;
+}
+
+AfterLoss placement_after_loss(const ExpertPlacement& placement, std::span<const int> lost_ranks) {
+  std::vector<Layer> held = layers_of(placement);
+  for (Layer& layer : held)
+    for (const int rank : lost_ranks) layer[static_cast<size_t>(rank)].clear();
+  auto after = placement_of_held(placement.shape(), placement.version() + 1, std::move(held));
+  CHECK(after, "{}", after.error().message);
+  return std::move(*after);
 }
 
 std::string AfterLoss::text() const {

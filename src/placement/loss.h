@@ -25,15 +25,20 @@ struct LostExpert {
 };
 
 struct AfterLoss {
-  // Of as many ranks, the next version; those that are lost have no slots. It holds once all of `to_load` is there:
-  // experts with a living copy lie where they lay. None: something is missing.
+  // Of as many ranks; those that are lost have no slots. It holds once all of `to_load` is there: experts with a living
+  // copy lie where they lay. None: something is missing.
   std::optional<ExpertPlacement> placement;
   std::vector<LostExpert> to_load;   // spread over the living
   std::vector<LostExpert> homeless;  // for which no slot is left; neither rank nor slot
   std::string text() const;          // for people: what was lost, and what becomes of it
 };
 
-// Slots for lost experts are, in this order: empty ones; those of experts that have the most other copies.
+// Of what the slots of the living hold, whatever that is, [rank][slot] of each layer; who is lost has no slots. Slots
+// for experts that nobody holds are, in this order: empty ones; those of experts that have the most other copies. The
+// error: an expert that is none, or is twice on a rank.
+Result<AfterLoss> placement_of_held(const ExpertPlacement::Shape& shape, uint32_t version,
+                                    std::vector<ExpertPlacement::Layer> held);
+// Where all hold what a placement says: its next version.
 AfterLoss placement_after_loss(const ExpertPlacement& placement, std::span<const int> lost_ranks);
 
 }  // namespace cachalot

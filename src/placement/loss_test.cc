@@ -109,6 +109,60 @@ TEST(PlacementAfterLoss, KeepsWhatLivesWritesNothingElseAndSpreadsTheRest) {
   }
 }
 
+// A round broke while the experts moved: some ranks hold what the next placement says, some what the one before said,
+// one was in the middle of loading, one has come with what it holds at first.
+TEST(PlacementOfHeld, IsWholeWhateverSomeHaveSwitchedAndSomeHaveNot) {
+  std::mt19937 random(11);
+  for (int trial = 0; trial < 300; trial++) {
+    const int num_ranks = 2 + static_cast<int>(random() % 8), num_experts = num_ranks + static_cast<int>(random() % 40);
+    const Shape shape{.num_layers = 3, .num_experts = num_experts, .num_ranks = num_ranks};
+    const auto frame = with_spare_slots(even_placement(shape), static_cast<int>(random() % 4));
+    ASSERT_TRUE(frame);
+    const auto shuffled = [&] {  // any other placement of the same slots
+      std::vector<Layer> layers = layers_of(*frame);
+      for (Layer& layer : layers) {
+        std::vector<int32_t*> all;
+        for (std::vector<int32_t>& slots : layer)
+          for (int32_t& slot : slots) all.push_back(&slot);
+        for (size_t idx = all.size(); idx > 1; idx--) std::swap(*all[idx - 1], *all[random() % idx]);
+      }
+      return layers;
+    };
+    const std::vector<Layer> before = shuffled(), next = shuffled();
+    std::vector<Layer> held = layers_of(*frame);
+    for (int rank = 0; rank < num_ranks; rank++) {
+      const auto whose = random() % 4;
+      for (size_t layer = 0; layer < held.size(); layer++) {
+        std::vector<int32_t>& slots = held[layer][static_cast<size_t>(rank)];
+        if (whose < 3) slots = (whose == 0 ? before : next)[layer][static_cast<size_t>(rank)];
+        if (whose == 2) slots[random() % slots.size()] = ExpertPlacement::kSpare;
+      }
+    }
+    const auto after = placement_of_held(shape, 7, held);
+    ASSERT_TRUE(after) << after.error().message;
+    ASSERT_TRUE(after->placement)
+        << after->text();  // there are as many slots as experts, and none lives twice on a rank
+    EXPECT_EQ(after->placement->version(), 7);
+    std::vector<Layer> reached = layers_of(*after->placement);
+    for (const LostExpert& load : after->to_load) {
+      EXPECT_EQ(
+          reached[static_cast<size_t>(load.layer)][static_cast<size_t>(load.rank)][static_cast<size_t>(load.slot)],
+          load.expert);
+      for (const std::vector<int32_t>& slots : held[static_cast<size_t>(load.layer)])
+        EXPECT_EQ(std::ranges::count(slots, load.expert), 0) << "what is held is not loaded";
+    }
+    const auto again = placement_of_held(shape, 7, held);
+    EXPECT_EQ(again->placement->hash(), after->placement->hash());
+  }
+}
+
+TEST(PlacementOfHeld, RefusesWhatNoRankCanHold) {
+  const Shape shape{.num_layers = 1, .num_experts = 4, .num_ranks = 2};
+  EXPECT_FALSE(placement_of_held(shape, 2, {{{0, 1}, {2, 4}}}));
+  EXPECT_FALSE(placement_of_held(shape, 2, {{{0, 1}, {2, -2}}}));
+  EXPECT_FALSE(placement_of_held(shape, 2, {{{0, 1, 0}, {2, 3}}}));
+}
+
 TEST(SpareSlots, AreEnoughForAnyRanksThatMayBeLostAndNoMore) {
   std::mt19937 random(9);
   for (const auto& [experts, ranks, lost, spare] :

@@ -4,8 +4,21 @@
 #include <utility>
 
 #include "base/log.h"
+#include "comm/group.h"
 
 namespace cachalot {
+namespace {
+
+// Of each rank; who is no member has one of its own, for all that anybody knows.
+std::vector<int> nodes_of(const std::vector<Member>& members, int num_ranks) {
+  std::vector<int> nodes = consecutive(static_cast<int>(members.size()), num_ranks);
+  for (const Member& member : members)
+    nodes[static_cast<size_t>(member.rank)] =
+        static_cast<int>(std::ranges::find(members, member.node, &Member::node) - members.begin());
+  return nodes;
+}
+
+}  // namespace
 
 RankEpochs::RankEpochs(WorldOptions options, Member own, std::function<void(std::string card)> on_card)
     : options_(std::move(options)), own_(std::move(own)), on_card_(std::move(on_card)) {
@@ -71,13 +84,14 @@ Result<Epochs::Next> RankEpochs::next(const Error& why) {
     if (is_cancelled_) return make_error(ErrorCode::kCancelled, "this rank looks for no other epoch: {}", why.message);
     decision = now_ = latest_;
   }
-  Next next{.epoch = {.number = decision.number, .members = {}, .placement = decision.placement}, .transports = {}};
+  Next next{.epoch = {.number = decision.number, .members = {}}, .transports = {}};
   std::vector<Member> members;
   for (const Seat& seat : decision.seats) {
     next.epoch.members.push_back({.rank = seat.rank, .process = seat.process});
     ASSIGN_OR_RETURN(Member member, RankWays::read_card(seat.card));
     members.push_back(std::move(member));
   }
+  next.epoch.nodes = nodes_of(members, options_.join.size);
   auto transports = ways_->connect(decision.number, members, [](int, int) { return Status(); });
   open_ways();
   // Who does not answer is lost, as the next decision will say.

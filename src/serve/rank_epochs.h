@@ -29,8 +29,7 @@ class RankEpochs : public Epochs {
   };
   struct Decision {
     uint32_t number = 0;
-    std::vector<Seat> seats;    // by rank
-    SharedPlacement placement;  // of the experts, as Epoch has it
+    std::vector<Seat> seats;  // by rank
   };
 
   // options: of the rank's ways; own: the rank, without addresses. on_card hears its card, another one for each epoch;

@@ -114,6 +114,12 @@ void Replica::loop() {
 // One round, or a sleep until there is one to take part in.
 Status Replica::step_together() {
   take_mail();
+  if (epochs_ && !epochs_->may_step()) {  // if the others are in the same epoch yet, this ends nothing
+    if (auto failure = engine_->placement().mesh->failure()) return std::unexpected(std::move(*failure));
+    publish_stats();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return {};
+  }
   if (engine_->lockstep().wants_to_end_epoch()) leader_.hear_call();
   const std::optional<Wish> wish = leader_.next_wish(engine_->serves());
   if (!wish) {
@@ -122,9 +128,6 @@ Status Replica::step_together() {
     if (is_called) leader_.hear_call();
     return {};
   }
-  if (epochs_ && !epochs_->may_step())
-    return engine_->placement().mesh->fail(make_error(ErrorCode::kUnavailable, "nobody stands behind epoch {} any more",
-                                                      engine_->placement().mesh->epoch()));
   if (wish->num_rows > 0) publish_stats();  // a round may take seconds
   ASSIGN_OR_RETURN(const Agreement agreement, engine_->lockstep().agree(*wish));
   if (agreement.num_rows > 0) RETURN_IF_ERROR(run_round(agreement.num_steps));
