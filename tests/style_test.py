@@ -33,7 +33,7 @@ BANNED_IN_THE_PROGRAM = {
 
 # State machines, which the simulator runs (tests/simulation): events in, messages out. Their drivers have the rest.
 STATE_MACHINES = r"src/(scheduler/|placement/|agents/|comm/membership/|router/|engine/lockstep\.|serve/leader\.)"
-DRIVERS = r"/(state_folder|membership|asio_network|member|proxy|health_watch|cluster_look|running_router)\.(cc|h)$"
+DRIVERS = r"/(state_folder|rank_link|running_agent|membership|asio_network|member|proxy|health_watch|cluster_look|running_router)\.(cc|h)$"
 BANNED_IN_STATE_MACHINES = {
     r"\w*(?:[cC]lock)::now *\(": "a time that is passed in",
     r"\bstd::j?thread\b|\bsleep_(?:for|until) *\(|#include <thread>": "an event that is passed in",

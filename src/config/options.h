@@ -81,6 +81,8 @@ struct ParallelOptions {
   int tensor_parallel_size = 1;
   int tensor_parallel_rank = 0;  // not 0: a rank that another process started for its replica
   int rank_board_fd = -1;        // of a rank that another process started: where it writes what it does
+  int agent_fd = -1;             // of a rank that an agent started: its end of the link (agents/rank_link.h)
+  uint64_t process = 0;          // and the id by which the agents know this process
   int data_parallel_size = 1;
   int data_parallel_rank = 0;
   bool enable_expert_parallel = false;  // else each expert's width is split over a replica's ranks
