@@ -83,8 +83,9 @@ class RankLife {
                  .transports = transports,
                  .network_interface = "lo",
                  .connect_deadline = milliseconds(3000)},
-                {.rank = rank, .node = this_node().value()},
-                [socket](std::string card) { tell(socket, {.kind = Word::kCard, .text = std::move(card)}); }) {}
+                {.rank = rank, .node = this_node().value()}, [socket](const RankEpochs::Standing& standing) {
+                  tell(socket, {.kind = Word::kCard, .text = standing.card});
+                }) {}
 
   int live() {
     log::init("off", "");
@@ -166,6 +167,7 @@ class Group {
                                   .socket = FileDescriptor(ends[0]),
                                   .id = process,
                                   .card = {},
+                                  .used_card = {},
                                   .is_member = false});
   }
   void kill(int rank) { children_.at(rank).process.signal(SIGKILL); }
@@ -199,8 +201,8 @@ class Group {
     Process process;
     FileDescriptor socket;
     uint64_t id = 0;
-    std::string card;        // a new one
-    bool is_member = false;  // of the epoch, or of the next one: it has loaded
+    std::string card, used_card;  // a new one; the one before
+    bool is_member = false;       // of the epoch, or of the next one: it has loaded
   };
 
   void take(int rank) {
@@ -212,7 +214,7 @@ class Group {
     } else if (word->kind == Word::kAnswer) {
       answers_[rank / layout_.tp_size][word->number] = word->text;
     } else if (word->kind == Word::kCard) {
-      child.card = word->text;
+      if (word->text != child.used_card) child.card = word->text;
     } else if (!child.is_member) {  // the one that comes has loaded
       child.is_member = is_due_ = true;
     }
@@ -227,7 +229,7 @@ class Group {
     is_due_ = false;
     Word word{.kind = Word::kEpoch, .number = ++epoch_};
     for (auto& [rank, child] : children_)
-      if (child.is_member) word.seats.push_back({rank, child.id, std::exchange(child.card, "")});
+      if (child.is_member) word.seats.push_back({rank, child.id, child.used_card = std::exchange(child.card, "")});
     for (const auto& [rank, child] : children_) tell(child.socket.get(), word);
   }
 

@@ -246,7 +246,7 @@ Status measure(const StepFlags& flags, RankGroup& group) {
   if (first && flags.compare) {
     ASSIGN_OR_RETURN(alone, load_alone(flags, group));
   }
-  RETURN_IF_ERROR(group.wait_until_all_ready());
+  RETURN_IF_ERROR(group.meet(*engine));
   StepBenchResult result;
   std::vector<MoveFigure> moves;
   if (flags.moves) {

@@ -255,6 +255,8 @@ void add_parallel_flags(CLI::App& app, ParallelOptions& options) {
   app.add_option("--rank-board", options.rank_board_fd)->group("")->take_last();
   app.add_option("--agent-fd", options.agent_fd)->group("")->take_last();
   app.add_option("--process", options.process)->group("")->take_last();
+  app.add_option("--local-ranks", options.num_local_ranks)->group("")->take_last();
+  app.add_option("--local-rank", options.local_rank)->group("")->take_last();
   add_whole(app, "--data-parallel-size", options.data_parallel_size, {.least = 1, .most = 4096}, "Replicas")
       ->envname("VLLM_DP_SIZE");
   add_whole(app, "--data-parallel-rank", options.data_parallel_rank, {.most = 4095}, "Which replica this is")

@@ -65,7 +65,7 @@ Status lead(const LogitsOptions& options, RankGroup& group) {
   ASSIGN_OR_RETURN(auto engine, RankEngine::create(options.engine, group.placement(), {}));
   const int vocab_size = engine->config().vocab_size;
   RETURN_IF_ERROR(check_tokens(options.tokens, vocab_size));
-  RETURN_IF_ERROR(group.wait_until_all_ready());
+  RETURN_IF_ERROR(group.meet(*engine));
   std::vector<float> logits(options.tokens.size() * static_cast<size_t>(vocab_size));
   const View<float, 2> view(logits.data(), options.tokens.size(), vocab_size);
   RETURN_IF_ERROR(

@@ -131,6 +131,8 @@ class Mesh {
   int size() const { return options_.size; }
   uint32_t epoch() const { return options_.epoch; }  // that messages name
   const std::string& rank_name(int rank) const { return options_.rank_names[rank]; }
+  // Of another process that has the rank. By the engine's thread, between two epochs.
+  void name_rank(int rank, std::string name) { options_.rank_names[static_cast<size_t>(rank)] = std::move(name); }
   bool takes_part(int rank) const { return rank == this->rank() || transport_of_[rank] != nullptr; }
   int num_living() const { return size() - static_cast<int>(std::ranges::count(transport_of_, nullptr)) + 1; }
 

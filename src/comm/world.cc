@@ -11,10 +11,6 @@ namespace cachalot {
 
 namespace {
 
-// Longer than it takes to wake a sleeper (6 us, on virtual machines up to 40): two ranks of which one came late once
-// would send each other to sleep for good. Still longer looks are lost on others.
-constexpr std::chrono::microseconds kSpin{50};
-
 // A group that meets at a loopback address cannot be of two nodes.
 bool meets_on_loopback(const std::string& host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
@@ -66,7 +62,7 @@ Result<Member> RankWays::read_card(std::string_view card) {
 }
 
 Result<std::vector<std::unique_ptr<Transport>>> RankWays::connect(uint32_t epoch, std::span<const Member> members,
-                                                                  const Watch& watch) {
+                                                                  const Watch& watch, const std::stop_token& stop) {
   const auto own = std::ranges::find(members, rank_, &Member::rank);
   CHECK(own != members.end(), "rank {} is not among those that it connects to", rank_);
   std::vector<ShmAddress> near;
@@ -93,27 +89,28 @@ Result<std::vector<std::unique_ptr<Transport>>> RankWays::connect(uint32_t epoch
 
   std::vector<std::unique_ptr<Transport>> transports;
   if (!near.empty()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(epoch, near, watch));
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> shm, connect_near(epoch, near, watch, stop));
     transports.push_back(std::move(shm));
   }
   if (!far.empty()) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(epoch, far, *own, *first_far));
+    ASSIGN_OR_RETURN(std::unique_ptr<Transport> ucx, connect_far(epoch, far, *own, *first_far, stop));
     transports.push_back(std::move(ucx));
   }
   return transports;
 }
 
 Result<std::unique_ptr<Transport>> RankWays::connect_near(uint32_t epoch, std::span<const ShmAddress> near,
-                                                          const Watch& watch) {
+                                                          const Watch& watch, const std::stop_token& stop) {
   shm_->set_epoch(epoch);
-  ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near));
+  ASSIGN_OR_RETURN(std::unique_ptr<ShmTransport> shm, shm_->connect(near, stop));
   for (const PeerProcess& process : shm->take_peer_pidfds())
     if (process.pidfd) RETURN_IF_ERROR(watch(process.rank, process.pidfd.get()));
   return shm;
 }
 
 Result<std::unique_ptr<Transport>> RankWays::connect_far(uint32_t epoch, std::span<const UcxAddress> far,
-                                                         const Member& own, const Member& first) {
+                                                         const Member& own, const Member& first,
+                                                         const std::stop_token& stop) {
   if (!ucx_)
     return make_error(ErrorCode::kUnsupported, "{} {}", first.name(),
                       first.node == own.node ? "shares no memory with this rank, which needs --transports ucx"
@@ -121,7 +118,7 @@ Result<std::unique_ptr<Transport>> RankWays::connect_far(uint32_t epoch, std::sp
   RETURN_IF_ERROR(*ucx_);
   log::info("rank {}: {}", rank_, (*ucx_)->settings());
   (*ucx_)->set_epoch(epoch);
-  return (*ucx_)->connect(far);
+  return (*ucx_)->connect(far, stop);
 }
 
 namespace {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ enum class TransportChoice {
   kShm,   // only that: all ranks on one node
   kUcx,   // only that, within a node too
 };
+
+// Longer than it takes to wake a sleeper (6 us, on virtual machines up to 40): two ranks of which one came late once
+// would send each other to sleep for good. Still longer looks are lost on others.
+inline constexpr std::chrono::microseconds kSpin{50};
 
 struct WorldOptions {
   JoinOptions join;  // its transport addresses are filled in here
@@ -45,14 +50,15 @@ class RankWays {
 
   // Is given the processes on this node, to be watched.
   using Watch = std::function<Status(int rank, int pidfd)>;
-  // Once. members: all that take part, this rank among them.
+  // Once. members: all that take part, this rank among them. stop: the epoch is over before it has come to be.
   Result<std::vector<std::unique_ptr<Transport>>> connect(uint32_t epoch, std::span<const Member> members,
-                                                          const Watch& watch);
+                                                          const Watch& watch, const std::stop_token& stop = {});
 
  private:
-  Result<std::unique_ptr<Transport>> connect_near(uint32_t epoch, std::span<const ShmAddress> near, const Watch& watch);
+  Result<std::unique_ptr<Transport>> connect_near(uint32_t epoch, std::span<const ShmAddress> near, const Watch& watch,
+                                                  const std::stop_token& stop);
   Result<std::unique_ptr<Transport>> connect_far(uint32_t epoch, std::span<const UcxAddress> far, const Member& own,
-                                                 const Member& first);
+                                                 const Member& first, const std::stop_token& stop);
 
   int rank_ = 0;
   TransportChoice choice_ = TransportChoice::kAuto;

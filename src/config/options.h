@@ -83,6 +83,8 @@ struct ParallelOptions {
   int rank_board_fd = -1;        // of a rank that another process started: where it writes what it does
   int agent_fd = -1;             // of a rank that an agent started: its end of the link (agents/rank_link.h)
   uint64_t process = 0;          // and the id by which the agents know this process
+  int num_local_ranks = 0;       // of such a rank: how many share its node; 0: those of its replica
+  int local_rank = -1;           // and its place among them; -1: its tensor_parallel_rank
   int data_parallel_size = 1;
   int data_parallel_rank = 0;
   bool enable_expert_parallel = false;  // else each expert's width is split over a replica's ranks
@@ -111,6 +113,8 @@ struct ParallelOptions {
     return (spans_replicas() ? data_parallel_rank * tensor_parallel_size : 0) + tensor_parallel_rank;
   }
   bool is_leader() const { return tensor_parallel_rank == 0; }
+  bool has_agent() const { return agent_fd >= 0; }
+  int local_ranks() const { return num_local_ranks > 0 ? num_local_ranks : tensor_parallel_size; }
 };
 
 // What `cachalot router` is told.

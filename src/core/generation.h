@@ -43,6 +43,7 @@ struct RequestOutput {
 // The load of a replica, for /metrics and the router.
 struct ReplicaStats {
   int num_running = 0, num_waiting = 0;
+  bool is_healing = false;  // a rank of the replica, or experts, are lost and to come back: its requests wait meanwhile
   int64_t num_waiting_tokens = 0;  // of their prompts
   int64_t num_pending_tokens = 0;  // of all requests, that are known and not computed yet
   double kv_usage = 0;             // used blocks / blocks

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -15,7 +16,8 @@ namespace cachalot {
 
 struct EpochMember {
   int rank = 0;
-  uint64_t process = 0;  // drawn by a process that takes a lost one's place; 0: it is there from the start
+  uint64_t process = 0;   // drawn by a process that takes a lost one's place; 0: it is there from the start
+  std::string name = {};  // for errors; empty: as before
 };
 
 // One membership of the group.
@@ -48,6 +50,9 @@ class Epochs {
   // Of a rank whose epoch is over, and why. Waits for the next one with this rank, and connects its members. Errors:
   // the epoch that was to come is over as well (ends_epoch()); there is none for this rank, which ends.
   virtual Result<Next> next(const Error& why) = 0;
+  // This rank is in the epoch that next() gave last, with all of its members, and holds its part of this placement of
+  // the experts.
+  virtual void entered(uint32_t /*placement_version*/, uint64_t /*num_steps*/) {}
   // Whether a round may begin: whoever decides still stands behind this epoch. Else the others may be in another one,
   // of which next() will tell.
   virtual bool may_step() { return true; }

@@ -61,8 +61,11 @@ struct RankReport {
   uint64_t sequence_parallel_rows = 0;            // token rows that it owned between two attentions, summed over layers
   uint64_t agreements = 0, steps = 0;
   uint64_t epoch = 0, epoch_changes = 0, nanoseconds_between_epochs = 0;
-  uint64_t foreign_messages = 0;    // of another epoch, which were passed over
-  uint64_t steps_without_rows = 0;  // of its replica's: those that it took for the others' sake alone
+  uint64_t foreign_messages = 0;     // of another epoch, which were passed over
+  uint64_t living_ranks = 0;         // of the group, in this epoch
+  uint64_t ranks_lost = 0;           // by the group, since this one is in it
+  uint64_t lost_experts_loaded = 0;  // by this rank, because nobody held them any more
+  uint64_t steps_without_rows = 0;   // of its replica's: those that it took for the others' sake alone
   // Of steps with what belongs to them (agreement, sampling): computing, moving messages, and waiting for a peer's.
   uint64_t nanoseconds_computing = 0, nanoseconds_exchanging = 0, nanoseconds_waiting = 0;
   double experts_of_layer() const {

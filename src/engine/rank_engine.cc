@@ -174,6 +174,8 @@ Status RankEngine::enter(Epochs::Next next) {
   }
   exchange_.reset();  // both have to do with the transports that go
   tensor_group_.reset();
+  for (const EpochMember& member : epoch.members)
+    if (!member.name.empty()) placement_.mesh->name_rank(member.rank, member.name);
   RETURN_IF_ERROR(placement_.mesh->begin_epoch(epoch.number, living, std::move(next.transports)));
   if (!epoch.nodes.empty()) placement_.nodes = epoch.nodes;
   ASSIGN_OR_RETURN(const Greeted greeted, greet(living));
@@ -184,10 +186,18 @@ Status RankEngine::enter(Epochs::Next next) {
   const bool has_experts = !slots_ || experts.placement;
   roles_ = roles_in_epoch(placement_.parallel, living, has_experts);
   std::vector<uint64_t> holders;
+  const EpochRoles with_experts = roles_in_epoch(placement_.parallel, living);
   for (const EpochMember& member : epoch.members)
-    if (roles_.serves && std::ranges::find(roles_.tensor_group, member.rank) != roles_.tensor_group.end())
+    if (with_experts.serves && std::ranges::count(with_experts.tensor_group, member.rank) > 0)
       holders.push_back(member.process);
   blocks_lost_ |= std::exchange(block_holders_, holders) != holders;
+  const auto is_lost = [&](const EpochMember& before) {
+    return std::ranges::none_of(epoch.members, [&](const EpochMember& member) {
+      return member.rank == before.rank && member.process == before.process;
+    });
+  };
+  num_ranks_lost_ += static_cast<uint64_t>(std::ranges::count_if(members_, is_lost));
+  members_ = epoch.members;
   if (roles_.serves && !has_cache()) {
     hold_plan(greeted.plan);
     log_memory(config());
@@ -306,6 +316,7 @@ Status RankEngine::enter_next(Epochs& epochs, Error why) {
     if (entered) break;
     why = entered.error();
   }
+  epochs.entered(experts_ ? experts_->version() : 0, num_steps_);
   const auto pause = std::chrono::steady_clock::now() - begin;
   time_between_epochs_ += pause;
   num_epoch_changes_++;
@@ -324,7 +335,9 @@ Result<Survival> RankEngine::choose_survival(const ModelConfig& config, const Ra
     for (const int node : placement_.nodes)
       most_of_node = std::max(most_of_node, static_cast<int>(std::ranges::count(placement_.nodes, node)));
     return survival_of(parallel.survive, parallel, config,
-                       placement_.nodes.empty() ? parallel.group_size() : most_of_node);
+                       placement_.loads_alone     ? placement_.num_local_ranks
+                       : placement_.nodes.empty() ? parallel.group_size()
+                                                  : most_of_node);
   }
   Mesh& mesh = *placement_.mesh;
   if (survival_choices(parallel, config).empty() || mesh.num_living() < mesh.size() || mesh.size() == 1)
@@ -552,6 +565,9 @@ RankReport RankEngine::report() const {
                     .epoch_changes = num_epoch_changes_,
                     .nanoseconds_between_epochs = static_cast<uint64_t>(time_between_epochs_.count()),
                     .foreign_messages = lockstep_->num_foreign(),
+                    .living_ranks = static_cast<uint64_t>(placement_.mesh->num_living()),
+                    .ranks_lost = num_ranks_lost_,
+                    .lost_experts_loaded = num_lost_experts_loaded_,
                     .steps_without_rows = num_steps_without_rows_,
                     .nanoseconds_computing = static_cast<uint64_t>(time_computing_.count()),
                     .nanoseconds_exchanging = static_cast<uint64_t>(placement_.mesh->clock().exchanging().count()),

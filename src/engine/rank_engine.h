@@ -186,7 +186,8 @@ class RankEngine {
   std::vector<Choice> choices_;  // of a step, on their way from the leader to its ranks
   uint64_t num_steps_ = 0, num_steps_without_rows_ = 0, sequence_parallel_rows_ = 0;
   std::chrono::nanoseconds time_computing_{0}, time_between_epochs_{0};
-  uint64_t num_epoch_changes_ = 0, num_lost_experts_loaded_ = 0;
+  uint64_t num_epoch_changes_ = 0, num_lost_experts_loaded_ = 0, num_ranks_lost_ = 0;
+  std::vector<EpochMember> members_;  // of the last epoch that it has entered; of the first without agents: none
   StepTrace* trace_ = nullptr;
 };
 

@@ -254,6 +254,7 @@ http::Response ApiServer::load() const {
   const ReplicaStats stats = service_.stats();
   const bool healthy = service_.healthy();
   http::Response response = json_response(json::object{{"healthy", healthy},
+                                                       {"healing", stats.is_healing},
                                                        {"running", stats.num_running},
                                                        {"waiting", stats.num_waiting},
                                                        {"pending_tokens", stats.num_pending_tokens},

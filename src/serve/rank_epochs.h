@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -32,9 +33,18 @@ class RankEpochs : public Epochs {
     std::vector<Seat> seats;  // by rank
   };
 
-  // options: of the rank's ways; own: the rank, without addresses. on_card hears its card, another one for each epoch;
-  // none as long as the rank cannot be found. Called by the constructor and by next().
-  RankEpochs(WorldOptions options, Member own, std::function<void(std::string card)> on_card);
+  // How this rank stands, for whoever decides.
+  struct Standing {
+    std::string card;        // another one for each epoch; none as long as the rank cannot be found
+    bool is_ready = false;   // it has loaded, and could be in an epoch
+    bool is_member = false;  // of `epoch`, with all of its members; else it is through with that one, or never came in
+    uint32_t epoch = 0, placement_version = 0;
+    uint64_t num_steps = 0;  // that it had taken when it entered
+  };
+
+  // options: of the rank's ways; own: the rank, without addresses. on_change: called by the constructor, next() and
+  // entered().
+  RankEpochs(WorldOptions options, Member own, std::function<void(const Standing&)> on_change);
   // What ends with an epoch; borrowed.
   void attach(Mesh& mesh, Lockstep* lockstep);
 
@@ -42,26 +52,34 @@ class RankEpochs : public Epochs {
   void stand_behind_until(std::chrono::steady_clock::time_point time);  // whatever epoch this is
 
   Result<Next> next(const Error& why) override;
+  void entered(uint32_t placement_version, uint64_t num_steps) override;
   bool may_step() override;
   void cancel() override;
+  std::vector<Member> members() const;  // of the last epoch that next() gave
 
  private:
   void open_ways();
-  // Whether a decision is there that has this rank, as it can be found now.
-  bool is_seated() const;
+  // Of this rank, in a decision that next() has not given yet.
+  const Seat* new_seat() const;
+  Result<Decision> await_decision(const Error& why);
+  void tell(uint32_t epoch);
   static bool keeps_all(const Decision& before, const Decision& now);
 
   const WorldOptions options_;
   const Member own_;
-  const std::function<void(std::string card)> on_card_;
-  std::optional<RankWays> ways_;  // the engine's thread's
+  const std::function<void(const Standing&)> on_change_;
+  // The engine's thread's.
+  std::optional<RankWays> ways_;
+  Standing standing_;
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   Mesh* mesh_ = nullptr;
   Lockstep* lockstep_ = nullptr;
   std::string card_;
-  Decision now_, latest_;  // the epoch that next() gave last, and the newest
+  std::vector<Member> members_;
+  Decision now_, latest_;        // the epoch that next() gave last, and the newest
+  std::stop_source connecting_;  // what next() is at, for an epoch that may be over by then
   std::chrono::steady_clock::time_point stands_until_ = std::chrono::steady_clock::time_point::max();
   bool is_cancelled_ = false;
 };

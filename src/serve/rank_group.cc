@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/math.h"
 #include "base/stop_signals.h"
 #include "comm/membership/member.h"
 #include "config/version.h"
@@ -90,7 +91,7 @@ Result<std::unique_ptr<RankGroup>> RankGroup::start(const RankGroupOptions& opti
     if (options.parallel.group_rank() >= group->board_->num_slots())
       return make_parameter_error("--rank-board", "--rank-board has {} slots; there is none for rank {}",
                                   group->board_->num_slots(), options.parallel.group_rank());
-  } else {
+  } else if (!options.parallel.has_agent()) {
     RETURN_IF_ERROR(group->start_children());
   }
   if (!group->board_) group->own_choices_.resize(group->num_choices());
@@ -101,7 +102,7 @@ Result<std::unique_ptr<RankGroup>> RankGroup::start(const RankGroupOptions& opti
 
 Status RankGroup::form() {
   set_phase(RankPhase::kForming);
-  RETURN_IF_ERROR(form_world());
+  RETURN_IF_ERROR(placement_.parallel.has_agent() ? take_seat() : form_world());
   set_phase(RankPhase::kLoading);
   on_stop_.emplace(options_.stop, [this] {
     // Signals often come to all processes at once. One whose leader serves already, or is about to, leaves the end to
@@ -109,9 +110,16 @@ Status RankGroup::form() {
     if (options_.patience && is_ready_within(kReadyGrace)) return;
     const std::string why = fmt::format("{} came before it served", signal_name(received_stop_signal()));
     log::warn("this rank ends: {}", why);
-    world_->membership().give_up(why);
+    end_early(why);
   });
   return {};
+}
+
+void RankGroup::end_early(const std::string& why) {
+  if (world_) world_->membership().give_up(why);
+  if (!seat_) return;
+  seat_->epochs().cancel();
+  seat_->mesh().fail({ErrorCode::kCancelled, why, {}});
 }
 
 Result<std::unique_ptr<RankGroup>> RankGroup::join(const RankGroupOptions& options) {
@@ -165,16 +173,13 @@ Status RankGroup::start_children() {
   return {};
 }
 
-Status RankGroup::form_world() {
+Result<WorldOptions> RankGroup::world_options(IsaLevel isa) const {
   const RankGroupOptions& options = options_;
   const ParallelOptions& parallel = placement_.parallel;
-  ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options.engine.isa));
   WorldOptions world{.join = {.rank = parallel.group_rank(), .size = parallel.group_size()}};
-  if (parallel.group_size() > 1) {
+  if (parallel.group_size() > 1 || parallel.has_agent()) {
     ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::open(options.engine.model));
     ASSIGN_OR_RETURN(world.join.model_fingerprint, files.fingerprint());
-    const bool private_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
-    ASSIGN_OR_RETURN(world.join.secret, read_secret(parallel, board_.get(), private_group));
   }
   world.join.host = parallel.data_parallel_address;
   world.join.port = parallel.data_parallel_rpc_port;
@@ -184,12 +189,54 @@ Status RankGroup::form_world() {
   world.join.isa_level = static_cast<int>(isa);
   world.join.isa_name = isa_name(isa);
   world.join.join_timeout = std::chrono::seconds(parallel.start_timeout_seconds);
-  world.join.failure_timeout = failure_timeout_ = std::chrono::milliseconds(parallel.failure_timeout_ms);
+  world.join.failure_timeout = std::chrono::milliseconds(parallel.failure_timeout_ms);
   world.transports = parallel.transports == "shm"   ? TransportChoice::kShm
                      : parallel.transports == "ucx" ? TransportChoice::kUcx
                                                     : TransportChoice::kAuto;
   world.network_interface = parallel.network_interface;
   world.ucx_environment = parallel.ucx_environment;
+  return world;
+}
+
+// The rank loads alone; whom it meets, and when, its agent says.
+Status RankGroup::take_seat() {
+  const ParallelOptions& parallel = placement_.parallel;
+  ASSIGN_OR_RETURN(placement_.isa, choose_isa(options_.engine.isa));
+  ASSIGN_OR_RETURN(WorldOptions world, world_options(placement_.isa));
+  portable::BitHash identity;
+  const auto add = [&](std::string_view text) {
+    for (const char letter : text) identity.add(static_cast<uint64_t>(letter));
+  };
+  add(kVersion);
+  add(world.join.model_fingerprint);
+  for (const auto& [flag, value] : world.join.settings) add(flag + "=" + value + " ");
+  placement_.identity = static_cast<int64_t>(identity.value() >> 11);
+  ASSIGN_OR_RETURN(const NodeId node, this_node());
+  const Member own{.rank = parallel.group_rank(),
+                   .label = world.join.label,
+                   .host = this_host(),
+                   .pid = getpid(),
+                   .node = node,
+                   .cores = allowed_cores()};
+  ASSIGN_OR_RETURN(seat_, AgentSeat::take(parallel, std::move(world), own));
+  placement_.mesh = &seat_->mesh();
+  placement_.loads_alone = true;
+  placement_.num_local_ranks = parallel.local_ranks();
+  const int place = parallel.local_rank >= 0 ? parallel.local_rank : parallel.tensor_parallel_rank;
+  placement_.threads = share_threads(numa_domains(own.cores), place, parallel.local_ranks(), options_.engine.threads);
+  return {};
+}
+
+Status RankGroup::form_world() {
+  const RankGroupOptions& options = options_;
+  const ParallelOptions& parallel = placement_.parallel;
+  ASSIGN_OR_RETURN(const IsaLevel isa, choose_isa(options.engine.isa));
+  ASSIGN_OR_RETURN(WorldOptions world, world_options(isa));
+  failure_timeout_ = world.join.failure_timeout;
+  const bool private_group = options.starts == Starts::kGroup || !parallel.spans_replicas();
+  if (parallel.group_size() > 1) {
+    ASSIGN_OR_RETURN(world.join.secret, read_secret(parallel, board_.get(), private_group));
+  }
   // A child that ends while all are being waited for ends the waiting. What is watched by borrows what stands here:
   // from here on there is no way out but behind stop_watching().
   std::stop_source stop;
@@ -231,7 +278,7 @@ Status RankGroup::form_world() {
 
 void RankGroup::set_loaded(size_t num_done, size_t num_total) {
   const int percent = static_cast<int>(num_done * 100 / std::max<size_t>(num_total, 1));
-  world_->membership().set_percent(percent);
+  if (world_) world_->membership().set_percent(percent);
   const std::lock_guard lock(own_mutex_);
   if (own_.percent == static_cast<uint64_t>(percent)) return;
   own_.percent = static_cast<uint64_t>(percent);
@@ -270,8 +317,14 @@ Error RankGroup::give_up(const Error& error) {
   return error;
 }
 
-Status RankGroup::wait_until_all_ready() {
-  const Status ready = world_->membership().wait_until_all_ready();
+Status RankGroup::meet(RankEngine& engine) {
+  if (seat_) {
+    seat_->epochs().attach(seat_->mesh(), &engine.lockstep());
+    set_phase(RankPhase::kForming);
+  }
+  const Status ready =
+      seat_ ? enter_first_epoch(engine, seat_->epochs(), [this](RankEngine& of) { publish(of.report()); })
+            : world_->membership().wait_until_all_ready();
   if (ready) set_phase(RankPhase::kReady);
   on_stop_.reset();
   return ready;
@@ -359,7 +412,7 @@ std::vector<StateOfRank> RankGroup::states() const {
                                         .pid = is_own ? getpid()
                                                : child != child_ranks_.end() && processes_
                                                    ? processes_->pid(static_cast<int>(child - child_ranks_.begin()))
-                                                   : 0});
+                                                   : static_cast<pid_t>(state.report.pid)});
     if (of.phase == RankPhase::kFailed) of.failure = {.code = state.failure()};
     if (state.has_report != 0) {
       of.report = state.report;
@@ -377,11 +430,12 @@ Status take_part(const EngineOptions& options, RankGroup& group, std::optional<s
                      group.set_loaded(num_done, num_total);
                    }));
   group.publish(engine->report());
-  RETURN_IF_ERROR(group.wait_until_all_ready());
+  RETURN_IF_ERROR(group.meet(*engine));
   std::optional<StopSignals> signals;
   if (patience) signals.emplace(patience);
   const RoundObserver publish = [&](RankEngine& rank) { group.publish(rank.report()); };
-  RETURN_IF_ERROR(group.parallel().is_leader() ? take_part_idle(*engine, publish) : follow_leader(*engine, publish));
+  RETURN_IF_ERROR(group.parallel().is_leader() ? take_part_idle(*engine, publish)
+                                               : follow_leader(*engine, publish, group.epochs()));
   group.publish(engine->report());
   return {};
 }

@@ -18,6 +18,7 @@
 #include "engine/placement.h"
 #include "engine/rank_engine.h"
 #include "placement/expert_placement.h"
+#include "serve/agent_seat.h"
 #include "serve/rank_board.h"
 #include "serve/rank_processes.h"
 #include "serve/server_state.h"
@@ -61,11 +62,14 @@ class RankGroup {
   // This process leads its replica, and serves; the others follow.
   const ParallelOptions& parallel() const { return placement_.parallel; }
   const Placement& placement() const { return placement_; }
-  const std::vector<Member>& members() const { return world_->members(); }
+  std::vector<Member> members() const { return seat_ ? seat_->epochs().members() : world_->members(); }
   // How far loading is, for the others to know.
   void set_loaded(size_t num_done, size_t num_total);
-  // Until then, and then this one is ready.
-  Status wait_until_all_ready();
+  // Until then, and then this one is ready. Of a rank that an agent has started: until it is in an epoch in which its
+  // replica serves.
+  Status meet(RankEngine& engine);
+  // Where the next epoch is heard of; null: there is none.
+  Epochs* epochs() { return seat_ ? &seat_->epochs() : nullptr; }
   void set_draining() { set_phase(RankPhase::kDraining); }
   // Writes what this rank has done where the process that started it sees it.
   void publish(const RankReport& report);
@@ -78,12 +82,14 @@ class RankGroup {
   std::vector<StateOfRank> states() const;
   RankPhase phase() const;
   std::optional<StateFailure> failure() const;
-  uint32_t epoch() const { return epoch_; }  // of the group; 0: it has not formed
+  uint32_t epoch() const { return seat_ ? seat_->mesh().epoch() : epoch_.load(); }  // 0: the group has not formed
 
   // Waits until the ranks that this process started have ended by themselves.
   void wait_for_children() { processes_.reset(); }
   // Says goodbye, so that the end of this process is no failure.
-  void leave() { world_->membership().leave(); }
+  void leave() {
+    if (world_) world_->membership().leave();
+  }
   // This rank cannot go on. Tells the others why, unless it is for a rank that all have lost; gives what is left to
   // say: every loss has been logged already.
   Error give_up(const Error& error);
@@ -95,6 +101,9 @@ class RankGroup {
   }
   Status start_children();
   Status form_world();
+  Status take_seat();
+  Result<WorldOptions> world_options(IsaLevel isa) const;
+  void end_early(const std::string& why);
   void set_phase(RankPhase phase);
   bool is_ready_within(std::chrono::milliseconds patience);
   void set_failure(const Error& error, int rank);
@@ -109,7 +118,8 @@ class RankGroup {
   std::unique_ptr<RankBoard> board_;          // of a group of more than one
   std::vector<int> child_ranks_;              // of the processes, in their order
   std::unique_ptr<RankProcesses> processes_;  // none: this process starts no rank
-  std::unique_ptr<World> world_;
+  std::unique_ptr<World> world_;              // one of both, once it is formed
+  std::unique_ptr<AgentSeat> seat_;           // of a rank that an agent has started
   std::atomic<uint32_t> epoch_{0};
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;  // until all are ready
 

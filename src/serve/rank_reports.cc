@@ -99,7 +99,15 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
                      MetricType::Counter);
   Family foreign("cachalot:foreign_messages_total", "Words of another epoch, which were passed over",
                  MetricType::Counter);
+  Family living("cachalot:living_ranks", "Ranks of the group that are in its epoch", MetricType::Gauge);
+  Family lost("cachalot:lost_ranks_total", "Ranks that the group has lost since the rank is in it",
+              MetricType::Counter);
+  Family lost_experts("cachalot:lost_experts_loaded_total",
+                      "Experts that the rank has loaded because no living rank held them", MetricType::Counter);
   for (const RankReport& report : reports) {
+    living.add(report.rank, static_cast<double>(report.living_ranks));
+    lost.add(report.rank, static_cast<double>(report.ranks_lost));
+    lost_experts.add(report.rank, static_cast<double>(report.lost_experts_loaded));
     epoch.add(report.rank, static_cast<double>(report.epoch));
     epoch_changes.add(report.rank, static_cast<double>(report.epoch_changes));
     epoch_pause.add(report.rank, seconds(report.nanoseconds_between_epochs));
@@ -128,9 +136,10 @@ std::string render_rank_reports(const std::vector<RankReport>& reports) {
     time.add(report.rank, seconds(report.nanoseconds_waiting), {{"part", "waiting"}});
   }
   std::vector<MetricFamily> families;
-  for (Family* family : {&experts, &slots,      &weight_bytes, &rows,          &brought,     &expert_rows, &owned,
-                         &bytes,   &agreements, &steps,        &without_rows,  &version,     &switches,    &moved,
-                         &failed,  &time,       &epoch,        &epoch_changes, &epoch_pause, &foreign})
+  for (Family* family :
+       {&experts,    &slots,         &weight_bytes, &rows,    &brought,  &expert_rows, &owned,       &bytes,
+        &agreements, &steps,         &without_rows, &version, &switches, &moved,       &failed,      &time,
+        &epoch,      &epoch_changes, &epoch_pause,  &foreign, &living,   &lost,        &lost_experts})
     families.push_back(family->take());
   if (std::ranges::any_of(reports, [](const RankReport& report) { return report.balancedness_permille > 0; }))
     families.push_back(balancedness.take());

@@ -191,7 +191,8 @@ void Replica::take_mail() {
 }
 
 void Replica::publish_stats() {
-  const ReplicaStats stats = leader_.stats();
+  ReplicaStats stats = leader_.stats();
+  stats.is_healing = !engine_->serves();
   const RankReport report = engine_->report();
   const std::lock_guard lock(mutex_);
   stats_ = stats;

@@ -165,7 +165,7 @@ struct RunningServer::Parts {
     RETURN_IF_ERROR(answer_probes());
     RETURN_IF_ERROR(group->form());
     ASSIGN_OR_RETURN(std::unique_ptr<RankEngine> engine, load());
-    RETURN_IF_ERROR(group->wait_until_all_ready());
+    RETURN_IF_ERROR(group->meet(*engine));
     if (options.stop.stop_requested())
       return make_error(ErrorCode::kCancelled, "{} came before it served", signal_name(received_stop_signal()));
     serve_api(std::move(engine), std::move(on_failure));
@@ -256,7 +256,7 @@ struct RunningServer::Parts {
         [group = group.get(), on_failure = std::move(on_failure)](const Error& error) {
           on_failure(group->give_up(error));
         },
-        queue);
+        queue, group->epochs());
     service.set(*replica);
     api->open(std::move(model));
     if (options.service.log_stats)
@@ -279,6 +279,7 @@ struct RunningServer::Parts {
     ServerState state{
         .phase = group->phase(), .failure = group->failure(), .epoch = group->epoch(), .ranks = group->states()};
     const Replica* const serving = service.get();
+    if (serving && serving->stats().is_healing) state.is_healing = true;
     // All ranks are ready a moment before this one takes requests.
     if (!serving && state.phase == RankPhase::kReady) state.phase = RankPhase::kLoading;
     if (serving) {
@@ -386,7 +387,8 @@ void stop(RunningServer& server, StopSignals& signals, std::chrono::seconds pati
 }  // namespace
 
 Status run_server(const ServeOptions& options) {
-  if (options.parallel.rank_board_fd >= 0) return run_started_rank(group_options(options));
+  if (options.parallel.has_agent() ? !options.parallel.is_leader() : options.parallel.rank_board_fd >= 0)
+    return run_started_rank(group_options(options));
   std::mutex mutex;
   std::optional<Error> failure;  // of a round; guarded by the mutex
   std::stop_source failed;

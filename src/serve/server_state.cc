@@ -32,6 +32,12 @@ constexpr std::pair<const char*, uint64_t RankReport::*> kCounts[] = {
     {"balancedness_permille", &RankReport::balancedness_permille},
     {"steps", &RankReport::steps},
     {"steps_without_rows", &RankReport::steps_without_rows},
+    {"epoch", &RankReport::epoch},
+    {"epoch_changes", &RankReport::epoch_changes},
+    {"nanoseconds_between_epochs", &RankReport::nanoseconds_between_epochs},
+    {"living_ranks", &RankReport::living_ranks},
+    {"ranks_lost", &RankReport::ranks_lost},
+    {"lost_experts_loaded", &RankReport::lost_experts_loaded},
     {"nanoseconds_computing", &RankReport::nanoseconds_computing},
     {"nanoseconds_exchanging", &RankReport::nanoseconds_exchanging},
     {"nanoseconds_waiting", &RankReport::nanoseconds_waiting},
@@ -198,6 +204,7 @@ std::string to_json(const ServerState& state) {
                                       {"kv_usage_percent", state.kv_usage_percent},
                                       {"ranks", std::move(ranks)},
                                       {"epoch", state.epoch},
+                                      {"healing", state.is_healing},
                                       {"counts", describe(state.counts)}}) +
          "\n";
 }

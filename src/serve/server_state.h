@@ -18,11 +18,12 @@
 //    "running": 0, "waiting": 0, "kv_usage_percent": 0,
 //    "ranks": [{"rank": 0, "phase": "loading", "percent": 37, "failure": null, "host": "node1", "pid": 4711,
 //               "report": null}, ...],
-//    "epoch": 1, "counts": null}
+//    "epoch": 1, "healing": false, "counts": null}
 //
 // A phase is starting, forming (waits for other ranks), loading, ready, draining or failed; then "failure" is
 // {"code": "out_of_memory", "rank": 3}: the kind of the error, and the rank that it is about where it is about one.
 // "ranks" are those of this replica; their "report" has numbers of what each holds and did, once it has loaded.
+// "healing": the replica lacks a rank that is to come back, and its requests wait.
 // "counts" are of all requests, once it serves.
 namespace cachalot {
 
@@ -49,7 +50,8 @@ struct ServerState {
   int num_running = 0, num_waiting = 0;  // requests
   int kv_usage_percent = 0;              // 100: all blocks are used
   uint32_t epoch = 0;                    // of its group; 0: it has none yet
-  std::optional<ServerCounts> counts;    // once it serves; of what is told tokens are read back
+  bool is_healing = false;
+  std::optional<ServerCounts> counts;  // once it serves; of what is told tokens are read back
   std::vector<StateOfRank> ranks;
 
   int percent() const;  // of all ranks together

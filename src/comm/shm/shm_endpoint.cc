@@ -146,12 +146,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int kLongestSleep = 20;  // milliseconds, until a stop is seen
+
 // Between two ranks the higher one connects and greets, the lower one accepts and greets back. Nobody waits for one
 // certain peer, so the order in which ranks come does not matter.
 class Handshake {
  public:
-  Handshake(const ShmEndpointOptions& options, int listener, const GreetingFds& fds, std::span<const ShmAddress> peers)
-      : options_(options), listener_(listener), fds_(fds) {
+  Handshake(const ShmEndpointOptions& options, int listener, const GreetingFds& fds, std::span<const ShmAddress> peers,
+            std::stop_token stop)
+      : options_(options), listener_(listener), fds_(fds), stop_(std::move(stop)) {
     for (const ShmAddress& address : peers)
       peers_.push_back({.address = address, .ring = static_cast<uint32_t>(peers_.size())});
   }
@@ -160,6 +163,7 @@ class Handshake {
     const Clock::time_point deadline = Clock::now() + options_.deadline;
     while (!all_connected()) {
       if (Clock::now() >= deadline) return missed_deadline();
+      if (stop_.stop_requested()) return make_error(ErrorCode::kCancelled, "shared memory: it is not needed any more");
       RETURN_IF_ERROR(call_peers());
       if (!all_connected()) RETURN_IF_ERROR(hear_peers(deadline));
     }
@@ -220,7 +224,7 @@ class Handshake {
     const bool must_call = std::ranges::any_of(
         peers_, [&](const Peer& peer) { return peer.address.rank < options_.rank && !peer.socket && !peer.connected; });
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left, 0, must_call ? 1 : 1000)));
+    poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left, 0, must_call ? 1 : kLongestSleep)));
 
     for (size_t idx = 0; idx < peers_.size(); idx++) {
       if (polled[first_peer + idx].revents == 0) continue;
@@ -295,6 +299,7 @@ class Handshake {
   const ShmEndpointOptions& options_;
   int listener_;
   GreetingFds fds_;
+  std::stop_token stop_;
   std::vector<Peer> peers_;
   std::vector<FileDescriptor> callers_;  // who have not said yet who they are
   std::vector<ShmPeer> connected_;
@@ -332,7 +337,8 @@ bool ShmEndpoint::may_share(std::string_view one, std::string_view other) {
   return !one.empty() && one.substr(0, one.find(' ')) == other.substr(0, other.find(' '));
 }
 
-Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAddress> addresses) {
+Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAddress> addresses,
+                                                           std::stop_token stop) {
   CHECK(listener_, "connect() is called once");
   const FileDescriptor listener = std::move(listener_);
   std::vector<ShmAddress> peers(addresses.begin(), addresses.end());
@@ -349,7 +355,7 @@ Result<std::unique_ptr<ShmTransport>> ShmEndpoint::connect(std::span<const ShmAd
                        .event_fd = event_fd.get(),
                        .board_fds = {board_fds[0].get(), board_fds[1].get()},
                        .pidfd = own_process.get()},
-                      peers);
+                      peers, std::move(stop));
   const Status status = handshake.run();
   auto transport = std::make_unique<ShmTransport>(std::move(segment), std::move(event_fd), std::move(board_fds),
                                                   handshake.take_connected(), options_.epoch);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -77,8 +78,9 @@ class ShmEndpoint {
   // Before connect(): it may be decided when the address has travelled.
   void set_epoch(uint64_t epoch) { options_.epoch = epoch; }
   // Once. `peers` are all other ranks of the node (its own address among them is passed over). It waits until all have
-  // connected, or gives an error that names the ranks at fault; then every peer that had connected finds out.
-  Result<std::unique_ptr<ShmTransport>> connect(std::span<const ShmAddress> peers);
+  // connected, or gives an error that names the ranks at fault; then every peer that had connected finds out. stop:
+  // nobody needs it any more.
+  Result<std::unique_ptr<ShmTransport>> connect(std::span<const ShmAddress> peers, std::stop_token stop = {});
 
  private:
   ShmEndpoint(ShmEndpointOptions options, std::string socket_name, FileDescriptor listener)

@@ -199,7 +199,8 @@ UcxEndpoint::~UcxEndpoint() = default;
 UcxEndpoint::UcxEndpoint(UcxEndpoint&&) noexcept = default;
 UcxEndpoint& UcxEndpoint::operator=(UcxEndpoint&&) noexcept = default;
 
-Result<std::unique_ptr<Transport>> UcxEndpoint::connect(std::span<const UcxAddress> peers) {
+Result<std::unique_ptr<Transport>> UcxEndpoint::connect(std::span<const UcxAddress> peers,
+                                                        const std::stop_token& stop) {
   CHECK(worker_ != nullptr, "connect() is called once");
   std::vector<UcxPeer> others;
   for (const UcxAddress& peer : peers) {
@@ -207,7 +208,7 @@ Result<std::unique_ptr<Transport>> UcxEndpoint::connect(std::span<const UcxAddre
     ASSIGN_OR_RETURN(const std::string_view address, worker_address(peer));
     others.push_back({peer.rank, address});
   }
-  return connect_over_ucx(std::move(worker_), options_.rank, options_.epoch, others, options_.deadline);
+  return connect_over_ucx(std::move(worker_), options_.rank, options_.epoch, others, options_.deadline, stop);
 }
 
 }  // namespace cachalot

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -64,8 +65,8 @@ class UcxEndpoint {
   void set_epoch(uint64_t epoch) { options_.epoch = epoch; }
   // Once. `peers` are all other ranks that UCX is to connect (its own address among them is passed over). It waits
   // until each has been heard, or gives an error that names the ranks at fault; then every peer that had connected
-  // finds out.
-  Result<std::unique_ptr<Transport>> connect(std::span<const UcxAddress> peers);
+  // finds out. stop: nobody needs it any more.
+  Result<std::unique_ptr<Transport>> connect(std::span<const UcxAddress> peers, const std::stop_token& stop = {});
 
  private:
   UcxEndpoint(UcxEndpointOptions options, std::string settings, std::string address, std::unique_ptr<UcxWorker> worker);

@@ -178,7 +178,7 @@ class UcxTransport : public Transport {
     return {};
   }
 
-  Status greet_peers(milliseconds deadline) {
+  Status greet_peers(milliseconds deadline, const std::stop_token& stop) {
     const Hello own{.rank = rank_, .epoch = epoch_};
     std::vector<Hello> hellos(links_.size());
     std::vector<SendOp> sends(links_.size());
@@ -191,7 +191,7 @@ class UcxTransport : public Transport {
       receive(receives[idx], hello_tag(peer));
       send(sends[idx], hello_tag(rank_));
     }
-    if (Status status = wait_for_hellos(sends, receives, deadline); !status) {
+    if (Status status = wait_for_hellos(sends, receives, deadline, stop); !status) {
       close();  // the operations end here
       return status;
     }
@@ -377,7 +377,9 @@ class UcxTransport : public Transport {
          fmt::format("the connection is lost: {}", ucs_status_string(status)));
   }
 
-  Status wait_for_hellos(std::span<const SendOp> sends, std::span<const ReceiveOp> receives, milliseconds deadline) {
+  Status wait_for_hellos(std::span<const SendOp> sends, std::span<const ReceiveOp> receives, milliseconds deadline,
+                         const std::stop_token& stop) {
+    constexpr milliseconds kLongestSleep{20};  // until a stop is seen
     const Clock::time_point end = Clock::now() + deadline;
     for (;;) {
       RETURN_IF_ERROR(prepare_sleep());
@@ -385,8 +387,9 @@ class UcxTransport : public Transport {
       if (std::ranges::all_of(sends, &SendOp::done) && std::ranges::all_of(receives, &ReceiveOp::done)) return {};
       const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
       if (left.count() <= 0) break;
+      if (stop.stop_requested()) return make_error(ErrorCode::kCancelled, "ucx: it is not needed any more");
       pollfd polled{.fd = event_fd(), .events = POLLIN};
-      if (!moved) poll(&polled, 1, static_cast<int>(left.count()));
+      if (!moved) poll(&polled, 1, static_cast<int>(std::min(left, kLongestSleep).count()));
     }
     std::vector<int> missing;
     for (size_t idx = 0; idx < receives.size(); idx++)
@@ -428,11 +431,11 @@ class UcxTransport : public Transport {
 }  // namespace
 
 Result<std::unique_ptr<Transport>> connect_over_ucx(std::unique_ptr<UcxWorker> worker, int rank, uint64_t epoch,
-                                                    std::span<const UcxPeer> peers,
-                                                    std::chrono::milliseconds deadline) {
+                                                    std::span<const UcxPeer> peers, std::chrono::milliseconds deadline,
+                                                    const std::stop_token& stop) {
   auto transport = std::make_unique<UcxTransport>(std::move(worker), rank, epoch);
   for (const UcxPeer& peer : peers) RETURN_IF_ERROR(transport->add_peer(peer.rank, peer.worker_address));
-  RETURN_IF_ERROR(transport->greet_peers(deadline));
+  RETURN_IF_ERROR(transport->greet_peers(deadline, stop));
   return transport;
 }
 

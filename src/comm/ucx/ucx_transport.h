@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,7 @@ struct UcxPeer {
 
 // Once they have all been heard. An error names the ranks at fault; then every peer that had connected finds out.
 Result<std::unique_ptr<Transport>> connect_over_ucx(std::unique_ptr<UcxWorker> worker, int rank, uint64_t epoch,
-                                                    std::span<const UcxPeer> peers, std::chrono::milliseconds deadline);
+                                                    std::span<const UcxPeer> peers, std::chrono::milliseconds deadline,
+                                                    const std::stop_token& stop);
 
 }  // namespace cachalot
