@@ -440,6 +440,7 @@ void Agent::propose(Time now) {
   const auto num_lost = std::erase_if(next.members, [&](const EpochMember& member) { return is_lost(member, now); });
   const bool has_survivors = !next.members.empty();
   bool is_settled = true;  // all members have entered the epoch
+  bool is_left = false;    // some are through with it, or could not enter
   std::set<int> taken, given_up(next.given_up.begin(), next.given_up.end());
   given_up.insert(confirmed_.begin(), confirmed_.end());
   for (const EpochMember& member : next.members) taken.insert(member.rank);
@@ -450,16 +451,24 @@ void Agent::propose(Time now) {
     for (const RankReport& rank : peer.ranks) {
       if (epoch_.member(rank.process)) {
         is_settled = is_settled && rank.phase == RankPhase::kMember && rank.epoch == epoch_.number;
+        is_left = is_left || (rank.phase == RankPhase::kReady && rank.epoch == epoch_.number);
+        if (const auto kept = std::ranges::find(next.members, rank.process, &EpochMember::process);
+            kept != next.members.end())
+          kept->card = rank.card;  // it is found anew in each epoch
       } else if (rank.phase != RankPhase::kLoading && taken.insert(rank.rank).second) {
         next.members.push_back({.process = rank.process, .rank = rank.rank, .server = server, .card = rank.card});
         num_joining++;
       }
     }
   }
-  if (num_lost == 0 && num_joining == 0) return;
+  // Members leave an epoch when one of them is lost, as is known here a moment later; else a connection was.
+  if (!is_left || num_lost > 0) left_since_.reset();
+  if (is_left && !left_since_) left_since_ = clock_.counted(now);
+  const bool is_over = left_since_ && clock_.counted(now) - *left_since_ >= options_.failure_timeout;
+  if (num_lost == 0 && num_joining == 0 && !is_over) return;
   if (has_survivors) {
     // Who comes waits until the others are through with the last change.
-    if (num_lost == 0 && !is_settled) return;
+    if (num_lost == 0 && !is_settled && !is_over) return;
   } else {
     // A group that begins, or begins anew, waits for all.
     const int num_expected =
@@ -468,6 +477,7 @@ void Agent::propose(Time now) {
         options_.ranks_per_server;
     if (static_cast<int>(next.members.size()) < num_expected) return;
   }
+  left_since_.reset();
   std::ranges::sort(next.members, {}, &EpochMember::rank);
   log_->propose(now, next);
 }

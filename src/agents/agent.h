@@ -147,6 +147,7 @@ class Agent {
   std::map<uint64_t, Sighting> sighted_;  // by process
   std::unique_ptr<EpochLog> log_;         // none: blank
   Epoch epoch_;
+  std::optional<Time> left_since_;  // a member, and nobody was lost; as PatientClock counts
   std::set<int> confirmed_;         // servers that a person has told this leader not to wait for
   Time lease_until_ = Time::min();  // for the ranks, by this node's clock
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

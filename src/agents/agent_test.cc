@@ -72,12 +72,14 @@ class AgentTest : public testing::Test {
         for (const auto& [rank, process] : hosts[server]->running) {
           if (silent.contains(rank)) continue;
           const auto order = hosts[server]->orders.find(rank);
-          const bool is_member = order != hosts[server]->orders.end() && order->second.epoch.member(process) != nullptr;
+          const bool is_decided =
+              order != hosts[server]->orders.end() && order->second.epoch.member(process) != nullptr;
+          const bool is_member = is_decided && !(left.contains(rank) && order->second.epoch.number == 1);
           agents[server]->rank_said(now, {.process = process,
                                           .rank = rank,
                                           .phase = is_member ? RankPhase::kMember : RankPhase::kReady,
-                                          .epoch = is_member ? order->second.epoch.number : 0,
-                                          .card = "card"});
+                                          .epoch = is_decided ? order->second.epoch.number : 0,
+                                          .card = left.contains(rank) ? "another card" : "card"});
         }
         if (now.time_since_epoch() / milliseconds(10) % 5 == 0) agents[server]->tick(now);
       }
@@ -89,7 +91,7 @@ class AgentTest : public testing::Test {
   AgentOptions options;
   Agent::Time now{seconds(100)};
   uint64_t seed = 1;
-  std::set<int> silent;
+  std::set<int> silent, left;  // left: the first epoch
   std::vector<std::unique_ptr<Host>> hosts;
   std::vector<std::unique_ptr<Agent>> agents;
   std::vector<Letter> letters;
@@ -103,6 +105,23 @@ TEST_F(AgentTest, OneServerDecidesAlone) {
   EXPECT_EQ(agent(0).epoch().members.size(), 3u);
   EXPECT_GT(host(0).orders.at(2).serve_until, now);
   EXPECT_EQ(host(0).orders.at(2).epoch, agent(0).epoch());
+}
+
+TEST_F(AgentTest, AnEpochThatAMemberIsThroughWithIsFollowedByAnotherOfTheSameMembers) {
+  start(1, 2);
+  run_for(seconds(1));
+  ASSERT_EQ(agent(0).epoch().number, 1u);
+  left = {1};
+  run_for(milliseconds(700));
+  EXPECT_EQ(agent(0).epoch().number, 1u) << "there may have been a loss";
+  run_for(milliseconds(700));
+  const Epoch& epoch = agent(0).epoch();
+  EXPECT_EQ(epoch.number, 2u);
+  ASSERT_EQ(epoch.members.size(), 2u);
+  EXPECT_EQ(epoch.members[0].card, "card");
+  EXPECT_EQ(epoch.members[1].card, "another card") << "as it is found now";
+  run_for(seconds(3));
+  EXPECT_EQ(agent(0).epoch().number, 2u);
 }
 
 TEST_F(AgentTest, ASilentRankIsKilledLeftOutAndStartedAgain) {

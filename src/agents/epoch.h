@@ -52,7 +52,7 @@ struct Order {
 
 enum class RankPhase : uint8_t {
   kLoading,
-  kReady,   // loaded: it can take part
+  kReady,   // loaded: it can take part; it is through with the epoch that it names, or could not enter
   kMember,  // in the epoch that it names, with all of its members
 };
 
@@ -61,7 +61,7 @@ struct RankReport {
   uint64_t process = 0;
   int rank = 0;
   RankPhase phase = RankPhase::kLoading;
-  uint32_t epoch = 0;              // the newest that it has entered
+  uint32_t epoch = 0;              // the newest that it has entered, or has tried to
   uint64_t committed = 0;          // its last committed round
   uint32_t placement_version = 0;  // the newest of which it has loaded all of its slots
   std::string card;
