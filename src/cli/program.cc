@@ -173,8 +173,7 @@ int run_program(const std::vector<std::string>& words) {
                    {}});
   }
   // A rank that another process started says nothing: that one has said it.
-  const bool is_started =
-      std::ranges::any_of(words, [](const std::string& word) {
+  const bool is_started = std::ranges::any_of(words, [](const std::string& word) {
     return word.starts_with("--rank-board") || word.starts_with("--agent-fd");
   });
   app->parse_complete_callback([&] {

@@ -26,7 +26,8 @@ constexpr std::string_view kTopLevelFlags =
     "model served-model-name port data-parallel-size data-parallel-rpc-port tensor-parallel-size "
     "enable-expert-parallel drain-seconds";
 constexpr std::string_view kDerivedFlags =
-    "host data-parallel-rank data-parallel-address rank-board agent-fd process local-ranks local-rank tensor-parallel-rank visible-devices "
+    "host data-parallel-rank data-parallel-address rank-board agent-fd process local-ranks local-rank "
+    "tensor-parallel-rank visible-devices "
     "wait-on-failure";
 constexpr std::string_view kDerivedRouterFlags = "server-urls model drain-seconds";
 

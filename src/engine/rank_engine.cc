@@ -340,8 +340,7 @@ Result<Survival> RankEngine::choose_survival(const ModelConfig& config, const Ra
                                                   : most_of_node);
   }
   Mesh& mesh = *placement_.mesh;
-  if (survival_choices(parallel, config).empty() || mesh.num_living() < mesh.size() || mesh.size() == 1)
-    return Survival{};
+  if (survival_choices(parallel, config).empty() || mesh.size() == 1) return Survival{};
   const Survival own =
       affordable_survival(options_, parallel, config, without, memory_info(), placement_.num_local_ranks);
   if (placement_.loads_alone) return own;  // others that come to something else refuse it

@@ -256,8 +256,10 @@ TEST_F(Healing, AStreamWaitsForAFollowerThatWasKilledAndGoesOn) {
   EXPECT_EQ(client_.metric(agent.port(0), "cachalot:epoch_changes_total", R"(rank="0")"), 5) << "the first among them";
 }
 
-TEST_F(Healing, AReplicaThatIsKilledLeavesItsExpertsToTheOthersAndComesBack) {
-  ScriptedAgent agent({.dp_size = 2, .tp_size = 1}, {"--survive=rank"});
+class HealingOver : public Healing, public testing::WithParamInterface<const char*> {};
+
+TEST_P(HealingOver, AReplicaThatIsKilledLeavesItsExpertsToTheOthersAndComesBack) {
+  ScriptedAgent agent({.dp_size = 2, .tp_size = 1}, {"--survive=rank", fmt::format("--transports={}", GetParam())});
   ASSERT_TRUE(all_serve(agent, 2)) << agent.output();
   const std::string expected = ask(agent, {0})[0].get().text;
   ASSERT_GT(expected.size(), 0u);
@@ -279,6 +281,9 @@ TEST_F(Healing, AReplicaThatIsKilledLeavesItsExpertsToTheOthersAndComesBack) {
   }
   EXPECT_GT(client_.metric(agent.port(1), "cachalot:lost_experts_loaded_total", R"(rank="1")"), 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Transports, HealingOver, testing::Values("shm", "ucx"),
+                         [](const auto& info) { return std::string(info.param); });
 
 // Any rank at any time, leaders too, one or two at once, while streams run: whose own server lives loses none.
 TEST_F(Healing, RanksAreKilledAgainAndAgainAndNoAnswerChanges) {
