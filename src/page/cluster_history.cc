@@ -166,6 +166,9 @@ void ClusterHistory::compare_ranks(size_t idx, const ServerView& before, const S
       anew.push_back(rank);
   }
   if (!anew.empty()) note("note", fmt::format("replica {}: {} started anew", idx, ranks_text(anew)));
+  if (now.is_healing && !before.is_healing)
+    note("lost", fmt::format("replica {} lacks a rank, which is to come back; its answers wait for it", idx));
+  if (!now.is_healing && before.is_healing) note("back", fmt::format("replica {} is whole, its answers go on", idx));
   if (now.epoch > before.epoch && before.epoch > 0)
     note("note", fmt::format("replica {}: its group formed anew, epoch {}", idx, now.epoch));
 }

@@ -155,6 +155,15 @@ TEST_F(HistoryTest, AServerThatIsUpAndSaysNothingForAMomentIsNotLost) {
   EXPECT_EQ(state.at("replicas").at(1).at("ranks").at(0).at("phase"), "ready");
 }
 
+TEST_F(HistoryTest, AReplicaThatLacksARankSaysSoUntilItIsWhole) {
+  happenings();
+  server(1).is_healing = true;
+  EXPECT_THAT(happenings(), ElementsAre("replica 1 lacks a rank, which is to come back; its answers wait for it"));
+  EXPECT_THAT(happenings(), IsEmpty());
+  server(1).is_healing = false;
+  EXPECT_THAT(happenings(), ElementsAre("replica 1 is whole, its answers go on"));
+}
+
 TEST_F(HistoryTest, AServerThatDrainsIsNotLost) {
   happenings();
   cluster_.members[1].state = "down";
@@ -284,7 +293,7 @@ TEST_F(HistoryTest, AClockThatIsSetBackHoldsNothingUp) {
 
 TEST(ServerViewTest, IsReadFromAState) {
   const auto view = parse_server_view(
-      R"({"version": 1, "phase": "ready", "running": 2, "waiting": 1, "kv_usage_percent": 7, "epoch": 3,
+      R"({"version": 1, "phase": "ready", "running": 2, "waiting": 1, "kv_usage_percent": 7, "epoch": 3, "healing": true,
           "counts": {"prompt_tokens": 5, "generation_tokens": 6, "prefix_queried_tokens": 4, "prefix_hit_tokens": 2,
                      "first_token_seconds": {"bounds": [0.5], "counts": [1, 2]}},
           "ranks": [{"rank": 1, "phase": "ready", "percent": 100, "failure": null, "host": "b", "pid": 9,
@@ -292,6 +301,7 @@ TEST(ServerViewTest, IsReadFromAState) {
                                 "expert_rows_by_layer": [0, 3]}}]})");
   ASSERT_TRUE(view);
   EXPECT_EQ(view->epoch, 3);
+  EXPECT_TRUE(view->is_healing);
   EXPECT_EQ(view->num_running, 2);
   EXPECT_TRUE(view->has_counts);
   EXPECT_EQ(view->prefix_hit_tokens, 2);

@@ -90,6 +90,8 @@ Result<ServerView> parse_server_view(std::string_view state) {
        {std::pair("epoch", &server.epoch), std::pair("running", &server.num_running),
         std::pair("waiting", &server.num_waiting), std::pair("kv_usage_percent", &server.kv_usage_percent)})
     read(*object, key, *field);
+  const json::value* const healing = object->if_contains("healing");
+  server.is_healing = healing && healing->is_bool() && healing->get_bool();
   if (const json::object* const counts = nested(*object, "counts")) {
     server.has_counts = true;
     for (const auto& [key, field] :

@@ -30,7 +30,8 @@ struct RankView {
 
 struct ServerView {
   std::string phase, failure;
-  int64_t epoch = 0;  // of its group; 0: not known
+  int64_t epoch = 0;        // of its group; 0: not known
+  bool is_healing = false;  // it lacks a rank that is to come back, and its requests wait
   int64_t num_running = 0, num_waiting = 0, kv_usage_percent = 0;
   bool has_counts = false;
   uint64_t prompt_tokens = 0, generation_tokens = 0, prefix_queried_tokens = 0, prefix_hit_tokens = 0;
