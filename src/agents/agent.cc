@@ -187,6 +187,7 @@ void Agent::rank_ended(Time now, int number, uint64_t process, const std::string
     rank.next_start = now + wait;
     rank.process = 0;
     is_news_ = true;
+    if (!starts_ranks_) continue;
     log::warn("rank {} ended: {}; it is started again{}", number, why,
               wait > Duration{}
                   ? fmt::format(" in {} s", std::chrono::duration_cast<std::chrono::seconds>(wait).count())
@@ -200,7 +201,7 @@ void Agent::rank_ended(Time now, int number, uint64_t process, const std::string
 void Agent::tend_ranks(Time now) {
   for (Rank& rank : ranks_) {
     if (rank.process == 0) {
-      if (now < rank.next_start) continue;
+      if (now < rank.next_start || !starts_ranks_) continue;
       rank.process = random_id();
       rank.is_killed = false;
       rank.report = {.process = rank.process, .rank = rank.rank, .card = {}};

@@ -72,6 +72,9 @@ class Agent {
   const EpochLog* log() const { return log_.get(); }  // none: it belongs to no group yet
   bool leads() const { return log_ && log_->leads(); }
   Time serve_until() const { return lease_until_; }
+  bool hears(int server, Time now) const { return server == options_.server || is_heard(server, now); }
+  // From now on ranks that end are not started again: this server is to end.
+  void start_no_more() { starts_ranks_ = false; }
   bool has_majority(Time now) const { return lease_until_ > now; }
 
  private:
@@ -141,6 +144,7 @@ class Agent {
   Time planned_, next_report_;
   bool is_naming_ = false;
   bool is_news_ = true;  // that the others do not know yet
+  bool starts_ranks_ = true;
 
   std::vector<Rank> ranks_;
   std::map<int, Peer> peers_;             // by server

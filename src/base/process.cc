@@ -53,7 +53,7 @@ struct Child {
   dup2(child.input, STDIN_FILENO);
   if (child.output >= 0) dup2(child.output, STDOUT_FILENO);
   if (child.errors >= 0) dup2(child.errors, STDERR_FILENO);
-  if (child.options.kept >= 0) fcntl(child.options.kept, F_SETFD, 0);
+  for (const int fd : child.options.kept) fcntl(fd, F_SETFD, 0);
   if (!child.options.folder.empty() && chdir(child.options.folder.c_str()) != 0)
     give_up(child.options.folder.c_str(), 126);
   execvpe(child.program, child.words.data(), child.environment.data());

@@ -43,7 +43,7 @@ struct ProcessOptions {
   int output = -1;             // else: descriptors for both, or for the output alone if there is one for the errors;
   int errors = -1;             // -1: this process' own
   bool input = false;          // a pipe for write(); else it reads nothing
-  int kept = -1;               // a descriptor that it has under the same number
+  std::vector<int> kept = {};  // descriptors that it has under the same numbers
   int parent_death = SIGKILL;  // what it gets when the thread that started it ends, whatever ends that; 0: nothing
   bool new_session = false;    // has no terminal
 };

@@ -158,7 +158,7 @@ TEST_F(ProcessTest, HasTheDescriptorThatItIsToKeepAndNoOther) {
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
   const FileDescriptor kept(ends[0]), other(ends[1]);
-  EXPECT_EQ(run({.words = {"sh", "-c", "ls /proc/$$/fd"}, .kept = kept.get()}), 0);
+  EXPECT_EQ(run({.words = {"sh", "-c", "ls /proc/$$/fd"}, .kept = {kept.get()}}), 0);
   EXPECT_NE(log().find("\n" + std::to_string(kept.get()) + "\n"), std::string::npos) << log();
   EXPECT_EQ(log().find("\n" + std::to_string(other.get()) + "\n"), std::string::npos) << log();
 }

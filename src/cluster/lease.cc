@@ -91,7 +91,7 @@ Result<int> run_leased(const LeaseOptions& options) {
     said = FileDescriptor(memfd_create("cachalot-end", MFD_CLOEXEC));
     if (!said) return make_error(ErrorCode::kIo, "memfd_create: {}", std::strerror(errno));
     program_options.environment = {fmt::format("{}={}", kEndReportVariable, said.get())};
-    program_options.kept = said.get();
+    program_options.kept = {said.get()};
     program_options.output = program_options.errors = STDERR_FILENO;
   }
   const uint64_t memory_kills = num_memory_kills();

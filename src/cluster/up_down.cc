@@ -229,7 +229,7 @@ Result<int> run_detached(const UpOptions& options) {
   words.push_back(fmt::format("--ready-fd={}", ready.get()));
   ASSIGN_OR_RETURN(Process process, Process::start({.words = std::move(words),
                                                     .program = "/proc/self/exe",
-                                                    .kept = ready.get(),
+                                                    .kept = {ready.get()},
                                                     .parent_death = SIGTERM,
                                                     .new_session = true}));
   ready.reset();

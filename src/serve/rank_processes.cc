@@ -21,7 +21,7 @@ Result<std::unique_ptr<RankProcesses>> RankProcesses::start(const std::vector<st
                      Process::start({.words = command_line,
                                      .program = program,
                                      .environment = {fmt::format("{}={}", kEndReportVariable, told.get())},
-                                     .kept = told.get()}));
+                                     .kept = {told.get()}}));
     processes->children_.push_back(std::move(child));
     processes->told_.push_back(std::move(told));
   }

@@ -13,9 +13,7 @@
 
 namespace cachalot::control {
 
-namespace {
-
-Proof hmac(std::string_view secret, const std::string& message) {
+Proof keyed_hash(std::string_view secret, const std::string& message) {
   Proof proof{};
   unsigned int size = 0;
   const unsigned char* done =
@@ -25,20 +23,17 @@ Proof hmac(std::string_view secret, const std::string& message) {
   return proof;
 }
 
-}  // namespace
-
-// The first word of each proof's message differs, so that no side's proof serves the other.
 Proof proof_of_hello(std::string_view secret, const Nonce& rank0_nonce, Hello hello) {
   hello.proof = {};
   Writer message;
   message(std::string("cachalot hello"), rank0_nonce, hello);
-  return hmac(secret, message.take());
+  return keyed_hash(secret, message.take());
 }
 
 Proof proof_of_rank0(std::string_view secret, const Nonce& rank0_nonce, const Nonce& rank_nonce) {
   Writer message;
   message(std::string("cachalot rank 0"), rank0_nonce, rank_nonce);
-  return hmac(secret, message.take());
+  return keyed_hash(secret, message.take());
 }
 
 bool equal(const Proof& left, const Proof& right) {

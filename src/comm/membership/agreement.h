@@ -17,6 +17,8 @@ Proof proof_of_hello(std::string_view secret, const Nonce& rank0_nonce, Hello he
 Proof proof_of_rank0(std::string_view secret, const Nonce& rank0_nonce, const Nonce& rank_nonce);
 
 bool equal(const Proof& left, const Proof& right);  // in constant time
+// HMAC-SHA256. The first word of each kind of message differs, so that no side's proof serves the other.
+Proof keyed_hash(std::string_view secret, const std::string& message);
 
 // What the ranks of a group must agree on, compared by rank 0. Every error reads the same on all ranks: it names the
 // key, both values and both ranks with their hosts.

@@ -3,7 +3,10 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <openssl/rand.h>
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <boost/asio/buffer.hpp>
@@ -302,6 +305,14 @@ void AsioNetwork::connect(const std::string& host, uint16_t port, std::chrono::m
 
 void AsioNetwork::resume() {
   if (!accepting_ && acceptor_.is_open()) accept();
+}
+
+void prefer_this_thread() {
+  const sched_param lowest{.sched_priority = sched_get_priority_min(SCHED_RR)}, none{.sched_priority = 0};
+  if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &lowest) == 0) return;
+  sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &none);
+  constexpr int kNice = -10;
+  [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
 }
 
 }  // namespace cachalot::control

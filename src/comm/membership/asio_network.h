@@ -39,4 +39,9 @@ class AsioNetwork : public Network {
   bool accepting_ = false;
 };
 
+// Heartbeats cost next to nothing, and late ones cost the group: where the system allows it, they go before everything
+// that computes, as in other programs that watch over a cluster. Niceness alone counts only among the processes of a
+// session where the kernel groups them so (sched_autogroup). Processes that this thread starts do not inherit it.
+void prefer_this_thread();
+
 }  // namespace cachalot::control

@@ -1,10 +1,6 @@
 #include "comm/membership/membership.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
@@ -67,19 +63,9 @@ Status Membership::Impl::start(const JoinOptions& options, control::Hello own) {
   return {};
 }
 
-// Heartbeats cost next to nothing, and late ones cost the group: where the system allows it, they go before everything
-// that computes, as in other programs that watch over a cluster. Niceness alone counts only among the processes of a
-// session where the kernel groups them so (sched_autogroup).
-void prefer_this_thread() {
-  const sched_param lowest{.sched_priority = sched_get_priority_min(SCHED_RR)};
-  if (pthread_setschedparam(pthread_self(), SCHED_RR, &lowest) == 0) return;
-  constexpr int kNice = -10;
-  [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
-}
-
 // Memory that is not to be had costs one message, not the process's heartbeats.
 void Membership::Impl::run() {
-  prefer_this_thread();
+  control::prefer_this_thread();
   for (bool has_failed = false;;) {
     try {
       if (std::exchange(has_failed, false)) {

@@ -50,7 +50,12 @@ enum class MessageType : uint16_t {
   kHeartbeat,
   kFailure,
   kLeft,
-  kReady
+  kReady,
+  // Of agents (agents/agent_network.h), at ports of their own.
+  kAgentHello,
+  kAgentWord,
+  kOperatorRequest,
+  kOperatorAnswer,
 };
 
 struct FrameHeader {
