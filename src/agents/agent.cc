@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "comm/membership/member.h"
 #include "comm/membership/wire.h"
 
 namespace cachalot::agents {
@@ -51,13 +52,15 @@ struct Agent::Grant {
   uint32_t epoch = 0;
   static auto fields(auto& self) { return std::tie(self.name, self.agent, self.sent, self.epoch); }
 };
-// To one that is blank: it takes part from here on.
+// To one that is blank: it takes part from here on. The term is one in which it was admitted already, so that it takes
+// nothing from a leader of before.
 struct Agent::Invitation {
   static constexpr int kType = kInvitation;
   LogName name;
   int voter = 0;
+  int64_t term = 0;
   LogBase base;
-  static auto fields(auto& self) { return std::tie(self.name, self.voter, self.base); }
+  static auto fields(auto& self) { return std::tie(self.name, self.voter, self.term, self.base); }
 };
 struct Agent::LogWord {
   static constexpr int kType = kLogWord;
@@ -145,7 +148,7 @@ void Agent::receive(Time now, int server, std::string_view message) {
                    .voter = voter_,
                    .server = options_.server,
                    .made_for = made_for_,
-                   .term = invitation.base.term,
+                   .term = invitation.term,
                    .base = invitation.base,
                    .entries = {}},
                   now);
@@ -170,7 +173,8 @@ void Agent::rank_said(Time now, const RankReport& report) {
   for (Rank& rank : ranks_) {
     if (rank.rank != report.rank || rank.process != report.process || rank.process == 0) continue;
     rank.heard = clock_.counted(now);
-    if (rank.report.phase != report.phase || rank.report.epoch != report.epoch) is_news_ = true;
+    if (rank.report.phase != report.phase || rank.report.epoch != report.epoch || rank.report.card != report.card)
+      is_news_ = true;
     rank.report = report;
   }
   if (is_news_) tick(now);
@@ -262,7 +266,8 @@ void Agent::on_report(Time now, int server, const Report& report) {
   if (is_blank && log_->is_written()) {
     const std::vector<Voter> voters = log_->leads() ? log_->voters() : log_->base().voters;
     if (std::ranges::any_of(voters, [&](const Voter& voter) { return voter.id == report.voter; }))
-      send(server, Invitation{.name = log_->name(), .voter = report.voter, .base = log_->base()});
+      send(server,
+           Invitation{.name = log_->name(), .voter = report.voter, .term = log_->state().term, .base = log_->base()});
   }
   if (!leads()) return;
   if (is_news) lead(now);
@@ -342,10 +347,17 @@ bool Agent::is_of_this_log(const LogName& name, int server) {
 
 void Agent::on_decided(const Epoch& epoch) {
   if (epoch.number <= epoch_.number) return;
+  const auto ranks_without = [](const Epoch& all, const Epoch& others) {
+    std::vector<int> ranks;
+    for (const EpochMember& member : all.members)
+      if (!others.member(member.process)) ranks.push_back(member.rank);
+    return ranks;
+  };
+  const std::vector<int> lost = ranks_without(epoch_, epoch), come = ranks_without(epoch, epoch_);
+  log::info("epoch {} of {} ranks{}{}", epoch.number & ((1u << Epoch::kGenerationShift) - 1), epoch.members.size(),
+            lost.empty() ? "" : ", without " + rank_list(lost), come.empty() ? "" : ", with " + rank_list(come));
   epoch_ = epoch;
   lease_until_ = Time::min();  // the old one's
-  log::info("epoch {}: {}", epoch.number & ((1u << Epoch::kGenerationShift) - 1),
-            counted(static_cast<int64_t>(epoch.members.size()), "rank"));
   // Who is ready to come was seen, too.
   const auto is_listed = [&](uint64_t process) {
     return std::ranges::any_of(peers_, [&](const auto& peer) {
@@ -435,41 +447,53 @@ bool Agent::is_lost(const EpochMember& member, Time now) const {
   return clock_.counted(now) >= std::max(last + silence_limit(), since + lease());
 }
 
+const RankReport* Agent::last_word_of(const EpochMember& member) const {
+  const auto peer = peers_.find(member.server);
+  if (peer == peers_.end()) return nullptr;
+  const auto said = std::ranges::find(peer->second.ranks, member.process, &RankReport::process);
+  return said == peer->second.ranks.end() ? nullptr : &*said;
+}
+
 void Agent::propose(Time now) {
   Epoch next = epoch_;
   next.number++;
   const auto num_lost = std::erase_if(next.members, [&](const EpochMember& member) { return is_lost(member, now); });
   const bool has_survivors = !next.members.empty();
-  bool is_settled = true;  // all members have entered the epoch
-  bool is_left = false;    // some are through with it, or could not enter
+  // Members: all have entered the epoch; one is through with it, or cannot come in; all can be found anew.
+  bool is_settled = true, is_over = false, can_be_found = true;
   std::set<int> taken, given_up(next.given_up.begin(), next.given_up.end());
   given_up.insert(confirmed_.begin(), confirmed_.end());
-  for (const EpochMember& member : next.members) taken.insert(member.rank);
+  for (EpochMember& member : next.members) {
+    taken.insert(member.rank);
+    const RankReport* const said = last_word_of(member);
+    if (!said) continue;
+    const bool is_in = said->phase == RankPhase::kMember;
+    is_settled = is_settled && is_in && said->epoch == epoch_.number;
+    is_over = is_over || (!is_in && said->epoch == epoch_.number);
+    can_be_found = can_be_found && !said->card.empty() && said->card != member.card;
+    member.card = said->card;
+  }
   size_t num_joining = 0;
   for (const auto& [server, peer] : peers_) {
     if (!is_heard(server, now)) continue;
     given_up.erase(server);
     for (const RankReport& rank : peer.ranks) {
-      if (epoch_.member(rank.process)) {
-        is_settled = is_settled && rank.phase == RankPhase::kMember && rank.epoch == epoch_.number;
-        is_left = is_left || (rank.phase == RankPhase::kReady && rank.epoch == epoch_.number);
-        if (const auto kept = std::ranges::find(next.members, rank.process, &EpochMember::process);
-            kept != next.members.end())
-          kept->card = rank.card;  // it is found anew in each epoch
-      } else if (rank.phase != RankPhase::kLoading && taken.insert(rank.rank).second) {
-        next.members.push_back({.process = rank.process, .rank = rank.rank, .server = server, .card = rank.card});
-        num_joining++;
-      }
+      const bool can_come = rank.phase != RankPhase::kLoading && !rank.card.empty() && !epoch_.member(rank.process);
+      if (!can_come || !taken.insert(rank.rank).second) continue;
+      next.members.push_back({.process = rank.process, .rank = rank.rank, .server = server, .card = rank.card});
+      num_joining++;
     }
   }
-  // Members leave an epoch when one of them is lost, as is known here a moment later; else a connection was.
-  if (!is_left || num_lost > 0) left_since_.reset();
-  if (is_left && !left_since_) left_since_ = clock_.counted(now);
-  const bool is_over = left_since_ && clock_.counted(now) - *left_since_ >= options_.failure_timeout;
+  // Its ranks may have seen a loss before the agents, who then hear of it, too: else they try once more.
+  if (is_over && over_epoch_ != epoch_.number) over_since_ = clock_.counted(now);
+  over_epoch_ = is_over ? epoch_.number : 0;
+  is_over = is_over && clock_.counted(now) - over_since_ >= silence_limit();
   if (num_lost == 0 && num_joining == 0 && !is_over) return;
   if (has_survivors) {
+    // Who has taken a place in an epoch can be found in another as soon as its next card is known.
+    if (!can_be_found) return;
     // Who comes waits until the others are through with the last change.
-    if (num_lost == 0 && !is_settled && !is_over) return;
+    if (num_lost == 0 && !is_over && !is_settled) return;
   } else {
     // A group that begins, or begins anew, waits for all.
     const int num_expected =
@@ -478,7 +502,6 @@ void Agent::propose(Time now) {
         options_.ranks_per_server;
     if (static_cast<int>(next.members.size()) < num_expected) return;
   }
-  left_since_.reset();
   std::ranges::sort(next.members, {}, &EpochMember::rank);
   log_->propose(now, next);
 }

@@ -122,6 +122,7 @@ class Agent {
   bool tend_voters(Time now);
   void propose(Time now);
   bool is_lost(const EpochMember& member, Time now) const;
+  const RankReport* last_word_of(const EpochMember& member) const;  // null: its agent does not list it
   void grant(Time now, int server, const Report& report);
   void renew_own_lease(Time now);
 
@@ -151,7 +152,8 @@ class Agent {
   std::map<uint64_t, Sighting> sighted_;  // by process
   std::unique_ptr<EpochLog> log_;         // none: blank
   Epoch epoch_;
-  std::optional<Time> left_since_;  // a member, and nobody was lost; as PatientClock counts
+  uint32_t over_epoch_ = 0;         // that a member is through with, though none is lost, and since when
+  Time over_since_;                 // as PatientClock counts
   std::set<int> confirmed_;         // servers that a person has told this leader not to wait for
   Time lease_until_ = Time::min();  // for the ranks, by this node's clock
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

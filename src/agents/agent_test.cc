@@ -74,12 +74,13 @@ class AgentTest : public testing::Test {
           const auto order = hosts[server]->orders.find(rank);
           const bool is_decided =
               order != hosts[server]->orders.end() && order->second.epoch.member(process) != nullptr;
-          const bool is_member = is_decided && !(left.contains(rank) && order->second.epoch.number == 1);
+          const uint32_t epoch = is_decided ? order->second.epoch.number : 0;
+          const bool is_member = is_decided && !(left.contains(rank) && epoch == 1);
           agents[server]->rank_said(now, {.process = process,
                                           .rank = rank,
                                           .phase = is_member ? RankPhase::kMember : RankPhase::kReady,
-                                          .epoch = is_decided ? order->second.epoch.number : 0,
-                                          .card = left.contains(rank) ? "another card" : "card"});
+                                          .epoch = epoch,
+                                          .card = is_slow.contains(rank) ? "card 0" : fmt::format("card {}", epoch)});
         }
         if (now.time_since_epoch() / milliseconds(10) % 5 == 0) agents[server]->tick(now);
       }
@@ -91,7 +92,9 @@ class AgentTest : public testing::Test {
   AgentOptions options;
   Agent::Time now{seconds(100)};
   uint64_t seed = 1;
-  std::set<int> silent, left;  // left: the first epoch
+  std::set<int> silent;
+  std::set<int> left;     // the first epoch
+  std::set<int> is_slow;  // to be found anew
   std::vector<std::unique_ptr<Host>> hosts;
   std::vector<std::unique_ptr<Agent>> agents;
   std::vector<Letter> letters;
@@ -118,10 +121,23 @@ TEST_F(AgentTest, AnEpochThatAMemberIsThroughWithIsFollowedByAnotherOfTheSameMem
   const Epoch& epoch = agent(0).epoch();
   EXPECT_EQ(epoch.number, 2u);
   ASSERT_EQ(epoch.members.size(), 2u);
-  EXPECT_EQ(epoch.members[0].card, "card");
-  EXPECT_EQ(epoch.members[1].card, "another card") << "as it is found now";
+  for (const EpochMember& member : epoch.members) EXPECT_EQ(member.card, "card 1") << "as it is found now";
   run_for(seconds(3));
   EXPECT_EQ(agent(0).epoch().number, 2u);
+}
+
+TEST_F(AgentTest, AnEpochWaitsUntilAllOfItCanBeFoundAnew) {
+  start(1, 3);
+  is_slow = {2};
+  run_for(seconds(1));
+  ASSERT_EQ(agent(0).epoch().number, 1u);
+  agent(0).rank_ended(now, 1, host(0).running.at(1), "a test");
+  run_for(milliseconds(300));
+  EXPECT_EQ(agent(0).epoch().number, 1u);
+  is_slow.clear();
+  run_for(milliseconds(300));
+  EXPECT_EQ(agent(0).epoch().number, 2u);
+  EXPECT_EQ(agent(0).epoch().members.size(), 2u);
 }
 
 TEST_F(AgentTest, ASilentRankIsKilledLeftOutAndStartedAgain) {

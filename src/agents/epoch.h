@@ -15,8 +15,10 @@ namespace cachalot::agents {
 struct EpochMember {
   uint64_t process = 0;
   int rank = 0;
-  int server = 0;    // whose agent is its parent
-  std::string card;  // what the others need to reach it, as it has said itself; agents do not read it
+  int server = 0;  // whose agent is its parent
+  // What the others need to reach it in this epoch, as it has said itself; agents do not read it. If it is another one
+  // than the process has now, the process is through with the epoch before that began.
+  std::string card;
 
   bool operator==(const EpochMember&) const = default;
   static auto fields(auto& self) { return std::tie(self.process, self.rank, self.server, self.card); }
@@ -52,7 +54,7 @@ struct Order {
 
 enum class RankPhase : uint8_t {
   kLoading,
-  kReady,   // loaded: it can take part; it is through with the epoch that it names, or could not enter
+  kReady,   // loaded: it can take part
   kMember,  // in the epoch that it names, with all of its members
 };
 
@@ -61,10 +63,10 @@ struct RankReport {
   uint64_t process = 0;
   int rank = 0;
   RankPhase phase = RankPhase::kLoading;
-  uint32_t epoch = 0;              // the newest that it has entered, or has tried to
+  uint32_t epoch = 0;              // the newest that it has entered, or that it is through with if it is no member
   uint64_t committed = 0;          // its last committed round
   uint32_t placement_version = 0;  // the newest of which it has loaded all of its slots
-  std::string card;
+  std::string card;                // another one for each epoch; empty: it cannot be found yet
 
   bool operator==(const RankReport&) const = default;
   static auto fields(auto& self) {

@@ -66,6 +66,7 @@ int run_rank(char** words) {
       say(line + "\n");
       report.phase = RankPhase::kMember;
       report.epoch = order.epoch.number;
+      report.card = fmt::format("card {} of {}", report.epoch, process);
     }
     say(fmt::format("at {} {}\n", report.epoch, now.time_since_epoch().count()));
     report.committed++;

@@ -19,6 +19,7 @@ using agents::RankPhase;
 using agents::RankReport;
 
 constexpr Duration kMostUntilWhole = 60s;      // after the last fault
+constexpr Duration kMeshTimeout = 2s;          // of a rank that waits for the others of its epoch
 constexpr char kLogWord = 5, kVoteAnswer = 2;  // kinds of messages, in agent.cc and epoch_log.cc
 
 class Group;
@@ -38,8 +39,11 @@ struct SimulatedRank {
   RankPhase phase = RankPhase::kLoading;
   Epoch told;
   uint32_t entered = 0;
+  uint32_t through = 0;  // the newest epoch that it is through with, or could not come into
+  int card = 0;
   Time serve_until = Time::min();
 
+  std::string card_text() const { return fmt::format("card {} of {}", card, id); }
   bool is_in(uint32_t epoch, Time now) const {
     return process->is_alive && !process->is_stopped && entered == epoch && now < serve_until;
   }
@@ -73,7 +77,7 @@ class Server : public agents::AgentHost {
   std::map<uint64_t, RankPtr> ranks;
 
  private:
-  void enter(const RankPtr& rank);
+  void enter(const RankPtr& rank, Time deadline);
   void rank_beats(const RankPtr& rank);
   void write_next();
 
@@ -401,8 +405,11 @@ void Server::rank_beats(const RankPtr& rank) {
 }
 
 void Server::rank_speaks(const RankPtr& rank) {
-  const RankReport report{
-      .process = rank->id, .rank = rank->rank, .phase = rank->phase, .epoch = rank->entered, .card = "card"};
+  const RankReport report{.process = rank->id,
+                          .rank = rank->rank,
+                          .phase = rank->phase,
+                          .epoch = std::max(rank->entered, rank->through),
+                          .card = rank->card_text()};
   group_.world.after(group_.world.random().between(10us, 200us), process_,
                      [this, report] { agent_->rank_said(group_.world.now(), report); });
 }
@@ -432,7 +439,14 @@ void Server::tell_rank(int, uint64_t process, const Order& order) {
       rank->told = order.epoch;
       rank->entered = 0;
       if (rank->phase == RankPhase::kMember) rank->phase = RankPhase::kReady;
-      if (order.epoch.member(rank->id)) enter(rank);
+      if (const agents::EpochMember* const own = order.epoch.member(rank->id)) {
+        if (own->card == rank->card_text()) {
+          rank->card++;
+          enter(rank, group_.world.now() + kMeshTimeout);
+        } else {
+          rank->through = order.epoch.number;
+        }
+      }
       rank->serve_until = order.serve_until;
       return;
     }
@@ -441,22 +455,27 @@ void Server::tell_rank(int, uint64_t process, const Order& order) {
   });
 }
 
-// A mesh of all members, once all are about to.
-void Server::enter(const RankPtr& rank) {
-  group_.world.after(group_.world.random().between(2ms, 20ms), rank->process, [this, rank, number = rank->told.number] {
-    if (rank->told.number != number || rank->entered == number) return;
-    const bool all_come = std::ranges::all_of(rank->told.members, [&](const agents::EpochMember& member) {
-      const RankPtr other = group_.find(member.process);
-      return other && other->process->is_alive && !other->process->is_stopped && other->told.number == number &&
-             !group_.world.is_cut(1 + number_, 1 + other->server) &&
-             !group_.world.is_cut(1 + other->server, 1 + number_);
-    });
-    if (!all_come) return enter(rank);
-    rank->entered = number;
-    rank->phase = RankPhase::kMember;
-    rank_speaks(rank);
-    group_.check_serving(number);
-  });
+// A mesh of all members, once all are about to; some time without one of them, and nothing comes of it.
+void Server::enter(const RankPtr& rank, Time deadline) {
+  group_.world.after(
+      group_.world.random().between(2ms, 20ms), rank->process, [this, rank, deadline, number = rank->told.number] {
+        if (rank->told.number != number || rank->entered == number) return;
+        const bool all_come = std::ranges::all_of(rank->told.members, [&](const agents::EpochMember& member) {
+          const RankPtr other = group_.find(member.process);
+          return other && other->process->is_alive && !other->process->is_stopped && other->told.number == number &&
+                 other->through != number && !group_.world.is_cut(1 + number_, 1 + other->server) &&
+                 !group_.world.is_cut(1 + other->server, 1 + number_);
+        });
+        if (!all_come && group_.world.now() < deadline) return enter(rank, deadline);
+        if (!all_come) {
+          rank->through = number;
+          return;
+        }
+        rank->entered = number;
+        rank->phase = RankPhase::kMember;
+        rank_speaks(rank);
+        group_.check_serving(number);
+      });
 }
 
 // --- Faults.
