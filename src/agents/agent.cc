@@ -354,7 +354,8 @@ void Agent::on_decided(const Epoch& epoch) {
     return ranks;
   };
   const std::vector<int> lost = ranks_without(epoch_, epoch), come = ranks_without(epoch, epoch_);
-  log::info("epoch {} of {} ranks{}{}", epoch.number & ((1u << Epoch::kGenerationShift) - 1), epoch.members.size(),
+  log::info("epoch {} of {}{}{}", epoch.number & ((1u << Epoch::kGenerationShift) - 1),
+            counted(static_cast<int64_t>(epoch.members.size()), "rank"),
             lost.empty() ? "" : ", without " + rank_list(lost), come.empty() ? "" : ", with " + rank_list(come));
   epoch_ = epoch;
   lease_until_ = Time::min();  // the old one's

@@ -286,8 +286,10 @@ std::string AgentNetwork::find_fault(const Line& line, const AgentHello& hello) 
     return fmt::format("{} runs Cachalot {}, {} runs Cachalot {}; all must run the same program", who,
                        name_text(hello.program_version), own, options_.program_version);
   }
+  // A witness computes nothing: it has only the first of them.
+  const bool is_witness = hello.server == std::ssize(options_.addresses);
   const auto [theirs, ours] = std::ranges::mismatch(hello.settings, options_.settings);
-  if (theirs == hello.settings.end() && ours == options_.settings.end()) return {};
+  if (theirs == hello.settings.end() && (is_witness || ours == options_.settings.end())) return {};
   if (theirs == hello.settings.end() || ours == options_.settings.end() || theirs->first != ours->first)
     return fmt::format("{} has other settings than {}", who, own);
   return fmt::format("{} is {} on {} and {} on {}; it must be the same on all servers", ours->first,

@@ -79,7 +79,8 @@ struct AgentNetworkOptions {
   bool has_witness = false;
   std::string secret;  // never sent; empty: none
   std::string program_version;
-  std::vector<std::pair<std::string, std::string>> settings;  // that must be equal on all servers
+  // That must be equal on all servers; the witness has the first of them.
+  std::vector<std::pair<std::string, std::string>> settings;
   std::chrono::milliseconds failure_timeout{1'000};
 };
 

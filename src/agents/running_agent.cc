@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/executor_work_guard.hpp>
@@ -28,8 +29,10 @@
 
 #include "agents/rank_link.h"
 #include "agents/state_folder.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "comm/membership/asio_network.h"
+#include "config/version.h"
 
 namespace cachalot::agents {
 
@@ -342,16 +345,20 @@ Result<std::unique_ptr<RunningAgent>> RunningAgent::start(RunningAgentOptions op
   return std::unique_ptr<RunningAgent>(new RunningAgent(std::move(impl)));
 }
 
-void RunningAgent::stop(Clock::time_point deadline) {
+void RunningAgent::end_ranks() {
   impl_->on_thread([this] {
     impl_->agent->start_no_more();
     for (const auto& [rank, child] : impl_->children) child->process.signal(SIGTERM);
   });
+}
+
+bool RunningAgent::ranks_end_within(std::chrono::milliseconds patience) {
   {
     std::unique_lock lock(impl_->mutex);
-    impl_->ended.wait_until(lock, deadline, [this] { return !impl_->has_children; });
+    if (!impl_->ended.wait_for(lock, patience, [this] { return !impl_->has_children; })) return false;
   }
   std::this_thread::sleep_for(kLastWords);
+  return true;
 }
 
 GroupView RunningAgent::view() const {
@@ -360,6 +367,41 @@ GroupView RunningAgent::view() const {
 
 Status RunningAgent::confirm_lost(const std::vector<int>& servers) {
   return impl_->on_thread([this, &servers] { return impl_->confirm_lost(servers); });
+}
+
+Result<RunningAgentOptions> agent_options(const AgentsOptions& flags, int server, int ranks_per_server,
+                                          int failure_timeout_ms, const std::string& secret_file,
+                                          const std::vector<std::pair<std::string, std::string>>& settings) {
+  const auto num_servers = std::max(static_cast<int>(flags.addresses.size()), 1);
+  const std::chrono::milliseconds failure_timeout(failure_timeout_ms);
+  RunningAgentOptions options{.agent = {.server = server,
+                                        .num_servers = num_servers,
+                                        .ranks_per_server = ranks_per_server,
+                                        .has_witness = flags.has_witness,
+                                        .failure_timeout = failure_timeout},
+                              .network = {.server = server,
+                                          .addresses = {},
+                                          .has_witness = flags.has_witness,
+                                          .secret = {},
+                                          .program_version = cachalot::kVersion,
+                                          .settings = {},
+                                          .failure_timeout = failure_timeout},
+                              .state_dir = flags.state_dir,
+                              .command = {}};
+  std::string addresses;
+  for (const std::string& text : flags.addresses) {
+    ASSIGN_OR_RETURN(AgentAddress address, parse_agent_address(text));
+    addresses += (addresses.empty() ? "" : ",") + address.text();
+    options.network.addresses.push_back(std::move(address));
+  }
+  if (!secret_file.empty()) {
+    ASSIGN_OR_RETURN(options.network.secret, read_file(secret_file, kMostHandwrittenBytes));
+  }
+  options.network.settings = {{"--agents", addresses},
+                              {"--witness", flags.has_witness ? "on" : "off"},
+                              {"--failure-timeout-ms", std::to_string(failure_timeout_ms)}};
+  options.network.settings.insert(options.network.settings.end(), settings.begin(), settings.end());
+  return options;
 }
 
 Result<OperatorAnswer> ask_agent(const AgentAddress& agent, const std::string& secret, const OperatorRequest& request,

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agents/agent.h"
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "config/end_report.h"
+#include "config/options.h"
 
 namespace cachalot::agents {
 
@@ -25,6 +27,12 @@ struct RunningAgentOptions {
   std::function<void(int rank, const EndReport& end, bool was_ready)> rank_ended = {};
 };
 
+// Of a server's agent, or of the witness (whose number is behind the last server's). settings: those that must be equal
+// on all servers. Errors: an address; a secret that cannot be read; no folder.
+Result<RunningAgentOptions> agent_options(const AgentsOptions& flags, int server, int ranks_per_server,
+                                          int failure_timeout_ms, const std::string& secret_file,
+                                          const std::vector<std::pair<std::string, std::string>>& settings);
+
 // An agent in a process: its thread has the clock, the connections to the other agents, the links to the ranks, and
 // starts, kills and reaps these; another one writes its state. The ranks die with this object, and with the process.
 class RunningAgent {
@@ -33,8 +41,10 @@ class RunningAgent {
   static Result<std::unique_ptr<RunningAgent>> start(RunningAgentOptions options);
   ~RunningAgent();  // kills the ranks that still run
 
-  // Asks all ranks to end and starts none again; waits until they have ended, at most until then: the rest is killed.
-  void stop(std::chrono::steady_clock::time_point deadline);
+  // Asks all ranks to end, by SIGTERM, and starts none again.
+  void end_ranks();
+  // Whether none runs, within this time. After end_ranks() the other agents know it by then.
+  bool ranks_end_within(std::chrono::milliseconds patience);
   GroupView view() const;
   Status confirm_lost(const std::vector<int>& servers);
 

@@ -32,12 +32,15 @@ std::string default_run_folder() {
   return runtime.empty() ? fmt::format("/tmp/cachalot-{}", geteuid()) : runtime + "/cachalot";
 }
 
+std::string run_folder_of_environment() {
+  const std::string of_environment = environment_variable("CACHALOT_RUN_FOLDER");
+  return of_environment.empty() ? default_run_folder() : of_environment;
+}
+
 // What the commands of a person who typed this one need in order to find the same folder: " --run-folder X", or
 // nothing.
 std::string run_folder_words(const std::string& run_folder) {
-  const std::string of_environment = environment_variable("CACHALOT_RUN_FOLDER");
-  const bool is_found = run_folder == (of_environment.empty() ? default_run_folder() : of_environment);
-  return is_found ? "" : " --run-folder " + shell_quoted(run_folder);
+  return run_folder == run_folder_of_environment() ? "" : " --run-folder " + shell_quoted(run_folder);
 }
 
 // As the command itself would read it, with no other flag beside it.
@@ -228,6 +231,15 @@ void add_run_folder_flag(CLI::App& app, std::string& run_folder) {
   app.add_option("--run-folder", run_folder, "Where clusters that are up leave word")
       ->envname("CACHALOT_RUN_FOLDER")
       ->capture_default_str();
+}
+
+void complete_state_dir(AgentsOptions& agents, int server) {
+  std::filesystem::path path = agents.state_dir;
+  if (path.empty()) {
+    const size_t group = std::hash<std::string>{}(fmt::format("{}", fmt::join(agents.addresses, ",")));
+    path = fmt::format("{:016x}/server-{}", group, server);
+  }
+  agents.state_dir = path.is_absolute() ? path : std::filesystem::path(run_folder_of_environment()) / "agents" / path;
 }
 
 Result<ClusterFile> read_cluster(const std::string& file) {

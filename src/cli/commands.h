@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "config/cluster_file.h"
+#include "config/options.h"
 
 namespace cachalot {
 
@@ -24,6 +25,7 @@ void add_down_command(CLI::App& app);
 void add_status_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_lease_command(CLI::App& app);
+void add_confirm_lost_command(CLI::App& app);
 void add_check_command(CLI::App& app);
 void add_eplb_command(CLI::App& app);
 
@@ -40,6 +42,10 @@ Result<std::vector<std::string>> own_command_line();
 
 // Where clusters that are up leave word; the same for `up`, `down`, `status` and `report`.
 void add_run_folder_flag(CLI::App& app, std::string& run_folder);
+
+// Where an agent keeps its state: below the run folder unless the path is absolute; if nobody names one, by its number
+// and all addresses, so that another group on the same machine has another one.
+void complete_state_dir(AgentsOptions& agents, int server);
 
 // The cluster of a file, or the built-in one if that is empty. The sections `serve` and `router` hold flags that those
 // commands know, with values that they take; else the error names file, line and key.

@@ -179,10 +179,26 @@ void add_transports_flag(CLI::App& app, std::string& transports) {
       ->capture_default_str();
 }
 
-void add_group_secret_flag(CLI::App& app, std::string& file) {
-  app.add_option("--group-secret-file", file,
-                 "File whose content every rank must have; without it, whoever reaches the port may join")
+CLI::Option* add_group_secret_flag(CLI::App& app, std::string& file) {
+  return app
+      .add_option("--group-secret-file", file,
+                  "File whose content every rank must have; without it, whoever reaches the port may join")
       ->check(CLI::ExistingFile);
+}
+
+CLI::Option* add_agents_flag(CLI::App& app, AgentsOptions& agents) {
+  return app
+      .add_option("--agents", agents.addresses,
+                  "HOST:PORT of the agents of all servers of the group, by replica, separated by commas: where each "
+                  "listens, and the others find it")
+      ->delimiter(',');
+}
+
+CLI::Option* add_state_dir_flag(CLI::App& app, AgentsOptions& agents) {
+  return app.add_option(
+      "--state-dir", agents.state_dir,
+      "Folder in which an agent keeps what it has decided with the others (a few KB), below the run folder if it is "
+      "relative; absent: one by the addresses of --agents");
 }
 
 namespace {

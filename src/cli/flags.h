@@ -148,7 +148,9 @@ void add_isa_flag(CLI::App& app, EngineOptions& options);  // one of them
 
 // Of what connects ranks.
 void add_transports_flag(CLI::App& app, std::string& transports);
-void add_group_secret_flag(CLI::App& app, std::string& file);
+CLI::Option* add_agents_flag(CLI::App& app, AgentsOptions& agents);
+CLI::Option* add_state_dir_flag(CLI::App& app, AgentsOptions& agents);
+CLI::Option* add_group_secret_flag(CLI::App& app, std::string& file);
 
 // The flags that spread a model over ranks, under vLLM's names, with the environment variables that deployments of vLLM
 // set for them (the flag wins).

@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "agents/running_agent.h"
 #include "cli/commands.h"
 #include "cli/flags.h"
 #include "router/running_router.h"
@@ -73,6 +74,30 @@ void add_limit_flags(CLI::App& app, RouterOptions& options) {
   seconds("--idle-timeout", options.idle_timeout, "For a client's connection between two requests");
 }
 
+// The third voter of a group whose servers are two.
+Result<std::unique_ptr<agents::RunningAgent>> start_witness(RouterOptions& options) {
+  AgentsOptions& flags = options.agents;
+  if (flags.addresses.empty())
+    return make_parameter_error("--witness", "--witness needs --agents, the addresses of the servers' agents");
+  const auto server = static_cast<int>(flags.addresses.size());
+  complete_state_dir(flags, server);
+  ASSIGN_OR_RETURN(auto agent,
+                   agents::agent_options(flags, server, 0, options.failure_timeout_ms, options.group_secret_file, {}));
+  return agents::RunningAgent::start(std::move(agent));
+}
+
+void add_witness_flags(CLI::App& app, RouterOptions& options) {
+  app.add_flag("--witness", options.agents.has_witness,
+               "Vote among the agents of a group of two servers, so that either goes on without the other")
+      ->group("Witness");
+  add_agents_flag(app, options.agents)->group("Witness");
+  add_state_dir_flag(app, options.agents)->group("Witness");
+  add_group_secret_flag(app, options.group_secret_file)->group("Witness");
+  add_whole(app, "--failure-timeout-ms", options.failure_timeout_ms, {.least = 50, .most = 600'000},
+            "As that of the servers")
+      ->group("Witness");
+}
+
 }  // namespace
 
 void add_router_command(CLI::App& app) {
@@ -106,9 +131,16 @@ void add_router_command(CLI::App& app) {
   add_trace_flags(*command, options->traces);
   add_health_flags(*command, *options);
   add_limit_flags(*command, *options);
+  add_witness_flags(*command, *options);
   command->callback([options] {
     finish_command(complete_api_keys(options->api_keys, options->door.api_key_file));
     finish_command(check_door(options->door));
+    std::unique_ptr<agents::RunningAgent> witness;
+    if (options->agents.has_witness) {
+      auto started = start_witness(*options);
+      if (!started) finish_command(std::unexpected(started.error()));
+      witness = std::move(*started);
+    }
     finish_command(router::run_router(*options));
   });
 }

@@ -24,6 +24,8 @@ Status serve(ServeOptions& options) {
   RETURN_IF_ERROR(check_parallel_options(options.parallel));
   RETURN_IF_ERROR(complete_api_keys(options.api_keys, options.door.api_key_file));
   RETURN_IF_ERROR(check_door(options.door));
+  if (!options.parallel.agents.addresses.empty())
+    complete_state_dir(options.parallel.agents, options.parallel.data_parallel_rank);
   ASSIGN_OR_RETURN(options.command_line, own_command_line());
   options.stop = stop_token_of_signals();
   if (environment_variable("VLLM_GCU_ENABLE_SEQUENCE_PARALLEL") == "0")
@@ -78,6 +80,16 @@ void add_text_flags(CLI::App& command, TextOptions& text) {
              "Tokens as token_id:N in logprobs, unless a request says otherwise (off)");
 }
 
+void add_fault_tolerance_flags(CLI::App& command, ParallelOptions& parallel) {
+  add_switch(command, "enable-fault-tolerance", parallel.fault_tolerance,
+             "A group that loses a rank goes on with the others: this process starts all ranks of its replica, and "
+             "again those that end (off: a loss ends the group)");
+  add_agents_flag(command, parallel.agents);
+  command.add_flag("--witness", parallel.agents.has_witness,
+                   "The group has a third voter, a router with --witness: of two servers either goes on alone");
+  add_state_dir_flag(command, parallel.agents);
+}
+
 void add_service_flags(CLI::App& command, ServiceOptions& service) {
   add_whole(command, "--max-logprobs", service.max_logprobs, {.least = -1},
             "Most alternatives of a token that a request may ask for; -1: the whole vocabulary");
@@ -103,7 +115,7 @@ void add_serve_command(CLI::App& app) {
   auto options = std::make_shared<ServeOptions>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model behind OpenAI's API");
   command->add_option("--host", options->host, "Address to listen on")->capture_default_str();
-  add_whole(*command, "--port", options->port, kPortRange, "Port to listen on; 0: any free one");
+  add_whole(*command, "--port", options->port, kPortRange, "Port to listen on; 0: any free one")->take_last();
   command
       ->add_option("--served-model-name", options->served_model_names,
                    "Names the model answers to; --model as typed if absent")
@@ -131,6 +143,7 @@ void add_serve_command(CLI::App& app) {
   command->add_option("--config", "A YAML file of flags; those of the command line go before");
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
+  add_fault_tolerance_flags(*command, options->parallel);
   command->footer(
       "`cachalot serve FOLDER` is --model FOLDER. All flags of `vllm serve` are known: docs/vllm-flags.md says which "
       "work, "

@@ -44,6 +44,7 @@ constexpr Working kWorking[] = {
     {"dtype:text", "half and float16 are computed as bfloat16, with a line"},
     {"enable-reasoning:switch", "with and without --reasoning-parser"},
     {"enable-eplb:switch", "experts are copied beside the steps; docs/parallelism.md"},
+    {"enable-fault-tolerance:switch", "ranks that end are started again while the others go on; docs/parallelism.md"},
     {"eplb-config:json",
      "num_redundant_experts, window_size, step_interval, log_balancedness and its interval; of the "
      "others a line says that there is no choice"},
@@ -165,8 +166,6 @@ constexpr Reason kReasons[] = {
     {"rank 0 of a replica samples", "enable-batch-sharded-sampling:switch=false"},
     {"long prompts are always cut into pieces", "enable-chunked-prefill:switch=true"},
     {"a rank reads only the weights that it holds", "enable-ep-weight-filter:switch=true"},
-    {"a lost rank ends its group, and `cachalot up` starts it anew; --wait-on-failure stays",
-     "enable-fault-tolerance:switch=false"},
     {"sequence parallelism is always on", "enable-hc-sp:switch=false"},
     {"answers are not logged", "enable-log-deltas:switch=true|false"},
     {"answers are not logged, whatever the level", "enable-log-outputs:switch=false"},

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "base/ports.h"
+
 namespace cachalot {
 namespace {
 
@@ -128,6 +130,46 @@ Words serve_arguments(const ClusterFile& cluster, const PlacedReplica& replica) 
     append(words, cluster.served_model_names);
   }
   for (const FlagSetting& flag : cluster.serve_flags) append(words, flag_words(flag));
+  return words;
+}
+
+namespace {
+
+std::string agents_flag(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas) {
+  std::vector<std::string> addresses;
+  for (const PlacedReplica& replica : replicas)
+    addresses.push_back(
+        address_text(cluster.nodes[static_cast<size_t>(replica.node)].listen_address(), replica.agent_port));
+  return fmt::format("--agents={}", fmt::join(addresses, ","));
+}
+
+}  // namespace
+
+Words agent_arguments(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas,
+                      const PlacedReplica& replica, const std::string& state_name) {
+  if (!cluster.heals()) return {};
+  // Ranks that start apart cannot ask each other how many they are on a node.
+  const auto num_local = std::ranges::count(replicas, replica.node, &PlacedReplica::node);
+  Words words{fmt::format("--local-ranks={}", num_local * cluster.tensor_parallel_size),
+              fmt::format("--local-rank={}", replica.local_idx * cluster.tensor_parallel_size)};
+  if (!cluster.spans_replicas()) return words;
+  append(words, {agents_flag(cluster, replicas), fmt::format("--state-dir={}/server-{}", state_name, replica.dp_rank)});
+  if (cluster.has_witness()) words.emplace_back("--witness");
+  return words;
+}
+
+Words witness_arguments(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas,
+                        const std::string& state_name) {
+  if (!cluster.has_witness()) return {};
+  Words words{agents_flag(cluster, replicas), fmt::format("--state-dir={}/witness", state_name)};
+  const auto names = [](std::string_view name) {
+    return [name](const FlagSetting& flag) { return flag.name == name; };
+  };
+  for (const char* name : {"group-secret-file", "failure-timeout-ms"}) {
+    const auto flag = std::ranges::find_if(cluster.serve_flags, names(name));
+    if (flag != cluster.serve_flags.end() && std::ranges::none_of(cluster.router.flags, names(name)))
+      append(words, flag_words(*flag));
+  }
   return words;
 }
 

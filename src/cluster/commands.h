@@ -16,6 +16,12 @@ Words flag_words(const FlagSetting& flag);
 
 // `serve` and its flags for one replica, and `router` and its flags; without the program's name.
 Words serve_arguments(const ClusterFile& cluster, const PlacedReplica& replica);
+// More for a server whose agent sees to its ranks (ClusterFile::heals()). state_name: of the folders of this run's
+// agents; on other machines below their run folders.
+Words agent_arguments(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas,
+                      const PlacedReplica& replica, const std::string& state_name);
+Words witness_arguments(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas,
+                        const std::string& state_name);
 Words router_arguments(const ClusterFile& cluster, const std::vector<PlacedReplica>& replicas);
 
 std::string router_host(const ClusterFile& cluster);                               // where it listens

@@ -50,6 +50,36 @@ TEST(ClusterCommands, TheRouterKnowsAllServers) {
                           "--model=models/r1", "--drain-seconds=30", "--prefix-entries=100"));
 }
 
+TEST(ClusterCommands, ServersThatHealKnowTheAgentsOfAllAndTheRouterVotesIfItIsTo) {
+  constexpr const char* kHealing = R"(
+model: m
+nodes: [10.0.0.1, 10.0.0.2]
+devices: 8
+tensor-parallel-size: 4
+data-parallel-size: 3
+enable-expert-parallel: true
+serve: {enable-fault-tolerance: true, failure-timeout-ms: 500}
+)";
+  const Placed placed = place(kHealing);
+  const std::string agents = "--agents=10.0.0.1:29551,10.0.0.1:29552,10.0.0.2:29551";
+  EXPECT_THAT(agent_arguments(placed.cluster, placed.replicas, placed.replicas.at(1), "run-7"),
+              ElementsAre("--local-ranks=8", "--local-rank=4", agents, "--state-dir=run-7/server-1"));
+  EXPECT_THAT(agent_arguments(placed.cluster, placed.replicas, placed.replicas.at(2), "run-7"),
+              ElementsAre("--local-ranks=4", "--local-rank=0", agents, "--state-dir=run-7/server-2"));
+  EXPECT_THAT(witness_arguments(placed.cluster, placed.replicas, "run-7"), ElementsAre());
+  const Placed voting = place(std::string(kHealing) + "router: {witness: true}\n");
+  EXPECT_THAT(agent_arguments(voting.cluster, voting.replicas, voting.replicas.at(0), "run-7"), Contains("--witness"));
+  EXPECT_THAT(router_arguments(voting.cluster, voting.replicas), Contains("--witness"));
+  EXPECT_THAT(witness_arguments(voting.cluster, voting.replicas, "run-7"),
+              ElementsAre(agents, "--state-dir=run-7/witness", "--failure-timeout-ms=500"));
+  // One server decides alone; one that does not heal has no agent.
+  const Placed one = place("model: m\ntensor-parallel-size: 2\nserve: {enable-fault-tolerance: true}\n");
+  EXPECT_THAT(agent_arguments(one.cluster, one.replicas, one.replicas.at(0), "run-7"),
+              ElementsAre("--local-ranks=2", "--local-rank=0"));
+  const Placed other = place(kTwoNodes);
+  EXPECT_THAT(agent_arguments(other.cluster, other.replicas, other.replicas.at(0), "run-7"), ElementsAre());
+}
+
 TEST(ClusterCommands, WhoeverHasACertificateIsAskedOverTls) {
   const Placed servers = place("model: m\nserve: {ssl-certfile: c.pem}\n");
   EXPECT_TRUE(server_url(servers.cluster, servers.replicas.at(0)).starts_with("https://127.0.0.1:"));

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
 #include <ctime>
 #include <filesystem>
+#include <iterator>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -43,6 +45,8 @@ Supervisor::Supervisor(SupervisorOptions options, Observer on_change)
                          .idle_timeout = kIdleTimeout,
                          .tls = http::TlsContext::of_trusting_client()}) {
   const ClusterFile& cluster = options_.cluster;
+  agent_states_ = std::filesystem::path(options_.state_path).parent_path() / "agents" /
+                  fmt::format("{}-{}", cluster.name, getpid());
   state_ = {.name = cluster.name,
             .file = cluster.path.empty() ? "" : std::filesystem::absolute(cluster.path).string(),
             .model = cluster.served_model_names.empty() ? cluster.model : cluster.served_model_names[0],
@@ -65,23 +69,30 @@ Status Supervisor::add_processes() {
   std::error_code failed;
   std::filesystem::create_directories(logs, failed);
   if (failed) return make_error(ErrorCode::kIo, "logs: {} cannot be made: {}", logs.string(), failed.message());
+  // Of this run: a group that began before, maybe with other servers, is not gone on with.
+  const std::string state_name =
+      cluster.launcher == Launcher::kLocal ? agent_states_.string() : agent_states_.filename().string();
   for (const PlacedReplica& replica : options_.replicas) {
     const ClusterNode& node = cluster.nodes[static_cast<size_t>(replica.node)];
-    RETURN_IF_ERROR(
-        add_process({.label = replica.label(),
-                     .node = node.address,
-                     .url = server_url(cluster, replica),
-                     .log = logs / fmt::format("replica{}.log", replica.dp_rank),
-                     .words = launch_words(cluster, node, options_.program, serve_arguments(cluster, replica), true),
-                     .folder = cluster.launcher == Launcher::kLocal ? node.folder : cluster.folder,
-                     .num_ranks = cluster.tensor_parallel_size}));
+    Words words = serve_arguments(cluster, replica);
+    std::ranges::copy(agent_arguments(cluster, options_.replicas, replica, state_name), std::back_inserter(words));
+    RETURN_IF_ERROR(add_process({.label = replica.label(),
+                                 .node = node.address,
+                                 .url = server_url(cluster, replica),
+                                 .log = logs / fmt::format("replica{}.log", replica.dp_rank),
+                                 .words = launch_words(cluster, node, options_.program, words, true),
+                                 .folder = cluster.launcher == Launcher::kLocal ? node.folder : cluster.folder,
+                                 .num_ranks = cluster.tensor_parallel_size}));
   }
   if (!cluster.router.enabled) return {};
+  Words router_words = router_arguments(cluster, options_.replicas);
+  std::ranges::copy(witness_arguments(cluster, options_.replicas, agent_states_.string()),
+                    std::back_inserter(router_words));
   return add_process({.label = "router",
                       .node = "this machine",
                       .url = router_url(cluster),
                       .log = logs / "router.log",
-                      .words = leased_here(options_.program, router_arguments(cluster, options_.replicas), true),
+                      .words = leased_here(options_.program, router_words, true),
                       .folder = cluster.folder});
 }
 
@@ -89,7 +100,8 @@ void Supervisor::add_groups() {
   std::vector<std::vector<WatchedProcess*>> groups;
   for (const auto& process : processes_) {
     const bool is_router = process->plan().num_ranks == 0;
-    if (groups.empty() || !options_.cluster.spans_replicas() || is_router) groups.emplace_back();
+    const bool is_apart = !options_.cluster.spans_replicas() || options_.cluster.heals();
+    if (groups.empty() || is_apart || is_router) groups.emplace_back();
     groups.back().push_back(process.get());
   }
   for (std::vector<WatchedProcess*>& members : groups) {
@@ -109,6 +121,8 @@ Status Supervisor::run() {
     if (status) wait_and_update();
   }
   drain();
+  std::error_code ignored;
+  std::filesystem::remove_all(agent_states_, ignored);
   return status;
 }
 
@@ -126,7 +140,9 @@ Status Supervisor::act(Group& group) {
   for (size_t idx = 0; idx < group.members.size(); idx++) {
     WatchedProcess& process = *group.members[idx];
     if (const auto how = process.take_end()) group.machine.member_ended(idx, *how, now);
-    if (process.is_silent()) group.machine.member_lost(idx, "answers no more", now);
+    // One that heals is silent while its leader's rank is started again, which its agent sees to.
+    const bool is_looked_after = options_.cluster.heals() && process.plan().num_ranks > 0;
+    if (process.is_silent() && !is_looked_after) group.machine.member_lost(idx, "answers no more", now);
     if (process.is_up()) group.machine.member_ready(idx);
   }
   const GroupMachine::Action action = group.machine.next(now);

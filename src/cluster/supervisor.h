@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -68,6 +69,7 @@ class Supervisor {
   std::vector<std::unique_ptr<WatchedProcess>> processes_;
   std::vector<Group> groups_;  // of servers; the router's is the last, if there is one
   ClusterState state_;
+  std::filesystem::path agent_states_;  // below the run folder
   std::string published_;
   int num_signals_ = 0, signals_when_draining_ = 0;
   bool draining_ = false;

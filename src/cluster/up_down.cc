@@ -99,8 +99,10 @@ Result<std::vector<KeptPort>> choose_ports(ClusterFile& cluster, std::vector<Pla
     ASSIGN_OR_RETURN(cluster.data_parallel_rpc_port, another_free_port(taken, kept));
   }
   for (PlacedReplica& replica : replicas) {
-    if (replica.port != 0) continue;
-    ASSIGN_OR_RETURN(replica.port, another_free_port(taken, kept));
+    for (uint16_t* const port : {&replica.port, &replica.agent_port}) {
+      if (*port != 0) continue;
+      ASSIGN_OR_RETURN(*port, another_free_port(taken, kept));
+    }
   }
   return kept;
 }

@@ -26,10 +26,9 @@ constexpr std::string_view kTopLevelFlags =
     "model served-model-name port data-parallel-size data-parallel-rpc-port tensor-parallel-size "
     "enable-expert-parallel drain-seconds";
 constexpr std::string_view kDerivedFlags =
-    "host data-parallel-rank data-parallel-address rank-board agent-fd process local-ranks local-rank "
-    "tensor-parallel-rank visible-devices "
-    "wait-on-failure";
-constexpr std::string_view kDerivedRouterFlags = "server-urls model drain-seconds";
+    "host data-parallel-rank data-parallel-address rank-board agent-fd process local-ranks local-rank agents state-dir "
+    "witness tensor-parallel-rank visible-devices wait-on-failure";
+constexpr std::string_view kDerivedRouterFlags = "server-urls model drain-seconds agents state-dir";
 
 // All keys of a section that the caller has not asked for are flags.
 std::vector<FlagSetting> read_flags(YamlKeys& keys, std::string_view own_keys) {
@@ -266,6 +265,23 @@ Result<ClusterFile> parse_cluster_file(const std::string& text, const std::strin
     return make_error(ErrorCode::kInvalidArgument, "{}{}{}: this is no YAML: {}", path, place.empty() ? "" : ":", place,
                       exception.msg);
   }
+}
+
+namespace {
+
+bool is_on(const std::vector<FlagSetting>& flags, std::string_view name) {
+  const auto flag = std::ranges::find(flags, name, &FlagSetting::name);
+  return flag != flags.end() && flag->values == std::vector<std::string>{"true"};
+}
+
+}  // namespace
+
+bool ClusterFile::heals() const {
+  return is_on(serve_flags, "enable-fault-tolerance");
+}
+
+bool ClusterFile::has_witness() const {
+  return heals() && spans_replicas() && router.enabled && is_on(router.flags, "witness");
 }
 
 Result<ClusterFile> read_cluster_file(const std::string& path) {

@@ -98,6 +98,10 @@ struct ClusterFile {
   std::string where(size_t node) const;  // "r1.yaml:3:11: nodes[0]"
 
   bool spans_replicas() const { return enable_expert_parallel && data_parallel_size > 1; }
+  // A lost rank is its agent's business (--enable-fault-tolerance): servers are lost and started one by one.
+  bool heals() const;
+  // The router votes among the agents of several servers.
+  bool has_witness() const;
 };
 
 // Whatever the file holds, errors name file, line, column and key, the value, and what would be right.

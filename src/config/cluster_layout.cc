@@ -60,6 +60,9 @@ Status check_listeners(const ClusterFile& cluster, const std::vector<PlacedRepli
     const int port = cluster.port == 0 ? 0 : cluster.port + replica.local_idx;
     RETURN_IF_ERROR(add(cluster.nodes[static_cast<size_t>(replica.node)].address, port, "port",
                         fmt::format("the server of {}", replica.label())));
+    if (cluster.heals() && cluster.spans_replicas())
+      RETURN_IF_ERROR(add(cluster.nodes[static_cast<size_t>(replica.node)].address, replica.agent_port,
+                          "data-parallel-rpc-port", fmt::format("the agent of {}", replica.label())));
   }
   if (!cluster.router.enabled || cluster.launcher != Launcher::kLocal) return {};
   return add(cluster.router.host.empty() ? "127.0.0.1" : cluster.router.host, cluster.router.port, "router.port",
@@ -137,7 +140,10 @@ Result<std::vector<PlacedReplica>> place_replicas(ClusterFile& cluster) {
       PlacedReplica replica{.dp_rank = static_cast<int>(replicas.size()),
                             .node = static_cast<int>(node),
                             .local_idx = local_idx,
-                            .port = static_cast<uint16_t>(cluster.port == 0 ? 0 : cluster.port + local_idx)};
+                            .port = static_cast<uint16_t>(cluster.port == 0 ? 0 : cluster.port + local_idx),
+                            .agent_port = static_cast<uint16_t>(cluster.data_parallel_rpc_port == 0
+                                                                    ? 0
+                                                                    : cluster.data_parallel_rpc_port + 1 + local_idx)};
       for (int rank = 0; rank < tp_size; rank++) replica.devices.push_back(local_idx * tp_size + rank);
       replicas.push_back(std::move(replica));
     }

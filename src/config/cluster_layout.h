@@ -17,6 +17,7 @@ struct PlacedReplica {
   int node = 0;              // its index in ClusterFile::nodes
   int local_idx = 0;         // the how many-th of its node
   uint16_t port = 0;         // of its server; 0: any free one
+  uint16_t agent_port = 0;   // of its agent, if it is one of a group; 0: any free one
   std::vector<int> devices;  // of its node, one a rank
 
   std::string label() const { return "replica " + std::to_string(dp_rank); }

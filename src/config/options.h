@@ -76,6 +76,13 @@ constexpr std::string_view survive_name(Survive survive) {
   return kNames[static_cast<size_t>(survive)];
 }
 
+// The agents of a group (src/agents), as the command line names them.
+struct AgentsOptions {
+  std::vector<std::string> addresses;  // "HOST:PORT" of those of all servers, by replica
+  bool has_witness = false;            // a router votes, too
+  std::string state_dir;               // what this one must not forget; empty: a folder of the run folder
+};
+
 // How a model is spread over ranks, and who this process is among them. rank = dp_rank * tp_size + tp_rank.
 struct ParallelOptions {
   int tensor_parallel_size = 1;
@@ -84,7 +91,7 @@ struct ParallelOptions {
   int agent_fd = -1;             // of a rank that an agent started: its end of the link (agents/rank_link.h)
   uint64_t process = 0;          // and the id by which the agents know this process
   int num_local_ranks = 0;       // of such a rank: how many share its node; 0: those of its replica
-  int local_rank = -1;           // and its place among them; -1: its tensor_parallel_rank
+  int local_rank = -1;           // and its place among them; of an agent: that of its first; -1: tensor_parallel_rank
   int data_parallel_size = 1;
   int data_parallel_rank = 0;
   bool enable_expert_parallel = false;  // else each expert's width is split over a replica's ranks
@@ -105,6 +112,8 @@ struct ParallelOptions {
   int failure_timeout_ms = 1000;     // silence after which a rank counts as gone
   int start_timeout_seconds = 600;   // how long a rank waits for the others at start
   bool wait_on_failure = false;      // a group that lost a rank: stay and refuse (else exit)
+  bool fault_tolerance = false;      // a group that lost a rank goes on, and this process is the parent of its ranks
+  AgentsOptions agents;              // of such a group
 
   // With expert parallelism all replicas step together; without, each replica is a group of its own.
   bool spans_replicas() const { return enable_expert_parallel && data_parallel_size > 1; }
@@ -127,6 +136,9 @@ struct RouterOptions {
   std::string server_api_key;         // for the replicas, in place of the client's
   DoorOptions door;
   std::string replica_ca_certs;  // that replicas' certificates are checked by; empty: the system's
+  AgentsOptions agents;          // of the group for which this process is the witness
+  std::string group_secret_file;
+  int failure_timeout_ms = 1000;  // as the ranks'
 
   // Health. Silence means that a question has no answer for so long; `fall` questions that fail otherwise, or `rise`
   // good answers, change what is thought of a replica.

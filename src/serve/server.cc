@@ -24,6 +24,7 @@
 #include "page/feed.h"
 #include "scheduler/scheduler.h"
 #include "serve/metrics.h"
+#include "serve/parent.h"
 #include "serve/rank_reports.h"
 #include "serve/replica.h"
 #include "text/chat_template.h"
@@ -387,7 +388,9 @@ void stop(RunningServer& server, StopSignals& signals, std::chrono::seconds pati
 }  // namespace
 
 Status run_server(const ServeOptions& options) {
-  if (options.parallel.has_agent() ? !options.parallel.is_leader() : options.parallel.rank_board_fd >= 0)
+  const ParallelOptions& parallel = options.parallel;
+  if (parallel.fault_tolerance && !parallel.has_agent() && parallel.group_size() > 1) return run_parent(options);
+  if (parallel.has_agent() ? !parallel.is_leader() : parallel.rank_board_fd >= 0)
     return run_started_rank(group_options(options));
   std::mutex mutex;
   std::optional<Error> failure;  // of a round; guarded by the mutex

@@ -105,7 +105,8 @@ int run_agent(char** words) {
     return 1;
   }
   signals.wait();
-  (*agent)->stop(std::chrono::steady_clock::now() + std::chrono::seconds(5));
+  (*agent)->end_ranks();
+  (*agent)->ranks_end_within(std::chrono::seconds(5));
   return 0;
 }
 
