@@ -369,7 +369,7 @@ class Reader {
       if (!top.IsMap()) return make_parameter_error("--config", "{}: must be a mapping of flags", config_file_);
       for (const auto& entry : top) RETURN_IF_ERROR(reader.read_entry(config_file_, entry.first, entry.second));
     } catch (const YAML::Exception& error) {
-      return make_parameter_error("--config", "{}:{}: {}", config_file_, error.mark.line + 1, error.msg);
+      return make_parameter_error("--config", "{}:{}: {}", config_file_, error.mark.line + 1, escaped(error.msg));
     }
     return take_over(std::move(reader));
   }

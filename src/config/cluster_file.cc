@@ -263,7 +263,7 @@ Result<ClusterFile> parse_cluster_file(const std::string& text, const std::strin
   } catch (const YAML::Exception& exception) {
     const std::string place = yaml_place(exception.mark);
     return make_error(ErrorCode::kInvalidArgument, "{}{}{}: this is no YAML: {}", path, place.empty() ? "" : ":", place,
-                      exception.msg);
+                      escaped(exception.msg));
   }
 }
 

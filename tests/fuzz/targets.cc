@@ -1,9 +1,13 @@
 #include "targets.h"
 
+#include <sys/stat.h>
+
 #include <boost/json.hpp>
 #include <filesystem>
 #include <string>
 
+#include "agents/agent.h"
+#include "agents/log_state.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -18,17 +22,24 @@
 #include "config/model_config.h"
 #include "eval/score.h"
 #include "http/message.h"
+#include "openai/answer/answer_log.h"
 #include "openai/api_address.h"
+#include "openai/keys/api_keys.h"
 #include "openai/messages/messages_request.h"
 #include "openai/request/chat_request.h"
 #include "openai/request/generation_params.h"
 #include "openai/responses/response_items.h"
 #include "openai/responses/responses_request.h"
+#include "placement/balance.h"
+#include "placement/expert_placement.h"
+#include "placement/loss.h"
 #include "preflight/cluster_check.h"
+#include "router/answer_keeper.h"
 #include "router/forwarding.h"
 #include "router/replica_table.h"
 #include "router/request_facts.h"
 #include "serve/server_state.h"
+#include "telemetry/trace.h"
 #include "text/chat_template.h"
 #include "text/folder_config.h"
 #include "text/tokenizer.h"
@@ -192,6 +203,95 @@ void read_router(std::string_view bytes) {
   CHECK(passed_on + boundary.take_rest() == bytes);
 }
 
+// A replica's answer with its log, as a router splits it, and as the next server reads what the router kept.
+void read_answer_log(std::string_view bytes) {
+  const auto read = [&](size_t most) {
+    router::LogReader reader;
+    router::LogReader::Step all;
+    for (size_t at = 0; at < bytes.size();) {
+      const size_t length = std::min(bytes.size() - at, 1 + static_cast<uint8_t>(bytes[at]) % most);
+      const router::LogReader::Step step = reader.pass(bytes.substr(at, length));
+      at += length;
+      // Behind a word of giving up nobody reads on.
+      all.events += step.events, all.records += step.records, all.last_words += step.last_words;
+      all.has_news |= step.has_news, all.is_whole |= step.is_whole;
+      all.is_given_up |= step.is_given_up, all.has_failed |= step.has_failed;
+      if (all.is_given_up) break;
+    }
+    return all;
+  };
+  const router::LogReader::Step in_pieces = read(7), by_bytes = read(1);
+  CHECK(in_pieces.events == by_bytes.events && in_pieces.is_given_up == by_bytes.is_given_up);
+  if (!by_bytes.is_given_up) CHECK(in_pieces.records == by_bytes.records && in_pieces.is_whole == by_bytes.is_whole);
+  for (const std::string_view log : {std::string_view(by_bytes.records), bytes}) {
+    const auto parsed = openai::parse_answer_log(log);
+    if (!passed(parsed)) continue;
+    std::string told = openai::start_record(parsed->start);
+    for (const auto& [choice, output] : parsed->entries) told += openai::output_record(choice, output, true);
+    const auto again = openai::parse_answer_log(told);
+    CHECK(again.has_value() || told.contains(openai::answer_log::kPass), "{}", cachalot::quoted(told));
+  }
+  passed(openai::parse_whole(bytes));
+  if (const auto trace = telemetry::parse_traceparent(bytes))
+    CHECK(telemetry::parse_traceparent(telemetry::to_traceparent(*trace)).has_value());
+}
+
+void read_keys(std::string_view bytes) {
+  static const Folder folder;
+  const std::string path = folder.with("keys.yaml", bytes) + "/keys.yaml";
+  CHECK(chmod(path.c_str(), S_IRUSR | S_IWUSR) == 0);
+  const auto keys = openai::read_api_key_file(path);
+  if (!passed(keys)) return;
+  for (const openai::ApiKey& key : *keys) CHECK(!key.name.empty() && !key.key.empty());
+}
+
+void read_placement(std::string_view bytes) {
+  if (const auto load = ExpertLoad::parse(bytes, "load.json"); passed(load))
+    for (const std::vector<double>& layer : load->layers) CHECK(layer.size() == load->num_experts());
+  const auto placement = ExpertPlacement::parse(bytes, "placement.json");
+  if (!passed(placement)) return;
+  const auto again = ExpertPlacement::parse(placement->to_json(), "placement.json");
+  CHECK(again.has_value() && again->hash() == placement->hash());
+  const int lost[] = {0};
+  if (placement->shape().num_ranks > 1) check_text(placement_after_loss(*placement, lost).text());
+}
+
+// What an agent hears from others, each word behind two bytes: of whom it is, and its length. And a file of its log.
+class DeafHost : public agents::AgentHost {
+ public:
+  void send(int, std::string) override {}
+  void start_rank(int, uint64_t) override {}
+  void kill_rank(int, uint64_t) override {}
+  void tell_rank(int, uint64_t, const agents::Order&) override {}
+  uint64_t random() override { return ++number_; }
+  void write(std::string, std::function<void(Status)> done) override { writes_.push_back(std::move(done)); }
+  void write_all() {
+    for (const auto& done : std::exchange(writes_, {})) done({});
+  }
+
+ private:
+  uint64_t number_ = 0;
+  std::vector<std::function<void(Status)>> writes_;
+};
+
+void tell_agent(std::string_view bytes) {
+  passed(agents::decode_state(bytes));
+  decode_as<agents::LogState>(bytes);
+  DeafHost host;
+  agents::Agent::Time now{};
+  const agents::AgentOptions options{.server = 0, .num_servers = 3, .ranks_per_server = 2};
+  agents::Agent agent(options, std::nullopt, host, now);
+  while (bytes.size() > 2) {
+    const auto server = static_cast<uint8_t>(bytes[0]) % 4;
+    const size_t length = std::min<size_t>(static_cast<uint8_t>(bytes[1]), bytes.size() - 2);
+    agent.receive(now, server, bytes.substr(2, length));
+    bytes.remove_prefix(2 + length);
+    now += agent.tick_interval();
+    agent.tick(now);
+    host.write_all();
+  }
+}
+
 // What a process of ours, a node, or some server of this API answers to another process of ours.
 void read_answer(std::string_view bytes) {
   const std::string text(bytes);
@@ -257,6 +357,10 @@ constexpr Target kTargets[] = {
     {"membership", read_membership, 1 << 12},
     {"router", read_router, 1 << 14},
     {"answer", read_answer, 1 << 14},
+    {"answer_log", read_answer_log, 1 << 14},
+    {"keys", read_keys, 1 << 13},
+    {"placement", read_placement, 1 << 14},
+    {"agent", tell_agent, 1 << 12},
     {"http", talk_to_server, 1 << 14, 10},
     {"replica", answer_router, 1 << 14, 5},
     {"command_line", read_command_line, 1 << 12},

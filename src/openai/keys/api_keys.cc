@@ -78,7 +78,7 @@ Result<std::vector<ApiKey>> read_api_key_file(const std::string& path) {
   try {
     list = YAML::Load(*text);
   } catch (const YAML::Exception& exception) {
-    return refused(fmt::format("is no YAML: {} at {}", exception.msg, yaml_place(exception.mark)));
+    return refused(fmt::format("is no YAML: {} at {}", escaped(exception.msg), yaml_place(exception.mark)));
   }
   if (!list.IsSequence()) return refused("must be a list of mappings with name and key");
   std::vector<ApiKey> keys;
