@@ -48,7 +48,7 @@ CONFIG
 "$work/null_backend" ${port[direct]} &
 pids+=($!)
 "$cachalot" router --server-urls http://127.0.0.1:${port[direct]} --host 127.0.0.1 --port ${port[cachalot]} --io-threads 1 \
-  --log-level warning &
+  --max-in-flight-per-replica 0 --log-level error &
 declare -A pid=([cachalot]=$!)
 haproxy -db -q -f "$work/haproxy.cfg" &
 pid[haproxy]=$!

@@ -222,10 +222,10 @@ struct ClientCall::Impl {
     if (error || is_cancelled || timeout->has_expired()) co_return failure("cannot reach", error);
     is_connected = true;
     socket.set_option(tcp::no_delay(true), error);
+    socket.non_blocking(true, error);
     if (!request.url.is_https) co_return Status{};
     auto tls = pool->tls();
     if (!tls) co_return std::unexpected(std::move(tls.error()));
-    socket.non_blocking(true, error);
     const boost::system::error_code failed = co_await connection->stream.shake_hands(**tls, false, request.url.host);
     if (failed)
       co_return timeout->has_expired() || is_cancelled
@@ -306,11 +306,7 @@ struct ClientCall::Impl {
   awaitable<boost::system::error_code> fill_buffer() {
     boost::beast::flat_buffer& buffer = connection->buffer;
     buffer.shrink_to_fit();
-    const auto [wait_error] = co_await connection->stream.wait_readable();
-    if (wait_error) co_return wait_error;
-    const auto [read_error, num_read] = co_await connection->stream.read_some(buffer.prepare(kPieceBytes));
-    buffer.commit(num_read);
-    boost::system::error_code error = read_error;
+    boost::system::error_code error = co_await connection->stream.read_leanly(buffer, kPieceBytes);
     if (error == asio::error::eof) parser->put_eof(error);  // the body's end, if nothing else says where it is
     co_return error;
   }

@@ -286,7 +286,7 @@ awaitable<std::optional<RequestFault>> Connection::read_head_lines(Parser& parse
   if (buffer_.size() == 0) {
     buffer_.shrink_to_fit();  // an idle connection holds no memory that a large body left behind
     timeout_.arm(has_served_ ? options.idle_timeout : options.header_timeout);
-    const auto [error] = co_await stream_.wait_readable();
+    const boost::system::error_code error = co_await stream_.read_leanly(buffer_, kHeadReadBytes);
     is_gone = static_cast<bool>(error);
     if (is_gone) co_return std::nullopt;
   }
@@ -420,13 +420,7 @@ awaitable<void> Connection::watch_for_close(Exchange& exchange) {
       if (is_cut_ || !stream_.socket.is_open()) co_return;
     }
     buffer_.shrink_to_fit();  // an answer may take long
-    const auto [wait_error] = co_await stream_.wait_readable();
-    boost::system::error_code error = wait_error;
-    if (!error) {
-      const auto [read_error, num_read] = co_await stream_.read_some(buffer_.prepare(kHeadReadBytes));
-      buffer_.commit(num_read);
-      error = read_error;
-    }
+    const boost::system::error_code error = co_await stream_.read_leanly(buffer_, kHeadReadBytes);
     if (exchange.is_handled || is_cut_) co_return;
     if (error == asio::error::eof && !stream_.has_tls()) break;  // who ends TLS, listens no more
     if (error) exchange.call.client_is_gone_ = true;

@@ -4,6 +4,7 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -39,9 +40,18 @@ class Stream {
   }
   std::string why(const boost::system::error_code& error) const { return tls_ ? tls_->why(error) : error.message(); }
 
-  // Until there may be something to read, or it is the end.
-  awaitable<std::tuple<boost::system::error_code>> wait_readable() {
-    return tls_ && tls_->has_pending() ? at_once() : socket.async_wait(boost::asio::socket_base::wait_read, kResult);
+  // Up to so many bytes more into the buffer, which grows only when they are there. The socket does not block.
+  awaitable<boost::system::error_code> read_leanly(boost::beast::flat_buffer& buffer, size_t most_bytes) {
+    if (tls_) co_return co_await read_tls_leanly(buffer, most_bytes);
+    std::array<char, kLeanBytes> first;  // a read that waits costs no call of the system, as waiting alone does
+    const auto [error, num_first] = co_await socket.async_read_some(boost::asio::buffer(first), kResult);
+    boost::asio::buffer_copy(buffer.prepare(num_first), boost::asio::buffer(first, num_first));
+    buffer.commit(num_first);
+    if (num_first == first.size() && most_bytes > num_first) {
+      boost::system::error_code rest_error;  // is met by the next read
+      buffer.commit(socket.read_some(buffer.prepare(most_bytes - num_first), rest_error));
+    }
+    co_return error;
   }
   awaitable<Done> read_some(boost::asio::mutable_buffer buffer) {
     return tls_ ? read_tls(buffer) : socket.async_read_some(buffer, kResult);
@@ -76,8 +86,16 @@ class Stream {
   Socket socket;
 
  private:
-  static awaitable<std::tuple<boost::system::error_code>> at_once() {
-    co_return std::tuple(boost::system::error_code());
+  static constexpr size_t kLeanBytes = 512;
+
+  awaitable<boost::system::error_code> read_tls_leanly(boost::beast::flat_buffer& buffer, size_t most_bytes) {
+    if (!tls_->has_pending()) {
+      const auto [error] = co_await socket.async_wait(boost::asio::socket_base::wait_read, kResult);
+      if (error) co_return error;
+    }
+    const auto [error, num_read] = co_await read_tls(buffer.prepare(most_bytes));
+    buffer.commit(num_read);
+    co_return error;
   }
 
   awaitable<Done> read_tls(boost::asio::mutable_buffer buffer) {
