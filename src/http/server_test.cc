@@ -336,6 +336,22 @@ TEST_F(ServerTest, AClientThatClosesItsHalfGetsItsAnswer) {
   EXPECT_THAT(both.read_to_end(), AllOf(HasSubstr("hello 1"), HasSubstr("hello 2")));
 }
 
+// The end of what a client says comes while its request is answered: it is not waited for again.
+TEST_F(ServerTest, AHalfClosedConnectionEndsBehindWhatWasAsked) {
+  start();
+  for (const std::string_view begun :
+       {"", "GET /hel", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"}) {
+    kept_ = {};
+    RawClient client = connect();
+    client.send(fmt::format("POST /kept HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc{}", begun));
+    client.close_half();
+    const Responder responder = kept();
+    std::this_thread::sleep_for(milliseconds(50));
+    responder.respond(Response::text(200, "late"));
+    EXPECT_THAT(client.read_to_end(), AllOf(StartsWith("HTTP/1.1 200 OK\r\n"), HasSubstr("late"))) << begun;
+  }
+}
+
 TEST_F(ServerTest, SaysHowLongAConnectionMayBeIdle) {
   options_.idle_timeout = std::chrono::seconds(7);
   start();

@@ -42,11 +42,13 @@ class Stream {
 
   // Up to so many bytes more into the buffer, which grows only when they are there. The socket does not block.
   awaitable<boost::system::error_code> read_leanly(boost::beast::flat_buffer& buffer, size_t most_bytes) {
+    if (has_ended_) co_return boost::asio::error::eof;
     if (tls_) co_return co_await read_tls_leanly(buffer, most_bytes);
     std::array<char, kLeanBytes> first;  // a read that waits costs no call of the system, as waiting alone does
     const auto [error, num_first] = co_await socket.async_read_some(boost::asio::buffer(first), kResult);
     boost::asio::buffer_copy(buffer.prepare(num_first), boost::asio::buffer(first, num_first));
     buffer.commit(num_first);
+    has_ended_ = error == boost::asio::error::eof;
     if (num_first == first.size() && most_bytes > num_first) {
       boost::system::error_code rest_error;  // is met by the next read
       buffer.commit(socket.read_some(buffer.prepare(most_bytes - num_first), rest_error));
@@ -54,6 +56,7 @@ class Stream {
     co_return error;
   }
   awaitable<Done> read_some(boost::asio::mutable_buffer buffer) {
+    if (has_ended_) return at_end();  // Asio would wait for an event that has been
     return tls_ ? read_tls(buffer) : socket.async_read_some(buffer, kResult);
   }
   awaitable<Done> write_some(boost::asio::const_buffer bytes) {
@@ -88,6 +91,7 @@ class Stream {
  private:
   static constexpr size_t kLeanBytes = 512;
 
+  static awaitable<Done> at_end() { co_return Done(boost::asio::error::eof, 0); }
   awaitable<boost::system::error_code> read_tls_leanly(boost::beast::flat_buffer& buffer, size_t most_bytes) {
     if (!tls_->has_pending()) {
       const auto [error] = co_await socket.async_wait(boost::asio::socket_base::wait_read, kResult);
@@ -129,6 +133,7 @@ class Stream {
   }
 
   std::unique_ptr<TlsSession> tls_;
+  bool has_ended_ = false;  // read_leanly() has met the end
 };
 
 }  // namespace cachalot::http
