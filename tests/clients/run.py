@@ -29,7 +29,7 @@ NANO = ROOT / "models/nano"
 KEY = "sesame"
 READY_SECONDS = 120
 UV = "uv==0.13.9"  # where packages' needs are to be left out
-SUITE_SECONDS = 300
+SUITE_SECONDS = 700
 
 # Name: (where it is installed, its packages whose versions are told, its tests).
 SUITES = {

@@ -71,10 +71,10 @@ suite("tools", () => {
   });
 
   test("an object", async () => {
-    const schema = z.object({ name: z.string(), country: z.string(), population: z.number().int() });
-    const fields = { model, prompt: scene.cityQuestion, maxRetries: 0, output: Output.object({ schema }) };
-    assert.equal((await generateText(fields)).output.country, "France");
+    const schema = z.object({ name: z.string(), age: z.number().int(), city: z.string() });
+    const fields = { model, prompt: scene.personQuestion, maxRetries: 0, output: Output.object({ schema }) };
+    assert.deepEqual((await generateText(fields)).output, scene.person);
     const streamed = streamText(fields);
-    assert.equal((await streamed.output).country, "France");
+    assert.deepEqual(await streamed.output, scene.person);
   });
 });

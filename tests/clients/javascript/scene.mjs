@@ -12,7 +12,9 @@ export async function modelOf(url) {
 
 export const weatherQuestion = "What is the weather in Paris?";
 export const weatherDescription = "The weather of a city";
-export const cityQuestion = "Describe Paris as a city.";
+// Its answer is the object.
+export const personQuestion = "Anna is 31 years old and lives in Rome. Answer in JSON with the keys name, age and city.";
+export const person = { name: "Anna", age: 31, city: "Rome" };
 
 // The tool; remembers what it was asked.
 export class WeatherStation {

@@ -26,6 +26,7 @@ def model_of(url):
 
 # A question that a tool answers, and its answer.
 WEATHER_QUESTION = "What is the weather in Paris?"
+TWO_WEATHERS_QUESTION = "What is the weather in Rome and in Oslo?"
 WEATHER_DESCRIPTION = "The weather of a city"
 WEATHER_SCHEMA = {
     "type": "object",
@@ -53,11 +54,10 @@ class WeatherStation:
         test.assertNotIn("<｜", answer)
 
 
-# A question whose answer is an object.
-CITY_QUESTION = "Describe Paris as a city."
+# A text, of which an object is to be made, and a question whose answer is that object.
+PERSON_TEXT = "Anna is 31 years old and lives in Rome."
+PERSON_QUESTION = PERSON_TEXT + " Answer in JSON with the keys name, age and city."
 
 
-def check_city(test, city):
-    """What is of its type already; that it is right needs a model that knows of cities, or the script."""
-    if NANO_URL != TOOLS_URL:
-        test.assertEqual((city.name, city.country), ("Paris", "France"))
+def check_person(test, person):
+    test.assertEqual((person.name, person.age, person.city), ("Anna", 31, "Rome"))

@@ -171,15 +171,15 @@ class Tools(unittest.TestCase):
         self.assertEqual(counted.input_tokens, message.usage.input_tokens + message.usage.cache_read_input_tokens)
 
     def test_a_message_is_parsed(self):
-        class City(pydantic.BaseModel):
+        class Person(pydantic.BaseModel):
             name: str
-            country: str
-            population: int
+            age: int
+            city: str
 
         message = self.client.messages.parse(
-            messages=[{"role": "user", "content": scene.CITY_QUESTION}], output_format=City, **self.fields
+            messages=[{"role": "user", "content": scene.PERSON_QUESTION}], output_format=Person, **self.fields
         )
-        scene.check_city(self, message.parsed_output)
+        scene.check_person(self, message.parsed_output)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import pydantic
 import scene
 
 
-class City(pydantic.BaseModel):
+class Person(pydantic.BaseModel):
     name: str
-    country: str
-    population: int
+    age: int
+    city: str
 
 
 class BuiltInModel(unittest.TestCase):
@@ -32,13 +32,13 @@ class BuiltInModel(unittest.TestCase):
 
 
 class Tools(unittest.TestCase):
-    MESSAGES = [{"role": "user", "content": scene.CITY_QUESTION}]
+    MESSAGES = [{"role": "user", "content": scene.PERSON_QUESTION}]
 
     def setUp(self):
         self.fields = {
             "model": scene.model_of(scene.TOOLS_URL),
             "max_retries": 0,
-            "response_model": City,
+            "response_model": Person,
             "messages": self.MESSAGES,
         }
 
@@ -46,26 +46,32 @@ class Tools(unittest.TestCase):
         return instructor.from_openai(openai.OpenAI(base_url=scene.TOOLS_URL, max_retries=0), mode=mode)
 
     def test_objects(self):
-        for mode in ("TOOLS", "JSON", "JSON_SCHEMA", "MD_JSON", "PARALLEL_TOOLS"):
+        for mode in ("TOOLS", "JSON", "JSON_SCHEMA", "MD_JSON"):
             with self.subTest(mode):
-                fields = self.fields
-                if mode == "PARALLEL_TOOLS":
-                    fields = fields | {"response_model": Iterable[City]}
-                city = self.client(instructor.Mode[mode]).create(**fields)
-                city = list(city)[0] if mode == "PARALLEL_TOOLS" else city
-                scene.check_city(self, city)
+                scene.check_person(self, self.client(instructor.Mode[mode]).create(**self.fields))
+
+    def test_several_objects(self):
+        class get_weather(pydantic.BaseModel):  # the tool's name
+            """The weather of a city"""
+
+            city: str
+
+        question = [{"role": "user", "content": scene.TWO_WEATHERS_QUESTION}]
+        fields = self.fields | {"response_model": Iterable[get_weather], "messages": question}
+        asked = self.client(instructor.Mode.PARALLEL_TOOLS).create(**fields)
+        self.assertEqual([each.city for each in asked], ["Rome", "Oslo"])
 
     def test_an_object_in_pieces(self):
         for mode in ("TOOLS", "JSON"):
             with self.subTest(mode):
                 pieces = list(self.client(instructor.Mode[mode]).create_partial(**self.fields))
                 self.assertGreater(len(pieces), 3)
-                scene.check_city(self, pieces[-1])
+                scene.check_person(self, pieces[-1])
 
     def test_an_object_by_messages(self):
         client = anthropic.Anthropic(base_url=scene.root(scene.TOOLS_URL), api_key=scene.KEY, max_retries=0)
-        city = instructor.from_anthropic(client).create(max_tokens=1000, **self.fields)
-        scene.check_city(self, city)
+        person = instructor.from_anthropic(client).create(max_tokens=1000, **self.fields)
+        scene.check_person(self, person)
 
 
 if __name__ == "__main__":

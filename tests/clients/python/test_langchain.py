@@ -10,12 +10,12 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 
-class City(pydantic.BaseModel):
-    """A city"""
+class Person(pydantic.BaseModel):
+    """A person"""
 
     name: str
-    country: str
-    population: int
+    age: int
+    city: str
 
 
 def chat_of(url, **fields):
@@ -65,15 +65,15 @@ class Tools(unittest.TestCase):
         chat = chat_of(scene.TOOLS_URL)
         for method in ("json_schema", "function_calling", "json_mode"):
             with self.subTest(method):
-                city = chat.with_structured_output(City, method=method).invoke(scene.CITY_QUESTION)
-                scene.check_city(self, city)
+                person = chat.with_structured_output(Person, method=method).invoke(scene.PERSON_QUESTION)
+                scene.check_person(self, person)
 
     def test_an_agent_that_answers_with_an_object(self):
-        for strategy in (ProviderStrategy(City), ToolStrategy(City)):
+        for strategy in (ProviderStrategy(Person), ToolStrategy(Person)):
             with self.subTest(type(strategy).__name__):
                 agent = create_agent(chat_of(scene.TOOLS_URL), [], response_format=strategy)
-                state = agent.invoke({"messages": [("user", scene.CITY_QUESTION)]})
-                scene.check_city(self, state["structured_response"])
+                state = agent.invoke({"messages": [("user", scene.PERSON_QUESTION)]})
+                scene.check_person(self, state["structured_response"])
 
 
 if __name__ == "__main__":

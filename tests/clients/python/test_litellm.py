@@ -9,10 +9,10 @@ import pydantic
 import scene
 
 
-class City(pydantic.BaseModel):
+class Person(pydantic.BaseModel):
     name: str
-    country: str
-    population: int
+    age: int
+    city: str
 
 
 TOOLS = [
@@ -75,9 +75,9 @@ class Tools(unittest.TestCase):
     def test_an_object(self):
         for provider in ("hosted_vllm", "openai"):
             with self.subTest(provider):
-                question = [{"role": "user", "content": scene.CITY_QUESTION}]
-                answer = complete(scene.TOOLS_URL, provider, question, response_format=City)
-                scene.check_city(self, City.model_validate_json(answer.choices[0].message.content))
+                question = [{"role": "user", "content": scene.PERSON_QUESTION}]
+                answer = complete(scene.TOOLS_URL, provider, question, response_format=Person)
+                scene.check_person(self, Person.model_validate_json(answer.choices[0].message.content))
 
     def test_responses(self):
         answer = litellm.responses(

@@ -13,7 +13,7 @@ import program
 import scene
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-START_SECONDS = 150
+START_SECONDS = 400  # three minutes on two busy cores
 SECONDS = 120
 
 

@@ -244,10 +244,10 @@ class BuiltInModel(unittest.TestCase):
         self.assertIsInstance(response.output_parsed, City)
 
 
-class City(pydantic.BaseModel):
+class Person(pydantic.BaseModel):
     name: str
-    country: str
-    population: int
+    age: int
+    city: str
 
 
 class Tools(unittest.TestCase):
@@ -309,7 +309,7 @@ class Tools(unittest.TestCase):
         self.station.check(self, answer)
 
     def test_two_calls_at_once(self):
-        question = [{"role": "user", "content": "What is the weather in Rome and in Oslo?"}]
+        question = [{"role": "user", "content": scene.TWO_WEATHERS_QUESTION}]
         fields = {"model": self.model, "tools": self.chat_tools, "messages": question}
         whole = self.client.chat.completions.create(**fields).choices[0].message
         with self.client.chat.completions.stream(**fields) as stream:
@@ -323,10 +323,10 @@ class Tools(unittest.TestCase):
         self.assertTrue(self.client.chat.completions.create(**fields).choices[0].message.content)
 
     def test_a_chat_is_parsed(self):
-        messages = [{"role": "user", "content": scene.CITY_QUESTION}]
-        fields = {"model": self.model, "messages": messages, "response_format": City}
+        messages = [{"role": "user", "content": scene.PERSON_QUESTION}]
+        fields = {"model": self.model, "messages": messages, "response_format": Person}
         parsed = self.client.chat.completions.parse(**fields).choices[0].message.parsed
-        scene.check_city(self, parsed)
+        scene.check_person(self, parsed)
         with self.client.chat.completions.stream(**fields) as stream:
             events = list(stream)
             self.assertEqual(stream.get_final_completion().choices[0].message.parsed, parsed)
@@ -359,9 +359,9 @@ class Tools(unittest.TestCase):
         self.assertEqual(json.loads(call.arguments), {"city": "Paris"})
 
     def test_a_response_is_parsed(self):
-        fields = {"model": self.model, "input": scene.CITY_QUESTION, "text_format": City}
+        fields = {"model": self.model, "input": scene.PERSON_QUESTION, "text_format": Person}
         parsed = self.client.responses.parse(**fields).output_parsed
-        scene.check_city(self, parsed)
+        scene.check_person(self, parsed)
         with self.client.responses.stream(**fields) as stream:
             stream.until_done()
             self.assertEqual(stream.get_final_response().output_parsed, parsed)

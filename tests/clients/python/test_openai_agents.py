@@ -8,10 +8,10 @@ import pydantic
 import scene
 
 
-class City(pydantic.BaseModel):
+class Person(pydantic.BaseModel):
     name: str
-    country: str
-    population: int
+    age: int
+    city: str
 
 
 def models_of(url):
@@ -47,8 +47,8 @@ class Tools(unittest.IsolatedAsyncioTestCase):
     async def test_an_object(self):
         for model in models_of(scene.TOOLS_URL):
             with self.subTest(type(model).__name__):
-                agent = agents.Agent(name="a", model=model, output_type=City)
-                scene.check_city(self, (await agents.Runner.run(agent, scene.CITY_QUESTION)).final_output)
+                agent = agents.Agent(name="a", model=model, output_type=Person)
+                scene.check_person(self, (await agents.Runner.run(agent, scene.PERSON_QUESTION)).final_output)
 
     async def test_a_handoff(self):
         for model in models_of(scene.TOOLS_URL):
@@ -59,7 +59,7 @@ class Tools(unittest.IsolatedAsyncioTestCase):
                     instructions="You are the expert.",
                 )  # fmt: skip
                 first = agents.Agent(name="first", model=model, handoffs=[expert])
-                run = await agents.Runner.run(first, "Hand this over. " + scene.WEATHER_QUESTION)
+                run = await agents.Runner.run(first, "First use transfer_to_expert, then get_weather with city Paris.")
                 self.assertIs(run.last_agent, expert)
                 station.check(self, run.final_output)
 

@@ -12,10 +12,10 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
 
-class City(pydantic.BaseModel):
+class Person(pydantic.BaseModel):
     name: str
-    country: str
-    population: int
+    age: int
+    city: str
 
 
 def models_of(url):
@@ -59,8 +59,8 @@ class Tools(unittest.IsolatedAsyncioTestCase):
                 kinds.append(NativeOutput)
             for kind in kinds:
                 with self.subTest(type(model).__name__, kind=kind.__name__):
-                    agent = Agent(model, output_type=kind(City))
-                    scene.check_city(self, (await agent.run(scene.CITY_QUESTION)).output)
+                    agent = Agent(model, output_type=kind(Person))
+                    scene.check_person(self, (await agent.run(scene.PERSON_QUESTION)).output)
 
 
 if __name__ == "__main__":
