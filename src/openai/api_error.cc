@@ -63,6 +63,11 @@ ErrorForm error_form(std::string_view path) {
   return is_anthropic ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
 }
 
+ErrorForm error_form(const http::Request& request) {
+  const bool is_shared = request.path == "/v1/models" || request.path.starts_with("/v1/models/");
+  return is_shared && request.headers.contains("anthropic-version") ? ErrorForm::kAnthropic : error_form(request.path);
+}
+
 json::value text_or_null(const std::string& text) {
   return text.empty() ? json::value() : json::value(text);
 }

@@ -16,8 +16,9 @@ namespace cachalot::openai {
 // Whose clients read an error: OpenAI's {"error": {"message", "type", "param", "code"}}, or Anthropic's
 // {"type": "error", "error": {"type", "message", "details": {"error_code"}}, "request_id"}.
 enum class ErrorForm { kOpenAi, kAnthropic };
-// Of the answers of a path.
+// Of the answers of a path; of those to a request, whose path both may have.
 ErrorForm error_form(std::string_view path);
+ErrorForm error_form(const http::Request& request);
 
 // What a client is told when something is wrong.
 struct ApiError {

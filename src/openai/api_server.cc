@@ -86,7 +86,7 @@ ApiKeys::Entry ApiServer::check_head(const http::Request& head) const {
   if (!entry || is_open_.load(std::memory_order_acquire) || std::ranges::find(kAlways, head.path) != std::end(kAlways))
     return entry;
   http::Response response = ApiError(503, "the model is still being loaded; /state says how far it is", "server_error")
-                                .to_response({}, error_form(head.path));
+                                .to_response({}, error_form(head));
   response.headers.set("Retry-After", "5");
   return std::unexpected(std::move(response));
 }
@@ -219,27 +219,30 @@ ApiResult<json::object> ApiServer::text_of_ids(const json::object& body, const s
 http::Response ApiServer::models(const http::Request& request) const {
   json::array data;
   const std::vector<std::string>& names = options_.served_model_names;
-  // Anthropic's clients want to know less.
-  if (request.headers.contains("anthropic-version")) {
-    const std::string created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(created_));
-    for (const std::string& name : names)
-      data.push_back({{"type", "model"}, {"id", name}, {"display_name", name}, {"created_at", created}});
+  const ErrorForm form = error_form(request);
+  for (const std::string& name : names) data.push_back(describe_model(name, form));
+  if (form == ErrorForm::kAnthropic)
     return json_response(
         {{"data", std::move(data)}, {"has_more", false}, {"first_id", names.front()}, {"last_id", names.back()}});
-  }
-  for (const std::string& name : names) data.push_back(describe_model(name));
   return json_response({{"object", "list"}, {"data", std::move(data)}});
 }
 
-http::Response ApiServer::model(std::string_view name) const {
+http::Response ApiServer::model(const http::Request& request) const {
+  const ErrorForm form = error_form(request);
+  std::string_view name = std::string_view(request.path).substr(std::string_view("/v1/models/").size());
   // A path has each slash once; a name that begins with one has lost it.
   const std::string rooted = "/" + std::string(name);
   if (std::ranges::find(options_.served_model_names, rooted) != options_.served_model_names.end()) name = rooted;
-  if (const auto known = check_model({{"model", name}}); !known) return known.error().to_response();
-  return json_response(describe_model(name));
+  if (const auto known = check_model({{"model", name}}); !known) return known.error().to_response({}, form);
+  return json_response(describe_model(name, form));
 }
 
-json::object ApiServer::describe_model(std::string_view name) const {
+json::object ApiServer::describe_model(std::string_view name, ErrorForm form) const {
+  if (form == ErrorForm::kAnthropic)  // whose clients want to know less
+    return {{"type", "model"},
+            {"id", name},
+            {"display_name", name},
+            {"created_at", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(created_))}};
   return {{"id", name},
           {"object", "model"},
           {"created", created_},
@@ -318,9 +321,7 @@ void ApiServer::register_short_routes(http::Server& server) {
     return http::Response{200, {{"Content-Type", "text/css; charset=utf-8"}}, std::string(api_page_style())};
   });
   at_once("GET", "/v1/models", [this](const auto& request) { return models(request); });
-  at_once("GET", "/v1/models/*", [this](const auto& request) {
-    return model(std::string_view(request.path).substr(std::string_view("/v1/models/").size()));
-  });
+  at_once("GET", "/v1/models/*", [this](const auto& request) { return model(request); });
   for (const auto& [method, path] :
        {std::pair("GET", "/health"), std::pair("GET", "/ping"), std::pair("POST", "/ping")})
     at_once(method, path, [this](const auto&) { return http::Response{service_.healthy() ? 200 : 503, {}, {}}; });

@@ -146,8 +146,8 @@ class ApiServer {
   // Answered at once.
   void register_short_routes(http::Server& server);
   http::Response models(const http::Request& request) const;
-  http::Response model(std::string_view name) const;
-  boost::json::object describe_model(std::string_view name) const;
+  http::Response model(const http::Request& request) const;
+  boost::json::object describe_model(std::string_view name, ErrorForm form) const;
   http::Response load() const;
 
   GenerationService& service_;

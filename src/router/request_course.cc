@@ -78,7 +78,7 @@ RequestCourse::RequestCourse(RouterState& state, http::Request& request, std::st
       request_(request),
       id_(std::move(id)),
       target_(request.target),
-      error_form_(openai::error_form(request.path)),
+      error_form_(openai::error_form(request)),
       arrival_(arrival),
       keeper_(state.takeover_memory) {}
 

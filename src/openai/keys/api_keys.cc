@@ -209,7 +209,7 @@ void ApiKeys::refresh(Time now) const {
 }
 
 ApiKeys::Entry ApiKeys::admit(const http::Request& head, std::span<const std::string_view> open_paths, Time now) const {
-  const ErrorForm form = error_form(head.path);
+  const ErrorForm form = error_form(head);
   const bool is_open = std::ranges::find(open_paths, head.path) != open_paths.end();
   const Digest given = digest_of(is_open ? std::string_view() : api_key_of(head));
   const std::lock_guard lock(mutex_);

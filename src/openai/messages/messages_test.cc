@@ -275,6 +275,18 @@ TEST_F(MessagesTest, ModelsAreListedInTheClientsForm) {
   EXPECT_EQ(list.at("data").at(0).at("type"), "model");
   EXPECT_EQ(list.at("data").at(0).at("display_name"), "nano");
   EXPECT_THAT(text(list.at("data").at(0).at("created_at")), testing::MatchesRegex("20..-..-..T..:..:..Z"));
+  EXPECT_EQ(ask("GET", "/v1/models/nano").body, list.at("data").at(0));
+}
+
+TEST_F(MessagesTest, WhatIsWrongWithModelsIsToldInTheClientsForm) {
+  options_.api_keys = {"secret"};
+  EXPECT_EQ(ask("GET", "/v1/models").error().at("type"), "invalid_request_error");
+  headers_ = {{"anthropic-version", "2023-06-01"}};
+  EXPECT_EQ(ask("GET", "/v1/models").error().at("type"), "authentication_error");
+  headers_.set("x-api-key", "secret");
+  const Answer absent = ask("GET", "/v1/models/other");
+  EXPECT_EQ(absent.status, 404);
+  EXPECT_EQ(absent.error().at("type"), "not_found_error");
 }
 
 TEST_F(MessagesTest, EitherFormOfTheKeyOpens) {
