@@ -5,14 +5,16 @@
   run.py --url http://host:8000/v1 [--api-key KEY] [SUITE...]           a server that runs already
   run.py --list
 
-Two servers: one with the built-in model, and one with a scripted model (scripted_server.cc; two replicas of it behind
-a router), which calls tools and takes long prompts. With CLIENTS_MODEL=nano, and with --url, one server is both.
+Each suite asks the models that it fits (--model: only this one): the built-in model, and one that answers by a script
+(scripted_server.cc; two replicas of it behind a router), which takes long prompts. With --router two replicas of the
+built-in model stand behind a router, too. A server with TLS and keys of several clients is for the suite of these.
 What a suite needs is installed below --folder, once. Where that fails (no network, no npm) it is skipped, and the
 reason said; exit status 77 where all are.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -28,28 +30,32 @@ ROOT = HERE.parent.parent
 NANO = ROOT / "models/nano"
 KEY = "sesame"
 READY_SECONDS = 120
+HURRIED_REQUESTS_PER_MINUTE = 10  # one in six seconds
 UV = "uv==0.13.9"  # where packages' needs are to be left out
 SUITE_SECONDS = 700
 
-# Name: (where it is installed, its packages whose versions are told, its tests).
+BOTH, BUILT_IN, SCRIPTED = ("built-in", "scripted"), ("built-in",), ("scripted",)
+# Name: (where it is installed, its packages whose versions are told, its tests, the models that it asks).
 SUITES = {
-    "openai": ("official", ["openai"], "test_openai.py"),
-    "anthropic": ("official", ["anthropic"], "test_anthropic.py"),
-    "langchain": ("frameworks", ["langchain", "langchain-openai", "langgraph"], "test_langchain.py"),
-    "litellm": ("frameworks", ["litellm"], "test_litellm.py"),
-    "instructor": ("frameworks", ["instructor"], "test_instructor.py"),
-    "pydantic-ai": ("frameworks", ["pydantic-ai-slim"], "test_pydantic_ai.py"),
-    "openai-agents": ("frameworks", ["openai-agents"], "test_openai_agents.py"),
-    "mini-swe-agent": ("frameworks", ["mini-swe-agent"], "test_mini_swe_agent.py"),
-    "lm-eval": ("measuring", ["lm-eval"], "test_lm_eval.py"),
-    "structured-outputs": ("schemas", ["jsonschema"], "test_structured_outputs.py"),
-    "aiperf": ("measuring", ["aiperf"], "test_aiperf.py"),
-    "openai-js": ("javascript", ["openai"], "openai.test.mjs"),
-    "ai-sdk": ("javascript", ["ai", "@ai-sdk/openai-compatible"], "ai_sdk.test.mjs"),
-    "codex": ("programs", ["@openai/codex"], "test_codex.py"),
-    "claude-code": ("programs", ["@anthropic-ai/claude-code"], "test_claude_code.py"),
-    "opencode": ("programs", ["opencode-ai"], "test_opencode.py"),
-    "open-webui": ("open_webui", ["open-webui"], "test_open_webui.py"),
+    "openai": ("official", ["openai"], "test_openai.py", BOTH),
+    "anthropic": ("official", ["anthropic"], "test_anthropic.py", BOTH),
+    "keys-and-tls": ("official", ["openai", "anthropic"], "test_keys_and_tls.py", BUILT_IN),
+    "langchain": ("frameworks", ["langchain", "langchain-openai", "langgraph"], "test_langchain.py", BOTH),
+    "litellm": ("frameworks", ["litellm"], "test_litellm.py", BOTH),
+    "instructor": ("frameworks", ["instructor"], "test_instructor.py", BOTH),
+    "pydantic-ai": ("frameworks", ["pydantic-ai-slim"], "test_pydantic_ai.py", BOTH),
+    "openai-agents": ("frameworks", ["openai-agents"], "test_openai_agents.py", BOTH),
+    "mini-swe-agent": ("frameworks", ["mini-swe-agent"], "test_mini_swe_agent.py", SCRIPTED),
+    "lm-eval": ("measuring", ["lm-eval"], "test_lm_eval.py", BUILT_IN),
+    "structured-outputs": ("schemas", ["jsonschema"], "test_structured_outputs.py", BUILT_IN),
+    "aiperf": ("measuring", ["aiperf"], "test_aiperf.py", BUILT_IN),
+    "openai-js": ("javascript", ["openai"], "openai.test.mjs", BOTH),
+    "keys-and-tls-js": ("javascript", ["openai"], "keys_and_tls.test.mjs", BUILT_IN),
+    "ai-sdk": ("javascript", ["ai", "@ai-sdk/openai-compatible"], "ai_sdk.test.mjs", BOTH),
+    "codex": ("programs", ["@openai/codex"], "test_codex.py", SCRIPTED),
+    "claude-code": ("programs", ["@anthropic-ai/claude-code"], "test_claude_code.py", SCRIPTED),
+    "opencode": ("programs", ["opencode-ai"], "test_opencode.py", SCRIPTED),
+    "open-webui": ("open_webui", ["open-webui"], "test_open_webui.py", SCRIPTED),
 }
 
 
@@ -123,7 +129,7 @@ class Installed:
 
 
 class Servers(contextlib.ExitStack):
-    """The addresses and names of the models that the tests ask."""
+    """Started when the first suite asks for them."""
 
     def __init__(self, options):
         super().__init__()
@@ -132,28 +138,65 @@ class Servers(contextlib.ExitStack):
         self.options = options
         self.environment = {"OPENAI_API_KEY": options.api_key or KEY, "CLIENTS_FOLDER": str(options.folder)}
 
-    def start_all(self):
-        options = self.options
-        if options.url:
-            self.name("NANO", options.url)
-            self.name("TOOLS", options.url)
-            return
-        nano = self.start("nano", "cachalot", "serve", "--model", NANO, "--host", "127.0.0.1", "--port", "0",
-                          "--api-key", KEY, "--tool-call-parser", "deepseek_v31")
-        self.name("NANO", nano)
-        if os.environ.get("CLIENTS_MODEL", "scripted") == "nano":
-            self.name("TOOLS", nano)
-            return
-        replicas = [
-            self.start(f"scripted{number}", "scripted_server", NANO, HERE / "chat_template.jinja",
-                       HERE / "script.json", "0", KEY).removesuffix("/v1")
-            for number in range(2)
-        ]  # fmt: skip
-        self.name("TOOLS", self.start("router", "cachalot", "router", "--server-urls", *replicas,
-                                      "--host", "127.0.0.1", "--port", "0"))
+    def for_suite(self, name, model):
+        """The environment that tells a suite's tests whom to ask."""
+        environment = self.environment | {"NANO_URL": self.built_in}
+        environment["TOOLS_URL"] = self.scripted if model == "scripted" else self.built_in
+        return environment | (self.guarded if name.startswith("keys-and-tls") else {})
 
-    def name(self, prefix, url):
-        self.environment[f"{prefix}_URL"] = url.rstrip("/").removesuffix("/v1") + "/v1"
+    @functools.cached_property
+    def built_in(self):
+        if self.options.url:
+            return self.options.url.rstrip("/").removesuffix("/v1") + "/v1"
+        if not self.options.router:
+            return self.serve("nano", "--api-key", KEY)
+        return self.route("nano_router", self.replicas) + "/v1"
+
+    @functools.cached_property
+    def replicas(self):
+        return [self.serve(f"nano{number}", "--api-key", KEY).removesuffix("/v1") for number in range(2)]
+
+    @functools.cached_property
+    def scripted(self):
+        script = (NANO, HERE / "chat_template.jinja", HERE / "script.json", "0", KEY)
+        replicas = [self.start(f"scripted{number}", "scripted_server", *script) for number in range(2)]
+        return self.route("router", [url.removesuffix("/v1") for url in replicas]) + "/v1"
+
+    @functools.cached_property
+    def guarded(self):
+        """With TLS, by an authority that nobody knows, and a key for each client."""
+        if self.options.url:
+            raise Skipped("it wants a server of its own")
+        folder = self.options.folder / "guarded"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                "-days", "2"]  # fmt: skip
+        run_quietly([*make, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=clients"], cwd=folder)
+        run_quietly([*make, "-keyout", "node.key", "-out", "node.pem", "-subj", "/CN=node", "-CA", "ca.pem", "-CAkey",
+                     "ca.key", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"],
+                    cwd=folder)  # fmt: skip
+        keys = folder / "keys.yaml"
+        keys.touch(mode=0o600)
+        hurried = [f"- {{name: {name}, key: sk-{name}, requests-per-minute: {HURRIED_REQUESTS_PER_MINUTE}}}"
+                   for name in ("hurried_openai", "hurried_anthropic", "hurried_javascript")]  # fmt: skip
+        keys.write_text("\n".join(["- {name: patient, key: sk-patient}", *hurried, ""]))
+        flags = ["--ssl-certfile", folder / "node.pem", "--ssl-keyfile", folder / "node.key", "--api-key-file", keys]
+        if self.options.router:
+            url = self.route("guarded", self.replicas, "--server-api-key", KEY, *flags)
+        else:
+            url = self.serve("guarded", *flags).removesuffix("/v1")
+        return {"GUARDED_URL": url + "/v1", "GUARDED_CA": str(folder / "ca.pem"),
+                "NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}  # fmt: skip
+
+    def serve(self, name, *flags):
+        # Greedy unless a client says otherwise: a sample of so small a model is now and then wrong.
+        return self.start(name, "cachalot", "serve", "--model", NANO, "--host", "127.0.0.1", "--port", "0",
+                          "--override-generation-config", '{"temperature": 0}', *flags)  # fmt: skip
+
+    def route(self, name, replicas, *flags):
+        return self.start(name, "cachalot", "router", "--server-urls", *replicas, "--host", "127.0.0.1", "--port", "0",
+                          *flags)  # fmt: skip
 
     def start(self, name, program, *arguments):
         log = self.logs / f"{name}.log"
@@ -161,7 +204,7 @@ class Servers(contextlib.ExitStack):
             process = subprocess.Popen([self.options.bin / program, *arguments], stdout=output, stderr=output)
         self.callback(self.end, process)
         for _ in range(READY_SECONDS * 10):
-            if found := re.search(r"(?:ready:|routing) (http://[^\s,]+)", log.read_text()):
+            if found := re.search(r"(?:ready:|routing) (https?://[^\s,]+)", log.read_text()):
                 return found.group(1)
             if process.poll() is not None:
                 break
@@ -184,15 +227,20 @@ def clean_environment():
             if not re.match(r"OPENAI_|ANTHROPIC_|CLAUDE|CODEX_|OPENCODE", name)}  # fmt: skip
 
 
-def run_suite(name, options, environment):
-    place, packages, test = SUITES[name]
+def models_of(name, options):
+    return ["given"] if options.url else [model for model in SUITES[name][3] if options.model in (None, model)]
+
+
+def run_suite(name, model, options, servers):
+    place, packages, test, _ = SUITES[name]
     installed = Installed(place, options.folder)
     versions = ", ".join(f"{package} {installed.version(package)}" for package in packages)
     words, folder = installed.command(test)
-    environment = clean_environment() | environment | {"CLIENTS_BIN": str(installed.folder / "node_modules/.bin")}
+    environment = clean_environment() | servers.for_suite(name, model)
+    environment["CLIENTS_BIN"] = str(installed.folder / "node_modules/.bin")
     if (installed.folder / "bin").exists():
         environment["CLIENTS_BIN"] = str(installed.folder / "bin")
-    log = options.folder / "logs" / f"suite-{name}.log"
+    log = options.folder / "logs" / f"suite-{name}-{model}.log"
     with log.open("w") as output:
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output,
                                    stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
@@ -224,6 +272,8 @@ def main():
     parser.add_argument("--folder", type=Path, default=ROOT / "build/clients")
     parser.add_argument("--url")
     parser.add_argument("--api-key")
+    parser.add_argument("--model", choices=BOTH)
+    parser.add_argument("--router", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("suites", nargs="*", metavar="SUITE")
     options = parser.parse_args()
@@ -240,18 +290,18 @@ def main():
     results = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the servers' end
     with Servers(options) as servers:
-        servers.start_all()
         for name in options.suites or SUITES:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
-                passed, versions, what = run_suite(name, options, servers.environment)
-                results.append((name, "passed" if passed else "FAILED", f"{what} ({versions})"))
-            except Skipped as why:
-                results.append((name, "skipped", str(why)))
-    for name, result, what in results:
-        print(f"{name:16} {result:8} {what}")
-    outcomes = {result for _, result, _ in results}
-    return 1 if "FAILED" in outcomes else 77 if outcomes == {"skipped"} else 0
+            for model in models_of(name, options):
+                print(f"{name}, {model} ...", file=sys.stderr, flush=True)
+                try:
+                    passed, versions, what = run_suite(name, model, options, servers)
+                    results.append((name, model, "passed" if passed else "FAILED", f"{what} ({versions})"))
+                except Skipped as why:
+                    results.append((name, model, "skipped", str(why)))
+    for name, model, result, what in results:
+        print(f"{name:18} {model:8} {result:8} {what}")
+    outcomes = {result for _, _, result, _ in results}
+    return 1 if "FAILED" in outcomes else 77 if outcomes <= {"skipped"} else 0
 
 
 if __name__ == "__main__":
