@@ -28,6 +28,8 @@ void add_lease_command(CLI::App& app);
 void add_confirm_lost_command(CLI::App& app);
 void add_check_command(CLI::App& app);
 void add_eplb_command(CLI::App& app);
+void add_completion_command(CLI::App& app);
+void add_man_command(CLI::App& app);
 
 // Of `bench`.
 void add_bench_model_command(CLI::App& group);

@@ -103,9 +103,10 @@ inline const WholeRange kPortRange{.most = 65535};
 template <class Enum>
 CLI::Option* add_choice(CLI::App& app, const std::string& name, Enum& target,
                         std::vector<std::pair<std::string, Enum>> choices, const std::string& help) {
-  std::string words, current;
+  std::string words, current, type;
   for (const auto& [word, value] : choices) {
     words += (words.empty() ? "" : ", ") + word;
+    type += (type.empty() ? "" : ",") + word;
     if (value == target && current.empty()) current = word;
   }
   return app
@@ -120,6 +121,7 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, Enum& target,
             throw CLI::ValidationError(name, "\"" + text + "\" is not one of " + words);
           },
           help)
+      ->type_name("TEXT:{" + type + "}")  // as CLI::IsMember shows them
       ->option_text("TEXT [" + current + "]")
       ->trigger_on_parse();
 }

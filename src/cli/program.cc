@@ -145,7 +145,7 @@ std::unique_ptr<CLI::App> make_program() {
   for (const auto add : {add_serve_command, add_router_command, add_chat_command, add_logits_command, add_eval_command,
                          add_synth_command, add_quantize_command, add_bench_command, add_up_command, add_down_command,
                          add_status_command, add_report_command, add_confirm_lost_command, add_lease_command,
-                         add_check_command, add_eplb_command})
+                         add_check_command, add_eplb_command, add_completion_command, add_man_command})
     add(*app);
   return app;
 }

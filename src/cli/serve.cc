@@ -140,7 +140,7 @@ void add_serve_command(CLI::App& app) {
   add_whole(*command, "--max-body-bytes-in-flight", options->max_body_bytes_in_flight,
             {.least = 1, .most = std::numeric_limits<int64_t>::max()},
             "Bytes of requests' bodies that are held at a time; beyond it requests wait, then get a 503");
-  command->add_option("--config", "A YAML file of flags; those of the command line go before");
+  command->add_option("--config", "A YAML file of flags; those of the command line go before")->option_text("FILE");
   add_engine_flags(*command, options->engine);
   add_parallel_flags(*command, options->parallel);
   add_fault_tolerance_flags(*command, options->parallel);
