@@ -4,6 +4,7 @@
 #   ./test.sh --sanitize          the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   ./test.sh --tsan              the tests of threads and processes under ThreadSanitizer
 #   ./test.sh --clients [SUITE]   drives it with the programs that people use (network, npm; tests/clients/run.py)
+#   ./test.sh --packages          makes every form of a release, and tries it on bare Debian 12 and 13 (root, network)
 #   ./test.sh --fuzz SECONDS      fuzzes each reader of strangers' bytes for so long (clang 19)
 #   ./test.sh --simulate SEEDS [--seed N]  lives through so many clusters with faults, from seed N on (docs/architecture.md)
 #   ./test.sh --tidy              clang-tidy over the sources instead
@@ -13,7 +14,7 @@ cd "$(dirname "$0")"
 
 preset=release targets=()
 case "${1:-}" in
-  --help | -h) sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+  --help | -h) sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
   --sanitize) preset=sanitize; shift ;;
   --tsan)
     preset=tsan targets=(comm_test http_test router_test serve_test cluster_test)
@@ -27,6 +28,10 @@ case "${1:-}" in
   --clients)
     scripts/build.sh release cachalot scripted_server
     exec tests/clients/run.py --bin build/release/bin "${@:2}" ;;
+  --packages)
+    scripts/install_packages.sh debootstrap lintian man-db mandoc zsh fish skopeo umoci
+    scripts/build.sh release cachalot
+    exec tests/package/all.sh build/release ;;
   --simulate)
     [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "./test.sh --simulate SEEDS [--seed N]" >&2; exit 2; }
     scripts/build.sh release simulation_test agents_simulation_test

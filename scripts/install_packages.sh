@@ -7,6 +7,7 @@ set -euo pipefail
 packages=(g++ cmake ninja-build pkg-config git ca-certificates zlib1g-dev
   libboost1.81-dev libboost-json1.81-dev libfmt-dev libspdlog-dev libyaml-cpp-dev libcli11-dev libedit-dev prometheus-cpp-dev
   libssl-dev libucx-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libstdc++-12-pic            # for a release
   python3-venv curl iproute2  # for tests: the openai client, scripts that ask a server, nodes as network namespaces
   "$@")
 if ! cargo --version 2>/dev/null | awk '{split($2, v, "."); exit !(v[1] > 1 || v[2] >= 87)}'; then

@@ -16,7 +16,7 @@ if [ -z "$found" ]; then
     "use a container of Debian 12 or later (deploy/Containerfile)" >&2
   exit 1
 elif older "$found" "$needed"; then
-  echo "cachalot: this release needs glibc $needed or later (Debian 12, Ubuntu 22.10, RHEL 10), and this system has $found;" \
+  echo "cachalot: this release needs glibc $needed or later (Debian 12, Ubuntu 22.04, RHEL 9), and this system has $found;" \
     "use a container (deploy/Containerfile), or build it here" >&2
   exit 1
 fi
