@@ -71,6 +71,10 @@ inside sh -c 'cd /srv/try && cachalot down' || fail "down fails"
 # The demo, from the release itself.
 [[ $(inside /opt/cachalot/demo.sh 2>&1) == *'3.8 is larger'* ]] || fail "the demo does not answer"
 
+# The whole program by the release's own questions.
+inside sh -c 'cd /opt/cachalot && bin/cachalot eval --model models/nano --questions models/nano/questions.jsonl --limit 30 \
+  --min-accuracy 0.7' >"$scratch/eval" 2>&1 || fail "its questions: $(tail -n 3 "$scratch/eval")"
+
 # Ranks over UCX: its TCP is there without the system's.
 inside cachalot bench alltoall -b 1k -e 1M -f 32 --ranks 3 --transports ucx || fail "ranks do not reach each other by UCX"
 
