@@ -6,8 +6,8 @@
 #                              numbers below in the commit that needs them, and says in CHANGELOG.md what came for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-max_files=460
-max_lines=70600
+max_files=475
+max_lines=73500
 
 files() { find "$@" -type f \( -name '*.cc' -o -name '*.h' -o -name '*.rs' \) -not -path '*/target/*' | sort; }
 is_test='_test(_util)?\.(cc|h)$'
