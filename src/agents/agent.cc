@@ -461,7 +461,7 @@ void Agent::propose(Time now) {
   const auto num_lost = std::erase_if(next.members, [&](const EpochMember& member) { return is_lost(member, now); });
   const bool has_survivors = !next.members.empty();
   // Members: all have entered the epoch; one is through with it, or cannot come in; all can be found anew.
-  bool is_settled = true, is_over = false, can_be_found = true;
+  bool is_settled = true, is_over = false, is_found = true, is_found_anew = true;
   std::set<int> taken, given_up(next.given_up.begin(), next.given_up.end());
   given_up.insert(confirmed_.begin(), confirmed_.end());
   for (EpochMember& member : next.members) {
@@ -471,7 +471,8 @@ void Agent::propose(Time now) {
     const bool is_in = said->phase == RankPhase::kMember;
     is_settled = is_settled && is_in && said->epoch == epoch_.number;
     is_over = is_over || (!is_in && said->epoch == epoch_.number);
-    can_be_found = can_be_found && !said->card.empty() && said->card != member.card;
+    is_found = is_found && !said->card.empty();
+    is_found_anew = is_found_anew && said->card != member.card;
     member.card = said->card;
   }
   size_t num_joining = 0;
@@ -491,8 +492,12 @@ void Agent::propose(Time now) {
   is_over = is_over && clock_.counted(now) - over_since_ >= silence_limit();
   if (num_lost == 0 && num_joining == 0 && !is_over) return;
   if (has_survivors) {
-    // Who has taken a place in an epoch can be found in another as soon as its next card is known.
-    if (!can_be_found) return;
+    // Who has taken a place in an epoch can be found in another as soon as its next card is known. But who is held up
+    // by the lost in the epoch before has not taken it, and is found as it was.
+    const auto counted = clock_.counted(now);
+    if (is_found_anew || num_lost == 0 || held_up_in_ != epoch_.number) held_up_since_ = counted;
+    held_up_in_ = epoch_.number;
+    if (!is_found || (!is_found_anew && (num_lost == 0 || counted - held_up_since_ < 2 * tick_interval()))) return;
     // Who comes waits until the others are through with the last change.
     if (num_lost == 0 && !is_over && !is_settled) return;
   } else {

@@ -152,9 +152,11 @@ class Agent {
   std::map<uint64_t, Sighting> sighted_;  // by process
   std::unique_ptr<EpochLog> log_;         // none: blank
   Epoch epoch_;
-  uint32_t over_epoch_ = 0;         // that a member is through with, though none is lost, and since when
-  Time over_since_;                 // as PatientClock counts
-  std::set<int> confirmed_;         // servers that a person has told this leader not to wait for
+  uint32_t over_epoch_ = 0;  // that a member is through with, though none is lost, and since when
+  Time over_since_;
+  uint32_t held_up_in_ = 0;  // that has lost somebody, while not all have shown where another finds them; since when
+  Time held_up_since_;       // as PatientClock counts
+  std::set<int> confirmed_;  // servers that a person has told this leader not to wait for
   Time lease_until_ = Time::min();  // for the ranks, by this node's clock
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

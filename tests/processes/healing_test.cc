@@ -140,17 +140,26 @@ class ScriptedAgent {
   }
 
   void decide() {
-    bool is_settled = true, comes = false, can_be_found = true;
+    bool is_settled = true, is_over = false, comes = false, is_found = true, is_found_anew = true;
     for (const auto& [rank, child] : children_) {
       const bool is_ready = child.report.phase != RankPhase::kLoading;
       if (child.is_member) is_settled &= is_in(child, epoch_);
       comes |= !child.is_member && is_ready;
       if (epoch_ == 0) is_settled &= is_ready;
-      if (child.is_member || is_ready)
-        can_be_found &= !child.report.card.empty() && child.report.card != child.used_card;
+      is_over |= child.is_member && child.report.phase == RankPhase::kReady && child.report.epoch == epoch_;
+      if (child.is_member || is_ready) {
+        is_found &= !child.report.card.empty();
+        is_found_anew &= child.report.card != child.used_card;
+      }
     }
     if (epoch_ == 0 && std::ssize(children_) < layout_.num_ranks()) return;
-    if (!can_be_found || !(is_due_ || (comes && is_settled))) return;
+    // As agents do: who is held up by the lost in the epoch before shows no other card; who cannot come in wants
+    // another.
+    if (is_found_anew || !is_due_) held_up_since_ = Clock::now();
+    if (!is_over) over_since_ = Clock::now();
+    is_due_ |= Clock::now() - over_since_ > milliseconds(500);
+    if (!is_found || !(is_due_ || (comes && is_settled))) return;
+    if (!is_found_anew && (!is_due_ || Clock::now() - held_up_since_ < milliseconds(100))) return;
     is_due_ = false;
     decided_ = {.number = ++epoch_, .placement_version = 0, .members = {}, .given_up = {}};
     for (auto& [rank, child] : children_) {
@@ -180,7 +189,7 @@ class ScriptedAgent {
   agents::Epoch decided_;
   bool is_due_ = false;
   uint64_t next_process_ = 1000;
-  Clock::time_point next_order_;
+  Clock::time_point next_order_, held_up_since_ = Clock::now(), over_since_ = Clock::now();
   std::jthread thread_;
 };
 
