@@ -248,7 +248,7 @@ void add_eplb_flags(CLI::App& app, ParallelOptions& options) {
          "window_size and step_interval (steps: of whose rows, and how often, experts are placed anew), "
          "log_balancedness and log_balancedness_interval")
       ->type_name("JSON");
-  options.survive = Survive::kNone;  // as long as `serve` starts its group anew after a loss
+  options.survive = Survive::kNone;  // who goes on after a loss has another default
   add_choice(app, "--survive", options.survive,
              {{"auto", Survive::kAuto},
               {"none", Survive::kNone},
@@ -257,7 +257,7 @@ void add_eplb_flags(CLI::App& app, ParallelOptions& options) {
               {"node", Survive::kNode}},
              "Empty slots that each rank keeps, so that the experts of one rank, one server's ranks or one node's find "
              "place on the others when these are lost; auto: the most of none, rank and server that leaves the KV "
-             "cache nine tenths of its blocks");
+             "cache nine tenths of its blocks, the default with --enable-fault-tolerance");
 }
 
 }  // namespace

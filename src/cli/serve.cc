@@ -149,7 +149,10 @@ void add_serve_command(CLI::App& app) {
       "work, "
       "which are\ntaken, and which are refused. -tp, -dp, -ep and vLLM's other short forms do, and --max_model_len "
       "4k.");
-  command->callback([options, rank = command->get_option("--data-parallel-rank")] {
+  command->callback([options, rank = command->get_option("--data-parallel-rank"),
+                     survive = command->get_option("--survive")] {
+    const bool heals = options->parallel.fault_tolerance || options->parallel.has_agent();
+    if (heals && survive->count() == 0) options->parallel.survive = Survive::kAuto;
     if (options->parallel.data_parallel_size > 1 && rank->count() == 0)
       log::info("this process is replica 0 of {}: each has its --data-parallel-rank, and `cachalot up` starts them all",
                 options->parallel.data_parallel_size);
