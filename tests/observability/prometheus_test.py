@@ -20,7 +20,8 @@ import unittest
 import urllib.parse
 from pathlib import Path
 
-from running import Cluster, Process, eventually, fetch, free_port, load
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from running import Cluster, Process, eventually, fetch, free_port, load, write_slow_cluster  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RULES = ROOT / "deploy/prometheus/cachalot-rules.yml"
@@ -75,19 +76,7 @@ class UnderLoad(unittest.TestCase):
         folder = options.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "slow.yaml").write_text(  # down for longer than Prometheus takes to look twice
-            f"""model: {ROOT}/models/nano
-nodes: [127.0.0.1]
-devices: 4
-tensor-parallel-size: 2
-enable-expert-parallel: true
-port: 0
-data-parallel-rpc-port: 0
-served-model-name: nano
-restart: {{first-wait: 4}}
-"""
-        )
-        cls.cluster = Cluster(options.bin / "cachalot", folder, "slow.yaml")
+        cls.cluster = Cluster(options.bin / "cachalot", folder, write_slow_cluster(folder))
         cls.addClassCleanup(cls.cluster.end)
         targets = iter([[url.removeprefix("http://") for url in urls]
                         for urls in (cls.cluster.servers(), [cls.cluster.url])])  # fmt: skip

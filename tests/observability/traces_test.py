@@ -23,7 +23,8 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from running import Cluster, eventually, fetch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from running import Cluster, eventually, fetch  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,24 +22,20 @@ import unittest
 import urllib.request
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from running import Process, free_port, write_slow_cluster  # noqa: E402
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PLAYWRIGHT = "playwright==1.65.2"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 KEY = "sesame-open-the-door"
-READY_SECONDS = 120
 SECONDS = 90
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 844}
 QUESTION = "Which one is larger? 3.8 or 3.11"
 
 options = None  # of the command line
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def run_quietly(words, **more):
@@ -74,32 +69,8 @@ def install():
         os.execv(python, [python, "-B", *sys.argv])
 
 
-class Process:
-    """One of our programs, until the end of the test; its log is shown if it does not start."""
-
-    def __init__(self, name, arguments, ready):
-        self.log = options.folder / f"{name}.log"
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [options.bin / "cachalot", *map(str, arguments)], stdout=output, stderr=output, cwd=ROOT
-            )
-        for _ in range(READY_SECONDS * 10):
-            if re.search(ready, self.log.read_text()):
-                return
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.1)
-        self.end()
-        raise RuntimeError(f"{name} does not start:\n{self.log.read_text()}")
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(40)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+def start(name, arguments, ready):
+    return Process(options.folder / f"{name}.log", [options.bin / "cachalot", *arguments], ready, cwd=ROOT)
 
 
 class PageTest(unittest.TestCase):
@@ -185,21 +156,8 @@ class BuiltInCluster(PageTest):
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         cls.port = free_port()
         cls.url = f"http://127.0.0.1:{cls.port}"
-        cluster = Path(folder) / "cluster.yaml"
-        cluster.write_text(  # as without a file, but for who is lost: for longer than a page on a busy machine takes to look
-            f"""model: {ROOT}/models/nano
-nodes: [127.0.0.1]
-devices: 4
-tensor-parallel-size: 2
-enable-expert-parallel: true
-port: 0
-data-parallel-rpc-port: 0
-served-model-name: nano
-restart: {{first-wait: 4}}
-"""
-        )
-        words = ["up", cluster, "--port", cls.port, "--run-folder", folder]
-        cluster = Process("up", words, r"(?m)^ready: ")
+        words = ["up", write_slow_cluster(Path(folder)), "--port", cls.port, "--run-folder", folder]
+        cluster = start("up", words, r"(?m)^ready: ")
         cls.addClassCleanup(cluster.end)
 
     def state(self):
@@ -297,7 +255,7 @@ class RouterThatGoes(PageTest):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         words = ["router", "--server-urls", f"http://127.0.0.1:{free_port()}", "--host", "127.0.0.1", "--port", port]
-        router = Process("going", words, r"routing http")
+        router = start("going", words, r"routing http")
         self.addCleanup(router.end)
         page = self.open()
         page.get_by_text("0 of 1 replicas up").wait_for()
@@ -305,7 +263,7 @@ class RouterThatGoes(PageTest):
         router.end()
         self.assertLess(time.monotonic() - began, 10)  # who watches holds up nobody's end
         page.get_by_text("The connection is lost.").wait_for()
-        again = Process("again", words, r"routing http")
+        again = start("again", words, r"routing http")
         self.addCleanup(again.end)
         page.get_by_text("0 of 1 replicas up").wait_for()
         self.assertEqual(page.get_by_text("The connection is lost.").count(), 0)
@@ -323,7 +281,7 @@ class ScriptedChat(PageTest):
         cls.addClassCleanup(cls.replica.close)
         port = free_port()
         cls.url = f"http://127.0.0.1:{port}"
-        router = Process("router", ["router", "--server-urls", cls.replica.url, "--host", "127.0.0.1", "--port", port,
+        router = start("router", ["router", "--server-urls", cls.replica.url, "--host", "127.0.0.1", "--port", port,
                                     "--api-key", KEY, "--server-api-key", "inner"], r"routing http")  # fmt: skip
         cls.addClassCleanup(router.end)
 

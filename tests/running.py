@@ -1,4 +1,4 @@
-"""What the tests of this folder have in common: a cluster of the built-in model, and somebody who asks it."""
+"""What tests in Python have in common: our programs, a cluster of the built-in model, and somebody who asks it."""
 
 import contextlib
 import json
@@ -10,7 +10,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 120
 PATIENCE = 90
 
@@ -64,6 +66,24 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def write_slow_cluster(folder):
+    """A file of what `up` starts without one; but who is lost stays away for long enough that others look twice."""
+    path = folder / "slow.yaml"
+    path.write_text(
+        f"""model: {ROOT}/models/nano
+nodes: [127.0.0.1]
+devices: 4
+tensor-parallel-size: 2
+enable-expert-parallel: true
+port: 0
+data-parallel-rpc-port: 0
+served-model-name: nano
+restart: {{first-wait: 4}}
+"""
+    )
+    return path
 
 
 class Cluster(Process):
