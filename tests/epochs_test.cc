@@ -302,6 +302,12 @@ std::vector<Answer> undisturbed(const GroupLayout& layout, int num_replicas) {
   return answers;
 }
 
+void expect_all(std::vector<std::future<Answer>>& answers, const std::vector<Answer>& expected,
+                const std::string& when) {
+  for (size_t idx = 0; idx < answers.size(); idx++)
+    expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, {}", idx, when));
+}
+
 class EveryLayout : public testing::TestWithParam<GroupLayout> {};
 
 // One rank's connections break at every point of its work, in one run after the other: all ranks give the round up,
@@ -316,8 +322,7 @@ TEST_P(EveryLayout, ARoundThatIsAbandonedAnywhereChangesNoAnswer) {
     const uint32_t epoch = replicas.script().epoch();
     fault.arm(point, ErrorCode::kUnavailable);
     auto answers = ask_all(replicas, layout.dp_size);
-    for (size_t idx = 0; idx < answers.size(); idx++)
-      expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    expect_all(answers, expected, fmt::format("operation {}", point));
     num_hit += replicas.script().epoch() > epoch;
     fault.arm(kNever, ErrorCode::kUnavailable);
     point += 1 + point / 4;
@@ -342,8 +347,7 @@ TEST(Epochs, TheLossOfARankChangesNoAnswerOfTheOtherReplicas) {
     Replicas replicas(layout);
     replicas.script().fault(2).arm(point, ErrorCode::kInternal);
     auto answers = ask_all(replicas, 2);
-    for (size_t idx = 0; idx < answers.size(); idx++)
-      expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    expect_all(answers, expected, fmt::format("operation {}", point));
     EXPECT_EQ(replicas.script().epoch(), 2u);
   }
 }
@@ -379,8 +383,7 @@ TEST(Epochs, WhereExpertsAreMissingAllWaitForThem) {
     auto answers = ask_all(replicas, 2);
     const uint32_t epoch = replicas.script().epoch();
     replicas.bring_back(3, point);
-    for (size_t idx = 0; idx < answers.size(); idx++)
-      expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    expect_all(answers, expected, fmt::format("operation {}", point));
     EXPECT_GT(replicas.script().epoch(), epoch);
     EXPECT_LE(replicas.script().epoch(), epoch + 2) << "those who wait do so in one epoch";
     ASSERT_FALSE(testing::Test::HasFailure());
@@ -418,8 +421,7 @@ TEST(Epochs, ALossWhileLostExpertsAreLoadedLeadsToTheNextEpoch) {
     replicas.script().fault(3).arm(20, ErrorCode::kInternal);
     replicas.script().fault(2).arm(20 + later, ErrorCode::kInternal);
     auto answers = ask_all(replicas, 2);
-    for (size_t idx = 0; idx < answers.size(); idx++)
-      expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, {} operations later", idx, later));
+    expect_all(answers, expected, fmt::format("{} operations later", later));
     ASSERT_FALSE(testing::Test::HasFailure());
   }
 }
@@ -434,8 +436,7 @@ TEST(Epochs, ExpertsThatWereMovingStayWhereTheyCame) {
     for (int round = 0; round < 4; round++) {
       if (round == 3) replicas.script().fault(run % 3).arm(point, ErrorCode::kUnavailable);
       auto answers = ask_all(replicas, 3);
-      for (size_t idx = 0; idx < answers.size(); idx++)
-        expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, operation {}", idx, point));
+      expect_all(answers, expected, fmt::format("operation {}", point));
     }
     replicas.script().fault(run % 3).arm(kNever, ErrorCode::kUnavailable);
     ASSERT_FALSE(testing::Test::HasFailure());
@@ -457,8 +458,7 @@ TEST(Epochs, ALeaderIsLostAndItsRankGoesOn) {
     Replicas replicas(layout);
     replicas.script().fault(2).arm(point, ErrorCode::kInternal);
     auto answers = ask_all(replicas, 1);
-    for (size_t idx = 0; idx < answers.size(); idx++)
-      expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}, operation {}", idx, point));
+    expect_all(answers, expected, fmt::format("operation {}", point));
     EXPECT_EQ(replicas.script().epoch(), 2u);
   }
 }
@@ -472,8 +472,7 @@ TEST(Epochs, WhomNobodyStandsBehindBeginsNoRound) {
   EXPECT_EQ(answers[0].wait_for(std::chrono::milliseconds(300)), std::future_status::timeout);
   EXPECT_EQ(replicas.leader(0).report().steps, 0u);
   replicas.seat(1).has_no_lease = false;
-  for (size_t idx = 0; idx < answers.size(); idx++)
-    expect_same(hear(answers[idx]), expected[idx], fmt::format("request {}", idx));
+  expect_all(answers, expected, "with a late lease");
   EXPECT_EQ(replicas.script().epoch(), 1u) << "a lease that comes late ends nothing";
 }
 

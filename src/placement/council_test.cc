@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <random>
 
+#include "placement/placement_test_util.h"
+
 namespace cachalot {
 namespace {
 
@@ -13,10 +15,8 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 SharedPlacement version(uint32_t number, int32_t first = 0) {
-  const std::vector<ExpertPlacement::Layer> layers{{{first}, {1 - first}}};
-  auto placement = ExpertPlacement::create({.num_layers = 1, .num_experts = 2, .num_ranks = 2}, number, layers);
-  CHECK(placement, "{}", placement.error().message);
-  return std::make_shared<const ExpertPlacement>(std::move(*placement));
+  return std::make_shared<const ExpertPlacement>(
+      make_placement({.num_layers = 1, .num_experts = 2, .num_ranks = 2}, {{{first}, {1 - first}}}, number));
 }
 
 // Ranks that meet as an engine's do.

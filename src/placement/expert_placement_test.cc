@@ -6,6 +6,8 @@
 #include <random>
 #include <set>
 
+#include "placement/placement_test_util.h"
+
 namespace cachalot {
 namespace {
 
@@ -18,12 +20,6 @@ using Shape = ExpertPlacement::Shape;
 std::vector<int32_t> held(const ExpertPlacement& placement, int layer, int rank) {
   const std::span<const int32_t> slots = placement.slots(layer, rank);
   return {slots.begin(), slots.end()};
-}
-
-ExpertPlacement make(const Shape& shape, std::vector<Layer> layers, uint32_t version = 1) {
-  auto placement = ExpertPlacement::create(shape, version, layers);
-  CHECK(placement, "{}", placement.error().message);
-  return std::move(*placement);
 }
 
 // Every layer: each expert at random on some ranks, with spare slots in between.
@@ -39,7 +35,7 @@ ExpertPlacement random_placement(const Shape& shape, unsigned seed) {
       if (random() % 5 == 0) ranks[random() % ranks.size()].push_back(ExpertPlacement::kSpare);
     }
   }
-  return make(shape, layers, seed);
+  return make_placement(shape, layers, seed);
 }
 
 TEST(ExpertPlacement, EvenOnesAreRangesWhereRanksDivideTheExperts) {
@@ -96,7 +92,7 @@ TEST(ExpertPlacement, HashTellsVersionsAndPlacesApart) {
   std::set<int64_t> hashes;
   for (const Layer& layer :
        {Layer{{0}, {1}}, Layer{{1}, {0}}, Layer{{0, 1}, {}}, Layer{{0}, {1, -1}}, Layer{{0, -1}, {1}}})
-    for (const uint32_t version : {1U, 2U}) hashes.insert(make(shape, {layer}, version).hash());
+    for (const uint32_t version : {1U, 2U}) hashes.insert(make_placement(shape, {layer}, version).hash());
   EXPECT_EQ(hashes.size(), 10u);
 }
 
@@ -150,7 +146,7 @@ TEST(ExpertPlacement, LivesOnASubsetOfTheRanks) {
 
 TEST(CopyChoice, TakesItsOwnCopyThenOneOfItsNodeThenAny) {
   const Shape shape{.num_layers = 1, .num_experts = 4, .num_ranks = 4};
-  const ExpertPlacement placement = make(shape, {{{0, 1}, {-1, 1, 2}, {1, 3}, {3, 2, 0}}});
+  const ExpertPlacement placement = make_placement(shape, {{{0, 1}, {-1, 1, 2}, {1, 3}, {3, 2, 0}}});
   const std::vector<int> nodes{0, 0, 1, 1};
   const CopyChoice of_0(placement, 0, nodes), of_2(placement, 2, nodes);
   EXPECT_THAT(of_0.copies(0, 0), ElementsAre(ExpertCopy{0, 0}));
@@ -168,7 +164,7 @@ TEST(CopyChoice, TakesItsOwnCopyThenOneOfItsNodeThenAny) {
 
 TEST(CopyChoice, SharesRowsOutOverCopiesThatAreAsNear) {
   const Shape shape{.num_layers = 1, .num_experts = 1, .num_ranks = 6};
-  const ExpertPlacement placement = make(shape, {{{}, {0}, {0}, {}, {0}, {}}});
+  const ExpertPlacement placement = make_placement(shape, {{{}, {0}, {0}, {}, {0}, {}}});
   const auto count = [&](int home, int64_t num_rows) {
     const CopyChoice choice(placement, home, {});
     std::vector<int> rows(6);
@@ -185,7 +181,7 @@ TEST(CopyChoice, SharesRowsOutOverCopiesThatAreAsNear) {
     Layer layer(32);
     for (int rank = 0; rank < 32; rank++) nodes.push_back(rank / 8);
     for (const int holder : holders) layer[static_cast<size_t>(holder)] = {0};
-    const ExpertPlacement on_nodes = make({.num_layers = 1, .num_experts = 1, .num_ranks = 32}, {layer});
+    const ExpertPlacement on_nodes = make_placement({.num_layers = 1, .num_experts = 1, .num_ranks = 32}, {layer});
     std::vector<double> rows(32);
     for (int home = 0; home < 32; home++) {
       const CopyChoice choice(on_nodes, home, nodes);
@@ -199,11 +195,11 @@ TEST(CopyChoice, SharesRowsOutOverCopiesThatAreAsNear) {
       EXPECT_NEAR(rows[static_cast<size_t>(holder)], 32.0 / static_cast<double>(holders.size()), 0.4);
   }
   // Single rows of many homes, too.
-  const ExpertPlacement many = make({.num_layers = 1, .num_experts = 1, .num_ranks = 64}, {[] {
-                                      Layer layer(64);
-                                      layer[10] = layer[20] = {0};
-                                      return layer;
-                                    }()});
+  const ExpertPlacement many = make_placement({.num_layers = 1, .num_experts = 1, .num_ranks = 64}, {[] {
+                                                Layer layer(64);
+                                                layer[10] = layer[20] = {0};
+                                                return layer;
+                                              }()});
   int first = 0;
   for (int home = 30; home < 64; home++) first += CopyChoice(many, home, {}).choose(0, 0, 0).rank == 10;
   EXPECT_NEAR(first, 17, 5);

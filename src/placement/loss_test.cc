@@ -8,6 +8,8 @@
 #include <numeric>
 #include <random>
 
+#include "placement/placement_test_util.h"
+
 namespace cachalot {
 namespace {
 
@@ -17,16 +19,10 @@ using testing::IsEmpty;
 using Layer = ExpertPlacement::Layer;
 using Shape = ExpertPlacement::Shape;
 
-ExpertPlacement placement_of(const Shape& shape, const std::vector<Layer>& layers) {
-  auto placement = ExpertPlacement::create(shape, 4, layers);
-  CHECK(placement, "{}", placement.error().message);
-  return std::move(*placement);
-}
-
 TEST(PlacementAfterLoss, ServesByLivingCopiesAtOnceAndLoadsTheOthersIntoSpareSlots) {
   const ExpertPlacement placement =
-      placement_of({.num_layers = 1, .num_experts = 4, .num_ranks = 3},
-                   {{{0, 1, ExpertPlacement::kSpare}, {2, 0}, {3, ExpertPlacement::kSpare}}});
+      make_placement({.num_layers = 1, .num_experts = 4, .num_ranks = 3},
+                     {{{0, 1, ExpertPlacement::kSpare}, {2, 0}, {3, ExpertPlacement::kSpare}}}, 4);
   const AfterLoss after = placement_after_loss(placement, std::vector{0});
   ASSERT_TRUE(after.placement);
   EXPECT_EQ(after.placement->version(), 5);
@@ -39,11 +35,11 @@ TEST(PlacementAfterLoss, ServesByLivingCopiesAtOnceAndLoadsTheOthersIntoSpareSlo
 
 TEST(PlacementAfterLoss, TakesACopysSlotWhereNoneIsSpareAndSaysWhatIsMissingWhereThereIsNone) {
   const Shape shape{.num_layers = 1, .num_experts = 4, .num_ranks = 3};
-  const AfterLoss taken = placement_after_loss(placement_of(shape, {{{0, 1}, {2, 3}, {3, 2}}}), std::vector{0});
+  const AfterLoss taken = placement_after_loss(make_placement(shape, {{{0, 1}, {2, 3}, {3, 2}}}), std::vector{0});
   ASSERT_TRUE(taken.placement);
   EXPECT_EQ(taken.to_load.size(), 2);
   const AfterLoss missing =
-      placement_after_loss(placement_of(shape, {{{0, 1}, {2}, {3, ExpertPlacement::kSpare}}}), std::vector{0});
+      placement_after_loss(make_placement(shape, {{{0, 1}, {2}, {3, ExpertPlacement::kSpare}}}), std::vector{0});
   EXPECT_FALSE(missing.placement);
   EXPECT_THAT(missing.homeless, ElementsAre(LostExpert{.layer = 0, .expert = 1}));
   EXPECT_THAT(missing.text(), HasSubstr("no slot is left for 1 of 2 experts"));
@@ -66,7 +62,7 @@ TEST(PlacementAfterLoss, KeepsWhatLivesWritesNothingElseAndSpreadsTheRest) {
       }
       for (std::vector<int32_t>& slots : ranks) slots.resize(slots.size() + random() % 3, ExpertPlacement::kSpare);
     }
-    const ExpertPlacement placement = placement_of(shape, layers);
+    const ExpertPlacement placement = make_placement(shape, layers);
     std::vector<int> ranks(static_cast<size_t>(num_ranks));
     std::iota(ranks.begin(), ranks.end(), 0);
     std::ranges::shuffle(ranks, random);

@@ -1,33 +1,22 @@
 // Groups of agents, each from a seed: see agents.h. Says what went wrong, with the shortest history that ends so.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 
-#include "base/log.h"
 #include "simulation/agents.h"
+#include "simulation/program.h"
 
 namespace cachalot::simulation {
 namespace {
 
 constexpr size_t kMostLines = 200;
 constexpr uint64_t kSeedsByName = 20;
-uint64_t current_seed = 0;
 
-// Of a CHECK that does not hold.
-void tell_seed(int /*signal*/) {
-  fmt::print(stderr, "seed {}\n", current_seed);
-}
-
-void tell(const AgentOutcome& outcome) {
-  const size_t skipped = outcome.history.size() - std::min(outcome.history.size(), kMostLines);
-  if (skipped > 0) fmt::print("  ... {} lines\n", skipped);
-  for (size_t idx = skipped; idx < outcome.history.size(); idx++) fmt::print("{}\n", outcome.history[idx]);
-}
-
-int run(uint64_t first, uint64_t count, Duration length, int num_faults, bool is_told) {
+int run(const Seeds& seeds) {
+  const auto& [first, count, is_long, is_told] = seeds;
+  const Duration length = is_long ? 600s : 25s;
+  const int num_faults = is_long ? 60 : 6;
   const auto begin = std::chrono::steady_clock::now();
   AgentTally total;
   for (const NamedHistory& history : named_histories()) {
@@ -37,7 +26,7 @@ int run(uint64_t first, uint64_t count, Duration length, int num_faults, bool is
       total += outcome.tally;
       if (!outcome.violation) continue;
       fmt::print("{}\nseed {}: {}\n", history.name, seed, *outcome.violation);
-      tell(history.live(seed, true));
+      print_last(history.live(seed, true).history, kMostLines);
       return 1;
     }
   }
@@ -46,7 +35,7 @@ int run(uint64_t first, uint64_t count, Duration length, int num_faults, bool is
     current_seed = seed;
     const AgentScenario scenario = make_agent_scenario(seed, length, num_faults);
     const AgentOutcome outcome = simulate_agents(scenario, is_told);
-    if (is_told) tell(outcome);
+    if (is_told) print_last(outcome.history, kMostLines);
     total += outcome.tally;
     serving += outcome.tally.serving;
     if (!outcome.violation) continue;
@@ -55,7 +44,7 @@ int run(uint64_t first, uint64_t count, Duration length, int num_faults, bool is
     std::fflush(stdout);
     const AgentScenario small = shortest(scenario);
     fmt::print("{}", small.text());
-    tell(simulate_agents(small, true));
+    print_last(simulate_agents(small, true).history, kMostLines);
     return 1;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -71,15 +60,5 @@ int run(uint64_t first, uint64_t count, Duration length, int num_faults, bool is
 
 int main(int argc, char** argv) {
   using namespace cachalot::simulation;  // NOLINT(google-build-using-namespace)
-  CLI::App app("Simulates groups of agents with faults.");
-  uint64_t first = 1, count = 1;
-  bool is_long = false, is_told = false;
-  app.add_option("--seed", first, "the first");
-  app.add_option("--seeds", count, "how many");
-  app.add_flag("--long", is_long, "ten minutes each, with 60 faults");
-  app.add_flag("--tell", is_told, "prints what happens");
-  CLI11_PARSE(app, argc, argv);
-  cachalot::log::init("off", "");
-  std::signal(SIGABRT, tell_seed);
-  return is_long ? run(first, count, 600s, 60, is_told) : run(first, count, 25s, 6, is_told);
+  return run_program(argc, argv, "Simulates groups of agents with faults.", "ten minutes each, with 60 faults", run);
 }
