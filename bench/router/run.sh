@@ -3,7 +3,8 @@
 #
 # `cachalot router` beside HAProxy (Debian's, installed if it is not there) and beside no proxy at all, before one server that
 # costs next to nothing, on this machine. Both proxies have one thread and keep connections to the server.
-#   - requests a second over 64 connections, each with a new request as soon as it has its answer;
+#   - requests a second over 64 connections, each with a new request as soon as it has its answer, and what CPU time the
+#     proxy takes for one;
 #   - latencies at RATE requests a second, less those without a proxy: what the proxy adds;
 #   - STREAMS open streams of events, and the resident memory that the proxy took for each.
 # Rounds alternate, as machines drift; a figure is the median of ROUNDS. The environment may set ROUNDS, DURATION (seconds of a
@@ -62,22 +63,27 @@ for name in cachalot haproxy; do
 done
 sleep 1  # for the first health question
 
+cpu_ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
 median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 for ((round = 0; round < rounds; round++)); do
   for name in direct cachalot haproxy; do
+    before=$([ $name = direct ] || cpu_ticks "${pid[$name]}")
     "$work/http_load" requests ${port[$name]} 64 "$duration" >>"$work/most.$name"
+    [ $name = direct ] || awk -v ticks=$(($(cpu_ticks "${pid[$name]}") - before)) -v second="$(getconf CLK_TCK)" -v duration="$duration" \
+      'END {printf "%d\n", ticks * 1e6 / second / ($1 * duration)}' "$work/most.$name" >>"$work/cpu.$name"
     "$work/http_load" requests ${port[$name]} 64 "$duration" "$rate" >>"$work/rated.$name"
   done
 done
 figure() { sed -E "s,$3,\\1," "$work/$1.$2" | median; }  # FILE NAME PATTERN
-echo "| | requests/s | p50 at $rate/s | added | p99 | added |"
-echo "|---|---|---|---|---|---|"
+echo "| | requests/s | CPU of a request | p50 at $rate/s | added | p99 | added |"
+echo "|---|---|---|---|---|---|---|"
 for name in direct cachalot haproxy; do
   most=$(figure most $name '([0-9]+) requests.*')
   p50=$(figure rated $name '.*p50 ([0-9]+) us.*')
   p99=$(figure rated $name '.*p99 ([0-9]+) us.*')
   [ $name = direct ] && direct_p50=$p50 direct_p99=$p99
-  echo "| $name | $most | $p50 us | $((p50 - direct_p50)) us | $p99 us | $((p99 - direct_p99)) us |"
+  cpu=$([ $name = direct ] || median <"$work/cpu.$name")
+  echo "| $name | $most | ${cpu:+$cpu us} | $p50 us | $((p50 - direct_p50)) us | $p99 us | $((p99 - direct_p99)) us |"
 done
 grep -L ' 0 failed' "$work"/most.* "$work"/rated.* | sed 's,.*/,failed requests in ,'
 
