@@ -306,10 +306,13 @@ void Metrics::observe_rejection(const std::string& limit) {
 }
 
 void Metrics::observe_http(const std::string& method, std::string_view route, int status, double seconds) {
+  // A client may name any method; each name would be kept for ever.
+  constexpr std::array<std::string_view, 5> kMethods{"GET", "POST", "HEAD", "OPTIONS", "DELETE"};
   const std::string handler(route.empty() ? "none" : route);
-  impl_->http_requests.Add({{"handler", handler}, {"method", method}, {"status", fmt::format("{}xx", status / 100)}})
+  const std::string known = std::ranges::find(kMethods, method) != kMethods.end() ? method : "other";
+  impl_->http_requests.Add({{"handler", handler}, {"method", known}, {"status", fmt::format("{}xx", status / 100)}})
       .Increment();
-  impl_->http_seconds.Add({{"handler", handler}, {"method", method}}, kHttpSeconds).Observe(seconds);
+  impl_->http_seconds.Add({{"handler", handler}, {"method", known}}, kHttpSeconds).Observe(seconds);
 }
 
 void Metrics::observe_round(double round_seconds, int num_tokens) {

@@ -46,6 +46,7 @@ TEST(Metrics, VllmsDashboardFindsItsSeries) {
   serve_one(metrics);
   metrics.observe_http("POST", "/v1/chat/completions", 200, 0.2);
   metrics.observe_http("GET", "", 404, 0.2);
+  for (const char* of_a_stranger : {"AAAA1", "AAAA2"}) metrics.observe_http(of_a_stranger, "", 404, 0.2);
   metrics.observe_rejection("max_num_queued_reqs");
   const std::string text = metrics.render({.num_running = 1, .num_waiting = 4}, true);
   for (const char* name : {"e2e_request_latency_seconds_bucket",
@@ -102,6 +103,7 @@ TEST(Metrics, VllmsDashboardFindsItsSeries) {
         R"(vllm:request_success_total{engine="2",finished_reason="error",model_name="m"} 0)",
         R"(http_requests_total{handler="/v1/chat/completions",method="POST",status="2xx"} 1)",
         R"(http_requests_total{handler="none",method="GET",status="4xx"} 1)",
+        R"(http_requests_total{handler="none",method="other",status="4xx"} 2)",
         R"(http_request_duration_seconds_count{handler="/v1/chat/completions",method="POST"} 1)",
         R"(http_request_duration_seconds_sum{handler="/v1/chat/completions",method="POST"} 0.2)"})
     EXPECT_THAT(text, HasSubstr("\n" + std::string(series) + "\n"));
