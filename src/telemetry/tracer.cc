@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -51,7 +52,7 @@ Tracer::Tracer(http::Url url, const TraceOptions& options, std::vector<std::pair
       }()),
       resource_(std::move(resource)),
       io_thread_(1),
-      client_(io_thread_, {.connect_timeout = kPatience, .idle_timeout = 5 * kPatience, .max_idle_connections = 1}),
+      client_(io_thread_, {.connect_timeout = kPatience, .idle_timeout = kPatience, .max_idle_connections = 1}),
       thread_([this](const std::stop_token& stopped) { run(stopped); }) {}
 
 Tracer::~Tracer() {
@@ -84,15 +85,17 @@ std::string Tracer::render_metrics() const {
 // A batch stays at the front until the receiver has answered.
 void Tracer::run(const std::stop_token& stopped) {
   auto pause = std::chrono::steady_clock::duration(kPause);
+  std::optional<std::chrono::steady_clock::time_point> end;
   for (;;) {
     std::vector<Span> batch;
     {
       std::unique_lock lock(mutex_);
       const bool is_waiting = pause == kPause;
       changed_.wait_for(lock, stopped, pause, [&] { return is_waiting && held_.size() >= kBatch; });
-      if (held_.empty() && stopped.stop_requested()) return;
-      const auto end = held_.begin() + static_cast<ptrdiff_t>(std::min(held_.size(), kBatch));
-      batch.assign(held_.begin(), end);
+      if (stopped.stop_requested() && !end) end = std::chrono::steady_clock::now() + kPatience;
+      if (end && (held_.empty() || std::chrono::steady_clock::now() >= *end)) return;
+      const auto last = held_.begin() + static_cast<ptrdiff_t>(std::min(held_.size(), kBatch));
+      batch.assign(held_.begin(), last);
     }
     if (batch.empty()) continue;
     const Answer answer = send(batch);

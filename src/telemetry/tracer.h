@@ -26,7 +26,7 @@ class Tracer {
   // Null where there is no endpoint. `resource`: attributes of the process beside those that are always told.
   static Result<std::unique_ptr<Tracer>> create(const TraceOptions& options, std::string service,
                                                 std::vector<std::pair<std::string, Span::Value>> resource = {});
-  // Sends what is left, for two seconds at most.
+  // Sends what is left, for a few seconds at most.
   ~Tracer();
 
   // Ends it now, unless it has ended.

@@ -265,7 +265,9 @@ router:
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as plain:
             text = ""
             while text.count("cluster small") < 2:
-                text += plain.stdout.readline()
+                line = plain.stdout.readline()
+                self.assertTrue(line, f"it ended behind {text}")
+                text += line
             plain.send_signal(signal.SIGINT)
             text += plain.stdout.read()
         self.assertEqual(plain.returncode, 0)
