@@ -424,6 +424,7 @@ class ProxyCall : public SilenceListener, public std::enable_shared_from_this<Pr
   awaitable<void> give_grace(uint64_t num_pieces, bool second_alone) {
     for (const bool is_second : {false, true}) {
       if (second_alone && !is_second) continue;
+      if (!call_) co_return;  // nobody would cancel the timer
       const RouterOptions& options = context_->options;
       grace_timer_.expires_after(is_second ? options.revival_grace : options.stream_grace);
       const auto [error] = co_await grace_timer_.async_wait(http::kResult);
