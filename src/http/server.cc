@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/ranges.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -150,8 +151,11 @@ Status ServerCore::listen() {
 
 namespace {
 
-// What a process that was killed has left behind is taken away: a socket on which nobody listens.
+// What a process that was killed has left behind is taken away: a socket on which nobody listens. A file that is none
+// refuses connections, too.
 void remove_dead_socket(asio::io_context& context, const asio::local::stream_protocol::endpoint& endpoint) {
+  struct stat found{};
+  if (lstat(endpoint.path().c_str(), &found) != 0 || !S_ISSOCK(found.st_mode)) return;
   asio::local::stream_protocol::socket probe(context);
   boost::system::error_code error;
   probe.connect(endpoint, error);
@@ -402,10 +406,12 @@ bool ServerCall::body_is_complete() const {
 
 namespace {
 
-// Before an answer's last bytes go: who has them finds what the body took of max_body_bytes_in_flight free.
-void drop_body(Request& request) {
-  request.body = {};
-  request.body_share.reset();
+// Before an answer's last bytes go: who has them finds what the body took of max_body_bytes_in_flight free, and the
+// visit's place.
+void leave_before_end(ServerCall& call) {
+  call.request.body = {};
+  call.request.body_share.reset();
+  if (call.visit) call.visit->end();
 }
 
 }  // namespace
@@ -421,7 +427,7 @@ awaitable<void> ServerCall::respond(Response response) {
                                           connection_.core_->options);
   wire += exchange.answer.part(response.body);
   exchange.answer.end();
-  drop_body(request);
+  leave_before_end(*this);
   co_await connection_.write_answer(exchange, std::move(wire));
 }
 
@@ -448,7 +454,7 @@ awaitable<void> ServerCall::end(std::string last_bytes) {
   wire += exchange.answer.part(last_bytes);
   const bool is_complete = exchange.answer.is_complete();
   if (is_complete) wire += exchange.answer.end();
-  drop_body(request);
+  leave_before_end(*this);
   co_await connection_.write_answer(exchange, std::move(wire));
 }
 

@@ -47,6 +47,8 @@ struct ServerOptions {
 class Visit {
  public:
   virtual ~Visit() = default;
+  // Before the answer's last bytes go: who has them may come again at once.
+  virtual void end() {}
   virtual void add_fields(Headers& answer) const = 0;
 };
 

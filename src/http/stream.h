@@ -31,7 +31,10 @@ class Stream {
     tls_ = std::make_unique<TlsSession>(context, socket.native_handle(), is_server, host);
     boost::system::error_code error;
     for (;;) {
-      tls_->shake_hands(error);
+      over_tls(error, [&] {
+        tls_->shake_hands(error);
+        return size_t{0};
+      });
       if (error != boost::asio::error::would_block) break;
       const auto [wait_error] = co_await socket.async_wait(tls_->wants(), kResult);
       if (wait_error) co_return wait_error;
@@ -42,21 +45,21 @@ class Stream {
 
   // Up to so many bytes more into the buffer, which grows only when they are there. The socket does not block.
   awaitable<boost::system::error_code> read_leanly(boost::beast::flat_buffer& buffer, size_t most_bytes) {
-    if (has_ended_) co_return boost::asio::error::eof;
+    if (end_) co_return end_;
     if (tls_) co_return co_await read_tls_leanly(buffer, most_bytes);
     std::array<char, kLeanBytes> first;  // a read that waits costs no call of the system, as waiting alone does
     const auto [error, num_first] = co_await socket.async_read_some(boost::asio::buffer(first), kResult);
     boost::asio::buffer_copy(buffer.prepare(num_first), boost::asio::buffer(first, num_first));
     buffer.commit(num_first);
-    has_ended_ = error == boost::asio::error::eof;
+    if (error != boost::asio::error::operation_aborted) end_ = error;
     if (num_first == first.size() && most_bytes > num_first) {
-      boost::system::error_code rest_error;  // is met by the next read
-      buffer.commit(socket.read_some(buffer.prepare(most_bytes - num_first), rest_error));
+      buffer.commit(socket.read_some(buffer.prepare(most_bytes - num_first), end_));
+      if (end_ == boost::asio::error::would_block) end_ = {};
     }
     co_return error;
   }
   awaitable<Done> read_some(boost::asio::mutable_buffer buffer) {
-    if (has_ended_) return at_end();  // Asio would wait for an event that has been
+    if (end_) return at_end(end_);  // Asio would wait for an event that has been
     return tls_ ? read_tls(buffer) : socket.async_read_some(buffer, kResult);
   }
   awaitable<Done> write_some(boost::asio::const_buffer bytes) {
@@ -72,10 +75,10 @@ class Stream {
   }
   // What goes without waiting; would_block: none.
   size_t write_now(boost::asio::const_buffer bytes, boost::system::error_code& error) {
-    return tls_ ? tls_->write(bytes, error) : socket.write_some(bytes, error);
+    return tls_ ? over_tls(error, [&] { return tls_->write(bytes, error); }) : socket.write_some(bytes, error);
   }
   size_t read_now(boost::asio::mutable_buffer buffer, boost::system::error_code& error) {
-    return tls_ ? tls_->read(buffer, error) : socket.read_some(buffer, error);
+    return tls_ ? over_tls(error, [&] { return tls_->read(buffer, error); }) : socket.read_some(buffer, error);
   }
   awaitable<std::tuple<boost::system::error_code>> wait_writable() {
     return socket.async_wait(tls_ ? tls_->wants() : boost::asio::socket_base::wait_write, kResult);
@@ -91,7 +94,15 @@ class Stream {
  private:
   static constexpr size_t kLeanBytes = 512;
 
-  static awaitable<Done> at_end() { co_return Done(boost::asio::error::eof, 0); }
+  // TLS knows the socket's number alone, which is somebody else's once it is closed.
+  template <class Operation>
+  size_t over_tls(boost::system::error_code& error, Operation operation) {
+    if (socket.is_open()) return operation();
+    error = boost::asio::error::operation_aborted;
+    return 0;
+  }
+
+  static awaitable<Done> at_end(boost::system::error_code end) { co_return Done(end, 0); }
   awaitable<boost::system::error_code> read_tls_leanly(boost::beast::flat_buffer& buffer, size_t most_bytes) {
     if (!tls_->has_pending()) {
       const auto [error] = co_await socket.async_wait(boost::asio::socket_base::wait_read, kResult);
@@ -105,8 +116,7 @@ class Stream {
   awaitable<Done> read_tls(boost::asio::mutable_buffer buffer) {
     for (;;) {
       boost::system::error_code error;
-      const size_t num_read = socket.is_open() ? tls_->read(buffer, error) : 0;
-      if (!socket.is_open()) error = boost::asio::error::operation_aborted;
+      const size_t num_read = over_tls(error, [&] { return tls_->read(buffer, error); });
       if (error != boost::asio::error::would_block) co_return Done(error, num_read);
       const auto [wait_error] = co_await socket.async_wait(tls_->wants(), kResult);
       if (wait_error) co_return Done(wait_error, 0);
@@ -122,8 +132,7 @@ class Stream {
     const size_t num_bytes = bytes.size();
     while (bytes.size() > 0) {
       boost::system::error_code error;
-      if (!socket.is_open()) co_return Done(boost::asio::error::operation_aborted, num_bytes - bytes.size());
-      bytes += tls_->write(bytes, error);
+      bytes += over_tls(error, [&] { return tls_->write(bytes, error); });
       if (error && error != boost::asio::error::would_block) co_return Done(error, num_bytes - bytes.size());
       if (!error) continue;
       const auto [wait_error] = co_await socket.async_wait(tls_->wants(), kResult);
@@ -133,7 +142,7 @@ class Stream {
   }
 
   std::unique_ptr<TlsSession> tls_;
-  bool has_ended_ = false;  // read_leanly() has met the end
+  boost::system::error_code end_;  // that read_leanly() has met: the system tells it once
 };
 
 }  // namespace cachalot::http

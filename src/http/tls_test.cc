@@ -208,6 +208,19 @@ TEST_F(TlsTest, AChangedCertificateIsTakenAndABrokenOneKeptOut) {
   EXPECT_TRUE(kept.fetch(request("/hello")));  // over the connection that it has
 }
 
+TEST(UnixSocket, AFileThatIsNoneStays) {
+  const TestFolder folder;
+  const std::string path = folder.path("model.safetensors");
+  ASSERT_TRUE(write_file(path, "weights"));
+  ServerOptions options;
+  options.door.uds = path;
+  const IoThreads threads(1);
+  const Status started = Server(threads, options).start();
+  ASSERT_FALSE(started);
+  EXPECT_THAT(started.error().message, HasSubstr("something is there already"));
+  EXPECT_EQ(read_file(path), "weights");
+}
+
 TEST(UnixSocket, IsServedAndTakenFromOneThatIsDead) {
   const TestFolder folder;
   const std::string path = folder.path("door.sock");

@@ -172,7 +172,9 @@ http::awaitable<void> ApiServer::answer(http::ServerCall& call, Answer answer) c
       RETURN_IF_ERROR(check_model(body));
       return (this->*answer)(body, owner_of(request));
     }();
-    return answered ? json_response(*answered) : answered.error().to_response({}, form);
+    http::Response response = answered ? json_response(*answered) : answered.error().to_response({}, form);
+    if (request.headers.contains(kUsageField)) response.headers.set(std::string(kUsageField), "0 0");
+    return response;
   });
   co_await call.respond(std::move(response));
 }

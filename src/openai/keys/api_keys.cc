@@ -108,11 +108,14 @@ std::optional<ApiError> check_priority(std::string_view priorities, int64_t prio
 }
 
 ApiKeys::Guest::Guest(std::shared_ptr<const ApiKeys> keys, std::shared_ptr<Account> account, bool is_counted)
-    : keys_(std::move(keys)), account_(std::move(account)), is_counted_(is_counted) {}
+    : keys_(std::move(keys)),
+      account_(std::move(account)),
+      is_counted_(is_counted),
+      speaks_for_others_(account_->is_of_command_line) {}
 
-ApiKeys::Guest::~Guest() {
+void ApiKeys::Guest::end() {
   const std::lock_guard lock(keys_->mutex_);
-  if (is_counted_) account_->num_in_flight--;
+  if (!std::exchange(has_ended_, true) && is_counted_) account_->num_in_flight--;
 }
 
 void ApiKeys::Guest::add_fields(http::Headers& answer) const {
@@ -147,11 +150,24 @@ Result<std::shared_ptr<const ApiKeys>> ApiKeys::open(const std::vector<std::stri
   const Time now = std::chrono::steady_clock::now();
   if (!file.empty()) {
     table->stamp_ = stamp_of(file);
-    ASSIGN_OR_RETURN(const std::vector<ApiKey> of_file, read_api_key_file(file));
+    ASSIGN_OR_RETURN(const std::vector<ApiKey> of_file, table->read_file_of_keys());
     all.insert(all.end(), of_file.begin(), of_file.end());
   }
   table->set(all, now);
   return table;
+}
+
+Result<std::vector<ApiKey>> ApiKeys::read_file_of_keys() const {
+  auto keys = read_api_key_file(file_);
+  if (!keys) return keys;
+  for (const ApiKey& key : *keys) {
+    for (const ApiKey& other : of_command_line_) {
+      if (key.name != other.name && key.key != other.key) continue;
+      return make_parameter_error("--api-key-file", "--api-key-file {}: {} of {} is that of --api-key, too",
+                                  quoted(file_), key.name == other.name ? "the name" : "the key", quoted(key.name));
+    }
+  }
+  return keys;
 }
 
 // Keys are compared by what they hash to: all take the same time, however long they are and wherever they differ.
@@ -200,7 +216,7 @@ void ApiKeys::refresh(Time now) const {
   std::string stamp = stamp_of(file_);
   if (stamp == stamp_) return;
   stamp_ = std::move(stamp);
-  const auto of_file = read_api_key_file(file_);
+  const auto of_file = read_file_of_keys();
   if (!of_file) return log::error("{}; the keys that were there before go on", of_file.error().message);
   std::vector<ApiKey> all = of_command_line_;
   all.insert(all.end(), of_file->begin(), of_file->end());

@@ -59,19 +59,21 @@ class ApiKeys : public std::enable_shared_from_this<ApiKeys> {
   class Guest : public http::Visit {
    public:
     Guest(std::shared_ptr<const ApiKeys> keys, std::shared_ptr<Account> account, bool is_counted);
-    ~Guest() override;
+    ~Guest() override { end(); }
+    void end() override;
     // x-ratelimit-*, as OpenAI has them.
     void add_fields(http::Headers& answer) const override;
     // Those that it may ask for, as kPrioritiesField has them.
     std::string priorities() const;
     // A key of the command line may be a router's, which names its clients; one of a file is one client's.
-    bool speaks_for_others() const { return account_->is_of_command_line; }
+    bool speaks_for_others() const { return speaks_for_others_; }
     void charge(int64_t num_prompt_tokens, int64_t num_generated_tokens) const;
 
    private:
     const std::shared_ptr<const ApiKeys> keys_;
     const std::shared_ptr<Account> account_;
-    const bool is_counted_;
+    const bool is_counted_, speaks_for_others_;
+    bool has_ended_ = false;  // by the keys' mutex
   };
   using Entry = std::expected<std::shared_ptr<http::Visit>, http::Response>;
 
@@ -107,6 +109,8 @@ class ApiKeys : public std::enable_shared_from_this<ApiKeys> {
   ApiKeys(std::vector<ApiKey> of_command_line, std::string file);
   static Digest digest_of(std::string_view key);
   static void fill(Account& account, Time now);
+  // The file's, of which none may be one of the command line.
+  Result<std::vector<ApiKey>> read_file_of_keys() const;
   // Of a locked table.
   void set(const std::vector<ApiKey>& keys, Time now) const;
   void refresh(Time now) const;

@@ -166,6 +166,21 @@ TEST_F(ApiKeysTest, FaultsOfAFileAreNamed) {
   EXPECT_THAT(fault("- {name: a, key: k}\n- {name: b, key: k}\n"), AllOf(HasSubstr("'b'"), Not(HasSubstr("key: k"))));
 }
 
+TEST_F(ApiKeysTest, NameAndKeyOfTheCommandLineAreNoOthers) {
+  for (const char* file : {"- {name: api-key-1, key: x}\n", "- {name: x, key: inner}\n"}) {
+    write(file);
+    const auto keys = ApiKeys::open({"inner"}, path_);
+    ASSERT_FALSE(keys) << file;
+    EXPECT_THAT(keys.error().message, AllOf(HasSubstr(path_), HasSubstr("that of --api-key"), Not(HasSubstr("inner"))));
+  }
+  write("- {name: x, key: x}\n");
+  const auto keys = ApiKeys::open({"inner"}, path_).value();
+  write("- {name: api-key-1, key: y}\n");
+  http::Request head{.method = "GET", .path = "/v1/models", .target = "/v1/models", .headers = {}, .body = {}};
+  head.headers.set("Authorization", "Bearer inner");
+  EXPECT_TRUE(keys->admit(head, {}, std::chrono::steady_clock::now() + std::chrono::seconds(1)));
+}
+
 TEST_F(ApiKeysTest, AChangedFileIsReadAndABrokenOneChangesNothing) {
   write("- {name: a, key: a, requests-per-minute: 2}\n- {name: b, key: b}\n");
   open();
@@ -235,6 +250,8 @@ TEST_F(KeyedServerTest, ARouterIsToldWhatWasUsed) {
       fmt::format("{} {}", usage.at("prompt_tokens").as_int64(), usage.at("completion_tokens").as_int64());
   EXPECT_EQ(whole.headers.find(kUsageField), told);
   headers_ = {{"Authorization", "Bearer router"}, {std::string(kUsageField), "1"}};
+  EXPECT_EQ(send("POST", "/tokenize", R"({"prompt":"hello"})").headers.find(kUsageField), "0 0")
+      << "nothing is computed";
   EXPECT_TRUE(send("POST", "/v1/completions", R"({"prompt":"hello","stream":true})")
                   .body.ends_with(fmt::format("data: [DONE]\n\n{}{}\n\n", kUsageComment, told)));
 }
