@@ -207,20 +207,12 @@ awaitable<bool> Connection::serve_request() {
       request ? core_->decide(*request) : Decision{.response = core_->error_format(400, request.error().message, "")};
   // With a body still to come the connection ends here: nobody knows whether the client sends it after a refusal.
   if (!request || (decision.response && !parser.is_done())) {
-    if (request && core_->observer)
-      core_->observer({.method = request->method,
-                       .path = request->path,
-                       .peer = peer_,
-                       .route = decision.route ? std::string_view(decision.route->path) : std::string_view(),
-                       .status = decision.response->status,
-                       .num_body_bytes = decision.response->body.size(),
-                       .is_whole = true});
-    co_await refuse(std::move(*decision.response), parser);
+    co_await refuse(std::move(*decision.response), parser, decision.route);
     co_return false;
   }
   if (!parser.is_done()) {
     const size_t num_buffered = decision.route->pulls_body ? core_->options.max_buffered_body_bytes : SIZE_MAX;
-    if (const bool read = co_await read_body(parser, num_buffered, *request); !read) co_return false;
+    if (const bool read = co_await read_body(parser, num_buffered, *request, decision.route); !read) co_return false;
   }
   request->body = std::exchange(parser.get().body(), {});
 
@@ -277,7 +269,7 @@ awaitable<bool> Connection::read_head(Parser& parser) {
   if (!fault) fault = check_head(parser.get());
   if (!fault) co_return true;
   log::debug("{} refused: {}", peer_, fault->message);
-  co_await refuse(core_->error_format(fault->status, fault->message, ""), parser);
+  co_await refuse(core_->error_format(fault->status, fault->message, ""), parser, nullptr);
   co_return false;
 }
 
@@ -315,7 +307,7 @@ awaitable<std::optional<RequestFault>> Connection::read_head_lines(Parser& parse
   co_return std::nullopt;
 }
 
-awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request& request) {
+awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request& request, const Route* route) {
   const ServerOptions& options = core_->options;
   timeout_.arm(options.body_timeout);
   if (expects_continue(parser.get()) && buffer_.size() == 0) {
@@ -351,7 +343,7 @@ awaitable<bool> Connection::read_body(Parser& parser, size_t num_bytes, Request&
   parser.get().body() = {};
   Response response = core_->error_format(fault->status, fault->message, request.path);
   if (fault->status == 503) response.headers.set("Retry-After", "1");
-  co_await refuse(std::move(response), parser);
+  co_await refuse(std::move(response), parser, route);
   co_return false;
 }
 
@@ -360,7 +352,17 @@ awaitable<boost::system::error_code> Connection::read_some_body(Parser& parser) 
 }
 
 // Answers a request whose body was not read, and ends the connection.
-awaitable<void> Connection::refuse(Response response, const Parser& parser) {
+awaitable<void> Connection::refuse(Response response, const Parser& parser, const Route* route) {
+  if (core_->observer) {
+    const boost::beast::string_view target = parser.get().target();
+    core_->observer({.method = parser.get().method_string(),
+                     .path = std::string_view(target).substr(0, target.find('?')),
+                     .peer = peer_,
+                     .route = route ? std::string_view(route->path) : std::string_view(),
+                     .status = response.status,
+                     .num_body_bytes = response.body.size(),
+                     .is_whole = true});
+  }
   response.headers.set("Connection", "close");
   response.headers.set("Content-Length", std::to_string(response.body.size()));
   const auto origin = parser.get().find(bhttp::field::origin);

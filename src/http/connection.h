@@ -158,9 +158,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   awaitable<bool> read_head(Parser& parser);
   awaitable<std::optional<RequestFault>> read_head_lines(Parser& parser, bool& is_gone);
   // So much of it at least, or all.
-  awaitable<bool> read_body(Parser& parser, size_t num_bytes, Request& request);
+  awaitable<bool> read_body(Parser& parser, size_t num_bytes, Request& request, const Route* route);
   awaitable<boost::system::error_code> read_some_body(Parser& parser);
-  awaitable<void> refuse(Response response, const Parser& parser);
+  awaitable<void> refuse(Response response, const Parser& parser, const Route* route);
   void tell_of(const Exchange& exchange, const Route* route, std::chrono::steady_clock::time_point start) const;
   awaitable<void> linger();
   // `is_last`: of what this request's client gets.
