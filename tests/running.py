@@ -110,7 +110,7 @@ class Cluster(Process):
 
 @contextlib.contextmanager
 def load(url, num_clients=4):
-    """Streams, one of them asking for what cannot be, without a pause."""
+    """Streams, some of them asking for what cannot be, without a pause."""
     stop = threading.Event()
 
     def ask(client):
@@ -119,13 +119,15 @@ def load(url, num_clients=4):
             number += 1
             prompt = f"What is {client} + {number % 7}? " + "Think of the sea. " * 8
             body = {"prompt": prompt, "max_tokens": 16, "stream": True, "temperature": 0}
-            path = "/v1/completions"
+            path, headers = "/v1/completions", {}
             if client == 0 and number % 4 == 0:
                 body["max_tokens"] = -1
             if client == 1 and number % 4 == 0:
                 path = "/v1/nowhere"
+            if client == 2 and number % 4 == 0:
+                headers["X-data-parallel-rank"] = "999"  # which the router refuses
             with contextlib.suppress(OSError):
-                fetch(url + path, body)
+                fetch(url + path, body, headers)
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in range(num_clients)]
     for thread in threads:
