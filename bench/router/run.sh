@@ -67,10 +67,11 @@ cpu_ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
 median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 for ((round = 0; round < rounds; round++)); do
   for name in direct cachalot haproxy; do
-    before=$([ $name = direct ] || cpu_ticks "${pid[$name]}")
+    before=$([ $name = direct ] || cpu_ticks "${pid[$name]}") begin=$EPOCHREALTIME
     "$work/http_load" requests ${port[$name]} 64 "$duration" >>"$work/most.$name"
-    [ $name = direct ] || awk -v ticks=$(($(cpu_ticks "${pid[$name]}") - before)) -v second="$(getconf CLK_TCK)" -v duration="$duration" \
-      'END {printf "%d\n", ticks * 1e6 / second / ($1 * duration)}' "$work/most.$name" >>"$work/cpu.$name"
+    [ $name = direct ] || awk -v ticks=$(($(cpu_ticks "${pid[$name]}") - before)) -v begin="$begin" -v end="$EPOCHREALTIME" \
+      -v second="$(getconf CLK_TCK)" 'END {printf "%d\n", ticks * 1e6 / second / ($1 * (end - begin))}' \
+      "$work/most.$name" >>"$work/cpu.$name"
     "$work/http_load" requests ${port[$name]} 64 "$duration" "$rate" >>"$work/rated.$name"
   done
 done
